@@ -1,0 +1,1 @@
+"""Keeps WhatsApp sessions alive on bare Linux machines."""

@@ -1,0 +1,285 @@
+"""The words that every room shares: ids, states, facts, conclusions, actions.
+
+Frozen values only. Times named `at`, `since`, `..._at` are seconds of the machine's
+boot clock (CLOCK_BOOTTIME: it never jumps); times named `..._wall` are Unix seconds
+and serve people and what must outlive a reboot.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+from agent.errors import InvalidRequest
+
+InstanceId = NewType("InstanceId", str)
+
+ID_PATTERN = r"[a-z0-9][a-z0-9_-]{0,47}"
+_ID = re.compile(ID_PATTERN)
+
+
+def parse_instance_id(text: object) -> InstanceId:
+    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}`; everything that names an instance passes here."""
+    if isinstance(text, str) and _ID.fullmatch(text):
+        return InstanceId(text)
+    shown = repr(text)[:80]
+    raise InvalidRequest(
+        f"cannot use {shown} as an instance id: 1 to 48 of a-z, 0-9, - and _,"
+        " beginning with a letter or digit",
+        field="id",
+        code="invalid_id",
+    )
+
+
+class ConnectionStatus(StrEnum):
+    """What the session's connection is doing. The same word in API, database and log."""
+
+    INITIALIZING = "INITIALIZING"
+    LOADING = "LOADING"
+    QR_REQUIRED = "QR_REQUIRED"
+    CONNECTED = "CONNECTED"
+    RECONNECTING = "RECONNECTING"
+    DISCONNECTED = "DISCONNECTED"
+    AUTH_FAILURE = "AUTH_FAILURE"
+
+
+class Health(StrEnum):
+    HEALTHY = "healthy"
+    DISCONNECTED = "disconnected"
+    DEGRADED = "degraded"
+    STUCK = "stuck"
+    CORRUPTED = "corrupted"
+    NOT_FOUND = "not_found"
+
+
+class Override(StrEnum):
+    """What an operator did by hand; it holds until the machine boots again."""
+
+    NONE = "none"
+    STOPPED = "stopped"
+    STARTED = "started"
+
+
+class UnitState(StrEnum):
+    """A worker's life as its host tells it (systemd's words)."""
+
+    INACTIVE = "inactive"
+    ACTIVATING = "activating"
+    ACTIVE = "active"
+    DEACTIVATING = "deactivating"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One WhatsApp session as somebody asked for it."""
+
+    id: InstanceId
+    engine: str
+    enabled: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    created_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What is wanted of an instance."""
+
+    enabled: bool
+    override: Override = Override.NONE
+
+    @property
+    def should_run(self) -> bool:
+        if self.override is Override.NONE:
+            return self.enabled
+        return self.override is Override.STARTED
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What must be remembered of a session over restarts of the agent and the machine."""
+
+    status: ConnectionStatus = ConnectionStatus.DISCONNECTED
+    status_since_wall: float = 0.0
+    reason: str = ""
+    attempts: int = 0
+    not_before_wall: float = 0.0
+    override: Override = Override.NONE
+    override_boot: str = ""
+    """The boot in which `override` was made; in another boot it is void."""
+    seen_run: str = ""
+    """The newest run seen, and the boot it was seen in."""
+    seen_boot: str = ""
+    paired: bool = False
+    account: str = ""
+    restarts: int = 0
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStatus:
+    """One worker as its host sees it at one moment."""
+
+    state: UnitState
+    run: str = ""
+    """The run's name: systemd's InvocationID, or what the process host made up."""
+    main_pid: int = 0
+    restarts: int = 0
+    """Restarts by the host itself since it was last started or reset."""
+    result: str = "success"
+    """Why the last run ended, in systemd's words: exit-code, signal, watchdog, oom-kill, ..."""
+    exit_status: int = 0
+    status_text: str = ""
+    job_pending: bool = False
+    masked: bool = False
+    since: float = 0.0
+    """When it entered `state`."""
+
+    @property
+    def runs(self) -> bool:
+        return self.state in (UnitState.ACTIVE, UnitState.ACTIVATING, UnitState.DEACTIVATING)
+
+
+UNIT_ABSENT = UnitStatus(UnitState.INACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an engine says of its session: words, not proof."""
+
+    status: ConnectionStatus
+    reason: str = ""
+    """A short code, lower snake case, of the last change for the worse ("" = none)."""
+    phase: str = ""
+    """Where a start stands: process, attached, loaded, injected, login, sync."""
+    progress: float | None = None
+    """0 to 1 while a sync tells it."""
+    proof_age: float | None = None
+    """Seconds since WhatsApp last proved this status (a frame, an answered query)."""
+    paired: bool = False
+    account: str = ""
+    until_wall: float | None = None
+    """When a temporary refusal ends, where WhatsApp said so."""
+    raw: str = ""
+    """The engine's own word, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFact:
+    """A claim of the present run and when it arrived."""
+
+    claim: Claim
+    at: float
+    since: float
+    """When `claim.status` was first claimed in this run."""
+    phase_since: float = 0.0
+
+    def proved_at(self) -> float | None:
+        return None if self.claim.proof_age is None else self.at - self.claim.proof_age
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFact:
+    """The last probe of the engine through the worker."""
+
+    ok: bool
+    at: float
+    seconds: float
+    failures: int = 0
+    """Failed probes in a row."""
+    error: str = ""
+
+
+class SessionFiles(StrEnum):
+    """What the vault found in an instance's folder."""
+
+    ABSENT = "absent"
+    UNPAIRED = "unpaired"
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything known of one instance at one moment."""
+
+    instance: Instance
+    desired: Desired
+    record: SessionRecord
+    unit: UnitStatus
+    at: float
+    linked_since: float | None = None
+    claim: ClaimFact | None = None
+    probe: ProbeFact | None = None
+    files: SessionFiles = SessionFiles.UNPAIRED
+    memory_bytes: int | None = None
+    not_before: float = 0.0
+    """No start or reconnect by ourselves before this moment of the boot clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthVerdict:
+    health: Health
+    state: ConnectionStatus
+    reason: str
+    """A short code; "" when there is nothing to say."""
+    sentence: str
+    should_cleanup: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        return self.health is Health.HEALTHY
+
+
+class ActionKind(StrEnum):
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    RESET_FAILED = "reset_failed"
+    CONNECT = "connect"
+    DISCONNECT = "disconnect"
+    ATTACH = "attach"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A thing to do, and why."""
+
+    kind: ActionKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    action: Action
+    ok: bool
+    seconds: float
+    detail: str = ""
+
+
+class Category(StrEnum):
+    """The category of a log line and of a journal entry."""
+
+    SESSION = "SESSION"
+    RECONNECT = "RECONNECT"
+    HEALTH = "HEALTH"
+    MEMORY = "MEMORY"
+    RECOVERY = "RECOVERY"
+    CRYPTO = "CRYPTO"
+    API = "API"
+    SYSTEM = "SYSTEM"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One line of history. Append-only; `cursor` is given by the store."""
+
+    kind: str
+    """A short stable code: created, enabled, status, verdict, action, outcome, operator, ..."""
+    sentence: str
+    category: Category = Category.SESSION
+    instance: InstanceId | None = None
+    wall: float = 0.0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    cursor: int = 0

@@ -1,0 +1,1 @@
+"""Ways to reach WhatsApp, one module each."""

@@ -1,0 +1,86 @@
+"""What an engine is: it translates between one WhatsApp session and its worker.
+
+An engine never retries, waits for better times or judges; deadlines belong to the
+worker, verdicts to the core. Standard library only: it lives in every worker.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.core.model import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Qr:
+    """A code that somebody must scan. Its text is a secret."""
+
+    text: str = field(repr=False)
+    expires_in: float
+    """Seconds until WhatsApp replaces it."""
+    number: int
+    """The how-manieth code of this login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something countable that happened in the session; never with a message's text."""
+
+    kind: str
+    """message, ack, crypto_error, key_regeneration, error"""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """What the engine found when it really asked its session."""
+
+    claim: Claim
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reporter(Protocol):
+    """How an engine speaks up by itself; both calls return at once."""
+
+    def claim(self, claim: Claim) -> None: ...
+
+    def happened(self, happening: Happening) -> None: ...
+
+
+class Engine(Protocol):
+    """One session. `EngineError` says why something could not be done."""
+
+    async def connect(self) -> None:
+        """Begin to connect with what the folder holds; the claims tell how it goes."""
+
+    async def disconnect(self) -> None: ...
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer: ...
+
+    async def qr(self) -> Qr | None:
+        """The code to scan now; None when none is needed or none is there."""
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+    async def logout(self) -> None:
+        """End the pairing at WhatsApp's side; the session's files stay for the vault."""
+
+    async def regenerate_keys(self, peers: list[str]) -> None: ...
+
+    async def free_memory(self) -> None: ...
+
+    async def prepare_stop(self) -> None:
+        """Take nothing new on; a stop is near."""
+
+    async def save(self) -> None:
+        """Return when all that must outlive this process is on the disk."""
+
+    async def close(self) -> None: ...
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What only this engine can do (the sandbox's `scan` and `fault`)."""
+
+
+OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
+"""Every engine's module offers `open_engine` of this type: folder, settings, reporter."""

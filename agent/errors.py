@@ -1,0 +1,117 @@
+"""The one family of errors.
+
+Each class is a promise that somebody reacts to it differently: its `code` is stable
+in the API, its `http` status and its `exit_status` are what the two fronts answer.
+"""
+
+
+class WaError(Exception):
+    """Something that we can name. The message says "cannot <verb> <thing>: <cause>"."""
+
+    code = "internal"
+    http = 500
+    exit_status = 1
+
+    def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(WaError):
+    """What was asked cannot be understood."""
+
+    code = "invalid_request"
+    http = 400
+    exit_status = 2
+
+
+class Unauthorized(WaError):
+    code = "unauthorized"
+    http = 401
+    exit_status = 4
+
+
+class Forbidden(WaError):
+    code = "forbidden"
+    http = 403
+    exit_status = 4
+
+
+class NotFound(WaError):
+    code = "not_found"
+    http = 404
+    exit_status = 3
+
+
+class Refused(WaError):
+    """Understood, but the present state does not allow it."""
+
+    code = "refused"
+    http = 409
+    exit_status = 4
+
+
+class TooLarge(WaError):
+    code = "too_large"
+    http = 413
+    exit_status = 2
+
+
+class TryLater(WaError):
+    """Would work at another moment: busy, starting, locked by another process."""
+
+    code = "try_later"
+    http = 503
+    exit_status = 75
+
+
+class AgentUnreachable(WaError):
+    """The command line found no agent to talk to."""
+
+    code = "agent_unreachable"
+    http = 502
+    exit_status = 5
+
+
+class ConfigError(WaError):
+    """A person must edit a file (or run another version) before a start makes sense."""
+
+    code = "config"
+    exit_status = 78
+
+
+class StoreError(WaError):
+    code = "store"
+
+
+class SchemaTooNew(ConfigError):
+    """The database was written by a newer version: never touch it."""
+
+    code = "schema_too_new"
+
+
+class VaultError(WaError):
+    code = "vault"
+
+
+class HostError(WaError):
+    """The machine did not start, stop or describe a worker."""
+
+    code = "host"
+    http = 502
+
+
+class LinkError(WaError):
+    """A worker cannot be reached, or what it says cannot be accepted."""
+
+    code = "link"
+    http = 502
+
+
+class EngineError(WaError):
+    """The engine could not do what was asked; its cause is in the message."""
+
+    code = "engine"
+    http = 502

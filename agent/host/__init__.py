@@ -1,0 +1,1 @@
+"""The machine: starting, stopping and measuring workers."""

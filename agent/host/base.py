@@ -1,0 +1,65 @@
+"""What a host is: the part of the machine that starts, stops and describes workers.
+
+Two exist, `systemd` and `process`, and nothing above this room knows which one it has.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.model import InstanceId, UnitStatus
+
+Wake = Callable[[InstanceId], None]
+"""Called (in the event loop, never awaited) when something about a worker may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker may use; None leaves the unit's own value."""
+
+    memory_high: int | None = None
+    memory_max: int | None = None
+    tasks_max: int | None = None
+    cpu_weight: int | None = None
+
+
+class Host(Protocol):
+    """Starts and stops workers. Every call succeeds or raises HostError, in bounded time."""
+
+    name: str
+
+    async def list(self) -> Mapping[InstanceId, UnitStatus]:
+        """Every worker this host knows of, running or failed, in one question to the machine."""
+
+    async def status(self, instance: InstanceId) -> UnitStatus: ...
+
+    async def start(self, instance: InstanceId) -> None:
+        """Return when the worker said READY; raise HostError with the result otherwise.
+
+        Starting what runs does nothing.
+        """
+
+    async def stop(self, instance: InstanceId) -> None:
+        """Return when no process of the worker is left."""
+
+    async def restart(self, instance: InstanceId) -> None: ...
+
+    async def reset_failed(self, instance: InstanceId) -> None: ...
+
+    async def set_limits(self, instance: InstanceId, limits: Limits) -> None: ...
+
+    def enabled_by_operator(self, instance: InstanceId) -> bool:
+        """True when somebody enabled this worker past us (`systemctl enable`)."""
+
+    def link_path(self, instance: InstanceId) -> Path:
+        """The Unix socket on which that worker listens."""
+
+    def boot_id(self) -> str:
+        """The name of this boot of the machine."""
+
+    async def agent_is_restarting(self) -> bool:
+        """True only when the machine itself says that the agent is being restarted, not stopped."""
+
+    async def close(self, *, leave_workers: bool) -> None:
+        """Let go of the machine. Workers still alive stay alive."""

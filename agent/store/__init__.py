@@ -1,0 +1,1 @@
+"""What must be remembered: one SQLite database, one writer thread."""

@@ -1,0 +1,1 @@
+"""Session files: found, checked, retired, never deleted."""
