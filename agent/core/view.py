@@ -1,0 +1,86 @@
+"""What the agent shows of an instance and of itself: one frozen picture per pass.
+
+The API, the metrics and the command line read these and nothing deeper. A view that did
+not change is the same object as before, so that a reader can tell by identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.core.model import (
+    ClaimFact,
+    ConnectionStatus,
+    Desired,
+    HealthVerdict,
+    Instance,
+    ProbeFact,
+    SessionRecord,
+    UnitStatus,
+)
+
+RESTART_REASONS = ("watchdog", "oom", "crash", "agent", "operator")
+MESSAGE_DIRECTIONS = ("in", "out", "ack")
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """Everything that is shown of one instance."""
+
+    instance: Instance
+    desired: Desired
+    record: SessionRecord
+    unit: UnitStatus
+    status: ConnectionStatus
+    status_since_wall: float
+    reason: str
+    sentence: str
+    verdict: HealthVerdict
+    linked: bool = False
+    claim: ClaimFact | None = None
+    probe: ProbeFact | None = None
+    proof_age: float | None = None
+    """Age of the proof of `status` at the moment of `seen_wall`; None: never proved."""
+    connected_since_wall: float | None = None
+    started_wall: float | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    reconnects: Mapping[str, int] = field(default_factory=dict)
+    messages: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    status_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds spent in each status until `status_since_wall`, by the status' word."""
+    next_attempt_wall: float | None = None
+    enabled_by_operator: bool = False
+    probes: int = 0
+    probe_seconds: float = 0.0
+    """Answered probes and the sum of their answer times."""
+    seen_wall: float = 0.0
+    """When this picture was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """The agent's own figures."""
+
+    version: str
+    host: str
+    started_wall: float
+    ready: bool
+    restoring: tuple[int, int] = (0, 0)
+    """Instances brought back so far, and how many there are to bring back."""
+    passes_total: int = 0
+    pass_seconds_total: float = 0.0
+    last_pass_age: float | None = None
+    passes_late: int = 0
+    loop_lag: float = 0.0
+    db_writes: int = 0
+    db_write_seconds: float = 0.0
+    db_errors: Mapping[str, int] = field(default_factory=dict)
+    link_refusals: Mapping[str, int] = field(default_factory=dict)
+    dbus_connected: bool | None = None
+    """None on a host that has no D-Bus."""
+    jobs_pending: int = 0
+    alive_limit: float = 30.0
+    """A `last_pass_age` over this means that the loop no longer turns."""
