@@ -1,0 +1,39 @@
+"""agent.toml and the environment, read once into frozen dataclasses.
+
+An unknown key, a wrong type or an impossible pair is a ConfigError that names key, file and line.
+"""
+
+from agent.config.load import load_config
+from agent.config.render import render_config
+from agent.config.rules import changes_that_need_restart, split_address
+from agent.config.sections import (
+    INSTALLED_SOCKET,
+    INSTALLED_STATE,
+    AgentSection,
+    ApiSection,
+    Config,
+    Declaration,
+    HealthSection,
+    SessionsSection,
+    StartSection,
+    StopSection,
+    WorkerSection,
+)
+
+__all__ = [
+    "INSTALLED_SOCKET",
+    "INSTALLED_STATE",
+    "AgentSection",
+    "ApiSection",
+    "Config",
+    "Declaration",
+    "HealthSection",
+    "SessionsSection",
+    "StartSection",
+    "StopSection",
+    "WorkerSection",
+    "changes_that_need_restart",
+    "load_config",
+    "render_config",
+    "split_address",
+]

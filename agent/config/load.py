@@ -1,0 +1,212 @@
+"""From a file, the environment and the command line to one checked Config."""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from agent.config.environment import parse_text, read_environment
+from agent.config.lines import find_lines, line_of
+from agent.config.rules import Problem, find_problem
+from agent.config.sections import Config, Declaration
+from agent.core.model import parse_instance_id
+from agent.core.setting import Setting, settings_of
+from agent.errors import ConfigError, InvalidRequest
+
+PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
+LONGEST = 1 << 20
+"""Bytes of a configuration file; above it, it is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where values come from, to say so in an error."""
+
+    words: str
+    base: Path
+    """What a relative path in it is relative to."""
+    lines: Mapping[str, int]
+
+    def refuse(self, key: str, cause: str) -> ConfigError:
+        line = line_of(dict(self.lines), key)
+        where = self.words if line is None else f"{self.words}, line {line}"
+        return ConfigError(f"cannot use {key} in {where}: {cause}", field=key)
+
+
+def load_config(
+    path: Path | None, env: Mapping[str, str], *, overrides: Mapping[str, str] | None = None
+) -> Config:
+    """Defaults, then the file, then the environment, then `overrides` (dotted keys).
+
+    A file that was named must exist.
+    """
+    config = Config()
+    origin: dict[str, _Source] = {}
+    lines: Mapping[str, int] = {}
+    if path is not None:
+        text = _read(path)
+        lines = find_lines(text)
+        source = _Source(str(path), path.absolute().parent, lines)
+        config = _apply_file(config, _parse(text, path), source)
+        origin[""] = source
+    given = read_environment(env, config)
+    for key, value in (overrides or {}).items():
+        words = f"command line ({key})"
+        given[key] = (parse_text(value, key, config, words), words)
+    for key, (value, words) in given.items():
+        origin[key] = _Source(words, Path.cwd(), {})
+        section, _, name = key.partition(".")
+        holder = getattr(config, section)
+        config = replace(config, **{section: _apply(holder, section, {name: value}, origin[key])})
+    if problem := find_problem(config):
+        raise _blame(problem, origin)
+    return config
+
+
+def _blame(problem: Problem, origin: Mapping[str, _Source]) -> ConfigError:
+    """Name the place where one of the keys of an impossible pair was set."""
+    file = origin.get("")
+    for key in problem.keys:
+        if key in origin:
+            return origin[key].refuse(key, problem.cause)
+    for key in problem.keys:
+        if file and key in file.lines:
+            return file.refuse(key, problem.cause)
+    source = file or _Source("the defaults", Path(), {})
+    return source.refuse(problem.keys[0], problem.cause)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LONGEST + 1)
+        if len(raw) > LONGEST:
+            raise ConfigError(f"cannot read {path}: it is longer than {LONGEST} bytes")
+        return raw.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"cannot read {path}: it is not UTF-8 at line {line}") from None
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+
+
+def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
+    known = [one.name for one in fields(Config)]
+    for name, table in tables.items():
+        if name not in known:
+            raise source.refuse(name, "there is no such table" + _nearest(name, known))
+        if name == "instance":
+            config = replace(config, instance=_declarations(table, source))
+        elif isinstance(table, dict):
+            config = replace(config, **{name: _apply(getattr(config, name), name, table, source)})
+        else:
+            raise source.refuse(name, f"it must be a table: [{name}]")
+    return config
+
+
+def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source) -> Any:
+    marks = {one.name: mark for one, mark in settings_of(holder)}
+    changes = {}
+    for name, value in values.items():
+        key = f"{section}.{name}"
+        if name not in marks:
+            raise source.refuse(key, "there is no such key" + _nearest(name, list(marks)))
+        default = getattr(holder, name)
+        changes[name] = _value(value, default, marks[name], key, source)
+        if name in PATHS and value:
+            changes[name] = type(default)(source.base / str(value))
+    return replace(holder, **changes)
+
+
+def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -> Any:
+    """Check one value against the type of its default and its mark. bool is not a number."""
+    if isinstance(default, bool):
+        good, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        good, wanted = type(value) is int, "a whole number"
+    elif isinstance(default, float):
+        good, wanted = type(value) in (int, float), "a number"
+        value = float(value) if good else value
+    elif isinstance(default, tuple):
+        good = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
+        wanted = "a list of texts"
+        value = tuple(value) if good else value
+    else:
+        good, wanted = isinstance(value, str) and "\0" not in value, "a text"
+        good = good and not (isinstance(default, Path) and not value)
+    if not good:
+        raise source.refuse(key, f"it must be {wanted}, not {value!r:.80}")
+    if mark.choices and value not in mark.choices:
+        raise source.refuse(key, f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise source.refuse(key, "it must be a finite number")
+    if mark.low is not None and value < mark.low:
+        raise source.refuse(key, f"it must be at least {mark.low:g}, not {value!r}")
+    if mark.high is not None and value > mark.high:
+        raise source.refuse(key, f"it must be at most {mark.high:g}, not {value!r}")
+    return Path(value) if isinstance(default, Path) else value
+
+
+def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise source.refuse("instance", "it must be written as [[instance]]")
+    found: dict[str, Declaration] = {}
+    for number, table in enumerate(tables):
+        key = f"instance[{number}]"
+        one = _declaration(table, key, source)
+        if one.id in found:
+            raise source.refuse(f"{key}.id", f"{one.id} is declared twice")
+        found[one.id] = one
+    return tuple(found.values())
+
+
+def _declaration(table: Mapping[str, Any], key: str, source: _Source) -> Declaration:
+    known = [one.name for one in fields(Declaration)]
+    for name in table:
+        if name not in known:
+            raise source.refuse(f"{key}.{name}", "there is no such key" + _nearest(name, known))
+    for name in ("id", "engine"):
+        if not table.get(name) or not isinstance(table[name], str):
+            raise source.refuse(f"{key}.{name}", "every [[instance]] needs it, as a text")
+    if not isinstance(table.get("enabled", True), bool):
+        raise source.refuse(f"{key}.enabled", "it must be true or false")
+    if not isinstance(table.get("settings", {}), dict):
+        raise source.refuse(f"{key}.settings", "it must be a table")
+    if bad := _not_json(table.get("settings", {})):
+        raise source.refuse(f"{key}.settings.{bad}", "it must be text, number, true/false or list")
+    try:
+        parsed = parse_instance_id(table["id"])
+    except InvalidRequest as error:
+        raise source.refuse(f"{key}.id", str(error)) from None
+    return Declaration(
+        parsed, table["engine"], table.get("enabled", True), table.get("settings", {})
+    )
+
+
+def _not_json(table: Mapping[str, Any]) -> str:
+    """The first setting that JSON cannot carry (TOML knows dates, JSON does not)."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            if bad := _not_json(value):
+                return f"{name}.{bad}"
+        elif isinstance(value, list):
+            if _not_json({str(number): one for number, one in enumerate(value)}):
+                return name
+        elif not isinstance(value, (str, int, float)) or repr(value) in ("inf", "-inf", "nan"):
+            return name
+    return ""
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

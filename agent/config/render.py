@@ -1,0 +1,67 @@
+"""A Config as a commented file: what `config init` writes and what the example is."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from agent.config.sections import Config, Declaration
+from agent.core.setting import Setting, settings_of
+
+HEAD = """\
+# Settings of wa-agent. A line that begins with "# key =" shows a default.
+# Durations are seconds, sizes are bytes. `wa-agent config check` reads this file.
+"""
+
+TAIL = """\
+# Instances that must exist: created when missing, never deleted because they are absent here.
+# [[instance]]
+# id = "sales"
+# engine = "sandbox"
+# enabled = true
+# settings = {}
+"""
+
+
+def render_config(config: Config, only_changed: bool = True) -> str:
+    """Every key with its meaning; a default stands as a comment unless all are wanted live."""
+    default = Config()
+    parts = [HEAD]
+    for section in fields(Config):
+        if section.name == "instance":
+            continue
+        chosen, plain = getattr(config, section.name), getattr(default, section.name)
+        parts.append(f"[{section.name}]")
+        for one, mark in settings_of(chosen):
+            value = getattr(chosen, one.name)
+            live = not only_changed or value != getattr(plain, one.name)
+            parts.append(f"# {mark.meaning}{_range(mark)}")
+            parts.append(("" if live else "# ") + _line(one.name, value) + "\n")
+    parts += [_declaration(one) for one in config.instance] or [TAIL.rstrip("\n")]
+    return "\n".join(parts) + "\n"
+
+
+def _range(mark: Setting) -> str:
+    if mark.choices:
+        return f" ({' | '.join(mark.choices)})"
+    if mark.high is not None:
+        return f" ({_number(mark.low)} to {_number(mark.high)})"
+    return ""
+
+
+def _number(bound: float | None) -> str:
+    return "any" if bound is None else repr(int(bound) if bound == int(bound) else bound)
+
+
+def _line(name: str, value: Any) -> str:
+    plain = str(value) if isinstance(value, Path) else value
+    plain = list(plain) if isinstance(plain, tuple) else plain
+    return tomli_w.dumps({name: plain}).rstrip("\n")
+
+
+def _declaration(one: Declaration) -> str:
+    table: dict[str, Any] = {"id": str(one.id), "engine": one.engine, "enabled": one.enabled}
+    if one.settings:
+        table["settings"] = dict(one.settings)
+    return tomli_w.dumps({"instance": [table]}).rstrip("\n") + "\n"

@@ -1,0 +1,116 @@
+"""Pairs of settings that cannot be true together, and what a reload cannot change."""
+
+import ipaddress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from agent.config.sections import Config
+from agent.core.setting import settings_of
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    keys: tuple[str, ...]
+    cause: str
+
+
+def find_problem(config: Config) -> Problem | None:
+    """The first impossible pair, or None."""
+    return _address(config) or _paths(config) or _times(config) or _limits(config)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("it must be HOST:PORT with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+    if not host or ":" in host or any(not (sign.isalnum() or sign in ".-") for sign in host):
+        raise ValueError("it must be HOST:PORT; an IPv6 address stands in [ ]")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def changes_that_need_restart(old: Config, new: Config) -> list[str]:
+    """Keys whose new value a running agent cannot take on."""
+    found = []
+    for section in fields(Config):
+        before, after = getattr(old, section.name), getattr(new, section.name)
+        if section.name == "instance":
+            continue
+        for one, mark in settings_of(before):
+            if mark.restart and getattr(before, one.name) != getattr(after, one.name):
+                found.append(f"{section.name}.{one.name}")
+    return found
+
+
+def _address(config: Config) -> Problem | None:
+    if not config.api.listen:
+        return None
+    try:
+        host, _ = split_address(config.api.listen)
+    except ValueError as error:
+        return Problem(("api.listen",), str(error))
+    if config.api.trust_loopback and not is_loopback(host):
+        return Problem(
+            ("api.trust_loopback", "api.listen"),
+            f"trust_loopback is only for a loopback address, api.listen is {config.api.listen}",
+        )
+    return None
+
+
+def _paths(config: Config) -> Problem | None:
+    sessions, cache, state = (
+        Path(part).absolute()
+        for part in (config.session_root, config.cache_root, config.agent.state_path)
+    )
+    if cache == sessions or cache in sessions.parents or sessions in cache.parents:
+        return Problem(
+            ("agent.cache_path", "agent.session_storage_path", "agent.state_path"),
+            f"sessions ({sessions}) and cache ({cache}) must lie apart:"
+            " a cache may be thrown away at any time",
+        )
+    if cache == state or cache in state.parents:
+        return Problem(
+            ("agent.cache_path", "agent.state_path"),
+            f"the state ({state}) must not lie in the cache ({cache})",
+        )
+    return None
+
+
+def _times(config: Config) -> Problem | None:
+    reconnect, health, stop, worker = config.reconnect, config.health, config.stop, config.worker
+    pairs = (
+        ("reconnect.base", reconnect.base, "reconnect.max", reconnect.max),
+        ("health.timeout", health.timeout, "health.interval", health.interval),
+        ("health.interval", health.interval, "health.proof_limit", health.proof_limit),
+        ("stop.save", stop.save, "worker.stop_timeout", worker.stop_timeout),
+    )
+    for small, less, great, more in pairs:
+        if less > more:
+            return Problem((small, great), f"{small} ({less:g}) is more than {great} ({more:g})")
+    if worker.restart_delay * worker.burst >= worker.burst_interval:
+        return Problem(
+            ("worker.burst_interval", "worker.restart_delay", "worker.burst"),
+            f"{worker.burst} restarts {worker.restart_delay:g} s apart never fall into"
+            f" {worker.burst_interval:g} s, so the limit would never be reached",
+        )
+    return None
+
+
+def _limits(config: Config) -> Problem | None:
+    worker = config.worker
+    if worker.memory_max and worker.memory_high > worker.memory_max:
+        return Problem(
+            ("worker.memory_high", "worker.memory_max"),
+            f"worker.memory_high ({worker.memory_high}) is more than"
+            f" worker.memory_max ({worker.memory_max})",
+        )
+    return None

@@ -1,0 +1,193 @@
+"""Every setting of agent.toml: frozen dataclasses with default, meaning and range.
+
+Durations are seconds, sizes are bytes. The example file is made from this module.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.core.phases import PhaseDeadlines
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.setting import setting
+
+INSTALLED_STATE = Path("/var/lib/wa-agent")
+INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSection:
+    state_path: Path = setting(
+        INSTALLED_STATE, "folder of the database, the lock and the sessions", restart=True
+    )
+    session_storage_path: str = setting(
+        "", 'folder that holds one folder per instance; "" = sessions in state_path', restart=True
+    )
+    cache_path: str = setting(
+        "", 'folder that may be thrown away at any time; "" = cache in state_path', restart=True
+    )
+    host: str = setting(
+        "auto",
+        "what starts workers; auto = systemd where it booted the machine",
+        choices=("auto", "systemd", "process"),
+        restart=True,
+    )
+    log_level: str = setting(
+        "info", "the least level that is logged", choices=("debug", "info", "warn", "error")
+    )
+    log_format: str = setting(
+        "text", "how a line on stderr looks", choices=("text", "json"), restart=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSection:
+    listen: str = setting(
+        "127.0.0.1:8470", 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
+    )
+    socket: str = setting(
+        "",
+        'path of the Unix socket; "" = /run/wa-agent/api.sock, elsewhere api.sock in state_path',
+        restart=True,
+    )
+    trust_socket: bool = setting(
+        True, "true = who may open the Unix socket needs no key", restart=True
+    )
+    trust_loopback: bool = setting(
+        False, "true = whoever is on this machine needs no key", restart=True
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (), "names besides the loopback ones that a Host header may carry", restart=True
+    )
+    body_limit: int = setting(
+        MIB, "bytes that a request's body may have", low=1024, high=1 << 30, restart=True
+    )
+    head_timeout: float = setting(
+        10.0, "seconds that a client may take for a request's head", low=0.1, restart=True
+    )
+    body_timeout: float = setting(
+        10.0, "seconds that a client may take for a request's body", low=0.1, restart=True
+    )
+    connections_per_address: int = setting(
+        64, "open connections from one address", low=1, restart=True
+    )
+    event_queue: int = setting(
+        1000, "events that wait for one slow listener before it is dropped", low=1, restart=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StartSection:
+    stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
+    spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
+    parallel: int = setting(0, "starts going on at the same time; 0 = twice the cores", low=0)
+    idle_load: float = setting(
+        0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
+    )
+    first_check: float = setting(15.0, "seconds from the agent's start to the first check", low=0)
+
+
+@dataclass(frozen=True, slots=True)
+class StopSection:
+    prepare: float = setting(5.0, "seconds for telling the sessions that a stop is near", low=0.1)
+    save: float = setting(20.0, "seconds for saving all sessions", low=0.1)
+    close: float = setting(30.0, "seconds for closing sessions and workers, then kill", low=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSection:
+    interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
+    timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
+    zombie_pings: int = setting(3, "failed pings in a row that make a zombie", low=1)
+    stuck: float = setting(30.0, "seconds in a state that should pass", low=1)
+    proof_limit: float = setting(
+        90.0, "seconds after which CONNECTED without a proof is not believed", low=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSection:
+    watchdog: float = setting(
+        10.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
+    )
+    start_timeout: float = setting(
+        60.0, "seconds until a started worker must be ready", low=0.1, restart=True
+    )
+    stop_timeout: float = setting(
+        30.0, "seconds until a stopping worker is killed", low=0.1, restart=True
+    )
+    restart_delay: float = setting(
+        0.1, "seconds from a worker's death to its restart by the host", low=0, restart=True
+    )
+    burst: int = setting(
+        5, "restarts by the host in burst_interval before the agent decides", low=1, restart=True
+    )
+    burst_interval: float = setting(60.0, "seconds over which burst counts", low=1, restart=True)
+    memory_high: int = setting(
+        0, "bytes above which a worker is slowed down; 0 = no limit", low=0, restart=True
+    )
+    memory_max: int = setting(
+        500 * MIB, "bytes above which a worker is killed; 0 = no limit", low=0, restart=True
+    )
+    tasks_max: int = setting(
+        64, "processes and threads of one worker; 0 = no limit", low=0, restart=True
+    )
+    warm: bool = setting(
+        True, "true = the process host forks workers from one warm process", restart=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsSection:
+    trash_days: float = setting(7.0, "days that a retired session stays restorable", low=0)
+    on_logout: str = setting(
+        "qr",
+        "after a logout: offer a new QR, or stay disconnected",
+        choices=("qr", "stop"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One [[instance]]: created when it is missing, never deleted because it is absent."""
+
+    id: InstanceId
+    engine: str
+    enabled: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole of agent.toml, checked. The section's name is the table's name."""
+
+    agent: AgentSection = field(default_factory=AgentSection)
+    api: ApiSection = field(default_factory=ApiSection)
+    start: StartSection = field(default_factory=StartSection)
+    stop: StopSection = field(default_factory=StopSection)
+    health: HealthSection = field(default_factory=HealthSection)
+    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    worker: WorkerSection = field(default_factory=WorkerSection)
+    sessions: SessionsSection = field(default_factory=SessionsSection)
+    instance: tuple[Declaration, ...] = ()
+
+    @property
+    def session_root(self) -> Path:
+        chosen = self.agent.session_storage_path
+        return Path(chosen) if chosen else self.agent.state_path / "sessions"
+
+    @property
+    def cache_root(self) -> Path:
+        return Path(self.agent.cache_path or self.agent.state_path / "cache")
+
+    @property
+    def api_socket(self) -> Path:
+        if self.api.socket:
+            return Path(self.api.socket)
+        if self.agent.state_path == INSTALLED_STATE:
+            return INSTALLED_SOCKET
+        return self.agent.state_path / "api.sock"

@@ -1,0 +1,40 @@
+"""How a dataclass field says that it is a setting: its meaning and what it may hold.
+
+The configuration reads these marks; a policy in the core carries its own.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    meaning: str
+    """One line for people, with the unit where there is one."""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    restart: bool = False
+    """True when a running agent cannot take a new value on."""
+
+
+def setting(
+    default: T,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    restart: bool = False,
+) -> T:
+    """A field with a default and its mark; mypy sees the default's type."""
+    mark = Setting(meaning, low, high, choices, restart)
+    made: T = field(default=default, metadata={"setting": mark})
+    return made
+
+
+def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
+    """The marked fields of a dataclass (or of one of its values), in their order."""
+    return [(one, one.metadata["setting"]) for one in fields(policy) if "setting" in one.metadata]
