@@ -104,7 +104,17 @@ class SessionRecord:
     status_since_wall: float = 0.0
     reason: str = ""
     attempts: int = 0
+    """Starts and reconnects by ourselves since the last success."""
     not_before_wall: float = 0.0
+    flaps: int = 0
+    """Connections in a row that did not last; they lengthen the delay, they never give up."""
+    strikes: int = 0
+    """Drops since the last lasting connection whose reason allows few tries only."""
+    breaker_failures: int = 0
+    breaker_opened_wall: float = 0.0
+    """0 = the breaker is closed."""
+    breaker_trial_wall: float = 0.0
+    """When the half-open breaker's one trial began; 0 = none is under way."""
     override: Override = Override.NONE
     override_boot: str = ""
     """The boot in which `override` was made; in another boot it is void."""
@@ -174,6 +184,8 @@ class ClaimFact:
     since: float
     """When `claim.status` was first claimed in this run."""
     phase_since: float = 0.0
+    progress_since: float = 0.0
+    """When `claim.progress` last grew; 0 = it did not."""
 
     def proved_at(self) -> float | None:
         return None if self.claim.proof_age is None else self.at - self.claim.proof_age
@@ -201,6 +213,17 @@ class SessionFiles(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """One finding of a check beside the session's own state: memory, crypto errors, silence."""
+
+    name: str
+    level: Health
+    """How bad it is by itself: degraded, stuck or corrupted."""
+    detail: str
+    """One sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything known of one instance at one moment."""
 
@@ -216,6 +239,9 @@ class Observation:
     memory_bytes: int | None = None
     not_before: float = 0.0
     """No start or reconnect by ourselves before this moment of the boot clock."""
+    at_wall: float = 0.0
+    """The wall clock at `at`: what the record's `..._wall` times are measured against."""
+    signals: tuple[Signal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,44 @@
-"""The phases of a session's start and how long each may take."""
+"""How long each phase of a start may take. A stuck start is named by its phase."""
 
 from dataclasses import dataclass
 
-from agent.core.setting import setting
-
-PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
-"""In the order in which a start passes through them; an engine may leave some out."""
+from agent.core.model import ClaimFact, ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseDeadlines:
-    """The [phases] table: seconds that each phase of a start may last."""
+    """The [phases] table. Seconds."""
 
-    process: float = setting(10.0, "seconds until the worker's process speaks", low=0.1)
-    attached: float = setting(30.0, "seconds to get hold of the browser or the socket", low=0.1)
-    loaded: float = setting(60.0, "seconds until WhatsApp's page or handshake is there", low=0.1)
-    injected: float = setting(30.0, "seconds until our code runs inside the page", low=0.1)
-    login: float = setting(60.0, "seconds until the stored pairing is accepted", low=0.1)
-    sync: float = setting(180.0, "seconds without progress of the first sync", low=0.1)
+    process: float = 10.0
+    """The worker says READY and its link is open."""
+    attached: float = 30.0
+    loaded: float = 60.0
+    injected: float = 30.0
+    login: float = 60.0
+    """A QR code or a login."""
+    sync: float = 180.0
+    """From the last progress on."""
 
-    def limit(self, phase: str) -> float | None:
-        """Seconds for a phase; None for one that nobody set a limit to."""
-        return getattr(self, phase) if phase in PHASES else None
+
+PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
+PASSING = (
+    ConnectionStatus.INITIALIZING,
+    ConnectionStatus.LOADING,
+    ConnectionStatus.RECONNECTING,
+)
+"""The states that should pass by themselves."""
+
+
+def phase_deadline(fact: ClaimFact, deadlines: PhaseDeadlines) -> float | None:
+    """When the phase that is claimed is overdue; None when none is."""
+    phase = fact.claim.phase
+    if fact.claim.status not in PASSING or phase not in PHASES:
+        return None
+    limit: float = getattr(deadlines, phase)
+    return max(fact.phase_since, fact.progress_since) + limit
+
+
+def overdue_phase(fact: ClaimFact, now: float, deadlines: PhaseDeadlines) -> str | None:
+    """The phase in which a start is stuck."""
+    deadline = phase_deadline(fact, deadlines)
+    return fact.claim.phase if deadline is not None and now >= deadline else None

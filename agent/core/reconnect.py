@@ -1,18 +1,213 @@
-"""When to try again: the delay between attempts, their number, and the circuit breaker."""
+"""When to try again, and when to stop trying: backoff, attempts, circuit breaker.
 
-from dataclasses import dataclass
+Any clock will do as long as the same one is meant throughout; what is kept in a
+SessionRecord is wall time, so a wait must survive a clock that jumps: no wait is
+ever longer than its policy says, whatever the stored times claim.
+"""
 
-from agent.core.setting import setting
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.session import Permanence, Reason, reason_of
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """The [reconnect] table."""
+    """The [reconnect] table. Durations are seconds."""
 
-    base: float = setting(2.0, "seconds before the first attempt, for an unknown reason", low=0.1)
-    max: float = setting(300.0, "seconds that a delay may reach", low=0.1)
-    factor: float = setting(1.5, "each delay is this many times the one before", low=1, high=10)
-    jitter: float = setting(1.0, "random seconds, at most, added to each delay", low=0)
-    attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
-    breaker_failures: int = setting(5, "failures in a row that open the circuit", low=1)
-    breaker_pause: float = setting(600.0, "seconds until an open circuit allows a trial", low=1)
+    base: float = 2.0
+    max: float = 300.0
+    factor: float = 1.5
+    jitter: float = 1.0
+    attempts: int = 20
+    """After so many without a success an instance stays DISCONNECTED."""
+    stable: float = 300.0
+    """A connection must last so long before its drop is the first one again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    failures: int = 5
+    """So many failures in a row open the breaker."""
+    pause: float = 600.0
+    """Seconds it stays open before one trial."""
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """A circuit breaker's whole life: closed, open for a pause, one trial, closed or open again."""
+
+    failures: int = 0
+    opened_at: float | None = None
+    trial_at: float | None = None
+
+    def state(self, now: float, policy: BreakerPolicy) -> BreakerState:
+        if self.opened_at is None:
+            return BreakerState.CLOSED
+        if self.opens_in(now, policy) > 0:
+            return BreakerState.OPEN
+        return BreakerState.HALF_OPEN
+
+    def opens_in(self, now: float, policy: BreakerPolicy) -> float:
+        """Seconds until it lets one trial through; 0 when it does."""
+        begun = self.opened_at if self.trial_at is None else self.trial_at
+        return 0.0 if begun is None else remaining(begun + policy.pause, now, policy.pause)
+
+    def may_try(self, now: float, policy: BreakerPolicy) -> bool:
+        return self.opens_in(now, policy) <= 0
+
+    def after_try(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        """A try begins. A trial that nobody ever reports on is forgotten after one pause."""
+        if self.state(now, policy) is BreakerState.HALF_OPEN:
+            return replace(self, trial_at=now)
+        return self
+
+    def after_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        failures = self.failures + 1
+        if self.opened_at is not None and self.trial_at is None:
+            # Late news of an earlier try: the pause already runs.
+            return replace(self, failures=failures)
+        if self.opened_at is not None or failures >= policy.failures:
+            return Breaker(failures, now, None)
+        return Breaker(failures)
+
+    def after_success(self) -> "Breaker":
+        return Breaker()
+
+
+def reconnect_delay(
+    attempts: int, policy: ReconnectPolicy, base: float, longest: float, jitter01: float
+) -> float:
+    """`min(base * factor^attempts, longest) + jitter`; `jitter01` is a random 0 to 1."""
+    # 2.0 ** 64 seconds is longer than anybody waits; larger powers overflow.
+    power = policy.factor ** min(max(attempts, 0), 64)
+    return min(base * power, longest) + policy.jitter * jitter01
+
+
+def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: float) -> float:
+    """The delay before the next try after `tries` that failed for this reason."""
+    if reason.permanence is Permanence.AT_ONCE:
+        if tries == 0:
+            return 0.0
+        # At once again and again is a storm: from the second time on like any other.
+        return reconnect_delay(tries, policy, policy.base, policy.max, jitter01)
+    base = policy.base if reason.base is None else reason.base
+    longest = policy.max if reason.max is None else reason.max
+    return reconnect_delay(tries, policy, base, longest, jitter01)
+
+
+def remaining(until: float, now: float, longest: float) -> float:
+    """Seconds from `now` to `until`, never more than `longest` (a clock set back does no harm)."""
+    return min(max(until - now, 0.0), longest)
+
+
+def breaker_of(record: SessionRecord) -> Breaker:
+    return Breaker(
+        record.breaker_failures,
+        record.breaker_opened_wall or None,
+        record.breaker_trial_wall or None,
+    )
+
+
+def with_breaker(record: SessionRecord, breaker: Breaker) -> SessionRecord:
+    return replace(
+        record,
+        breaker_failures=breaker.failures,
+        breaker_opened_wall=breaker.opened_at or 0.0,
+        breaker_trial_wall=breaker.trial_at or 0.0,
+    )
+
+
+def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
+    """No wait for this reason may be longer; one with an end of its own (a ban) is not bounded."""
+    if reason.permanence is Permanence.AT_TIME:
+        return float("inf")
+    return max(policy.max, reason.max or 0.0) + policy.jitter
+
+
+def not_before(
+    record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
+) -> float:
+    """`record.not_before_wall` on the boot clock: what belongs into Observation.not_before."""
+    longest = longest_wait(reason_of(record.reason), policy)
+    return now + remaining(record.not_before_wall, now_wall, longest)
+
+
+def after_drop(
+    record: SessionRecord,
+    code: str,
+    policy: ReconnectPolicy,
+    breakers: BreakerPolicy,
+    now_wall: float,
+    jitter01: float,
+    until_wall: float | None = None,
+) -> SessionRecord:
+    """A session ended, or a try to begin one failed: note why and when the next try may come.
+
+    To be called once per drop: when a claim turns DISCONNECTED or AUTH_FAILURE, a worker
+    failed past its host's burst limit, or a verdict turned stuck.
+    """
+    reason = reason_of(code)
+    held = record.status is ConnectionStatus.CONNECTED
+    lasted = held and now_wall - record.status_since_wall >= policy.stable
+    flaps = 0 if lasted else record.flaps + (1 if held else 0)
+    strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
+    if reason.permanence is Permanence.AT_TIME and until_wall is not None:
+        wait = max(until_wall - now_wall, 0.0)
+    else:
+        wait = delay_for(
+            reason, record.attempts + min(flaps, policy.attempts // 2), policy, jitter01
+        )
+    record = replace(
+        record,
+        status=reason.status,
+        status_since_wall=now_wall,
+        reason=code,
+        flaps=flaps,
+        strikes=strikes,
+        not_before_wall=now_wall + wait,
+    )
+    if reason.counts_as_failure:
+        record = with_breaker(record, breaker_of(record).after_failure(now_wall, breakers))
+    return record
+
+
+def after_try(
+    record: SessionRecord,
+    policy: ReconnectPolicy,
+    breakers: BreakerPolicy,
+    now_wall: float,
+    jitter01: float,
+) -> SessionRecord:
+    """We are about to START, RESTART or CONNECT by ourselves: count it, and space the next one."""
+    reason = reason_of(record.reason)
+    attempts = record.attempts + 1
+    wait = delay_for(reason, attempts, policy, jitter01)
+    record = replace(record, attempts=attempts, not_before_wall=now_wall + wait)
+    return with_breaker(record, breaker_of(record).after_try(now_wall, breakers))
+
+
+def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
+    """A success: the count and the breaker begin anew (`flaps` and `strikes` need it to last)."""
+    record = replace(
+        record,
+        status=ConnectionStatus.CONNECTED,
+        status_since_wall=now_wall,
+        reason="",
+        attempts=0,
+        not_before_wall=0.0,
+    )
+    return with_breaker(record, Breaker())
+
+
+def forgive(record: SessionRecord) -> SessionRecord:
+    """A person said: try now, whatever happened before."""
+    record = replace(record, reason="", attempts=0, flaps=0, strikes=0, not_before_wall=0.0)
+    return with_breaker(record, Breaker())

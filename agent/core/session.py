@@ -1,0 +1,446 @@
+"""The reason table: why a session ended, and what may be done about it.
+
+Engines translate their own words into these codes with the maps at the end; a code
+that nobody knows is `unknown` and is retried like a lost connection, only slower.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.model import ConnectionStatus
+
+
+class Permanence(StrEnum):
+    """May we come back by ourselves, and how?"""
+
+    RETRY = "retry"
+    AT_ONCE = "at_once"
+    AT_TIME = "at_time"
+    ONCE_IF_LOCK_OURS = "once_if_lock_ours"
+    PROBE_SLOWLY = "probe_slowly"
+    WAIT_FOR_PERSON = "wait_for_person"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    code: str
+    title: str
+    permanence: Permanence
+    status: ConnectionStatus
+    """What an instance shows while this is its last word."""
+    advice: str
+    """What a person should know or do."""
+    base: float | None = None
+    """First delay in seconds; None = the policy's own."""
+    max: float | None = None
+    counts_as_failure: bool = True
+    """Whether the circuit breaker hears of it."""
+    tries: int | None = None
+    """So many tries until a connection lasts; None = as many as the policy allows."""
+    fresh_worker: bool = False
+    """Reconnecting inside the worker is useless: the worker itself must begin anew."""
+    unpairs: bool = False
+    """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+
+    @property
+    def hopeless(self) -> bool:
+        """Only a person can end this one."""
+        return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
+
+
+_RECONNECTING = ConnectionStatus.RECONNECTING
+_DISCONNECTED = ConnectionStatus.DISCONNECTED
+_REFUSED = ConnectionStatus.AUTH_FAILURE
+
+_ROWS = (
+    Reason(
+        "connection_lost",
+        "the connection was lost or timed out",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; look at the network if it lasts.",
+        base=1.0,
+    ),
+    Reason(
+        "connection_closed",
+        "WhatsApp closed the connection",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do.",
+        base=1.0,
+    ),
+    Reason(
+        "service_unavailable",
+        "WhatsApp or the backend is not available",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; it comes back by itself.",
+        base=5.0,
+    ),
+    Reason(
+        "restart_required",
+        "WhatsApp asks for a new connection (usual after a pairing)",
+        Permanence.AT_ONCE,
+        _RECONNECTING,
+        "Nothing to do.",
+        base=0.0,
+        counts_as_failure=False,
+    ),
+    Reason(
+        "conflict",
+        "the session was taken over: the same keys are connected elsewhere",
+        Permanence.ONCE_IF_LOCK_OURS,
+        _DISCONNECTED,
+        "Find the second copy of this session (another server, a copied folder) and stop it.",
+        base=30.0,
+        tries=1,
+    ),
+    Reason(
+        "bad_session",
+        "WhatsApp refused the session for an unknown cause",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "If it stays, check the session's files and restore a snapshot.",
+        tries=2,
+    ),
+    Reason(
+        "page_crashed",
+        "the page or the browser broke down",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; look at the memory if it repeats.",
+        fresh_worker=True,
+    ),
+    Reason(
+        "storage_failed",
+        "the session's store could not be read or written",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Look at the disk: space, rights, read-only mounts.",
+        base=10.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "zombie",
+        "it claimed to be connected and did not answer",
+        Permanence.AT_ONCE,
+        _RECONNECTING,
+        "Nothing to do.",
+        base=0.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "start_stuck",
+        "a start did not get past one of its phases in time",
+        Permanence.AT_ONCE,
+        _RECONNECTING,
+        "Nothing to do; the phase that is named tells where to look if it repeats.",
+        base=0.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "worker_failed",
+        "the worker failed more often than its host restarts it",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Read the worker's log: `wa-agent logs ID`.",
+        base=10.0,
+        fresh_worker=True,
+    ),
+    Reason(
+        "unknown",
+        "the session ended for a reason that is not in the table",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing yet; the engine's own word is in the journal.",
+    ),
+    Reason(
+        "temporary_ban",
+        "WhatsApp banned the account for a time",
+        Permanence.AT_TIME,
+        _DISCONNECTED,
+        "Wait until it ends; send less, and not to strangers.",
+        base=3600.0,
+        max=86400.0,
+        counts_as_failure=False,
+    ),
+    Reason(
+        "restricted",
+        "WhatsApp lets the account answer known chats only",
+        Permanence.AT_TIME,
+        ConnectionStatus.CONNECTED,
+        "Stop writing to new contacts until it ends; a restart does not help.",
+        base=3600.0,
+        max=86400.0,
+        counts_as_failure=False,
+    ),
+    Reason(
+        "client_outdated",
+        "WhatsApp no longer accepts this version of the client",
+        Permanence.PROBE_SLOWLY,
+        _DISCONNECTED,
+        "Upgrade the engine. The pairing is still good: do not pair again.",
+        base=1800.0,
+        max=1800.0,
+        counts_as_failure=False,
+    ),
+    Reason(
+        "proxy_block",
+        "WhatsApp refuses this address or proxy",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Use another address or proxy.",
+    ),
+    Reason(
+        "bad_client",
+        "WhatsApp refuses how the client describes itself",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Correct the engine's user agent or version setting.",
+    ),
+    Reason(
+        "misconfigured",
+        "the worker cannot run as it is configured",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Read the worker's last line, correct the setting, then start the instance.",
+    ),
+    Reason(
+        "qr_idle",
+        "nobody scanned the QR code, so WhatsApp offers no more",
+        Permanence.WAIT_FOR_PERSON,
+        ConnectionStatus.QR_REQUIRED,
+        "Ask for a new QR code and scan it.",
+        counts_as_failure=False,
+    ),
+    Reason(
+        "session_damaged",
+        "the session's files are damaged",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Restore a snapshot; the files are kept as they are.",
+    ),
+    Reason(
+        "session_missing",
+        "the files of a paired session are gone",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Look where they went; restore a snapshot or from the trash.",
+    ),
+    Reason(
+        "unpaired_suspect",
+        "a paired session came up unpaired although no logout was seen",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Do not scan yet: the old pairing may be restored from a snapshot.",
+    ),
+    Reason(
+        "logout",
+        "the device was removed from the account",
+        Permanence.NEVER,
+        _REFUSED,
+        "Scan a new QR code.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+    Reason(
+        "multidevice_mismatch",
+        "the account does not take this kind of linked device",
+        Permanence.NEVER,
+        _REFUSED,
+        "Pair again with a current client.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+    Reason(
+        "account_locked",
+        "WhatsApp locked the account, or its phone is gone",
+        Permanence.NEVER,
+        _REFUSED,
+        "Repair the account on the phone, then pair again.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+    Reason(
+        "tos_block",
+        "WhatsApp blocked the account for its terms of service",
+        Permanence.NEVER,
+        _REFUSED,
+        "Settle it with WhatsApp on the phone; nothing here can help.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+    Reason(
+        "banned",
+        "WhatsApp banned the account",
+        Permanence.NEVER,
+        _REFUSED,
+        "Appeal on the phone; nothing here can help.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+)
+
+REASONS: Mapping[str, Reason] = {row.code: row for row in _ROWS}
+
+
+def reason_of(code: str) -> Reason:
+    return REASONS.get(code) or REASONS["unknown"]
+
+
+def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
+    """code, title, what happens, delays, status, advice: for the command line and the README."""
+    return [
+        (row.code, row.title, _may_do(row), _delays(row), str(row.status), row.advice)
+        for row in _ROWS
+    ]
+
+
+_WORDS = {
+    Permanence.RETRY: "reconnects",
+    Permanence.AT_ONCE: "reconnects at once",
+    Permanence.AT_TIME: "tries once when the given time has come",
+    Permanence.ONCE_IF_LOCK_OURS: "reconnects once, if no second worker runs here",
+    Permanence.PROBE_SLOWLY: "probes rarely",
+    Permanence.WAIT_FOR_PERSON: "waits for a person",
+    Permanence.NEVER: "never by itself",
+}
+
+
+def _may_do(row: Reason) -> str:
+    words = _WORDS[row.permanence]
+    if row.tries is not None and row.permanence is Permanence.RETRY:
+        words = f"{words}, {row.tries} tries"
+    return f"{words}, with a fresh worker" if row.fresh_worker else words
+
+
+def _delays(row: Reason) -> str:
+    if row.hopeless:
+        return "-"
+    first = "default" if row.base is None else f"{row.base:g} s"
+    longest = "default" if row.max is None else f"{row.max:g} s"
+    return f"{first}, longest {longest}"
+
+
+# --- engines' own words ------------------------------------------------------------------
+
+WHATSAPP_CODES: Mapping[int, str] = {
+    400: "unknown",
+    401: "logout",
+    402: "temporary_ban",
+    403: "account_locked",
+    405: "client_outdated",
+    406: "banned",
+    408: "connection_lost",
+    409: "bad_client",
+    411: "multidevice_mismatch",
+    413: "logout",
+    414: "logout",
+    415: "unknown",
+    418: "unknown",
+    428: "connection_closed",
+    440: "conflict",
+    463: "restricted",
+    500: "bad_session",
+    501: "service_unavailable",
+    503: "service_unavailable",
+    515: "restart_required",
+}
+"""WhatsApp's own numbers, as Baileys, whatsmeow and Evolution's statusReason use them."""
+
+NEONIZE_CONNECT_FAILURE: Mapping[int, int] = {
+    1: 400,
+    2: 401,
+    3: 402,
+    4: 403,
+    5: 406,
+    6: 405,
+    7: 409,
+    8: 500,
+    9: 501,
+    10: 503,
+}
+"""neonize numbers its enumeration anew; this gives WhatsApp's number back."""
+
+WHATSMEOW_EVENTS: Mapping[str, str] = {
+    "LoggedOut": "logout",
+    "StreamReplaced": "conflict",
+    "TemporaryBan": "temporary_ban",
+    "ClientOutdated": "client_outdated",
+    "CATRefreshError": "logout",
+    "Disconnected": "connection_lost",
+    "KeepAliveTimeout": "connection_lost",
+    "StreamError": "bad_session",
+    "ConnectFailure": "unknown",
+}
+
+WEB_WORDS: Mapping[str, str] = {
+    # socket states and stream modes
+    "CONFLICT": "conflict",
+    "DEPRECATED_VERSION": "client_outdated",
+    "PROXYBLOCK": "proxy_block",
+    "SMB_TOS_BLOCK": "tos_block",
+    "TOS_BLOCK": "tos_block",
+    "TIMEOUT": "connection_lost",
+    "OFFLINE": "connection_lost",
+    "DISCONNECTED": "connection_lost",
+    "UNPAIRED_IDLE": "qr_idle",
+    "LOGOUT": "logout",
+    # wa-js events and what the page's backend announces
+    "conn.logout": "logout",
+    "conn.needs_update": "client_outdated",
+    "conn.qrcode_idle": "qr_idle",
+    "account_temporarily_banned": "temporary_ban",
+    "unexpected_logout_modal": "banned",
+    "storage_initialization_error": "storage_failed",
+    "service_unavailable_503": "service_unavailable",
+    "socket_stream_disconnected": "connection_lost",
+    "page_crashed": "page_crashed",
+    "browser_gone": "page_crashed",
+    # logout reasons that are not a plain logout
+    "client_version_outdated": "client_outdated",
+    "account_locked": "account_locked",
+}
+
+WEB_LOGOUT_REASONS = frozenset(
+    "user_initiated syncd_failure invalid_adv_status critical_sync_timeout syncd_timeout"
+    " history_sync_timeout account_sync_timeout md_opt_out unknown_companion"
+    " syncd_error_during_bootstrap account_sync_error storage_quota_exceeded"
+    " primary_identity_key_change missing_enc_salt missing_screen_lock_salt web_fail_add_chat"
+    " web_fail_offline_resume web_fail_storage_initialization web_fail_enc_salt"
+    " cache_storage_open_failed".split()
+)
+
+
+def baileys_reason(code: int | None, text: str = "") -> str:
+    """Baileys' statusCode; None (a plain Error) is a closed connection."""
+    if code is None:
+        return "connection_closed"
+    if code == 408 and "QR refs" in text:
+        return "qr_idle"
+    return WHATSAPP_CODES.get(code, "unknown")
+
+
+def evolution_reason(status_reason: int | None, text: str = "") -> str:
+    """Evolution's statusReason or disconnectionReasonCode."""
+    if "QR code limit" in text:
+        return "qr_idle"
+    return baileys_reason(status_reason, text)
+
+
+def whatsmeow_reason(event: str, code: int | None = None) -> str:
+    """A whatsmeow event's name (`LoggedOut`, with or without `Ev`) and WhatsApp's number if any."""
+    if code is not None and WHATSAPP_CODES.get(code, "unknown") != "unknown":
+        return WHATSAPP_CODES[code]
+    return WHATSMEOW_EVENTS.get(event.removesuffix("Ev"), "unknown")
+
+
+def web_reason(word: str) -> str:
+    """A stream mode, socket state, event or logout reason of WhatsApp Web."""
+    if word in WEB_WORDS:
+        return WEB_WORDS[word]
+    if word in WEB_LOGOUT_REASONS or word.startswith(("lid_migration_", "lid_blocklist_")):
+        return "logout"
+    return "unknown"
