@@ -1,0 +1,251 @@
+"""Log lines: to stderr as SPEC's line or JSON, to the journal with fields where it listens.
+
+Writing a line never blocks, never raises and never shows a secret. Standard library only:
+workers log through here too.
+"""
+
+import json
+import logging
+import os
+import re
+import select
+import socket
+import struct
+import time
+import traceback
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Category
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+IDENTIFIER = "wa-agent"
+LONGEST = 16_384
+"""Characters of one message; the rest is cut."""
+
+_SECRETS = (
+    (re.compile(r"\bwak_[A-Za-z0-9_~.+/=-]+"), "wak_[removed]"),
+    (re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9_~.+/=-]{6,}"), r"\1\2[removed]"),
+    (
+        re.compile(
+            r"(?i)\b(authorization|api[_-]?key|password|passwd|secret|token)"
+            r"([\"']?\s*[=:]\s*[\"']?)(?!\[removed\])(?!bearer\b|basic\b)[^\s\"',;&]+"
+        ),
+        r"\1\2[removed]",
+    ),
+    # WhatsApp's code: a version, @, then comma separated base64; or the link that carries it
+    (re.compile(r"\b\d@[A-Za-z0-9+/=_-]{16,}(?:,[A-Za-z0-9+/=_-]+)*"), "[qr removed]"),
+    (re.compile(r"(?i)\b(?:wa\.me/settings/linked_devices|sandbox-qr:)\S+"), "[qr removed]"),
+)
+
+
+def redact(text: str) -> str:
+    """The last line of defence: nobody should log a key or a QR, but nothing here shows one."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def clean(text: str) -> str:
+    """One line without control characters: neither a terminal nor a log reader is fooled."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else _escape(sign) for sign in text)
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+class Bound(logging.LoggerAdapter[logging.Logger]):
+    """A logger that knows its category and, where there is one, its instance."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+def bound(
+    category: Category = Category.SYSTEM, instance: str | None = None, name: str = "agent"
+) -> Bound:
+    return Bound(
+        logging.getLogger(name), {"wa_category": str(category), "wa_instance": instance or ""}
+    )
+
+
+def set_up_logging(
+    level: str, form: str = "text", *, env: Mapping[str, str] = os.environ, fd: int = 2
+) -> None:
+    """Make the root logger write to this process's stderr, or to the journal behind it."""
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(LineWriter(fd, form, to_journal=journal_listens(env, fd)))
+    logging.captureWarnings(True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    logging.getLogger().setLevel(LEVELS[level])
+    # These tell each request and each loop start; their warnings are worth a line.
+    for chatty in ("aiohttp.access", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def journal_listens(env: Mapping[str, str], fd: int = 2) -> bool:
+    """True when stderr is the journal's stream, or when it should be but journald had none left.
+
+    Beyond about 4096 streams journald connects no more; the service manager then leaves
+    /dev/null, and the native socket is the only way to be heard.
+    """
+    try:
+        stat = os.fstat(fd)
+        if env.get("JOURNAL_STREAM"):
+            device, _, inode = env["JOURNAL_STREAM"].partition(":")
+            return (stat.st_dev, stat.st_ino) == (int(device), int(inode))
+        null = Path(os.devnull).stat()
+        return "INVOCATION_ID" in env and os.path.samestat(stat, null)
+    except (OSError, ValueError):
+        return False
+
+
+class LineWriter(logging.Handler):
+    """Puts records where they belong, and counts those that nobody took."""
+
+    def __init__(
+        self, fd: int, form: str, *, to_journal: bool, journal_path: str = JOURNAL_SOCKET
+    ) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._fd = fd
+        self._form = form
+        self._journal_path = journal_path
+        self._journal: socket.socket | None = None
+        if to_journal:
+            self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._journal.setblocking(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A log line must never be the reason why something fails, whatever was logged.
+        try:
+            message, trace = describe(record)
+            if self._journal is not None and self._send(record, message, trace):
+                return
+            line = as_json(record, message, trace) if self._form == "json" else ""
+            self._write(line or as_text(record, message, trace))
+        except Exception:  # not even a lost terminal or a broken __str__
+            self.dropped += 1
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        super().close()
+
+    def _send(self, record: logging.LogRecord, message: str, trace: str) -> bool:
+        assert self._journal is not None
+        try:
+            self._journal.sendto(as_fields(record, message, trace), self._journal_path)
+        except OSError:
+            return False
+        return True
+
+    def _write(self, line: str) -> None:
+        if self.dropped:
+            line = f"{line}\n  | {self.dropped} earlier lines were dropped: nobody read them"
+        raw = (line + "\n").encode("utf-8", "backslashreplace")
+        while raw:
+            # A pipe that is writable takes PIPE_BUF bytes at once. O_NONBLOCK would be set for
+            # everybody who shares this stderr, the operator's shell included.
+            ready = select.poll()
+            ready.register(self._fd, select.POLLOUT)
+            events = ready.poll(0)
+            if not events or events[0][1] & (select.POLLERR | select.POLLNVAL):
+                self.dropped += 1
+                return
+            raw = raw[os.write(self._fd, raw[: select.PIPE_BUF]) :]
+        self.dropped = 0
+
+
+def describe(record: logging.LogRecord) -> tuple[str, str]:
+    """Message and traceback, without secrets and control characters."""
+    try:
+        message = record.getMessage()
+    except Exception as error:  # wrong arguments for the text: still say what was meant
+        message = f"{record.msg!s} (cannot fill in {record.args!r}: {error})"
+    trace = ""
+    if record.exc_info and record.exc_info[1] is not None:
+        trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        trace = "\n".join(clean(line) for line in redact(trace[-LONGEST:]).splitlines())
+    return clean(redact(message[:LONGEST])), trace
+
+
+def level_word(record: logging.LogRecord) -> str:
+    if record.levelno >= logging.ERROR:
+        return "ERROR"
+    if record.levelno >= logging.WARNING:
+        return "WARN"
+    return "INFO" if record.levelno >= logging.INFO else "DEBUG"
+
+
+def _about(record: logging.LogRecord) -> tuple[str, str]:
+    category = getattr(record, "wa_category", "") or Category.SYSTEM
+    return str(category), clean(str(getattr(record, "wa_instance", "") or ""))
+
+
+def as_text(record: logging.LogRecord, message: str, trace: str) -> str:
+    category, instance = _about(record)
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+    line = f"[{at}] [{level_word(record)}] [{category}] [{instance or '-'}] {message}"
+    return line + "".join(f"\n  | {part}" for part in trace.splitlines())
+
+
+def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
+    category, instance = _about(record)
+    found: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        + f".{int(record.msecs):03d}Z",
+        "level": level_word(record),
+        "category": category,
+        "instance": instance or None,
+        "text": message,
+        "logger": record.name,
+    }
+    if trace:
+        found["trace"] = trace
+    return json.dumps(found, ensure_ascii=False)
+
+
+def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:
+    """The journal's native datagram."""
+    category, instance = _about(record)
+    severity = {"ERROR": 3, "WARN": 4, "INFO": 6, "DEBUG": 7}[level_word(record)]
+    fields = {
+        "MESSAGE": f"{message}\n{trace}" if trace else message,
+        "PRIORITY": str(severity),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "WA_CATEGORY": category,
+        "WA_INSTANCE": instance,
+        "LOGGER": clean(record.name),
+        "CODE_FILE": clean(record.pathname),
+        "CODE_LINE": str(record.lineno),
+        "CODE_FUNC": clean(record.funcName or ""),
+    }
+    raw = b""
+    for name, value in fields.items():
+        text = value.encode("utf-8", "backslashreplace")
+        if b"\n" in text:
+            raw += name.encode() + b"\n" + struct.pack("<Q", len(text)) + text + b"\n"
+        elif text:
+            raw += name.encode() + b"=" + text + b"\n"
+    return raw
