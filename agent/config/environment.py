@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.core.setting import settings_of
+from agent.config.setting import settings_of
 from agent.errors import ConfigError
 
 PREFIX = "WA_AGENT_"

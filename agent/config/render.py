@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 
 from agent.config.sections import Config, Declaration
-from agent.core.setting import Setting, settings_of
+from agent.config.setting import Setting, settings_of
 
 HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.

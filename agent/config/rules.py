@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from agent.config.sections import Config
-from agent.core.setting import settings_of
+from agent.config.setting import settings_of
 
 
 @dataclass(frozen=True, slots=True)

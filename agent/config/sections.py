@@ -4,14 +4,14 @@ Durations are seconds, sizes are bytes. The example file is made from this modul
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
-from agent.core.reconnect import ReconnectPolicy
-from agent.core.setting import setting
+from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
+from agent.config.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -109,6 +109,30 @@ class HealthSection:
 
 
 @dataclass(frozen=True, slots=True)
+class PhasesSection:
+    process: float = setting(10.0, "seconds until a started worker can be talked to", low=0.1)
+    attached: float = setting(30.0, "seconds to get hold of the browser or the socket", low=0.1)
+    loaded: float = setting(60.0, "seconds until WhatsApp's page or handshake is there", low=0.1)
+    injected: float = setting(30.0, "seconds until our code runs inside the page", low=0.1)
+    login: float = setting(60.0, "seconds for a QR code or a login to appear", low=0.1)
+    sync: float = setting(180.0, "seconds without progress of the first sync", low=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectSection:
+    base: float = setting(2.0, "seconds before the first attempt, for an unknown reason", low=0.1)
+    max: float = setting(300.0, "seconds that a delay may reach", low=0.1)
+    factor: float = setting(1.5, "each delay is this many times the one before", low=1, high=10)
+    jitter: float = setting(1.0, "random seconds, at most, added to each delay", low=0)
+    attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
+    stable: float = setting(
+        300.0, "seconds a connection must last before its drop counts as the first", low=1
+    )
+    breaker_failures: int = setting(5, "failures in a row that open the circuit", low=1)
+    breaker_pause: float = setting(600.0, "seconds until an open circuit allows a trial", low=1)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSection:
     watchdog: float = setting(
         10.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
@@ -169,11 +193,26 @@ class Config:
     start: StartSection = field(default_factory=StartSection)
     stop: StopSection = field(default_factory=StopSection)
     health: HealthSection = field(default_factory=HealthSection)
-    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
-    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    phases: PhasesSection = field(default_factory=PhasesSection)
+    reconnect: ReconnectSection = field(default_factory=ReconnectSection)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     instance: tuple[Declaration, ...] = ()
+
+    @property
+    def phase_deadlines(self) -> PhaseDeadlines:
+        return PhaseDeadlines(**asdict(self.phases))
+
+    @property
+    def reconnect_policy(self) -> ReconnectPolicy:
+        chosen = self.reconnect
+        return ReconnectPolicy(
+            chosen.base, chosen.max, chosen.factor, chosen.jitter, chosen.attempts, chosen.stable
+        )
+
+    @property
+    def breaker_policy(self) -> BreakerPolicy:
+        return BreakerPolicy(self.reconnect.breaker_failures, self.reconnect.breaker_pause)
 
     @property
     def session_root(self) -> Path:

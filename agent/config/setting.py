@@ -1,6 +1,6 @@
 """How a dataclass field says that it is a setting: its meaning and what it may hold.
 
-The configuration reads these marks; a policy in the core carries its own.
+Reading, checking and the example file all go by these marks.
 """
 
 from dataclasses import Field, dataclass, field, fields
