@@ -176,6 +176,15 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Happening:
+    """Something countable that happened in the session; never with a message's text."""
+
+    kind: str
+    """message, ack, crypto_error, key_regeneration, error"""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimFact:
     """A claim of the present run and when it arrived."""
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.core.model import Claim
+from agent.core.model import Claim, Happening
+
+__all__ = ["Claim", "Engine", "Happening", "OpenEngine", "ProbeAnswer", "Qr", "Reporter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,6 @@ class Qr:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something countable that happened in the session; never with a message's text."""
-
-    kind: str
-    """message, ack, crypto_error, key_regeneration, error"""
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class ProbeAnswer:
     """What the engine found when it really asked its session."""
 
@@ -41,11 +34,17 @@ class ProbeAnswer:
 
 
 class Reporter(Protocol):
-    """How an engine speaks up by itself; both calls return at once."""
+    """How an engine speaks up by itself; every call returns at once."""
 
     def claim(self, claim: Claim) -> None: ...
 
     def happened(self, happening: Happening) -> None: ...
+
+    def progress(self) -> None:
+        """A save went on by a real step; the time it may take is counted anew."""
+
+    def crashed(self, error: BaseException) -> None:
+        """The engine's own background work ended in a way it did not foresee: the worker ends."""
 
 
 class Engine(Protocol):
@@ -56,7 +55,8 @@ class Engine(Protocol):
 
     async def disconnect(self) -> None: ...
 
-    async def probe(self, *, deep: bool = False) -> ProbeAnswer: ...
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        """Ask the session; `EngineError` means: the engine lives, its session does not answer."""
 
     async def qr(self) -> Qr | None:
         """The code to scan now; None when none is needed or none is there."""

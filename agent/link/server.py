@@ -1,0 +1,289 @@
+"""The worker's side of the link: greet the agent, tell it what happens, take its calls.
+
+Nothing here can block or end the worker: what an agent does not read is dropped, oldest
+happenings first, while the newest claim always waits for it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Claim, Happening, InstanceId
+from agent.errors import LinkError, WaError
+from agent.link.messages import (
+    AgentHello,
+    Call,
+    Claimed,
+    Happened,
+    Hello,
+    Refused,
+    Reply,
+    parse_from_agent,
+)
+from agent.link.sockets import inode_of, listen_at, remove_own
+from agent.link.wire import Decoder, encode
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]
+CurrentClaims = Callable[[], Mapping[InstanceId, Claim]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a worker keeps and takes at most; its rate stays under what the agent refuses."""
+
+    happenings: int = 500
+    """Kept for an agent that is away or slow to read."""
+    rate: float = 150.0
+    """Happenings per second in the long run, and how many more at once."""
+    burst: float = 500.0
+    calls: int = 64
+    """Answered at the same time."""
+    strangers: int = 8
+    """Connections that have not greeted yet."""
+    greeting: float = 5.0
+    """Seconds until one of those is dropped."""
+
+
+class LinkServer:
+    """Listens for as long as the worker lives; at most one agent is in charge."""
+
+    _listener: asyncio.Server
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        hello: Hello,
+        answer: Answer,
+        current: CurrentClaims,
+        *,
+        limits: ServerLimits = ServerLimits(),
+    ) -> "LinkServer":
+        """`answer` does one call; `current` tells a new agent what is claimed at this moment."""
+        sock = listen_at(path)
+        server = cls(path, hello, answer, current, limits)
+        loop = asyncio.get_running_loop()
+        server._listener = await loop.create_unix_server(lambda: _Connection(server), sock=sock)
+        return server
+
+    def __init__(
+        self, path: Path, hello: Hello, answer: Answer, current: CurrentClaims, limits: ServerLimits
+    ) -> None:
+        self.hello = hello
+        self.limits = limits
+        self.dropped = 0
+        """Happenings that no agent read in time."""
+        self.refused = 0
+        """Connections ended because of what was said on them."""
+        self.strangers: set[_Connection] = set()
+        self._path = path
+        self._inode = inode_of(path)
+        self._answer = answer
+        self._current = current
+        self._agent: _Connection | None = None
+        self._claims: dict[InstanceId, Claim] = {}
+        self._happenings: deque[Happened] = deque()
+        self._allowance = limits.burst
+        self._allowed_at = time.monotonic()
+        self._later: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    @property
+    def linked(self) -> bool:
+        """True while an agent is in charge."""
+        return self._agent is not None
+
+    def claim(self, id: InstanceId, claim: Claim) -> None:
+        if self._agent is not None:
+            self._claims[id] = claim
+            self.pump()
+
+    def happened(self, id: InstanceId, happening: Happening) -> None:
+        if len(self._happenings) >= self.limits.happenings:
+            self._happenings.popleft()
+            self.dropped += 1
+        self._happenings.append(Happened(id, self.hello.run, happening))
+        self.pump()
+
+    def pump(self) -> None:
+        """Write what waits, as far as the agent reads and the rate allows."""
+        agent = self._agent
+        if agent is None:
+            return
+        while self._claims and agent.writable:
+            id, claim = self._claims.popitem()
+            agent.write(Claimed(id, self.hello.run, claim).wire())
+        while self._happenings and agent.writable:
+            if not self._spend():
+                return
+            agent.write(self._happenings.popleft().wire())
+
+    def take_over(self, agent: "_Connection") -> None:
+        """The newest agent is in charge: an older connection may be a dead agent's."""
+        if self._agent is not None:
+            log.info("another agent connection took over")
+            self._agent.end("replaced")
+        self.strangers.discard(agent)
+        self._agent = agent
+        self._claims.update(self._current())
+        self.pump()
+
+    def forget(self, connection: "_Connection") -> None:
+        self.strangers.discard(connection)
+        if self._agent is connection:
+            self._agent = None
+            self._claims.clear()
+
+    def take_call(self, call: Call, connection: "_Connection") -> None:
+        if len(self._calls) >= self.limits.calls:
+            connection.write(Reply(call.number, error="too many calls at once", code="busy").wire())
+            return
+        work = self._do(call, connection)
+        task = asyncio.get_running_loop().create_task(work, name=f"call {call.number} {call.do}")
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def close(self) -> None:
+        """Hang up on everybody; what was already written still goes out."""
+        self._listener.close()
+        if self._later is not None:
+            self._later.cancel()
+        for task in list(self._calls):
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        for connection in [*self.strangers, *([self._agent] if self._agent else [])]:
+            connection.hang_up()
+        remove_own(self._path, self._inode)
+
+    async def _do(self, call: Call, connection: "_Connection") -> None:
+        try:
+            if call.id != self.hello.id:
+                raise LinkError(f"cannot {call.do} {call.id}: not this worker's", code="not_found")
+            reply = Reply(call.number, await self._answer(call)).wire()
+            frame = encode(reply)
+        except WaError as error:
+            frame = encode(Reply(call.number, error=str(error)[:2000], code=error.code).wire())
+        except Exception as error:
+            log.exception("cannot %s: unforeseen", call.do)
+            why = f"cannot {call.do}: {type(error).__name__}"
+            frame = encode(Reply(call.number, error=why, code="internal").wire())
+        connection.write_frame(frame)
+
+    def _spend(self) -> bool:
+        now = time.monotonic()
+        more = (now - self._allowed_at) * self.limits.rate
+        self._allowance = min(self.limits.burst, self._allowance + more)
+        self._allowed_at = now
+        if self._allowance >= 1:
+            self._allowance -= 1
+            return True
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(0.1, self._go_on)
+        return False
+
+    def _go_on(self) -> None:
+        self._later = None
+        self.pump()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, first a stranger's, after its greeting the agent's."""
+
+    _transport: asyncio.Transport
+    _deadline: asyncio.TimerHandle
+
+    def __init__(self, server: LinkServer) -> None:
+        self.writable = False
+        self._server = server
+        self._decoder = Decoder()
+        self._greeted = False
+        self._ended = False
+
+    def write(self, message: Mapping[str, Any]) -> None:
+        self.write_frame(encode(message))
+
+    def write_frame(self, frame: bytes) -> None:
+        if not self._ended:
+            self._transport.write(frame)
+
+    def end(self, why: str) -> None:
+        """Drop the connection now, whatever is still unwritten."""
+        self._ended = True
+        log.debug("link ended: %s", why)
+        self._transport.abort()
+
+    def hang_up(self) -> None:
+        self._ended = True
+        self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        limits = self._server.limits
+        self._deadline = asyncio.get_running_loop().call_later(
+            limits.greeting, self._refuse, "no greeting in time"
+        )
+        self._server.strangers.add(self)
+        if len(self._server.strangers) > limits.strangers:
+            self._refuse("too many connections without a greeting")
+            return
+        self.writable = True
+        self.write(self._server.hello.wire())
+
+    def data_received(self, chunk: bytes) -> None:
+        self._decoder.feed(chunk)
+        try:
+            while not self._ended and (message := self._decoder.next_message()) is not None:
+                self._accept(message)
+        except LinkError as error:
+            if error.code == "version":
+                self.write(Refused(str(error)).wire())
+                self._server.refused += 1
+                self.hang_up()
+            else:
+                self._refuse(str(error))
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._server.pump()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.writable = False
+        self._ended = True
+        self._deadline.cancel()
+        self._server.forget(self)
+
+    def _accept(self, raw: Mapping[str, Any]) -> None:
+        message = parse_from_agent(raw)
+        if isinstance(message, Refused):
+            log.warning("the agent refused this worker: %s", message.why)
+            self.hang_up()
+        elif isinstance(message, AgentHello):
+            if self._greeted:
+                raise LinkError("cannot accept a message: greeted twice", code="malformed")
+            self._greeted = True
+            self._deadline.cancel()
+            self._server.take_over(self)
+        elif not self._greeted:
+            raise LinkError(
+                "cannot accept a message: it came before the greeting", code="malformed"
+            )
+        else:
+            self._server.take_call(message, self)
+
+    def _refuse(self, why: str) -> None:
+        self._server.refused += 1
+        log.warning("link refused: %s", why)
+        self.end(why)

@@ -1,0 +1,93 @@
+"""Unix sockets of the link: made, reached and identified, however long their path is."""
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import LinkError
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def listen_at(path: Path, *, mode: int = 0o660) -> socket.socket:
+    """Bind a listening socket; one left over by a dead process is replaced.
+
+    The caller holds the instance's lock, so nobody alive listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    before = os.umask(0o777 & ~mode)
+    try:
+        with short_path(path) as name:
+            _remove_stale(name)
+            sock.bind(name)
+        sock.listen(16)
+    except OSError as error:
+        sock.close()
+        raise LinkError(f"cannot listen at {path}: {error}", code="unreachable") from error
+    finally:
+        os.umask(before)
+    return sock
+
+
+def reach(path: Path) -> socket.socket:
+    """Connect; a Unix socket does so at once or not at all."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        with short_path(path) as name:
+            sock.connect(name)
+    except OSError as error:
+        sock.close()
+        raise LinkError(f"cannot reach {path}: {error}", code="unreachable") from error
+    return sock
+
+
+def inode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return 0
+
+
+def remove_own(path: Path, inode: int) -> None:
+    """Remove the socket file unless it has become another one's."""
+    with suppress(OSError):
+        if inode and inode_of(path) == inode:
+            path.unlink()
+
+
+def _remove_stale(name: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(name).st_mode):
+            raise FileExistsError(f"{os.path.basename(name)} is there and is not a socket")  # noqa: PTH119
+        os.unlink(name)  # noqa: PTH108 - the name goes through an open descriptor
+    except FileNotFoundError:
+        pass
