@@ -1,26 +1,15 @@
-"""How long each phase of a start may take. A stuck start is named by its phase."""
+"""The phases of a session's start and how long each may take. A stuck start is named by its phase.
+
+Needs of a ClaimFact: claim.status, claim.phase, phase_since, progress_since.
+"""
 
 from dataclasses import dataclass
 
 from agent.core.model import ClaimFact, ConnectionStatus
 
-
-@dataclass(frozen=True, slots=True)
-class PhaseDeadlines:
-    """The [phases] table. Seconds."""
-
-    process: float = 10.0
-    """The worker says READY and its link is open."""
-    attached: float = 30.0
-    loaded: float = 60.0
-    injected: float = 30.0
-    login: float = 60.0
-    """A QR code or a login."""
-    sync: float = 180.0
-    """From the last progress on."""
-
-
 PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
+"""In the order in which a start passes through them; an engine may leave some out."""
+
 PASSING = (
     ConnectionStatus.INITIALIZING,
     ConnectionStatus.LOADING,
@@ -29,12 +18,32 @@ PASSING = (
 """The states that should pass by themselves."""
 
 
+@dataclass(frozen=True, slots=True)
+class PhaseDeadlines:
+    """The [phases] table: seconds that each phase of a start may last."""
+
+    process: float = 10.0
+    """Until the worker's process speaks."""
+    attached: float = 30.0
+    """Until the browser or the socket is there."""
+    loaded: float = 60.0
+    """Until WhatsApp's page or handshake is there."""
+    injected: float = 30.0
+    login: float = 60.0
+    """Until a QR code is there or the stored pairing is accepted."""
+    sync: float = 180.0
+    """Without progress of the sync."""
+
+    def limit(self, phase: str) -> float | None:
+        """Seconds for a phase; None for one that nobody set a limit to."""
+        return getattr(self, phase) if phase in PHASES else None
+
+
 def phase_deadline(fact: ClaimFact, deadlines: PhaseDeadlines) -> float | None:
-    """When the phase that is claimed is overdue; None when none is."""
-    phase = fact.claim.phase
-    if fact.claim.status not in PASSING or phase not in PHASES:
+    """When the phase that is claimed is overdue; None when none is running."""
+    limit = deadlines.limit(fact.claim.phase)
+    if limit is None or fact.claim.status not in PASSING:
         return None
-    limit: float = getattr(deadlines, phase)
     return max(fact.phase_since, fact.progress_since) + limit
 
 

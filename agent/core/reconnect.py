@@ -13,25 +13,27 @@ from agent.core.session import Permanence, Reason, reason_of
 
 
 @dataclass(frozen=True, slots=True)
-class ReconnectPolicy:
-    """The [reconnect] table. Durations are seconds."""
-
-    base: float = 2.0
-    max: float = 300.0
-    factor: float = 1.5
-    jitter: float = 1.0
-    attempts: int = 20
-    """After so many without a success an instance stays DISCONNECTED."""
-    stable: float = 300.0
-    """A connection must last so long before its drop is the first one again."""
-
-
-@dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     failures: int = 5
     """So many failures in a row open the breaker."""
     pause: float = 600.0
     """Seconds it stays open before one trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    """The [reconnect] table."""
+
+    base: float = 2.0
+    max: float = 300.0
+    factor: float = 1.5
+    jitter: float = 1.0
+    """Random seconds, at most, added to each delay."""
+    attempts: int = 20
+    """After so many without a success an instance stays DISCONNECTED."""
+    stable: float = 300.0
+    """A connection must last so long before its drop counts as the first again."""
+    breaker: BreakerPolicy = BreakerPolicy()
 
 
 class BreakerState(StrEnum):
@@ -144,9 +146,9 @@ def after_drop(
     record: SessionRecord,
     code: str,
     policy: ReconnectPolicy,
-    breakers: BreakerPolicy,
     now_wall: float,
     jitter01: float,
+    *,
     until_wall: float | None = None,
 ) -> SessionRecord:
     """A session ended, or a try to begin one failed: note why and when the next try may come.
@@ -175,14 +177,13 @@ def after_drop(
         not_before_wall=now_wall + wait,
     )
     if reason.counts_as_failure:
-        record = with_breaker(record, breaker_of(record).after_failure(now_wall, breakers))
+        record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
     return record
 
 
 def after_try(
     record: SessionRecord,
     policy: ReconnectPolicy,
-    breakers: BreakerPolicy,
     now_wall: float,
     jitter01: float,
 ) -> SessionRecord:
@@ -191,7 +192,7 @@ def after_try(
     attempts = record.attempts + 1
     wait = delay_for(reason, attempts, policy, jitter01)
     record = replace(record, attempts=attempts, not_before_wall=now_wall + wait)
-    return with_breaker(record, breaker_of(record).after_try(now_wall, breakers))
+    return with_breaker(record, breaker_of(record).after_try(now_wall, policy.breaker))
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:

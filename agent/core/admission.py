@@ -1,0 +1,114 @@
+"""Who may start now: order, spacing, parallel starts, and the machine's login budget.
+
+Values in, values out; the queue itself belongs to whoever starts things.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.core.model import InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """How starts are spread. Seconds; `parallel` is the real number, never 0."""
+
+    stagger: float = 2.0
+    parallel: int = 4
+    logins: float = 30.0
+    """Logins that may come in one burst."""
+    login_every: float = 0.2
+    """Seconds in which the budget regains one login; 0 = no budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An instance that wants to start."""
+
+    id: InstanceId
+    priority: int = 0
+    """Higher goes first."""
+    active_wall: float = 0.0
+    """When it was last connected; the most recent goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A token bucket: `level` tokens were in it at `at`."""
+
+    level: float
+    at: float
+
+    def filled(self, policy: StartPolicy, now: float) -> "Bucket":
+        gained = max(now - self.at, 0.0) / policy.login_every
+        return Bucket(min(self.level + gained, policy.logins), now)
+
+    def take(self, policy: StartPolicy, now: float) -> "Bucket | None":
+        """One login less, or None when none is left."""
+        if policy.login_every <= 0:
+            return self
+        filled = self.filled(policy, now)
+        return replace(filled, level=filled.level - 1) if filled.level >= 1 else None
+
+    def next_at(self, policy: StartPolicy, now: float) -> float:
+        """When the next login can be taken."""
+        if policy.login_every <= 0:
+            return now
+        missing = 1 - self.filled(policy, now).level
+        return now + max(missing, 0.0) * policy.login_every
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The state of starting at one moment."""
+
+    bucket: Bucket
+    under_way: int = 0
+    """Starts that have begun and come to nothing yet (neither ready nor failed)."""
+    last_begun: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """`admitted` may start now; the next one must ask again at `ask_again`."""
+
+    admitted: tuple[InstanceId, ...]
+    gate: Gate
+    ask_again: float | None
+
+
+def restore_order(candidates: Iterable[Candidate]) -> list[InstanceId]:
+    ordered = sorted(candidates, key=lambda one: (-one.priority, -one.active_wall, one.id))
+    return [one.id for one in ordered]
+
+
+def admit(
+    waiting: Sequence[InstanceId], gate: Gate, policy: StartPolicy, now: float, *, idle: bool
+) -> Admission:
+    """Let in as many of `waiting`, in their order, as may begin at `now`.
+
+    `idle`: the machine has nothing else to do, so a start that is ready already releases
+    the next one before its turn.
+    """
+    admitted: list[InstanceId] = []
+    for instance in waiting:
+        if (at := _earliest(gate, policy, now, idle=idle)) is None or at > now:
+            return Admission(tuple(admitted), gate, at)
+        bucket = gate.bucket.take(policy, now)
+        if bucket is None:
+            return Admission(tuple(admitted), gate, gate.bucket.next_at(policy, now))
+        gate = Gate(bucket, gate.under_way + 1, now)
+        admitted.append(instance)
+    return Admission(tuple(admitted), gate, None)
+
+
+def _earliest(gate: Gate, policy: StartPolicy, now: float, *, idle: bool) -> float | None:
+    """When the next start may begin; None: when one under way has come to something."""
+    if gate.under_way >= policy.parallel:
+        return None
+    if gate.last_begun is None or policy.stagger <= 0:
+        return now
+    if idle and gate.under_way == 0:
+        return now
+    # A clock that was set back must not hold the queue.
+    return min(gate.last_begun, now) + policy.stagger

@@ -1,0 +1,325 @@
+"""Judge one instance from its facts: what is wrong with it, and the sentence that says so.
+
+The verdict's `state` is what to publish: the engine's claim only as long as it is proved.
+Needs of an Observation: at, desired, record (status, reason, paired, attempts, strikes, breaker_*),
+unit (state, since, result, exit_status, masked), linked_since, claim (with since, phase_since,
+progress_since, proof_age), probe (ok, failures, seconds), files, not_before, at_wall, signals.
+"""
+
+from dataclasses import dataclass, field
+
+from agent.core.model import (
+    Claim,
+    ClaimFact,
+    ConnectionStatus,
+    Health,
+    HealthVerdict,
+    Observation,
+    Override,
+    SessionFiles,
+    Signal,
+    UnitState,
+)
+from agent.core.phases import PhaseDeadlines, overdue_phase
+from agent.core.reconnect import ReconnectPolicy, breaker_of
+from agent.core.session import Permanence, Reason, reason_of
+
+Status = ConnectionStatus
+
+MISCONFIGURED = 78
+"""A worker's exit status that a restart cannot change."""
+
+_BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """The [health] table as far as judging needs it, with what it judges against. Seconds."""
+
+    interval: float = 30.0
+    zombie_pings: int = 3
+    stuck: float = 30.0
+    proof_limit: float = 90.0
+    slow: float = 5.0
+    """An answer that takes longer is slow."""
+    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+
+
+def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
+    """The same facts always give the same verdict; the first rule that applies decides."""
+    verdict = (
+        _not_wanted(observation)
+        or _session_files(observation)
+        or _hopeless_past(observation)
+        or _without_worker(observation, policy, now)
+        or _silent_worker(observation, policy, now)
+    )
+    if verdict is None:
+        assert observation.claim is not None
+        verdict = _by_claim(observation, observation.claim, policy, now)
+    return _add_signals(verdict, observation.signals)
+
+
+def no_pairing_to_lose(observation: Observation) -> bool:
+    """Beginning afresh would cost nobody a scan that is not due anyway."""
+    if reason_of(last_reason(observation)).unpairs:
+        return True
+    claimed = observation.claim is not None and observation.claim.claim.paired
+    return not (observation.record.paired or claimed)
+
+
+def last_reason(observation: Observation) -> str:
+    """Why the session is not connected: the engine's present word, else what was recorded."""
+    if observation.claim is not None and observation.claim.claim.reason:
+        return observation.claim.claim.reason
+    return observation.record.reason
+
+
+def wall_at(observation: Observation, now: float) -> float:
+    """The wall clock at the boot clock's `now`."""
+    return observation.at_wall + (now - observation.at)
+
+
+def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
+    """The code of what ended our own tries, "" while we go on trying."""
+    record = observation.record
+    reason = reason_of(last_reason(observation)) if last_reason(observation) else None
+    if reason is not None and reason.hopeless:
+        return reason.code
+    if reason is not None and reason.tries is not None and record.strikes > reason.tries:
+        return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
+    return "attempts_used_up" if record.attempts >= policy.attempts else ""
+
+
+def _verdict(
+    observation: Observation, health: Health, state: Status, reason: str, sentence: str
+) -> HealthVerdict:
+    repairable = health in (Health.STUCK, Health.CORRUPTED)
+    return HealthVerdict(
+        health, state, reason, sentence, repairable and no_pairing_to_lose(observation)
+    )
+
+
+# --- rules, in the order in which they are asked --------------------------------------------
+
+
+def _not_wanted(observation: Observation) -> HealthVerdict | None:
+    if observation.desired.should_run and not observation.unit.masked:
+        return None
+    if observation.desired.override is Override.STOPPED:
+        reason, sentence = "stopped", "stopped by an operator"
+    elif observation.unit.masked and observation.desired.should_run:
+        reason, sentence = "masked", "an operator masked its unit"
+    else:
+        reason, sentence = "disabled", "disabled"
+    if observation.unit.runs:
+        sentence += ", and its worker is still to be stopped"
+    return _verdict(observation, Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
+
+
+def _session_files(observation: Observation) -> HealthVerdict | None:
+    """What the folder holds contradicts what is recorded."""
+    said = observation.claim.claim.reason if observation.claim else ""
+    if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
+        return _corrupted(observation, "session_damaged")
+    if observation.unit.runs or not observation.record.paired:
+        return None
+    if reason_of(observation.record.reason).unpairs:
+        return None
+    if observation.files is SessionFiles.ABSENT:
+        return _corrupted(observation, "session_missing")
+    if observation.files is SessionFiles.UNPAIRED:
+        return _corrupted(observation, "unpaired_suspect")
+    return None
+
+
+def _hopeless_past(observation: Observation) -> HealthVerdict | None:
+    """After a logout or a ban nothing runs or nothing answers: that is how it should be."""
+    code = observation.record.reason
+    if observation.unit.runs or not code or not reason_of(code).hopeless:
+        return None
+    return _waits_for_person(observation, reason_of(code))
+
+
+def _without_worker(
+    observation: Observation, policy: HealthPolicy, now: float
+) -> HealthVerdict | None:
+    unit = observation.unit
+    if unit.state is UnitState.ACTIVE:
+        return None
+    if unit.state is UnitState.DEACTIVATING:
+        return _verdict(
+            observation, Health.DISCONNECTED, Status.DISCONNECTED, "stopping", "its worker stops"
+        )
+    if unit.state is UnitState.ACTIVATING:
+        if now - unit.since >= policy.phases.process:
+            return _stuck_in(observation, "process", now - unit.since)
+        return _starting(observation, Status.INITIALIZING, "its worker starts")
+    if unit.state is UnitState.FAILED:
+        return _failed(observation, policy, now)
+    if given_up := gave_up(observation, policy.reconnect):
+        return _given_up(observation, given_up)
+    sentence = "it should run and no worker does" + _next_try(observation, policy, now)
+    return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
+
+
+def _silent_worker(
+    observation: Observation, policy: HealthPolicy, now: float
+) -> HealthVerdict | None:
+    """The worker's process runs; does it speak, and does its engine answer?"""
+    if observation.claim is None:
+        since = max(observation.unit.since, observation.linked_since or 0.0)
+        silent = now - since
+        if silent < policy.phases.process:
+            return _starting(observation, Status.INITIALIZING, "its worker has not spoken yet")
+        what = (
+            "its worker takes no connection"
+            if observation.linked_since is None
+            else ("its worker says nothing")
+        )
+        health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
+        sentence = f"{what} for {silent:.0f} s"
+        return _verdict(observation, health, Status.INITIALIZING, "no_link", sentence)
+    probe = observation.probe
+    if probe is not None and probe.failures >= policy.zombie_pings:
+        connected = observation.claim.claim.status is Status.CONNECTED
+        state = Status.RECONNECTING if connected else observation.claim.claim.status
+        sentence = f"it does not answer: {probe.failures} pings failed in a row"
+        return _verdict(observation, Health.STUCK, state, "zombie", sentence)
+    return None
+
+
+def _by_claim(
+    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
+) -> HealthVerdict:
+    claim = fact.claim
+    if claim.status is Status.CONNECTED:
+        return _connected(observation, fact, policy, now)
+    if claim.status is Status.QR_REQUIRED:
+        return _asks_for_scan(observation, claim)
+    if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+        return _dropped(observation, claim, policy, now)
+    if phase := overdue_phase(fact, now, policy.phases):
+        return _stuck_in(observation, phase, now - fact.phase_since)
+    unnamed = policy.phases.limit(claim.phase) is None
+    if unnamed and now - fact.since >= _patience(claim, policy):
+        sentence = f"{claim.status} for {now - fact.since:.0f} s"
+        return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
+    phase_words = f", phase {claim.phase}" if claim.phase else ""
+    return _starting(observation, claim.status, f"on its way{phase_words}")
+
+
+def _patience(claim: Claim, policy: HealthPolicy) -> float:
+    """An engine that reconnects by itself gets as long as a sync: meddling would slow it down."""
+    return policy.phases.sync if claim.status is Status.RECONNECTING else policy.stuck
+
+
+def _connected(
+    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
+) -> HealthVerdict:
+    proved_at = fact.proved_at()
+    probe = observation.probe
+    if proved_at is None:
+        if now - fact.since < policy.stuck:
+            return _starting(observation, Status.LOADING, "it says connected, not proved yet")
+        sentence = f"it says connected for {now - fact.since:.0f} s and nothing proves it"
+        health = Health.STUCK if now - fact.since > policy.proof_limit else Health.DEGRADED
+        return _verdict(observation, health, Status.LOADING, "not_proved", sentence)
+    if (age := now - proved_at) > policy.proof_limit:
+        sentence = f"it says connected; the last proof is {age:.0f} s old"
+        health = Health.STUCK if age > 2 * policy.proof_limit else Health.DEGRADED
+        return _verdict(observation, health, Status.RECONNECTING, "proof_old", sentence)
+    if probe is not None and probe.failures:
+        sentence = f"{probe.failures} of {policy.zombie_pings} pings failed"
+        return _verdict(observation, Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
+    if probe is not None and probe.ok and probe.seconds > policy.slow:
+        sentence = f"it took {probe.seconds:.1f} s to answer"
+        return _verdict(observation, Health.DEGRADED, Status.CONNECTED, "slow", sentence)
+    return _verdict(observation, Health.HEALTHY, Status.CONNECTED, "", "connected")
+
+
+def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
+    known = reason_of(claim.reason or observation.record.reason)
+    if observation.record.paired and not known.unpairs:
+        return _corrupted(observation, "unpaired_suspect")
+    sentence = known.title if known.code == "qr_idle" else "it waits for a scan of its QR code"
+    reason = "qr_idle" if known.code == "qr_idle" else "waiting_for_scan"
+    return _verdict(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
+
+
+def _dropped(
+    observation: Observation, claim: Claim, policy: HealthPolicy, now: float
+) -> HealthVerdict:
+    reason = reason_of(claim.reason)
+    if reason.hopeless:
+        return _waits_for_person(observation, reason)
+    if given_up := gave_up(observation, policy.reconnect):
+        return _given_up(observation, given_up)
+    sentence = reason.title + _next_try(observation, policy, now)
+    if reason.permanence in (Permanence.AT_TIME, Permanence.PROBE_SLOWLY):
+        return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
+    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
+
+
+# --- verdicts that several rules end in ------------------------------------------------------
+
+
+def _starting(observation: Observation, state: Status, sentence: str) -> HealthVerdict:
+    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
+    return _verdict(observation, Health.DISCONNECTED, state, "starting", sentence)
+
+
+def _stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
+    state = Status.INITIALIZING if observation.claim is None else observation.claim.claim.status
+    sentence = f"stuck in phase {phase} for {seconds:.0f} s"
+    return _verdict(observation, Health.STUCK, state, f"phase_{phase}", sentence)
+
+
+def _corrupted(observation: Observation, code: str) -> HealthVerdict:
+    title = reason_of(code).title
+    return _verdict(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, title)
+
+
+def _waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
+    sentence = f"{reason.title}; {reason.advice}"
+    return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
+
+
+def _given_up(observation: Observation, code: str) -> HealthVerdict:
+    last = reason_of(last_reason(observation)).title
+    if code == "attempts_used_up":
+        sentence = f"no success in {observation.record.attempts} attempts; last: {last}"
+    else:
+        sentence = f"{last}; no further try by itself"
+    return _verdict(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
+
+
+def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
+    unit = observation.unit
+    if unit.exit_status == MISCONFIGURED:
+        return _waits_for_person(observation, reason_of("misconfigured"))
+    if given_up := gave_up(observation, policy.reconnect):
+        return _given_up(observation, given_up)
+    sentence = f"its worker failed ({unit.result})" + _next_try(observation, policy, now)
+    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
+
+
+def _next_try(observation: Observation, policy: HealthPolicy, now: float) -> str:
+    rules = policy.reconnect.breaker
+    if paused := breaker_of(observation.record).opens_in(wall_at(observation, now), rules):
+        return f"; the circuit is open for {paused:.0f} s more"
+    wait = observation.not_before - now
+    return f"; next try in {wait:.0f} s" if wait > 0 else ""
+
+
+def _add_signals(verdict: HealthVerdict, signals: tuple[Signal, ...]) -> HealthVerdict:
+    """A finding beside the state can only make a running session's verdict worse."""
+    if not signals or verdict.state is not Status.CONNECTED:
+        return verdict
+    worst = max(signals, key=lambda signal: _BY_WORSE.index(signal.level))
+    if verdict.health in _BY_WORSE and (
+        _BY_WORSE.index(verdict.health) >= _BY_WORSE.index(worst.level)
+    ):
+        return verdict
+    return HealthVerdict(worst.level, verdict.state, worst.name, worst.detail)

@@ -1,0 +1,109 @@
+"""Plan what to do about one instance: what is wanted against what is there.
+
+Reads what judge_health reads, and not_before. The caller, as it begins a START, RESTART or
+CONNECT of a plan, passes the record through reconnect.after_try (a START through admission
+first); for each new drop or stuck verdict through reconnect.after_drop; for each success through
+reconnect.after_connected. After a logout it clears the record's reason once the files are
+retired, or nothing starts again by itself.
+"""
+
+from agent.core.health import MISCONFIGURED, HealthPolicy, gave_up, last_reason, wall_at
+from agent.core.model import (
+    Action,
+    ActionKind,
+    ConnectionStatus,
+    Health,
+    HealthVerdict,
+    Observation,
+    SessionFiles,
+    UnitState,
+)
+from agent.core.phases import phase_deadline
+from agent.core.reconnect import breaker_of
+from agent.core.session import reason_of
+
+Status = ConnectionStatus
+
+
+def plan_actions(
+    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
+) -> list[Action]:
+    """What to do now, in order; nothing while a job is under way or the time has not come."""
+    unit = observation.unit
+    if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
+        return []
+    if not observation.desired.should_run:
+        return [Action(ActionKind.STOP, verdict.sentence)] if unit.runs else []
+    if unit.runs and verdict.reason == "unpaired_suspect":
+        # Whatever it does next it must not do to the only copy of the old pairing.
+        return [Action(ActionKind.STOP, verdict.sentence)]
+    if not may_try_now(observation, policy, now):
+        return []
+    if not unit.runs:
+        return _plan_start(observation, verdict)
+    if verdict.health is Health.STUCK:
+        return [Action(ActionKind.RESTART, verdict.sentence)]
+    return _plan_reconnect(observation, verdict)
+
+
+def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
+    """Whether a start or reconnect by ourselves is allowed: reason, attempts, delay, breaker."""
+    if gave_up(observation, policy.reconnect) or now < observation.not_before:
+        return False
+    breaker = breaker_of(observation.record)
+    return breaker.may_try(wall_at(observation, now), policy.reconnect.breaker)
+
+
+def next_deadline(
+    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
+) -> float | None:
+    """When this instance must be looked at again at the latest; None: when something happens."""
+    if not observation.desired.should_run and not observation.unit.runs:
+        return None
+    moments = [now + policy.interval, *_deadlines(observation, verdict, policy, now)]
+    return min(moment for moment in moments if moment > now)
+
+
+def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action]:
+    if verdict.health is Health.CORRUPTED or observation.files is SessionFiles.DAMAGED:
+        return []
+    if observation.unit.state is not UnitState.FAILED:
+        return [Action(ActionKind.START, verdict.sentence)]
+    if observation.unit.exit_status == MISCONFIGURED:
+        return []
+    return [
+        Action(ActionKind.RESET_FAILED, verdict.sentence),
+        Action(ActionKind.START, verdict.sentence),
+    ]
+
+
+def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Action]:
+    if observation.claim is None or observation.linked_since is None:
+        return []
+    if observation.claim.claim.status is not Status.DISCONNECTED:
+        return []
+    fresh = reason_of(last_reason(observation)).fresh_worker
+    return [Action(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict.sentence)]
+
+
+def _deadlines(
+    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
+) -> list[float]:
+    unit, fact, moments = observation.unit, observation.claim, [observation.not_before]
+    if wait := breaker_of(observation.record).opens_in(
+        wall_at(observation, now), policy.reconnect.breaker
+    ):
+        moments.append(now + wait)
+    if unit.state is UnitState.ACTIVATING:
+        moments.append(unit.since + policy.phases.process)
+    if fact is None:
+        silent_since = max(unit.since, observation.linked_since or 0.0)
+        moments += [silent_since + policy.phases.process, silent_since + policy.stuck]
+        return moments
+    if (deadline := phase_deadline(fact, policy.phases)) is not None:
+        moments.append(deadline)
+    moments.append(fact.since + policy.stuck)
+    if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
+        # "Older than" must hold when we look: a hair past the limit.
+        moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]
+    return moments
