@@ -12,8 +12,8 @@ from agent.config.environment import parse_text, read_environment
 from agent.config.lines import find_lines, line_of
 from agent.config.rules import Problem, find_problem
 from agent.config.sections import Config, Declaration
-from agent.core.model import parse_instance_id
 from agent.config.setting import Setting, settings_of
+from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
 PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config.setting import setting
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
-from agent.config.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
