@@ -1,0 +1,159 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    ActionKind,
+    ConnectionStatus,
+    Desired,
+    Override,
+    ProbeFact,
+    SessionFiles,
+    SessionRecord,
+    UnitState,
+)
+from agent.core.reconcile import next_deadline, plan_actions
+from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
+
+POLICY = HealthPolicy()
+S = ConnectionStatus
+START, STOP, RESTART, CONNECT = (
+    ActionKind.START,
+    ActionKind.STOP,
+    ActionKind.RESTART,
+    ActionKind.CONNECT,
+)
+RESET = ActionKind.RESET_FAILED
+ZOMBIE = ProbeFact(False, NOW, 10, 3)
+LOST = said(S.DISCONNECTED, reason="connection_lost")
+OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 599)
+HALF_OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 600)
+
+
+def plan(observation, now=NOW):
+    verdict = judge_health(observation, POLICY, now)
+    return [action.kind for action in plan_actions(observation, verdict, POLICY, now)]
+
+
+@pytest.mark.parametrize(
+    ("observation", "actions"),
+    [
+        pytest.param(seen(), [], id="well"),
+        pytest.param(without_worker(), [START], id="should run"),
+        pytest.param(without_worker(not_before=NOW + 1), [], id="its time has not come"),
+        pytest.param(without_worker(job_pending=True), [], id="a job is under way"),
+        pytest.param(without_worker(masked=True), [], id="masked"),
+        pytest.param(without_worker(UnitState.FAILED), [RESET, START], id="over its burst limit"),
+        pytest.param(without_worker(UnitState.FAILED, exit_status=78), [], id="exit 78"),
+        pytest.param(without_worker(UnitState.DEACTIVATING), [], id="still stopping"),
+        pytest.param(
+            seen(unit=replace(unit(UnitState.ACTIVATING), since=NOW - 9), claim=None),
+            [],
+            id="activating in time",
+        ),
+        pytest.param(without_worker(files=SessionFiles.DAMAGED), [], id="damaged files"),
+        pytest.param(without_worker(files=SessionFiles.UNPAIRED), [], id="suspect"),
+        pytest.param(without_worker(desired=OFF), [], id="disabled"),
+        pytest.param(without_worker(UnitState.FAILED, desired=OFF), [], id="disabled and failed"),
+        pytest.param(seen(desired=OFF), [STOP], id="disabled but runs"),
+        pytest.param(seen(desired=Desired(True, Override.STOPPED)), [STOP], id="stopped by hand"),
+        pytest.param(
+            without_worker(desired=Desired(False, Override.STARTED)), [START], id="started by hand"
+        ),
+        pytest.param(seen(probe=ZOMBIE), [RESTART], id="zombie"),
+        pytest.param(
+            seen(claim=said(S.LOADING, phase="login", ago=61)), [RESTART], id="stuck phase"
+        ),
+        pytest.param(
+            seen(probe=ZOMBIE, record=replace(PAIRED, attempts=20)), [], id="attempts used up"
+        ),
+        pytest.param(seen(claim=LOST), [CONNECT], id="connection lost"),
+        pytest.param(seen(claim=LOST, not_before=NOW + 0.1), [], id="connection lost, too early"),
+        pytest.param(seen(claim=LOST, record=OPEN), [], id="the circuit is open"),
+        pytest.param(seen(claim=LOST, record=HALF_OPEN), [CONNECT], id="the circuit's trial"),
+        pytest.param(
+            seen(claim=LOST, record=replace(HALF_OPEN, breaker_trial_wall=WALL - 1)),
+            [],
+            id="a trial is under way",
+        ),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="page_crashed")), [RESTART], id="page crashed"
+        ),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="conflict"), record=replace(PAIRED, strikes=1)),
+            [CONNECT],
+            id="first conflict",
+        ),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="conflict"), record=replace(PAIRED, strikes=2)),
+            [],
+            id="second conflict",
+        ),
+        pytest.param(
+            seen(claim=said(S.QR_REQUIRED), record=SessionRecord()), [], id="waits for a scan"
+        ),
+        pytest.param(seen(claim=said(S.QR_REQUIRED)), [STOP], id="a suspect is stopped"),
+        *(
+            pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [], id=code)
+            for code in ("logout", "tos_block", "banned", "qr_idle", "session_damaged")
+        ),
+    ],
+)
+def test_plan(observation, actions):
+    assert plan(observation) == actions
+
+
+@given(observations)
+def test_a_disabled_instance_is_only_ever_stopped(observation):
+    if not observation.desired.should_run:
+        assert set(plan(observation)) <= {STOP}
+
+
+@given(observations, st.sampled_from(["logout", "tos_block", "banned"]), st.booleans())
+def test_nothing_reconnects_after_a_final_reason(observation, code, claimed):
+    if claimed:
+        observation = replace(observation, claim=said(S.DISCONNECTED, reason=code))
+    else:
+        record = replace(observation.record, reason=code)
+        observation = replace(observation, record=record, claim=None)
+    assert set(plan(observation)) <= {STOP}
+
+
+@given(observations)
+def test_nothing_is_planned_before_its_time(observation):
+    if observation.not_before > NOW:
+        assert set(plan(observation)) <= {STOP}
+
+
+@given(observations)
+def test_the_next_look_is_in_the_future_and_not_far(observation):
+    verdict = judge_health(observation, POLICY, NOW)
+    at = next_deadline(observation, verdict, POLICY, NOW)
+    if observation.desired.should_run:
+        assert NOW < at <= NOW + POLICY.interval
+    else:
+        assert (at is None) == (not observation.unit.runs)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        pytest.param(seen(claim=said(proof_age=80)), id="proof"),
+        pytest.param(seen(claim=said(S.LOADING, phase="login", ago=50)), id="phase"),
+        pytest.param(seen(claim=said(S.LOADING, ago=20)), id="state"),
+        pytest.param(seen(claim=LOST, not_before=NOW + 4), id="next try"),
+        pytest.param(seen(claim=LOST, record=OPEN), id="circuit"),
+        pytest.param(seen(claim=None, probe=None, linked_since=NOW - 3), id="silence"),
+    ],
+)
+def test_whatever_changes_with_time_alone_is_looked_at_in_time(observation):
+    def judged(now):
+        verdict = judge_health(observation, POLICY, now)
+        return verdict.health, verdict.reason, plan(observation, now)
+
+    at = next_deadline(observation, judge_health(observation, POLICY, NOW), POLICY, NOW)
+    assert judged(at - 0.01) == judged(NOW)
+    assert judged(at) != judged(NOW)

@@ -1,0 +1,175 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.reconnect import (
+    Breaker,
+    BreakerPolicy,
+    BreakerState,
+    ReconnectPolicy,
+    after_connected,
+    after_drop,
+    after_try,
+    breaker_of,
+    delay_for,
+    forgive,
+    not_before,
+    reconnect_delay,
+)
+from agent.core.session import REASONS, Permanence, reason_of
+from tests.core.made import WALL, records
+
+POLICY = ReconnectPolicy()
+BREAKER = BreakerPolicy()
+jitters = st.floats(0, 1)
+codes = st.sampled_from([*REASONS, "never heard of"])
+
+
+@pytest.mark.parametrize(
+    ("code", "delays"),
+    [
+        pytest.param("unknown", [2, 3, 4.5, 6.75], id="default"),
+        pytest.param("connection_lost", [1, 1.5, 2.25], id="network"),
+        pytest.param("conflict", [30, 45, 67.5], id="conflict"),
+        pytest.param("restart_required", [0, 3, 4.5], id="at once, then like any other"),
+        pytest.param("client_outdated", [1800, 1800, 1800], id="one probe in half an hour"),
+    ],
+)
+def test_each_reason_has_its_delays(code, delays):
+    got = [delay_for(reason_of(code), tries, POLICY, 0.0) for tries in range(len(delays))]
+    assert got == delays
+
+
+@given(st.integers(0, 10**6), jitters, codes)
+def test_delays_stay_within_bounds(tries, jitter, code):
+    reason = reason_of(code)
+    longest = POLICY.max if reason.max is None else reason.max
+    delay = delay_for(reason, tries, POLICY, jitter)
+    assert jitter * (tries > 0) <= delay <= longest + POLICY.jitter
+
+
+@given(st.integers(0, 200), jitters, st.floats(0.1, 100), st.floats(1, 10))
+def test_delays_never_shrink(attempts, jitter, base, factor):
+    policy = ReconnectPolicy(factor=factor)
+    delays = [reconnect_delay(n, policy, base, 300, jitter) for n in (attempts, attempts + 1)]
+    assert delays == sorted(delays)
+
+
+def test_the_life_of_a_breaker():
+    breaker = Breaker()
+    for at in range(4):
+        breaker = breaker.after_failure(at, BREAKER)
+        assert breaker.state(at, BREAKER) is BreakerState.CLOSED
+    breaker = breaker.after_failure(4, BREAKER)
+    assert breaker.state(603.9, BREAKER) is BreakerState.OPEN
+    assert not breaker.may_try(603.9, BREAKER)
+    assert breaker.state(604, BREAKER) is BreakerState.HALF_OPEN
+    trial = breaker.after_try(604, BREAKER)
+    assert not trial.may_try(605, BREAKER), "one trial at a time"
+    again = trial.after_failure(610, BREAKER)
+    assert again.state(1209, BREAKER) is BreakerState.OPEN
+    assert again.may_try(1210, BREAKER)
+    assert trial.after_success() == Breaker()
+
+
+def test_a_trial_that_nobody_reports_on_does_not_hold_the_breaker_for_ever():
+    trial = Breaker(5, 0.0).after_try(600, BREAKER)
+    assert trial.may_try(1200, BREAKER)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["fail", "try", "succeed"]), st.floats(0, 1e9)), max_size=30
+    ),
+    st.floats(0, 1e9),
+)
+def test_no_clock_holds_a_breaker_longer_than_its_pause(life, now):
+    breaker = Breaker()
+    for event, at in life:
+        if event == "fail":
+            breaker = breaker.after_failure(at, BREAKER)
+        elif event == "succeed":
+            breaker = breaker.after_success()
+        elif breaker.may_try(at, BREAKER):
+            breaker = breaker.after_try(at, BREAKER)
+    assert 0 <= breaker.opens_in(now, BREAKER) <= BREAKER.pause
+
+
+def lose(record, code="connection_lost", at=WALL, **more):
+    return after_drop(record, code, POLICY, at, 0.0, **more)
+
+
+def attempt(record, at=WALL):
+    return after_try(record, POLICY, at, 0.0)
+
+
+def test_a_session_that_never_comes_back_waits_longer_each_time():
+    record, at, waits = after_connected(SessionRecord(), WALL), WALL + 1000, []
+    for _ in range(6):
+        record = lose(record, at=at)
+        waits.append(record.not_before_wall - at)
+        at = record.not_before_wall
+        record = attempt(record, at)
+    assert waits == pytest.approx([1, 1.5, 2.25, 3.375, 5.0625, 7.59375])
+    assert record.attempts == 6
+    assert breaker_of(record).opened_at is not None
+
+
+def test_a_success_resets_the_count_but_a_flapping_session_still_waits_longer():
+    record, waits = SessionRecord(), []
+    for at in (WALL, WALL + 60, WALL + 120):
+        record = lose(after_connected(record, at), at=at + 10)
+        waits.append(record.not_before_wall - at - 10)
+        record = attempt(record, at + 20)
+    assert waits == [1.5, 2.25, 3.375]
+    lasting = lose(after_connected(record, WALL + 200), at=WALL + 600)
+    assert lasting.not_before_wall - WALL - 600 == 1
+    assert lasting.attempts == 0
+
+
+def test_a_temporary_ban_waits_for_its_own_end():
+    record = lose(SessionRecord(), "temporary_ban", until_wall=WALL + 99_999)
+    assert not_before(record, POLICY, 50.0, WALL) == 50.0 + 99_999
+
+
+def test_a_restart_that_whatsapp_asked_for_is_no_failure():
+    record = lose(SessionRecord(), "restart_required")
+    assert record.not_before_wall == WALL
+    assert breaker_of(record) == Breaker()
+
+
+def test_conflicts_are_counted_until_a_connection_lasts():
+    record = lose(after_connected(SessionRecord(), WALL), "conflict", WALL + 10)
+    assert record.strikes == 1
+    record = lose(after_connected(attempt(record), WALL + 50), "conflict", WALL + 60)
+    assert record.strikes == 2
+    record = lose(after_connected(record, WALL + 70), "connection_lost", WALL + 1000)
+    assert record.strikes == 0
+
+
+def test_an_operator_forgives_everything():
+    record = attempt(lose(SessionRecord(paired=True, account="a"), "banned"))
+    assert forgive(record) == replace(SessionRecord(paired=True, account="a"), **kept(record))
+
+
+def kept(record):
+    return {"status": record.status, "status_since_wall": record.status_since_wall}
+
+
+@given(records, st.floats(0, 1e10), st.floats(0, 1e6))
+def test_a_clock_that_jumps_never_makes_a_wait_longer_than_its_policy(record, wall, now):
+    wait = not_before(record, POLICY, now, wall) - now
+    reason = reason_of(record.reason)
+    if reason.permanence is not Permanence.AT_TIME:
+        assert 0 <= wait <= max(POLICY.max, reason.max or 0) + POLICY.jitter + 1e-6
+
+
+@given(records, codes, jitters)
+def test_a_drop_shows_the_status_of_its_reason(record, code, jitter):
+    dropped = after_drop(record, code, POLICY, WALL, jitter)
+    assert dropped.status is reason_of(code).status
+    assert dropped.status is not ConnectionStatus.CONNECTED or code == "restricted"
+    assert dropped.not_before_wall >= WALL
