@@ -1,0 +1,289 @@
+"""A machine of our own: an overlay of this one's files with a real systemd booted in it.
+
+Everything it writes goes to a tmpfs and is gone afterwards. It shares the network of
+the outside, so services that would fight over ports are masked.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+# Not ours to test, slow to boot, or bound to ports that the outside may use.
+QUIET = """\
+    apt-daily-upgrade.timer apt-daily.timer dpkg-db-backup.timer e2scrub_all.timer
+    e2scrub_reap.service fstrim.timer getty@.service console-getty.service ipmievd.service
+    man-db.timer nvmefc-boot-connections.service nvmf-autoconnect.service openipmi.service
+    postgresql.service postgresql@.service prometheus.service prometheus-alertmanager.service
+    prometheus-node-exporter.service prometheus-node-exporter-apt.timer
+    prometheus-node-exporter-ipmitool-sensor.timer
+    prometheus-node-exporter-mellanox-hca-temp.timer prometheus-node-exporter-nvme.timer
+    prometheus-node-exporter-smartmon.timer redis-server.service remote-fs.target
+    smartmontools.service ssh.service sysstat.service systemd-networkd.service
+    systemd-resolved.service systemd-timesyncd.service uuidd.socket
+"""
+
+
+@dataclass
+class Bed:
+    """`Bed.make()` lays it out, `boot()` brings it up, `close()` leaves nothing behind."""
+
+    place: Path
+    root: Path
+    nspawn: subprocess.Popen[bytes] | None = None
+    init: int = 0
+    boots: int = 0
+    console: Path = field(default_factory=Path)
+
+    @classmethod
+    def make(cls) -> "Bed":
+        place = Path(tempfile.mkdtemp(prefix="wa-bed-", dir="/tmp"))
+        bed = cls(place, place / "root", console=place / "console")
+        try:
+            _run("mount", "-t", "tmpfs", "-o", "size=6g,mode=0755", "tmpfs", place)
+            for name in ("up", "work", "root"):
+                (place / name).mkdir()
+            layers = f"lowerdir=/,upperdir={place}/up,workdir={place}/work"
+            _run("mount", "-t", "overlay", "overlay", "-o", layers, bed.root)
+            bed._hide_the_outside()
+        except BaseException:
+            bed.close()
+            raise
+        return bed
+
+    def _hide_the_outside(self) -> None:
+        for name in ("run", "tmp", "var/tmp", "var/log/journal", "var/lib/systemd/coredump"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+            (self.root / name).mkdir(parents=True, mode=0o755)
+        for name in ("tmp", "var/tmp"):
+            (self.root / name).chmod(0o1777)
+        units = self.root / "etc/systemd/system"
+        for unit in QUIET.split():
+            mask = units / unit
+            mask.unlink(missing_ok=True)
+            mask.symlink_to("/dev/null")
+        (self.root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+        (self.root / "etc/hostname").write_text("bed\n")
+        journald = self.root / "etc/systemd/journald.conf.d/bed.conf"
+        journald.parent.mkdir(parents=True, exist_ok=True)
+        # Kept over reboots, so that a failing test can show what happened before one.
+        journald.write_text("[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n")
+
+    # Outside a boot
+
+    def chroot(
+        self, *command: str | Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run in the tree while nothing is booted, as an installer of images would."""
+        inside = ["chroot", str(self.root), *map(str, command)]
+        with self._kernel_file_systems():
+            return _capture(inside, {**_clean_environment(), **(env or {})}, within=600)
+
+    @contextlib.contextmanager
+    def _kernel_file_systems(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for name, kind in (("proc", "proc"), ("dev", "bind")):
+                target = self.root / name
+                source = ["--bind", "/dev"] if kind == "bind" else ["-t", kind, kind]
+                _run("mount", *source, target)
+                stack.callback(_run, "umount", "-l", target)
+            yield
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> Path:
+        """A file of the bed, booted or not (but not below /run or /tmp of a booted one)."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        target.chmod(mode)
+        return target
+
+    # Booting and ending
+
+    def boot(self, within: float = 90.0) -> None:
+        assert self.nspawn is None, "it is booted already"
+        self.boots += 1
+        with self.console.open("ab") as console:
+            self.nspawn = subprocess.Popen(
+                [
+                    "systemd-nspawn",
+                    f"--directory={self.root}",
+                    "--boot",
+                    "--register=no",
+                    "--keep-unit",
+                    "--console=pipe",
+                    "--private-users=no",
+                    f"--machine=wa-bed-{os.getpid()}",
+                    "--resolv-conf=off",
+                    "--timezone=off",
+                    "--link-journal=no",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.until(self._find_init, within=within)
+        self.until(self._is_up, within=within)
+
+    def _find_init(self) -> bool:
+        assert self.nspawn is not None
+        if self.nspawn.poll() is not None:
+            raise AssertionError(f"nspawn ended with {self.nspawn.returncode}:\n{self.messages()}")
+        pid = self.nspawn.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    self.init = int(child)
+                    return True
+        return False
+
+    def _is_up(self) -> bool:
+        found = self.try_run("systemctl", "is-system-running")
+        return found.stdout.strip() in ("running", "degraded")
+
+    def messages(self) -> str:
+        return self.console.read_text(errors="replace")[-8000:]
+
+    def power_off(self, within: float = 120.0) -> None:
+        """The orderly end: every unit is stopped in its order."""
+        assert self.nspawn is not None
+        self.try_run("systemctl", "poweroff", "--no-block")
+        self._wait_for_the_end(within)
+
+    def reboot(self) -> None:
+        self.power_off()
+        self.boot()
+
+    def power_cut(self) -> None:
+        """Every process of the bed is gone at once; what was written stays."""
+        assert self.nspawn is not None
+        # The init of a pid namespace takes all its processes with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.init, signal.SIGKILL)
+        self._wait_for_the_end(30)
+
+    def _wait_for_the_end(self, within: float) -> None:
+        assert self.nspawn is not None
+        try:
+            self.nspawn.wait(within)
+        except subprocess.TimeoutExpired:
+            os.kill(self.init, signal.SIGKILL)
+            self.nspawn.kill()
+            self.nspawn.wait(30)
+            raise AssertionError(f"no end within {within} s:\n{self.messages()}") from None
+        finally:
+            self.nspawn, self.init = None, 0
+
+    def close(self) -> None:
+        if self.nspawn is not None:
+            for pid in (self.init, self.nspawn.pid):
+                if pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self.nspawn.wait(30)
+            self.nspawn, self.init = None, 0
+        for mount in (self.root / "proc", self.root / "dev", self.root, self.place):
+            if os.path.ismount(mount):
+                _run("umount", "-l", mount)
+        with contextlib.suppress(OSError):
+            self.place.rmdir()
+
+    # Inside a boot
+
+    def try_run(
+        self, *command: str | Path, user: str = "", within: float = 60.0, text: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        assert self.init, "it is not booted"
+        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-p", "-C", "--wd=/", "--"]
+        if user:
+            enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+        return _capture([*enter, *map(str, command)], _clean_environment(), within, text)
+
+    def run(self, *command: str | Path, user: str = "", within: float = 60.0) -> str:
+        """What the command printed; a failure fails the test with its output."""
+        done = self.try_run(*command, user=user, within=within)
+        if done.returncode != 0:
+            shown = " ".join(map(str, command))
+            raise AssertionError(f"{shown}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def show(self, unit: str, name: str) -> str:
+        """One property as `systemctl` tells it: not by way of the code under test."""
+        return self.run("systemctl", "show", "--value", "-p", name, unit).strip()
+
+    def journal(self, *selection: str) -> str:
+        return self.try_run("journalctl", "--no-pager", "-o", "short-monotonic", *selection).stdout
+
+    def outside_pid(self, inside: int) -> int:
+        """The pid by which the outside sees a process of the bed."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                for line in status.read_text().splitlines():
+                    if line.startswith("NSpid:") and line.split()[1:][-1:] == [str(inside)]:
+                        pid = int(status.parent.name)
+                        if self._is_inside(pid):
+                            return pid
+        raise AssertionError(f"no process {inside} in the bed")
+
+    def _is_inside(self, pid: int) -> bool:
+        return _pid_namespace(pid) == _pid_namespace(self.init)
+
+    def path(self, inside: str) -> Path:
+        """A path of the booted bed (its /run too) as the outside can open it."""
+        return Path(f"/proc/{self.init}/root") / inside.lstrip("/")
+
+    @property
+    def bus_address(self) -> str:
+        return f"unix:path={self.path('/run/dbus/system_bus_socket')}"
+
+    def until(self, probe: Callable[[], object], within: float = 20.0) -> None:
+        deadline = time.monotonic() + within
+        while not probe():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {within} s: {probe}\n{self.messages()}")
+            time.sleep(0.05)
+
+
+def _pid_namespace(pid: int) -> Path:
+    return Path(f"/proc/{pid}/ns/pid").readlink()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _clean_environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy") or "PIP" in k}
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {**kept, "PATH": path, "LANG": "C.UTF-8", "SYSTEMD_COLORS": "0", "HOME": "/root"}
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+
+
+def _capture(
+    command: Sequence[str], env: Mapping[str, str], within: float, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+        input=text if text is not None else "",
+    )
