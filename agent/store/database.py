@@ -1,0 +1,171 @@
+"""The store's face: instances, sessions, history and keys, each call one awaited step.
+
+A write that returned is on the disk. Only the agent opens this database.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.store import instances, journal, keys
+from agent.store.copy import copy_verified, integrity
+from agent.store.journal import Bounds
+from agent.store.keys import KeyRow
+from agent.store.migrations import MIGRATIONS, Migration
+from agent.store.opening import Found, Opening, connect_to_read, open_checked
+from agent.store.writer import DatabaseStats, Writer
+
+
+class Store:
+    rebuilt_from: tuple[str, ...]
+    """Sentences of what `open` had to repair; they are in the journal too."""
+
+    on_append: Callable[[JournalEntry], None]
+    """Called in the loop for each entry that is on the disk, in the order of the cursors."""
+
+    def __init__(
+        self, path: Path, writer: Writer, told: Sequence[str], now_wall: Callable[[], float]
+    ) -> None:
+        self.rebuilt_from = tuple(told)
+        self.on_append = lambda entry: None
+        self._path = path
+        self._writer = writer
+        self._now_wall = now_wall
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        found: Found = lambda: (),
+        now_wall: Callable[[], float] = time.time,
+        bounds: Bounds | None = None,
+        migrations: Sequence[Migration] = MIGRATIONS,
+    ) -> "Store":
+        """Open, or rebuild from `found` what is damaged or gone. SchemaTooNew writes nothing."""
+        told: list[str] = []
+        kept = bounds or Bounds()
+        opening = Opening(path, found, migrations, now_wall)
+
+        def connect() -> Database:
+            db, sentences = open_checked(opening)
+            told.extend(sentences)
+            return db
+
+        appended = 0
+
+        def tidy(db: Database) -> None:
+            nonlocal appended
+            appended += 1
+            # Every so many commits, and on as long as there is more than a step to delete.
+            if appended >= 100:
+                went = journal.trim(db, kept, now_wall())
+                appended = 0 if went < kept.step else appended
+
+        store = cls(path, await Writer.open(path, connect, tidy), told, now_wall)
+        if told:
+            entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in told]
+            await store.append(*entries)
+        return store
+
+    @property
+    def stats(self) -> DatabaseStats:
+        return self._writer.stats
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def instances(self) -> list[tuple[Instance, SessionRecord]]:
+        return await self._writer.read(instances.select_instances)
+
+    async def add(
+        self, instance: Instance, record: SessionRecord, entry: JournalEntry
+    ) -> list[JournalEntry]:
+        return await self._change(
+            lambda db: instances.insert_instance(db, instance, record), [entry]
+        )
+
+    async def save_instance(self, instance: Instance, *entries: JournalEntry) -> list[JournalEntry]:
+        settings = instances.encode_settings(instance)
+        return await self._change(
+            lambda db: instances.update_instance(db, instance, settings), entries
+        )
+
+    async def save_record(
+        self, id: InstanceId, record: SessionRecord, *entries: JournalEntry
+    ) -> list[JournalEntry]:
+        text = instances.encode_record(record)
+        return await self._change(lambda db: instances.update_record(db, id, text), entries)
+
+    async def remove(self, id: InstanceId, entry: JournalEntry) -> list[JournalEntry]:
+        """Forget an instance and its record; its history stays."""
+        return await self._change(lambda db: instances.delete_instance(db, id), [entry])
+
+    async def append(self, *entries: JournalEntry) -> list[JournalEntry]:
+        return await self._change(lambda db: None, entries)
+
+    async def history(
+        self,
+        instance: InstanceId | None = None,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        kinds: Collection[str] = (),
+    ) -> list[JournalEntry]:
+        """Newest first; oldest first when `after` is given."""
+        wanted = tuple(kinds)
+        return await self._writer.read(
+            lambda db: journal.select_entries(
+                db, instance=instance, before=before, after=after, limit=limit, kinds=wanted
+            )
+        )
+
+    async def add_key(self, key: KeyRow) -> None:
+        await self._writer.write(lambda db: keys.insert_key(db, key))
+
+    async def keys(self) -> list[KeyRow]:
+        return await self._writer.read(keys.list_keys)
+
+    async def remove_key(self, id: str) -> bool:
+        return await self._writer.write(lambda db: keys.delete_key(db, id))
+
+    async def check(self) -> str:
+        """ "ok", or what the full check says. Reads the whole file beside the writer."""
+
+        def look() -> str:
+            with contextlib.closing(connect_to_read(self._path)) as db:
+                return integrity(db)
+
+        return await asyncio.to_thread(look)
+
+    async def copy_to(self, target: Path) -> None:
+        """A verified copy that stands alone; what was there under that name is replaced."""
+
+        def copy() -> None:
+            with contextlib.closing(connect_to_read(self._path)) as db:
+                copy_verified(db, target)
+
+        await asyncio.to_thread(copy)
+
+    async def _change(
+        self, work: Callable[[Database], None], entries: Collection[JournalEntry]
+    ) -> list[JournalEntry]:
+        """One change and the entries that tell of it: both are there, or neither."""
+        now = self._now_wall()
+        rows = [journal.encode(entry, now) for entry in entries]
+
+        def change(db: Database) -> list[JournalEntry]:
+            work(db)
+            return journal.insert_entries(db, entries, rows)
+
+        return await self._writer.write(change, self._tell)
+
+    def _tell(self, stored: list[JournalEntry]) -> None:
+        for entry in stored:
+            self.on_append(entry)

@@ -1,0 +1,117 @@
+"""History: append-only rows with a growing cursor, bounded in number and age."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlite_utils import Database
+
+from agent.core.model import Category, InstanceId, JournalEntry
+
+LONGEST_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What of the history is kept."""
+
+    rows: int = 200_000
+    days: float = 90.0
+    least: int = 10_000
+    """So many newest rows stay whatever their age: a clock that jumps must not empty it."""
+    step: int = 1000
+    """At most so many rows are deleted with one commit."""
+
+
+def encode(entry: JournalEntry, now_wall: float) -> list[Any]:
+    """A row's values. Here, in the caller's thread, so that a wrong value fails its caller only."""
+    return [
+        entry.wall or now_wall,
+        entry.kind,
+        str(entry.category),
+        entry.instance,
+        _storable(entry.sentence),
+        json.dumps(dict(entry.detail), default=str),
+    ]
+
+
+def insert_entries(
+    db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
+) -> list[JournalEntry]:
+    """The entries as they were stored, with their cursors."""
+    stored = []
+    for entry, row in zip(entries, rows, strict=True):
+        cursor = db.execute(
+            "insert into journal (wall, kind, category, instance, sentence, detail)"
+            " values (?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        stored.append(replace(entry, wall=row[0], cursor=cursor.lastrowid or 0))
+    return stored
+
+
+def select_entries(
+    db: Database,
+    *,
+    instance: InstanceId | None,
+    before: int | None,
+    after: int | None,
+    limit: int,
+    kinds: Collection[str],
+) -> list[JournalEntry]:
+    """Newest first; with `after` oldest first, so that a follower can page on."""
+    where: list[str] = []
+    values: list[Any] = []
+    for condition, value in (
+        ("instance = ?", instance),
+        ("cursor < ?", before),
+        ("cursor > ?", after),
+    ):
+        if value is not None:
+            where.append(condition)
+            values.append(value)
+    if kinds:
+        where.append(f"kind in ({', '.join('?' * len(kinds))})")
+        values += kinds
+    sql = "select * from journal"
+    if where:
+        sql += " where " + " and ".join(where)
+    sql += f" order by cursor {'desc' if after is None else 'asc'} limit ?"
+    values.append(max(1, min(limit, LONGEST_PAGE)))
+    return [_decode(row) for row in db.query(sql, values)]
+
+
+def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
+    """Delete the oldest rows beyond the bounds, one step's worth; return how many went."""
+    newest = db.execute("select max(cursor) from journal").fetchone()[0]
+    if newest is None:
+        return 0
+    return db.execute(
+        "delete from journal where cursor in ("
+        " select cursor from (select cursor, wall from journal order by cursor limit ?)"
+        " where cursor <= ? or (wall < ? and cursor <= ?))",
+        [
+            bounds.step,
+            newest - bounds.rows,
+            now_wall - bounds.days * 86_400,
+            newest - bounds.least,
+        ],
+    ).rowcount
+
+
+def _decode(row: dict[str, Any]) -> JournalEntry:
+    return JournalEntry(
+        kind=row["kind"],
+        sentence=row["sentence"],
+        category=Category(row["category"]),
+        instance=row["instance"],
+        wall=row["wall"],
+        detail=json.loads(row["detail"]),
+        cursor=row["cursor"],
+    )
+
+
+def _storable(text: str) -> str:
+    """SQLite takes no lone surrogates, and a text from outside may hold them."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,48 @@
+"""From sqlite3's errors to ours, with a code that somebody can act on."""
+
+import sqlite3
+from pathlib import Path
+
+from agent.errors import StoreError
+
+_CODES = {
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_CANTOPEN: "cannot_open",
+    sqlite3.SQLITE_PERM: "permissions",
+    sqlite3.SQLITE_AUTH: "permissions",
+}
+
+_CAUSES = {
+    "disk_full": "the disk is full",
+    "read_only": "the file or its file system is read-only",
+}
+
+_NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
+"""What a full disk looks like when the shared index of the WAL cannot grow."""
+
+
+def code_of(error: BaseException) -> str:
+    number = getattr(error, "sqlite_errorcode", None)
+    if number is None:
+        return "damaged" if _is_damage(error) else "store"
+    if number in _NO_ROOM:
+        return "disk_full"
+    return _CODES.get(number & 0xFF, "store")
+
+
+def explain(verb: str, path: Path, error: BaseException) -> StoreError:
+    code = code_of(error)
+    cause = _CAUSES.get(code)
+    text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
+    return StoreError(f"cannot {verb} {path}: {text}", code=code)
+
+
+def _is_damage(error: BaseException) -> bool:
+    # The sqlite3 module raises this by itself, without a code, when a text is no UTF-8.
+    return isinstance(error, sqlite3.OperationalError) and "Could not decode" in str(error)

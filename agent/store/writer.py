@@ -1,0 +1,220 @@
+"""One thread that owns the one connection. Writes that queue together share one commit.
+
+A write's awaiter wakes after the commit, so what was acknowledged is on the disk.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlite_utils import Database
+
+from agent.errors import StoreError, WaError
+from agent.failpoint import failpoint
+from agent.log import bound
+from agent.store.trouble import code_of, explain
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 512
+
+_log = bound(name=__name__)
+
+
+@dataclass(slots=True)
+class DatabaseStats:
+    """Counted since the agent's start."""
+
+    writes: int = 0
+    commits: int = 0
+    write_seconds: float = 0.0
+    """Time in transactions, their commits included."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """By code: disk_full, read_only, io, damaged, busy, store."""
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    work: Callable[[Database], T]
+    future: asyncio.Future[T]
+    write: bool
+    committed: Callable[[T], None] | None = None
+    """Called in the loop after the commit, also when nobody awaits the result any more."""
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Runs jobs in order; `open` returns when the connection is there."""
+
+    def __init__(self, path: Path, tidy: Callable[[Database], None]) -> None:
+        self.stats = DatabaseStats()
+        self._path = path
+        self._tidy = tidy
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, connect: Callable[[], Database], tidy: Callable[[Database], None]
+    ) -> "Writer":
+        """`connect` runs in the thread; what it raises is raised here. `tidy` ends each commit."""
+        writer = cls(path, tidy)
+        opened: asyncio.Future[None] = writer._loop.create_future()
+        writer._thread = threading.Thread(
+            target=writer._run, args=(connect, opened), name="store", daemon=True
+        )
+        writer._thread.start()
+        await opened
+        return writer
+
+    async def read(self, work: Callable[[Database], T]) -> T:
+        return await self._submit(_Job(work, self._loop.create_future(), write=False))
+
+    async def write(
+        self, work: Callable[[Database], T], committed: Callable[[T], None] | None = None
+    ) -> T:
+        return await self._submit(_Job(work, self._loop.create_future(), True, committed))
+
+    async def close(self) -> None:
+        """Finish what is queued, then close the connection."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        assert self._thread is not None
+        await asyncio.to_thread(self._thread.join)
+
+    async def _submit(self, job: _Job[T]) -> T:
+        if self._closed:
+            raise StoreError(f"cannot use {self._path}: it is closed", code="closed")
+        self._queue.put(job)
+        return await job.future
+
+    # -- from here on everything runs in the thread
+
+    def _run(self, connect: Callable[[], Database], opened: asyncio.Future[None]) -> None:
+        try:
+            db = connect()
+        except BaseException as error:
+            self._call(_settle, opened, None, error)
+            return
+        self._call(_settle, opened, None, None)
+        going = True
+        while going:
+            jobs, going = self._take()
+            self._do(db, jobs)
+        db.close()
+
+    def _take(self) -> tuple[list[_Job[Any]], bool]:
+        jobs: list[_Job[Any]] = []
+        job = self._queue.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) >= LARGEST_BATCH:
+                return jobs, True
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return jobs, True
+        return jobs, False
+
+    def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
+        writes = [job for job in jobs if job.write]
+        if writes:
+            self._commit(db, writes)
+        for job in jobs:
+            if not job.write:  # after the commit: a read never sees what may not stay
+                self._attempt(db, job)
+        self._call(_deliver, jobs)
+
+    def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
+        begun = time.monotonic()
+        try:
+            db.conn.execute("begin immediate")
+            for job in writes:
+                self._attempt(db, job)
+                if not db.conn.in_transaction:
+                    # A full disk may end the whole transaction, the jobs before this one
+                    # included; going on would commit the rest one by one.
+                    raise job.error or StoreError("the transaction was lost")
+            self._tidy_up(db)
+            failpoint("before_commit")
+            db.conn.execute("commit")
+            failpoint("after_commit")
+        except Exception as error:
+            self._fail(db, writes, error)
+        else:
+            self.stats.writes += len(writes)
+            self.stats.commits += 1
+        self.stats.write_seconds += time.monotonic() - begun
+
+    def _attempt(self, db: Database, job: _Job[Any]) -> None:
+        try:
+            if job.write:
+                with db.atomic():
+                    job.result = job.work(db)
+            else:
+                job.result = job.work(db)
+        except WaError as error:
+            job.error = error
+        except Exception as error:
+            job.error = self._explain("write" if job.write else "read", error)
+
+    def _tidy_up(self, db: Database) -> None:
+        try:
+            with db.atomic():
+                self._tidy(db)
+        except Exception as error:
+            if not db.conn.in_transaction:
+                raise
+            _log.warning("cannot tidy %s: %s", self._path, error)
+
+    def _fail(self, db: Database, writes: Sequence[_Job[Any]], error: Exception) -> None:
+        try:
+            db.rollback()
+        except Exception as second:
+            _log.error("%s", explain("roll back", self._path, second))
+        shown = error if isinstance(error, StoreError) else self._explain("write", error)
+        for job in writes:
+            job.error = job.error or shown
+            job.result = None
+
+    def _explain(self, verb: str, error: Exception) -> StoreError:
+        code = code_of(error)
+        self.stats.errors[code] = self.stats.errors.get(code, 0) + 1
+        shown = explain(verb, self._path, error)
+        shown.__cause__ = error
+        return shown
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            _log.warning("nobody waits any more for what was written to %s", self._path)
+
+
+def _deliver(jobs: Sequence[_Job[Any]]) -> None:
+    for job in jobs:
+        if job.error is None and job.committed is not None:
+            try:
+                job.committed(job.result)
+            except Exception:  # a listener's fault is not the writer's
+                _log.exception("cannot tell of a committed write")
+        _settle(job.future, job.result, job.error)
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # its awaiter was cancelled
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
