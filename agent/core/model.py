@@ -121,6 +121,8 @@ class SessionRecord:
     seen_run: str = ""
     """The newest run seen, and the boot it was seen in."""
     seen_boot: str = ""
+    restart_of: str = ""
+    """The run that an operator wants replaced; "" = none."""
     paired: bool = False
     account: str = ""
     restarts: int = 0
@@ -274,7 +276,8 @@ class ActionKind(StrEnum):
     RESET_FAILED = "reset_failed"
     CONNECT = "connect"
     DISCONNECT = "disconnect"
-    ATTACH = "attach"
+    RENEW = "renew"
+    """Set a session's files aside and begin with an empty folder."""
 
 
 @dataclass(frozen=True, slots=True)

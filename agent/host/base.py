@@ -58,6 +58,14 @@ class Host(Protocol):
     def boot_id(self) -> str:
         """The name of this boot of the machine."""
 
+    @property
+    def connected(self) -> bool | None:
+        """Whether the machine's manager answers; None where there is no such thing to lose."""
+
+    @property
+    def jobs_pending(self) -> int:
+        """Starts and stops that the machine has not finished yet."""
+
     async def agent_is_restarting(self) -> bool:
         """True only when the machine itself says that the agent is being restarted, not stopped."""
 

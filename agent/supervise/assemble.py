@@ -1,0 +1,148 @@
+"""Builds supervision from its parts, once; the one place that knows them all."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.config import Config
+from agent.core.admission import StartPolicy
+from agent.core.health import HealthPolicy
+from agent.core.model import Happening, InstanceId
+from agent.deliver.bus import EventBus
+from agent.host.base import Host, Limits
+from agent.link.client import LinkStats
+from agent.store.database import Store
+from agent.supervise.execute import Hands
+from agent.supervise.facts import Facts
+from agent.supervise.gate import StartGate
+from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.observe import Senses
+from agent.supervise.own_status import OwnFigures
+from agent.supervise.passes import Passes
+from agent.supervise.registry import Registry
+from agent.supervise.remember import Rememberer
+from agent.supervise.sampling import Sampler
+from agent.supervise.supervisor import Supervisor, count_happening
+
+PASSES_AT_ONCE = 256
+CHECKS_AT_ONCE = 64
+
+
+@dataclass(slots=True)
+class Settings:
+    """The configuration in force; a reload replaces it as a whole."""
+
+    config: Config
+
+    def health_policy(self) -> HealthPolicy:
+        chosen = self.config.health
+        return HealthPolicy(
+            interval=chosen.interval,
+            zombie_pings=chosen.zombie_pings,
+            stuck=chosen.stuck,
+            proof_limit=chosen.proof_limit,
+            phases=self.config.phase_deadlines,
+            reconnect=self.config.reconnect_policy,
+        )
+
+    def start_policy(self) -> StartPolicy:
+        chosen = self.config.start
+        parallel = chosen.parallel or 2 * (os.cpu_count() or 1)
+        # Without a stagger nobody wants starts to be spread: the login budget is for storms.
+        login_every = 0.0 if chosen.stagger == 0 else StartPolicy.login_every
+        return StartPolicy(stagger=chosen.stagger, parallel=parallel, login_every=login_every)
+
+    def limits(self, _facts: Facts) -> Limits:
+        chosen = self.config.worker
+        return Limits(
+            memory_high=chosen.memory_high or None,
+            memory_max=chosen.memory_max or None,
+            tasks_max=chosen.tasks_max or None,
+        )
+
+    def machine_is_idle(self) -> bool:
+        return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """What the daemon runs."""
+
+    settings: Settings
+    registry: Registry
+    loop: Loop
+    sampler: Sampler
+    figures: OwnFigures
+    supervisor: Supervisor
+
+
+def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wakes) -> Supervision:
+    settings = Settings(config)
+    registry = Registry(store, host, config.session_root)
+    link_stats = LinkStats()
+    gate = StartGate(
+        settings.start_policy,
+        wake=wakes.wake,
+        idle=settings.machine_is_idle,
+        jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+    )
+    passes = Passes(
+        senses=_senses(settings, host, registry, link_stats, wakes.wake),
+        hands=Hands(host, config.session_root, settings.limits, config.health.timeout),
+        rememberer=Rememberer(
+            settings.health_policy, host.boot_id(), host.name == "systemd", random.random
+        ),
+        gate=gate,
+        policy=settings.health_policy,
+        offer_new_qr=lambda: settings.config.sessions.on_logout == "qr",
+        save=registry.save,
+        show=registry.show,
+    )
+
+    async def run_pass(id: InstanceId) -> float | None:
+        facts = registry.facts.get(id)
+        return None if facts is None else await passes.run(facts)
+
+    loop = Loop(wakes, run_pass, parallel=PASSES_AT_ONCE, retry_after=config.health.interval)
+    figures = OwnFigures(
+        host, store, loop, registry, link_stats, lambda: settings.config.health.interval
+    )
+    supervisor = Supervisor(
+        registry,
+        store,
+        host,
+        config.session_root,
+        bus,
+        wakes,
+        loop,
+        passes,
+        gate,
+        figures,
+        CHECKS_AT_ONCE,
+    )
+    sampler = Sampler(registry, lambda: settings.config.health.interval)
+    return Supervision(settings, registry, loop, sampler, figures, supervisor)
+
+
+def _senses(
+    settings: Settings,
+    host: Host,
+    registry: Registry,
+    link_stats: LinkStats,
+    wake: Callable[[InstanceId], None],
+) -> Senses:
+    def happened(facts: Facts, happening: Happening) -> None:
+        count_happening(facts, happening)
+        registry.touch(facts)
+
+    return Senses(
+        host,
+        settings.config.session_root,
+        link_stats,
+        wake,
+        happened,
+        probe_every=settings.config.health.interval,
+        probe_timeout=settings.config.health.timeout,
+        first_probe=boot_now() + settings.config.start.first_check,
+    )

@@ -1,0 +1,106 @@
+"""The stop of the whole agent, in its order, each step bounded in time and logged.
+
+Schedules stop first, then sessions prepare, states are saved, sessions and workers close.
+A second signal (`hurry`) skips the waiting, never the saving.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import WaError
+from agent.host.base import Host
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimes:
+    """The [stop] table, in seconds."""
+
+    prepare: float = 5.0
+    save: float = 20.0
+    close: float = 30.0
+
+
+async def close_sessions(
+    all_facts: Collection[Facts],
+    host: Host,
+    times: StopTimes,
+    save_records: Callable[[], Awaitable[None]],
+    hurry: asyncio.Event,
+) -> list[str]:
+    """Prepare, save, close. Returns the ids whose worker would not end in order."""
+    linked = [facts for facts in all_facts if facts.link is not None]
+    await _step(
+        f"tell {len(linked)} sessions to prepare",
+        [_call(facts, "prepare_stop", times.prepare) for facts in linked],
+        times.prepare,
+        hurry,
+    )
+    await save_records()
+    # The save is the one step that a second signal must not cut short.
+    await _step(
+        f"save {len(linked)} sessions",
+        [_call(facts, "save", times.save) for facts in linked],
+        times.save,
+        asyncio.Event(),
+    )
+    running = [facts for facts in all_facts if facts.unit.runs]
+    return await _close_workers(running, host, times.close)
+
+
+async def leave_sessions(all_facts: Collection[Facts]) -> None:
+    """Let go of the workers and leave their sessions connected."""
+    links = [facts.link for facts in all_facts if facts.link is not None]
+    await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
+
+
+async def _close_workers(running: Collection[Facts], host: Host, limit: float) -> list[str]:
+    begun = boot_now()
+    unclean: list[str] = []
+
+    async def close(facts: Facts) -> None:
+        try:
+            async with asyncio.timeout(limit):
+                await host.stop(facts.id)
+        except (WaError, TimeoutError) as error:
+            unclean.append(facts.id)
+            log.error("cannot close the worker of %s in order: %s", facts.id, error or "too slow")
+
+    await asyncio.gather(*(close(facts) for facts in running))
+    log.info("closed %d workers in %.1f s", len(running) - len(unclean), boot_now() - begun)
+    return unclean
+
+
+async def _call(facts: Facts, do: str, limit: float) -> None:
+    if facts.link is None:
+        return
+    try:
+        await facts.link.call(do, {}, timeout=limit)
+    except WaError as error:
+        log.warning("cannot %s the session of %s: %s", do.replace("_", " "), facts.id, error)
+
+
+async def _step(
+    what: str,
+    work: Collection[Coroutine[Any, Any, None]],
+    limit: float,
+    hurry: asyncio.Event,
+) -> None:
+    begun = boot_now()
+    if work:
+        tasks = asyncio.gather(*work)
+        skip = asyncio.create_task(hurry.wait(), name="a second signal")
+        await asyncio.wait([tasks, skip], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        skip.cancel()
+        if not tasks.done():
+            tasks.cancel()
+            await asyncio.gather(tasks, return_exceptions=True)
+            log.warning("could not %s within %.1f s", what, boot_now() - begun)
+            return
+    log.info("%s: done in %.1f s", what, boot_now() - begun)

@@ -1,0 +1,99 @@
+"""Carry out one action on one instance, with its deadline, and say how it went."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import Action, ActionKind, Instance, Outcome
+from agent.errors import WaError
+from agent.host.base import Host, Limits
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.vault.identity import create
+from agent.vault.retire import retire
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What acting needs of the rest."""
+
+    host: Host
+    session_root: Path
+    limits: Callable[[Facts], Limits]
+    call_timeout: float
+
+
+async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
+    """Never raises what the world does wrong: that is the outcome."""
+    begun = boot_now()
+    try:
+        await _do(facts, action.kind, hands)
+    except WaError as error:
+        return Outcome(action, False, boot_now() - begun, str(error))
+    except TimeoutError:
+        return Outcome(action, False, boot_now() - begun, "it took too long")
+    return Outcome(action, True, boot_now() - begun)
+
+
+def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
+    match kind:
+        case ActionKind.START:
+            return _start(facts, hands)
+        case ActionKind.STOP:
+            return _stop(facts, hands)
+        case ActionKind.RESTART:
+            return _restart(facts, hands)
+        case ActionKind.RESET_FAILED:
+            return hands.host.reset_failed(facts.id)
+        case ActionKind.CONNECT | ActionKind.DISCONNECT:
+            return _call(facts, kind, hands.call_timeout)
+        case ActionKind.RENEW:
+            return _renew(facts, hands)
+    raise AssertionError(f"no hand for {kind}")
+
+
+async def _start(facts: Facts, hands: Hands) -> None:
+    await hands.host.set_limits(facts.id, hands.limits(facts))
+    facts.acting_start = True
+    try:
+        await hands.host.start(facts.id)
+    finally:
+        facts.acting_start = False
+        facts.started_run = (await hands.host.status(facts.id)).run
+
+
+async def _stop(facts: Facts, hands: Hands) -> None:
+    facts.stopped_run = facts.record.seen_run or facts.unit.run
+    await hands.host.stop(facts.id)
+
+
+async def _restart(facts: Facts, hands: Hands) -> None:
+    facts.acting_start = True
+    try:
+        await hands.host.restart(facts.id)
+    finally:
+        facts.acting_start = False
+        facts.started_run = (await hands.host.status(facts.id)).run
+
+
+async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
+    if facts.link is None:
+        return
+    await facts.link.call(kind.value, {}, timeout=timeout)
+
+
+async def _renew(facts: Facts, hands: Hands) -> None:
+    """The pairing is gone: set its files aside as evidence and lay out an empty folder."""
+    await _stop(facts, hands)
+    why = f"the pairing ended: {facts.record.reason}"
+    await asyncio.to_thread(_set_aside, hands.session_root, facts.instance, why)
+
+
+def _set_aside(root: Path, instance: Instance, why: str) -> None:
+    if (root / instance.id).exists():  # not there: a stop of the agent came in between
+        retire(root, instance.id, why)
+    create(root, instance)

@@ -1,0 +1,105 @@
+"""What the agent knows of one instance right now: the only mutable thing of supervision.
+
+Callbacks of the link and the host write here and wake the loop; the pass reads.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from agent.core.model import (
+    UNIT_ABSENT,
+    Claim,
+    ClaimFact,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    Outcome,
+    ProbeFact,
+    SessionFiles,
+    SessionRecord,
+    UnitStatus,
+)
+from agent.link.client import Link
+
+
+@dataclass(slots=True)
+class Facts:
+    """One instance. Times are of the boot clock unless the name says `wall`."""
+
+    instance: Instance
+    record: SessionRecord
+    unit: UnitStatus = UNIT_ABSENT
+    link: Link | None = None
+    linked_since: float | None = None
+    next_attach: float = 0.0
+    claim: ClaimFact | None = None
+    probe: ProbeFact | None = None
+    next_probe: float = 0.0
+    files: SessionFiles = SessionFiles.UNPAIRED
+    verdict: HealthVerdict | None = None
+    sentence: str = ""
+    enabled_by_operator: bool = False
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever works on this instance: a pass, a deletion."""
+    gone: bool = False
+    """Deleted: nobody may write about it any more."""
+    acting: asyncio.Task[Outcome] | None = None
+    acting_start: bool = False
+    """True while the action under way is a start, which a stop may interrupt."""
+    started_run: str = ""
+    """The run that we started ourselves."""
+    stopped_run: str = ""
+    """The run that we stopped ourselves: its end is nobody else's doing."""
+    noted_drop: tuple[str, str, float] = ("", "", 0.0)
+    """Which ending was counted last."""
+    lost_because: str = ""
+    """Why it is no longer connected, until it is again."""
+    identity_changed: bool = False
+    """The identity file in its folder is behind what is recorded."""
+    observed: bool = False
+    """False until the first pass of this agent's life."""
+    connected_since_wall: float | None = None
+    started_wall: float | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
+    open_fds: int | None = None
+    restarts: Counter[str] = field(default_factory=Counter)
+    reconnects: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    status_seconds: dict[str, float] = field(default_factory=dict)
+    probes: int = 0
+    probe_seconds: float = 0.0
+    late_facts: int = 0
+
+    @property
+    def id(self) -> InstanceId:
+        return self.instance.id
+
+    def heard(self, claim: Claim, now: float) -> None:
+        """Take in a claim of the present run."""
+        before = self.claim
+        same_status = before is not None and before.claim.status is claim.status
+        same_phase = before is not None and same_status and before.claim.phase == claim.phase
+        self.claim = ClaimFact(
+            claim,
+            at=now,
+            since=before.since if before and same_status else now,
+            phase_since=before.phase_since if before and same_phase else now,
+            progress_since=now if _grew(before, claim) else before.progress_since if before else 0.0,
+        )
+
+    def forget_run(self) -> None:
+        """The worker of these facts is gone: nothing it said counts any more."""
+        self.claim = None
+        self.probe = None
+        self.linked_since = None
+        self.next_attach = 0.0
+
+
+def _grew(before: ClaimFact | None, claim: Claim) -> bool:
+    if before is None or claim.progress is None:
+        return False
+    return claim.progress > (before.claim.progress or 0.0)

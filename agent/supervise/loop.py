@@ -1,0 +1,129 @@
+"""When passes happen: woken by events, by the nearest deadline, or by the slow tick.
+
+At most one pass runs per instance; a wake during a pass means one more pass after it.
+An event carries no command, so losing one costs time, never correctness.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from agent.core.model import InstanceId
+
+log = logging.getLogger(__name__)
+
+RunPass = Callable[[InstanceId], Awaitable[float | None]]
+"""Runs one pass; returns when (boot clock) the instance must be looked at again at the latest."""
+
+
+def boot_now() -> float:
+    """Seconds of the clock that never jumps and counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Wakes:
+    """Who was woken, in order; anybody in the event loop may wake, nobody waits."""
+
+    def __init__(self) -> None:
+        self.woken: dict[InstanceId, None] = {}
+        self.rung = asyncio.Event()
+
+    def wake(self, instance: InstanceId) -> None:
+        self.woken[instance] = None
+        self.rung.set()
+
+
+class Loop:
+    """Runs passes side by side, bounded, each instance by itself."""
+
+    def __init__(
+        self, wakes: Wakes, run_pass: RunPass, *, parallel: int, retry_after: float
+    ) -> None:
+        self._wakes = wakes
+        self._run_pass = run_pass
+        self._parallel = parallel
+        self._retry_after = retry_after
+        self._running: dict[InstanceId, float] = {}
+        self._due: dict[InstanceId, float] = {}
+        self._heap: list[tuple[float, InstanceId]] = []
+        self._stopping = False
+        self.turned_at = boot_now()
+        self.passes = 0
+        self.passes_failed = 0
+        self.late = 0
+        """Passes that began more than a second after their time."""
+        self.pass_seconds = 0.0
+        self.last_pass_at: float | None = None
+
+    def forget(self, instance: InstanceId) -> None:
+        self._wakes.woken.pop(instance, None)
+        self._due.pop(instance, None)
+
+    def behind(self, now: float) -> float:
+        """Seconds by which the most overdue instance waits for its pass."""
+        return max(now - self._heap[0][0], 0.0) if self._heap else 0.0
+
+    def stop(self) -> None:
+        """Begin no further pass."""
+        self._stopping = True
+        self._wakes.rung.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`; passes under way are finished or cancelled by the caller's group."""
+        async with asyncio.TaskGroup() as passes:
+            while not self._stopping:
+                self.turned_at = now = boot_now()
+                self._collect_due(now)
+                self._begin_passes(passes, now)
+                try:
+                    async with asyncio.timeout(self._seconds_until_due(now)):
+                        await self._wakes.rung.wait()
+                except TimeoutError:
+                    pass
+                self._wakes.rung.clear()
+
+    def _collect_due(self, now: float) -> None:
+        while self._heap and self._heap[0][0] <= now:
+            at, instance = heapq.heappop(self._heap)
+            if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
+                self.late += now - at > 1.0
+                del self._due[instance]
+                self._wakes.woken[instance] = None
+
+    def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
+        for instance in list(self._wakes.woken):
+            if len(self._running) >= self._parallel:
+                return
+            if instance not in self._running:
+                del self._wakes.woken[instance]
+                self._running[instance] = now
+                group.create_task(self._one_pass(instance), name=f"pass {instance}")
+
+    def _seconds_until_due(self, now: float) -> float:
+        nearest = self._heap[0][0] if self._heap else now + 1.0
+        return min(max(nearest - now, 0.0), 1.0)  # the watchdog wants to see it turn
+
+    async def _one_pass(self, instance: InstanceId) -> None:
+        begun = boot_now()
+        again: float | None = begun + self._retry_after
+        try:
+            again = await self._run_pass(instance)
+        except Exception:
+            # One instance's trouble must not end the others' supervision.
+            self.passes_failed += 1
+            log.exception("a pass for %s failed; the next one tries again", instance)
+        finally:
+            del self._running[instance]
+            self._wakes.rung.set()
+        now = boot_now()
+        self.passes += 1
+        self.pass_seconds += now - begun
+        self.last_pass_at = now
+        if again is not None:
+            self._schedule(instance, max(again, now + 0.01))
+
+    def _schedule(self, instance: InstanceId, at: float) -> None:
+        self._due[instance] = at
+        heapq.heappush(self._heap, (at, instance))

@@ -1,0 +1,190 @@
+"""Gather the facts of one instance: its unit, its link, a probe of its engine, its files.
+
+Only looks; what follows from it is decided elsewhere.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import (
+    Claim,
+    Desired,
+    Happening,
+    InstanceId,
+    Observation,
+    Override,
+    ProbeFact,
+    SessionFiles,
+    UnitState,
+    UnitStatus,
+)
+from agent.core.reconnect import ReconnectPolicy, not_before
+from agent.errors import EngineError, LinkError
+from agent.host.base import Host
+from agent.link.client import Link, LinkStats, Peer
+from agent.link.messages import read_claim
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.vault.check import check_files
+
+log = logging.getLogger(__name__)
+
+ATTACH_DELAY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What observing needs of the rest."""
+
+    host: Host
+    session_root: Path
+    link_stats: LinkStats
+    wake: Callable[[InstanceId], None]
+    happened: Callable[[Facts, Happening], None]
+    probe_every: float
+    probe_timeout: float
+    first_probe: float
+    """No probe of a worker that starts before this moment of the agent's life."""
+
+
+async def observe(facts: Facts, senses: Senses) -> None:
+    """Look at everything that can be looked at now, each look with its own deadline."""
+    note_unit(facts, await senses.host.status(facts.id))
+    await _attach_if_it_runs(facts, senses)
+    await _probe_if_due(facts, senses)
+    if not facts.unit.runs:
+        # The files of a running engine belong to it; a stopped one's are checked before a start.
+        facts.files = await asyncio.to_thread(
+            check_files, senses.session_root / facts.id, facts.instance.engine
+        )
+
+
+def picture(facts: Facts, host: Host, policy: ReconnectPolicy) -> Observation:
+    """The facts as one frozen value."""
+    now, now_wall = boot_now(), time.time()
+    return Observation(
+        instance=facts.instance,
+        desired=desired_of(facts, host),
+        record=facts.record,
+        unit=facts.unit,
+        at=now,
+        linked_since=facts.linked_since,
+        claim=facts.claim,
+        probe=facts.probe,
+        files=facts.files,
+        memory_bytes=facts.memory_bytes,
+        not_before=not_before(facts.record, policy, now, now_wall),
+        at_wall=now_wall,
+    )
+
+
+def desired_of(facts: Facts, host: Host) -> Desired:
+    """An operator's override is void in another boot of the machine."""
+    record = facts.record
+    override = record.override if record.override_boot == host.boot_id() else Override.NONE
+    return Desired(facts.instance.enabled or facts.enabled_by_operator, override)
+
+
+def note_unit(facts: Facts, unit: UnitStatus) -> None:
+    """Take in the unit's state; what an ended run said is forgotten here."""
+    if unit.run != facts.unit.run:
+        facts.link = None  # it ends by itself: the process at its other end is gone
+        facts.forget_run()
+    if not unit.runs:
+        facts.forget_run()
+    facts.unit = unit
+
+
+async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
+    now = boot_now()
+    if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
+        return
+    if now < facts.next_attach:
+        return
+    run = facts.unit.run
+    try:
+        link = await _open_link(facts, senses)
+    except LinkError as error:
+        facts.next_attach = boot_now() + ATTACH_DELAY
+        log.debug("cannot attach to the worker of %s: %s", facts.id, error)
+        return
+    if link.hello.run != run:
+        # The worker was replaced while we were connecting: the next pass sees the new unit.
+        await link.close()
+        facts.next_attach = boot_now() + ATTACH_DELAY
+        return
+    facts.link = link
+    facts.linked_since = boot_now()
+    # What ran before us is adopted only after it answered; a new worker is given its time.
+    facts.next_probe = max(facts.next_probe, senses.first_probe) if facts.observed else 0.0
+
+
+async def _open_link(facts: Facts, senses: Senses) -> Link:
+    main_pid = facts.unit.main_pid
+
+    def check_peer(peer: Peer) -> str | None:
+        if peer.pid != main_pid:
+            return f"process {peer.pid} answers, the unit's main process is {main_pid}"
+        return None
+
+    def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
+        if run != facts.unit.run:
+            facts.late_facts += 1
+            return
+        facts.heard(claim, boot_now())
+        senses.wake(facts.id)
+
+    def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
+        if run != facts.unit.run:
+            facts.late_facts += 1
+            return
+        senses.happened(facts, happening)
+
+    def on_close(_why: str) -> None:
+        if facts.link is link:
+            facts.link = None
+            facts.linked_since = None
+            senses.wake(facts.id)
+
+    link = await Link.open(
+        senses.host.link_path(facts.id),
+        facts.id,
+        check_peer,
+        on_claim,
+        on_happening,
+        on_close,
+        stats=senses.link_stats,
+    )
+    return link
+
+
+async def _probe_if_due(facts: Facts, senses: Senses) -> None:
+    if facts.link is not None and boot_now() >= facts.next_probe:
+        await probe(facts, senses)
+
+
+async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
+    """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
+    link = facts.link
+    if link is None:
+        return
+    begun = boot_now()
+    facts.next_probe = begun + senses.probe_every
+    failures = facts.probe.failures if facts.probe else 0
+    try:
+        answer = await link.call("probe", {"deep": deep}, timeout=senses.probe_timeout)
+        claim = read_claim(answer.get("claim"))
+    except (EngineError, LinkError) as error:
+        now = boot_now()
+        facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
+        return
+    now = boot_now()
+    facts.probe = ProbeFact(True, now, now - begun)
+    facts.probes += 1
+    facts.probe_seconds += now - begun
+    if link is facts.link:
+        facts.heard(claim, now)

@@ -1,0 +1,87 @@
+"""The agent's own figures: is the loop turning, is everything brought back, what does it cost."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+from agent.core.model import ConnectionStatus
+from agent.core.view import AgentStatus
+from agent.host.base import Host
+from agent.link.client import LinkStats
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.loop import Loop, boot_now
+from agent.supervise.registry import Registry
+
+LAG_EVERY = 1.0
+
+
+class OwnFigures:
+    """Measured as it runs; `status` is the picture of the moment."""
+
+    def __init__(
+        self,
+        host: Host,
+        store: Store,
+        loop: Loop,
+        registry: Registry,
+        link_stats: LinkStats,
+        interval: Callable[[], float],
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._loop = loop
+        self._registry = registry
+        self._link_stats = link_stats
+        self._interval = interval
+        self._version = version("wa-agent")
+        self._started_wall = time.time()
+        self._lag = 0.0
+        self._to_restore = 0
+
+    def expect(self, instances: int) -> None:
+        """So many instances are to be looked at before the agent calls itself ready."""
+        self._to_restore = instances
+
+    async def watch_lag(self) -> None:
+        """How late the event loop comes back to a sleeper."""
+        while True:
+            begun = boot_now()
+            await asyncio.sleep(LAG_EVERY)
+            self._lag = max(boot_now() - begun - LAG_EVERY, 0.0)
+
+    def status(self) -> AgentStatus:
+        now = boot_now()
+        looked_at = sum(facts.observed for facts in self._registry.facts.values())
+        settled = sum(map(_is_settled, self._registry.facts.values()))
+        stats = self._store.stats
+        return AgentStatus(
+            version=self._version,
+            host=self._host.name,
+            started_wall=self._started_wall,
+            ready=looked_at >= min(self._to_restore, len(self._registry.facts)),
+            restoring=(min(settled, self._to_restore), self._to_restore),
+            passes_total=self._loop.passes,
+            pass_seconds_total=self._loop.pass_seconds,
+            last_pass_age=now - self._loop.turned_at,
+            passes_late=self._loop.late,
+            loop_lag=self._lag,
+            db_writes=stats.writes,
+            db_write_seconds=stats.write_seconds,
+            db_errors=dict(stats.errors),
+            link_refusals=dict(self._link_stats.refused),
+            dbus_connected=self._host.connected,
+            jobs_pending=self._host.jobs_pending,
+            alive_limit=max(self._interval(), 30.0),
+        )
+
+
+def _is_settled(facts: Facts) -> bool:
+    """A start that came to something, or none that is wanted."""
+    on_its_way = (
+        ConnectionStatus.INITIALIZING,
+        ConnectionStatus.LOADING,
+        ConnectionStatus.RECONNECTING,
+    )
+    return facts.observed and facts.record.status not in on_its_way

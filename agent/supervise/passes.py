@@ -1,0 +1,211 @@
+"""One pass for one instance: observe, judge, decide and plan, act, record."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    Action,
+    ActionKind,
+    Category,
+    ConnectionStatus,
+    HealthVerdict,
+    JournalEntry,
+    Observation,
+    Outcome,
+    SessionRecord,
+)
+from agent.core.reconcile import next_deadline, plan_actions
+from agent.core.reconnect import after_try, forgive
+from agent.core.session import reason_of
+from agent.log import bound
+from agent.supervise.execute import Hands, execute
+from agent.supervise.facts import Facts
+from agent.supervise.gate import StartGate
+from agent.supervise.loop import boot_now
+from agent.supervise.observe import Senses, observe, picture
+from agent.supervise.remember import Rememberer, entry, note_restarts
+
+log = logging.getLogger(__name__)
+
+TRIES = (ActionKind.START, ActionKind.RESTART, ActionKind.CONNECT)
+
+SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Runs passes; everything it needs is handed in once."""
+
+    senses: Senses
+    hands: Hands
+    rememberer: Rememberer
+    gate: StartGate
+    policy: Callable[[], HealthPolicy]
+    offer_new_qr: Callable[[], bool]
+    """After a logout: begin anew with a QR, or stay disconnected?"""
+    save: SaveRecord
+    show: Callable[[Facts], None]
+
+    async def run(self, facts: Facts) -> float | None:
+        """Return when this instance must be looked at again at the latest."""
+        async with facts.busy:
+            return None if facts.gone else await self._run(facts)
+
+    async def _run(self, facts: Facts) -> float | None:
+        before, unit_before, known = facts.record, facts.unit, facts.observed
+        observation = await self._look(facts)
+        policy = self.policy()
+        entries = self.rememberer.note_operator(facts, facts.unit)
+        if known:
+            entries += note_restarts(facts, unit_before, facts.unit)
+        observation = picture(facts, self.senses.host, policy.reconnect)
+        verdict = judge_health(observation, policy, boot_now())
+        entries += self.rememberer.remember(facts, observation, verdict)
+        observation = picture(facts, self.senses.host, policy.reconnect)
+        await self._record(facts, before, verdict, entries)
+        self._settle_gate(facts, observation, verdict)
+        actions = self._plan(facts, observation, verdict)
+        again = next_deadline(observation, verdict, policy, boot_now())
+        if actions:
+            wait = await self._act(facts, actions, verdict)
+            again = boot_now() if wait is None else wait
+        facts.observed = True
+        self.show(facts)
+        return again
+
+    async def _look(self, facts: Facts) -> Observation:
+        await observe(facts, self.senses)
+        return picture(facts, self.senses.host, self.policy().reconnect)
+
+    def _plan(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> list[Action]:
+        if self._must_renew(facts, observation):
+            return [Action(ActionKind.RENEW, verdict.sentence)]
+        wanted_anew = facts.record.restart_of
+        if wanted_anew and wanted_anew == facts.unit.run and observation.desired.should_run:
+            if not facts.unit.job_pending:
+                return [Action(ActionKind.RESTART, "an operator asked for a restart")]
+            return []
+        return plan_actions(observation, verdict, self.policy(), boot_now())
+
+    def _must_renew(self, facts: Facts, observation: Observation) -> bool:
+        """WhatsApp has forgotten the pairing: its files are evidence now, not a session."""
+        reason = facts.record.reason
+        said = observation.claim.claim.reason if observation.claim else reason
+        return (
+            observation.desired.should_run
+            and facts.record.paired
+            and bool(reason)
+            and said == reason
+            and reason_of(reason).unpairs
+        )
+
+    async def _act(
+        self, facts: Facts, actions: Sequence[Action], verdict: HealthVerdict
+    ) -> float | None:
+        """Carry the plan out; stop at the first thing that fails. A time: not before then."""
+        for action in actions:
+            if action.kind is ActionKind.START:
+                wait = self.gate.ask(facts.id, boot_now())
+                if wait is not None:
+                    return wait
+            await self._begin(facts, action)
+            outcome = await self._carry_out(facts, action)
+            await self._record_outcome(facts, outcome)
+            if not outcome.ok:
+                break
+        return None
+
+    async def _carry_out(self, facts: Facts, action: Action) -> Outcome:
+        """A task of its own, so that a stop may interrupt a start that takes long."""
+        begun = boot_now()
+        task = asyncio.create_task(execute(facts, action, self.hands), name=f"{action.kind}")
+        facts.acting = task
+        try:
+            await asyncio.wait([task])
+            if task.cancelled():
+                return Outcome(action, False, boot_now() - begun, "interrupted")
+            return task.result()
+        finally:
+            facts.acting = None
+            task.cancel()
+
+    async def _begin(self, facts: Facts, action: Action) -> None:
+        """Count the try and write down what is about to happen, before it does."""
+        before = facts.record
+        by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
+        if by_operator:
+            facts.restarts["operator"] += 1
+            facts.record = replace(facts.record, restart_of="")
+        elif action.kind in TRIES:
+            rules = self.policy().reconnect
+            facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
+            if action.kind is ActionKind.RESTART:
+                facts.restarts["agent"] += 1
+        elif action.kind is ActionKind.RENEW:
+            facts.record = replace(facts.record, paired=False, account="")
+            facts.identity_changed = True
+        said = entry(
+            facts,
+            "action",
+            f"{action.kind}: {action.reason}",
+            Category.RECOVERY,
+            action=action.kind,
+        )
+        if facts.record != before or action.kind is not ActionKind.RESET_FAILED:
+            await self.save(facts, [said])
+        self._tell(facts, said)
+
+    async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
+        kind = outcome.action.kind
+        if kind is ActionKind.START and not outcome.ok:
+            self.gate.settled(facts.id)
+        if kind is ActionKind.RENEW and outcome.ok and self.offer_new_qr():
+            # From here on it is a session that was never paired: it may start and offer a QR.
+            facts.record = forgive(facts.record)
+        word = "done" if outcome.ok else f"failed: {outcome.detail}"
+        said = entry(
+            facts,
+            "outcome",
+            f"{kind}: {word} in {outcome.seconds:.2f} s",
+            Category.RECOVERY,
+            action=kind,
+            ok=outcome.ok,
+            seconds=round(outcome.seconds, 3),
+        )
+        await self.save(facts, [said])
+        self._tell(facts, said, failed=not outcome.ok)
+
+    async def _record(
+        self,
+        facts: Facts,
+        before: SessionRecord,
+        verdict: HealthVerdict,
+        entries: Sequence[JournalEntry],
+    ) -> None:
+        facts.sentence = verdict.sentence
+        for one in entries:
+            self._tell(facts, one)
+        if entries or facts.record != before or facts.identity_changed:
+            await self.save(facts, entries)
+
+    def _settle_gate(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> None:
+        """A start under way came to something, or nobody wants it any more."""
+        on_its_way = verdict.state in (
+            ConnectionStatus.INITIALIZING,
+            ConnectionStatus.LOADING,
+        )
+        waits_its_turn = not facts.unit.runs and observation.desired.should_run
+        if not on_its_way and not waits_its_turn:
+            self.gate.settled(facts.id)
+
+    def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
+        level = logging.WARNING if failed else logging.INFO
+        bound(one.category, facts.id, __name__).log(level, "%s", one.sentence)

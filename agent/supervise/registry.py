@@ -1,0 +1,91 @@
+"""All instances of this machine: what is known of each, how it looks, and how it is saved."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.view import InstanceView
+from agent.errors import NotFound, VaultError
+from agent.host.base import Host
+from agent.log import bound
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.show import view_of
+from agent.vault.identity import write_identity
+
+
+class Registry:
+    """All instances of this machine, what is known of them and how they look from outside."""
+
+    def __init__(self, store: Store, host: Host, session_root: Path) -> None:
+        self.facts: dict[InstanceId, Facts] = {}
+        self._views: dict[InstanceId, InstanceView] = {}
+        self._stale: set[InstanceId] = set()
+        self._store = store
+        self._host = host
+        self._session_root = session_root
+
+    def add(self, instance: Instance, record: SessionRecord) -> Facts:
+        facts = Facts(instance, record)
+        self.facts[instance.id] = facts
+        self.show(facts)
+        return facts
+
+    def drop(self, facts: Facts) -> None:
+        facts.gone = True
+        self.facts.pop(facts.id, None)
+        self._views.pop(facts.id, None)
+        self._stale.discard(facts.id)
+
+    def get(self, id: InstanceId) -> Facts:
+        facts = self.facts.get(id)
+        if facts is None:
+            raise NotFound(f"cannot find instance {id}: there is none of that name", field="id")
+        return facts
+
+    def show(self, facts: Facts) -> None:
+        if not facts.gone:
+            self._views[facts.id] = view_of(facts, self._host)
+            self._stale.discard(facts.id)
+
+    def touch(self, facts: Facts) -> None:
+        """A count changed: whoever looks next gets a new picture."""
+        self._stale.add(facts.id)
+
+    def views(self) -> Mapping[InstanceId, InstanceView]:
+        for id in list(self._stale):
+            self.show(self.facts[id])
+        return self._views
+
+    async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
+        """Record and identity: what must be on the disk before anybody acts on it."""
+        if facts.gone:
+            return
+        if facts.identity_changed:
+            await self._write_identity(facts)
+        await self._store.save_record(facts.id, facts.record, *entries)
+        self.show(facts)
+
+    async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
+        """As `save`, for a change of the instance itself."""
+        await self._write_identity(facts)
+        await self._store.save_instance(facts.instance, *entries)
+        await self._store.save_record(facts.id, facts.record)
+        self.show(facts)
+
+    async def _write_identity(self, facts: Facts) -> None:
+        record = facts.record
+        facts.identity_changed = False
+        try:
+            await asyncio.to_thread(
+                write_identity,
+                self._session_root,
+                facts.instance,
+                record.paired,
+                record.account,
+            )
+        except VaultError as error:
+            # The database still knows; only the rebuild of a lost one would know less.
+            facts.identity_changed = True
+            bound(Category.SESSION, facts.id).warning("cannot write its identity file: %s", error)

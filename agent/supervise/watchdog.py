@@ -1,0 +1,68 @@
+"""The agent's own link in the chain of watchdogs: fed by completed passes, never by a timer alone.
+
+sdnotify's socket is set not to block: a manager that reads nothing must not stop the agent.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import sdnotify
+
+from agent.supervise.loop import Loop, boot_now
+
+log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Speaks to the service manager, when there is one."""
+
+    def __init__(self, loop: Loop, reach_store: Callable[[], Awaitable[object]]) -> None:
+        self._loop = loop
+        self._reach_store = reach_store
+        self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)
+
+    def say(self, message: str) -> None:
+        self._notifier.notify(message)
+
+    async def run(self) -> None:
+        """Ping for as long as passes complete in time; say so in the log when they do not."""
+        every = watchdog_seconds() / 2
+        told = False
+        while True:
+            late = await self._what_is_late(every)
+            if late is None:
+                self.say("WATCHDOG=1")
+                told = False
+            elif not told:
+                told = True
+                log.error("no watchdog ping: %s", late)
+            await asyncio.sleep(every / 2)
+
+    async def _what_is_late(self, limit: float) -> str | None:
+        """A no-op round through the loop and the database; what did not answer, if anything."""
+        turned = boot_now() - self._loop.turned_at
+        if turned > max(limit, 2.0):
+            return f"the loop of passes has not turned for {turned:.0f} s"
+        behind = self._loop.behind(boot_now())
+        if behind > limit:
+            return f"passes are {behind:.0f} s behind"
+        try:
+            async with asyncio.timeout(limit):
+                await self._reach_store()
+        except TimeoutError:
+            return f"the database has not answered for {limit:.0f} s"
+        return None
+
+
+def watchdog_seconds() -> float:
+    """The time within which the manager wants a ping; 30 s where none is set."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 30.0
+    try:
+        return int(os.environ.get("WATCHDOG_USEC", "30000000")) / 1e6
+    except ValueError:
+        return 30.0
