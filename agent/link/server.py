@@ -155,9 +155,13 @@ class LinkServer:
         self._listener.close()
         if self._later is not None:
             self._later.cancel()
-        for task in list(self._calls):
-            task.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        calls = set(self._calls)
+        if calls:
+            # Who asked for the end is owed an answer; who asked for more is not.
+            _, unfinished = await asyncio.wait(calls, timeout=0.2)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
         for connection in [*self.strangers, *([self._agent] if self._agent else [])]:
             connection.hang_up()
         remove_own(self._path, self._inode)

@@ -1,0 +1,322 @@
+"""The sandbox's engine: logs in, pairs, syncs, stays connected, and says what it sees."""
+
+import asyncio
+import gc
+import os
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Claim, ConnectionStatus, Happening
+from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.sandbox.drill import Drill
+from agent.engines.sandbox.faults import Faults
+from agent.engines.sandbox.file import (
+    SessionDamagedError,
+    SessionFile,
+    read_session,
+    write_session,
+)
+from agent.engines.sandbox.phone import Phone, account_of
+from agent.engines.sandbox.server import RefusedError, Server
+from agent.engines.sandbox.settings import SandboxSettings, read_settings
+from agent.errors import EngineError, InvalidRequest
+
+Status = ConnectionStatus
+
+
+def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "SandboxEngine":
+    return SandboxEngine(folder, read_settings(settings), reporter)
+
+
+class SandboxEngine:
+    """One session. Its tasks: a login, the frames of a connection, the faults."""
+
+    def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._reporter = reporter
+        self._session: SessionFile | None = None
+        self._claim = Claim(Status.INITIALIZING, phase="process")
+        self._stopping = False
+        self._sent = 0
+        self._login: asyncio.Task[None] | None = None
+        self._traffic: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        faults = Faults(folder)
+        self._server = Server(settings, faults)
+        self._phone = Phone(settings)
+        self._drill = Drill(faults, self)
+
+    # what the worker calls
+
+    async def connect(self) -> None:
+        if self._stopping:
+            raise EngineError("cannot connect: the session is stopping", code="stopping")
+        if not _runs(self._login) and not _runs(self._traffic):
+            self._login = self.start(self._log_in(), "login")
+
+    async def disconnect(self) -> None:
+        await self.hang_up()
+        self._tell(Status.DISCONNECTED)
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        detail: dict[str, Any] = {"frames": self._server.frames}
+        if self._server.connected:
+            detail["ping_seconds"] = round(await self._server.ping(), 4)
+        else:
+            await self._server.lag()
+        if deep:
+            detail["files"] = await asyncio.to_thread(self._look_at_files)
+            detail["code_shown"] = self._phone.code() is not None
+        return ProbeAnswer(self._now(), detail)
+
+    async def qr(self) -> Qr | None:
+        await self._server.lag()
+        if self._claim.reason == "qr_idle":
+            await self.connect()
+        if self._login is not None and self._claim.status is Status.INITIALIZING:
+            # A login that has just begun shows its code at once, or not at all.
+            await asyncio.wait({self._login}, timeout=self._settings.login_seconds + 0.2)
+        return self._phone.code()
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        to, text = message.get("to"), message.get("text")
+        if not isinstance(to, str) or not to or not isinstance(text, str):
+            raise InvalidRequest("cannot send: a message is {to, text}", field="message")
+        if self._claim.status is not Status.CONNECTED or self._stopping:
+            raise EngineError("cannot send: not connected", code="not_connected")
+        await self._server.ping()
+        return {"id": self._message_out()}
+
+    async def logout(self) -> None:
+        session = self._loaded()
+        await self.hang_up()
+        await self._write(replace(session, paired=False, account=""))
+        self._tell(Status.DISCONNECTED, "logout")
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        await self._server.lag()
+        for peer in peers:
+            self._drill.heal(peer)
+            self.happened("key_regeneration", peer=peer, ok=True)
+
+    async def free_memory(self) -> None:
+        gc.collect()
+
+    async def prepare_stop(self) -> None:
+        self._stopping = True
+        await _end(self._traffic)
+
+    async def save(self) -> None:
+        steps = 10
+        for _ in range(steps if self._settings.save_seconds else 0):
+            await asyncio.sleep(self._settings.save_seconds / steps)
+            self._reporter.progress()
+        # What could not be read is kept as it is, for the vault.
+        if self._session is not None:
+            await self._write(self._session)
+
+    async def close(self) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            await _end(task)
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "scan":
+            if not self._phone.scan():
+                raise EngineError("cannot scan: no code is shown", code="no_code")
+            return {}
+        if name == "fault":
+            return await self._drill.command(arguments)
+        raise InvalidRequest(f"cannot {name!r:.40}: the sandbox knows scan and fault", field="name")
+
+    # what a fault can do to the session
+
+    async def lose(self, reason: str, until_wall: float | None = None) -> None:
+        """The connection ends from outside."""
+        if self._server.connected or _runs(self._login):
+            await self.hang_up()
+            self._tell(Status.DISCONNECTED, reason, until_wall=until_wall)
+
+    async def unpair(self) -> None:
+        """The phone removed this device."""
+        if self._session is not None and self._session.paired:
+            await self._write(replace(self._session, paired=False, account=""))
+            await self.hang_up()
+            self._tell(Status.DISCONNECTED, "logout")
+
+    async def sync_again(self) -> None:
+        if self._claim.status is Status.CONNECTED:
+            await _end(self._traffic)
+            self._login = self.start(self._sync(), "sync")
+
+    async def pair_again(self) -> None:
+        if self._claim.status is Status.QR_REQUIRED:
+            await self.hang_up()
+            self._login = self.start(self._log_in(), "login")
+
+    def happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(Happening(kind, detail))
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run beside; what it does not foresee ends the worker."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def hang_up(self) -> None:
+        self._server.close()
+        self._phone.hide()
+        await _end(self._login)
+        await _end(self._traffic)
+
+    @property
+    def files(self) -> Path:
+        return self._folder
+
+    # a login, step by step
+
+    async def _log_in(self) -> None:
+        self._drill.at_start()
+        self._tell(Status.INITIALIZING, phase="attached")
+        try:
+            session = await asyncio.to_thread(self._read)
+        except SessionDamagedError as error:
+            self._session = None
+            self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
+            return
+        self._session = session
+        try:
+            await self._server.connect()
+        except RefusedError as refused:
+            self._tell(Status.DISCONNECTED, refused.reason, until_wall=refused.until_wall)
+            return
+        if session.paired or await self._pair(session):
+            await self._sync()
+
+    async def _pair(self, session: SessionFile) -> bool:
+        for number in range(1, self._settings.qr_codes + 1):
+            await self._drill.while_active("no-qr", self._no_code)
+            self._phone.show(number)
+            self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {number}")
+            if await self._phone.look():
+                self._phone.hide()
+                account = account_of(self._folder.parent.name, self._settings)
+                await self._write(replace(session, paired=True, account=account))
+                return True
+        self._phone.hide()
+        self._server.close()
+        self._tell(Status.QR_REQUIRED, "qr_idle")
+        return False
+
+    def _no_code(self) -> None:
+        self._phone.hide()
+        self._tell(Status.INITIALIZING, phase="login")
+
+    async def _sync(self) -> None:
+        steps = 4
+        for step in range(steps):
+            self._tell(Status.LOADING, phase="sync", progress=step / steps)
+            await asyncio.sleep(self._settings.sync_seconds / steps)
+            if step == 1:
+                await self._drill.while_active("stuck-loading")
+        self._tell(Status.CONNECTED)
+        self._traffic = self.start(self._server.keep_alive(self._next_message), "traffic")
+        self._drill.connected()
+
+    # small things
+
+    def _read(self) -> SessionFile:
+        session = read_session(self._folder)
+        if session is None:
+            if self._session is not None and self._session.paired:
+                raise SessionDamagedError("the file of a paired session is gone")
+            session = SessionFile(device=os.urandom(8).hex())
+            try:
+                write_session(self._folder, session)
+            except OSError as error:
+                raise SessionDamagedError(f"cannot write it: {error}") from error
+        return session
+
+    def _loaded(self) -> SessionFile:
+        if self._session is None:
+            raise EngineError("cannot use the session: its file was not read", code="no_session")
+        return self._session
+
+    async def _write(self, session: SessionFile) -> None:
+        self._session = session
+        try:
+            await asyncio.to_thread(write_session, self._folder, session)
+        except OSError as error:
+            raise EngineError(f"cannot save {self._folder}: {error}", code="save_failed") from error
+
+    def _look_at_files(self) -> str:
+        try:
+            session = read_session(self._folder)
+        except SessionDamagedError:
+            return "damaged"
+        if session is None:
+            return "absent"
+        return "whole" if session.paired else "unpaired"
+
+    def _next_message(self) -> None:
+        """By turns one from a peer and one that the account's owner writes on the phone."""
+        self._sent += 1
+        if self._sent % 2:
+            self.happened("message", direction="in", type="text")
+            self._count()
+        else:
+            self._message_out()
+
+    def _message_out(self) -> str:
+        id = "3EB0" + os.urandom(8).hex().upper()
+        self.happened("message", direction="out", type="text")
+        self.happened("ack", id=id, ack="server")
+        self._count()
+        return id
+
+    def _count(self) -> None:
+        if self._session is not None:
+            self._session = replace(self._session, counter=self._session.counter + 1)
+
+    def _tell(
+        self,
+        status: ConnectionStatus,
+        reason: str = "",
+        *,
+        phase: str = "",
+        progress: float | None = None,
+        until_wall: float | None = None,
+        raw: str = "",
+    ) -> None:
+        self._claim = Claim(
+            status, reason, phase, progress=progress, until_wall=until_wall, raw=raw
+        )
+        self._reporter.claim(self._now())
+
+    def _now(self) -> Claim:
+        session = self._session
+        return replace(
+            self._claim,
+            proof_age=self._server.proof_age(),
+            paired=session is not None and session.paired,
+            account=session.account if session is not None else "",
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._reporter.crashed(error)
+
+
+def _runs(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None and not task.done() and task is not asyncio.current_task():
+        task.cancel()
+        await asyncio.wait({task})

@@ -1,0 +1,146 @@
+"""The sandbox's faults: which are active, until when, and which outlive the worker.
+
+What a restart would not cure in reality (the network is down, the account is banned) is
+kept in the session's folder with its end in wall time.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.engines.sandbox.file import write_whole
+from agent.errors import InvalidRequest
+
+NAME = "faults.json"
+
+FAULTS = {
+    "crash": "the worker is killed; with --for again at each start",
+    "hang": "the worker's event loop stands still",
+    "zombie": "claims CONNECTED, but no frame comes and no query is answered",
+    "slow": "probes and calls take seconds",
+    "drop": "the connection is lost; with --for the network stays away",
+    "leak": "memory grows steadily",
+    "bad-mac": "messages of a peer cannot be decrypted: Bad MAC",
+    "prekey": "messages of a peer cannot be decrypted: Invalid PreKey ID",
+    "logout": "the phone removes this device",
+    "ban": "the account is banned",
+    "temp-ban": "the account is banned for a while",
+    "conflict": "another client takes the session over",
+    "outdated": "the server refuses this client's version",
+    "no-qr": "a login never shows a code",
+    "stuck-loading": "the sync after a login stands still",
+    "corrupt-files": "the session file is damaged and the worker killed",
+}
+_ALWAYS_KEPT = {"ban", "temp-ban", "outdated"}
+_KEPT_WITH_END = {"crash", "drop", "conflict", "no-qr", "stuck-loading"}
+TEMPORARY_BAN = 3600.0
+"""Seconds, where none are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    until_wall: float | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> bool:
+        with_end = self.name in _KEPT_WITH_END and self.until_wall is not None
+        return with_end or self.name in _ALWAYS_KEPT
+
+    def number(self, key: str, default: float, smallest: float, largest: float) -> float:
+        value = self.arguments.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidRequest(f"cannot use {key}: not a number", field=key)
+        return min(max(float(value), smallest), largest)
+
+
+class Faults:
+    """The active ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._active = _read(self._path)
+
+    def begin(self, name: str, seconds: object, arguments: Mapping[str, Any]) -> Fault:
+        if name not in FAULTS:
+            raise InvalidRequest(
+                f"cannot begin fault {name!r:.40}: known are {', '.join(FAULTS)} and clear",
+                field="name",
+            )
+        if name == "temp-ban" and seconds is None:
+            seconds = TEMPORARY_BAN
+        fault = Fault(name, _end(seconds), dict(arguments))
+        self._active[name] = fault
+        self._keep()
+        return fault
+
+    def active(self, name: str) -> Fault | None:
+        fault = self._active.get(name)
+        if fault is None or (fault.until_wall is not None and fault.until_wall <= time.time()):
+            return None
+        return fault
+
+    def list(self) -> dict[str, float | None]:
+        """Every active fault with its end."""
+        return {name: fault.until_wall for name, fault in self._active.items() if self.active(name)}
+
+    def clear(self, *names: str) -> None:
+        """End these faults, or all when none is named."""
+        for name in names or tuple(self._active):
+            self._active.pop(name, None)
+        self._keep()
+
+    def sweep(self) -> None:
+        """Forget those whose end has come."""
+        over = [name for name in self._active if self.active(name) is None]
+        if over:
+            self.clear(*over)
+
+    def next_end(self) -> float | None:
+        """Seconds until the next fault ends by itself."""
+        ends = [each.until_wall for each in self._active.values() if each.until_wall is not None]
+        return max(0.0, min(ends) - time.time()) if ends else None
+
+    def _keep(self) -> None:
+        kept = {
+            name: {"until_wall": fault.until_wall, "arguments": dict(fault.arguments)}
+            for name, fault in self._active.items()
+            if fault.kept
+        }
+        if kept:
+            write_whole(self._path, json.dumps({"version": 1, "faults": kept}).encode())
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+def _end(seconds: object) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
+        raise InvalidRequest("cannot use for: not a number of seconds above 0", field="for")
+    return time.time() + seconds
+
+
+def _read(path: Path) -> dict[str, Fault]:
+    """What an earlier worker kept; a file that cannot be read holds no faults."""
+    try:
+        told = json.loads(path.read_bytes())["faults"]
+        faults = [Fault(name, each["until_wall"], each["arguments"]) for name, each in told.items()]
+        for fault in faults:
+            assert fault.until_wall is None or fault.until_wall > 0
+            assert isinstance(fault.arguments, dict)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        AssertionError,
+        RecursionError,
+    ):
+        return {}
+    return {fault.name: fault for fault in faults if fault.name in FAULTS}

@@ -1,0 +1,39 @@
+"""`python -m agent.worker ID`: the worker of one instance. `--warm`: the process to fork from."""
+
+import os
+import sys
+from pathlib import Path
+
+from agent.engines.catalog import find_engine
+from agent.errors import WaError
+from agent.worker.identity import read_identity
+from agent.worker.lean import import_asyncio_without_tls
+
+
+def main(argv: list[str]) -> int:
+    if argv == ["--warm"]:
+        import_asyncio_without_tls()
+        from agent.worker.warm import serve_forks
+
+        return serve_forks()
+    if len(argv) != 1:
+        print("usage: python -m agent.worker ID", file=sys.stderr)
+        return 78
+    if not _needs_tls(argv[0]):
+        import_asyncio_without_tls()
+    # Only now: the modules below import asyncio.
+    from agent.worker.run import run_worker
+
+    return run_worker(argv[0])
+
+
+def _needs_tls(id_text: str) -> bool:
+    try:
+        identity = read_identity(id_text, Path(os.environ.get("WA_SESSION_ROOT", "")))
+        return find_engine(identity.engine).tls
+    except WaError:
+        return False  # such a worker only says what is wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""What the engine says goes through here: to the agent, to the log, to STATUS=."""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.link.server import LinkServer
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """The engine's Reporter; keeps the newest claim and lets its proof grow old."""
+
+    def __init__(self, id: InstanceId) -> None:
+        self.progressed_at = 0.0
+        """When a save last told that it goes on."""
+        self.crash: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.changed = asyncio.Event()
+        self._id = id
+        self._server: LinkServer | None = None
+        self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
+        self._at = now()
+
+    def attach(self, server: LinkServer) -> None:
+        self._server = server
+
+    def claim(self, claim: Claim) -> None:
+        before = self._claim
+        if (before.status, before.reason) != (claim.status, claim.reason):
+            level = logging.WARNING if claim.reason else logging.INFO
+            log.log(level, "%s -> %s", _words(before), _words(claim))
+        self.renew(claim)
+        self.changed.set()
+        if self._server is not None:
+            self._server.claim(self._id, claim)
+
+    def renew(self, claim: Claim) -> None:
+        """Take what a probe found as the newest claim, without telling it at once."""
+        self._claim, self._at = claim, now()
+
+    def happened(self, happening: Happening) -> None:
+        if self._server is not None:
+            self._server.happened(self._id, happening)
+
+    def progress(self) -> None:
+        self.progressed_at = now()
+
+    def crashed(self, error: BaseException) -> None:
+        if not self.crash.done():
+            self.crash.set_result(error)
+
+    def current(self) -> Claim:
+        """The newest claim as it stands now: its proof is older than when it was made."""
+        if self._claim.proof_age is None:
+            return self._claim
+        return replace(self._claim, proof_age=self._claim.proof_age + now() - self._at)
+
+    def repeat(self) -> None:
+        """Tell the agent again."""
+        if self._server is not None:
+            self._server.claim(self._id, self.current())
+
+    def status_text(self) -> str:
+        claim = self.current()
+        text = _words(claim)
+        if claim.progress is not None:
+            text += f" {claim.progress:.0%}"
+        if claim.proof_age is not None:
+            text += f", proof {claim.proof_age:.0f} s old"
+        return text
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _words(claim: Claim) -> str:
+    return f"{claim.status} ({claim.reason})" if claim.reason else str(claim.status)

@@ -1,0 +1,82 @@
+"""Ending a worker in order: prepare, save, close, each bounded in time.
+
+A save that goes on gets more time from the manager; a second signal cuts the waiting
+short, never the saving.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from agent.engines.base import Engine
+from agent.host.notify import Notifier
+from agent.worker.reports import Reports, now
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StopLimits:
+    """Seconds; together below the unit's own limit for stopping."""
+
+    prepare: float = 3.0
+    save: float = 20.0
+    """Without a sign of progress."""
+    close: float = 5.0
+
+
+async def stop_in_order(
+    engine: Engine,
+    reports: Reports,
+    notifier: Notifier,
+    hurry: asyncio.Event,
+    limits: StopLimits = StopLimits(),
+) -> bool:
+    """Return True when all was saved and closed."""
+    notifier.stopping("stopping: preparing")
+    await _bounded("prepare", engine.prepare_stop(), limits.prepare, hurry)
+    notifier.status("stopping: saving")
+    saved = await _save(engine, reports, notifier, limits)
+    notifier.status("stopping: closing")
+    closed = await _bounded("close", engine.close(), limits.close, hurry)
+    return saved and closed
+
+
+async def _save(engine: Engine, reports: Reports, notifier: Notifier, limits: StopLimits) -> bool:
+    task = asyncio.ensure_future(engine.save())
+    deadline = now() + limits.save
+    seen = reports.progressed_at
+    while not task.done() and now() < deadline:
+        await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - now())))
+        if reports.progressed_at > seen:
+            seen = reports.progressed_at
+            deadline = seen + limits.save
+            notifier.extend(limits.save + limits.close)
+    return await _ended("save", task)
+
+
+async def _bounded(
+    what: str, work: Coroutine[Any, Any, None], limit: float, hurry: asyncio.Event
+) -> bool:
+    task = asyncio.ensure_future(work)
+    hurried = asyncio.ensure_future(hurry.wait())
+    # The first turn is always given: what needs no waiting is done even in a hurry.
+    await asyncio.wait({task}, timeout=0.05)
+    await asyncio.wait({task, hurried}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    return await _ended(what, task)
+
+
+async def _ended(what: str, task: asyncio.Future[None]) -> bool:
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        log.error("cannot %s in time", what)
+        return False
+    error = task.exception()
+    if error is not None:
+        log.error("cannot %s: %s", what, error)
+        return False
+    return True

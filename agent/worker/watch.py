@@ -1,0 +1,71 @@
+"""The worker's link in the chain of watchdogs.
+
+A ping goes out only after the engine answered a probe in time, so a blocked loop, a dead
+engine and a stuck one all end in the manager's restart. An engine that answers "my session
+does not answer" is alive: that session is the agent's to repair.
+"""
+
+import asyncio
+import logging
+import time
+
+from agent.engines.base import Engine
+from agent.errors import EngineError
+from agent.host.notify import Notifier
+from agent.worker.reports import Reports
+
+log = logging.getLogger(__name__)
+
+REPEAT = 10.0
+"""The agent hears the claim at least this often."""
+_EVERY = 0.4
+_LIMIT = 0.5
+"""Shares of the watchdog's time: begin of a probe to begin of the next, and for one probe.
+Together below 1, so that one slow but good answer never costs the worker its life."""
+
+
+async def watch_engine(
+    engine: Engine, reports: Reports, notifier: Notifier, watchdog: float | None
+) -> None:
+    """Probe for ever; tell the manager and the agent."""
+    every = min(REPEAT, watchdog * _EVERY) if watchdog else REPEAT
+    limit = watchdog * _LIMIT if watchdog else REPEAT
+    answered = True
+    repeated = time.monotonic()
+    while True:
+        begun = time.monotonic()
+        before, answered = answered, await _answers(engine, reports, limit)
+        if answered:
+            notifier.send("WATCHDOG=1", f"STATUS={reports.status_text()}")
+        if before != answered:
+            log.log(
+                logging.INFO if answered else logging.ERROR,
+                "the engine answers again" if answered else "the engine does not answer: no ping",
+            )
+        if time.monotonic() - repeated > REPEAT - every / 2:
+            repeated = time.monotonic()
+            reports.repeat()
+        await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
+
+
+async def tell_status(reports: Reports, notifier: Notifier) -> None:
+    """Keep STATUS= at what is claimed, between the watchdog's rounds."""
+    while True:
+        await reports.changed.wait()
+        reports.changed.clear()
+        notifier.status(reports.status_text())
+
+
+async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:
+    try:
+        async with asyncio.timeout(limit):
+            answer = await engine.probe()
+        reports.renew(answer.claim)
+    except EngineError:
+        return True
+    except TimeoutError:
+        return False
+    except Exception:
+        log.exception("cannot probe the engine: unforeseen")
+        return False
+    return True
