@@ -1,6 +1,7 @@
 """Which environment variables stand for which keys, and how their text becomes a value."""
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from agent.config.setting import settings_of
@@ -58,7 +59,7 @@ def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0)
     """Read a text as the type of the key's default."""
     section, _, name = key.partition(".")
     holder = getattr(config, section, None)
-    marked = {one.name for one, _ in settings_of(holder)} if hasattr(holder, "__slots__") else set()
+    marked = {one.name for one, _ in settings_of(holder)} if is_dataclass(holder) else set()
     if name not in marked:
         raise ConfigError(f"cannot use {source}: there is no key {key}", field=key)
     default = getattr(holder, name)

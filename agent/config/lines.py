@@ -20,6 +20,7 @@ def find_lines(text: str) -> dict[str, int]:
         if header := _HEADER.match(line):
             table = _dotted(header[2])
             if header[1] == "[[":
+                found.setdefault(table, number)
                 arrays[table] = arrays.get(table, -1) + 1
                 table = f"{table}[{arrays[table]}]"
             else:

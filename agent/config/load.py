@@ -97,7 +97,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
+        last = f"at line {text.count(chr(10)) + 1}, the last"
+        cause = str(error).replace("at end of document", last)
+        raise ConfigError(f"cannot read {path}: {cause}") from None
 
 
 def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:

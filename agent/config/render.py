@@ -62,6 +62,8 @@ def _line(name: str, value: Any) -> str:
 
 def _declaration(one: Declaration) -> str:
     table: dict[str, Any] = {"id": str(one.id), "engine": one.engine, "enabled": one.enabled}
+    text = "[[instance]]\n" + tomli_w.dumps(table)
     if one.settings:
-        table["settings"] = dict(one.settings)
-    return tomli_w.dumps({"instance": [table]}).rstrip("\n") + "\n"
+        # After [[instance]], this header means the settings of that one.
+        text += tomli_w.dumps({"instance": {"settings": dict(one.settings)}})
+    return text
