@@ -1,0 +1,168 @@
+"""Every route with who may use it, and the one way in that all requests take."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from agent.api import events, instances, keys, messages, monitoring
+from agent.api.auth import Right, identify, require
+from agent.api.call import Call, Parts, Route, read_call
+from agent.api.envelope import (
+    HEADERS,
+    error_answer,
+    json_answer,
+    library_error_answer,
+    new_request_id,
+)
+from agent.api.guard import check_entrance
+from agent.api.openapi import describe, plain_path
+from agent.api.pages import page
+from agent.api.qr import show_qr
+from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
+from agent.errors import WaError
+
+log = logging.getLogger(__name__)
+
+ROUTE = web.RequestKey("route", str)
+
+Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ID = f"/api/instance/{{id:{ID_PATTERN}}}"
+TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
+KEY = "{key:[a-z0-9]{8}}"
+OPEN, SOME, READ, OPERATE, ADMIN = Right
+
+
+async def show_openapi(call: Call) -> web.Response:
+    return json_answer(describe(ROUTES, call.supervisor.status().version))
+
+
+def _intent(name: str, summary: str) -> Route:
+    run = instances.intent(name)
+    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,))
+
+
+# fmt: off
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,)),  # noqa: E501
+    Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
+    Route("GET", ID, READ, instances.show, "An instance's state"),
+    Route("GET", f"{ID}/details", READ, instances.details, "Everything known of it"),
+    Route("PATCH", ID, OPERATE, instances.change, "Change its settings", instances.CHANGE),
+    Route("DELETE", ID, OPERATE, instances.delete, "Retire its session and remove it", ()),
+    _intent("enable", "It should run"),
+    _intent("disable", "It should not run"),
+    _intent("start", "Run it now, until the machine boots"),
+    _intent("stop", "Stop it now, until the machine boots or it is started"),
+    _intent("restart", "Restart its worker"),
+    _intent("logout", "End the pairing and retire the session"),
+    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check it now", ()),
+    Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
+    Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
+    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", messages.SCAN),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
+    Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
+    Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
+    Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
+    Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
+    Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
+    Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
+    Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
+    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket, else the history", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
+    Route("GET", "/metrics", READ, monitoring.metrics, "For Prometheus"),
+    Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
+    Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all is restored", answers=(200, 503)),
+    Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
+    Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
+    Route("GET", "/", OPEN, page("status.html"), "Every instance, for people"),
+    Route("GET", "/page/status.js", OPEN, page("status.js"), "Part of a page"),
+    Route("GET", "/page/docs.js", OPEN, page("docs.js"), "Part of a page"),
+    Route("GET", "/page/page.css", OPEN, page("page.css"), "Part of a page"),
+)
+# fmt: on
+
+
+def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
+    app = web.Application(
+        client_max_size=parts.section.body_limit,
+        middlewares=[_front_door(parts, allowed_hosts)],
+        logger=log,
+    )
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
+    return app
+
+
+def _bound(route: Route, parts: Parts) -> Answering:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        request[ROUTE] = plain_path(route.path)
+        caller = identify(request, parts.section, parts.ring)
+        text = request.match_info.get("id")
+        require(caller, route.right, InstanceId(text) if text else None)
+        return await route.run(read_call(request, route, parts, caller))
+
+    return answer
+
+
+def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
+    http = parts.metrics.http
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
+        request_id = new_request_id()
+        with http.observe(request.method) as seen:
+            found = await _safely(request, handler, request_id, allowed_hosts)
+            seen.route = request.get(ROUTE, "other")
+            seen.code = found.status
+        if not found.prepared:
+            found.headers["X-Request-Id"] = request_id
+            for name, value in HEADERS.items():
+                found.headers.setdefault(name, value)
+        return found
+
+    return answer
+
+
+async def _safely(
+    request: web.Request, run: Answering, request_id: str, allowed_hosts: frozenset[str]
+) -> web.StreamResponse:
+    try:
+        check_entrance(request, allowed_hosts)
+        return await run(request)
+    except WaError as error:
+        if error.http >= 500:
+            log.warning("request %s: %s", request_id, error)
+        return error_answer(error, request_id)
+    except web.HTTPException as error:
+        if error.status == 404 and (wrong := _wrong_id(request)):
+            return error_answer(wrong, request_id)
+        return library_error_answer(error.status, request_id, error.headers)
+    except ConnectionError:
+        raise  # the client is gone: there is nobody to answer
+    except Exception:
+        log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+        return library_error_answer(500, request_id)
+
+
+def _wrong_id(request: web.Request) -> WaError | None:
+    """The router's pattern refused the id: say that, rather than "no such address"."""
+    before, _, rest = request.rel_url.raw_path.partition("/api/instance/")
+    if before or not rest:
+        return None
+    try:
+        parse_instance_id(unquote(rest.partition("/")[0]))
+    except WaError as error:
+        return error
+    return None
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+    return library_error_answer(417, new_request_id())

@@ -1,0 +1,76 @@
+"""One request that was let in: what a route's function works with."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.auth import Caller, KeyRing, Right
+from agent.api.body import read_json
+from agent.api.face import Supervision
+from agent.api.fields import Field, read_body, read_query
+from agent.api.remembered import Remembered
+from agent.config.sections import ApiSection
+from agent.core.model import InstanceId
+from agent.metrics.exporter import Exporter
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the interface was built from."""
+
+    section: ApiSection
+    supervisor: Supervision
+    ring: KeyRing
+    metrics: Exporter
+    answers: Remembered
+    listeners: set[web.WebSocketResponse] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table: who may do what, and what it takes."""
+
+    method: str
+    path: str
+    right: Right
+    run: Callable[["Call"], Awaitable[web.StreamResponse]]
+    summary: str
+    body: tuple[Field, ...] | None = None
+    query: tuple[Field, ...] = ()
+    answers: tuple[int, ...] = (200,)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    request: web.Request
+    route: Route
+    parts: Parts
+    caller: Caller
+    query: Mapping[str, Any]
+    """The checked parameters."""
+
+    @property
+    def supervisor(self) -> Supervision:
+        return self.parts.supervisor
+
+    @property
+    def id(self) -> InstanceId:
+        # The router's pattern let only a well-formed id through.
+        return InstanceId(self.request.match_info["id"])
+
+    async def body(self) -> dict[str, Any]:
+        """The checked body; a route without a body refuses one that is not empty."""
+        found = await self.raw_body()
+        return read_body(found, self.route.body or ())
+
+    async def raw_body(self) -> dict[str, Any]:
+        section = self.parts.section
+        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
+
+
+def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:
+    return Call(
+        request, route, parts, caller, read_query(request.rel_url.query.items(), route.query)
+    )

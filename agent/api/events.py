@@ -1,0 +1,166 @@
+"""What happens, live over a WebSocket; without an upgrade, the history of all instances.
+
+A listener that comes back names the last cursor it saw and gets the rest from the journal
+before anything new, without gap or repetition.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import INTEGER, STRINGS, Field
+from agent.api.instances import HISTORY, read_history
+from agent.api.present import show_event
+from agent.core.model import Category, InstanceId, JournalEntry, parse_instance_id
+from agent.deliver.bus import EventFilter, Subscription
+from agent.errors import Forbidden, InvalidRequest
+
+EVENTS = (
+    *HISTORY,
+    Field("instance", STRINGS, "only these instances", most=1000),
+    Field("category", STRINGS, "only these categories", choices=tuple(Category)),
+    Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
+)
+PROTOCOL = "wa-agent"
+_SEND_SECONDS = 10.0
+_PAGE = 500
+_LOUDEST = 20
+"""Messages that a listener may send in a minute; it has nothing to say."""
+
+
+async def events(call: Call) -> web.StreamResponse:
+    upgrade = call.request.headers.get("Upgrade", "").lower() == "websocket"
+    wanted = _filter(call)
+    if upgrade:
+        return await _live(call, wanted)
+    if wanted.instances or wanted.categories:
+        raise InvalidRequest(
+            "cannot filter the history so: use /api/instance/ID/events", field="instance"
+        )
+    if not call.caller.sees(None):
+        raise Forbidden("cannot read every instance's history with this key", field="scopes")
+    return json_answer(await read_history(call, None))
+
+
+def _filter(call: Call) -> EventFilter:
+    ids = frozenset(parse_instance_id(word) for word in call.query.get("instance", ()))
+    if not call.caller.sees(None):
+        ids = ids or call.caller.instances
+        for id in ids:
+            if not call.caller.sees(id):
+                raise Forbidden(f"cannot listen to {id} with this key", field="scopes")
+    return EventFilter(
+        instances=ids,
+        kinds=frozenset(call.query.get("kind", ())),
+        categories=frozenset(Category(word) for word in call.query.get("category", ())),
+    )
+
+
+async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
+    every = float(call.query.get("heartbeat", 15))
+    listener = web.WebSocketResponse(
+        heartbeat=max(every, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
+    )
+    await listener.prepare(call.request)
+    # Subscribed before the journal is read: what happens meanwhile waits, nothing is lost.
+    subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
+    call.parts.listeners.add(listener)
+    reading = asyncio.create_task(_watch_incoming(listener), name="events reader")
+    writing = asyncio.create_task(
+        _write(call, listener, subscription, wanted, every), name="events writer"
+    )
+    try:
+        await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+        await _say_goodbye(call, listener, subscription)
+    finally:
+        subscription.close()
+        call.parts.listeners.discard(listener)
+        for task in (reading, writing):
+            task.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+    return listener
+
+
+async def _write(
+    call: Call,
+    listener: web.WebSocketResponse,
+    subscription: Subscription,
+    wanted: EventFilter,
+    every: float,
+) -> None:
+    cursor = call.query.get("after")
+    await _send(listener, {"type": "hello", "cursor": cursor})
+    if cursor is not None:
+        cursor = await _catch_up(call, listener, wanted, cursor)
+    while True:
+        try:
+            async with asyncio.timeout(every):
+                entry = await subscription.get()
+        except TimeoutError:
+            await _send(listener, {"type": "heartbeat", "cursor": cursor})
+            continue
+        if entry is None:
+            return
+        if cursor is None or entry.cursor > cursor:
+            await _send_event(listener, entry)
+            cursor = entry.cursor
+
+
+async def _catch_up(
+    call: Call, listener: web.WebSocketResponse, wanted: EventFilter, cursor: int
+) -> int:
+    only: InstanceId | None = next(iter(wanted.instances)) if len(wanted.instances) == 1 else None
+    while True:
+        page = await call.supervisor.history(only, after=cursor, limit=_PAGE, kinds=wanted.kinds)
+        for entry in page:
+            if wanted.matches(entry):
+                await _send_event(listener, entry)
+            cursor = entry.cursor
+        if len(page) < _PAGE:
+            return cursor
+
+
+async def _send_event(listener: web.WebSocketResponse, entry: JournalEntry) -> None:
+    await _send(listener, {"type": "event", **show_event(entry)})
+
+
+async def _send(listener: web.WebSocketResponse, found: dict[str, Any]) -> None:
+    async with asyncio.timeout(_SEND_SECONDS):
+        await listener.send_str(json.dumps(found, separators=(",", ":")))
+
+
+async def _watch_incoming(listener: web.WebSocketResponse) -> None:
+    """Returns when the listener leaves or talks too much."""
+    loop = asyncio.get_running_loop()
+    begun, heard = loop.time(), 0
+    async for message in listener:
+        if message.type is WSMsgType.ERROR:
+            return
+        if loop.time() - begun > 60:
+            begun, heard = loop.time(), 0
+        heard += 1
+        if heard > _LOUDEST:
+            return
+
+
+async def _say_goodbye(
+    call: Call, listener: web.WebSocketResponse, subscription: Subscription
+) -> None:
+    """Closes with the reason where the other side still reads, and lets go in any case."""
+    reason = subscription.dropped or "closed"
+    slow = subscription.dropped.startswith("too slow")
+    code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
+    transport = call.request.transport
+    try:
+        async with asyncio.timeout(1.0):
+            await listener.close(code=code, message=reason.encode()[:120], drain=False)
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        # close() alone waits for a full send buffer that nobody empties.
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()

@@ -1,0 +1,129 @@
+"""What a request may carry, said once: the same rows check it and describe it in OpenAPI."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InvalidRequest
+
+STRING, BOOLEAN, INTEGER, NUMBER = "string", "boolean", "integer", "number"
+OBJECT, STRINGS = "object", "array"
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    STRING: (str,),
+    BOOLEAN: (bool,),
+    INTEGER: (int,),
+    NUMBER: (int, float),
+    OBJECT: (dict,),
+    STRINGS: (list,),
+}
+_WORDS = {
+    STRING: "a string",
+    BOOLEAN: "true or false",
+    INTEGER: "a whole number",
+    NUMBER: "a number",
+    OBJECT: "an object",
+    STRINGS: "a list of strings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a body or of a query string."""
+
+    name: str
+    kind: str
+    meaning: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    """The greatest number, or the longest string or list."""
+
+    def schema(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"type": self.kind, "description": self.meaning}
+        if self.kind == STRINGS:
+            found["items"] = {"type": STRING}
+        if self.choices:
+            (found["items"] if self.kind == STRINGS else found)["enum"] = list(self.choices)
+        words = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")
+        if self.least is not None:
+            found["min" + words] = self.least
+        if self.most is not None:
+            found["max" + words] = self.most
+        return found
+
+
+def read_body(found: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
+    """The known fields that are there; an unknown, missing or wrong one raises and is named."""
+    rows = {field.name: field for field in fields}
+    for name in found:
+        if name not in rows:
+            raise _wrong(name, "there is no such field; known: " + (", ".join(rows) or "none"))
+    for field in rows.values():
+        if field.required and field.name not in found:
+            raise _wrong(field.name, "it is missing")
+    return {name: _check(rows[name], value) for name, value in found.items()}
+
+
+def read_query(found: Iterable[tuple[str, str]], fields: Iterable[Field]) -> dict[str, Any]:
+    """The same for a query string; a list may be given with commas or by repeating its name."""
+    rows = {field.name: field for field in fields}
+    read: dict[str, Any] = {}
+    for name, text in found:
+        field = rows.get(name)
+        if field is None:
+            raise _wrong(name, "there is no such parameter; known: " + (", ".join(rows) or "none"))
+        if field.kind == STRINGS:
+            words = [word for word in text.split(",") if word]
+            read[name] = [*read.get(name, []), *words]
+            continue
+        if name in read:
+            raise _wrong(name, "it is given twice")
+        read[name] = _from_text(field, text)
+    return {name: _check(rows[name], value) for name, value in read.items()}
+
+
+def _from_text(field: Field, text: str) -> Any:
+    if field.kind == BOOLEAN:
+        if text not in ("true", "false", "1", "0"):
+            raise _wrong(field.name, "it must be true or false")
+        return text in ("true", "1")
+    if field.kind == INTEGER:
+        # int() alone would take "1_0", " 1" and Arabic digits.
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise _wrong(field.name, "it must be a whole number")
+        return int(text)
+    return text
+
+
+def _check(field: Field, value: Any) -> Any:
+    right = isinstance(value, _TYPES[field.kind])
+    if isinstance(value, bool) and field.kind != BOOLEAN:
+        right = False
+    if not right:
+        raise _wrong(field.name, f"it must be {_WORDS[field.kind]}")
+    if field.kind == STRINGS and not all(isinstance(item, str) for item in value):
+        raise _wrong(field.name, "it must be a list of strings")
+    given = value if field.kind == STRINGS else [value]
+    if field.choices and any(item not in field.choices for item in given):
+        raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
+    _check_range(field, value)
+    return value
+
+
+def _check_range(field: Field, value: Any) -> None:
+    sized = field.kind in (STRING, STRINGS)
+    if not sized and field.kind not in (INTEGER, NUMBER):
+        return
+    size = len(value) if sized else value
+    unit = {STRING: " characters", STRINGS: " items"}.get(field.kind, "")
+    if field.least is not None and size < field.least:
+        raise _wrong(field.name, f"it must be at least {field.least:g}{unit}")
+    if field.most is not None and size > field.most:
+        raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
+
+
+def _wrong(name: str, cause: str) -> InvalidRequest:
+    shown = repr(name)[:80]
+    return InvalidRequest(f"cannot use the field {shown}: {cause}", field=name[:80])

@@ -1,0 +1,150 @@
+"""Instances: read them, and write down what is wanted. Nothing here acts on a worker."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
+from agent.api.present import show_details, show_event, show_instance, show_trashed
+from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
+from agent.core.view import InstanceView
+from agent.engines.catalog import engine_names
+from agent.errors import InvalidRequest
+
+CREATE = (
+    Field("id", STRING, "the instance's id: [a-z0-9][a-z0-9_-]{0,47}", required=True),
+    Field(
+        "engine", STRING, "how it reaches WhatsApp", required=True, choices=tuple(engine_names())
+    ),
+    Field("enabled", BOOLEAN, "should it run? default true"),
+    Field("settings", OBJECT, "the engine's settings"),
+)
+CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
+LIST = (
+    Field("status", STRINGS, "only these statuses", choices=tuple(ConnectionStatus)),
+    Field("verdict", STRINGS, "only these verdicts", choices=tuple(Health)),
+    Field("engine", STRING, "only this engine", most=32),
+    Field("enabled", BOOLEAN, "only those that should, or should not, run"),
+    Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
+    Field("after", STRING, "the `next` of the page before", most=48),
+)
+HISTORY = (
+    Field("limit", INTEGER, "events on a page, default 100", least=1, most=1000),
+    Field("before", INTEGER, "the `next` of the page before"),
+    Field("after", INTEGER, "only newer than this cursor, and then oldest first"),
+    Field("kind", STRINGS, "only these kinds", most=50),
+)
+
+
+async def create(call: Call) -> web.Response:
+    body = await call.body()
+    instance = Instance(
+        id=parse_instance_id(body["id"]),
+        engine=body["engine"],
+        enabled=body.get("enabled", True),
+        settings=body.get("settings", {}),
+        created_wall=time.time(),
+    )
+    view = await call.supervisor.create(instance)
+    answer = json_answer(show_instance(view), 201)
+    answer.headers["Location"] = f"/api/instance/{view.instance.id}"
+    return answer
+
+
+async def list_instances(call: Call) -> web.Response:
+    query = call.query
+    limit = query.get("limit", 100)
+    found = [
+        view
+        for id, view in sorted(call.supervisor.views().items())
+        if call.caller.sees(id) and _wanted(call, view)
+    ]
+    rest = [view for view in found if view.instance.id > query.get("after", "")]
+    page = rest[:limit]
+    return json_answer(
+        {
+            "instances": [show_instance(view) for view in page],
+            "total": len(found),
+            "next": page[-1].instance.id if len(rest) > limit else None,
+        }
+    )
+
+
+def _wanted(call: Call, view: InstanceView) -> bool:
+    query = call.query
+    return (
+        ("status" not in query or view.status in query["status"])
+        and ("verdict" not in query or view.verdict.health in query["verdict"])
+        and ("engine" not in query or view.instance.engine == query["engine"])
+        and ("enabled" not in query or view.instance.enabled == query["enabled"])
+    )
+
+
+async def show(call: Call) -> web.Response:
+    return json_answer(show_instance(call.supervisor.view(call.id)))
+
+
+async def details(call: Call) -> web.Response:
+    shown = show_details(call.supervisor.view(call.id))
+    shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
+    return json_answer(shown)
+
+
+async def change(call: Call) -> web.Response:
+    call.supervisor.view(call.id)
+    body = await call.body()
+    return json_answer(
+        show_details(await call.supervisor.change_settings(call.id, body["settings"]))
+    )
+
+
+async def delete(call: Call) -> web.Response:
+    await call.body()
+    return json_answer({"id": call.id, "trash": await call.supervisor.delete(call.id)})
+
+
+async def history(call: Call) -> web.Response:
+    call.supervisor.view(call.id)
+    return json_answer(await read_history(call, call.id))
+
+
+async def read_history(call: Call, id: InstanceId | None) -> dict[str, object]:
+    query = call.query
+    limit = query.get("limit", 100)
+    if "before" in query and "after" in query:
+        raise InvalidRequest("cannot use before and after together", field="after")
+    found = await call.supervisor.history(
+        id,
+        before=query.get("before"),
+        after=query.get("after"),
+        limit=limit,
+        kinds=query.get("kind", ()),
+    )
+    return {
+        "events": [show_event(entry) for entry in found],
+        "next": found[-1].cursor if len(found) == limit else None,
+    }
+
+
+def intent(name: str) -> Callable[[Call], Awaitable[web.Response]]:
+    """enable, disable, start, stop, restart, logout: stored, and answered before it is done."""
+
+    async def write_intent(call: Call) -> web.Response:
+        await call.body()
+        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(call.supervisor, name)
+        return json_answer(show_instance(await write(call.id)), 202)
+
+    return write_intent
+
+
+async def trash(call: Call) -> web.Response:
+    return json_answer({"trash": [show_trashed(row) for row in await call.supervisor.trash()]})
+
+
+async def restore_trash(call: Call) -> web.Response:
+    await call.body()
+    view = await call.supervisor.restore_trash(call.request.match_info["name"])
+    return json_answer(show_instance(view), 201)

@@ -1,0 +1,32 @@
+"""The keys: list, make, revoke. A token is shown once and never again."""
+
+from aiohttp import web
+
+from agent.api.auth import parse_scopes
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import STRING, STRINGS, Field
+from agent.api.present import show_key
+
+NEW_KEY = (
+    Field("name", STRING, "what it is for", required=True, least=1, most=64),
+    Field("scopes", STRINGS, "read, operate, admin, instance:ID", required=True, least=1, most=100),
+)
+
+
+async def list_keys(call: Call) -> web.Response:
+    return json_answer({"keys": [show_key(row) for row in call.parts.ring.rows()]})
+
+
+async def add_key(call: Call) -> web.Response:
+    body = await call.body()
+    scopes = parse_scopes(body["scopes"])
+    row, token = await call.parts.ring.add(body["name"], scopes)
+    return json_answer({**show_key(row), "token": token}, 201)
+
+
+async def revoke_key(call: Call) -> web.Response:
+    await call.body()
+    id = call.request.match_info["key"]
+    await call.parts.ring.remove(id)
+    return json_answer({"id": id, "revoked": True})

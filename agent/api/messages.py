@@ -1,0 +1,109 @@
+"""Sending, and what only the sandbox engine can do."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import BOOLEAN, NUMBER, STRING, Field, read_body
+from agent.errors import InvalidRequest, Refused
+
+_TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
+_KINDS = ("text", "media", "location", "contact", "reaction")
+_TYPE = Field("type", STRING, "default text", choices=_KINDS)
+_MORE: Mapping[str, tuple[Field, ...]] = {
+    "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536),),
+    "media": (
+        Field("url", STRING, "where the file is; or send `content`", least=1, most=2048),
+        Field("content", STRING, "the file itself, base64", least=1),
+        Field("mimetype", STRING, "the file's type", required=True, least=3, most=128),
+        Field("filename", STRING, "its name for the receiver", least=1, most=255),
+        Field("caption", STRING, "the text below it", most=4096),
+    ),
+    "location": (
+        Field("latitude", NUMBER, "degrees north", required=True, least=-90, most=90),
+        Field("longitude", NUMBER, "degrees east", required=True, least=-180, most=180),
+        Field("name", STRING, "the place's name", most=256),
+        Field("address", STRING, "the place's address", most=512),
+    ),
+    "contact": (
+        Field("name", STRING, "the contact's name", required=True, least=1, most=256),
+        Field("phone", STRING, "the contact's number", required=True, least=1, most=64),
+    ),
+    "reaction": (
+        Field("message_id", STRING, "the message reacted to", required=True, least=1, most=256),
+        Field("emoji", STRING, 'the reaction; "" takes it back', required=True, most=32),
+    ),
+}
+MESSAGE = (_TO, _TYPE, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
+
+SCAN = (Field("account", STRING, "the phone's number; default: the engine's", least=1, most=64),)
+FAULTS = (
+    *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
+    *("temp-ban", "conflict", "outdated", "no-qr", "stuck-loading", "corrupt-files"),
+)
+FAULT = (
+    Field("fault", STRING, "what shall go wrong", choices=FAULTS),
+    Field("for", NUMBER, "for how many seconds; left out: until cleared", least=0.001, most=1e7),
+    Field("clear", BOOLEAN, "end every fault instead"),
+)
+
+
+async def send(call: Call) -> web.Response:
+    call.supervisor.view(call.id)
+    body = await call.raw_body()
+    kind = body.get("type", "text")
+    if not isinstance(kind, str) or kind not in _MORE:
+        raise InvalidRequest(
+            "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
+        )
+    message = {"type": kind, **read_body(body, (_TO, _TYPE, *_MORE[kind]))}
+    if kind == "media" and ("url" in message) == ("content" in message):
+        raise InvalidRequest("cannot send the file: give either url or content", field="url")
+
+    key = call.request.headers.get("Idempotency-Key")
+    if key is None:
+        return json_answer(dict(await call.supervisor.send(call.id, message)))
+    if not 1 <= len(key) <= 255:
+        raise InvalidRequest(
+            "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
+        )
+    digest = hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
+    found, again = await call.parts.answers.once(
+        (call.caller.name, call.id, key), digest, lambda: call.supervisor.send(call.id, message)
+    )
+    answer = json_answer(dict(found))
+    if again:
+        answer.headers["Idempotent-Replayed"] = "true"
+    return answer
+
+
+async def scan(call: Call) -> web.Response:
+    body = await call.body()
+    return await _sandbox(call, "scan", body)
+
+
+async def fault(call: Call) -> web.Response:
+    body = await call.body()
+    if body.get("clear"):
+        return await _sandbox(call, "clear", {})
+    if "fault" not in body:
+        raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
+    arguments: dict[str, Any] = {"fault": body["fault"]}
+    if "for" in body:
+        arguments["seconds"] = body["for"]
+    return await _sandbox(call, "fault", arguments)
+
+
+async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.Response:
+    view = call.supervisor.view(call.id)
+    if view.instance.engine != "sandbox":
+        raise Refused(
+            f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
+            code="not_sandbox",
+        )
+    return json_answer(dict(await call.supervisor.command(call.id, name, arguments)))

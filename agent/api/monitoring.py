@@ -1,0 +1,78 @@
+"""How the agent and its instances are: for people, for probes, for Prometheus."""
+
+from collections import Counter
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import STRINGS, Field
+from agent.api.present import is_alive, show_agent, show_verdict
+from agent.core.model import parse_instance_id
+
+CHECK = (Field("ids", STRINGS, "only these instances; left out: all", most=10_000),)
+
+
+async def health(call: Call) -> web.Response:
+    views = call.supervisor.views().values()
+    status = call.supervisor.status()
+    shown = show_agent(status)
+    return json_answer(
+        {
+            "status": "ok" if shown["alive"] and shown["ready"] else "not_ready",
+            "agent": shown,
+            "instances": {
+                "total": len(views),
+                "enabled": sum(view.instance.enabled for view in views),
+                "by_status": dict(Counter(view.status.value for view in views)),
+                "by_verdict": dict(Counter(view.verdict.health.value for view in views)),
+            },
+        }
+    )
+
+
+async def check_now(call: Call) -> web.Response:
+    body = await call.body()
+    ids = [parse_instance_id(word) for word in body["ids"]] if "ids" in body else None
+    for id in ids or ():
+        call.supervisor.view(id)
+    found = await call.supervisor.check_now(ids)
+    verdicts = found.values()
+    return json_answer(
+        {
+            "checked": len(found),
+            "healthy": sum(verdict.healthy for verdict in verdicts),
+            "by_verdict": dict(Counter(verdict.health.value for verdict in verdicts)),
+            "results": {id: show_verdict(verdict) for id, verdict in sorted(found.items())},
+        }
+    )
+
+
+async def check_instance(call: Call) -> web.Response:
+    await call.body()
+    call.supervisor.view(call.id)
+    found = await call.supervisor.check_now([call.id])
+    return json_answer(show_verdict(found[call.id]))
+
+
+async def alive(call: Call) -> web.Response:
+    status = call.supervisor.status()
+    turns = is_alive(status)
+    return json_answer(
+        {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
+    )
+
+
+async def ready(call: Call) -> web.Response:
+    status = call.supervisor.status()
+    done, total = status.restoring
+    return json_answer(
+        {"ready": status.ready, "restoring": {"done": done, "total": total}},
+        200 if status.ready else 503,
+    )
+
+
+async def metrics(call: Call) -> web.Response:
+    text, content_type = call.parts.metrics.render(call.request.headers.get("Accept", ""))
+    # Set as a whole: the version parameter is part of the format's name.
+    return web.Response(body=text, headers={"Content-Type": content_type})

@@ -1,0 +1,174 @@
+"""Opens the HTTP interface and closes it again without dropping what is in flight."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import WSCloseCode, web
+
+from agent.api.app import build_app
+from agent.api.auth import KeyRing
+from agent.api.call import Parts
+from agent.api.connection import Connection, Entrance
+from agent.api.face import KeyStore, Supervision
+from agent.api.guard import host_name
+from agent.api.remembered import Remembered
+from agent.api.sockets import bind_tcp, bind_unix, describe, parse_listen, take_sockets
+from agent.config.sections import ApiSection
+from agent.metrics.exporter import Exporter
+
+log = logging.getLogger(__name__)
+
+_MAX_HEADERS = 64
+_GRACE_FOR_UNHEARD = 0.5
+
+
+class Server:
+    """The interface while it is open."""
+
+    def __init__(
+        self,
+        *,
+        runner: web.AppRunner,
+        listening: list[asyncio.Server],
+        opened: "Opened",
+        entrance: Entrance,
+        parts: Parts,
+    ) -> None:
+        self.addresses = tuple(opened.addresses)
+        """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
+        self._runner = runner
+        self._listening = listening
+        self._entrance = entrance
+        self._parts = parts
+        self._own_socket = opened.own_socket
+
+    async def close(self) -> None:
+        """Take no one new in, answer who is in, then end. Bounded by the runner's time limit."""
+        for server in self._listening:
+            server.close()
+        self._remove_own_socket()
+        await self._hear_the_last()
+        await asyncio.gather(
+            *(
+                listener.close(code=WSCloseCode.GOING_AWAY, message=b"the agent stops")
+                for listener in list(self._parts.listeners)
+            ),
+            return_exceptions=True,
+        )
+        await self._runner.cleanup()
+
+    async def _hear_the_last(self) -> None:
+        """Who was accepted a moment ago is about to send: closing now would refuse him."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _GRACE_FOR_UNHEARD
+        while loop.time() < deadline:
+            if not any(connection.unheard for connection in self._entrance.connections):
+                return
+            await asyncio.sleep(0.01)
+
+    def _remove_own_socket(self) -> None:
+        if self._own_socket is None:
+            return
+        path, inode = self._own_socket
+        try:
+            if path.lstat().st_ino == inode:
+                path.unlink()
+        except OSError:
+            pass  # gone already, or another agent's by now
+
+
+async def serve(
+    section: ApiSection,
+    supervisor: Supervision,
+    store: KeyStore,
+    metrics: Exporter,
+    *,
+    socket_path: Path | None = None,
+    environ: MutableMapping[str, str] | None = None,
+    shutdown_seconds: float = 15.0,
+) -> Server:
+    """Listen on what systemd handed over, and bind ourselves what it did not.
+
+    `socket_path` is where the Unix socket goes when `section.socket` names none.
+    """
+    parts = Parts(section, supervisor, await KeyRing.open(store), metrics, Remembered())
+    metrics.listeners = lambda: len(parts.listeners)
+    opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
+    entrance = Entrance(
+        head_seconds=section.head_timeout, per_address=section.connections_per_address
+    )
+    runner = web.AppRunner(
+        build_app(parts, _allowed_hosts(section)),
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=shutdown_seconds,
+    )
+    await runner.setup()
+    inner = runner.server
+    assert inner is not None
+    loop = asyncio.get_running_loop()
+
+    def connect() -> Connection:
+        return Connection(
+            entrance,
+            inner,
+            loop=loop,
+            access_log=None,
+            max_headers=_MAX_HEADERS,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+
+    listening = [
+        await loop.create_server(connect, sock=sock, backlog=1024) for sock in opened.sockets
+    ]
+    log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
+    return Server(runner=runner, listening=listening, opened=opened, entrance=entrance, parts=parts)
+
+
+@dataclass(slots=True)
+class Opened:
+    """The sockets, how to reach them, and the file of the Unix socket that is ours to remove."""
+
+    sockets: list[socket.socket] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    own_socket: tuple[Path, int] | None = None
+
+    def add(self, sock: socket.socket, address: str = "") -> None:
+        self.sockets.append(sock)
+        self.addresses.append(address or describe(sock))
+
+
+def _open_sockets(
+    section: ApiSection, socket_path: Path | None, environ: MutableMapping[str, str]
+) -> Opened:
+    opened = Opened()
+    for sock in take_sockets(environ, os.getpid()):
+        opened.add(sock)
+    families = {sock.family for sock in opened.sockets}
+    try:
+        if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
+            opened.add(bind_tcp(section.listen))
+        path = Path(section.socket) if section.socket else socket_path
+        if path is not None and socket.AF_UNIX not in families:
+            opened.add(bind_unix(path), f"unix:{path}")
+            opened.own_socket = (path, path.lstat().st_ino)
+    except BaseException:
+        for sock in opened.sockets:
+            sock.close()
+        raise
+    return opened
+
+
+def _allowed_hosts(section: ApiSection) -> frozenset[str]:
+    names = set()
+    for entry in section.allowed_hosts:
+        names.add(host_name(entry) or entry.lower())
+    if section.listen:
+        names.add(parse_listen(section.listen)[0].lower())
+    return frozenset(names)

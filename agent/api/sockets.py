@@ -1,0 +1,158 @@
+"""The sockets to listen on: handed over by systemd, or bound here."""
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import stat
+from collections.abc import MutableMapping
+from pathlib import Path
+
+import psutil
+
+from agent.errors import ConfigError, TryLater
+
+log = logging.getLogger(__name__)
+
+_FIRST_HANDED_OVER = 3
+_BACKLOG = 1024
+
+
+def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
+    """What systemd handed to this very process; the variables go, so that no child uses them."""
+    meant_for = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if meant_for != str(pid) or not count.isdigit():
+        return []
+    found = []
+    for number in range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count)):
+        sock = _listening(number)
+        if sock is None:
+            log.warning("descriptor %d from systemd is not a listening socket: not used", number)
+            continue
+        found.append(sock)
+    return found
+
+
+def _listening(number: int) -> socket.socket | None:
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return None
+        sock = socket.socket(fileno=number)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.detach()
+            return None
+    except OSError:
+        return None
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """HOST:PORT, [IPv6]:PORT."""
+    host, mark, port = listen.rpartition(":")
+    if not mark or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"cannot listen on {listen!r}: it must be HOST:PORT", field="api.listen")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def bind_tcp(listen: str) -> socket.socket:
+    host, port = parse_listen(listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise TryLater(
+                f"cannot listen on {listen}: the address is in use{_holder(port)};"
+                " stop that program or change listen in [api]",
+                field="api.listen",
+            ) from error
+        raise ConfigError(
+            f"cannot listen on {listen}: {error.strerror}", field="api.listen"
+        ) from error
+    sock.setblocking(False)
+    return sock
+
+
+def _holder(port: int) -> str:
+    """Who has the port, as far as this user may know."""
+    try:
+        for entry in psutil.net_connections("tcp"):
+            if entry.status != psutil.CONN_LISTEN or not entry.laddr or not entry.pid:
+                continue
+            if entry.laddr.port == port:
+                return f" by {psutil.Process(entry.pid).name()} (pid {entry.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """Bound with mode 0660. A socket that somebody listens on is never taken away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        # A socket's address holds 107 bytes; a state directory may lie deeper than that.
+        short = f"/proc/self/fd/{folder}/{path.name}"
+        _remove_stale(path, short)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # The file takes its mode from the socket: at no moment is it open to others.
+            os.fchmod(sock.fileno(), 0o660)
+            sock.bind(short)
+            Path(short).chmod(0o660)  # whatever the umask took away
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRINUSE:
+                raise TryLater(f"cannot listen on {path}: another agent was faster") from error
+            raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_stale(path: Path, short: str) -> None:
+    try:
+        found = os.lstat(short)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigError(f"cannot listen on {path}: something that is no socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(short)
+        except ConnectionRefusedError:
+            Path(short).unlink()
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TryLater(f"cannot listen on {path}: {error.strerror or error}") from error
+    raise TryLater(f"cannot listen on {path}: another agent listens there")
+
+
+def describe(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(address)}"
+    host = address[0]
+    shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
+    return f"http://{shown}:{address[1]}"

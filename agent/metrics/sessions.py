@@ -1,0 +1,193 @@
+"""The metrics of one session as lines of text, one piece for each family.
+
+A session with the same view gives the same pieces, so the exporter keeps them. What grows
+with the clock alone (the uptime, the time in the present status) is made at each scrape.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from agent.core.model import ConnectionStatus, Health
+from agent.core.session import Permanence, reason_of, reasons_table
+from agent.core.view import RESTART_REASONS, InstanceView
+from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, escape, number
+
+Piece = Callable[[str, InstanceView], str]
+"""The label pair of the session, its view → its lines of one family."""
+
+STATUSES = tuple((status, status.value.lower()) for status in ConnectionStatus)
+_VERDICTS = tuple(Health)
+_REASONS = tuple(row[0] for row in reasons_table())
+_RECONNECT_REASONS = tuple(
+    code
+    for code in _REASONS
+    if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
+)
+_MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "acknowledged"))
+
+
+def _one(name: str, read: Callable[[InstanceView], float | None]) -> Piece:
+    def piece(label: str, view: InstanceView) -> str:
+        value = read(view)
+        return "" if value is None else f"{name}{{{label}}} {number(value)}\n"
+
+    return piece
+
+
+def _state_set(
+    name: str, key: str, states: Iterable[tuple[str, str]], read: Callable[[InstanceView], str]
+) -> Piece:
+    rows = tuple(states)
+
+    def piece(label: str, view: InstanceView) -> str:
+        now = read(view)
+        return "".join(
+            f'{name}{{{label},{key}="{word}"}} {1 if state == now else 0}\n' for state, word in rows
+        )
+
+    return piece
+
+
+def _by_word(
+    name: str, key: str, words: tuple[str, ...], read: Callable[[InstanceView], Mapping[str, int]]
+) -> Piece:
+    """A counter for each word we know, from the first moment on; the rest together as `other`."""
+    known = frozenset(words)
+
+    def piece(label: str, view: InstanceView) -> str:
+        found = read(view)
+        lines = [f'{name}{{{label},{key}="{word}"}} {found.get(word, 0)}\n' for word in words]
+        other = sum(count for word, count in found.items() if word not in known)
+        lines.append(f'{name}{{{label},{key}="other"}} {other}\n')
+        return "".join(lines)
+
+    return piece
+
+
+def _info(label: str, view: InstanceView) -> str:
+    return f'wa_session_info{{{label},engine="{escape(view.instance.engine)}"}} 1\n'
+
+
+def _messages(label: str, view: InstanceView) -> str:
+    return "".join(
+        f'wa_session_messages_total{{{label},direction="{direction}",result="{result}"}}'
+        f" {view.messages.get(word, 0)}\n"
+        for word, direction, result in _MESSAGES
+    )
+
+
+def _response_time(label: str, view: InstanceView) -> str:
+    name = "wa_session_response_time_seconds"
+    return (
+        f"{name}_sum{{{label}}} {number(view.probe_seconds)}\n"
+        f"{name}_count{{{label}}} {view.probes}\n"
+    )
+
+
+def _proof_at(view: InstanceView) -> float | None:
+    return None if view.proof_age is None else round(view.seen_wall - view.proof_age, 3)
+
+
+def _whole(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+_STATUS = "wa_session_status"
+_ENTERED = "wa_session_status_entered_timestamp_seconds"
+_CONNECTED = "wa_session_connected_timestamp_seconds"
+_MEMORY = "wa_session_memory_bytes"
+_CPU = "wa_session_cpu_seconds_total"
+
+FAMILIES: tuple[tuple[Family, Piece], ...] = (
+    (Family("wa_session_info", GAUGE, "What the session is made of; always 1."), _info),
+    (
+        Family("wa_session_enabled", GAUGE, "1 when the session should run."),
+        _one("wa_session_enabled", lambda view: int(view.instance.enabled)),
+    ),
+    (
+        Family(_STATUS, GAUGE, "1 for the connection's present status."),
+        _state_set(_STATUS, "status", STATUSES, lambda view: view.status),
+    ),
+    (
+        Family("wa_session_verdict", GAUGE, "1 for the present health verdict."),
+        _state_set(
+            "wa_session_verdict",
+            "verdict",
+            ((verdict, verdict.value) for verdict in _VERDICTS),
+            lambda view: view.verdict.health,
+        ),
+    ),
+    (
+        Family(_ENTERED, GAUGE, "When the present status began."),
+        _one(_ENTERED, lambda view: _whole(view.status_since_wall)),
+    ),
+    (
+        Family("wa_session_proof_timestamp_seconds", GAUGE, "When the status was last proved."),
+        _one("wa_session_proof_timestamp_seconds", _proof_at),
+    ),
+    (
+        Family(_CONNECTED, GAUGE, "Since when it is connected."),
+        _one(_CONNECTED, lambda view: _whole(view.connected_since_wall)),
+    ),
+    (Family("wa_session_messages_total", COUNTER, "Messages that passed."), _messages),
+    (
+        Family("wa_session_response_time_seconds", SUMMARY, "How long answered probes took."),
+        _response_time,
+    ),
+    (
+        Family("wa_session_errors_total", COUNTER, "Endings and errors by kind."),
+        _by_word("wa_session_errors_total", "kind", _REASONS, lambda view: view.errors),
+    ),
+    (
+        Family("wa_session_reconnects_total", COUNTER, "Connections regained, by what was lost."),
+        _by_word(
+            "wa_session_reconnects_total",
+            "reason",
+            _RECONNECT_REASONS,
+            lambda view: view.reconnects,
+        ),
+    ),
+    (
+        Family("wa_session_restarts_total", COUNTER, "Restarts of the worker by cause."),
+        _by_word(
+            "wa_session_restarts_total", "reason", RESTART_REASONS, lambda view: view.restarts
+        ),
+    ),
+    (
+        Family(_MEMORY, GAUGE, "Memory of the session's processes."),
+        _one(_MEMORY, lambda view: view.memory_bytes),
+    ),
+    (
+        Family(_CPU, COUNTER, "CPU time of the session's processes."),
+        _one(_CPU, lambda view: view.cpu_seconds),
+    ),
+    (
+        Family("wa_session_processes", GAUGE, "Processes of the session."),
+        _one("wa_session_processes", lambda view: view.processes),
+    ),
+    (
+        Family("wa_session_reconnect_attempts", GAUGE, "Tries since it was last connected."),
+        _one("wa_session_reconnect_attempts", lambda view: view.record.attempts),
+    ),
+)
+
+UPTIME = Family("wa_session_uptime_seconds", GAUGE, "How long it is connected; 0 when it is not.")
+IN_STATUS = Family("wa_session_status_seconds_total", COUNTER, "Time spent in each status.")
+
+
+def uptime_line(label: str, view: InstanceView, now_wall: float) -> str:
+    since = view.connected_since_wall
+    seconds = 0 if since is None else max(0, round(now_wall - since))
+    return f"{UPTIME.name}{{{label}}} {seconds}\n"
+
+
+def past_statuses(label: str, view: InstanceView) -> tuple[str, str, float]:
+    """The finished lines, the beginning of the growing one, and its seconds until now began."""
+    lines, growing, seconds = [], "", 0.0
+    for status, word in STATUSES:
+        begun = f'{IN_STATUS.name}{{{label},status="{word}"}} '
+        spent = view.status_seconds.get(status, 0.0)
+        if status == view.status:
+            growing, seconds = begun, spent
+        else:
+            lines.append(f"{begun}{number(float(spent))}\n")
+    return "".join(lines), growing, seconds

@@ -1,0 +1,101 @@
+"""The real server on a real port and a real Unix socket, over a supervisor in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.api.auth import KeyRing
+from agent.api.serve import Server, serve
+from agent.config.sections import ApiSection
+from agent.metrics.exporter import Exporter
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+
+
+@dataclass
+class House:
+    supervisor: FakeSupervisor
+    keys: FakeKeys
+    server: Server
+    metrics: Exporter
+    socket_path: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def key(self, *scopes: str) -> dict[str, str]:
+        """A key made through the front door, as the header that carries it."""
+        async with self.local() as session:
+            answer = await session.post(
+                "http://localhost/api/keys", json={"name": "a test", "scopes": list(scopes)}
+            )
+            assert answer.status == 201, await answer.text()
+            return {"Authorization": "Bearer " + (await answer.json())["token"]}
+
+    def local(self, **more: Any) -> aiohttp.ClientSession:
+        """A client on the Unix socket."""
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket_path)), **more)
+
+    async def raw(self, sent: bytes, *, within: float = 5.0) -> bytes:
+        """What the server says until it closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(sent)
+            async with asyncio.timeout(within):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+OpenHouse = Callable[..., Any]
+
+
+@pytest.fixture
+def open_house(tmp_path: Path) -> OpenHouse:
+    @asynccontextmanager
+    async def opening(**changes: Any) -> AsyncIterator[House]:
+        supervisor, keys = FakeSupervisor(), FakeKeys()
+        metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
+        section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
+        path = tmp_path / "api.sock"
+        server = await serve(
+            section, supervisor, keys, metrics, socket_path=path, environ={}, shutdown_seconds=2.0
+        )
+        port = int(server.addresses[0].rpartition(":")[2])
+        try:
+            yield House(supervisor, keys, server, metrics, path, port)
+        finally:
+            await server.close()
+
+    return opening
+
+
+@pytest.fixture
+async def house(open_house: OpenHouse) -> AsyncIterator[House]:
+    async with open_house() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def local(house: House) -> AsyncIterator[aiohttp.ClientSession]:
+    """A trusted client."""
+    async with house.local(base_url="http://localhost") as session:
+        yield session
+
+
+def envelope(raw: bytes) -> dict[str, Any]:
+    """The error in a raw answer."""
+    found = json.loads(raw.partition(b"\r\n\r\n")[2])
+    assert set(found) == {"error", "message", "field", "request"}, found
+    return found
+
+
+__all__ = ["Awaitable", "KeyRing", "envelope"]

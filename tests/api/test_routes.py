@@ -1,0 +1,291 @@
+"""Every route does what its row says, over a real socket."""
+
+import re
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from agent.api.app import ROUTES
+from agent.api.auth import Right
+from agent.api.openapi import plain_path
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.base import Qr
+from agent.errors import EngineError
+from tests.api.conftest import House
+from tests.fakes.supervisor import make_view
+
+Client = aiohttp.ClientSession
+
+
+async def make(local: Client, id: str = "sales", **more: object) -> dict[str, object]:
+    answer = await local.post("/api/instance", json={"id": id, "engine": "sandbox", **more})
+    assert answer.status == 201, await answer.text()
+    return await answer.json()
+
+
+async def test_an_instance_is_created_shown_changed_and_deleted(
+    house: House, local: Client
+) -> None:
+    made = await make(local, settings={"scan": "manual"})
+    assert made["id"] == "sales"
+    assert made["enabled"] is True
+    assert made["connection_status"] == "QR_REQUIRED"
+
+    shown = await (await local.get("/api/instance/sales")).json()
+    assert shown["health"]["verdict"] == "disconnected"
+    assert shown["since"].endswith("Z")
+
+    changed = await local.patch("/api/instance/sales", json={"settings": {"scan": "auto"}})
+    assert (await changed.json())["settings"] == {"scan": "auto"}
+
+    details = await (await local.get("/api/instance/sales/details")).json()
+    assert details["unit"]["main_pid"] == 1234
+    assert details["claim"]["status"] == "QR_REQUIRED"
+    assert [event["kind"] for event in details["events"]] == ["created"]
+
+    deleted = await (await local.delete("/api/instance/sales")).json()
+    assert deleted == {"id": "sales", "trash": "sales.20260115T103045Z"}
+    assert (await local.get("/api/instance/sales")).status == 404
+
+    trash = (await (await local.get("/api/trash")).json())["trash"]
+    assert [row["id"] for row in trash] == ["sales"]
+    restored = await local.post(f"/api/trash/{trash[0]['name']}/restore")
+    assert restored.status == 201
+    assert (await local.get("/api/instance/sales")).status == 200
+
+
+async def test_a_second_instance_of_the_same_id_is_refused(local: Client) -> None:
+    await make(local)
+    again = await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})
+    assert again.status == 409
+    found = await again.json()
+    assert (found["error"], found["field"]) == ("exists", "id")
+    assert found["request"] == again.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "enabled", "override"),
+    [
+        ("enable", True, "none"),
+        ("disable", False, "none"),
+        ("start", True, "started"),
+        ("stop", True, "stopped"),
+        ("restart", True, "none"),
+    ],
+)
+async def test_an_intent_is_stored_and_answered_with_202(
+    local: Client, verb: str, enabled: bool, override: str
+) -> None:
+    await make(local)
+    answer = await local.post(f"/api/instance/sales/{verb}")
+    assert answer.status == 202
+    found = await answer.json()
+    assert (found["enabled"], found["override"]) == (enabled, override)
+
+
+async def test_the_list_is_filtered_and_paged(house: House, local: Client) -> None:
+    for number in range(7):
+        status = ConnectionStatus.CONNECTED if number % 2 else ConnectionStatus.QR_REQUIRED
+        id = f"i{number}"
+        house.supervisor.known[InstanceId(id)] = make_view(id, status=status)
+    first = await (await local.get("/api/instances?limit=3")).json()
+    assert ([i["id"] for i in first["instances"]], first["next"], first["total"]) == (
+        ["i0", "i1", "i2"],
+        "i2",
+        7,
+    )
+    rest = await (await local.get("/api/instances?limit=4&after=i2")).json()
+    assert ([i["id"] for i in rest["instances"]], rest["next"]) == (["i3", "i4", "i5", "i6"], None)
+    connected = await (await local.get("/api/instances?status=CONNECTED&engine=sandbox")).json()
+    assert [i["id"] for i in connected["instances"]] == ["i1", "i3", "i5"]
+    none = await (await local.get("/api/instances?enabled=false")).json()
+    assert none["total"] == 0
+
+
+async def test_the_code_comes_in_the_form_that_is_accepted(local: Client) -> None:
+    await make(local)
+    path = "/api/instance/sales/qr"
+    as_json = await local.get(path, headers={"Accept": "application/json"})
+    assert await as_json.json() == {"qr": "SANDBOX,2@abc", "expires_in": 18.5, "number": 1}
+    png = await local.get(path, headers={"Accept": "image/png"})
+    assert (await png.read()).startswith(b"\x89PNG")
+    svg = await local.get(path, headers={"Accept": "image/avif,image/svg+xml,*/*;q=0.8"})
+    assert b"<svg" in await svg.read()
+    text = await local.get(path, headers={"Accept": "text/plain"})
+    assert text.headers["X-Qr-Number"] == "1"
+    lines = (await text.text()).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert set("".join(lines)) == set("█▀▄ ")
+    for answer in (as_json, png, svg, text):
+        assert answer.headers["Cache-Control"] == "no-store"
+    refused = await local.get(path, headers={"Accept": "video/mp4"})
+    assert refused.status == 406
+
+
+async def test_a_code_that_cannot_be_is_explained(house: House, local: Client) -> None:
+    await make(local)
+    del house.supervisor.codes[InstanceId("sales")]
+    later = await local.get("/api/instance/sales/qr")
+    assert (later.status, (await later.json())["error"]) == (503, "no_qr")
+    house.supervisor.codes[InstanceId("sales")] = Qr("x" * 5000, 1.0, 1)
+    too_long = await local.get("/api/instance/sales/qr", headers={"Accept": "image/png"})
+    assert (too_long.status, (await too_long.json())["error"]) == (502, "engine")
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    connected = await local.get("/api/instance/sales/qr")
+    assert (connected.status, (await connected.json())["error"]) == (409, "connected")
+
+
+async def test_history_is_paged_newest_first(house: House, local: Client) -> None:
+    await make(local)
+    for number in range(5):
+        house.supervisor.note(InstanceId("sales"), "status", f"number {number}")
+    first = await (await local.get("/api/instance/sales/events?limit=2&kind=status")).json()
+    assert [e["sentence"] for e in first["events"]] == ["number 4", "number 3"]
+    path = f"/api/instance/sales/events?limit=2&kind=status&before={first['next']}"
+    assert [e["sentence"] for e in (await (await local.get(path)).json())["events"]] == [
+        "number 2",
+        "number 1",
+    ]
+    everything = await (await local.get("/api/events?limit=1")).json()
+    assert everything["events"][0]["instance"] == "sales"
+
+
+async def test_a_message_is_checked_and_handed_on(house: House, local: Client) -> None:
+    await make(local)
+    path = "/api/instance/sales/messages"
+    answer = await local.post(path, json={"to": "491", "text": "hi"})
+    assert await answer.json() == {"message_id": "M1"}
+    assert house.supervisor.sent == [("sales", {"type": "text", "to": "491", "text": "hi"})]
+    for wrong, field in (
+        ({"to": "491"}, "text"),
+        ({"text": "hi"}, "to"),
+        ({"to": "491", "text": "hi", "latitude": 1}, "latitude"),
+        ({"to": "491", "type": "fax"}, "type"),
+        ({"to": "491", "type": "location", "latitude": 91, "longitude": 0}, "latitude"),
+        ({"to": "491", "type": "media", "mimetype": "image/png"}, "url"),
+        ({"to": ["491"], "text": "hi"}, "to"),
+    ):
+        refused = await local.post(path, json=wrong)
+        assert (refused.status, (await refused.json())["field"]) == (400, field), wrong
+    assert len(house.supervisor.sent) == 1
+
+
+async def test_the_same_idempotency_key_sends_once(house: House, local: Client) -> None:
+    await make(local)
+    path, key = "/api/instance/sales/messages", {"Idempotency-Key": "order-7"}
+    first = await local.post(path, json={"to": "1", "text": "hi"}, headers=key)
+    again = await local.post(path, json={"text": "hi", "to": "1"}, headers=key)
+    assert await again.json() == await first.json()
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert len(house.supervisor.sent) == 1
+    other = await local.post(path, json={"to": "1", "text": "ho"}, headers=key)
+    assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
+
+
+async def test_a_failed_send_is_not_remembered(house: House, local: Client) -> None:
+    await make(local)
+    path, key = "/api/instance/sales/messages", {"Idempotency-Key": "order-8"}
+    house.supervisor.breaks_with = EngineError("cannot send: the phone is off")
+    failed = await local.post(path, json={"to": "1", "text": "hi"}, headers=key)
+    assert (failed.status, (await failed.json())["error"]) == (502, "engine")
+    house.supervisor.breaks_with = None
+    assert (await local.post(path, json={"to": "1", "text": "hi"}, headers=key)).status == 200
+
+
+async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local: Client) -> None:
+    await make(local)
+    fault = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "slow", "for": 5})
+    assert fault.status == 200
+    await local.post("/api/instance/sales/sandbox/fault", json={"clear": True})
+    await local.post("/api/instance/sales/sandbox/scan")
+    assert [row[1:] for row in house.supervisor.commands] == [
+        ("fault", {"fault": "slow", "seconds": 5}),
+        ("clear", {}),
+        ("scan", {}),
+    ]
+    unknown = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "fire"})
+    assert unknown.status == 400
+    view = make_view("web1")
+    house.supervisor.known[InstanceId("web1")] = replace(
+        view, instance=replace(view.instance, engine="web")
+    )
+    refused = await local.post("/api/instance/web1/sandbox/scan")
+    assert (refused.status, (await refused.json())["error"]) == (409, "not_sandbox")
+
+
+async def test_health_is_told_for_all_and_for_one(house: House, local: Client) -> None:
+    await make(local)
+    one = await (await local.post("/api/instance/sales/health")).json()
+    assert one["healthy"] is False
+    assert {"healthy", "state", "reason", "shouldCleanup"} <= set(one)
+    everything = await (await local.post("/api/health/check")).json()
+    assert everything["checked"] == 1
+    assert everything["by_verdict"] == {"disconnected": 1}
+    fleet = await (await local.get("/api/health")).json()
+    assert fleet["status"] == "ok"
+    assert fleet["instances"]["by_status"] == {"QR_REQUIRED": 1}
+    missing = await local.post("/api/health/check", json={"ids": ["nobody"]})
+    assert missing.status == 404
+
+
+async def test_alive_means_that_the_loop_turns(house: House) -> None:
+    async with aiohttp.ClientSession(house.url) as anyone:
+        assert (await anyone.get("/healthz")).status == 200
+        assert (await anyone.get("/readyz")).status == 200
+        house.supervisor.agent = replace(
+            house.supervisor.agent, last_pass_age=1000.0, ready=False, restoring=(1, 5)
+        )
+        assert (await anyone.get("/healthz")).status == 503
+        waiting = await anyone.get("/readyz")
+        assert waiting.status == 503
+        assert (await waiting.json())["restoring"] == {"done": 1, "total": 5}
+
+
+async def test_openapi_lists_every_route_and_the_pages_ask_nobody_else(house: House) -> None:
+    async with aiohttp.ClientSession(house.url) as anyone:
+        described = await (await anyone.get("/openapi.json")).json()
+        listed = {(m.upper(), path) for path, ms in described["paths"].items() for m in ms}
+        assert listed == {(route.method, plain_path(route.path)) for route in ROUTES}
+        for path in ("/", "/docs", "/page/status.js", "/page/docs.js", "/page/page.css"):
+            answer = await anyone.get(path)
+            text = await answer.text()
+            assert answer.status == 200
+            assert "http://" not in text
+            assert "https://" not in text
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert not re.search(r"<[^>]+\son\w+=", text), "the policy forbids inline code"
+
+
+async def test_unknown_addresses_and_methods_answer_in_the_envelope(local: Client) -> None:
+    missing = await local.get("/api/nothing")
+    assert (missing.status, (await missing.json())["error"]) == (404, "unknown_route")
+    wrong = await local.put("/api/instances")
+    assert (wrong.status, (await wrong.json())["error"]) == (405, "method_not_allowed")
+    assert wrong.headers["Allow"] == "GET"
+
+
+async def test_metrics_count_requests_without_labels_of_a_clients_choice(
+    house: House, local: Client
+) -> None:
+    await make(local)
+    await local.get("/api/instance/sales")
+    await local.get("/anything/" + "x" * 50)
+    await local.request("LOCK", "/api/instances")
+    answer = await local.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    text = await answer.text()
+    assert 'route="/api/instance/{id}",method="GET",code="200"} 1' in text
+    assert 'route="other",method="GET",code="404"} 1' in text
+    assert 'method="other",code="405"} 1' in text
+    assert "xxx" not in text
+    assert "LOCK" not in text
+    assert 'wa_session_status{session="sales",status="qr_required"} 1' in text
+
+
+def test_open_routes_are_a_closed_list() -> None:
+    opened = {route.path for route in ROUTES if route.right is Right.OPEN}
+    assert opened == {
+        *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
+        *("/page/status.js", "/page/docs.js", "/page/page.css"),
+    }

@@ -1,0 +1,228 @@
+"""A supervisor over memory: the same face, every answer at once, no workers."""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import (
+    UNIT_ABSENT,
+    Claim,
+    ClaimFact,
+    ConnectionStatus,
+    Desired,
+    Health,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    JournalEntry,
+    Override,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
+)
+from agent.core.view import AgentStatus, InstanceView
+from agent.deliver.bus import EventBus
+from agent.engines.base import Qr
+from agent.errors import NotFound, Refused
+from agent.store.keys import KeyRow
+
+S = ConnectionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRetired:
+    name: str
+    path: Path
+    at_wall: float
+
+
+def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -> InstanceView:
+    now = time.time()
+    connected = status is S.CONNECTED
+    made: dict[str, Any] = {
+        "instance": Instance(InstanceId(id), "sandbox", True, {}, now - 100),
+        "desired": Desired(True),
+        "record": SessionRecord(status, now - 60, paired=connected),
+        "unit": UnitStatus(UnitState.ACTIVE, "run1", 1234),
+        "status": status,
+        "status_since_wall": now - 60,
+        "reason": "",
+        "sentence": "connected and answering" if connected else "waits for a scan",
+        "verdict": HealthVerdict(
+            Health.HEALTHY if connected else Health.DISCONNECTED, status, "", "as expected"
+        ),
+        "linked": True,
+        "claim": ClaimFact(Claim(status, proof_age=1.0), 10.0, 5.0),
+        "proof_age": 1.0,
+        "connected_since_wall": now - 60 if connected else None,
+        "started_wall": now - 90,
+        "memory_bytes": 10_000_000,
+        "cpu_seconds": 1.5,
+        "processes": 1,
+        "seen_wall": now,
+    }
+    return InstanceView(**{**made, **more})
+
+
+class FakeSupervisor:
+    def __init__(self) -> None:
+        self.bus = EventBus(limit=1000)
+        self.known: dict[InstanceId, InstanceView] = {}
+        self.journal: list[JournalEntry] = []
+        self.retired: list[FakeRetired] = []
+        self.sent: list[tuple[InstanceId, dict[str, Any]]] = []
+        self.commands: list[tuple[InstanceId, str, dict[str, Any]]] = []
+        self.codes: dict[InstanceId, Qr] = {}
+        self.gate = asyncio.Event()
+        """While clear, `send` waits."""
+        self.gate.set()
+        self.breaks_with: Exception | None = None
+        self.agent = AgentStatus(
+            "0.1.0", "process", time.time(), ready=True, last_pass_age=0.5, passes_total=3
+        )
+
+    def views(self) -> Mapping[InstanceId, InstanceView]:
+        return self.known
+
+    def view(self, id: InstanceId) -> InstanceView:
+        if id not in self.known:
+            raise NotFound(f"cannot find the instance {id}: there is none of that name")
+        return self.known[id]
+
+    def status(self) -> AgentStatus:
+        return self.agent
+
+    def note(self, id: InstanceId | None, kind: str, sentence: str) -> JournalEntry:
+        entry = JournalEntry(
+            kind, sentence, instance=id, wall=time.time(), cursor=len(self.journal) + 1
+        )
+        self.journal.append(entry)
+        self.bus.publish(entry)
+        return entry
+
+    async def create(self, instance: Instance) -> InstanceView:
+        if instance.id in self.known:
+            raise Refused(f"cannot create {instance.id}: it exists", code="exists", field="id")
+        status = S.QR_REQUIRED if instance.enabled else S.DISCONNECTED
+        self.known[instance.id] = make_view(
+            instance.id, status=status, instance=instance, desired=Desired(instance.enabled)
+        )
+        self.codes[instance.id] = Qr("SANDBOX,2@abc", 18.5, 1)
+        self.note(instance.id, "created", "created by an operator")
+        return self.known[instance.id]
+
+    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
+        view = self.view(id)
+        return self._put(replace(view, instance=replace(view.instance, settings=settings)))
+
+    async def enable(self, id: InstanceId) -> InstanceView:
+        return self._want(id, True, Override.NONE)
+
+    async def disable(self, id: InstanceId) -> InstanceView:
+        return self._want(id, False, Override.NONE)
+
+    async def start(self, id: InstanceId) -> InstanceView:
+        return self._want(id, None, Override.STARTED)
+
+    async def stop(self, id: InstanceId) -> InstanceView:
+        return self._want(id, None, Override.STOPPED)
+
+    async def restart(self, id: InstanceId) -> InstanceView:
+        return self._want(id, None, Override.NONE)
+
+    async def logout(self, id: InstanceId) -> InstanceView:
+        view = self._put(replace(self.view(id), status=S.QR_REQUIRED, connected_since_wall=None))
+        self.note(id, "logout", "logged out by an operator")
+        return view
+
+    def _want(self, id: InstanceId, enabled: bool | None, override: Override) -> InstanceView:
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        view = self.view(id)
+        if enabled is not None:
+            view = replace(view, instance=replace(view.instance, enabled=enabled))
+        desired = Desired(view.instance.enabled, override)
+        unit = view.unit if desired.should_run else UNIT_ABSENT
+        self.note(id, "operator", f"now wanted: {desired}")
+        return self._put(replace(view, desired=desired, unit=unit))
+
+    def _put(self, view: InstanceView) -> InstanceView:
+        self.known[view.instance.id] = view
+        return view
+
+    async def delete(self, id: InstanceId) -> str:
+        self.view(id)
+        del self.known[id]
+        name = f"{id}.20260115T103045Z"
+        self.retired.append(FakeRetired(name, Path("/nowhere"), time.time()))
+        self.note(id, "deleted", "deleted by an operator")
+        return name
+
+    async def trash(self) -> list[FakeRetired]:
+        return self.retired
+
+    async def restore_trash(self, name: str) -> InstanceView:
+        for row in self.retired:
+            if row.name == name:
+                self.retired.remove(row)
+                return self._put(make_view(name.partition(".")[0], status=S.DISCONNECTED))
+        raise NotFound(f"cannot restore {name}: it is not in the trash")
+
+    async def qr(self, id: InstanceId) -> Qr | None:
+        return self.codes.get(id)
+
+    async def command(
+        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        self.commands.append((id, name, dict(arguments)))
+        if name == "scan":
+            self._put(make_view(id))
+        return {"done": name}
+
+    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        await self.gate.wait()
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        self.sent.append((id, dict(message)))
+        return {"message_id": f"M{len(self.sent)}"}
+
+    async def check_now(
+        self, ids: Collection[InstanceId] | None = None
+    ) -> dict[InstanceId, HealthVerdict]:
+        return {id: self.view(id).verdict for id in (self.known if ids is None else ids)}
+
+    async def history(
+        self,
+        instance: InstanceId | None = None,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        kinds: Collection[str] = (),
+    ) -> list[JournalEntry]:
+        found = [
+            entry
+            for entry in self.journal
+            if (instance is None or entry.instance == instance)
+            and (before is None or entry.cursor < before)
+            and (after is None or entry.cursor > after)
+            and (not kinds or entry.kind in kinds)
+        ]
+        return found[:limit] if after is not None else found[::-1][:limit]
+
+
+class FakeKeys:
+    def __init__(self) -> None:
+        self.kept: dict[str, KeyRow] = {}
+
+    async def add_key(self, key: KeyRow) -> None:
+        self.kept[key.id] = key
+
+    async def keys(self) -> list[KeyRow]:
+        return list(self.kept.values())
+
+    async def remove_key(self, id: str) -> bool:
+        return self.kept.pop(id, None) is not None
