@@ -121,6 +121,8 @@ class SessionRecord:
     seen_run: str = ""
     """The newest run seen, and the boot it was seen in."""
     seen_boot: str = ""
+    stopped_run: str = ""
+    """The run that we stopped, or began to stop: its end is nobody else's doing."""
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
     paired: bool = False

@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config import Config
 from agent.core.admission import StartPolicy
@@ -50,8 +50,8 @@ class Settings:
         chosen = self.config.start
         parallel = chosen.parallel or 2 * (os.cpu_count() or 1)
         # Without a stagger nobody wants starts to be spread: the login budget is for storms.
-        login_every = 0.0 if chosen.stagger == 0 else StartPolicy.login_every
-        return StartPolicy(stagger=chosen.stagger, parallel=parallel, login_every=login_every)
+        policy = StartPolicy(stagger=chosen.stagger, parallel=parallel)
+        return replace(policy, login_every=0.0) if chosen.stagger == 0 else policy
 
     def limits(self, _facts: Facts) -> Limits:
         chosen = self.config.worker
@@ -106,20 +106,25 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
 
     loop = Loop(wakes, run_pass, parallel=PASSES_AT_ONCE, retry_after=config.health.interval)
     figures = OwnFigures(
-        host, store, loop, registry, link_stats, lambda: settings.config.health.interval
+        host=host,
+        store=store,
+        loop=loop,
+        registry=registry,
+        link_stats=link_stats,
+        interval=lambda: settings.config.health.interval,
     )
     supervisor = Supervisor(
-        registry,
-        store,
-        host,
-        config.session_root,
-        bus,
-        wakes,
-        loop,
-        passes,
-        gate,
-        figures,
-        CHECKS_AT_ONCE,
+        registry=registry,
+        store=store,
+        host=host,
+        session_root=config.session_root,
+        bus=bus,
+        wakes=wakes,
+        loop=loop,
+        passes=passes,
+        gate=gate,
+        figures=figures,
+        checks_at_once=CHECKS_AT_ONCE,
     )
     sampler = Sampler(registry, lambda: settings.config.health.interval)
     return Supervision(settings, registry, loop, sampler, figures, supervisor)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.host.base import Host
 from agent.supervise.facts import Facts
@@ -32,8 +33,9 @@ async def close_sessions(
     host: Host,
     times: StopTimes,
     save_records: Callable[[], Awaitable[None]],
+    *,
     hurry: asyncio.Event,
-) -> list[str]:
+) -> list[InstanceId]:
     """Prepare, save, close. Returns the ids whose worker would not end in order."""
     linked = [facts for facts in all_facts if facts.link is not None]
     await _step(
@@ -50,7 +52,7 @@ async def close_sessions(
         times.save,
         asyncio.Event(),
     )
-    running = [facts for facts in all_facts if facts.unit.runs]
+    running = [id for id, unit in (await host.list()).items() if unit.runs]
     return await _close_workers(running, host, times.close)
 
 
@@ -60,19 +62,21 @@ async def leave_sessions(all_facts: Collection[Facts]) -> None:
     await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
 
 
-async def _close_workers(running: Collection[Facts], host: Host, limit: float) -> list[str]:
+async def _close_workers(
+    running: Collection[InstanceId], host: Host, limit: float
+) -> list[InstanceId]:
     begun = boot_now()
-    unclean: list[str] = []
+    unclean: list[InstanceId] = []
 
-    async def close(facts: Facts) -> None:
+    async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(limit):
-                await host.stop(facts.id)
+                await host.stop(id)
         except (WaError, TimeoutError) as error:
-            unclean.append(facts.id)
-            log.error("cannot close the worker of %s in order: %s", facts.id, error or "too slow")
+            unclean.append(id)
+            log.error("cannot close the worker of %s in order: %s", id, error or "too slow")
 
-    await asyncio.gather(*(close(facts) for facts in running))
+    await asyncio.gather(*(close(id) for id in running))
     log.info("closed %d workers in %.1f s", len(running) - len(unclean), boot_now() - begun)
     return unclean
 
@@ -86,6 +90,10 @@ async def _call(facts: Facts, do: str, limit: float) -> None:
         log.warning("cannot %s the session of %s: %s", do.replace("_", " "), facts.id, error)
 
 
+async def _all(work: Collection[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*work)
+
+
 async def _step(
     what: str,
     work: Collection[Coroutine[Any, Any, None]],
@@ -94,7 +102,7 @@ async def _step(
 ) -> None:
     begun = boot_now()
     if work:
-        tasks = asyncio.gather(*work)
+        tasks = asyncio.ensure_future(_all(work))
         skip = asyncio.create_task(hurry.wait(), name="a second signal")
         await asyncio.wait([tasks, skip], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         skip.cancel()

@@ -44,7 +44,7 @@ def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
         case ActionKind.START:
             return _start(facts, hands)
         case ActionKind.STOP:
-            return _stop(facts, hands)
+            return hands.host.stop(facts.id)
         case ActionKind.RESTART:
             return _restart(facts, hands)
         case ActionKind.RESET_FAILED:
@@ -66,11 +66,6 @@ async def _start(facts: Facts, hands: Hands) -> None:
         facts.started_run = (await hands.host.status(facts.id)).run
 
 
-async def _stop(facts: Facts, hands: Hands) -> None:
-    facts.stopped_run = facts.record.seen_run or facts.unit.run
-    await hands.host.stop(facts.id)
-
-
 async def _restart(facts: Facts, hands: Hands) -> None:
     facts.acting_start = True
     try:
@@ -88,7 +83,7 @@ async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
 
 async def _renew(facts: Facts, hands: Hands) -> None:
     """The pairing is gone: set its files aside as evidence and lay out an empty folder."""
-    await _stop(facts, hands)
+    await hands.host.stop(facts.id)
     why = f"the pairing ended: {facts.record.reason}"
     await asyncio.to_thread(_set_aside, hands.session_root, facts.instance, why)
 

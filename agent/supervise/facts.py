@@ -49,8 +49,6 @@ class Facts:
     """True while the action under way is a start, which a stop may interrupt."""
     started_run: str = ""
     """The run that we started ourselves."""
-    stopped_run: str = ""
-    """The run that we stopped ourselves: its end is nobody else's doing."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """Which ending was counted last."""
     lost_because: str = ""
@@ -88,7 +86,11 @@ class Facts:
             at=now,
             since=before.since if before and same_status else now,
             phase_since=before.phase_since if before and same_phase else now,
-            progress_since=now if _grew(before, claim) else before.progress_since if before else 0.0,
+            progress_since=now
+            if _grew(before, claim)
+            else before.progress_since
+            if before
+            else 0.0,
         )
 
     def forget_run(self) -> None:

@@ -6,9 +6,10 @@ Only looks; what follows from it is decided elsewhere.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.core.model import (
     Claim,
@@ -18,7 +19,6 @@ from agent.core.model import (
     Observation,
     Override,
     ProbeFact,
-    SessionFiles,
     UnitState,
     UnitStatus,
 )
@@ -26,7 +26,7 @@ from agent.core.reconnect import ReconnectPolicy, not_before
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats, Peer
-from agent.link.messages import read_claim
+from agent.link.messages import parse_claim
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.vault.check import check_files
@@ -177,7 +177,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     failures = facts.probe.failures if facts.probe else 0
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=senses.probe_timeout)
-        claim = read_claim(answer.get("claim"))
+        claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
         now = boot_now()
         facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
@@ -188,3 +188,9 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     facts.probe_seconds += now - begun
     if link is facts.link:
         facts.heard(claim, now)
+
+
+def _object(told: object) -> Mapping[str, Any]:
+    if not isinstance(told, Mapping):
+        raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
+    return told

@@ -22,6 +22,7 @@ class OwnFigures:
 
     def __init__(
         self,
+        *,
         host: Host,
         store: Store,
         loop: Loop,

@@ -81,9 +81,7 @@ class Passes:
         await observe(facts, self.senses)
         return picture(facts, self.senses.host, self.policy().reconnect)
 
-    def _plan(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> list[Action]:
+    def _plan(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> list[Action]:
         if self._must_renew(facts, observation):
             return [Action(ActionKind.RENEW, verdict.sentence)]
         wanted_anew = facts.record.restart_of
@@ -147,8 +145,12 @@ class Passes:
             facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
             if action.kind is ActionKind.RESTART:
                 facts.restarts["agent"] += 1
+        elif action.kind is ActionKind.STOP:
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         elif action.kind is ActionKind.RENEW:
-            facts.record = replace(facts.record, paired=False, account="")
+            facts.record = replace(
+                facts.record, paired=False, account="", stopped_run=facts.record.seen_run
+            )
             facts.identity_changed = True
         said = entry(
             facts,
@@ -194,9 +196,7 @@ class Passes:
         if entries or facts.record != before or facts.identity_changed:
             await self.save(facts, entries)
 
-    def _settle_gate(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> None:
+    def _settle_gate(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> None:
         """A start under way came to something, or nobody wants it any more."""
         on_its_way = verdict.state in (
             ConnectionStatus.INITIALIZING,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
@@ -70,9 +71,21 @@ class Registry:
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
         await self._write_identity(facts)
-        await self._store.save_instance(facts.instance, *entries)
-        await self._store.save_record(facts.id, facts.record)
+        # Asked for together, so that both go down with one commit.
+        await asyncio.gather(
+            self._store.save_instance(facts.instance, *entries),
+            self._store.save_record(facts.id, facts.record),
+        )
         self.show(facts)
+
+    async def save_all(self, *, closing: bool) -> None:
+        """Every record in one commit. `closing`: we end the workers, nobody else does."""
+        for facts in self.facts.values():
+            if closing:
+                # A worker found stopped in this same boot was stopped by hand, unless we did it.
+                facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        saves = (self._store.save_record(facts.id, facts.record) for facts in self.facts.values())
+        await asyncio.gather(*saves)
 
     async def _write_identity(self, facts: Facts) -> None:
         record = facts.record

@@ -19,6 +19,7 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     Override,
+    SessionRecord,
     UnitState,
     UnitStatus,
 )
@@ -59,10 +60,10 @@ class Rememberer:
     def remember(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> list[JournalEntry]:
-        now_wall = observation.at_wall
+        now_wall, before = observation.at_wall, facts.record
         self._note_drop(facts, observation, verdict, now_wall)
         entries = self._note_pairing(facts, observation)
-        entries += self._note_status(facts, verdict, now_wall)
+        entries += self._note_status(facts, before, verdict, now_wall)
         entries += self._note_verdict(facts, verdict)
         return entries
 
@@ -75,7 +76,7 @@ class Rememberer:
             and record.seen_boot == self.boot
             and record.seen_run != ""
             and not (record.override is Override.STOPPED and record.override_boot == self.boot)
-            and facts.stopped_run != record.seen_run
+            and record.stopped_run != record.seen_run
         )
 
     def _started_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
@@ -124,17 +125,19 @@ class Rememberer:
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
 
     def _note_status(
-        self, facts: Facts, verdict: HealthVerdict, now_wall: float
+        self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
     ) -> list[JournalEntry]:
-        before = facts.record
+        """`before` is the record as it was until this pass, drops not yet counted."""
         if verdict.state is before.status:
+            since = before.status_since_wall
+            facts.record = replace(facts.record, status=before.status, status_since_wall=since)
             return []
         spent = max(now_wall - before.status_since_wall, 0.0) if before.status_since_wall else 0.0
         facts.status_seconds[before.status] = facts.status_seconds.get(before.status, 0.0) + spent
         if verdict.state is Status.CONNECTED:
             self._note_connected(facts, now_wall)
         else:
-            facts.record = replace(before, status=verdict.state, status_since_wall=now_wall)
+            facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
             if verdict.state is Status.QR_REQUIRED:
                 # The try came to something: what is missing is a person, not another attempt.
                 facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
@@ -230,4 +233,3 @@ def _drop_of(
 
 def _stuck_since(fact: ClaimFact) -> float:
     return fact.phase_since or fact.since
-

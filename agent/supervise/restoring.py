@@ -121,9 +121,7 @@ async def _mark_reconnecting(
         await registry.save(facts)
 
 
-def _in_line(
-    every: Iterable[Facts], running: Collection[InstanceId]
-) -> list[InstanceId]:
+def _in_line(every: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
     """What runs first (adopting costs nothing and ends doubt), then the rest by last activity."""
     return restore_order(
         Candidate(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-from agent.core.model import InstanceId
 from agent.host.resources import Usage, measure
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry

@@ -42,8 +42,8 @@ from agent.supervise.gate import StartGate
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.passes import Passes
-from agent.supervise.remember import entry
 from agent.supervise.registry import Registry
+from agent.supervise.remember import entry
 from agent.supervise.show import NOT_LOOKED_YET
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
@@ -58,6 +58,7 @@ class Supervisor:
 
     def __init__(
         self,
+        *,
         registry: Registry,
         store: Store,
         host: Host,

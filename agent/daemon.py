@@ -1,0 +1,254 @@
+"""The agent: builds its parts, runs them in one TaskGroup, stops them in order."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.api.serve import Server, serve
+from agent.config import Config, changes_that_need_restart, load_config
+from agent.core.model import Category, JournalEntry
+from agent.deliver.bus import EventBus
+from agent.errors import ConfigError, TryLater, WaError
+from agent.host.base import Host
+from agent.host.choose import open_host
+from agent.log import set_level, set_up_logging
+from agent.store.database import Store
+from agent.supervise.assemble import Supervision, assemble
+from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
+from agent.supervise.loop import Wakes
+from agent.supervise.restoring import load_instances
+from agent.supervise.watchdog import Watchdog
+from agent.vault.identity import found_sessions
+from agent.vault.retire import sweep
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 3600.0
+CHECK_EVERY = 86400.0
+
+
+@dataclass(slots=True)
+class Signals:
+    """What the machine asks of the whole agent."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self.stop.is_set():
+            log.warning("%s again: no more waiting, only saving", number.name)
+            self.hurry.set()
+        else:
+            log.info("%s: stopping in order", number.name)
+            self.stop.set()
+
+
+class StopAsked(Exception):
+    """Ends the TaskGroup when somebody asked for an orderly stop."""
+
+
+def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
+    """Run the agent until it is stopped; the exit status says how it ended."""
+    try:
+        config = load_config(config_path, os.environ, overrides=overrides)
+        set_up_logging(config.agent.log_level, config.agent.log_format)
+        with only_agent(config.agent.state_path):
+            return asyncio.run(Daemon(config, config_path, overrides).run())
+    except WaError as error:
+        log.error("%s", error)
+        return error.exit_status
+
+
+@contextlib.contextmanager
+def only_agent(state: Path) -> Iterator[None]:
+    """Hold the state directory's lock: two agents on one machine's sessions would fight."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot use {state} as state directory: {error}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise TryLater(
+            f"cannot use {state}: another agent runs on it (process {holder})", code="locked"
+        ) from None
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+class Daemon:
+    """One run of the agent."""
+
+    def __init__(
+        self, config: Config, config_path: Path | None, overrides: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._overrides = overrides
+        self._signals = Signals()
+        self._wakes = Wakes()
+        self._bus = EventBus(config.api.event_queue)
+
+    async def run(self) -> int:
+        self._signals.listen()
+        root = self._config.session_root
+        state = self._config.agent.state_path
+        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+        store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
+        store.on_append = self._bus.publish
+        try:
+            host = await open_host(
+                self._config.agent.host,
+                wake=self._wakes.wake,
+                worker=self._config.worker,
+                run_dir=state / "run",
+                session_root=root,
+            )
+            return await self._run_with(store, host)
+        finally:
+            await store.close()
+            log.info("database closed; the agent has stopped")
+
+    async def _run_with(self, store: Store, host: Host) -> int:
+        supervision = assemble(self._config, store, host, self._bus, self._wakes)
+        leave = False
+        server: Server | None = None
+        try:
+            for id in await load_instances(
+                supervision.registry, store, host, self._config.session_root, self._config.instance
+            ):
+                self._wakes.wake(id)
+            supervision.figures.expect(len(supervision.registry.facts))
+            server = await serve(self._config, supervision.supervisor, store)
+            status = await self._serve_until_stopped(supervision, store, server)
+        finally:
+            # Whatever ended it, an order or a failure: sessions are saved and closed.
+            leave = await host.agent_is_restarting()
+            await self._stop_in_order(supervision, store, host, server, leave=leave)
+        return status
+
+    async def _serve_until_stopped(
+        self, supervision: Supervision, store: Store, server: Server
+    ) -> int:
+        watchdog = Watchdog(supervision.loop, store.instances)
+        status = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(supervision.loop.run(), name="passes")
+                tasks.create_task(supervision.sampler.run(), name="sampling")
+                tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
+                tasks.create_task(watchdog.run(), name="watchdog")
+                tasks.create_task(self._sweep_trash(supervision), name="trash")
+                tasks.create_task(self._check_database(store), name="database check")
+                tasks.create_task(self._reload_when_asked(supervision), name="reload")
+                tasks.create_task(self._end_when_asked(), name="stop")
+                watchdog.say("READY=1")
+                await store.append(_said("agent_started", "the agent started"))
+                log.info("ready on %s", ", ".join(server.addresses))
+        except* StopAsked:
+            pass
+        except* Exception as failures:
+            status = 1
+            for failure in failures.exceptions:
+                log.error("a part of the agent failed", exc_info=failure)
+        watchdog.say("STOPPING=1")
+        return status
+
+    async def _end_when_asked(self) -> None:
+        await self._signals.stop.wait()
+        raise StopAsked
+
+    async def _stop_in_order(
+        self,
+        supervision: Supervision,
+        store: Store,
+        host: Host,
+        server: Server | None,
+        *,
+        leave: bool,
+    ) -> None:
+        """Schedules have ended with the TaskGroup; what follows keeps this order."""
+        every = list(supervision.registry.facts.values())
+        log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
+
+        async def save_records() -> None:
+            await supervision.registry.save_all(closing=not leave)
+
+        if leave:
+            await save_records()
+            await leave_sessions(every)
+        else:
+            chosen = self._config.stop
+            times = StopTimes(chosen.prepare, chosen.save, chosen.close)
+            await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
+        await store.append(_said("agent_stopped", "the agent stopped in order"))
+        if server is not None:
+            await server.close()
+        self._bus.close()
+        await host.close(leave_workers=leave)
+
+    async def _sweep_trash(self, supervision: Supervision) -> None:
+        while True:
+            days = supervision.settings.config.sessions.trash_days
+            try:
+                gone = await asyncio.to_thread(
+                    sweep, self._config.session_root, time.time() - days * 86400
+                )
+                for name in gone:
+                    log.info("removed %s from the trash: older than %g days", name, days)
+            except WaError as error:
+                log.warning("%s", error)
+            await asyncio.sleep(SWEEP_EVERY)
+
+    async def _check_database(self, store: Store) -> None:
+        """The whole check and a verified copy, once a day: quick_check alone misses damage."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            found = await store.check()
+            if found != "ok":
+                log.error("the database is damaged: %s; it is rebuilt at the next start", found)
+                continue
+            try:
+                await store.copy_to(self._config.agent.state_path / "agent.db.copy")
+            except WaError as error:
+                log.error("%s", error)
+
+    async def _reload_when_asked(self, supervision: Supervision) -> None:
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            try:
+                config = load_config(self._config_path, os.environ, overrides=self._overrides)
+            except ConfigError as error:
+                log.error("the old settings stay in force: %s", error)
+                continue
+            for key in changes_that_need_restart(supervision.settings.config, config):
+                log.warning("%s takes effect at the agent's next start", key)
+            supervision.settings.config = config
+            set_level(config.agent.log_level)
+            log.info("settings read again")
+
+
+def _said(kind: str, sentence: str) -> JournalEntry:
+    return JournalEntry(kind, sentence, Category.SYSTEM, wall=time.time())

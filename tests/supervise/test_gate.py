@@ -1,0 +1,60 @@
+"""The queue in front of starts."""
+
+from agent.core.admission import StartPolicy
+from agent.core.model import InstanceId
+from agent.supervise.gate import StartGate
+
+A, B, C = (InstanceId(name) for name in "abc")
+
+
+def gate(woken: list[InstanceId], *, idle: bool = False, **policy: float) -> StartGate:
+    rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
+    return StartGate(lambda: rules, wake=woken.append, idle=lambda: idle, jitter=lambda: 0.0)
+
+
+def test_the_first_goes_at_once_and_the_next_after_the_stagger():
+    woken: list[InstanceId] = []
+    it = gate(woken)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) == 102.0
+    assert it.ask(B, 102.0) is None
+
+
+def test_first_come_first_served():
+    it = gate([], parallel=1)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) is not None
+    assert it.ask(C, 100.0) is not None
+    it.settled(A)
+    assert it.ask(C, 110.0) is not None, "c came after b"
+    assert it.ask(B, 110.0) is None
+
+
+def test_a_start_that_came_to_something_makes_room_and_wakes_the_next():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0)
+    it.ask(A, 100.0)
+    it.ask(B, 100.0)
+    woken.clear()
+    it.settled(A)
+    assert woken == [B]
+    assert it.ask(B, 100.0) is None
+
+
+def test_one_that_is_no_longer_wanted_does_not_hold_the_queue():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0)
+    it.ask(A, 100.0)
+    it.ask(B, 100.0)
+    it.ask(C, 100.0)
+    it.settled(B)
+    it.settled(A)
+    assert it.ask(C, 100.0) is None
+
+
+def test_sooner_when_the_one_before_is_ready_and_the_machine_is_idle():
+    it = gate([], idle=True)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.1) == 102.0, "a is still on its way"
+    it.settled(A)
+    assert it.ask(B, 100.2) is None

@@ -1,0 +1,124 @@
+"""When passes happen, and that one instance never disturbs another."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from agent.core.model import InstanceId
+from agent.supervise.loop import Loop, Wakes, boot_now
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+@asynccontextmanager
+async def running(
+    run_pass: Callable[[InstanceId], Awaitable[float | None]], parallel: int = 8
+) -> AsyncIterator[tuple[Wakes, Loop]]:
+    wakes = Wakes()
+    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=0.05)
+    task = asyncio.create_task(loop.run())
+    try:
+        yield wakes, loop
+    finally:
+        loop.stop()
+        await asyncio.wait_for(task, 5)
+
+
+async def test_a_wake_means_one_pass(eventually):
+    seen: Counter[str] = Counter()
+
+    async def run_pass(id: InstanceId) -> None:
+        seen[id] += 1
+
+    async with running(run_pass) as (wakes, loop):
+        wakes.wake(A)
+        wakes.wake(A)
+        wakes.wake(B)
+        await eventually(lambda: loop.passes, 2)
+    assert seen == {A: 1, B: 1}
+
+
+async def test_a_wake_during_a_pass_means_one_more_pass_after_it(eventually):
+    under_way = asyncio.Event()
+    go_on = asyncio.Event()
+    at_once = 0
+
+    async def run_pass(id: InstanceId) -> None:
+        nonlocal at_once
+        at_once += 1
+        assert at_once == 1, "two passes of one instance at the same time"
+        under_way.set()
+        await go_on.wait()
+        at_once -= 1
+
+    async with running(run_pass) as (wakes, loop):
+        wakes.wake(A)
+        await under_way.wait()
+        wakes.wake(A)
+        wakes.wake(A)
+        go_on.set()
+        await eventually(lambda: loop.passes, 2)
+
+
+async def test_the_nearest_deadline_wakes_and_a_newer_one_replaces_it(eventually):
+    begun: list[float] = []
+
+    async def run_pass(id: InstanceId) -> float | None:
+        begun.append(boot_now())
+        return begun[0] + 0.15 if len(begun) == 1 else None
+
+    async with running(run_pass) as (wakes, loop):
+        wakes.wake(A)
+        await eventually(lambda: loop.passes, 2)
+    assert begun[1] - begun[0] >= 0.15
+
+
+async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually):
+    seen: Counter[str] = Counter()
+
+    async def run_pass(id: InstanceId) -> None:
+        seen[id] += 1
+        if id == A and seen[A] < 3:
+            raise RuntimeError("a bug")
+
+    async with running(run_pass) as (wakes, loop):
+        wakes.wake(A)
+        wakes.wake(B)
+        await eventually(lambda: seen[A], 3)
+        assert loop.passes_failed == 2
+        assert seen[B] == 1
+
+
+async def test_a_slow_instance_does_not_delay_another(eventually):
+    forever = asyncio.Event()
+    seen: Counter[str] = Counter()
+
+    async def run_pass(id: InstanceId) -> None:
+        seen[id] += 1
+        if id == A:
+            await forever.wait()
+
+    async with running(run_pass) as (wakes, _loop):
+        wakes.wake(A)
+        await eventually(lambda: seen[A], 1)
+        wakes.wake(B)
+        await eventually(lambda: seen[B], 1)
+        forever.set()
+
+
+async def test_no_more_passes_at_once_than_allowed(eventually):
+    now, most = 0, 0
+
+    async def run_pass(id: InstanceId) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+
+    async with running(run_pass, parallel=3) as (wakes, loop):
+        for number in range(20):
+            wakes.wake(InstanceId(f"i{number}"))
+        await eventually(lambda: loop.passes, 20)
+    assert most == 3

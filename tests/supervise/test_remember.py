@@ -1,0 +1,193 @@
+"""What a pass learns: operators' own doings, drops counted once, statuses and their story."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    Claim,
+    ConnectionStatus,
+    Desired,
+    Instance,
+    InstanceId,
+    Observation,
+    Override,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
+)
+from agent.supervise.facts import Facts
+from agent.supervise.remember import Rememberer, note_restarts
+
+BOOT = "boot-1"
+NOW = 1000.0
+WALL = 1_800_000_000.0
+RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
+STOPPED = UnitStatus(UnitState.INACTIVE)
+
+
+def rememberer(*, systemd: bool = True) -> Rememberer:
+    return Rememberer(HealthPolicy, BOOT, systemd, lambda: 0.0)
+
+
+def facts(enabled: bool = True, **record: object) -> Facts:
+    known = SessionRecord(seen_run="r1", seen_boot=BOOT)
+    return Facts(
+        Instance(InstanceId("a"), "sandbox", enabled),
+        replace(known, **record),  # type: ignore[arg-type]
+        observed=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "unit", "expected"),
+    [
+        pytest.param({}, STOPPED, Override.STOPPED, id="stopped past us"),
+        pytest.param({"stopped_run": "r1"}, STOPPED, Override.NONE, id="we stopped it"),
+        pytest.param({"seen_boot": "boot-0"}, STOPPED, Override.NONE, id="the machine booted"),
+        pytest.param({"seen_run": ""}, STOPPED, Override.NONE, id="never ran in this boot"),
+        pytest.param(
+            {}, replace(STOPPED, job_pending=True), Override.NONE, id="a job is under way"
+        ),
+        pytest.param({}, replace(STOPPED, state=UnitState.FAILED), Override.NONE, id="it crashed"),
+        pytest.param({}, RUNS, Override.NONE, id="it runs"),
+    ],
+)
+def test_a_stop_by_hand_is_respected(known, unit, expected):
+    it = facts(**known)
+    rememberer().note_operator(it, unit)
+    assert it.record.override is expected
+
+
+def test_a_stop_by_hand_is_told_once_and_holds_for_this_boot():
+    it = facts()
+    assert [one.kind for one in rememberer().note_operator(it, STOPPED)] == ["operator"]
+    assert rememberer().note_operator(it, STOPPED) == []
+    assert it.record.override_boot == BOOT
+
+
+def test_a_start_by_hand_ends_the_hold():
+    it = facts(override=Override.STOPPED, override_boot=BOOT)
+    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    assert it.record.override is Override.NONE
+
+
+def test_a_stop_that_was_just_asked_for_is_not_a_start_by_hand():
+    it = facts(override=Override.STOPPED, override_boot=BOOT)
+    rememberer().note_operator(it, RUNS)
+    assert it.record.override is Override.STOPPED
+
+
+def test_the_managers_own_restart_is_not_a_start_by_hand():
+    it = facts(override=Override.STOPPED, override_boot=BOOT)
+    rememberer().note_operator(it, replace(RUNS, run="r2", restarts=1))
+    assert it.record.override is Override.STOPPED
+
+
+def test_a_disabled_instance_that_is_started_by_hand_may_run():
+    it = facts(enabled=False)
+    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    assert it.record.override is Override.STARTED
+
+
+def test_our_own_start_is_no_operators():
+    it = facts(enabled=False)
+    it.started_run = "r2"
+    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    assert it.record.override is Override.NONE
+
+
+def test_without_systemd_nobody_acts_past_us():
+    it = facts()
+    rememberer(systemd=False).note_operator(it, STOPPED)
+    assert it.record.override is Override.NONE
+
+
+def look(it: Facts, claim: Claim | None, *, at: float = NOW) -> list[str]:
+    """One pass's memory of a running worker that says `claim`."""
+    it.unit = RUNS
+    if claim is not None:
+        it.heard(claim, at)
+    seen = Observation(
+        it.instance,
+        Desired(it.instance.enabled),
+        it.record,
+        it.unit,
+        at,
+        linked_since=900.0,
+        claim=it.claim,
+        at_wall=WALL + at,
+    )
+    verdict = judge_health(seen, HealthPolicy(), at)
+    return [one.kind for one in rememberer().remember(it, seen, verdict)]
+
+
+CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
+LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
+
+
+def test_a_drop_is_counted_once_however_often_it_is_told():
+    it = facts()
+    look(it, CONNECTED)
+    for _ in range(3):
+        look(it, LOST, at=NOW + 1)
+    assert it.record.breaker_failures == 1
+    assert it.record.reason == "connection_lost"
+    assert it.record.status is ConnectionStatus.RECONNECTING
+
+
+def test_a_second_drop_is_counted_again():
+    it = facts()
+    look(it, LOST)
+    look(it, Claim(ConnectionStatus.INITIALIZING), at=NOW + 1)
+    look(it, LOST, at=NOW + 2)
+    assert it.record.breaker_failures == 2
+
+
+def test_an_agent_that_restarts_does_not_count_a_drop_again():
+    it = facts(reason="connection_lost", status=ConnectionStatus.RECONNECTING)
+    it.observed = False
+    look(it, LOST)
+    assert it.record.breaker_failures == 0
+
+
+def test_a_success_resets_the_count_and_is_a_reconnect():
+    it = facts()
+    look(it, CONNECTED)
+    look(it, LOST, at=NOW + 1)
+    it.record = replace(it.record, attempts=4)
+    look(it, CONNECTED, at=NOW + 2)
+    assert it.record.attempts == 0
+    assert it.reconnects == {"connection_lost": 1}
+
+
+def test_waiting_for_a_scan_uses_up_no_attempts():
+    it = facts(attempts=3)
+    look(it, Claim(ConnectionStatus.QR_REQUIRED))
+    assert it.record.attempts == 0
+    assert it.record.status is ConnectionStatus.QR_REQUIRED
+
+
+def test_a_pairing_is_remembered_and_told():
+    it = facts()
+    assert "paired" in look(it, CONNECTED)
+    assert (it.record.paired, it.record.account, it.identity_changed) == (True, "49", True)
+    assert "paired" not in look(it, CONNECTED, at=NOW + 1)
+
+
+def test_the_same_facts_tell_nothing_new():
+    it = facts()
+    look(it, CONNECTED)
+    assert look(it, CONNECTED, at=NOW + 1) == []
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [("watchdog", "watchdog"), ("oom-kill", "oom"), ("signal", "crash"), ("exit-code", "crash")],
+)
+def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
+    it = facts()
+    after = replace(RUNS, run="r2", restarts=1, result=result)
+    assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
+    assert it.restarts == {reason: 1}
