@@ -1,0 +1,347 @@
+"""Log lines: their shape, what they must never show, and that they never stand in the way."""
+
+import json
+import logging
+import os
+import re
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import Category
+from agent.log import (
+    LineWriter,
+    as_fields,
+    as_json,
+    as_text,
+    bound,
+    clean,
+    describe,
+    journal_listens,
+    redact,
+    set_level,
+    set_up_logging,
+)
+
+LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+)\] \[(\w+)\] \[([^]]+)\] (.*)")
+
+
+@pytest.fixture
+def root():
+    """The root logger, given back as it was."""
+    logger = logging.getLogger()
+    before = (logger.handlers[:], logger.level)
+    yield logger
+    for handler in logger.handlers[:]:
+        if handler not in before[0]:
+            handler.close()
+    logger.handlers[:] = before[0]
+    logger.setLevel(before[1])
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A datagram socket where the journal's would be."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    path = tmp_path / "journal"
+    listening.bind(str(path))
+    listening.setblocking(False)
+    yield listening, str(path)
+    listening.close()
+
+
+def record(message: str, *args: object, level: int = logging.INFO, **extra: object):
+    made = logging.LogRecord("agent.x", level, "/x.py", 7, message, args, None, "work")
+    made.__dict__.update(extra)
+    return made
+
+
+def read_fields(raw: bytes) -> dict[str, str]:
+    found = {}
+    while raw:
+        head, _, rest = raw.partition(b"\n")
+        name, equals, value = head.partition(b"=")
+        if equals:
+            raw = rest
+        else:
+            (length,) = struct.unpack("<Q", rest[:8])
+            value, raw = rest[8 : 8 + length], rest[9 + length :]
+        found[name.decode()] = value.decode()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("level", "word"),
+    [
+        (logging.DEBUG, "DEBUG"),
+        (logging.INFO, "INFO"),
+        (logging.WARNING, "WARN"),
+        (logging.ERROR, "ERROR"),
+        (logging.CRITICAL, "ERROR"),
+    ],
+)
+def test_a_line_has_time_level_category_instance_and_text(level, word):
+    made = record("took %s s", 3, level=level, wa_category=Category.HEALTH, wa_instance="sales")
+    matched = LINE.fullmatch(as_text(made, *describe(made)))
+    assert matched
+    assert matched.groups() == (word, "HEALTH", "sales", "took 3 s")
+
+
+def test_a_line_of_another_library_counts_as_system():
+    matched = LINE.fullmatch(as_text(record("x"), "x", ""))
+    assert matched
+    assert matched.groups() == ("INFO", "SYSTEM", "-", "x")
+
+
+def test_a_bound_logger_passes_on_what_it_knows(root, pipe):
+    reading, writing = pipe
+    set_up_logging("info", env={}, fd=writing)
+    bound(Category.RECONNECT, "sales").warning("try %d", 3)
+    matched = LINE.fullmatch(os.read(reading, 4096).decode().rstrip("\n"))
+    assert matched
+    assert matched.groups() == ("WARN", "RECONNECT", "sales", "try 3")
+
+
+def test_the_level_can_change_while_running(root, pipe):
+    reading, writing = pipe
+    set_up_logging("error", env={}, fd=writing)
+    bound().info("one")
+    set_level("debug")
+    bound().debug("two")
+    text = os.read(reading, 4096).decode()
+    assert "one" not in text
+    assert "two" in text
+
+
+def test_json_lines_hold_the_same():
+    made = record("took %s", 3, wa_category="API", wa_instance="a")
+    found = json.loads(as_json(made, *describe(made)))
+    assert found["text"] == "took 3"
+    assert (found["level"], found["category"], found["instance"]) == ("INFO", "API", "a")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found["time"])
+
+
+def test_a_traceback_follows_indented_and_cleaned():
+    try:
+        raise ValueError("wak_abcdefgh_secret\n[2026-01-01 00:00:00] [ERROR] forged \x1b[2J")
+    except ValueError as error:
+        made = record("failed")
+        made.exc_info = (type(error), error, error.__traceback__)
+    lines = as_text(made, *describe(made)).splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("  | ") for line in lines[1:])
+    assert "\x1b" not in "".join(lines)
+    assert "secret" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a\nb", id="newline"),
+        pytest.param("a\r\x1b[31mb\x07", id="terminal control"),
+        pytest.param("a\x9bb\u2028c\u202ed\x85", id="C1, line separator, direction override"),
+        pytest.param("a\ud800b", id="lone surrogate"),
+        pytest.param("a\0b", id="nul"),
+    ],
+)
+def test_control_characters_are_shown_not_obeyed(text):
+    cleaned = clean(text)
+    assert cleaned.isprintable()
+    assert len(cleaned.splitlines()) == 1
+
+
+@given(st.text())
+def test_cleaned_text_is_one_printable_line_and_plain_text_stays(text):
+    cleaned = clean(text)
+    assert cleaned.isprintable()
+    assert clean(cleaned) == cleaned
+
+
+QR = "2@lGDC9Jk3lqvCqkZkOTXBz9v+abcd/efgh==,QkFTRTY0S0VZ+a/b=,T1RIRVI=,c2VjcmV0"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("key wak_ab12cd34_Zx-9_yyyyyyyyyy used", "Zx-9_yyyyyyyyyy"),
+        ("Authorization: Bearer abcdef.ghijkl", "abcdef.ghijkl"),
+        ("authorization=Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+        ('{"apikey": "B6D711FCDE4D4FD5936544120E713976"}', "B6D711FC"),
+        ("redis password=hunter22 refused", "hunter22"),
+        ("GET /x?token=abc123&y=1", "abc123"),
+        (f"qr is {QR} now", "c2VjcmV0"),
+        ("open https://wa.me/settings/linked_devices#2@abc,def", "abc,def"),
+    ],
+)
+def test_secrets_are_removed_even_where_they_should_not_be(text, secret):
+    made = record("%s", text)
+    for shown in (
+        as_text(made, *describe(made)),
+        as_json(made, *describe(made)),
+        as_fields(made, *describe(made)).decode(),
+    ):
+        assert secret not in shown
+        assert "removed" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token was refused",
+        "account 4915112345678@s.whatsapp.net connected",
+        "3 keys regenerated; password of nobody",
+        "basic check passed",
+    ],
+)
+def test_ordinary_text_is_left_alone(text):
+    assert redact(text) == text
+
+
+def test_the_journal_gets_fields(journal):
+    listening, path = journal
+    writer = LineWriter(2, "text", to_journal=True, journal_path=path)
+    writer.handle(record("x", level=logging.ERROR, wa_category="CRYPTO", wa_instance="sales"))
+    fields = read_fields(listening.recv(65536))
+    assert fields["MESSAGE"] == "x"
+    assert fields["PRIORITY"] == "3"
+    assert fields["WA_CATEGORY"] == "CRYPTO"
+    assert fields["WA_INSTANCE"] == "sales"
+    assert fields["SYSLOG_IDENTIFIER"] == "wa-agent"
+    assert fields["CODE_LINE"] == "7"
+    writer.close()
+
+
+def test_a_field_cannot_be_smuggled_into_the_journal():
+    made = record("x\nPRIORITY=0", wa_instance="a\nWA_CATEGORY=API", wa_category="SESSION")
+    fields = read_fields(as_fields(made, *describe(made)))
+    assert fields["PRIORITY"] == "6"
+    assert fields["WA_CATEGORY"] == "SESSION"
+
+
+def test_a_traceback_reaches_the_journal_whole(journal):
+    listening, path = journal
+    writer = LineWriter(2, "text", to_journal=True, journal_path=path)
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        made = record("failed")
+        made.exc_info = (type(error), error, error.__traceback__)
+    writer.handle(made)
+    message = read_fields(listening.recv(65536))["MESSAGE"]
+    assert message.startswith("failed\nTraceback")
+    assert message.endswith("ValueError: no")
+    writer.close()
+
+
+def test_without_a_journal_the_line_goes_to_stderr(pipe, tmp_path):
+    reading, writing = pipe
+    writer = LineWriter(writing, "text", to_journal=True, journal_path=str(tmp_path / "gone"))
+    writer.handle(record("still here"))
+    assert b"still here" in os.read(reading, 4096)
+    writer.close()
+
+
+def test_the_journal_is_used_where_stderr_is_its_stream(pipe):
+    _, writing = pipe
+    stat = os.fstat(writing)
+    right = f"{stat.st_dev}:{stat.st_ino}"
+    assert journal_listens({"JOURNAL_STREAM": right}, writing)
+    assert not journal_listens({"JOURNAL_STREAM": f"{stat.st_dev}:1"}, writing)
+    assert not journal_listens({"JOURNAL_STREAM": "nonsense"}, writing)
+    assert not journal_listens({}, writing)
+
+
+def test_the_journal_is_used_where_a_unit_got_no_stream():
+    fd = os.open(os.devnull, os.O_WRONLY)
+    try:
+        assert journal_listens({"INVOCATION_ID": "x"}, fd)
+        assert not journal_listens({}, fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
+    """Nobody reads stderr: logging must neither wait nor fail."""
+    reading, writing = pipe
+    writer = LineWriter(writing, "text", to_journal=False)
+    begun = time.monotonic()
+    for _ in range(3000):
+        writer.handle(record("x" * 100))
+    assert time.monotonic() - begun < 5
+    assert writer.dropped > 1000
+    while True:
+        try:
+            os.read(reading, 65536)
+        except BlockingIOError:
+            break
+    dropped = writer.dropped
+    writer.handle(record("again"))
+    assert f"{dropped} earlier lines were dropped".encode() in os.read(reading, 65536)
+    assert writer.dropped == 0
+
+
+def test_a_closed_stderr_is_no_error():
+    reading, writing = os.pipe()
+    writer = LineWriter(writing, "text", to_journal=False)
+    os.close(reading)
+    writer.handle(record("nobody"))
+    os.close(writing)
+    writer.handle(record("nothing"))
+    assert writer.dropped == 2
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def test_wrong_arguments_are_logged_not_raised(pipe):
+    reading, writing = pipe
+    writer = LineWriter(writing, "text", to_journal=False)
+    writer.handle(record("%d of %d", "x"))
+    writer.handle(record("%s", Unprintable()))
+    writer.handle(record("after"))
+    text = os.read(reading, 65536).decode()
+    assert "%d of %d (cannot fill in" in text
+    assert "after" in text
+
+
+def test_a_very_long_message_is_cut(pipe):
+    reading, writing = pipe
+    writer = LineWriter(writing, "text", to_journal=False)
+    writer.handle(record("x" * 1_000_000))
+    total = 0
+    while True:
+        try:
+            total += len(os.read(reading, 65536))
+        except BlockingIOError:
+            break
+    assert 16_000 < total < 17_000
+
+
+def test_lines_to_a_file_are_whole(tmp_path: Path):
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        writer = LineWriter(file.fileno(), "text", to_journal=False)
+        for number in range(100):
+            writer.handle(record("ä%d", number))
+    lines = path.read_text().splitlines()
+    assert len(lines) == 100
+    assert all(LINE.fullmatch(line) for line in lines)
