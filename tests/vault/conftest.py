@@ -1,0 +1,81 @@
+"""What the vault's tests share: instances, and children that die or have no rights."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId
+
+REPOSITORY = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+@pytest.fixture
+def root(tmp_path):
+    made = tmp_path / "sessions"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def sales():
+    return Instance(InstanceId("sales"), "sandbox", True, {"scan": "auto"}, 1_700_000_000.0)
+
+
+@pytest.fixture
+def run_until_killed():
+    """Run code that must die by SIGKILL at a failpoint."""
+
+    def run(code: str, failpoint: str, *arguments: object) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "WA_FAILPOINT": f"{failpoint}:kill", "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def open_root():
+    """A session root that another user can reach, tmp_path being closed to others."""
+    base = Path(tempfile.mkdtemp(prefix="wa-vault-"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def as_nobody():
+    """Run code as a user without rights; return what it prints."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+
+    def run(code: str, *arguments: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=(),
+        )
+        if "Permission denied" in done.stderr and not done.stdout:
+            pytest.skip("this checkout cannot be read by other users")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

@@ -1,0 +1,90 @@
+"""Is there a session, and is it whole?"""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import SessionFiles
+from agent.vault.check import check_files, inspect_files
+from agent.vault.identity import create
+
+
+def sandbox_file(**changes):
+    rest = {"version": 1, "paired": True, "account": "49151", "device": "d", "counter": 3}
+    rest |= changes
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode()
+
+
+GOOD = sandbox_file()
+
+
+@pytest.fixture
+def folder(root, sales):
+    return create(root, sales)
+
+
+@pytest.mark.parametrize(
+    ("raw", "files"),
+    [
+        pytest.param(None, SessionFiles.UNPAIRED, id="nothing yet"),
+        pytest.param(GOOD, SessionFiles.WHOLE, id="paired"),
+        pytest.param(sandbox_file(paired=False), SessionFiles.UNPAIRED, id="not paired"),
+        pytest.param(sandbox_file(account="ä\u2028"), SessionFiles.WHOLE, id="any account"),
+        pytest.param(b"", SessionFiles.DAMAGED, id="empty"),
+        pytest.param(bytes(len(GOOD)), SessionFiles.DAMAGED, id="zeroed"),
+        pytest.param(GOOD[:-10], SessionFiles.DAMAGED, id="truncated"),
+        pytest.param(GOOD.replace(b"49151", b"49152"), SessionFiles.DAMAGED, id="changed"),
+        pytest.param(b"[]", SessionFiles.DAMAGED, id="a list"),
+        pytest.param(b'{"paired": true}', SessionFiles.DAMAGED, id="no checksum"),
+        pytest.param(b"[" * 100_000, SessionFiles.DAMAGED, id="nested without end"),
+    ],
+)
+def test_sandbox_files(folder, raw, files):
+    path = folder / "session" / "sandbox.json"
+    if raw is not None:
+        path.write_bytes(raw)
+    report = inspect_files(folder, "sandbox")
+    assert report.files is files
+    assert check_files(folder, "sandbox") is files
+    if files is SessionFiles.DAMAGED:
+        assert str(path) in report.problem
+    if raw is not None:
+        assert path.read_bytes() == raw, "looking changes nothing"
+
+
+def test_no_folder_is_absent(root):
+    assert check_files(root / "gone", "sandbox") is SessionFiles.ABSENT
+    assert check_files(root / "No Id", "sandbox") is SessionFiles.DAMAGED
+
+
+def test_a_lost_session_folder_is_unpaired(folder):
+    (folder / "session").rmdir()
+    assert check_files(folder, "sandbox") is SessionFiles.UNPAIRED
+
+
+def test_an_engine_without_a_rule_has_a_session_when_something_is_there(folder):
+    assert check_files(folder, "web") is SessionFiles.UNPAIRED
+    (folder / "session" / "profile").mkdir()
+    assert check_files(folder, "web") is SessionFiles.WHOLE
+
+
+@given(st.binary(max_size=300))
+def test_no_content_makes_the_check_fail(tmp_path_factory, raw):
+    folder = tmp_path_factory.mktemp("sessions") / "sales"
+    (folder / "session").mkdir(parents=True)
+    (folder / "session" / "sandbox.json").write_bytes(raw)
+    assert check_files(folder, "sandbox") in (SessionFiles.DAMAGED, SessionFiles.UNPAIRED)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 7))
+def test_every_flipped_bit_is_seen(tmp_path_factory, position, bit):
+    raw = bytearray(GOOD)
+    raw[position] ^= 1 << bit
+    folder = tmp_path_factory.mktemp("sessions") / "sales"
+    (folder / "session").mkdir(parents=True)
+    (folder / "session" / "sandbox.json").write_bytes(raw)
+    assert check_files(folder, "sandbox") is SessionFiles.DAMAGED

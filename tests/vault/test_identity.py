@@ -1,0 +1,191 @@
+"""instance.json: written whole, read with care, enough to rebuild a database from."""
+
+import json
+import os
+import stat
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import Instance, InstanceId
+from agent.errors import InvalidRequest, VaultError
+from agent.vault.identity import (
+    create,
+    found_sessions,
+    parse_identity,
+    read_identity,
+    scan,
+    write_identity,
+)
+from agent.vault.locate import locate
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_folder_holds_identity_and_an_empty_session(root, sales):
+    folder = create(root, sales)
+    assert folder == root / "sales" == locate(root, sales.id)
+    assert sorted(part.name for part in folder.iterdir()) == ["instance.json", "session"]
+    found = read_identity(folder)
+    assert found.instance == sales
+    assert (found.paired, found.account) == (False, "")
+
+
+def test_only_the_owner_may_enter_where_agent_and_workers_are_one_user(root, sales):
+    folder = create(root, sales)
+    assert (mode(folder), mode(folder / "session")) == (0o700, 0o700)
+    assert mode(folder / "instance.json") == 0o600
+
+
+def test_the_group_may_enter_where_they_are_two(root, sales):
+    """The root says so: its group may write it. umask must not narrow it."""
+    root.chmod(0o2770)
+    group = 12345 if os.geteuid() == 0 else os.getegid()
+    os.chown(root, -1, group)
+    root.chmod(0o2770)
+    folder = create(root, sales)
+    for path in (folder, folder / "session"):
+        assert mode(path) & 0o777 == 0o770
+        assert path.stat().st_gid == group
+    write_identity(root, sales, True, "x")
+    assert mode(folder / "instance.json") == 0o660
+    assert (folder / "instance.json").stat().st_gid == group
+
+
+def test_the_root_is_made_when_it_is_missing(tmp_path, sales):
+    folder = create(tmp_path / "a" / "b", sales)
+    assert mode(folder.parent) == 0o700
+
+
+def test_a_folder_from_a_crash_is_taken_over_with_its_pairing(root, sales):
+    folder = create(root, sales)
+    (folder / "session" / "sandbox.json").write_text("{}")
+    write_identity(root, sales, paired=True, account="49151")
+    create(root, replace(sales, enabled=False))
+    found = read_identity(folder)
+    assert (found.paired, found.account, found.instance.enabled) == (True, "49151", False)
+
+
+@pytest.mark.parametrize("other", ["engine", "garbage", "nothing"])
+def test_a_session_of_something_else_is_not_taken_over(root, sales, other):
+    folder = create(root, sales)
+    (folder / "session" / "creds.json").write_text("{}")
+    if other == "engine":
+        write_identity(root, replace(sales, engine="web"), True, "")
+    elif other == "garbage":
+        (folder / "instance.json").write_text("garbage")
+    else:
+        (folder / "instance.json").unlink()
+    with pytest.raises(VaultError, match="retire it first") as caught:
+        create(root, sales)
+    assert caught.value.code == "session_exists"
+    assert (folder / "session" / "creds.json").exists()
+
+
+def test_keys_of_another_version_are_kept(root, sales):
+    folder = create(root, sales)
+    path = folder / "instance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": {"a": [1]}}))
+    write_identity(root, sales, True, "x")
+    assert json.loads(path.read_text())["colour"] == {"a": [1]}
+    assert read_identity(folder).paired
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        pytest.param({"version": 2}, "version is 2", id="newer"),
+        pytest.param({"version": True}, "version is True", id="no version"),
+        pytest.param({"id": "other"}, "its folder is 'sales'", id="another's"),
+        pytest.param({"enabled": 1}, "enabled", id="number for enabled"),
+        pytest.param({"engine": ""}, "engine is empty", id="no engine"),
+        pytest.param({"settings": []}, "settings", id="settings are a list"),
+        pytest.param({"paired": "yes"}, "paired", id="text for paired"),
+        pytest.param({"account": 4}, "account", id="number for account"),
+    ],
+)
+def test_a_wrong_identity_is_refused_with_its_cause(root, sales, change, cause):
+    folder = create(root, sales)
+    path = folder / "instance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(VaultError, match=cause) as caught:
+        read_identity(folder)
+    assert str(path) in str(caught.value)
+
+
+@given(st.binary() | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.sampled_from(["version", "id", "engine", "enabled", "settings", "created_wall"]), inner
+    ),
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_any_bytes_are_an_identity_or_a_vault_error(tmp_path_factory, raw):
+    folder = tmp_path_factory.getbasetemp() / "sales"
+    try:
+        assert parse_identity(raw, folder).instance.id == "sales"
+    except VaultError as error:
+        assert error.code == "damaged"
+
+
+def test_deep_nesting_is_damage_not_a_crash(root, sales):
+    folder = create(root, sales)
+    (folder / "instance.json").write_text("[" * 200_000)
+    with pytest.raises(VaultError, match="cannot read"):
+        read_identity(folder)
+
+
+def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sales, caplog):
+    create(root, sales)
+    create(root, Instance(InstanceId("b"), "web", False))
+    write_identity(root, sales, True, "49151")
+    (root / "torn").mkdir()
+    (root / "torn" / "instance.json").write_text('{"version": 1, "id": "to')
+    (root / ".trash").mkdir()
+    (root / "Not-An-Id").mkdir()
+    (root / "file").write_text("")
+    (root / "link").symlink_to(root / "sales")
+    found = {one.id: one for one in scan(root)}
+    assert sorted(found) == ["b", "file", "link", "sales", "torn"]
+    assert found["sales"].identity
+    assert "torn/instance.json" in found["torn"].problem
+    assert "symbolic link" in found["link"].problem
+    assert "it is a file" in found["file"].problem
+
+    sessions = found_sessions(root)
+    assert [(instance.id, record.paired, record.account) for instance, record in sessions] == [
+        ("b", False, ""),
+        ("sales", True, "49151"),
+    ]
+    assert sessions[1][0] == sales
+    assert "torn is not restored" in caplog.text
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.vault.identity import write_identity
+write_identity(Path(sys.argv[1]), Instance(InstanceId("sales"), "sandbox", False), True, "new")
+"""
+
+
+@pytest.mark.parametrize(("point", "account"), [("after_tmp_write", ""), ("after_rename", "new")])
+def test_killed_while_writing_the_file_is_old_or_new(root, sales, run_until_killed, point, account):
+    folder = create(root, sales)
+    run_until_killed(WRITE, point, root)
+    assert read_identity(folder).account == account
+    write_identity(root, sales, True, "later")
+    assert read_identity(folder).account == "later"
+    names = sorted(part.name for part in folder.iterdir())
+    assert names == ["instance.json", "session"], "what the killed one left is swept"
+
+
+@pytest.mark.parametrize("id", ["../x", "a/b", "", ".trash", "A", "a" * 49, "a\n", "x\0"])
+def test_no_other_name_reaches_the_disk(root, id):
+    with pytest.raises(InvalidRequest):
+        create(root, Instance(InstanceId(id), "sandbox", True))
+    assert list(root.iterdir()) == []

@@ -1,0 +1,151 @@
+"""Links, pipes and other things that somebody planted, and files without rights."""
+
+import os
+
+import pytest
+
+from agent.core.model import SessionFiles
+from agent.errors import VaultError
+from agent.vault.check import inspect_files
+from agent.vault.identity import create, read_identity, write_identity
+from agent.vault.locate import locate
+from agent.vault.retire import list_trash, retire, sweep
+
+
+def calls(root, sales):
+    return {
+        "create": lambda: create(root, sales),
+        "write": lambda: write_identity(root, sales, True, ""),
+        "read": lambda: read_identity(root / "sales"),
+        "locate": lambda: locate(root, sales.id),
+        "retire": lambda: retire(root, sales.id, "test"),
+    }
+
+
+@pytest.mark.parametrize("call", ["create", "write", "read", "locate", "retire"])
+def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_path, call):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").write_text("x")
+    (root / "sales").symlink_to(outside)
+    with pytest.raises(VaultError, match="symbolic link") as caught:
+        calls(root, sales)[call]()
+    assert caught.value.code == "symlink"
+    assert str(root / "sales") in str(caught.value)
+    assert [part.name for part in outside.iterdir()] == ["keep"]
+
+
+@pytest.mark.parametrize("call", ["create", "write", "read", "locate", "retire"])
+def test_a_file_in_place_of_a_folder_is_refused(root, sales, call):
+    (root / "sales").write_text("x")
+    with pytest.raises(VaultError, match="it is a file, not a folder"):
+        calls(root, sales)[call]()
+
+
+def test_a_planted_trash_is_refused(root, sales, tmp_path):
+    create(root, sales)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / ".trash").symlink_to(outside)
+    for call in (lambda: retire(root, sales.id, ""), lambda: list_trash(root)):
+        with pytest.raises(VaultError, match=r"\.trash: it is a symbolic link"):
+            call()
+    with pytest.raises(VaultError, match="symbolic link"):
+        sweep(root, 9e9)
+    assert (root / "sales" / "instance.json").exists()
+
+
+def test_identity_is_not_read_through_a_link(root, sales, tmp_path):
+    folder = create(root, sales)
+    stolen = tmp_path / "secret"
+    (folder / "instance.json").rename(stolen)
+    (folder / "instance.json").symlink_to(stolen)
+    with pytest.raises(VaultError, match="symbolic link"):
+        read_identity(folder)
+
+
+def test_writing_replaces_a_planted_link_and_not_its_target(root, sales, tmp_path):
+    folder = create(root, sales)
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (folder / "instance.json").unlink()
+    (folder / "instance.json").symlink_to(target)
+    write_identity(root, sales, True, "")
+    assert target.read_text() == "precious"
+    assert read_identity(folder).paired
+
+
+def test_a_planted_pipe_does_not_make_us_wait(root, sales):
+    folder = create(root, sales)
+    (folder / "instance.json").unlink()
+    os.mkfifo(folder / "instance.json")
+    with pytest.raises(VaultError, match="neither a plain file nor a folder"):
+        read_identity(folder)
+
+
+@pytest.mark.parametrize("where", ["session", "session/sandbox.json"])
+def test_a_link_among_the_session_files_is_damage(root, sales, tmp_path, where):
+    folder = create(root, sales)
+    if where == "session":
+        (folder / "session").rmdir()
+    (folder / where).symlink_to(tmp_path)
+    report = inspect_files(folder, "sandbox")
+    assert report.files is SessionFiles.DAMAGED
+    assert "symbolic link" in report.problem
+
+
+def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    folder = create(root, sales)
+    (folder / "session" / "link").symlink_to(precious)
+    retired = retire(root, sales.id, "test")
+    assert sweep(root, retired.at_wall + 10) == [retired.name]
+    assert (precious / "file").exists()
+
+
+CREATE = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.errors import VaultError
+from agent.vault.check import inspect_files
+from agent.vault.identity import create, read_identity
+try:
+    if sys.argv[2] == "create":
+        create(Path(sys.argv[1]), Instance(InstanceId("sales"), "sandbox", True))
+    elif sys.argv[2] == "read":
+        read_identity(Path(sys.argv[1]) / "sales")
+    else:
+        report = inspect_files(Path(sys.argv[1]) / "sales", "sandbox")
+        print(report.files, report.problem)
+except VaultError as error:
+    print(error.code, error)
+"""
+
+
+def test_missing_rights_name_path_and_owner(open_root, sales, as_nobody):
+    said = as_nobody(CREATE, open_root, "create")
+    assert said.startswith(f"permissions cannot create {open_root}/sales: permission denied;")
+    assert f"{open_root} belongs to root:root mode 0755" in said
+    assert "uid 65534" in said
+
+
+def test_a_closed_folder_on_the_way_is_the_one_that_is_named(open_root, sales, as_nobody):
+    create(open_root, sales)
+    assert f"{open_root}/sales belongs to root:root mode 0700" in as_nobody(
+        CREATE, open_root, "read"
+    )
+    open_root.chmod(0o700)
+    assert f"{open_root} belongs to root:root mode 0700" in as_nobody(CREATE, open_root, "read")
+
+
+def test_session_files_without_rights_are_a_finding_with_their_owner(open_root, sales, as_nobody):
+    folder = create(open_root, sales)
+    (folder / "session" / "sandbox.json").write_text("{}")
+    folder.chmod(0o755)
+    (folder / "session").chmod(0o000)
+    said = as_nobody(CREATE, open_root, "check")
+    assert said.startswith("damaged ")
+    assert f"{folder}/session belongs to root:root mode 0000" in said
