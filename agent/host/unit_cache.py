@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus
-from agent.host.unit_facts import LIFE, WANTED, read_unit
+from agent.host.unit_facts import ENDING, LIFE, WANTED, read_unit
 
 
 @dataclass(slots=True)
@@ -17,6 +17,8 @@ class _Entry:
     properties: dict[str, Any] = field(default_factory=dict)
     stale: bool = True
     absent: bool = False
+    ended: dict[str, Any] = field(default_factory=dict)
+    """How the run before ended; systemd itself forgets that with the next one's start."""
 
 
 class UnitCache:
@@ -49,7 +51,7 @@ class UnitCache:
         entry = self._entries.setdefault(instance, _Entry())
         entry.properties = dict(properties)
         entry.absent = False
-        return read_unit(entry.properties, _sleep_offset())
+        return _read(entry)
 
     def changed(
         self, instance: InstanceId, changed: Mapping[str, Any], invalidated: list[str]
@@ -64,6 +66,8 @@ class UnitCache:
         if WANTED.intersection(invalidated) or LIFE.intersection(different):
             entry.stale = True
         entry.properties.update(different)
+        if different.get("Result", "success") != "success":
+            entry.ended = {name: entry.properties.get(name) for name in ENDING}
         return entry.stale or bool(different)
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
@@ -82,7 +86,14 @@ class UnitCache:
             return UNIT_ABSENT
         if not entry.properties:
             return None
-        return read_unit(entry.properties, _sleep_offset())
+        return _read(entry)
+
+
+def _read(entry: _Entry) -> UnitStatus:
+    properties = entry.properties
+    if entry.ended and properties["NRestarts"] and properties["Result"] == "success":
+        properties = {**properties, **entry.ended}
+    return read_unit(properties, _sleep_offset())
 
 
 def _sleep_offset() -> float:

@@ -25,6 +25,8 @@ WANTED = frozenset(name for _, name in PROPERTIES)
 LIFE = frozenset({"ActiveState", "MainPID", "NRestarts"})
 """A change of one of these may come with a new InvocationID, which no signal carries."""
 
+ENDING = ("Result", "ExecMainStatus")
+
 _STATES = {
     "active": UnitState.ACTIVE,
     "reloading": UnitState.ACTIVE,

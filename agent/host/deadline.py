@@ -1,0 +1,38 @@
+"""One moment by which something must have happened, moved often and cheaply."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class Deadline:
+    """Moving it later costs no new timer: the old one looks again when it fires."""
+
+    def __init__(self, passed: Callable[[], None]) -> None:
+        self._passed = passed
+        self._loop = asyncio.get_running_loop()
+        self._at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float | None) -> None:
+        """From now; None: no deadline."""
+        self._at = None if seconds is None else self._loop.time() + seconds
+        if self._timer is not None and (self._at is None or self._timer.when() > self._at):
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and self._at is not None:
+            self._timer = self._loop.call_at(self._at, self._look)
+
+    def extend(self, seconds: float) -> None:
+        """At least this long from now; never sooner than it is, and only where there is one."""
+        if self._at is not None and self._loop.time() + seconds > self._at:
+            self.set(seconds)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._at is None:
+            return
+        if self._loop.time() < self._at:
+            self._timer = self._loop.call_at(self._at, self._look)
+        else:
+            self._at = None
+            self._passed()

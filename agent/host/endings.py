@@ -1,0 +1,26 @@
+"""How a worker ended, in systemd's words. Pure."""
+
+import signal
+
+from agent.host.child import Exit
+
+NEVER_RESTARTED = 78
+_CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
+
+
+def result_of(how: Exit, *, was_ready: bool, stop_wanted: bool) -> str:
+    """For an end that the host did not bring about by force."""
+    if how.signal is not None:
+        if how.signal in _CLEAN_SIGNALS:
+            return "success"
+        return "core-dump" if how.dumped else "signal"
+    if how.code is None:
+        # An adopted worker's end is seen, but not how; what was asked for counts as done.
+        return "success" if stop_wanted else "exit-code"
+    if how.code:
+        return "exit-code"
+    return "success" if was_ready or stop_wanted else "protocol"
+
+
+def words(result: str, exit_status: int) -> str:
+    return f"{result}, exit status {exit_status}" if exit_status else result

@@ -1,0 +1,111 @@
+"""Start a worker's process: its environment, its folder, its log, and the spawn itself."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId
+
+LOG_LIMIT = 1 << 20
+
+# What belongs to the agent alone: its own manager's socket, its sockets, its settings.
+_AGENTS_OWN = (
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+_DEFAULTS_AGAIN = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGPIPE,
+    signal.SIGCHLD,
+    signal.SIGXFSZ,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the process host keeps what its workers need while they run."""
+
+    run_dir: Path
+    session_root: Path
+
+    @property
+    def notify_socket(self) -> Path:
+        return self.run_dir / "notify"
+
+    def folder(self, instance: InstanceId) -> Path:
+        return self.run_dir / instance
+
+
+def make_run_dir(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
+
+
+def worker_environment(
+    instance: InstanceId, run: str, places: Places, worker: WorkerSection
+) -> dict[str, str]:
+    """The same words that systemd gives in its place."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
+    }
+    return {
+        **kept,
+        "NOTIFY_SOCKET": str(places.notify_socket.absolute()),
+        "WATCHDOG_USEC": str(round(worker.watchdog * 1_000_000)),
+        "INVOCATION_ID": run,
+        "RUNTIME_DIRECTORY": str(places.folder(instance).absolute()),
+        "WA_SESSION_ROOT": str(places.session_root.absolute()),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def open_log(folder: Path) -> int:
+    """A descriptor that appends, so that a log can be shortened under a running worker."""
+    path = folder / "worker.log"
+    trim_log(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def trim_log(path: Path) -> None:
+    """Keep the last full piece beside the present one; together they are bounded."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_LIMIT:
+            with path.open("rb+") as log, path.with_suffix(".log.1").open("wb") as before:
+                os.fchmod(before.fileno(), 0o600)
+                log.seek(-LOG_LIMIT, os.SEEK_END)
+                before.write(log.read(LOG_LIMIT))
+                log.truncate(0)
+
+
+def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
+    """A fresh Python in a session of its own; returns its pid. Output and errors go to `out`."""
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, *arguments],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out, 1),
+            (os.POSIX_SPAWN_DUP2, out, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_DEFAULTS_AGAIN,
+    )

@@ -1,0 +1,99 @@
+"""What /proc tells about processes: their start, session, parent, environment.
+
+A pid alone names nobody for long; pid and start time together do.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import HostError
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    pid: int
+    parent: int
+    group: int
+    session: int
+    cpu_ticks: int
+    start_ticks: int
+    """Since the machine's boot."""
+    rss_bytes: int
+    zombie: bool
+
+
+def read_process(pid: int) -> Process | None:
+    """None when there is no such process."""
+    raw = _read(f"/proc/{pid}/stat")
+    # The name stands in parentheses and may itself hold spaces and parentheses.
+    fields = raw[raw.rfind(b")") + 2 :].split()
+    if len(fields) < 22:
+        return None
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
+        start_ticks=int(fields[19]),
+        rss_bytes=int(fields[21]) * PAGE,
+        zombie=fields[0] in (b"Z", b"X"),
+    )
+
+
+def all_processes() -> Iterator[Process]:
+    """Every process that can be seen, in one walk."""
+    try:
+        names = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except OSError as error:
+        raise HostError(f"cannot list the processes: {error}") from error
+    for name in names:
+        process = read_process(int(name))
+        if process is not None:
+            yield process
+
+
+def is_alive(pid: int, start_ticks: int) -> bool:
+    """The very process that was meant, and not only its remains."""
+    process = read_process(pid)
+    return process is not None and process.start_ticks == start_ticks and not process.zombie
+
+
+def runs_with(pid: int, variable: str) -> bool:
+    """Whether the process was started with `NAME=value` in its environment, and is ours."""
+    try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return False
+    except OSError:
+        return False
+    return variable.encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def _read(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # gone, or not ours to read
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
+    except OSError:  # it went while we read
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory of one process, shared pages divided among their users (PSS).
+
+    Resident memory where the kernel does not let us look; 0 when it is gone.
+    """
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    process = read_process(pid)
+    return process.rss_bytes if process is not None else 0

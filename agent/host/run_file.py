@@ -1,0 +1,49 @@
+"""The note in a worker's run folder by which the next agent finds and adopts it."""
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_NAME = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunNote:
+    pid: int
+    start_ticks: int
+    run: str
+    boot: str
+    ready: bool
+    restarts: int = 0
+    version: int = 1
+
+
+def write_note(folder: Path, note: RunNote) -> None:
+    """Whole or not at all. Not synced: after a power cut there is no process to find."""
+    fresh = folder / f"{_NAME}.new"
+    fresh.write_text(json.dumps(asdict(note)), encoding="utf-8")
+    fresh.replace(folder / _NAME)
+
+
+def read_note(folder: Path) -> RunNote | None:
+    """None when there is none that makes sense."""
+    try:
+        found = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        note = RunNote(
+            pid=found["pid"],
+            start_ticks=found["start_ticks"],
+            run=found["run"],
+            boot=found["boot"],
+            ready=found["ready"],
+            restarts=found["restarts"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all(type(number) is int for number in (note.pid, note.start_ticks, note.restarts))
+    return note if whole and note.pid > 1 and isinstance(note.run, str) else None
+
+
+def remove_note(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (folder / _NAME).unlink()
