@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from agent.config.sections import WorkerSection
-from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus, parse_instance_id
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Limits, Wake
 from agent.host.boot import boot_id
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FORKABLE = frozenset({"sandbox"})
 EARLY_NOTICES = 256
+PASSING = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
 LOOK_AFTER = 15.0
 """Seconds between two looks at the workers' memory and logs."""
 
@@ -86,14 +87,20 @@ class ProcessHost:
         self._warm.close()
         self._notify.close()
 
+    @property
+    def connected(self) -> bool:
+        return True
+
+    @property
+    def jobs_pending(self) -> int:
+        """Workers on their way up or down."""
+        return sum(worker.status.state in PASSING for worker in self._workers.values())
+
     def boot_id(self) -> str:
         return self._boot
 
     def link_path(self, instance: InstanceId) -> Path:
         return self._places.folder(parse_instance_id(instance)) / "link.sock"
-
-    def control_group(self, instance: InstanceId) -> Path | None:
-        return None
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return False

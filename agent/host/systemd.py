@@ -88,9 +88,6 @@ class SystemdHost:
     def link_path(self, instance: InstanceId) -> Path:
         return units.runtime_directory(instance) / "link.sock"
 
-    def control_group(self, instance: InstanceId) -> Path | None:
-        return units.control_group(units.instance_unit(instance))
-
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return instance in self._files.enabled
 

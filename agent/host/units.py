@@ -13,6 +13,13 @@ INSTANCE_UNITS = "wa-instance@*.service"
 BACKEND_TEMPLATE = "wa-backend@.service"
 BACKEND_UNITS = "wa-backend@*.service"
 
+INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
+"""WA_SESSION_ROOT of the units as they are shipped."""
+
+_UNIT_FOLDERS = tuple(
+    Path(folder) / "systemd/system"
+    for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+)
 _UNIT_PATHS = "/org/freedesktop/systemd1/unit/"
 
 
@@ -76,3 +83,7 @@ def unit_of_path(path: str) -> str | None:
 def control_group(unit: str) -> Path:
     """Where the kernel accounts a worker, unless an operator moved it to another slice."""
     return Path("/sys/fs/cgroup/wa.slice") / INSTANCES_SLICE / unit
+
+
+def template_installed() -> bool:
+    return any((folder / INSTANCE_TEMPLATE).exists() for folder in _UNIT_FOLDERS)

@@ -1,0 +1,55 @@
+"""Which host this machine offers."""
+
+import logging
+from pathlib import Path
+
+from agent.config.sections import WorkerSection
+from agent.errors import HostError
+from agent.host import units
+from agent.host.base import Host, Wake
+from agent.host.process import ProcessHost
+from agent.host.systemd import SystemdHost
+
+log = logging.getLogger(__name__)
+
+BOOTED_BY_SYSTEMD = Path("/run/systemd/system")
+"""sd_booted(3): it exists where systemd is the running init, and nowhere else."""
+
+
+async def open_host(
+    kind: str, wake: Wake, *, run_dir: Path, session_root: Path, worker: WorkerSection
+) -> Host:
+    """`kind` is the setting: auto, systemd or process."""
+    if kind == "process":
+        return await ProcessHost.open(wake, run_dir, session_root, worker)
+    if kind == "systemd":
+        return await _open_systemd(wake, worker)
+    missing = _what_systemd_lacks(session_root)
+    if missing:
+        log.info("workers are plain processes: %s", missing)
+        return await ProcessHost.open(wake, run_dir, session_root, worker)
+    # From here on a failure is one: units of ours may run, and a second set of workers
+    # beside them would fight over the sessions.
+    return await _open_systemd(wake, worker)
+
+
+def _what_systemd_lacks(session_root: Path) -> str:
+    """Why "auto" does not take systemd; "" when it does."""
+    if not BOOTED_BY_SYSTEMD.is_dir():
+        return "systemd did not boot this machine"
+    if not units.template_installed():
+        return f"{units.INSTANCE_TEMPLATE} is not installed"
+    if session_root.absolute() != units.INSTALLED_SESSIONS:
+        return f"the installed units serve {units.INSTALLED_SESSIONS}, not {session_root}"
+    return ""
+
+
+async def _open_systemd(wake: Wake, worker: WorkerSection) -> Host:
+    if not BOOTED_BY_SYSTEMD.is_dir():
+        raise HostError("cannot use systemd for the workers: it did not boot this machine")
+    if not units.template_installed():
+        raise HostError(
+            f"cannot use systemd for the workers: {units.INSTANCE_TEMPLATE} is not installed;"
+            " scripts/install does that"
+        )
+    return await SystemdHost.open(wake, worker)
