@@ -63,7 +63,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
-    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", messages.SCAN),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501

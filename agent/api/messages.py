@@ -10,7 +10,7 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import BOOLEAN, NUMBER, STRING, Field, read_body
-from agent.errors import InvalidRequest, Refused
+from agent.errors import EngineError, InvalidRequest, Refused
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction")
@@ -41,7 +41,6 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
 }
 MESSAGE = (_TO, _TYPE, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
 
-SCAN = (Field("account", STRING, "the phone's number; default: the engine's", least=1, most=64),)
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
     *("temp-ban", "conflict", "outdated", "no-qr", "stuck-loading", "corrupt-files"),
@@ -83,20 +82,17 @@ async def send(call: Call) -> web.Response:
 
 
 async def scan(call: Call) -> web.Response:
-    body = await call.body()
-    return await _sandbox(call, "scan", body)
+    await call.body()
+    return await _sandbox(call, "scan", {})
 
 
 async def fault(call: Call) -> web.Response:
     body = await call.body()
     if body.get("clear"):
-        return await _sandbox(call, "clear", {})
+        return await _sandbox(call, "fault", {"name": "clear"})
     if "fault" not in body:
         raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
-    arguments: dict[str, Any] = {"fault": body["fault"]}
-    if "for" in body:
-        arguments["seconds"] = body["for"]
-    return await _sandbox(call, "fault", arguments)
+    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for")})
 
 
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.Response:
@@ -106,4 +102,8 @@ async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.R
             f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
             code="not_sandbox",
         )
-    return json_answer(dict(await call.supervisor.command(call.id, name, arguments)))
+    try:
+        return json_answer(dict(await call.supervisor.command(call.id, name, arguments)))
+    except EngineError as error:
+        # The sandbox says no by design (nothing to scan): that is no failure of ours.
+        raise Refused(str(error), code=error.code) from error

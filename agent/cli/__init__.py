@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: no powers of its own, everything goes through the API."""

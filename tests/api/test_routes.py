@@ -200,8 +200,8 @@ async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local
     await local.post("/api/instance/sales/sandbox/fault", json={"clear": True})
     await local.post("/api/instance/sales/sandbox/scan")
     assert [row[1:] for row in house.supervisor.commands] == [
-        ("fault", {"fault": "slow", "seconds": 5}),
-        ("clear", {}),
+        ("fault", {"name": "slow", "for": 5}),
+        ("fault", {"name": "clear"}),
         ("scan", {}),
     ]
     unknown = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "fire"})

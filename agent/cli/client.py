@@ -1,0 +1,160 @@
+"""Talks to the agent over its Unix socket (or a URL) with the standard library alone.
+
+An HTTP library of the agent's would cost every command a tenth of a second.
+"""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from agent.cli.places import socket_candidates
+from agent.errors import AgentUnreachable, InvalidRequest, WaError
+
+_SECONDS = 90.0
+_START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
+_EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
+
+
+class AgentSaidNo(WaError):
+    """The agent's own error, with the exit status that belongs to it."""
+
+    def __init__(self, status: int, found: Mapping[str, Any]) -> None:
+        super().__init__(
+            str(found.get("message", f"the agent answered {status}")), field=found.get("field")
+        )
+        self.code = str(found.get("error", "internal"))
+        self.exit_status = _EXITS.get(status, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise WaError("cannot read the agent's answer: it is not a JSON object")
+        return found
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self.sock = sock
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One place to ask. Every request is a connection of its own: commands are short."""
+
+    url: str = ""
+    """http://HOST:PORT, or "" for the Unix socket."""
+    key: str = ""
+    sockets: tuple[Path, ...] = ()
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self.request("GET", path, query=query).json()
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self.request("POST", path, body=body).json()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The answer; an error of the agent's raises AgentSaidNo."""
+        if query:
+            path += "?" + urlencode(query, doseq=True)
+        sent = {"Accept": "application/json", **self.authorization(), **(headers or {})}
+        raw = None
+        if body is not None:
+            raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        connection = self._connect()
+        try:
+            connection.request(method, path, body=raw, headers=sent)
+            found = connection.getresponse()
+            answer = Answer(found.status, found.headers, found.read())
+        except (OSError, http.client.HTTPException) as error:
+            cause = str(error) or type(error).__name__
+            raise AgentUnreachable(
+                f"cannot finish talking to the agent: {cause}; {_START_IT}"
+            ) from error
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise AgentSaidNo(answer.status, _error_in(answer))
+        return answer
+
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if not self.url:
+            return _UnixConnection(self.open_socket())
+        return http.client.HTTPConnection(self.host(), timeout=_SECONDS)
+
+    def host(self) -> str:
+        if not self.url:
+            return "localhost"
+        parts = urlsplit(self.url)
+        if parts.scheme != "http" or not parts.netloc:
+            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
+        return parts.netloc
+
+    def open_socket(self) -> socket.socket:
+        """A connected socket to the agent, wherever it is."""
+        if self.url:
+            parts = urlsplit("//" + self.host())
+            try:
+                return socket.create_connection((parts.hostname, parts.port or 80), _SECONDS)
+            except (OSError, ValueError) as error:
+                raise AgentUnreachable(
+                    f"cannot reach the agent at {self.url}: {error}; {_START_IT}"
+                ) from error
+        problems = []
+        for path in self.sockets or socket_candidates(os.environ):
+            try:
+                return connect_unix(path)
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror or error}")
+        raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
+
+
+def connect_unix(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(_SECONDS)
+    folder = -1
+    try:
+        # A socket's address holds 107 bytes; a state directory may lie deeper than that.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return sock
+
+
+def _error_in(answer: Answer) -> Mapping[str, Any]:
+    try:
+        return answer.json()
+    except WaError:
+        return {}

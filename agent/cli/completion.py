@@ -1,0 +1,93 @@
+"""Shell completion, made from the parser itself."""
+
+import argparse
+from collections.abc import Mapping
+
+from agent.cli.command import Subparsers, add_command
+
+SHELLS = ("bash", "zsh", "fish")
+
+_BASH = """\
+# wa-agent: source this, or put it into /etc/bash_completion.d/
+_wa_agent() {
+    local word=${COMP_WORDS[COMP_CWORD]} path="" one i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        one=${COMP_WORDS[i]}
+        [[ $one == -* ]] && continue
+        case " $(_wa_agent_words "$path") " in *" $one "*) path="$path $one" ;; esac
+    done
+    COMPREPLY=($(compgen -W "$(_wa_agent_words "$path")" -- "$word"))
+}
+_wa_agent_words() {
+    case "$1" in
+%s
+    esac
+}
+complete -F _wa_agent wa-agent
+"""
+_ZSH = """\
+#compdef wa-agent
+autoload -U +X bashcompinit && bashcompinit
+%s"""
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "completion",
+        completion,
+        "print a completion script",
+        "wa-agent completion bash > /etc/bash_completion.d/wa-agent",
+    )
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def completion(options: argparse.Namespace) -> int:
+    # Here, because the whole parser is only complete when every group has added itself.
+    from agent.cli.main import build_parser
+
+    words = command_words(build_parser())
+    bash = _BASH % "\n".join(_bash_case(path, found) for path, found in words.items())
+    scripts = {"bash": bash, "zsh": _ZSH % bash, "fish": _fish(words)}
+    print(scripts[options.shell], end="")
+    return 0
+
+
+def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, list[str]]:
+    """For every command (by its words): what may follow. `ID` stands for the instances."""
+    found: dict[str, list[str]] = {path: []}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                found[path].append(name)
+                found.update(command_words(inner, f"{path} {name}"))
+        elif action.option_strings:
+            found[path] += [word for word in action.option_strings if word.startswith("--")]
+        elif action.metavar == "ID":
+            found[path].append("ID")
+        elif action.choices:
+            found[path] += [str(choice) for choice in action.choices]
+    return found
+
+
+def _bash_case(path: str, words: list[str]) -> str:
+    shown = [word for word in words if word != "ID"]
+    ids = " $(wa-agent list --ids 2>/dev/null)" if "ID" in words else ""
+    return f'        "{path}") echo "{" ".join(shown)}{ids}" ;;'
+
+
+def _fish(words: Mapping[str, list[str]]) -> str:
+    lines = ["# wa-agent: put this into ~/.config/fish/completions/wa-agent.fish"]
+    for path, found in words.items():
+        conditions = [f"__fish_seen_subcommand_from {name}" for name in path.split()]
+        condition = "; and ".join(conditions) or "__fish_use_subcommand"
+        lines += [_fish_line(condition, word) for word in found]
+    return "\n".join(lines) + "\n"
+
+
+def _fish_line(condition: str, word: str) -> str:
+    if word == "ID":
+        return f"complete -c wa-agent -f -n '{condition}' -a '(wa-agent list --ids 2>/dev/null)'"
+    if word.startswith("--"):
+        return f"complete -c wa-agent -n '{condition}' -l {word[2:]}"
+    return f"complete -c wa-agent -f -n '{condition}' -a {word}"

@@ -1,0 +1,97 @@
+"""The configuration: check it, show what holds, write a first one."""
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.cli.agent import overrides_of
+from agent.cli.command import Subparsers, add_command, wants_json
+from agent.cli.places import INSTALLED_CONFIG, config_path
+from agent.cli.show import print_json
+from agent.errors import Refused, WaError
+
+
+def add(commands: Subparsers) -> None:
+    among = commands.add_parser("config", help="the configuration").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    for name, run, summary in (
+        ("check", check, "read the configuration and say what is wrong with it"),
+        ("show", show, "show every setting that holds"),
+        ("init", init, "write a commented configuration"),
+    ):
+        example = f"wa-agent config {name} --config agent.toml"
+        parser = add_command(among, name, run, summary, example)
+        parser.add_argument("--config", metavar="FILE", help="agent.toml")
+        parser.add_argument("--state", metavar="DIR", help="the state directory")
+        parser.add_argument("--listen", metavar="HOST:PORT", help="the HTTP address")
+        if name == "init":
+            parser.add_argument("--force", action="store_true", help="replace a file")
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from agent.config import load_config
+
+    path = config_path(options.config, os.environ)
+    return load_config(path, os.environ, overrides=overrides_of(options))
+
+
+def check(options: argparse.Namespace) -> int:
+    _load(options)
+    path = config_path(options.config, os.environ)
+    if wants_json(options):
+        print_json({"good": True, "file": None if path is None else str(path)})
+    else:
+        print(f"{path or 'the defaults'}: good")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    from agent.config import render_config
+
+    config = _load(options)
+    if wants_json(options):
+        print_json(_plain(asdict(config)))
+    else:
+        print(render_config(config, only_changed=False), end="")
+    return 0
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _plain(value) for name, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_plain(value) for value in found]
+    return str(found) if isinstance(found, Path) else found
+
+
+def init(options: argparse.Namespace) -> int:
+    from agent.config import load_config, render_config
+
+    target = Path(options.config or INSTALLED_CONFIG)
+    # Only what the command line says: a file of before must not flow into the new one.
+    config = load_config(None, {}, overrides=_given(options))
+    text = render_config(config)
+    try:
+        with target.open("w" if options.force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Refused(f"cannot write {target}: it exists; --force replaces it") from error
+    except OSError as error:
+        raise WaError(f"cannot write {target}: {error.strerror}") from error
+    if wants_json(options):
+        print_json({"file": str(target)})
+    else:
+        print(f"{target} written; check it with: wa-agent config check --config {target}")
+    return 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, str]:
+    found = {}
+    if options.state is not None:
+        found["agent.state_path"] = str(Path(options.state).absolute())
+    if options.listen is not None:
+        found["api.listen"] = options.listen
+    return found

@@ -1,0 +1,72 @@
+"""The history, and with -f what happens from now on."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.show import clean, colour, moment
+from agent.cli.websocket import Closed, listen
+from agent.errors import AgentUnreachable
+
+_RETRY_SECONDS = 1.0
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "events", events, "show what happened", "wa-agent events sales -f"
+    )
+    parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="only this one")
+    parser.add_argument("-f", "--follow", action="store_true", help="and what happens now")
+    parser.add_argument("-n", "--limit", type=int, default=50, help="how many, default 50")
+    parser.add_argument("--kind", action="append", default=[], help="only this kind")
+
+
+def events(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
+    query = {"limit": options.limit, **({"kind": options.kind} if options.kind else {})}
+    found = client.get(path, query)["events"]
+    for event in reversed(found):
+        _print(event, options)
+    if options.follow:
+        _follow(client, options, found[0]["cursor"] if found else 0)
+    return 0
+
+
+def _print(event: dict[str, Any], options: argparse.Namespace) -> None:
+    if wants_json(options):
+        print(json.dumps(event, ensure_ascii=False), flush=True)
+        return
+    where = event["instance"] or "-"
+    print(
+        f"{colour(moment(event['time']), 'soft')} [{clean(event['category'])}] [{clean(where)}]"
+        f" {clean(event['kind'])}: {clean(event['sentence'])}",
+        flush=True,
+    )
+
+
+def _follow(client: Client, options: argparse.Namespace, cursor: int) -> None:
+    """Until interrupted. A restart of the agent is bridged: nothing is missed or repeated."""
+    silent_since: float | None = None
+    while True:
+        query: dict[str, Any] = {"after": cursor}
+        if options.id:
+            query["instance"] = options.id
+        if options.kind:
+            query["kind"] = options.kind
+        try:
+            for message in listen(client, "/api/events?" + urlencode(query, doseq=True)):
+                silent_since = None
+                cursor = message.get("cursor") or cursor
+                if message.get("type") == "event":
+                    _print(message, options)
+        except (AgentUnreachable, Closed) as error:
+            if silent_since is None:
+                silent_since = time.monotonic()
+                print(f"wa-agent: {clean(error)}; waiting for it", file=sys.stderr)
+        time.sleep(_RETRY_SECONDS)

@@ -1,0 +1,74 @@
+"""How the agent and its instances are."""
+
+import argparse
+
+from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.show import moment, print_json, print_pairs, print_table
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "health",
+        health,
+        "show the agent's health, or check instances now; exit status 1 when not well",
+        "wa-agent health sales",
+    )
+    parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="check this one now")
+    parser.add_argument("--check", action="store_true", help="check every instance now")
+
+
+def health(options: argparse.Namespace) -> int:
+    if options.id is not None:
+        return _one(options)
+    if options.check:
+        return _every(options)
+    found = client_of(options).get("/api/health")
+    if wants_json(options):
+        print_json(found)
+    else:
+        agent, fleet = found["agent"], found["instances"]
+        restoring = agent["restoring"]
+        print_pairs(
+            {
+                "agent": found["status"],
+                "version": agent["version"],
+                "host": agent["host"],
+                "started": moment(agent["started"]),
+                "restored": f"{restoring['done']} of {restoring['total']}",
+                "instances": f"{fleet['total']}, enabled {fleet['enabled']}",
+                "by status": _counts(fleet["by_status"]),
+                "by verdict": _counts(fleet["by_verdict"]),
+            }
+        )
+    return 0 if found["status"] == "ok" else 1
+
+
+def _one(options: argparse.Namespace) -> int:
+    found = client_of(options).post(f"/api/instance/{options.id}/health")
+    if wants_json(options):
+        print_json(found)
+    else:
+        print_pairs({options.id: f"{found['verdict']}: {found['sentence']}"})
+    return 0 if found["healthy"] else 1
+
+
+def _every(options: argparse.Namespace) -> int:
+    found = client_of(options).post("/api/health/check")
+    if wants_json(options):
+        print_json(found)
+    else:
+        print_table(
+            ("ID", "STATUS", "HEALTH", "WHY"),
+            [
+                (id, one["state"], one["verdict"], one["sentence"])
+                for id, one in found["results"].items()
+            ],
+        )
+    # Waiting for a scan or switched off is as wanted; only these are not well.
+    unwell = sum(found["by_verdict"].get(word, 0) for word in ("degraded", "stuck", "corrupted"))
+    return 1 if unwell else 0
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(found.items())) or "-"

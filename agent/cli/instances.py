@@ -1,0 +1,272 @@
+"""Instances: create, list, show, and say what is wanted of them."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.show import duration, mebibytes, moment, print_json, print_pairs, print_table
+from agent.errors import InvalidRequest, TryLater
+
+_INTENTS = (
+    ("enable", "say that it should run, now and after every boot", "enabled"),
+    ("disable", "say that it should not run", "disabled"),
+    ("start", "run it now, until the machine boots", "will be started"),
+    ("stop", "stop it until it is started or the machine boots", "will be stopped"),
+    ("restart", "restart its worker", "will be restarted"),
+    ("logout", "end its pairing; somebody must scan again", "is being logged out"),
+)
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "create", create, "create an instance", "wa-agent create sales --engine sandbox"
+    )
+    add_id(parser)
+    parser.add_argument("--engine", required=True, help="how it reaches WhatsApp")
+    parser.add_argument("--disabled", action="store_true", help="do not run it yet")
+    _add_settings(parser)
+    _add_wait(parser)
+
+    parser = add_command(
+        commands, "list", list_instances, "list the instances", "wa-agent list --status CONNECTED"
+    )
+    parser.add_argument("--status", action="append", help="only this status")
+    parser.add_argument("--verdict", action="append", help="only this verdict")
+    parser.add_argument("--engine", help="only this engine")
+    parser.add_argument("--enabled", choices=("true", "false"), help="only (not) enabled ones")
+    parser.add_argument("--ids", action="store_true", help="print the ids alone")
+
+    parser = add_command(
+        commands, "show", show, "show everything known of an instance", "wa-agent show sales"
+    )
+    add_id(parser)
+    parser = add_command(
+        commands, "settings", settings, "change an instance's settings",
+        "wa-agent settings sales --set scan=manual",
+    )  # fmt: skip
+    add_id(parser)
+    _add_settings(parser)
+
+    for name, summary, done in _INTENTS:
+        parser = add_command(commands, name, intend, summary, f"wa-agent {name} sales")
+        add_id(parser)
+        parser.set_defaults(verb=name, done=done)
+        if name in ("enable", "start", "restart"):
+            _add_wait(parser)
+    parser = add_command(
+        commands, "delete", delete, "retire its session and remove it", "wa-agent delete sales"
+    )
+    add_id(parser)
+    _add_send(commands)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an engine's setting; the value is JSON or plain text",
+    )
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="return when it is connected; 75 when late"
+    )
+
+
+def _add_send(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "send", send, "send a text message", "wa-agent send sales 4915112345678 hello"
+    )
+    add_id(parser)
+    parser.add_argument("to", metavar="TO", help="a number or a chat's id")
+    parser.add_argument("text", metavar="TEXT", help="the message; - reads it from the input")
+    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key sends once")
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, mark, value = pair.partition("=")
+        if not mark or not name:
+            raise InvalidRequest(f"cannot use {pair!r}: it must be NAME=VALUE", field="set")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def create(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    body = {
+        "id": options.id,
+        "engine": options.engine,
+        "enabled": not options.disabled,
+        "settings": parse_settings(options.set),
+    }
+    made = client.post("/api/instance", body)
+    return _tell(client, options, made, "created" + (", disabled" if options.disabled else ""))
+
+
+def intend(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    found = client.post(f"/api/instance/{options.id}/{options.verb}")
+    return _tell(client, options, found, options.done)
+
+
+def _tell(client: Client, options: argparse.Namespace, found: dict[str, Any], done: str) -> int:
+    if getattr(options, "wait", None) is not None:
+        found = _wait_until_connected(client, options.id, options.wait)
+        done = "is connected"
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{options.id} {done}")
+    return 0
+
+
+def _wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = client.get(f"/api/instance/{id}")
+        if found["connection_status"] == "CONNECTED":
+            return found
+        if time.monotonic() >= deadline:
+            raise TryLater(
+                f"cannot wait longer for {id}: it is {found['connection_status']},"
+                f" {found['sentence']}"
+            )
+        time.sleep(0.2)
+
+
+def every_instance(client: Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    page = client.get("/api/instances", {**query, "limit": 1000})
+    while True:
+        yield from page["instances"]
+        if not page["next"]:
+            return
+        page = client.get("/api/instances", {**query, "limit": 1000, "after": page["next"]})
+
+
+def list_instances(options: argparse.Namespace) -> int:
+    names = ("status", "verdict", "engine", "enabled")
+    query = {name: getattr(options, name) for name in names if getattr(options, name)}
+    found = list(every_instance(client_of(options), query))
+    if wants_json(options):
+        print_json(found)
+    elif options.ids:
+        for one in found:
+            print(one["id"])
+    elif not found:
+        print("no instances")
+    else:
+        print_table(
+            ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
+            [
+                (
+                    one["id"],
+                    one["engine"],
+                    one["connection_status"],
+                    one["health"]["verdict"],
+                    _enabled(one),
+                    duration(one["uptime_seconds"]),
+                    mebibytes(one["memory_bytes"]),
+                    one["sentence"],
+                )
+                for one in found
+            ],
+        )
+    return 0
+
+
+def _enabled(one: dict[str, Any]) -> str:
+    word = "yes" if one["enabled"] else "no"
+    return word if one["override"] == "none" else f"{word}, {one['override']}"
+
+
+def show(options: argparse.Namespace) -> int:
+    found = client_of(options).get(f"/api/instance/{options.id}/details")
+    if wants_json(options):
+        print_json(found)
+        return 0
+    verdict, unit = found["health"], found["unit"]
+    print_pairs(
+        {
+            "id": found["id"],
+            "engine": found["engine"],
+            "enabled": _enabled(found),
+            "status": f"{found['connection_status']} since {moment(found['since'])}",
+            "why": found["sentence"] or "-",
+            "health": f"{verdict['verdict']}: {verdict['sentence']}",
+            "account": found["account"] or ("paired" if found["paired"] else "not paired"),
+            "uptime": duration(found["uptime_seconds"]),
+            "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
+            "memory": mebibytes(found["memory_bytes"]),
+            "attempts": found["attempts"],
+            "next attempt": moment(found["next_attempt"]),
+            "restarts": _counts(found["restarts_by_reason"]),
+            "reconnects": _counts(found["reconnects_by_reason"]),
+            "messages": _counts(found["messages"]),
+            "settings": json.dumps(found["settings"]),
+            "created": moment(found["created"]),
+        }
+    )
+    for event in reversed(found["events"]):
+        print_pairs({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
+    return 0
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in found.items() if count) or "none"
+
+
+def settings(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    present = client.get(f"/api/instance/{options.id}/details")["settings"]
+    changes = parse_settings(options.set)
+    if changes:
+        # null takes a setting away, so that the engine's default holds again.
+        merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
+        path = f"/api/instance/{options.id}"
+        present = client.request("PATCH", path, body={"settings": merged}).json()["settings"]
+    if wants_json(options):
+        print_json(present)
+    else:
+        print_pairs({name: json.dumps(value) for name, value in present.items()})
+    return 0
+
+
+def delete(options: argparse.Namespace) -> int:
+    found = client_of(options).request("DELETE", f"/api/instance/{options.id}").json()
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{options.id} deleted")
+        if found["trash"]:
+            print(f"its session can come back: wa-agent trash restore {found['trash']}")
+    return 0
+
+
+def send(options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.text == "-" else options.text
+    key = options.idempotency_key
+    answer = client_of(options).request(
+        "POST",
+        f"/api/instance/{options.id}/messages",
+        body={"to": options.to, "text": text},
+        headers={"Idempotency-Key": key} if key else None,
+    )
+    found = answer.json()
+    if wants_json(options):
+        print_json(found)
+    else:
+        print("sent", *(f"{name}={value}" for name, value in found.items()))
+    return 0

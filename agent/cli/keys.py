@@ -1,0 +1,65 @@
+"""Keys for the HTTP interface."""
+
+import argparse
+from urllib.parse import quote
+
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.show import moment, print_json, print_table
+
+
+def add(commands: Subparsers) -> None:
+    among = commands.add_parser("key", help="keys for the HTTP interface").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    parser = add_command(
+        among,
+        "add",
+        add_key,
+        "make a key; it is shown this once",
+        "wa-agent key add prometheus --scope read",
+    )
+    parser.add_argument("name", metavar="NAME", help="what it is for")
+    parser.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        help="read, operate, admin or instance:ID; may be repeated",
+    )
+    add_command(among, "list", list_keys, "list the keys", "wa-agent key list")
+    parser = add_command(among, "revoke", revoke, "revoke a key", "wa-agent key revoke 3f8a2c1d")
+    parser.add_argument("key_id", metavar="KEY", help="its id, as `key list` shows it")
+
+
+def add_key(options: argparse.Namespace) -> int:
+    body = {"name": options.name, "scopes": options.scope}
+    found = client_of(options).post("/api/keys", body)
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(found["token"])
+    return 0
+
+
+def list_keys(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/keys")["keys"]
+    if wants_json(options):
+        print_json(found)
+    elif not found:
+        print("no keys")
+    else:
+        print_table(
+            ("ID", "NAME", "SCOPES", "CREATED"),
+            [(k["id"], k["name"], " ".join(k["scopes"]), moment(k["created"])) for k in found],
+        )
+    return 0
+
+
+def revoke(options: argparse.Namespace) -> int:
+    found = client_of(options).request(
+        "DELETE", f"/api/keys/{quote(options.key_id, safe='')}"
+    ).json()  # fmt: skip
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{found['id']} revoked")
+    return 0

@@ -1,0 +1,70 @@
+"""The program `wa-agent`: reads the command line, runs one command, answers with its status."""
+
+import argparse
+import json
+import os
+import sys
+
+from agent.cli import agent, completion, config, events, health, instances, keys, qr, sandbox, trash
+from agent.cli.command import add_common
+from agent.cli.show import clean
+from agent.errors import WaError
+
+_EPILOG = """\
+exit statuses:
+  0   done                      5   the agent cannot be reached
+  1   failed                    75  try again later
+  2   wrong use                 78  the configuration is wrong
+  3   not found                 130 interrupted
+  4   refused
+
+environment:
+  WA_AGENT_SOCKET  the agent's Unix socket     WA_AGENT_URL  ask http://HOST:PORT instead
+  WA_AGENT_CONFIG  the configuration file      WA_AGENT_KEY  the key for that URL
+
+example:
+  wa-agent create sales --engine sandbox && wa-agent qr sales --watch
+"""
+_GROUPS = (agent, instances, qr, health, events, trash, keys, sandbox, config, completion)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wa-agent",
+        description="Keeps WhatsApp sessions alive on this machine.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_common(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in _GROUPS:
+        group.add(commands)
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    try:
+        options = build_parser().parse_args(argv)
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:  # argparse: 0 after --help, 2 after wrong use
+        return end.code if isinstance(end.code, int) else 2
+    except WaError as error:
+        return _say(error, as_json="--json" in argv)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read us (head, less) has enough; a traceback at exit would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _say(error: WaError, *, as_json: bool) -> int:
+    if as_json:
+        found = {"error": error.code, "message": str(error), "field": error.field}
+        print(json.dumps(found), file=sys.stderr)
+    else:
+        print(f"wa-agent: {clean(error)}", file=sys.stderr)
+    return error.exit_status

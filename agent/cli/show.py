@@ -1,0 +1,87 @@
+"""What a person sees: aligned tables, colours on a terminal only, foreign text made harmless."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TextIO
+
+_COLOURS = {"good": "32", "bad": "31", "soft": "2", "warn": "33"}
+_STATUS_COLOURS = {
+    "CONNECTED": "good",
+    "AUTH_FAILURE": "bad",
+    "DISCONNECTED": "soft",
+    "QR_REQUIRED": "warn",
+}
+
+
+def clean(text: object) -> str:
+    """Without control codes and direction marks: they could redraw or fake a terminal."""
+    return "".join(
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "�"
+        for letter in str(text)
+    )
+
+
+def colour(text: str, kind: str, out: TextIO | None = None) -> str:
+    if not kind or not (out or sys.stdout).isatty():
+        return text
+    return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m"
+
+
+def print_json(found: Any) -> None:
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
+    for number, row in enumerate([list(heads), *cells]):
+        line = "  ".join(_fit(cell, width) for cell, width in zip(row, widths, strict=True))
+        print(colour(line.rstrip(), "soft") if number == 0 else _tint(line.rstrip(), row))
+
+
+def _tint(line: str, row: Sequence[str]) -> str:
+    for word, kind in _STATUS_COLOURS.items():
+        if word in row:
+            return line.replace(word, colour(word, kind), 1)
+    return line
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _fit(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def print_pairs(found: Mapping[str, object]) -> None:
+    width = max(map(len, found), default=0)
+    for name, value in found.items():
+        print(f"{colour(name.ljust(width), 'soft')}  {clean(value)}")
+
+
+def moment(text: str | None) -> str:
+    """A time of the API in this machine's zone."""
+    if not text:
+        return "-"
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return text
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // below} {small}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1048576:.0f} MiB"

@@ -1,0 +1,44 @@
+"""Retired sessions: look at them, bring one back."""
+
+import argparse
+
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.show import moment, print_json, print_table
+
+
+def add(commands: Subparsers) -> None:
+    among = commands.add_parser("trash", help="retired sessions").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add_command(among, "list", list_trash, "list retired sessions", "wa-agent trash list")
+    parser = add_command(
+        among,
+        "restore",
+        restore,
+        "bring a retired session back",
+        "wa-agent trash restore sales.20260115T103045Z",
+    )
+    parser.add_argument("name", metavar="NAME", help="as `trash list` shows it")
+
+
+def list_trash(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/trash")["trash"]
+    if wants_json(options):
+        print_json(found)
+    elif not found:
+        print("the trash is empty")
+    else:
+        rows = [(row["name"], row["id"], moment(row["retired"])) for row in found]
+        print_table(("NAME", "ID", "RETIRED"), rows)
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    from urllib.parse import quote
+
+    found = client_of(options).post(f"/api/trash/{quote(options.name, safe='')}/restore")
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{found['id']} is back, {'enabled' if found['enabled'] else 'disabled'}")
+    return 0
