@@ -3,7 +3,8 @@
 The verdict's `state` is what to publish: the engine's claim only as long as it is proved.
 Needs of an Observation: at, desired, record (status, reason, paired, attempts, strikes, breaker_*),
 unit (state, since, result, exit_status, masked), linked_since, claim (with since, phase_since,
-progress_since, proof_age), probe (ok, failures, seconds), files, not_before, at_wall, signals.
+progress_since, proof_age), probe (ok, failures, seconds), files, not_before, at_wall, signals,
+hold.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +29,14 @@ Status = ConnectionStatus
 
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
+
+HOLDS = {
+    "backend_down": "its backend is down",
+    "network_down": "the network seems to be down for many at once",
+    "incident": "the same fails for many of its engine; one is tried first",
+    "memory_full": "the machine has no memory for one more",
+}
+"""Why an instance waits for something that is not its own: no attempt of its own is spent."""
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
@@ -66,7 +75,8 @@ def no_pairing_to_lose(observation: Observation) -> bool:
     if reason_of(last_reason(observation)).unpairs:
         return True
     claimed = observation.claim is not None and observation.claim.claim.paired
-    return not (observation.record.paired or claimed)
+    whole = observation.files is SessionFiles.WHOLE
+    return not (observation.record.paired or claimed or whole)
 
 
 def last_reason(observation: Observation) -> str:
@@ -160,6 +170,8 @@ def _without_worker(
         return _failed(observation, policy, now)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
+    if observation.hold:
+        return _held(observation)
     sentence = "it should run and no worker does" + _next_try(observation, policy, now)
     return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 
@@ -256,6 +268,8 @@ def _dropped(
         return _waits_for_person(observation, reason)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
+    if observation.hold:
+        return _held(observation)
     sentence = reason.title + _next_try(observation, policy, now)
     if reason.permanence in (Permanence.AT_TIME, Permanence.PROBE_SLOWLY):
         return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
@@ -295,12 +309,20 @@ def _given_up(observation: Observation, code: str) -> HealthVerdict:
     return _verdict(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
 
 
+def _held(observation: Observation) -> HealthVerdict:
+    sentence = f"held: {HOLDS.get(observation.hold, observation.hold)}"
+    state = Status.RECONNECTING
+    return _verdict(observation, Health.DISCONNECTED, state, observation.hold, sentence)
+
+
 def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
     unit = observation.unit
     if unit.exit_status == MISCONFIGURED:
         return _waits_for_person(observation, reason_of("misconfigured"))
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
+    if observation.hold:
+        return _held(observation)
     sentence = f"its worker failed ({unit.result})" + _next_try(observation, policy, now)
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
 

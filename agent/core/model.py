@@ -255,6 +255,8 @@ class Observation:
     at_wall: float = 0.0
     """The wall clock at `at`: what the record's `..._wall` times are measured against."""
     signals: tuple[Signal, ...] = ()
+    hold: str = ""
+    """Why nobody of its kind may try now: backend_down, network_down, incident, memory_full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,20 +20,32 @@ from agent.core.model import (
 )
 from agent.core.phases import phase_deadline
 from agent.core.reconnect import breaker_of
+from agent.core.repair import Repair, Stage, Trouble
 from agent.core.session import reason_of
 
 Status = ConnectionStatus
 
 
 def plan_actions(
-    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
+    observation: Observation,
+    verdict: HealthVerdict,
+    policy: HealthPolicy,
+    now: float,
+    *,
+    ladder: bool = False,
+    repair: Repair | None = None,
 ) -> list[Action]:
-    """What to do now, in order; nothing while a job is under way or the time has not come."""
+    """What to do now, in order; nothing while a job is under way or the time has not come.
+
+    `ladder`: what is stuck is left to the recovery's ladder; `repair`: the one under way.
+    """
     unit = observation.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return []
     if not observation.desired.should_run:
         return [Action(ActionKind.STOP, verdict.sentence)] if unit.runs else []
+    if repair is not None and _leaves_alone(repair):
+        return []
     if unit.runs and verdict.reason == "unpaired_suspect":
         # Whatever it does next it must not do to the only copy of the old pairing.
         return [Action(ActionKind.STOP, verdict.sentence)]
@@ -42,13 +54,15 @@ def plan_actions(
     if not unit.runs:
         return _plan_start(observation, verdict)
     if verdict.health is Health.STUCK:
-        return [Action(ActionKind.RESTART, verdict.sentence)]
+        return [] if ladder else [Action(ActionKind.RESTART, verdict.sentence)]
     return _plan_reconnect(observation, verdict)
 
 
 def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
     """Whether a start or reconnect by ourselves is allowed: reason, attempts, delay, breaker."""
-    if gave_up(observation, policy.reconnect) or now < observation.not_before:
+    if observation.hold or now < observation.not_before:
+        return False
+    if gave_up(observation, policy.reconnect):
         return False
     breaker = breaker_of(observation.record)
     return breaker.may_try(wall_at(observation, now), policy.reconnect.breaker)
@@ -62,6 +76,14 @@ def next_deadline(
         return None
     moments = [now + policy.interval, *_deadlines(observation, verdict, policy, now)]
     return min(moment for moment in moments if moment > now)
+
+
+def _leaves_alone(repair: Repair) -> bool:
+    """While a step works, and while a suspect is given its longer time, nobody else acts."""
+    if repair.over:
+        return False
+    settling_suspect = repair.trouble is Trouble.SUSPECT and repair.stage is Stage.SETTLING
+    return repair.stage is Stage.ACTING or settling_suspect
 
 
 def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action]:

@@ -1,0 +1,192 @@
+"""What the lines about failing keys mean: which count, which are benign, which peer they name.
+
+One table for engines' events, workers' output and backends' logs. Only names and peers are
+taken out of a line: some dumps hold private keys and must go nowhere.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Effect(StrEnum):
+    COUNTS = "counts"
+    """Counts towards a corrupted session."""
+    REGENERATES = "regenerates"
+    """Counts, and only new keys with that peer will help."""
+    SUMMARY = "summary"
+    """Says again, in another channel, what a line just before said; counts where none did."""
+    BENIGN = "benign"
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoPattern:
+    name: str
+    text: re.Pattern[str]
+    effect: Effect
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoFinding:
+    name: str
+    effect: Effect
+    peer: str = ""
+    """The Signal address without its device ("" = not named)."""
+
+
+def _pattern(name: str, text: str, effect: Effect, meaning: str) -> CryptoPattern:
+    return CryptoPattern(name, re.compile(text, re.IGNORECASE), effect, meaning)
+
+
+PATTERNS: tuple[CryptoPattern, ...] = (
+    # Benign ones first: some of them contain the words of a worse one.
+    _pattern(
+        "repair_at_work",
+        r"MAC error detected, forcing immediate session recreation",
+        Effect.BENIGN,
+        "the engine repairs that session by itself",
+    ),
+    _pattern(
+        "known_header",
+        r"Failed to decrypt message with any known session",
+        Effect.BENIGN,
+        "heads the lines that follow, which count",
+    ),
+    _pattern(
+        "duplicate",
+        r"Key used already or never filled|MessageCounterError|Received message with old counter",
+        Effect.BENIGN,
+        "a message that was delivered twice",
+    ),
+    _pattern(
+        "session_turnover",
+        r"Decrypted message with closed session|Closing (?:open )?session|Opening session"
+        r"|Removing old closed session",
+        Effect.BENIGN,
+        "sessions with a peer come and go (the dump holds keys)",
+    ),
+    _pattern(
+        "absent_message", r"Message absent from node", Effect.BENIGN, "not encrypted to this device"
+    ),
+    _pattern(
+        "app_state",
+        r"Invalid patch mac|HMAC (?:index|content) verification failed"
+        r"|failed to verify LTHash|failed to find key .* to decode|myAppStateKey .* not present"
+        r"|failed to sync (?:state|\w+) from v",
+        Effect.BENIGN,
+        "contacts, mutes and archives only; heals by a snapshot of its own",
+    ),
+    _pattern(
+        "far_future",
+        r"Over \d+ messages into the future",
+        Effect.REGENERATES,
+        "the session with that peer is far behind: an old backup was restored",
+    ),
+    _pattern(
+        "bad_mac",
+        r"Bad[ _-]?MAC",
+        Effect.COUNTS,
+        "the session with that peer does not fit the message",
+    ),
+    _pattern(
+        "prekey",
+        r"Invalid Pre-?Key ID|PreKeyError|Missing Signed-?PreKey",
+        Effect.REGENERATES,
+        "the peer used a key that is no longer held",
+    ),
+    _pattern(
+        "no_matching_session",
+        r"No matching sessions found for message",
+        Effect.SUMMARY,
+        "sums up the lines before it",
+    ),
+    _pattern(
+        "no_session",
+        r"No session record|No session found to decrypt|No (?:open )?sessions\b",
+        Effect.COUNTS,
+        "no session with that peer; alone it heals by a retry",
+    ),
+    _pattern(
+        "sender_key",
+        r"No SenderKeyRecord found|No sender message key found|InvalidMessageException"
+        r"|Invalid signature!",
+        Effect.COUNTS,
+        "the group key of one participant is missing or out of step",
+    ),
+    _pattern(
+        "session_error", r"SessionError|Session error:", Effect.COUNTS, "the session cannot be used"
+    ),
+    _pattern(
+        "decrypt_failed",
+        r"(?:failed to decrypt|error decrypting|could not decrypt)",
+        Effect.SUMMARY,
+        "a message could not be read",
+    ),
+    _pattern(
+        "undecryptable",
+        r"UndecryptableMessage",
+        Effect.COUNTS,
+        "the engine reports a message that it could not read",
+    ),
+)
+
+_PEERS = (
+    # libsignal names its queue after the address, so the stack under an error tells the peer.
+    re.compile(r"\bat (?:async )?(?:Object\.)?(\d{5,20}(?:_\d+)?)\.\d+ \[as awaitable\]"),
+    re.compile(r"\bat async (?:Object\.)?(\d{5,20}(?:_\d+)?)\.\d+\b"),
+    re.compile(r'"participant(?:Alt)?"\s*:\s*"(\d{5,20})(?::\d+)?@'),
+    re.compile(r'"remoteJid"\s*:\s*"(\d{5,20})(?::\d+)?@(?:s\.whatsapp\.net|lid)'),
+    re.compile(r"\bfrom (\d{5,20})(?:[.:]\d+)*@(?:s\.whatsapp\.net|lid)"),
+)
+_LONGEST_LINE = 8192
+
+
+def own_pattern(text: str, effect: Effect) -> CryptoPattern:
+    """A pattern from the settings: plain text in any case, never an expression."""
+    return CryptoPattern(f"own: {text[:40]}", re.compile(re.escape(text), re.I), effect, "setting")
+
+
+def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
+    """What one line says of keys; the settings' own patterns go first."""
+    line = line[:_LONGEST_LINE]
+    for pattern in (*own, *PATTERNS):
+        if pattern.text.search(line):
+            return CryptoFinding(pattern.name, pattern.effect, peer_in(line))
+    return None
+
+
+def peer_in(line: str) -> str:
+    """The peer that a line names; devices of one peer are one peer."""
+    for pattern in _PEERS:
+        if found := pattern.search(line[:_LONGEST_LINE]):
+            return found[1]
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogReader:
+    """Reads a log line by line: an error waits for the stack under it, which names the peer."""
+
+    own: tuple[CryptoPattern, ...] = ()
+    waiting: CryptoFinding | None = None
+    stack: int = 0
+
+    def feed(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+        in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
+        if self.waiting is not None and in_stack and self.stack < 30:
+            if peer := peer_in(line):
+                named = CryptoFinding(self.waiting.name, self.waiting.effect, peer)
+                return LogReader(self.own), (named,)
+            return LogReader(self.own, self.waiting, self.stack + 1), ()
+        done = (self.waiting,) if self.waiting is not None else ()
+        if in_stack or (found := read_line(line, self.own)) is None:
+            return LogReader(self.own), done
+        if found.peer or found.effect is Effect.BENIGN or line.lstrip().startswith("{"):
+            return LogReader(self.own), (*done, found)
+        return LogReader(self.own, found), done
+
+    def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+        """No more lines for now: what waits is told without a peer."""
+        return LogReader(self.own), (self.waiting,) if self.waiting is not None else ()

@@ -1,0 +1,112 @@
+"""Which step of a repair may be tried next: the order, the tries, and what may end a pairing."""
+
+from collections.abc import Mapping
+
+from agent.core.health import no_pairing_to_lose
+from agent.core.model import Health, UnitState
+from agent.core.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
+
+DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+"""Never without a backup of the same repair, made first and confirmed to be readable."""
+UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+
+LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
+    Trouble.CONNECTION: (
+        RecoveryKind.RECONNECT,
+        RecoveryKind.RESTART,
+        RecoveryKind.RESTORE,
+        RecoveryKind.LOGOUT_RESTART,
+        RecoveryKind.CLEANUP,
+    ),
+    Trouble.KEYS: (
+        RecoveryKind.RECONNECT,
+        RecoveryKind.RESTART,
+        RecoveryKind.REGENERATE_KEYS,
+        RecoveryKind.RESTORE,
+        RecoveryKind.LOGOUT_RESTART,
+        RecoveryKind.CLEANUP,
+    ),
+    # A worker refuses damaged files; starting it again and again proves nothing.
+    Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
+    # Its old pairing may still be there: nothing that ends it, ever, by itself.
+    Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
+}
+"""From mild to harsh. What ends a pairing stands after all that keeps it."""
+
+# One peer's keys are that peer's trouble: nobody else's messages wait for a reconnect.
+_ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
+
+
+def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
+    """The step to try now: the same again while it has tries left, else the next that may be."""
+    ladder = ladder_for(case, repair)
+    at = ladder.index(repair.step) if repair.step in ladder else -1
+    same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
+    candidates = ladder[at if same_again else at + 1 :]
+    return next((step for step in candidates if allowed(step, case, repair)), None)
+
+
+def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
+    if repair.goal is Goal.CLEANUP:
+        return (RecoveryKind.CLEANUP,)
+    if case.verdict.reason == "crypto_peer":
+        return _ONE_PEER
+    steps = LADDERS[repair.trouble]
+    if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
+        return (*steps, RecoveryKind.CLEANUP)
+    return steps
+
+
+def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
+    if step is RecoveryKind.RESTORE:
+        # The same snapshot heals at once or never.
+        return 1
+    return min(2, case.policy.tries) if trouble is Trouble.SUSPECT else case.policy.tries
+
+
+def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
+    unit = case.observation.unit
+    alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
+        return False
+    if step is RecoveryKind.RECONNECT:
+        return alive
+    if step is RecoveryKind.REGENERATE_KEYS:
+        return alive and bool(case.circumstances.peers)
+    if step is RecoveryKind.RESTORE:
+        return _may_restore(case, repair)
+    if step is RecoveryKind.LOGOUT_RESTART:
+        return case.circumstances.can_log_out and alive and may_unpair(case, repair)
+    if step is RecoveryKind.CLEANUP:
+        # Begun afresh once and still not well: a second empty session is no better.
+        return not repair.cleaned and may_unpair(case, repair)
+    return True
+
+
+def may_unpair(case: Case, repair: Repair) -> bool:
+    """Whether this repair may now do what ends a pairing."""
+    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
+        return True
+    if repair.trouble is Trouble.SUSPECT or not case.circumstances.well:
+        return False
+    if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
+        return False
+    if no_pairing_to_lose(case.observation):
+        return True
+    if repair.goal is Goal.RECOVER or case.policy.unpair is Unpair.NEVER:
+        return False
+    # An outage must never unpair anyone: every round has to have been a calm one.
+    last_round = repair.round >= case.policy.rounds and repair.calm
+    return case.policy.unpair is Unpair.EARLY or last_round
+
+
+def _may_restore(case: Case, repair: Repair) -> bool:
+    if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
+        return False
+    if not case.observation.record.paired:
+        return False
+    if case.verdict.health is Health.CORRUPTED:
+        return True
+    # A stuck session is rarely its files' fault: only after everything else, every time.
+    last_round = repair.round >= case.policy.rounds or repair.goal is Goal.WORKING_QR
+    return case.verdict.health is Health.STUCK and last_round

@@ -1,0 +1,189 @@
+"""Memory: limits, a leak told from a plateau, and what to free or restart, one at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from statistics import median
+
+from agent.core.model import Health, InstanceId, Signal
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPolicy:
+    """The [memory] table. Bytes and seconds; a limit of 0 is none."""
+
+    instance: int = 500 * MIB
+    total: int = 2048 * MIB
+    """All together; the machine's share below counts where it is more."""
+    machine_share: float = 0.80
+    warn: float = 0.80
+    critical: float = 0.95
+    hour: float = 3600.0
+    """A trend is looked for over so long."""
+    least_growth: float = 0.10
+    free_every: float = 600.0
+    """One instance is not asked to free its caches more often."""
+    restart_every: float = 1800.0
+    """One instance is not restarted for its memory more often."""
+
+
+class MemoryLevel(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHistory:
+    """Samples of the last hour, oldest first: (when, bytes)."""
+
+    samples: tuple[tuple[float, int], ...] = ()
+
+    def note(self, used: int, policy: MemoryPolicy, now: float) -> "MemoryHistory":
+        kept = tuple(one for one in self.samples if now - policy.hour <= one[0] < now)
+        return MemoryHistory((*kept[-239:], (now, used)))
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMemory:
+    """One running instance as the memory check sees it."""
+
+    id: InstanceId
+    used: int
+    limit: int
+    freed_at: float | None = None
+    restarted_at: float | None = None
+    restarting: bool = False
+    """A restart or repair is under way."""
+    restartable: bool = True
+    """Connected and settled: a restart costs seconds, not a login in the middle of a sync."""
+
+
+class MemoryStep(StrEnum):
+    FREE = "free"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAction:
+    step: MemoryStep
+    id: InstanceId
+    reason: str
+
+
+def level_of(used: int, limit: int, policy: MemoryPolicy) -> MemoryLevel:
+    if limit <= 0:
+        return MemoryLevel.OK
+    if used >= limit * policy.critical:
+        return MemoryLevel.CRITICAL
+    return MemoryLevel.WARN if used >= limit * policy.warn else MemoryLevel.OK
+
+
+def memory_budget(machine: int, policy: MemoryPolicy) -> int:
+    """Bytes for all instances together; 0 = no limit."""
+    if policy.total <= 0:
+        return 0
+    return max(policy.total, int(machine * policy.machine_share))
+
+
+def may_add(limits: int, new: int, budget: int) -> bool:
+    """Whether one more instance fits: what counts is what all may use, not what they use now."""
+    return budget <= 0 or new <= 0 or limits + new <= budget
+
+
+def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
+    """Growth through the whole last hour. A rise that has come to rest is a plateau, no leak."""
+    quarter = policy.hour / 4
+    parts: list[list[int]] = [[], [], [], []]
+    for at, used in history.samples:
+        age = now - at
+        if 0 <= age < policy.hour:
+            parts[3 - int(age // quarter)].append(used)
+    if not all(parts):
+        return False
+    levels = [median(part) for part in parts]
+    steps = [after - before for before, after in pairwise(levels)]
+    growth = levels[3] - levels[0]
+    if growth < max(levels[0] * policy.least_growth, 8 * MIB):
+        return False
+    # At rest: the last quarter adds little of what an even growth would.
+    return min(steps) > 0 and steps[2] >= 0.4 * growth / 3
+
+
+def judge_memory(
+    history: MemoryHistory, used: int, limit: int, policy: MemoryPolicy, now: float
+) -> Signal | None:
+    level = level_of(used, limit, policy)
+    share = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB"
+    if level is MemoryLevel.CRITICAL:
+        return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
+    if leaks(history, policy, now):
+        grown = (used - history.samples[0][1]) / MIB
+        sentence = f"memory grew by {grown:.0f} MiB in the last hour and goes on: a leak?"
+        return Signal("memory_leak", Health.DEGRADED, sentence)
+    if level is MemoryLevel.WARN:
+        return Signal("memory_high", Health.DEGRADED, f"memory high: {share}")
+    return None
+
+
+def decide_memory(
+    instances: Sequence[InstanceMemory], budget: int, policy: MemoryPolicy, now: float
+) -> list[MemoryAction]:
+    """Gentle freeing for everyone who needs it, at most one graceful restart on the machine."""
+    total = sum(one.used for one in instances)
+    together = level_of(total, budget, policy)
+    levels = {one.id: level_of(one.used, one.limit, policy) for one in instances}
+    actions = [
+        MemoryAction(MemoryStep.FREE, one.id, _words(one, levels[one.id], together))
+        for one in instances
+        if _worse(levels[one.id], together) is not MemoryLevel.OK
+        and _due(one.freed_at, policy.free_every, now)
+        and not one.restarting
+    ]
+    if any(one.restarting for one in instances):
+        return actions
+    if worst := _to_restart(instances, levels, together, policy, now):
+        reason = _words(worst, levels[worst.id], together)
+        actions = [action for action in actions if action.id != worst.id]
+        actions.append(MemoryAction(MemoryStep.RESTART, worst.id, reason))
+    return actions
+
+
+def _to_restart(
+    instances: Sequence[InstanceMemory],
+    levels: dict[InstanceId, MemoryLevel],
+    together: MemoryLevel,
+    policy: MemoryPolicy,
+    now: float,
+) -> InstanceMemory | None:
+    """The one over its own limit first; when all together are too many, the largest."""
+    able = [
+        one
+        for one in instances
+        if one.restartable and _due(one.restarted_at, policy.restart_every, now)
+    ]
+    over = [one for one in able if levels[one.id] is MemoryLevel.CRITICAL]
+    if over:
+        return max(over, key=lambda one: (one.used / one.limit, one.id))
+    if together is MemoryLevel.CRITICAL and able:
+        return max(able, key=lambda one: (one.used, one.id))
+    return None
+
+
+def _worse(one: MemoryLevel, other: MemoryLevel) -> MemoryLevel:
+    order = list(MemoryLevel)
+    return max(one, other, key=order.index)
+
+
+def _due(at: float | None, every: float, now: float) -> bool:
+    # A time in the future comes from a clock that jumped: it does not hold anything.
+    return at is None or not 0 <= now - at < every
+
+
+def _words(one: InstanceMemory, level: MemoryLevel, together: MemoryLevel) -> str:
+    if level is not MemoryLevel.OK:
+        return f"memory {level}: {one.used / MIB:.0f} of {one.limit / MIB:.0f} MiB"
+    return f"memory of all together {together}; this one uses {one.used / MIB:.0f} MiB"

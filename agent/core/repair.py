@@ -1,0 +1,262 @@
+"""What a repair is: a value that says what it is for and how far it has come.
+
+The store keeps it as plain values, so a repair outlives the agent that began it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from agent.core.model import Health, HealthVerdict, Observation
+from agent.core.reconnect import remaining
+
+
+class Goal(StrEnum):
+    """Why a repair runs, from the least to the most that it may do."""
+
+    HEAL = "heal"
+    """The agent's own doing: several rounds, a live pairing given up last if at all."""
+    RECOVER = "recover"
+    """Asked for: one round of what keeps the pairing."""
+    WORKING_QR = "working_qr"
+    """Asked for: one round, down to a new pairing."""
+    CLEANUP = "cleanup"
+    """Asked for: begin afresh at once."""
+
+
+class Trouble(StrEnum):
+    CONNECTION = "connection"
+    KEYS = "keys"
+    FILES = "files"
+    SUSPECT = "suspect"
+
+
+class RecoveryKind(StrEnum):
+    """RESTART and what is harsher ends with the worker started anew, whatever it was before.
+
+    RESTORE, LOGOUT_RESTART and CLEANUP also forgive the record (reconnect.forgive), the last two
+    with `paired` false. Each can be done twice with the same effect.
+    """
+
+    NONE = "none"
+    WAIT = "wait"
+    RECONNECT = "reconnect"
+    RESTART = "restart"
+    REGENERATE_KEYS = "regenerate_keys"
+    BACK_UP = "back_up"
+    RESTORE = "restore"
+    LOGOUT_RESTART = "logout_restart"
+    CLEANUP = "cleanup"
+    GIVE_UP = "give_up"
+
+
+class Stage(StrEnum):
+    DUE = "due"
+    """The next try comes at `not_before_wall`."""
+    ACTING = "acting"
+    """A step was begun and has not reported."""
+    SETTLING = "settling"
+    """A step was done; whether it helped must show."""
+
+
+class Ending(StrEnum):
+    NOT_YET = ""
+    RECOVERED = "recovered"
+    CLEANED = "cleaned"
+    NEEDS_SCAN = "needs_scan"
+    """A suspect was tried in vain: publish that it needs a scan, with the evidence."""
+    NEEDS_PERSON = "needs_person"
+    GAVE_UP = "gave_up"
+    NOT_WANTED = "not_wanted"
+
+
+class Unpair(StrEnum):
+    NEVER = "never"
+    LAST = "last"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPolicy:
+    """The [recovery] table. Durations are seconds."""
+
+    tries: int = 3
+    first_delay: float = 2.0
+    """Between two tries; doubles."""
+    rounds: int = 3
+    round_pause: float = 1800.0
+    unpair: Unpair = Unpair.LAST
+    settle: float = 35.0
+    """So long after a step on a living worker its old facts still count."""
+    settle_start: float = 5.0
+    """The same after a step that began a new run."""
+    start_limit: float = 400.0
+    """The longest that a start may take to show whether a step helped."""
+    suspect_settle: float = 300.0
+    """The longer deadline of a session that came up unpaired without a logout."""
+    act_limit: float = 180.0
+    """A step that has not reported by then is taken as failed."""
+    again: float = 21600.0
+    """A repair that gave up is begun again by itself after so long; 0 = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What deciding needs beside the instance itself."""
+
+    well: bool = True
+    """The instance's backend, the network and its peers are well: it is the odd one out."""
+    can_log_out: bool = False
+    """The engine supports logging out and starting anew (remote ones)."""
+    good_snapshot: bool = False
+    may_roll_back: bool = False
+    """The engine's session survives going back in time (a browser profile, not key files)."""
+    peers: tuple[str, ...] = ()
+    """Peers whose keys fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One repair of one instance, whole: what it is for and how far it has come."""
+
+    trouble: Trouble
+    reason: str
+    """The verdict's reason that began it."""
+    goal: Goal
+    started_wall: float
+    step: RecoveryKind = RecoveryKind.NONE
+    tries: int = 0
+    """Tries of `step` so far, the one under way included."""
+    round: int = 1
+    calm: bool = True
+    """Backend, network and peers were well all through this round."""
+    stage: Stage = Stage.DUE
+    not_before_wall: float = 0.0
+    stage_wall: float = 0.0
+    """When the present stage began."""
+    backup: str = ""
+    """The name of the confirmed backup of before the first destructive step."""
+    backup_tries: int = 0
+    cleaned: bool = False
+    acts: int = 0
+    resumed: int = 0
+    joined: int = 0
+    ending: Ending = Ending.NOT_YET
+    ended_wall: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        return self.ending is not Ending.NOT_YET
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryAction:
+    kind: RecoveryKind
+    reason: str
+    """One sentence."""
+    not_before_wall: float = 0.0
+    """For WAIT: when to ask again at the latest; 0 = when something changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that one decision about a repair is made from."""
+
+    observation: Observation
+    verdict: HealthVerdict
+    circumstances: Circumstances
+    policy: RecoveryPolicy
+    now_wall: float
+
+
+_TROUBLE_OF = {
+    "session_damaged": Trouble.FILES,
+    "session_missing": Trouble.FILES,
+    "unpaired_suspect": Trouble.SUSPECT,
+    "crypto_corrupted": Trouble.KEYS,
+    "crypto_peer": Trouble.KEYS,
+}
+_MILD_REASONS = frozenset({"proof_old", "not_proved", "no_link", "crypto_peer", "silent_inbound"})
+
+
+def needs_repair(verdict: HealthVerdict) -> bool:
+    """Whether the ladder has something to do here (a plain drop is the reconnecting's)."""
+    if verdict.health in (Health.STUCK, Health.CORRUPTED):
+        return True
+    return verdict.health is Health.DEGRADED and verdict.reason in _MILD_REASONS
+
+
+def trouble_of(verdict: HealthVerdict) -> Trouble:
+    return _TROUBLE_OF.get(verdict.reason, Trouble.CONNECTION)
+
+
+def wants_repair(
+    verdict: HealthVerdict, last: Repair | None, policy: RecoveryPolicy, now_wall: float
+) -> bool:
+    """Whether the agent begins a repair by itself, after the one before (None: there was none)."""
+    if not needs_repair(verdict) or (last is not None and not last.over):
+        return False
+    if last is None or last.ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NOT_WANTED):
+        return True
+    if trouble_of(verdict) is not last.trouble:
+        return True
+    if last.ending is not Ending.GAVE_UP or policy.again <= 0:
+        return False
+    return remaining(last.ended_wall + policy.again, now_wall, policy.again) <= 0
+
+
+def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
+    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, stage_wall=now_wall)
+
+
+def join_repair(repair: Repair, goal: Goal) -> Repair:
+    """A second request does not begin a second repair; it may widen what the first may do."""
+    order = list(Goal)
+    wider = max(repair.goal, goal, key=order.index)
+    if goal is not Goal.HEAL and repair.stage is Stage.DUE:
+        # Somebody waits for the answer: what was put off is due now.
+        repair = replace(repair, not_before_wall=0.0)
+    return replace(repair, goal=wider, joined=repair.joined + 1)
+
+
+def resume_repair(repair: Repair, now_wall: float) -> Repair:
+    """A repair as found after the agent's own restart: a step under way is done again.
+
+    Every step can be done twice. One that takes the agent down with it is not repeated for ever.
+    """
+    if repair.stage is not Stage.ACTING:
+        return repair
+    again = repair.resumed < 3
+    return replace(
+        repair,
+        stage=Stage.DUE,
+        stage_wall=now_wall,
+        not_before_wall=now_wall,
+        tries=max(repair.tries - 1, 0) if again else repair.tries,
+        resumed=repair.resumed + 1,
+    )
+
+
+def stored(repair: Repair) -> dict[str, Any]:
+    """As plain values, for JSON."""
+    return {name: getattr(value, "value", value) for name, value in asdict(repair).items()}
+
+
+def read_repair(row: Mapping[str, Any]) -> Repair:
+    """The reverse of `stored`; ValueError or TypeError when `row` is no repair.
+
+    Unknown keys are ignored: a newer version wrote them.
+    """
+    words = {
+        "trouble": Trouble,
+        "goal": Goal,
+        "step": RecoveryKind,
+        "stage": Stage,
+        "ending": Ending,
+    }
+    known = {one.name for one in fields(Repair)}
+    values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
+    for name in words.keys() & values.keys():
+        values[name] = words[name](values[name])
+    return Repair(**values)

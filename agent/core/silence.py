@@ -1,0 +1,81 @@
+"""Silent inbound: connected, acks arrive, and no message came for far longer than usual.
+
+What is usual is learned per hour of the week, so that a shop's quiet night is no alarm.
+"""
+
+from dataclasses import dataclass, replace
+
+from agent.core.model import Health, Signal
+
+HOURS = 168
+
+
+@dataclass(frozen=True, slots=True)
+class SilencePolicy:
+    """Seconds; messages."""
+
+    least: float = 1800.0
+    """No silence shorter than this is remarkable."""
+    expected: float = 20.0
+    """So many messages should have come meanwhile, going by the usual rate."""
+    learned: float = 24 * 3600.0
+    """Before an instance was watched for so long nothing is known to be usual."""
+    memory: float = 0.25
+    """Weight of the newest hour in the usual rate of its hour of the week."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What is known of one instance's incoming messages."""
+
+    rates: tuple[float, ...] = (0.0,) * HOURS
+    """Messages per second, usual for each hour of the week."""
+    watched: float = 0.0
+    """Seconds that went into `rates`."""
+    last_wall: float = 0.0
+    """When the last message came."""
+    ack_wall: float = 0.0
+    """When the last ack or receipt came: the connection carries something."""
+
+
+def note_hour(inbound: Inbound, hour_wall: float, messages: int, policy: SilencePolicy) -> Inbound:
+    """A whole hour, connected throughout, has passed with so many messages."""
+    at = hour_of_week(hour_wall)
+    usual = inbound.rates[at]
+    seen = messages / 3600.0
+    first_week = inbound.watched < HOURS * 3600.0
+    rate = seen if first_week else usual + policy.memory * (seen - usual)
+    rates = (*inbound.rates[:at], rate, *inbound.rates[at + 1 :])
+    return replace(inbound, rates=rates, watched=inbound.watched + 3600.0)
+
+
+def hour_of_week(wall: float) -> int:
+    return int(wall // 3600) % HOURS
+
+
+def expected_messages(inbound: Inbound, since_wall: float, now_wall: float) -> float:
+    """How many messages usually come between two moments, at most a week apart."""
+    at, end, total = max(since_wall, now_wall - HOURS * 3600.0), now_wall, 0.0
+    while at < end:
+        until = min((at // 3600 + 1) * 3600, end)
+        total += inbound.rates[hour_of_week(at)] * (until - at)
+        at = until
+    return total
+
+
+def judge_silence(
+    inbound: Inbound, connected_since_wall: float, policy: SilencePolicy, now_wall: float
+) -> Signal | None:
+    """A Signal when this instance's silence cannot be chance."""
+    since = max(inbound.last_wall, connected_since_wall)
+    silent = now_wall - since
+    if inbound.watched < policy.learned or silent < policy.least:
+        return None
+    if inbound.ack_wall <= since:
+        # Nothing arrives at all: a dead connection, which the proof's age and pings tell better.
+        return None
+    expected = expected_messages(inbound, since, now_wall)
+    if expected < policy.expected:
+        return None
+    sentence = f"no message for {silent / 60:.0f} min; usually {expected:.0f} come in that time"
+    return Signal("silent_inbound", Health.DEGRADED, sentence)

@@ -1,0 +1,74 @@
+"""What checks and repairs came to, counted: one value per agent, added to and never reset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from agent.core.repair import Ending, RecoveryKind, Repair
+
+_HEALED = (Ending.RECOVERED, Ending.CLEANED)
+_UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTally:
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStatistics:
+    checked: int = 0
+    check_seconds: float = 0.0
+    repaired: int = 0
+    cleaned: int = 0
+    failed: int = 0
+    repair_seconds: float = 0.0
+    """From the beginning to the end of the repairs that healed."""
+    steps: Mapping[str, StepTally] = field(default_factory=dict)
+
+    @property
+    def mean_check_seconds(self) -> float | None:
+        return self.check_seconds / self.checked if self.checked else None
+
+    @property
+    def mean_time_to_repair(self) -> float | None:
+        healed = self.repaired + self.cleaned
+        return self.repair_seconds / healed if healed else None
+
+    @property
+    def success_rate(self) -> float | None:
+        healed = self.repaired + self.cleaned
+        return healed / (healed + self.failed) if healed + self.failed else None
+
+
+def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
+    return replace(
+        statistics,
+        checked=statistics.checked + 1,
+        check_seconds=statistics.check_seconds + seconds,
+    )
+
+
+def note_step(
+    statistics: RepairStatistics, kind: RecoveryKind, ok: bool, seconds: float
+) -> RepairStatistics:
+    before = statistics.steps.get(kind, StepTally())
+    after = StepTally(before.done + ok, before.failed + (not ok), before.seconds + seconds)
+    return replace(statistics, steps={**statistics.steps, kind: after})
+
+
+def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
+    """A repair that has ended; one that nobody wanted any more counts as nothing."""
+    if repair.ending in _UNHEALED:
+        return replace(statistics, failed=statistics.failed + 1)
+    if repair.ending not in _HEALED:
+        return statistics
+    seconds = max(repair.ended_wall - repair.started_wall, 0.0)
+    cleaned = repair.ending is Ending.CLEANED
+    return replace(
+        statistics,
+        repaired=statistics.repaired + (not cleaned),
+        cleaned=statistics.cleaned + cleaned,
+        repair_seconds=statistics.repair_seconds + seconds,
+    )
