@@ -86,8 +86,10 @@ class Store:
     async def add(
         self, instance: Instance, record: SessionRecord, entry: JournalEntry
     ) -> list[JournalEntry]:
+        # Encoded here, in the caller's thread, so that a wrong value fails its caller only.
+        settings, text = instances.encode_settings(instance), instances.encode_record(record)
         return await self._change(
-            lambda db: instances.insert_instance(db, instance, record), [entry]
+            lambda db: instances.insert_instance(db, instance, settings, text), [entry]
         )
 
     async def save_instance(self, instance: Instance, *entries: JournalEntry) -> list[JournalEntry]:

@@ -19,7 +19,7 @@ def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
     return [(_decode(row), decode_record(row["record"])) for row in rows]
 
 
-def insert_instance(db: Database, instance: Instance, record: SessionRecord) -> None:
+def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
     if next(iter(db.query("select 1 from instances where id = ?", [instance.id])), None):
         raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
     db.execute(
@@ -29,11 +29,11 @@ def insert_instance(db: Database, instance: Instance, record: SessionRecord) -> 
             instance.id,
             instance.engine,
             int(instance.enabled),
-            encode_settings(instance),
+            settings,
             instance.created_wall,
         ],
     )
-    update_record(db, instance.id, encode_record(record))
+    update_record(db, instance.id, record)
 
 
 def update_instance(db: Database, instance: Instance, settings: str) -> None:

@@ -18,7 +18,7 @@ from agent.core.model import Instance, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.failpoint import failpoint
 from agent.store.copy import copy_verified, sync_folder
-from agent.store.instances import insert_instance
+from agent.store.instances import encode_record, encode_settings, insert_instance
 from agent.store.migrations import APPLICATION_ID, TABLES, Migration, migrate, schema_version
 from agent.store.trouble import code_of, explain
 
@@ -163,7 +163,7 @@ def build(opening: Opening) -> list[str]:
             migrate(db, opening.migrations, opening.now_wall())
             db.execute("begin immediate")
             for instance, record in sessions:
-                insert_instance(db, instance, record)
+                insert_instance(db, instance, encode_settings(instance), encode_record(record))
             db.commit()
             failpoint("mid_rebuild")
             # Into the main file with it all: the rename takes that alone.

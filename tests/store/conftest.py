@@ -1,0 +1,78 @@
+"""What the store's tests share."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
+from agent.store.database import Store
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def instance(id="sales", **changes):
+    return Instance(InstanceId(id), **{"engine": "sandbox", "enabled": True, **changes})
+
+
+def entry(kind="status", id=None, **changes):
+    return JournalEntry(
+        kind, **{"sentence": "it changed", "instance": id and InstanceId(id), **changes}
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state" / "agent.db"
+
+
+@pytest.fixture
+async def open_store(path):
+    """Open stores that are closed with the test."""
+    opened = []
+
+    async def open(at=path, **options):
+        store = await Store.open(at, **options)
+        opened.append(store)
+        return store
+
+    yield open
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store):
+    return await open_store()
+
+
+@pytest.fixture
+def found():
+    """What two session folders say."""
+    return lambda: [
+        (instance("a", settings={"x": 1}), SessionRecord(paired=True, account="49151")),
+        (instance("b", enabled=False), SessionRecord()),
+    ]
+
+
+@pytest.fixture
+def run_child():
+    """Run code in another Python; return what it printed. With a failpoint it must be killed."""
+
+    def run(code: str, *arguments: object, failpoint: str = "") -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "WA_FAILPOINT": failpoint, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        wanted = -signal.SIGKILL if failpoint else 0
+        assert done.returncode == wanted, (done.returncode, done.stderr)
+        return done.stdout.splitlines()
+
+    return run

@@ -1,0 +1,228 @@
+"""Instances, records, history and keys: what is acknowledged is there, whole, and in order."""
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import Category, ConnectionStatus, Override, SessionRecord
+from agent.errors import NotFound, Refused, StoreError
+from agent.store.instances import decode_record, encode_record
+from agent.store.keys import KeyRow
+from tests.store.conftest import entry, instance
+
+
+async def test_a_new_store_is_empty_and_has_nothing_to_tell(store, path):
+    assert await store.instances() == []
+    assert await store.history() == []
+    assert await store.keys() == []
+    assert store.rebuilt_from == ()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_was_added_survives_a_new_opening(store, open_store):
+    sales = instance(settings={"scan": "manual", "n": [1, {"ä": None}]}, created_wall=7.5)
+    record = SessionRecord(
+        status=ConnectionStatus.CONNECTED, override=Override.STOPPED, attempts=3, paired=True
+    )
+    await store.add(sales, record, entry("created", "sales", detail={"by": "cli"}))
+    await store.close()
+    again = await open_store()
+    assert await again.instances() == [(sales, record)]
+    (told,) = await again.history()
+    assert (told.kind, told.instance, told.detail) == ("created", "sales", {"by": "cli"})
+    assert told.cursor == 1
+
+
+async def test_an_id_is_added_once(store):
+    await store.add(instance(), SessionRecord(), entry("created"))
+    with pytest.raises(Refused) as caught:
+        await store.add(instance(engine="web"), SessionRecord(), entry("created"))
+    assert caught.value.code == "exists"
+    assert len(await store.history()) == 1, "what was refused left no entry"
+    assert (await store.instances())[0][0].engine == "sandbox"
+
+
+async def test_a_change_and_its_entry_are_both_there_or_neither(store):
+    with pytest.raises(NotFound):
+        await store.save_instance(instance("gone"), entry())
+    with pytest.raises(NotFound):
+        await store.save_record(instance("gone").id, SessionRecord(), entry())
+    with pytest.raises(NotFound):
+        await store.remove(instance("gone").id, entry())
+    assert await store.history() == []
+    assert await store.instances() == []
+
+
+async def test_settings_and_record_change_apart(store):
+    sales = instance()
+    await store.add(sales, SessionRecord(), entry())
+    await store.save_instance(replace(sales, enabled=False, settings={"x": 1}))
+    await store.save_record(sales.id, SessionRecord(attempts=4), entry("status", "sales"))
+    assert await store.instances() == [
+        (replace(sales, enabled=False, settings={"x": 1}), SessionRecord(attempts=4))
+    ]
+
+
+async def test_what_is_removed_leaves_its_history(store):
+    await store.add(instance(), SessionRecord(paired=True), entry("created", "sales"))
+    await store.remove(instance().id, entry("deleted", "sales"))
+    assert await store.instances() == []
+    assert [one.kind for one in await store.history(instance().id)] == ["deleted", "created"]
+    await store.add(instance(), SessionRecord(), entry("created", "sales"))
+    assert (await store.instances())[0][1] == SessionRecord(), "nothing of the old one comes back"
+
+
+async def test_keys_come_and_go(store):
+    key = KeyRow("ab12cd34", "f" * 64, ("read", "instance:sales"), "grafana", 5.0)
+    await store.add_key(key)
+    assert await store.keys() == [key]
+    with pytest.raises(Refused):
+        await store.add_key(key)
+    assert await store.remove_key(key.id)
+    assert not await store.remove_key(key.id)
+    assert await store.keys() == []
+
+
+async def test_writes_that_queue_together_share_a_commit(store):
+    before = store.stats.commits
+    stored = await asyncio.gather(*(store.append(entry(str(n))) for n in range(300)))
+    assert [one.kind for (one,) in stored] == [str(n) for n in range(300)]
+    assert [one.cursor for (one,) in stored] == list(range(1, 301)), "in the order they were asked"
+    assert store.stats.commits - before < 10
+    assert store.stats.writes >= 300
+
+
+async def test_one_bad_write_spoils_no_other_of_its_commit(store):
+    await store.add(instance(), SessionRecord(), entry("created"))
+    results = await asyncio.gather(
+        store.append(entry("before")),
+        store.add(instance(), SessionRecord(), entry("twice")),
+        store.append(entry("surrogate", sentence="a\ud800b")),
+        store.append(entry("after")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], Refused)
+    assert [one.kind for one in await store.history(after=0)] == [
+        "created",
+        "before",
+        "surrogate",
+        "after",
+    ]
+
+
+async def test_a_value_that_json_cannot_hold_fails_its_caller_only(store):
+    wrong = instance(settings={"x": object()})
+    with pytest.raises(TypeError):
+        await store.save_instance(wrong)
+    with pytest.raises(TypeError):
+        await store.add(wrong, SessionRecord(), entry())
+    await store.append(entry("fine", detail={"path": object()}))
+    assert len(await store.history()) == 1
+
+
+async def test_listeners_hear_what_is_committed_in_order(store, path):
+    heard = []
+
+    def listen(one):
+        with sqlite3.connect(path) as other:
+            stored = other.execute("select count(*) from journal").fetchone()[0]
+        other.close()
+        assert stored >= one.cursor, "told only after the commit"
+        heard.append(one.cursor)
+
+    store.on_append = listen
+    await asyncio.gather(*(store.append(entry()) for _ in range(20)))
+    assert heard == list(range(1, 21))
+
+
+async def test_a_listener_that_fails_harms_nobody(store, caplog):
+    def fail(one):
+        raise RuntimeError("broken listener")
+
+    store.on_append = fail
+    assert await store.append(entry())
+    assert "broken listener" in caplog.text
+
+
+async def test_a_cancelled_writer_is_written_and_told_all_the_same(store, eventually):
+    heard = []
+    store.on_append = heard.append
+    task = asyncio.create_task(store.append(entry("kept")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: [one.kind for one in heard], ["kept"])
+    assert [one.kind for one in await store.history()] == ["kept"]
+
+
+async def test_closing_finishes_what_is_queued(store, open_store):
+    tasks = [asyncio.create_task(store.append(entry(str(n)))) for n in range(50)]
+    await asyncio.sleep(0)
+    await store.close()
+    await asyncio.gather(*tasks)
+    with pytest.raises(StoreError, match="closed") as caught:
+        await store.append(entry())
+    assert caught.value.code == "closed"
+    await store.close()
+    assert len(await (await open_store()).history(limit=1000)) == 50
+
+
+async def test_the_database_is_durable_and_enforces_references(store):
+    def pragma(name):
+        return lambda db: db.execute(f"pragma {name}").fetchone()[0]
+
+    read = store._writer.read
+    assert await read(pragma("journal_mode")) == "wal"
+    assert await read(pragma("synchronous")) == 2
+    assert await read(pragma("foreign_keys")) == 1
+
+
+async def test_a_copy_stands_alone_and_replaces_the_older_one(store, open_store, tmp_path):
+    target = tmp_path / "copy.db"
+    for number in range(2):
+        await store.append(entry(str(number)))
+        await store.copy_to(target)
+    await store.append(entry("later"))
+    assert [part.name for part in tmp_path.iterdir() if "copy" in part.name] == ["copy.db"]
+    copied = await open_store(target)
+    assert [one.kind for one in await copied.history()] == ["1", "0"]
+    assert await copied.check() == "ok"
+
+
+async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path):
+    with pytest.raises(StoreError, match="cannot copy to"):
+        await store.copy_to(tmp_path / "gone" / "copy.db")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").write_text("")
+    with pytest.raises(StoreError, match="cannot copy to"):
+        await store.copy_to(tmp_path / "folder")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@given(st.builds(SessionRecord))
+def test_a_record_reads_back_as_it_was(record):
+    assert decode_record(encode_record(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "record"),
+    [
+        (None, SessionRecord()),
+        ("{}", SessionRecord()),
+        ('{"attempts": 3, "of_tomorrow": [1]}', SessionRecord(attempts=3)),
+        ('{"attempts": "many", "status": "HOVERING"}', SessionRecord()),
+        ('{"status_since_wall": 5}', SessionRecord(status_since_wall=5.0)),
+    ],
+)
+def test_a_record_of_another_version_is_read_as_far_as_it_goes(text, record):
+    assert decode_record(text) == record
+
+
+async def test_categories_come_back_as_what_they_are(store):
+    await store.append(entry(category=Category.CRYPTO))
+    assert (await store.history())[0].category is Category.CRYPTO

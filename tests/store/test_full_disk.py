@@ -1,0 +1,89 @@
+"""A full disk while running: reads go on, nothing acknowledged is lost, and it recovers."""
+
+import asyncio
+import os
+
+import pytest
+
+from agent.core.model import SessionRecord
+from agent.errors import StoreError
+from agent.store.database import Store
+from tests.store.conftest import entry, instance
+from tests.store.test_opening import NEXT
+
+
+@pytest.fixture
+async def full(small_disk):
+    """A store on a disk that has just become full, the ballast on it, and what it acknowledged."""
+    folder = small_disk("size=1m,mode=0700")
+    ballast = folder / "ballast"
+    ballast.write_bytes(bytes(300_000))
+    store = await Store.open(folder / "agent.db")
+    await store.add(instance(), SessionRecord(attempts=3), entry("created"))
+    written = 0
+    with pytest.raises(StoreError) as caught:
+        while written < 10_000:
+            await store.append(entry(str(written), sentence="x" * 500))
+            written += 1
+    assert caught.value.code == "disk_full"
+    assert "the disk is full" in str(caught.value)
+    yield store, ballast, written
+    await store.close()
+
+
+async def test_reads_go_on_and_each_write_says_why_it_failed(full):
+    store, _, written = full
+    for _ in range(3):
+        with pytest.raises(StoreError, match="the disk is full"):
+            await store.append(entry("no", sentence="x" * 9000))
+    assert (await store.history(limit=1))[0].kind == str(written - 1)
+    assert (await store.instances())[0][1].attempts == 3
+    assert store.stats.errors["disk_full"] >= 4
+
+
+async def test_with_room_again_the_same_store_writes_on(full):
+    store, ballast, written = full
+    ballast.unlink()
+    await store.append(entry("again", sentence="x" * 9000))
+    kinds = [one.kind for one in await store.history(limit=2)]
+    assert kinds == ["again", str(written - 1)]
+    await store.close()
+    reopened = await Store.open(ballast.with_name("agent.db"))
+    assert reopened.rebuilt_from == ()
+    assert await reopened.check() == "ok"
+    count, after = 0, 0
+    while page := await reopened.history(after=after, limit=1000):
+        count, after = count + len(page), page[-1].cursor
+    assert count == written + 2
+    await reopened.close()
+
+
+async def test_a_full_commit_fails_all_of_its_writes_and_keeps_none(full):
+    store, ballast, _ = full
+    results = await asyncio.gather(
+        *(store.append(entry("x", sentence="y" * 3000)) for _ in range(200)),
+        return_exceptions=True,
+    )
+    acknowledged = [one for one in results if not isinstance(one, BaseException)]
+    assert len(acknowledged) < 200
+    ballast.unlink()
+    kept = await store.history(kinds=["x"], limit=1000)
+    assert len(kept) == len(acknowledged)
+
+
+async def test_no_room_for_a_copy_stops_an_upgrade_before_it_began(small_disk):
+    folder = small_disk("size=8m,mode=0700")
+    store = await Store.open(folder / "agent.db")
+    for number in range(200):
+        await store.append(entry(str(number), sentence="x" * 1500))
+    await store.close()
+    room = os.statvfs(folder)
+    (folder / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - 150_000))
+    with pytest.raises(StoreError, match="the disk is full"):
+        await Store.open(folder / "agent.db", migrations=NEXT)
+    (folder / "ballast").unlink()
+    store = await Store.open(folder / "agent.db")
+    assert store.rebuilt_from == ()
+    assert len(await store.history(limit=1000)) == 200
+    await store.close()
+    assert [part.name for part in folder.iterdir()] == ["agent.db"]

@@ -1,0 +1,144 @@
+"""Paging through history, and its bounds."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from agent.core.model import InstanceId
+from agent.store.journal import Bounds, encode, insert_entries, select_entries, trim
+from agent.store.migrations import MIGRATIONS, migrate
+from tests.store.conftest import entry
+
+
+def memory():
+    db = Database(memory=True)
+    db.conn.isolation_level = None
+    migrate(db, MIGRATIONS, 0.0)
+    return db
+
+
+def fill(db, entries, now=100.0):
+    return insert_entries(db, entries, [encode(one, now) for one in entries])
+
+
+def select(db, **wanted):
+    plain = {"instance": None, "before": None, "after": None, "limit": 100, "kinds": ()}
+    return select_entries(db, **{**plain, **wanted})
+
+
+ENTRIES = st.lists(
+    st.builds(
+        entry,
+        kind=st.sampled_from(["status", "verdict", "action"]),
+        id=st.sampled_from([None, "a", "b"]),
+        sentence=st.text(max_size=20),
+    ),
+    max_size=40,
+)
+
+
+@given(
+    ENTRIES,
+    st.integers(1, 7),
+    st.sampled_from([None, "a", "b", "c"]),
+    st.sets(st.sampled_from(["status", "verdict", "other"])),
+)
+def test_pages_put_together_are_the_history(entries, limit, id, kinds):
+    db = memory()
+    stored = fill(db, entries)
+    wanted = [
+        replace(one, sentence=one.sentence.encode("utf-8", "backslashreplace").decode())
+        for one in stored
+        if (id is None or one.instance == id) and (not kinds or one.kind in kinds)
+    ]
+    chosen = {"instance": id and InstanceId(id), "kinds": kinds, "limit": limit}
+
+    back, before = [], None
+    while page := select(db, before=before, **chosen):
+        assert len(page) <= limit
+        back += page
+        before = page[-1].cursor
+    assert back == wanted[::-1]
+
+    forth, after = [], 0
+    while page := select(db, after=after, **chosen):
+        assert len(page) <= limit
+        forth += page
+        after = page[-1].cursor
+    assert forth == wanted
+    db.close()
+
+
+@given(ENTRIES, st.integers(-5, 50), st.integers(-5, 50), st.integers(-5, 5000))
+def test_any_bounds_of_a_page_are_answered(entries, before, after, limit):
+    db = memory()
+    fill(db, entries)
+    page = select(db, before=before, after=after, limit=limit)
+    assert all(after < one.cursor < before for one in page)
+    db.close()
+
+
+def test_a_following_page_is_not_moved_by_what_comes_in():
+    db = memory()
+    fill(db, [entry(str(n)) for n in range(10)])
+    first = select(db, limit=4)
+    fill(db, [entry("new")])
+    second = select(db, limit=4, before=first[-1].cursor)
+    assert [one.kind for one in first + second] == ["9", "8", "7", "6", "5", "4", "3", "2"]
+    db.close()
+
+
+def trim_all(db, bounds, now):
+    steps = 0
+    while went := trim(db, bounds, now):
+        assert went <= bounds.step
+        steps += 1
+    return steps
+
+
+def test_the_oldest_rows_go_in_small_steps():
+    db = memory()
+    fill(db, [entry(str(n)) for n in range(100)])
+    assert trim_all(db, Bounds(rows=40, least=1, step=7), now=100.0) == 9
+    assert [one.kind for one in select(db, after=0)] == [str(n) for n in range(60, 100)]
+    db.close()
+
+
+def test_rows_that_are_too_old_go_but_never_the_newest():
+    """A clock that jumps ten years ahead must not empty the history."""
+    db = memory()
+    fill(db, [entry("old", wall=5.0)] * 30 + [entry("new", wall=9e5)] * 10)
+    assert trim_all(db, Bounds(days=1, least=20), now=9e5) > 0
+    kinds = [one.kind for one in select(db, after=0)]
+    assert kinds == ["old"] * 10 + ["new"] * 10
+    assert trim_all(db, Bounds(days=1, least=20), now=9e12) == 0
+    db.close()
+
+
+def test_cursors_are_never_given_twice():
+    db = memory()
+    stored = fill(db, [entry()] * 3)
+    db.execute("delete from journal")
+    assert fill(db, [entry()])[0].cursor == stored[-1].cursor + 1
+    assert trim(db, Bounds(), 0.0) == 0
+    db.close()
+
+
+async def test_a_store_keeps_its_history_bounded(open_store):
+    store = await open_store(bounds=Bounds(rows=50, least=10, step=20))
+    for number in range(260):
+        await store.append(entry(str(number)))
+    kept = await store.history(limit=1000)
+    assert kept[0].kind == "259"
+    assert len(kept) < 160
+
+
+@pytest.mark.parametrize("wall", [0.0, 42.5])
+async def test_an_entry_without_a_time_gets_the_present_one(open_store, wall):
+    store = await open_store(now_wall=lambda: 1234.5)
+    (stored,) = await store.append(entry(wall=wall))
+    assert stored.wall == (wall or 1234.5)
+    assert (await store.history())[0] == stored

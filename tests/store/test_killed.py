@@ -1,0 +1,119 @@
+"""kill -9 at every moment of a write: what was acknowledged is there, and nothing is torn."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import StoreError
+from tests.store.conftest import REPOSITORY, entry
+
+WRITE = """
+import asyncio, os, sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
+from agent.store.database import Store
+
+async def write(store, id):
+    number = 0
+    while True:
+        number += 1
+        record = SessionRecord(attempts=number)
+        entry = JournalEntry(str(number), "x" * 50, instance=id)
+        await store.save_record(id, record, entry)
+        # One write call per line: a pipe takes it whole or not at all.
+        os.write(1, f"{id} {number}\\n".encode())
+
+async def main():
+    store = await Store.open(Path(sys.argv[1]))
+    ids = [InstanceId(f"i{n}") for n in range(5)]
+    for id in ids:
+        await store.add(Instance(id, "sandbox", True), SessionRecord(), JournalEntry("0", "made"))
+    async with asyncio.TaskGroup() as group:
+        for id in ids:
+            group.create_task(write(store, id))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def kill_after():
+    """Run code, kill it after it wrote some lines, return all that it wrote."""
+
+    def run(code, lines, *arguments):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with child:
+            assert child.stdout
+            read = [child.stdout.readline() for _ in range(lines)]
+            child.send_signal(signal.SIGKILL)
+            read += child.stdout.readlines()
+        assert child.returncode == -signal.SIGKILL
+        return read
+
+    return run
+
+
+def acknowledged(lines):
+    last = {}
+    for line in lines:
+        id, number = line.split()
+        last[id] = max(last.get(id, 0), int(number))
+    return last
+
+
+async def check(path, open_store, last):
+    store = await open_store(path)
+    assert store.rebuilt_from == ()
+    assert await store.check() == "ok"
+    for instance, record in await store.instances():
+        assert record.attempts >= last.get(instance.id, 0), "acknowledged and lost"
+        newest = await store.history(InstanceId(instance.id), limit=1)
+        told = int(newest[0].kind) if newest else 0
+        assert told == record.attempts, "a change without its entry, or an entry without its change"
+
+
+@pytest.mark.parametrize("nth", [8, 60])
+@pytest.mark.parametrize("point", ["before_commit", "after_commit"])
+async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
+    last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
+    assert last or nth < 10
+    await check(path, open_store, last)
+
+
+async def test_killed_at_any_moment_again_and_again(path, open_store, kill_after):
+    """The same database through several lives."""
+    last: dict[str, int] = {}
+    code = WRITE.replace(
+        "for id in ids:\n        await store.add",
+        "for id in ids if not await store.instances() else ():\n        await store.add",
+    ).replace(
+        "number = 0",
+        "number = dict(\n        (i.id, r.attempts) for i, r in await store.instances())[id]",
+    )
+    for lines in (50, 200, 73, 120):
+        read = kill_after(code, lines, path)
+        last |= acknowledged(line for line in read if line.endswith("\n"))
+    assert len(last) == 5
+    await check(path, open_store, last)
+
+
+async def test_a_failure_at_the_commit_is_told_and_the_next_write_works(
+    path, open_store, monkeypatch
+):
+    store = await open_store(path)
+    monkeypatch.setenv("WA_FAILPOINT", "before_commit:raise")
+    with pytest.raises(StoreError, match="before_commit"):
+        await store.append(entry("lost"))
+    monkeypatch.delenv("WA_FAILPOINT")
+    await store.append(entry("kept"))
+    assert [one.kind for one in await store.history()] == ["kept"]
+    assert store.stats.errors == {"store": 1}

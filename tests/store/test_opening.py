@@ -1,0 +1,396 @@
+"""What is found at start: damaged, foreign, older, newer, read-only. Nothing is ever lost."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import SessionRecord
+from agent.errors import SchemaTooNew, StoreError
+from agent.store.database import Store
+from agent.store.migrations import MIGRATIONS, Migration
+from tests.store.conftest import REPOSITORY, entry, instance
+
+
+@pytest.fixture
+async def written(path):
+    """A closed database with content; its path."""
+    store = await Store.open(path)
+    await store.add(instance("a"), SessionRecord(attempts=7), entry("created", "a"))
+    for number in range(200):
+        await store.append(entry(str(number), sentence="x" * 100))
+    await store.close()
+    return path
+
+
+def zero_header(path):
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def garbage(path):
+    path.write_bytes(os.urandom(10_000))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("create table theirs (x)")
+    other.close()
+
+
+def without_tables(path):
+    with sqlite3.connect(path) as other:
+        other.execute("drop table journal")
+    other.close()
+
+
+def no_mark(path):
+    with sqlite3.connect(path) as other:
+        other.execute("pragma application_id = 0")
+    other.close()
+
+
+def torn_pages(path):
+    with path.open("r+b") as file:
+        for page in range(2, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 512)
+
+
+DAMAGES = [zero_header, truncate, garbage, empty, foreign, without_tables, no_mark, torn_pages]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+async def test_a_damaged_database_is_kept_and_rebuilt_from_the_folders(
+    written, found, open_store, damage
+):
+    damage(written)
+    bytes_before = written.read_bytes()
+    store = await open_store(written, found=found, now_wall=lambda: 1_767_225_600.0)
+    kept = written.with_name("agent.db.damaged-20260101T000000Z")
+    assert kept.read_bytes() == bytes_before, "kept bit by bit"
+    assert await store.instances() == list(found())
+    first, second = store.rebuilt_from
+    assert "was damaged" in first
+    assert kept.name in first
+    assert second == "2 instances were restored from their folders: a, b"
+    told = await store.history()
+    assert [one.sentence for one in told] == [second, first]
+    assert {one.kind for one in told} == {"store_repaired"}
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert await store.check() == "ok"
+
+
+async def test_after_the_repair_the_next_start_is_an_ordinary_one(written, found, open_store):
+    garbage(written)
+    first = await open_store(written, found=found)
+    await first.append(entry("since"))
+    await first.close()
+    second = await open_store(written, found=lambda: pytest.fail("not needed"))
+    assert second.rebuilt_from == ()
+    assert (await second.history())[0].kind == "since"
+
+
+async def test_a_lost_database_is_rebuilt_too(written, found, open_store):
+    written.unlink()
+    store = await open_store(written, found=found)
+    assert await store.instances() == list(found())
+    assert store.rebuilt_from == ("2 instances were restored from their folders: a, b",)
+
+
+async def test_two_damages_in_one_second_keep_both_files(written, open_store):
+    for number in range(3):
+        written.write_bytes(b"garbage %d" % number)
+        store = await open_store(written, now_wall=lambda: 1_767_225_600.0)
+        await store.close()
+    kept = sorted(written.parent.glob("agent.db.damaged-*"))
+    assert [part.read_bytes() for part in kept] == [b"garbage 0", b"garbage 1", b"garbage 2"]
+
+
+async def test_the_log_of_a_lost_database_never_meets_the_new_one(path, found, open_store):
+    """SQLite would replay a left -wal into whatever main file it finds beside it."""
+    store = await open_store(path)
+    for number in range(50):
+        await store.append(entry(str(number)))
+    wal = path.with_name("agent.db-wal")
+    content = wal.read_bytes()
+    assert content
+    await store.close()
+    path.unlink()
+    wal.write_bytes(content)
+    again = await open_store(path, found=found)
+    assert [one.kind for one in await again.history()] == ["store_repaired"]
+    assert await again.check() == "ok"
+    (kept,) = path.parent.glob("agent.db.damaged-*-wal")
+    assert kept.read_bytes() == content
+
+
+async def test_a_garbage_log_beside_a_whole_database_is_ignored(written, open_store):
+    written.with_name("agent.db-wal").write_bytes(os.urandom(40_000))
+    store = await open_store(written)
+    assert store.rebuilt_from == ()
+    assert (await store.instances())[0][1].attempts == 7
+
+
+async def test_damage_in_an_index_is_found_by_the_full_check(written, open_store):
+    """The quick check of each start does not compare indexes with their tables."""
+    with sqlite3.connect(written) as raw:
+        raw.execute("pragma writable_schema = on")
+        named = "sqlite_master where name = 'journal_by_instance'"
+        schema = raw.execute(f"select * from {named}").fetchone()
+        raw.execute(f"delete from {named}")
+    raw.close()
+    with sqlite3.connect(written) as raw:
+        raw.execute("delete from journal where cursor = 5")
+        raw.execute("pragma writable_schema = on")
+        raw.execute("insert into sqlite_master values (?, ?, ?, ?, ?)", schema)
+    raw.close()
+    store = await open_store(written)
+    assert store.rebuilt_from == ()
+    assert "journal_by_instance" in await store.check()
+
+
+def set_version(path, version):
+    with sqlite3.connect(path) as raw:
+        raw.execute(f"pragma user_version = {version}")
+    raw.close()
+
+
+def contents(folder):
+    return {part.name: part.read_bytes() for part in folder.iterdir() if part.suffix != ".db-shm"}
+
+
+async def test_a_newer_schema_stops_the_start_and_nothing_is_written(written):
+    set_version(written, 99)
+    before = contents(written.parent)
+    with pytest.raises(SchemaTooNew, match="version 99, this program knows 1") as caught:
+        await Store.open(written)
+    assert caught.value.exit_status == 78
+    assert "run the newer version" in str(caught.value)
+    after = contents(written.parent)
+    assert after.pop("agent.db") == before["agent.db"]
+    assert not any("damaged" in name for name in after)
+
+
+async def test_a_newer_schema_that_is_still_in_the_log_is_seen(written, run_child):
+    """The agent that wrote it was killed: the main file still holds the old version."""
+    code = """
+import os, sqlite3, sys
+raw = sqlite3.connect(sys.argv[1])
+raw.execute("pragma user_version = 99")
+raw.commit()
+os._exit(0)
+"""
+    run_child(code, written)
+    before = contents(written.parent)
+    assert before["agent.db-wal"]
+    with pytest.raises(SchemaTooNew):
+        await Store.open(written)
+    assert contents(written.parent) == before, "not even checkpointed"
+
+
+def wider(db):
+    db.execute("alter table instances add column note text not null default ''")
+
+
+NEXT = (*MIGRATIONS, Migration("notes", wider))
+
+
+async def test_an_older_schema_is_brought_up_with_a_copy_from_before(written, open_store):
+    store = await open_store(written, migrations=NEXT)
+    (told,) = store.rebuilt_from
+    assert "from version 1 to 2" in told
+    (copy,) = written.parent.glob("agent.db.before-2-*")
+    assert copy.name in told
+    assert (await store.instances())[0][1].attempts == 7
+    with sqlite3.connect(copy) as old:
+        assert old.execute("pragma user_version").fetchone()[0] == 1
+        assert old.execute("select count(*) from journal").fetchone()[0] == 201
+    old.close()
+    await store.close()
+    with pytest.raises(SchemaTooNew, match=r"agent\.db\.before-"):
+        await Store.open(written)
+
+
+async def test_a_step_that_fails_changes_nothing(written, open_store):
+    def half(db):
+        wider(db)
+        db.execute("insert into nowhere values (1)")
+
+    with pytest.raises(StoreError, match="cannot migrate"):
+        await Store.open(written, migrations=(*MIGRATIONS, Migration("half", half)))
+    store = await open_store(written)
+    assert store.rebuilt_from == ()
+    assert (await store.instances())[0][1].attempts == 7
+
+
+UPGRADE = """
+import asyncio, sys
+from pathlib import Path
+from agent.store.database import Store
+from tests.store.test_opening import NEXT
+async def main():
+    store = await Store.open(Path(sys.argv[1]), migrations=NEXT)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "point", ["before_migration_copy", "after_migration_copy", "mid_migration"]
+)
+async def test_an_upgrade_that_was_killed_is_done_again(written, run_child, open_store, point):
+    run_child(UPGRADE, written, failpoint=f"{point}:kill")
+    old = await open_store(written)
+    assert old.rebuilt_from == (), "the old version can still open it"
+    assert (await old.instances())[0][1].attempts == 7
+    await old.close()
+    run_child(UPGRADE, written)
+    with sqlite3.connect(written) as raw:
+        assert raw.execute("pragma user_version").fetchone()[0] == 2
+        names = [row[0] for row in raw.execute("select name from migrations order by number")]
+    raw.close()
+    assert names == ["first tables", "notes"]
+
+
+REBUILD = """
+import asyncio, sys
+from pathlib import Path
+from agent.core.model import Instance, SessionRecord
+from agent.store.database import Store
+found = lambda: [(Instance("a", "sandbox", True), SessionRecord(paired=True))]
+async def main():
+    store = await Store.open(Path(sys.argv[1]), found=found)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("point", ["mid_set_aside", "mid_migration", "mid_rebuild"])
+async def test_a_rebuild_that_was_killed_is_done_again(
+    written, found, run_child, open_store, point
+):
+    garbage(written)
+    before = written.read_bytes()
+    written.with_name("agent.db-wal").write_bytes(b"its log")
+    run_child(REBUILD, written, failpoint=f"{point}:kill")
+    store = await open_store(written, found=found)
+    assert await store.instances() == list(found())
+    (kept,) = [
+        part
+        for part in written.parent.glob("agent.db.damaged-*")
+        if not part.name.endswith(("-wal", "-shm"))
+    ]
+    assert kept.read_bytes() == before
+    assert not list(written.parent.glob("*.new*"))
+
+
+async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_child, open_store):
+    run_child(REBUILD, path, failpoint="mid_migration:kill")
+    assert not path.exists()
+    store = await open_store(path)
+    assert store.rebuilt_from == ()
+
+
+@pytest.fixture
+def as_nobody():
+    """Open a store as a user without rights; return what it says."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    code = """
+import asyncio, sys
+from pathlib import Path
+from agent.errors import StoreError
+from agent.store.database import Store
+async def main():
+    try:
+        store = await Store.open(Path(sys.argv[1]))
+    except StoreError as error:
+        print(error.code, error)
+asyncio.run(main())
+"""
+
+    def run(path: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            user=65534,
+            group=65534,
+            extra_groups=(),
+        )
+        return done.stdout
+
+    return run
+
+
+async def test_a_database_without_rights_names_its_owner(as_nobody):
+    folder = Path(tempfile.mkdtemp(prefix="wa-store-"))  # tmp_path is closed to other users
+    try:
+        folder.chmod(0o755)
+        store = await Store.open(folder / "agent.db")
+        await store.close()
+        said = as_nobody(folder / "agent.db")
+        assert not list(folder.glob("*damaged*")), "no rights is no damage"
+    finally:
+        shutil.rmtree(folder)
+    assert said.startswith("permissions cannot open")
+    assert "agent.db belongs to uid 0 gid 0 mode 0600, this process is uid 65534" in said
+
+
+def remount(folder, how):
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+async def test_a_read_only_file_system_is_named(small_disk):
+    folder = small_disk("size=4m,mode=0700")
+    store = await Store.open(folder / "agent.db")
+    await store.append(entry())
+    await store.close()
+    remount(folder, "ro")
+    with pytest.raises(StoreError, match="read-only") as caught:
+        await Store.open(folder / "agent.db")
+    assert caught.value.code == "read_only"
+    remount(folder, "rw")
+    again = await Store.open(folder / "agent.db")
+    assert again.rebuilt_from == ()
+    assert len(await again.history()) == 1
+    await again.close()
+
+
+async def test_a_folder_in_place_of_the_database_is_an_error_not_a_repair(path, found):
+    path.mkdir(parents=True)
+    with pytest.raises(StoreError, match="cannot open"):
+        await Store.open(path, found=found)
+    assert path.is_dir()
+
+
+async def test_a_failing_folder_scan_stops_the_rebuild_and_loses_nothing(written, open_store):
+    garbage(written)
+
+    def fail():
+        raise StoreError("cannot scan")
+
+    with pytest.raises(StoreError, match="cannot scan"):
+        await Store.open(written, found=fail)
+    recovered = replace(instance("a"), enabled=False)
+    store = await open_store(written, found=lambda: [(recovered, SessionRecord())])
+    assert [one for one, _ in await store.instances()] == [recovered]
