@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from statistics import median
 
 from agent.core.model import Health, InstanceId, Signal
 
@@ -104,7 +103,8 @@ def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
             parts[3 - int(age // quarter)].append(used)
     if not all(parts):
         return False
-    levels = [median(part) for part in parts]
+    # Floors, not means: what stays after each collection is what leaks.
+    levels = [min(part) for part in parts]
     steps = [after - before for before, after in pairwise(levels)]
     growth = levels[3] - levels[0]
     if growth < max(levels[0] * policy.least_growth, 8 * MIB):

@@ -91,7 +91,7 @@ class RecoveryPolicy:
     """So long after a step on a living worker its old facts still count."""
     settle_start: float = 5.0
     """The same after a step that began a new run."""
-    start_limit: float = 400.0
+    start_limit: float = 1800.0
     """The longest that a start may take to show whether a step helped."""
     suspect_settle: float = 300.0
     """The longer deadline of a session that came up unpaired without a logout."""

@@ -282,7 +282,9 @@ def test_verdict(observation, health, state, reason):
 def test_cleanup_is_offered_only_where_no_pairing_is_lost():
     stuck = said(S.LOADING, phase="sync", ago=999)
     assert not judge_health(seen(claim=stuck), POLICY, NOW).should_cleanup
-    assert judge_health(seen(claim=stuck, record=NEW, files=SessionFiles.UNPAIRED), POLICY, NOW).should_cleanup
+    assert judge_health(
+        seen(claim=stuck, record=NEW, files=SessionFiles.UNPAIRED), POLICY, NOW
+    ).should_cleanup
 
 
 def test_the_sentence_tells_when_the_next_try_comes():

@@ -1,0 +1,245 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.crypto import (
+    CryptoPolicy,
+    CryptoWindow,
+    LogLimit,
+    crypto_retry_delay,
+    judge_crypto,
+    note_error,
+    note_message,
+    note_regenerated,
+)
+from agent.core.crypto_patterns import (
+    PATTERNS,
+    CryptoFinding,
+    Effect,
+    LogReader,
+    own_pattern,
+    peer_in,
+    read_line,
+)
+from agent.core.model import Health
+
+POLICY = CryptoPolicy()
+NOW = 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "effect", "peer"),
+    [
+        pytest.param(
+            "Failed to decrypt message with any known session...",
+            "known_header",
+            "benign",
+            "",
+            id="1",
+        ),
+        pytest.param(
+            "Session error:Error: Bad MAC Error: Bad MAC", "bad_mac", "counts", "", id="bad mac"
+        ),
+        pytest.param("BADMAC", "bad_mac", "counts", "", id="any case, other spelling"),
+        pytest.param(
+            "Session error:MessageCounterError: Key used already or never filled",
+            "duplicate",
+            "benign",
+            "",
+            id="duplicate delivery",
+        ),
+        pytest.param(
+            "Session error:SessionError: Over 2000 messages into the future!",
+            "far_future",
+            "regenerates",
+            "",
+            id="restored backup",
+        ),
+        pytest.param(
+            '{"level":50,"key":{"remoteJid":"491511234567@s.whatsapp.net","id":"A"},"err":{"type":'
+            '"SessionError","message":"No matching sessions found for message"},"msg":"failed to'
+            ' decrypt message"}',
+            "no_matching_session",
+            "summary",
+            "491511234567",
+            id="pino summary names the peer",
+        ),
+        pytest.param(
+            '{"level":50,"key":{"remoteJid":"120363@g.us","participant":"491511234567:12@s.whatsapp'
+            '.net"},"err":{"type":"PreKeyError","message":"Invalid PreKey ID"},"msg":"failed to'
+            ' decrypt message"}',
+            "prekey",
+            "regenerates",
+            "491511234567",
+            id="pre-key, in a group",
+        ),
+        pytest.param(
+            '"err":{"message":"invalid prekey id"}', "prekey", "regenerates", "", id="case"
+        ),
+        pytest.param("No session record", "no_session", "counts", "", id="no session"),
+        pytest.param(
+            "No SenderKeyRecord found for decryption", "sender_key", "counts", "", id="group key"
+        ),
+        pytest.param(
+            "Closing open session in favor of incoming prekey bundle",
+            "session_turnover",
+            "benign",
+            "",
+            id="turnover is benign",
+        ),
+        pytest.param("Invalid patch mac", "app_state", "benign", "", id="app state"),
+        pytest.param(
+            "MAC error detected, forcing immediate session recreation",
+            "repair_at_work",
+            "benign",
+            "",
+            id="the engine repairs",
+        ),
+        pytest.param(
+            "Error decrypting message 3EB0 from 491511234567:3@s.whatsapp.net: failed to decrypt"
+            " normal message",
+            "decrypt_failed",
+            "summary",
+            "491511234567",
+            id="whatsmeow",
+        ),
+    ],
+)
+def test_lines(line, name, effect, peer):
+    assert read_line(line) == CryptoFinding(name, Effect(effect), peer)
+
+
+@pytest.mark.parametrize("line", ["", "connected to WhatsApp", "macaroni", "session opened"])
+def test_other_lines_say_nothing_of_keys(line):
+    assert read_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "peer"),
+    [
+        ("    at async 491511234567.0 [as awaitable] (file.js:1)", "491511234567"),
+        ("    at 123456789012345_1.0 [as awaitable]", "123456789012345_1"),
+        ("    at Object.491511234567.12 [as awaitable]", "491511234567"),
+        ("    at process.processTicksAndRejections (node:internal:95:5)", ""),
+    ],
+)
+def test_the_stack_names_the_peer(line, peer):
+    assert peer_in(line) == peer
+
+
+def read(lines, reader=None):
+    reader, found = reader or LogReader(), []
+    for line in lines:
+        reader, new = reader.feed(line)
+        found += new
+    return found + list(reader.flush()[1])
+
+
+def test_an_error_waits_for_the_stack_under_it():
+    found = read(
+        [
+            "Session error:Error: Bad MAC Error: Bad MAC",
+            "    at Object.verifyMAC (crypto.js:87:15)",
+            "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
+            "    at async asyncQueueExecutor (queue_job.js:1)",
+            "Session error:Error: Bad MAC Error: Bad MAC",
+            "unrelated",
+        ]
+    )
+    assert [(one.name, one.peer) for one in found] == [("bad_mac", "491511234567"), ("bad_mac", "")]
+
+
+def test_settings_add_patterns_as_plain_text():
+    own = own_pattern("strange (mac", Effect.COUNTS)
+    assert read_line("a Strange (MAC appeared", [own]).effect is Effect.COUNTS
+
+
+@given(st.lists(st.text(max_size=200), max_size=30))
+def test_no_text_breaks_the_reader(lines):
+    for one in read(lines):
+        assert one.name in {pattern.name for pattern in PATTERNS}
+
+
+# --- the window ------------------------------------------------------------------------------
+
+
+def window(errors, messages=0, at=NOW):
+    """errors: peer → how many"""
+    made = CryptoWindow()
+    for peer, count in errors.items():
+        for _ in range(count):
+            made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, peer), POLICY, at)
+    return note_message(made, POLICY, at, count=messages) if messages else made
+
+
+@pytest.mark.parametrize(
+    ("errors", "messages", "signal", "peers"),
+    [
+        pytest.param({}, 10, None, (), id="none"),
+        pytest.param({"a": 1}, 10, "crypto_errors", (), id="one error is benign"),
+        pytest.param({"a": 3}, 10, "crypto_peer", ("a",), id="one peer out of step"),
+        pytest.param({"a": 500}, 0, "crypto_peer", ("a",), id="one peer, however loud"),
+        pytest.param({"a": 3, "b": 2}, 900, "crypto_peer", ("a",), id="two peers"),
+        pytest.param(
+            {"a": 2, "b": 1, "c": 1, "d": 1}, 900, "crypto_corrupted", (), id="many peers"
+        ),
+        pytest.param({"a": 1, "b": 1, "c": 1, "d": 1}, 900, "crypto_errors", (), id="four errors"),
+        pytest.param({"": 5}, 900, "crypto_corrupted", (), id="five of nobody"),
+        pytest.param({"a": 4, "b": 4}, 20, "crypto_corrupted", ("a", "b"), id="over a fifth"),
+        pytest.param({"a": 4, "b": 4}, 40, "crypto_peer", ("a", "b"), id="under a fifth"),
+    ],
+)
+def test_what_errors_add_up_to(errors, messages, signal, peers):
+    state = judge_crypto(window(errors, messages), POLICY, NOW)
+    assert (state.signal.name if state.signal else None, set(state.peers)) == (signal, set(peers))
+
+
+def test_corrupted_is_corrupted_and_a_peer_is_degraded():
+    assert judge_crypto(window({"": 5}), POLICY, NOW).signal.level is Health.CORRUPTED
+    assert judge_crypto(window({"a": 3}), POLICY, NOW).signal.level is Health.DEGRADED
+
+
+def test_the_window_slides():
+    assert judge_crypto(window({"": 9}), POLICY, NOW + 320).signal is None
+
+
+def test_a_readable_message_of_that_peer_proves_its_keys():
+    made = note_message(window({"a": 9}), POLICY, NOW, peer="a")
+    assert judge_crypto(made, POLICY, NOW).signal is None
+
+
+def test_a_summary_counts_only_where_nothing_was_told_before():
+    summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
+    assert judge_crypto(note_error(window({"a": 1}), summary, POLICY, NOW), POLICY, NOW).errors == 1
+    assert judge_crypto(note_error(window({}), summary, POLICY, NOW), POLICY, NOW).errors == 1
+
+
+def test_the_same_peers_keys_are_not_made_anew_again_and_again():
+    made = note_regenerated(window({"a": 9}), ("a",), NOW)
+    assert judge_crypto(made, POLICY, NOW).errors == 0
+    for _ in range(9):
+        made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, "a"), POLICY, NOW + 60)
+    assert judge_crypto(made, POLICY, NOW + 60).peers == ()
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.floats(0, 1e6)), max_size=400))
+def test_no_flood_and_no_clock_makes_the_window_grow(errors):
+    made = CryptoWindow()
+    for peer, at in errors:
+        made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, peer), POLICY, at)
+        assert len(made.slots) <= 300
+        assert judge_crypto(made, POLICY, at) == judge_crypto(made, POLICY, at)
+
+
+def test_an_operation_is_retried_three_times():
+    assert [crypto_retry_delay(n, POLICY) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, None]
+
+
+def test_a_flood_leaves_five_lines_a_minute_and_a_count():
+    limit, shown, hidden = LogLimit(), 0, 0
+    for second in range(120):
+        for _ in range(20):
+            limit, show, before = limit.note(1000.0 + second)
+            shown += show
+            hidden += before
+    assert (shown, hidden) == (10, 1195)

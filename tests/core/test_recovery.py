@@ -1,0 +1,472 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.ladder import DESTRUCTIVE, UNPAIRING
+from agent.core.model import (
+    ConnectionStatus,
+    Desired,
+    Health,
+    ProbeFact,
+    SessionFiles,
+    SessionRecord,
+    Signal,
+    UnitState,
+)
+from agent.core.recovery import MOST_ACTS, after_action, step_repair
+from agent.core.repair import (
+    Case,
+    Circumstances,
+    Ending,
+    Goal,
+    RecoveryKind,
+    RecoveryPolicy,
+    Repair,
+    Stage,
+    Trouble,
+    Unpair,
+    begin_repair,
+    join_repair,
+    needs_repair,
+    read_repair,
+    resume_repair,
+    stored,
+    wants_repair,
+)
+from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
+
+K = RecoveryKind
+S = ConnectionStatus
+HEALTH = HealthPolicy()
+POLICY = RecoveryPolicy()
+NEW = SessionRecord()
+ZOMBIE = seen(probe=ProbeFact(False, NOW, 10, 3))
+UNPAIRED_STUCK = seen(
+    claim=said(S.LOADING, phase="login", ago=99), record=NEW, files=SessionFiles.UNPAIRED
+)
+DAMAGED = without_worker(files=SessionFiles.DAMAGED)
+SUSPECT = seen(claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED)
+KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),))
+ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
+SNAPSHOT = Circumstances(good_snapshot=True, may_roll_back=True)
+PEERS = Circumstances(peers=("491511",))
+ACTS = set(K) - {K.NONE, K.WAIT, K.GIVE_UP}
+
+
+def case_of(observation, circumstances, policy, wall):
+    verdict = judge_health(observation, HEALTH, NOW)
+    return Case(observation, verdict, circumstances, policy, wall)
+
+
+def run(
+    observation,
+    *,
+    goal=Goal.HEAL,
+    circumstances=None,
+    policy=POLICY,
+    works=lambda kind: True,
+    heals=lambda kind, done: None,
+    wall=WALL,
+):
+    """Play a repair to its end: what was done, and how it ended.
+
+    `works`: whether a step can be carried out; `heals`: the observation after a step, if new.
+    """
+    circumstances = circumstances or Circumstances()
+    repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall)
+    done = []
+    for _ in range(2000):
+        repair, action = step_repair(case_of(observation, circumstances, policy, wall), repair)
+        assert read_repair(stored(repair)) == repair
+        if repair.over:
+            return done, repair
+        if action.kind is K.WAIT:
+            assert wall < action.not_before_wall
+            wall = action.not_before_wall
+            continue
+        done.append(action.kind)
+        wall += 1
+        ok = works(action.kind)
+        repair = after_action(repair, action.kind, ok, policy, wall, backup="kept" if ok else "")
+        if ok and (better := heals(action.kind, done)):
+            observation = better
+    raise AssertionError(f"no end after {done}")
+
+
+def once(steps):
+    """Steps without their repetitions."""
+    return [step for at, step in enumerate(steps) if at == 0 or steps[at - 1] is not step]
+
+
+@pytest.mark.parametrize(
+    ("observation", "options", "steps", "ending"),
+    [
+        pytest.param(
+            ZOMBIE,
+            {"policy": RecoveryPolicy(unpair=Unpair.NEVER)},
+            [K.RECONNECT, K.RESTART] * 3,
+            Ending.GAVE_UP,
+            id="zombie that nothing heals, unpair never",
+        ),
+        pytest.param(
+            ZOMBIE,
+            {},
+            [K.RECONNECT, K.RESTART] * 3 + [K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="a live pairing goes last",
+        ),
+        pytest.param(
+            ZOMBIE,
+            {"policy": RecoveryPolicy(unpair=Unpair.EARLY, rounds=1)},
+            [K.RECONNECT, K.RESTART, K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="unpair early goes on to cleanup in the first round",
+        ),
+        pytest.param(
+            ZOMBIE,
+            {"circumstances": SNAPSHOT, "policy": RecoveryPolicy(unpair=Unpair.NEVER)},
+            [K.RECONNECT, K.RESTART] * 3 + [K.BACK_UP, K.RESTORE],
+            Ending.GAVE_UP,
+            id="what is only stuck is rolled back last",
+        ),
+        pytest.param(
+            ZOMBIE,
+            {"circumstances": Circumstances(can_log_out=True)},
+            [K.RECONNECT, K.RESTART] * 3 + [K.BACK_UP, K.LOGOUT_RESTART, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="a remote engine logs out before it is deleted",
+        ),
+        pytest.param(
+            UNPAIRED_STUCK,
+            {"policy": RecoveryPolicy(rounds=1)},
+            [K.RECONNECT, K.RESTART, K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="no pairing to lose: cleanup in the first round",
+        ),
+        pytest.param(
+            KEYS,
+            {"circumstances": PEERS, "policy": RecoveryPolicy(unpair=Unpair.NEVER, rounds=1)},
+            [K.RECONNECT, K.RESTART, K.REGENERATE_KEYS],
+            Ending.GAVE_UP,
+            id="corrupted keys",
+        ),
+        pytest.param(
+            ONE_PEER,
+            {"circumstances": PEERS, "policy": RecoveryPolicy(rounds=1)},
+            [K.REGENERATE_KEYS, K.RECONNECT, K.RESTART],
+            Ending.RECOVERED,
+            id="one peer out of step begins with its keys",
+        ),
+        pytest.param(
+            DAMAGED,
+            {"circumstances": SNAPSHOT, "policy": RecoveryPolicy(unpair=Unpair.NEVER, rounds=1)},
+            [K.BACK_UP, K.RESTORE],
+            Ending.GAVE_UP,
+            id="damaged files are backed up and restored, never just started",
+        ),
+        pytest.param(
+            DAMAGED,
+            {"circumstances": Circumstances(good_snapshot=True)},
+            [K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="key files are never rolled back by themselves",
+        ),
+        pytest.param(
+            SUSPECT,
+            {"circumstances": SNAPSHOT},
+            [K.RESTART, K.BACK_UP, K.RESTORE],
+            Ending.NEEDS_SCAN,
+            id="suspect",
+        ),
+        pytest.param(
+            SUSPECT,
+            {},
+            [K.RESTART, K.BACK_UP],
+            Ending.NEEDS_SCAN,
+            id="suspect without a snapshot: its store is kept as evidence",
+        ),
+        pytest.param(
+            SUSPECT,
+            {"goal": Goal.WORKING_QR},
+            [K.RESTART, K.BACK_UP, K.CLEANUP],
+            Ending.NEEDS_SCAN,
+            id="suspect, and a person asks for a QR",
+        ),
+        pytest.param(
+            ZOMBIE, {"goal": Goal.RECOVER}, [K.RECONNECT, K.RESTART], Ending.GAVE_UP, id="asked"
+        ),
+        pytest.param(
+            ZOMBIE,
+            {"goal": Goal.WORKING_QR},
+            [K.RECONNECT, K.RESTART, K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="a person asks for a QR: one round down to a new pairing",
+        ),
+        pytest.param(
+            seen(),
+            {"goal": Goal.CLEANUP},
+            [K.BACK_UP, K.CLEANUP],
+            Ending.CLEANED,
+            id="a person asks to begin afresh",
+        ),
+    ],
+)
+def test_ladder(observation, options, steps, ending):
+    policy = options.get("policy", POLICY)
+    # One peer's signal fades: the window has passed when the last step was tried.
+    heals = (
+        (lambda kind, done: seen() if done.count(K.RESTART) == 3 else None)
+        if (observation is ONE_PEER)
+        else (lambda kind, done: None)
+    )
+    done, repair = run(observation, **{**options, "policy": policy}, heals=heals)
+    assert once(done) == once(steps)
+    assert repair.ending is ending
+
+
+def test_each_step_is_tried_three_times_with_doubling_delays():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    wall, begun = WALL, []
+    while len(begun) < 4:
+        repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, wall), repair)
+        if action.kind is K.WAIT:
+            wall = action.not_before_wall
+        else:
+            begun.append((action.kind, wall - WALL))
+            repair = after_action(repair, action.kind, False, POLICY, wall)
+    assert begun == [(K.RECONNECT, 0), (K.RECONNECT, 2), (K.RECONNECT, 6), (K.RESTART, 14)]
+
+
+def test_rounds_are_apart_in_time():
+    times = []
+    run(ZOMBIE, works=lambda kind: times.append(kind) or False)
+    assert times.count(K.RECONNECT) == 9
+    _, repair = run(ZOMBIE, policy=RecoveryPolicy(unpair=Unpair.NEVER))
+    assert repair.ended_wall - repair.started_wall >= 2 * POLICY.round_pause
+
+
+def test_a_step_that_helps_ends_the_repair():
+    done, repair = run(ZOMBIE, heals=lambda kind, done: seen() if kind is K.RESTART else None)
+    assert done == [K.RECONNECT] * 3 + [K.RESTART]
+    assert repair.ending is Ending.RECOVERED
+
+
+def test_a_start_under_way_is_waited_for():
+    starting = seen(claim=said(S.LOADING, phase="sync", ago=1), probe=None)
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
+    repair = after_action(repair, action.kind, True, POLICY, WALL)
+    repair, action = step_repair(case_of(starting, Circumstances(), POLICY, WALL + 300), repair)
+    assert action.kind is K.WAIT
+    late = WALL + POLICY.start_limit
+    repair, action = step_repair(case_of(starting, Circumstances(), POLICY, late), repair)
+    repair, action = step_repair(
+        case_of(starting, Circumstances(), POLICY, action.not_before_wall), repair
+    )
+    assert (action.kind, repair.tries) == (K.RECONNECT, 2)
+
+
+def test_nothing_is_done_to_one_that_shares_its_trouble_with_all():
+    case = case_of(ZOMBIE, Circumstances(well=False), POLICY, WALL)
+    repair, action = step_repair(case, begin_repair(case.verdict, Goal.HEAL, WALL))
+    assert action.kind is K.WAIT
+    assert not repair.calm
+
+
+def test_an_outage_in_between_unpairs_nobody():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    wall, done = WALL, []
+    for number in range(400):
+        well = number % 7 != 0  # bad weather in every round
+        repair, action = step_repair(
+            case_of(ZOMBIE, Circumstances(well=well), POLICY, wall), repair
+        )
+        if repair.over:
+            break
+        wall = max(action.not_before_wall, wall + 1)
+        if action.kind in ACTS:
+            done.append(action.kind)
+            repair = after_action(repair, action.kind, True, POLICY, wall)
+    assert not set(done) & UNPAIRING
+    assert len(done) <= MOST_ACTS
+
+
+def test_without_a_backup_nothing_destructive_is_tried():
+    for observation in (ZOMBIE, DAMAGED, UNPAIRED_STUCK, SUSPECT):
+        done, repair = run(
+            observation, circumstances=SNAPSHOT, works=lambda kind: kind is not K.BACK_UP
+        )
+        assert not set(done) & DESTRUCTIVE
+        assert done.count(K.BACK_UP) == POLICY.tries
+        assert repair.ending is Ending.GAVE_UP
+
+
+def test_a_new_kind_of_trouble_gets_its_own_ladder():
+    done, repair = run(
+        ZOMBIE,
+        circumstances=SNAPSHOT,
+        heals=lambda kind, done: {K.RESTART: DAMAGED, K.RESTORE: seen()}.get(kind),
+    )
+    assert once(done) == [K.RECONNECT, K.RESTART, K.BACK_UP, K.RESTORE]
+    assert repair.ending is Ending.RECOVERED
+
+
+def test_a_cleanup_that_shows_a_qr_has_cleaned():
+    waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
+    done, repair = run(
+        ZOMBIE,
+        goal=Goal.WORKING_QR,
+        heals=lambda kind, done: waiting if kind is K.CLEANUP else None,
+    )
+    assert done[-1] is K.CLEANUP
+    assert repair.ending is Ending.CLEANED
+
+
+@pytest.mark.parametrize(
+    ("observation", "ending"),
+    [
+        pytest.param(seen(), Ending.RECOVERED, id="well again"),
+        pytest.param(replace(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="banned")), Ending.NEEDS_PERSON, id="banned"
+        ),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="temporary_ban")),
+            Ending.NEEDS_PERSON,
+            id="banned for a time",
+        ),
+    ],
+)
+def test_a_repair_ends_by_itself(observation, ending):
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(observation, Circumstances(), POLICY, WALL), repair)
+    assert repair.ending is ending
+    assert action.kind in (K.NONE, K.GIVE_UP)
+    again, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
+    assert (again, action.kind) == (repair, K.NONE)
+
+
+def test_a_second_request_joins_and_widens():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    waiting = replace(repair, not_before_wall=WALL + 1000)
+    joined = join_repair(waiting, Goal.WORKING_QR)
+    assert (joined.goal, joined.joined, joined.not_before_wall) == (Goal.WORKING_QR, 1, 0)
+    assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
+    assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
+
+
+def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    kinds = []
+    for _ in range(7):
+        repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
+        kinds.append(action.kind)
+        repair = resume_repair(read_repair(stored(repair)), WALL)
+    assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
+    assert resume_repair(repair, WALL) == replace(repair)
+
+
+@pytest.mark.parametrize(
+    ("last", "after", "wanted"),
+    [
+        pytest.param(None, 0, True, id="the first"),
+        pytest.param(Ending.RECOVERED, 1, True, id="it broke again"),
+        pytest.param(Ending.NOT_YET, 1, False, id="one is under way"),
+        pytest.param(Ending.GAVE_UP, 3600, False, id="gave up an hour ago"),
+        pytest.param(Ending.GAVE_UP, 21600, True, id="gave up long ago"),
+        pytest.param(Ending.NEEDS_PERSON, 99999, False, id="waits for a person"),
+    ],
+)
+def test_when_the_agent_begins_a_repair(last, after, wanted):
+    before = (
+        last
+        if last is None
+        else Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=last, ended_wall=WALL)
+    )
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
+
+
+def test_a_plain_drop_is_not_the_ladders():
+    for code in ("connection_lost", "logout", "temporary_ban"):
+        dropped = seen(claim=said(S.DISCONNECTED, reason=code))
+        assert not needs_repair(judge_health(dropped, HEALTH, NOW))
+
+
+# --- properties ------------------------------------------------------------------------------
+
+circumstances = st.builds(
+    Circumstances,
+    well=st.booleans(),
+    can_log_out=st.booleans(),
+    good_snapshot=st.booleans(),
+    may_roll_back=st.booleans(),
+    peers=st.sampled_from([(), ("4911",)]),
+)
+policies = st.builds(
+    RecoveryPolicy,
+    tries=st.integers(1, 4),
+    rounds=st.integers(1, 4),
+    unpair=st.sampled_from(Unpair),
+)
+worlds = st.lists(
+    st.tuples(observations, circumstances, st.booleans(), st.floats(0, 4000)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(observations, st.sampled_from(Goal), worlds, policies)
+def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(first, goal, world, policy):
+    repair = begin_repair(judge_health(first, HEALTH, NOW), goal, WALL)
+    wall, acts, backed_up = WALL, 0, False
+    for number in range(600):
+        observation, around, ok, later = world[number % len(world)]
+        observation = replace(observation, desired=Desired(True))
+        case = case_of(observation, around, policy, wall)
+        assert step_repair(case, repair) == step_repair(case, repair)
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            return
+        if action.kind in ACTS:
+            acts += 1
+            if action.kind in DESTRUCTIVE:
+                assert backed_up
+            if action.kind in UNPAIRING and goal in (Goal.HEAL, Goal.RECOVER):
+                assert around.well
+                assert repair.trouble is not Trouble.SUSPECT
+            backed_up = backed_up or (action.kind is K.BACK_UP and ok)
+            repair = after_action(
+                repair, action.kind, ok, policy, wall, backup="kept" if ok else ""
+            )
+        wall += later
+    assert acts <= MOST_ACTS
+
+
+@given(observations, circumstances, st.floats(0, 4 * WALL), st.floats(0, 4 * WALL))
+def test_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy(
+    observation, around, begun, now
+):
+    repair = begin_repair(judge_health(observation, HEALTH, NOW), Goal.HEAL, begun)
+    repair, action = step_repair(case_of(observation, around, POLICY, begun), repair)
+    if repair.stage is Stage.ACTING:
+        repair = after_action(repair, action.kind, False, POLICY, begun)
+    repair, action = step_repair(case_of(observation, around, POLICY, now), repair)
+    if action.kind is K.WAIT:
+        assert 0 < action.not_before_wall - now <= POLICY.round_pause + 1
+
+
+@given(observations, st.sampled_from(Goal), circumstances)
+def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal, around):
+    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = replace(
+        paired, claim=None, desired=Desired(True), unit=replace(paired.unit, state=UnitState.ACTIVE)
+    )
+    repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
+    repair = replace(repair, backup="kept")
+    _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
+    if action.kind in UNPAIRING:
+        assert goal in (Goal.WORKING_QR, Goal.CLEANUP)

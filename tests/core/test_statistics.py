@@ -1,0 +1,34 @@
+import pytest
+
+from agent.core.repair import Ending, Goal, RecoveryKind, Repair, Trouble
+from agent.core.statistics import RepairStatistics, StepTally, note_check, note_repair, note_step
+
+
+def ended(ending, seconds):
+    return Repair(
+        Trouble.CONNECTION, "zombie", Goal.HEAL, 100.0, ending=ending, ended_wall=100.0 + seconds
+    )
+
+
+def test_statistics_count_what_ended_and_how():
+    statistics = RepairStatistics()
+    assert (statistics.success_rate, statistics.mean_time_to_repair) == (None, None)
+    for ending, seconds in (
+        (Ending.RECOVERED, 10),
+        (Ending.CLEANED, 30),
+        (Ending.RECOVERED, 20),
+        (Ending.GAVE_UP, 999),
+        (Ending.NOT_WANTED, 999),
+    ):
+        statistics = note_repair(statistics, ended(ending, seconds))
+    assert (statistics.repaired, statistics.cleaned, statistics.failed) == (2, 1, 1)
+    assert statistics.mean_time_to_repair == 20
+    assert statistics.success_rate == 0.75
+
+
+def test_checks_and_steps():
+    statistics = note_check(note_check(RepairStatistics(), 0.1), 0.3)
+    assert statistics.mean_check_seconds == pytest.approx(0.2)
+    statistics = note_step(statistics, RecoveryKind.RESTART, True, 2.0)
+    statistics = note_step(statistics, RecoveryKind.RESTART, False, 5.0)
+    assert statistics.steps == {"restart": StepTally(1, 1, 7.0)}
