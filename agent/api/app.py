@@ -1,6 +1,5 @@
 """Every route with who may use it, and the one way in that all requests take."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
@@ -21,10 +20,11 @@ from agent.api.guard import check_entrance
 from agent.api.openapi import describe, plain_path
 from agent.api.pages import page
 from agent.api.qr import show_qr
-from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
+from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
+from agent.log import bound
 
-log = logging.getLogger(__name__)
+log = bound(Category.API)
 
 ROUTE = web.RequestKey("route", str)
 
@@ -90,7 +90,6 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     app = web.Application(
         client_max_size=parts.section.body_limit,
         middlewares=[_front_door(parts, allowed_hosts)],
-        logger=log,
     )
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
@@ -103,7 +102,10 @@ def _bound(route: Route, parts: Parts) -> Answering:
         caller = identify(request, parts.section, parts.ring)
         text = request.match_info.get("id")
         require(caller, route.right, InstanceId(text) if text else None)
-        return await route.run(read_call(request, route, parts, caller))
+        answered = await route.run(read_call(request, route, parts, caller))
+        if route.method != "GET":
+            log.info("%s: %s %s → %d", caller.name, route.method, request.path, answered.status)
+        return answered
 
     return answer
 

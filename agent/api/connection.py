@@ -4,7 +4,6 @@ how long an answer may wait to be read. The library has none of these limits.
 
 import asyncio
 import json
-import logging
 import socket
 import struct
 from collections import Counter
@@ -15,8 +14,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.envelope import error_body, library_error_answer, new_request_id
+from agent.core.model import Category
+from agent.log import bound
 
-log = logging.getLogger(__name__)
+log = bound(Category.API)
 
 
 @dataclass(slots=True)

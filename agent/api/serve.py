@@ -1,7 +1,6 @@
 """Opens the HTTP interface and closes it again without dropping what is in flight."""
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import MutableMapping
@@ -19,9 +18,11 @@ from agent.api.guard import host_name
 from agent.api.remembered import Remembered
 from agent.api.sockets import bind_tcp, bind_unix, describe, parse_listen, take_sockets
 from agent.config.sections import ApiSection
+from agent.core.model import Category
+from agent.log import bound
 from agent.metrics.exporter import Exporter
 
-log = logging.getLogger(__name__)
+log = bound(Category.API)
 
 _MAX_HEADERS = 64
 _GRACE_FOR_UNHEARD = 0.5

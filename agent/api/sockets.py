@@ -2,7 +2,6 @@
 
 import errno
 import ipaddress
-import logging
 import os
 import socket
 import stat
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
+from agent.log import bound
 
-log = logging.getLogger(__name__)
+log = bound(Category.API)
 
 _FIRST_HANDED_OVER = 3
 _BACKLOG = 1024

@@ -3,7 +3,6 @@
 An HTTP library of the agent's would cost every command a tenth of a second.
 """
 
-import http.client
 import json
 import os
 import socket
@@ -35,7 +34,7 @@ class AgentSaidNo(WaError):
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
-    headers: http.client.HTTPMessage
+    headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> dict[str, Any]:
@@ -46,12 +45,6 @@ class Answer:
         if not isinstance(found, dict):
             raise WaError("cannot read the agent's answer: it is not a JSON object")
         return found
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
-        self.sock = sock
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +78,14 @@ class Client:
         raw = None
         if body is not None:
             raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
-        connection = self._connect()
+        import http.client  # half of what `version` and `--help` would cost, if it stood above
+
+        connection = http.client.HTTPConnection(self.host(), timeout=_SECONDS)
+        connection.sock = self.open_socket()
         try:
             connection.request(method, path, body=raw, headers=sent)
             found = connection.getresponse()
-            answer = Answer(found.status, found.headers, found.read())
+            answer = Answer(found.status, dict(found.headers), found.read())
         except (OSError, http.client.HTTPException) as error:
             cause = str(error) or type(error).__name__
             raise AgentUnreachable(
@@ -103,11 +99,6 @@ class Client:
 
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if not self.url:
-            return _UnixConnection(self.open_socket())
-        return http.client.HTTPConnection(self.host(), timeout=_SECONDS)
 
     def host(self) -> str:
         if not self.url:

@@ -1,6 +1,7 @@
 """Just enough of a WebSocket's client side to listen: the handshake, text, ping, close."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -69,7 +70,8 @@ def _messages(sock: socket.socket, stream: BinaryIO) -> Iterator[dict[str, Any]]
         elif kind == _PING:
             _send(sock, _PONG, payload)
         elif kind == _CLOSE:
-            _send(sock, _CLOSE, payload[:2])
+            with contextlib.suppress(OSError):  # it may be gone already
+                _send(sock, _CLOSE, payload[:2])
             raise Closed(
                 payload[2:].decode("utf-8", "replace") or "the agent closed the connection"
             )
