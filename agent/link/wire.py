@@ -93,6 +93,9 @@ def check_plain(value: object, depth: int = 0) -> None:
     elif isinstance(value, float):
         if not isfinite(value):
             raise ValueError("a number is not finite")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("a number is too large")
     elif isinstance(value, dict):
         for key, item in value.items():
             check_plain(key, depth + 1)

@@ -4,6 +4,7 @@ It imports once what every worker needs and shares that memory with its children
 loop and no thread may ever run here: neither survives a fork.
 """
 
+import concurrent.futures.thread  # noqa: F401 - or each child would import it for itself
 import gc
 import json
 import os

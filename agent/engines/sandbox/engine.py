@@ -76,9 +76,10 @@ class SandboxEngine:
         await self._server.lag()
         if self._claim.reason == "qr_idle":
             await self.connect()
-        if self._login is not None and self._claim.status is Status.INITIALIZING:
+            self._claim = Claim(Status.INITIALIZING, phase="attached")
+        if _runs(self._login) and self._claim.status is Status.INITIALIZING:
             # A login that has just begun shows its code at once, or not at all.
-            await asyncio.wait({self._login}, timeout=self._settings.login_seconds + 0.2)
+            await self._phone.wait_for_code(self._settings.login_seconds + 0.3)
         return self._phone.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import binascii
 import os
 import zlib
+from contextlib import suppress
 
 from agent.engines.base import Qr
 from agent.engines.sandbox.settings import SandboxSettings
@@ -20,6 +21,7 @@ class Phone:
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
         self._scanned = asyncio.Event()
+        self._showing = asyncio.Event()
         self._shown = ""
         self._number = 0
         self._until = 0.0
@@ -30,9 +32,11 @@ class Phone:
         self._shown = "2@" + ",".join(keys)
         self._number = number
         self._until = asyncio.get_running_loop().time() + self._settings.qr_every
+        self._showing.set()
 
     def hide(self) -> None:
         self._shown = ""
+        self._showing.clear()
         self._scanned.clear()
 
     def code(self) -> Qr | None:
@@ -40,6 +44,12 @@ class Phone:
             return None
         left = max(0.0, self._until - asyncio.get_running_loop().time())
         return Qr(self._shown, left, self._number)
+
+    async def wait_for_code(self, limit: float) -> None:
+        """Return when a code is shown, or after `limit` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._showing.wait()
 
     def scan(self) -> bool:
         """False when there is nothing to scan."""

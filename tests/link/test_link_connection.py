@@ -1,0 +1,589 @@
+"""Both ends of the link on a real socket, each against the other and against a bad one."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.errors import EngineError, LinkError
+from agent.link.client import Link, LinkLimits, LinkStats, Peer
+from agent.link.messages import Call, Claimed, Happened, Hello
+from agent.link.server import LinkServer, ServerLimits
+from agent.link.sockets import listen_at, peer_of, reach
+from agent.link.wire import FRAME_LIMIT, Decoder, encode
+
+SALES = InstanceId("sales")
+HELLO = Hello(SALES, "run1", "sandbox", os.getpid())
+UP = Claim(ConnectionStatus.CONNECTED, proof_age=1.0, paired=True)
+
+
+class Ears:
+    """What an agent heard on a link."""
+
+    def __init__(self) -> None:
+        self.claims: list[tuple[str, str, Claim]] = []
+        self.happened: list[Happening] = []
+        self.closed: list[str] = []
+        self.stats = LinkStats()
+
+    async def open(self, path: Path, **how: Any) -> Link:
+        return await Link.open(
+            path,
+            how.pop("expected", SALES),
+            how.pop("check_peer", lambda _peer: None),
+            lambda id, run, claim: self.claims.append((id, run, claim)),
+            lambda _id, _run, happening: self.happened.append(happening),
+            self.closed.append,
+            stats=self.stats,
+            **how,
+        )
+
+
+class Puppet:
+    """The other end as raw bytes: what a hostile worker or agent would send."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.setblocking(False)
+        self._decoder = Decoder()
+
+    async def say(self, *messages: Mapping[str, Any] | bytes) -> None:
+        loop = asyncio.get_running_loop()
+        for each in messages:
+            try:
+                await loop.sock_sendall(
+                    self.sock, bytes(each) if isinstance(each, bytes) else encode(each)
+                )
+            except OSError:
+                return  # hung up on
+
+    async def hear(self) -> dict[str, Any] | None:
+        """The next message; None when the other end hung up."""
+        async with asyncio.timeout(5):
+            while (message := self._decoder.next_message()) is None:
+                try:
+                    chunk = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
+                except ConnectionResetError:
+                    return None
+                if not chunk:
+                    return None
+                self._decoder.feed(chunk)
+            return message
+
+    async def hung_up_on(self) -> None:
+        while await self.hear() is not None:
+            pass
+
+
+class FakeWorker:
+    """Listens where a worker would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._listener = listen_at(path)
+        self._puppets: list[Puppet] = []
+
+    async def accept(self) -> Puppet:
+        async with asyncio.timeout(5):
+            sock, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+        self._puppets.append(Puppet(sock))
+        return self._puppets[-1]
+
+    async def greeted(self, ears: Ears, **how: Any) -> tuple[Link, Puppet]:
+        opening = asyncio.create_task(ears.open(self.path, **how))
+        puppet = await self.accept()
+        await puppet.say(HELLO.wire())
+        assert await puppet.hear() == {"t": "hello", "v": 1}
+        return await opening, puppet
+
+    def close(self) -> None:
+        self._listener.close()
+        for puppet in self._puppets:
+            puppet.sock.close()
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[FakeWorker]:
+    fake = FakeWorker(tmp_path / "link.sock")
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def ears() -> Ears:
+    return Ears()
+
+
+# the agent's side
+
+
+async def test_a_link_is_open_only_after_the_greeting(worker: FakeWorker, ears: Ears) -> None:
+    link, _ = await worker.greeted(ears)
+    assert link.hello == HELLO
+    assert link.peer == Peer(os.getpid(), os.getuid(), os.getgid())
+    assert ears.stats.opened == 1
+    await link.close()
+    assert ears.closed == []
+
+
+async def test_a_peer_that_is_not_the_worker_is_refused(worker: FakeWorker, ears: Ears) -> None:
+    with pytest.raises(LinkError, match="not the unit's process") as caught:
+        await ears.open(worker.path, check_peer=lambda _peer: "not the unit's process")
+    assert caught.value.code == "peer" and ears.stats.refused == {"peer": 1}
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "dead socket", "no folder"])
+async def test_where_no_worker_listens_it_says_so(tmp_path: Path, ears: Ears, what: str) -> None:
+    path = tmp_path / "link.sock"
+    if what == "file":
+        path.write_text("x")
+    elif what == "dead socket":
+        listen_at(path).close()
+    elif what == "no folder":
+        path = tmp_path / "gone" / "link.sock"
+    with pytest.raises(LinkError, match="cannot reach") as caught:
+        await ears.open(path)
+    assert caught.value.code == "unreachable" and ears.stats.refused == {"unreachable": 1}
+
+
+async def test_a_worker_with_a_full_backlog_is_unreachable_and_not_waited_for(
+    tmp_path: Path, ears: Ears
+) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(tmp_path / "link.sock"))
+    sock.listen(0)
+    waiting = [reach(tmp_path / "link.sock")]
+    with pytest.raises(LinkError) as caught:
+        await ears.open(tmp_path / "link.sock")
+    assert caught.value.code == "unreachable"
+    for each in (sock, *waiting):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        pytest.param([], "silent", id="says nothing"),
+        pytest.param([b"\x00\x00"], "silent", id="half a length"),
+        pytest.param([b"\x00\x00\x00\x10{"], "silent", id="half a frame"),
+        pytest.param([{**HELLO.wire(), "v": 2}], "version", id="newer version"),
+        pytest.param([{**HELLO.wire(), "id": "other"}], "identity", id="another instance"),
+        pytest.param([{**HELLO.wire(), "id": "../x"}], "malformed", id="bad id"),
+        pytest.param([{**HELLO.wire(), "pid": "1"}], "malformed", id="bad pid"),
+        pytest.param([Claimed(SALES, "run1", UP).wire()], "malformed", id="claim first"),
+        pytest.param([{"t": "reply", "n": 1, "ok": True, "value": {}}], "malformed", id="reply"),
+        pytest.param([{"t": "dance"}], "malformed", id="unknown"),
+        pytest.param([{"t": "hello", "v": 1}], "malformed", id="an agent's hello"),
+        pytest.param([b"GET / HTTP/1.1\r\n\r\n"], "oversized", id="another protocol"),
+        pytest.param([b"\x00\x00\x00\x02[]"], "malformed", id="not an object"),
+        pytest.param([b"\xff\xff\xff\xff"], "oversized", id="too long"),
+    ],
+)
+async def test_a_bad_greeting_is_refused_and_counted(
+    worker: FakeWorker, ears: Ears, first: list[Any], code: str
+) -> None:
+    opening = asyncio.create_task(ears.open(worker.path, timeout=0.3))
+    puppet = await worker.accept()
+    await puppet.say(*first)
+    with pytest.raises(LinkError) as caught:
+        await opening
+    assert caught.value.code == code
+    assert ears.stats.refused == {code: 1} and ears.stats.opened == 0
+    assert ears.closed == []
+    if code == "version":
+        told = await puppet.hear()
+        assert told is not None and told["t"] == "refused" and "version" in told["why"]
+    await puppet.hung_up_on()
+
+
+async def test_a_worker_that_hangs_up_instead_of_greeting(worker: FakeWorker, ears: Ears) -> None:
+    opening = asyncio.create_task(ears.open(worker.path))
+    (await worker.accept()).sock.close()
+    with pytest.raises(LinkError, match="hung up"):
+        await opening
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        pytest.param([b"\x00\x00\x00\x01x"], "malformed", id="not json"),
+        pytest.param([b"\x00\xff\xff\xff"], "oversized", id="too long"),
+        pytest.param([HELLO.wire()], "malformed", id="greets again"),
+        pytest.param([Claimed(InstanceId("other"), "run1", UP).wire()], "identity", id="another's"),
+        pytest.param([{"t": "reply", "n": 7, "ok": True, "value": {}}], "malformed", id="unasked"),
+        pytest.param([{"t": "reply", "n": 0, "ok": True, "value": {}}], "malformed", id="to zero"),
+        pytest.param(
+            [{"t": "claim", "id": "sales", "run": "run1", "claim": {"status": "HAPPY"}}],
+            "malformed",
+            id="unknown status",
+        ),
+        pytest.param(
+            [Happened(SALES, "run1", Happening("message")).wire()] * 1100, "flood", id="flood"
+        ),
+    ],
+)
+async def test_a_bad_message_ends_the_link_and_is_counted(
+    worker: FakeWorker, ears: Ears, said: list[Any], code: str
+) -> None:
+    link, puppet = await worker.greeted(ears)
+    call = asyncio.create_task(link.call("probe"))
+    await puppet.hear()
+    await puppet.say(*said)
+    with pytest.raises(LinkError) as caught:
+        await call
+    assert caught.value.code == "gone"
+    await puppet.hung_up_on()
+    assert ears.stats.refused == {code: 1}
+    assert len(ears.closed) == 1
+    assert len(ears.happened) < 1100
+    with pytest.raises(LinkError):
+        await link.call("probe")
+    await link.close()
+
+
+async def test_a_late_message_of_an_old_run_is_dropped_and_counted(
+    worker: FakeWorker, ears: Ears, eventually: Any
+) -> None:
+    link, puppet = await worker.greeted(ears)
+    await puppet.say(Claimed(SALES, "run0", UP).wire(), Claimed(SALES, "run1", UP).wire())
+    await eventually(lambda: ears.claims, [("sales", "run1", UP)])
+    assert ears.stats.refused == {"old_run": 1} and ears.closed == []
+    await link.close()
+
+
+async def test_calls_are_answered_side_by_side_in_any_order(worker: FakeWorker, ears: Ears) -> None:
+    link, puppet = await worker.greeted(ears)
+    calls = [asyncio.create_task(link.call("send", {"n": number})) for number in range(3)]
+    asked = [await puppet.hear() for _ in calls]
+    for each in reversed(asked):
+        assert each is not None and each["args"]["deadline"] < 10
+        await puppet.say(
+            {"t": "reply", "n": each["n"], "ok": True, "value": {"got": each["args"]["n"]}}
+        )
+    assert [(await call)["got"] for call in calls] == [0, 1, 2]
+    await link.close()
+
+
+async def test_a_workers_error_keeps_its_code(worker: FakeWorker, ears: Ears) -> None:
+    link, puppet = await worker.greeted(ears)
+    call = asyncio.create_task(link.call("send"))
+    await puppet.hear()
+    error = {"code": "not_connected", "message": "cannot send: not connected"}
+    await puppet.say({"t": "reply", "n": 1, "ok": False, "error": error})
+    with pytest.raises(EngineError, match="not connected") as caught:
+        await call
+    assert caught.value.code == "not_connected"
+    await link.close()
+
+
+async def test_a_late_answer_to_a_call_that_was_given_up_is_no_offence(
+    worker: FakeWorker, ears: Ears
+) -> None:
+    link, puppet = await worker.greeted(ears)
+    with pytest.raises(LinkError) as caught:
+        await link.call("probe", timeout=0.1)
+    assert caught.value.code == "timeout"
+    await puppet.say({"t": "reply", "n": 1, "ok": True, "value": {}})
+    second = asyncio.create_task(link.call("probe"))
+    await puppet.hear()
+    await puppet.hear()
+    await puppet.say({"t": "reply", "n": 2, "ok": True, "value": {"x": 1}})
+    assert await second == {"x": 1}
+    assert ears.closed == []
+    await link.close()
+
+
+async def test_a_worker_that_never_reads_costs_no_more_than_the_calls_allowed(
+    worker: FakeWorker, ears: Ears
+) -> None:
+    link, _ = await worker.greeted(ears, limits=LinkLimits(calls=3))
+    big = {"message": {"text": "x" * 900_000}}
+    calls = [asyncio.create_task(link.call("send", big, timeout=0.5)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(LinkError) as caught:
+        await link.call("probe")
+    assert caught.value.code == "busy"
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [getattr(each, "code", "") for each in results] == ["timeout"] * 3
+    await link.close()
+
+
+async def test_too_long_a_call_is_refused_here(worker: FakeWorker, ears: Ears) -> None:
+    link, puppet = await worker.greeted(ears)
+    with pytest.raises(LinkError) as caught:
+        await link.call("send", {"message": {"text": "x" * FRAME_LIMIT}})
+    assert caught.value.code == "oversized"
+    call = asyncio.create_task(link.call("probe"))
+    assert (await puppet.hear() or {})["n"] == 1
+    await puppet.say({"t": "reply", "n": 1, "ok": True, "value": {}})
+    await call
+    await link.close()
+
+
+async def test_a_fault_in_the_agents_own_ears_ends_the_link_and_nothing_else(
+    worker: FakeWorker,
+) -> None:
+    closed: list[str] = []
+
+    def deaf(*_what: object) -> None:
+        raise RuntimeError("no ears")
+
+    opening = asyncio.create_task(
+        Link.open(worker.path, SALES, lambda _peer: None, deaf, deaf, closed.append)
+    )
+    puppet = await worker.accept()
+    await puppet.say(HELLO.wire(), Claimed(SALES, "run1", UP).wire())
+    link = await opening
+    await puppet.hung_up_on()
+    await asyncio.sleep(0)
+    assert closed == ["internal"]
+    await link.close()
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.binary(max_size=80), max_size=5))
+def test_no_bytes_of_a_worker_harm_the_agent(tmp_path: Path, chunks: list[bytes]) -> None:
+    async def play() -> None:
+        ears, worker = Ears(), FakeWorker(tmp_path / "link.sock")
+        link, puppet = await worker.greeted(ears)
+        await puppet.say(*chunks)
+        puppet.sock.close()
+        with pytest.raises(LinkError):
+            await link.call("probe", timeout=2)
+        await link.close()
+        worker.close()
+
+    asyncio.run(play())
+
+
+# the worker's side
+
+
+class Served:
+    """A real server, and what it was asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.calls: list[Call] = []
+        self.release = asyncio.Event()
+        self.server: LinkServer
+
+    async def open(self, **limits: Any) -> LinkServer:
+        self.server = await LinkServer.open(
+            self.path, HELLO, self.answer, lambda: {SALES: UP}, limits=ServerLimits(**limits)
+        )
+        return self.server
+
+    async def answer(self, call: Call) -> Mapping[str, Any]:
+        self.calls.append(call)
+        if call.do == "wait":
+            await self.release.wait()
+        elif call.do == "engine_error":
+            raise EngineError("cannot do it: tired", code="tired")
+        elif call.do == "bug":
+            raise RuntimeError("secret detail")
+        elif call.do == "big":
+            return {"x": "y" * FRAME_LIMIT}
+        return dict(call.args)
+
+    def puppet(self) -> Puppet:
+        return Puppet(reach(self.path))
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    served = Served(tmp_path / "link.sock")
+    yield served
+    await served.server.close()
+
+
+async def greeted(served: Served) -> Puppet:
+    puppet = served.puppet()
+    assert await puppet.hear() == HELLO.wire()
+    await puppet.say({"t": "hello", "v": 1})
+    assert await puppet.hear() == Claimed(SALES, "run1", UP).wire()
+    return puppet
+
+
+async def test_both_real_ends_understand_each_other(
+    served: Served, ears: Ears, eventually: Any
+) -> None:
+    server = await served.open()
+    link = await ears.open(served.path)
+    await eventually(lambda: ears.claims, [("sales", "run1", UP)])
+    assert (await link.call("send", {"a": 1}))["a"] == 1
+    server.happened(SALES, Happening("message", {"direction": "in"}))
+    await eventually(lambda: len(ears.happened), 1)
+    with pytest.raises(EngineError) as caught:
+        await link.call("engine_error")
+    assert caught.value.code == "tired"
+    with pytest.raises(EngineError) as caught:
+        await link.call("bug")
+    assert caught.value.code == "internal" and "secret" not in str(caught.value)
+    with pytest.raises(EngineError) as caught:
+        await link.call("big")
+    assert caught.value.code == "oversized"
+    await server.close()
+    await eventually(lambda: len(ears.closed), 1)
+    assert not served.path.exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param([b"\xff\xff\xff\xff"], id="too long"),
+        pytest.param([b"\x00\x00\x00\x01x"], id="not json"),
+        pytest.param([Call(1, "probe", SALES).wire()], id="calls before greeting"),
+        pytest.param([{"t": "hello", "v": 9}], id="another version"),
+        pytest.param([HELLO.wire()] * 2, id="greets twice"),
+        pytest.param([{"t": "call", "n": -1, "do": "x", "id": "sales"}], id="bad number"),
+        pytest.param([{"t": "hello", "v": 1}, {"t": "call"}], id="half a call"),
+    ],
+)
+async def test_a_bad_agent_is_hung_up_on_and_a_good_one_is_not_disturbed(
+    served: Served, said: list[Any]
+) -> None:
+    server = await served.open()
+    bad = served.puppet()
+    await bad.say(*said)
+    await bad.hung_up_on()
+    assert server.refused == 1 and served.calls == []
+    good = await greeted(served)
+    await good.say(Call(1, "send", SALES, {"x": 2}).wire())
+    assert await good.hear() == {"t": "reply", "n": 1, "ok": True, "value": {"x": 2}}
+    for each in (bad, good):
+        each.sock.close()
+
+
+async def test_a_stranger_that_says_nothing_neither_stays_nor_takes_over(served: Served) -> None:
+    server = await served.open(greeting=0.2, strangers=2)
+    agent = await greeted(served)
+    strangers = [served.puppet() for _ in range(4)]
+    for each in strangers:
+        await each.hung_up_on()
+        each.sock.close()
+    assert server.linked and server.refused == 4
+    await agent.say(Call(1, "send", SALES).wire())
+    assert (await agent.hear() or {})["ok"]
+    agent.sock.close()
+
+
+async def test_an_agent_that_never_reads_loses_happenings_but_never_the_newest_claim(
+    served: Served,
+) -> None:
+    server = await served.open(happenings=50, rate=1e9, burst=1e9)
+    agent = await greeted(served)
+    for number in range(20_000):
+        server.happened(SALES, Happening("message", {"number": number, "x": "y" * 50}))
+    last = Claim(ConnectionStatus.DISCONNECTED, "conflict")
+    server.claim(SALES, UP)
+    server.claim(SALES, last)
+    assert server.dropped > 10_000
+    heard = []
+    while not heard or heard[-1].get("detail", {}).get("number") != 19_999:
+        message = await agent.hear()
+        assert message is not None
+        heard.append(message)
+    claims = [each for each in heard if each["t"] == "claim"]
+    assert claims[-1] == Claimed(SALES, "run1", last).wire()
+    numbers = [each["detail"]["number"] for each in heard if each["t"] == "happened"]
+    assert numbers == sorted(numbers) and len(numbers) == 20_000 - server.dropped
+    agent.sock.close()
+
+
+async def test_what_happens_in_a_burst_is_told_slowly_enough_for_the_agent(
+    served: Served, ears: Ears, eventually: Any
+) -> None:
+    server = await served.open()
+    link = await ears.open(served.path)
+    for _ in range(5):
+        for _ in range(300):
+            server.happened(SALES, Happening("crypto_error"))
+        await asyncio.sleep(0.02)
+    begun = time.monotonic()
+    await eventually(lambda: len(ears.happened) + server.dropped, 1500, within=15)
+    assert ears.stats.refused == {} and ears.closed == []
+    assert time.monotonic() - begun > 1
+    await link.close()
+
+
+async def test_more_calls_than_allowed_at_once_are_busy(
+    served: Served, ears: Ears, eventually: Any
+) -> None:
+    await served.open(calls=2)
+    link = await ears.open(served.path)
+    waiting = [asyncio.create_task(link.call("wait")) for _ in range(2)]
+    await eventually(lambda: len(served.calls), 2)
+    with pytest.raises(EngineError) as caught:
+        await link.call("send")
+    assert caught.value.code == "busy"
+    served.release.set()
+    await asyncio.gather(*waiting)
+    await link.close()
+
+
+async def test_a_call_for_another_instance_is_refused(served: Served) -> None:
+    await served.open()
+    agent = await greeted(served)
+    await agent.say(Call(1, "send", InstanceId("other")).wire())
+    reply = await agent.hear()
+    assert reply is not None and reply["error"]["code"] == "not_found" and served.calls == []
+    agent.sock.close()
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.binary(max_size=80), max_size=5), st.booleans())
+def test_no_bytes_of_an_agent_harm_the_worker(
+    tmp_path: Path, chunks: list[bytes], greet: bool
+) -> None:
+    async def play() -> None:
+        served = Served(tmp_path / "link.sock")
+        server = await served.open()
+        bad = await greeted(served) if greet else served.puppet()
+        await bad.say(*chunks)
+        bad.sock.close()
+        good = await greeted(served)
+        good.sock.close()
+        await server.close()
+
+    asyncio.run(play())
+
+
+# sockets
+
+
+def test_listening_replaces_a_dead_socket_and_nothing_else(tmp_path: Path) -> None:
+    listen_at(tmp_path / "link.sock").close()
+    sock = listen_at(tmp_path / "link.sock")
+    client = reach(tmp_path / "link.sock")
+    assert peer_of(client).pid == os.getpid()
+    for each in (sock, client):
+        each.close()
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(LinkError, match="not a socket"):
+        listen_at(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_no_descriptor_is_left_by_a_failed_attempt(tmp_path: Path) -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = count()
+    for what in (reach, listen_at):
+        attempt: Callable[[Path], Any] = what
+        with pytest.raises(LinkError):
+            attempt(tmp_path / "gone" / "link.sock")
+    assert count() == before

@@ -1,0 +1,282 @@
+"""One worker from its start to its end, and its next run."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus as Status
+from agent.errors import EngineError, LinkError
+
+
+def saved(bench: Any) -> dict[str, Any]:
+    return json.loads((bench.session / "sandbox.json").read_text())
+
+
+async def test_a_new_instance_shows_a_code_is_scanned_and_is_connected(bench: Any) -> None:
+    bench.start(settings={"scan": "manual"})
+    link = await bench.linked()
+    assert (link.hello.id, link.hello.run, link.hello.engine) == ("sales", "run1", "sandbox")
+    await bench.status(Status.QR_REQUIRED)
+    qr = (await link.call("qr"))["qr"]
+    assert qr["text"].startswith("2@") and qr["text"].count(",") == 3 and qr["number"] == 1
+    assert 15 < qr["expires_in"] <= 20
+    await link.call("command", {"name": "scan", "arguments": {}})
+    claim = await bench.status(Status.CONNECTED)
+    assert claim.paired and claim.account.startswith("5511")
+    assert claim.proof_age is not None and claim.proof_age < 5
+    seen = [each.status for each in bench.claims]
+    assert seen.index(Status.QR_REQUIRED) < seen.index(Status.LOADING)
+    assert (await link.call("qr"))["qr"] is None
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    errors = bench.errors()
+    assert qr["text"] not in errors
+    assert "] [INFO] [SESSION] [sales] closed in order" in errors
+
+
+async def test_sigterm_saves_and_the_next_run_restores_without_a_code(bench: Any) -> None:
+    link = await bench.connected()
+    for _ in range(3):
+        await link.call("send", {"message": {"to": "5511@s.whatsapp.net", "text": "hello"}})
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert saved(bench)["counter"] == 3
+    assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
+    assert not (bench.runtime / "link.sock").exists()
+
+    await bench.connected(settings={"scan": "manual"})
+    assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
+    assert bench.link.hello.run == "run2"
+
+
+async def test_kill_9_and_a_restart_restore_without_a_code(bench: Any) -> None:
+    await bench.connected()
+    bench.process.kill()
+    assert await bench.ended() == -signal.SIGKILL
+    await bench.until(lambda: bench.closed)
+    await bench.connected(settings={"scan": "manual"})
+    assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
+
+
+async def test_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
+    link = await bench.connected(settings={"save_seconds": 1.0})
+    await link.call("send", {"message": {"to": "x", "text": "y"}})
+    bench.process.send_signal(signal.SIGINT)
+    await bench.until(lambda: any("saving" in notice for notice in bench.notices))
+    bench.process.terminate()
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert saved(bench)["counter"] == 1
+
+
+async def test_a_save_that_goes_on_asks_for_more_time(bench: Any) -> None:
+    await bench.connected(settings={"save_seconds": 2.5})
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert any(notice.startswith("EXTEND_TIMEOUT_USEC=") for notice in bench.notices)
+
+
+async def test_the_call_close_ends_the_worker_in_order(bench: Any) -> None:
+    link = await bench.connected()
+    assert await link.call("close") == {}
+    assert await bench.ended() == 0
+
+
+async def test_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:
+    await bench.connected()
+    first = bench.process
+    second = bench.start()
+    assert await bench.ended() == 75
+    assert "another worker holds this session" in bench.errors()
+    assert first.poll() is None and second.pid != first.pid
+    assert (await bench.link.call("probe"))["claim"]["status"] == "CONNECTED"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("", "instance.json", id="empty"),
+        pytest.param("{", "instance.json", id="not json"),
+        pytest.param("[" * 100_000, "instance.json", id="depth bomb"),
+        pytest.param('"x"', "not an object", id="not an object"),
+        pytest.param('{"version": 2, "id": "sales", "engine": "sandbox"}', "version", id="newer"),
+        pytest.param('{"version": 1, "id": "other", "engine": "sandbox"}', "other", id="another"),
+        pytest.param('{"version": 1, "id": "sales"}', "engine", id="no engine"),
+        pytest.param(
+            '{"version": 1, "id": "sales", "engine": "x"}', "unknown", id="unknown engine"
+        ),
+        pytest.param(
+            '{"version": 1, "id": "sales", "engine": "web"}', "sandbox", id="engine of another day"
+        ),
+        pytest.param(
+            '{"version":1,"id":"sales","engine":"sandbox","settings":{"scan":3}}',
+            "scan",
+            id="bad setting",
+        ),
+    ],
+)
+async def test_a_bad_identity_is_a_configuration_error(bench: Any, text: str, why: str) -> None:
+    (bench.folder / "instance.json").write_text(text)
+    bench.start(identity=False)
+    assert await bench.ended() == 78
+    errors = bench.errors()
+    assert why in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("id", ["", "../sales", "Sales", "sales\n", "-x", "a" * 49, "nobody"])
+async def test_a_bad_id_is_a_configuration_error(bench: Any, id: str) -> None:
+    bench.start(argument=id)
+    assert await bench.ended() == 78
+    errors = bench.errors()
+    assert "cannot" in errors and len(errors.splitlines()) == 1
+
+
+async def test_symlinks_are_not_followed(bench: Any, tmp_path: Path) -> None:
+    bench.identity()
+    elsewhere = tmp_path / "elsewhere.json"
+    (bench.folder / "instance.json").rename(elsewhere)
+    (bench.folder / "instance.json").symlink_to(elsewhere)
+    bench.start(identity=False)
+    assert await bench.ended() == 78
+    (bench.root / "linked").symlink_to(bench.folder)
+    bench.start(argument="linked", identity=False)
+    assert await bench.ended() == 78
+
+
+async def test_missing_environment_is_named(bench: Any) -> None:
+    bench.start(env={"RUNTIME_DIRECTORY": ""})
+    assert await bench.ended() == 78
+    assert "RUNTIME_DIRECTORY is not set" in bench.errors()
+
+
+async def test_paths_longer_than_a_socket_name_work(make_bench: Any, tmp_path: Path) -> None:
+    root = tmp_path / ("d" * 100) / ("e" * 100)
+    root.mkdir(parents=True)
+    bench = make_bench(root)
+    assert len(str(bench.runtime / "link.sock")) > 200
+    await bench.connected(watchdog=1.0)
+    await bench.until(lambda: any("WATCHDOG=1" in each for each in bench.notices))
+
+
+async def test_the_socket_is_for_owner_and_group_only(bench: Any) -> None:
+    await bench.connected()
+    assert (bench.runtime / "link.sock").stat().st_mode & 0o777 == 0o660
+
+
+async def test_a_socket_left_by_a_dead_worker_is_replaced(bench: Any) -> None:
+    await bench.connected()
+    bench.process.kill()
+    await bench.ended()
+    assert (bench.runtime / "link.sock").exists()
+    await bench.connected()
+
+
+async def test_a_worker_that_loses_the_agent_keeps_its_session_and_what_happened(
+    bench: Any,
+) -> None:
+    link = await bench.connected(settings={"messages_per_minute": 600})
+    await link.close()
+    bench.happened.clear()
+    await asyncio.sleep(0.5)  # the agent is away for a while
+    again = await bench.linked()
+    await bench.until(lambda: len(bench.happened) >= 4)
+    assert again.hello.run == "run1"
+    assert {each.status for each in bench.claims} == {Status.CONNECTED}
+    assert bench.closed == []
+
+
+async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
+    first = await bench.connected()
+    second = await bench.linked()
+    await bench.until(lambda: bench.closed)
+    with pytest.raises(LinkError):
+        await first.call("probe")
+    assert (await second.call("probe"))["claim"]["status"] == "CONNECTED"
+
+
+async def test_calls_that_cannot_be_done_say_why(bench: Any) -> None:
+    link = await bench.connected()
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("fly", {}, "invalid_request"),
+        ("send", {}, "invalid_request"),
+        ("send", {"message": {"to": 3, "text": "x"}}, "invalid_request"),
+        ("send", {"message": []}, "invalid_request"),
+        ("regenerate_keys", {"peers": "x"}, "invalid_request"),
+        ("command", {"name": 1}, "invalid_request"),
+        ("command", {"name": "nothing"}, "invalid_request"),
+        ("command", {"name": "scan"}, "no_code"),
+        ("command", {"name": "fault", "arguments": {"name": "flood"}}, "invalid_request"),
+        ("command", {"name": "fault", "arguments": {"name": "drop", "for": -1}}, "invalid_request"),
+        (
+            "command",
+            {"name": "fault", "arguments": {"name": "drop", "for": "x"}},
+            "invalid_request",
+        ),
+        ("probe", {"deadline": "soon"}, "invalid_request"),
+        ("probe", {"deadline": -1}, "invalid_request"),
+    ]
+    for do, args, code in wrong:
+        with pytest.raises(EngineError) as caught:
+            await link.call(do, args)
+        assert caught.value.code == code, (do, args, str(caught.value))
+    assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
+
+
+async def test_disconnect_connect_and_logout_do_what_they_say(bench: Any) -> None:
+    link = await bench.connected()
+    await link.call("disconnect")
+    await bench.status(Status.DISCONNECTED)
+    with pytest.raises(EngineError, match="not connected"):
+        await link.call("send", {"message": {"to": "x", "text": "y"}})
+    await link.call("connect")
+    await bench.status(Status.CONNECTED)
+    await link.call("connect")  # already: nothing happens
+    await link.call("save")
+    await link.call("free_memory")
+    await link.call("logout")
+    claim = await bench.status(Status.DISCONNECTED, "logout")
+    assert not claim.paired and not saved(bench)["paired"]
+    await link.call("connect")
+    await bench.until(lambda: Status.QR_REQUIRED in [each.status for each in bench.claims])
+
+
+async def test_codes_rotate_and_end_until_somebody_asks_again(bench: Any) -> None:
+    bench.start(settings={"scan": "manual", "qr_every": 0.2})
+    link = await bench.linked()
+    texts: set[str] = set()
+    numbers: set[int] = set()
+    while not (bench.claims and bench.claims[-1].reason == "qr_idle"):
+        before = bench.claims[-1].reason if bench.claims else ""
+        if before != "qr_idle" and len(numbers) < 6:
+            qr = (await link.call("qr"))["qr"]
+            if qr:
+                texts.add(qr["text"])
+                numbers.add(qr["number"])
+        await asyncio.sleep(0.02)
+    assert numbers == {1, 2, 3, 4, 5, 6} and len(texts) >= 6
+    await bench.status(Status.QR_REQUIRED, "qr_idle")
+    again = (await link.call("qr"))["qr"]
+    assert again["number"] == 1 and again["text"] not in texts
+
+
+def test_the_worker_carries_none_of_the_agents_libraries() -> None:
+    code = (
+        "import sys; sys.argv = ['x']\n"
+        "from agent.worker.lean import import_asyncio_without_tls as lean; lean()\n"
+        "import agent.worker.run, agent.engines.sandbox\n"
+        "print(' '.join(sys.modules))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    answer = subprocess.run(
+        [sys.executable, "-I", "-c", code], env=env, capture_output=True, check=True
+    )
+    found = set(answer.stdout.decode().split())
+    unwanted = {"aiohttp", "sqlite3", "ssl", "_ssl", "hashlib", "email", "http", "psutil"}
+    assert found & (unwanted | {"dbus_fast", "prometheus_client", "random", "tempfile"}) == set()

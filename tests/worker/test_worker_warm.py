@@ -1,0 +1,195 @@
+"""Workers forked from one warm process: real forks, real links, real ends."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+
+
+class Warm:
+    """The agent's end of a warm process."""
+
+    def __init__(self) -> None:
+        self.sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(10)
+        env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "WA_WARM_FD": str(other.fileno()),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agent.worker", "--warm"],
+            env=env,
+            pass_fds=[other.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        other.close()
+        self.children: list[int] = []
+
+    async def told(self) -> dict[str, Any]:
+        return dict(json.loads(await asyncio.to_thread(self.sock.recv, 65536)))
+
+    async def fork(self, id: str, env: dict[str, str], err: int = -1) -> dict[str, Any]:
+        null = os.open(os.devnull, os.O_WRONLY)
+        packet = json.dumps({"fork": id, "env": env}).encode()
+        socket.send_fds(self.sock, [packet], [null, null if err < 0 else err])
+        os.close(null)
+        answer = await self.told()
+        if "pid" in answer:
+            self.children.append(answer["pid"])
+        return answer
+
+    def close(self) -> None:
+        self.sock.close()
+        for pid in self.children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(10)
+
+
+class Child:
+    """What a Bench needs to know of a worker that is not its own child."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+@pytest.fixture
+async def warm() -> AsyncIterator[Warm]:
+    warm = Warm()
+    yield warm
+    warm.close()
+
+
+async def test_a_forked_worker_is_a_worker_like_any_other(bench: Any, warm: Warm) -> None:
+    bench.identity(settings={"scan_after": 0.0})
+    read, write = os.pipe()
+    env = bench.environment(watchdog=1.0)
+    answer = await warm.fork("sales", env, write)
+    os.close(write)
+    pid = answer["pid"]
+    assert answer == {"forked": "sales", "pid": pid}
+    bench.process = Child(pid)
+    link = await bench.linked()
+    assert (link.hello.pid, link.hello.run) == (pid, "run1")
+    await bench.until(lambda: any("CONNECTED" in notice for notice in bench.notices))
+    await bench.until(lambda: any("WATCHDOG=1" in notice for notice in bench.notices))
+    assert os.getsid(pid) == pid
+
+    held = {each.name: str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    assert held["0"] == held["1"] == os.devnull and held["2"].startswith("pipe:")
+    theirs = Path(f"/proc/{warm.process.pid}/fd/{_fd_of(warm)}").readlink()
+    assert str(theirs) not in held.values(), "the child holds nothing of the warm process"
+
+    os.kill(pid, signal.SIGTERM)
+    assert await warm.told() == {"exited": "sales", "pid": pid, "code": 0, "signal": None}
+    with os.fdopen(read, "rb") as lines:
+        assert b"[sales] closed in order" in lines.read()
+
+
+def _fd_of(warm: Warm) -> str:
+    environ = Path(f"/proc/{warm.process.pid}/environ").read_bytes().split(b"\0")
+    return next(each for each in environ if each.startswith(b"WA_WARM_FD")).decode().split("=")[1]
+
+
+async def test_exit_statuses_and_signals_of_children_are_told(bench: Any, warm: Warm) -> None:
+    answer = await warm.fork("nobody", bench.environment())
+    assert await warm.told() == {
+        "exited": "nobody",
+        "pid": answer["pid"],
+        "code": 78,
+        "signal": None,
+    }
+
+    bench.identity()
+    answer = await warm.fork("sales", bench.environment())
+    await bench.until(lambda: any("READY=1" in notice for notice in bench.notices))
+    os.kill(answer["pid"], signal.SIGABRT)
+    assert await warm.told() == {
+        "exited": "sales",
+        "pid": answer["pid"],
+        "code": None,
+        "signal": signal.SIGABRT,
+    }
+
+
+@pytest.mark.parametrize(
+    ("packet", "files"),
+    [
+        pytest.param(b"{", 2, id="not json"),
+        pytest.param(b"[]", 2, id="not an object"),
+        pytest.param(b"{}", 2, id="empty"),
+        pytest.param(b'{"fork": "a", "env": 3}', 2, id="no environment"),
+        pytest.param(b'{"fork": 3, "env": {}}', 2, id="no id"),
+        pytest.param(b'{"fork": "a", "env": {}}', 0, id="no files"),
+        pytest.param(b'{"fork": "a", "env": {}}', 5, id="too many files"),
+        pytest.param(b"[" * 100_000, 2, id="depth bomb"),
+        pytest.param(b"x" * 150_000, 2, id="long"),
+    ],
+)
+async def test_what_cannot_be_forked_is_an_answer_and_no_harm(
+    bench: Any, warm: Warm, packet: bytes, files: int
+) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    if files:
+        socket.send_fds(warm.sock, [packet], [null] * files)
+    else:
+        warm.sock.send(packet)
+    os.close(null)
+    assert "error" in await warm.told()
+    bench.identity()
+    assert "pid" in await warm.fork("sales", bench.environment())
+
+
+async def test_children_outlive_the_warm_process_which_ends_with_its_agent(
+    bench: Any, warm: Warm
+) -> None:
+    bench.identity(settings={"scan_after": 0.0})
+    answer = await warm.fork("sales", bench.environment())
+    bench.process = Child(answer["pid"])
+    link = await bench.linked()
+    await bench.status(ConnectionStatus.CONNECTED)
+    warm.process.send_signal(signal.SIGINT)  # the terminal's Ctrl+C goes to everybody
+    assert warm.process.poll() is None
+    warm.sock.close()
+    assert await asyncio.to_thread(warm.process.wait, 10) == 0
+    assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
+    assert await link.call("close") == {}
+
+
+async def test_the_memory_of_forked_workers_is_shared(
+    make_bench: Any, warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pids = []
+    for number in range(10):
+        root = tmp_path / str(number)
+        root.mkdir()
+        bench = make_bench(root)
+        bench.identity(settings={"scan_after": 0.0})
+        pids.append((await warm.fork("sales", bench.environment()))["pid"])
+        await bench.until(lambda bench=bench: any("CONNECTED" in each for each in bench.notices))
+    plain = make_bench(tmp_path / "plain")
+    plain.root.mkdir(exist_ok=True)
+    await plain.connected()
+    forked = sum(_private_kib(pid) for pid in pids) / len(pids)
+    alone = _private_kib(plain.process.pid)
+    with capsys.disabled():
+        print(f"\nprivate memory: forked {forked:.0f} KiB, plain {alone} KiB")
+    assert forked < alone * 0.6
+
+
+def _private_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

@@ -1,0 +1,196 @@
+"""The worker's part in the chain of watchdogs, with an engine that does as it is told."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.engines.base import ProbeAnswer, Qr
+from agent.errors import EngineError
+from agent.worker.reports import Reports
+from agent.worker.stop import StopLimits, stop_in_order
+from agent.worker.watch import watch_engine
+
+UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0, paired=True)
+
+
+class Notices:
+    """Stands where the notifier stands."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, *assignments: str) -> bool:
+        self.sent.extend(assignments)
+        return True
+
+    def status(self, text: str) -> bool:
+        return self.send(f"STATUS={text}")
+
+    def stopping(self, text: str) -> bool:
+        return self.send("STOPPING=1", f"STATUS={text}")
+
+    def extend(self, seconds: float) -> bool:
+        return self.send(f"EXTEND={seconds:g}")
+
+
+class ScriptedEngine:
+    """Answers, is slow, refuses or breaks, step by step."""
+
+    def __init__(self, **how: Any) -> None:
+        self.how = how
+        self.done: list[str] = []
+
+    async def _do(self, name: str) -> None:
+        what = self.how.get(name)
+        if isinstance(what, int | float):
+            await asyncio.sleep(what)
+        elif isinstance(what, BaseException):
+            raise what
+        elif callable(what):
+            await what()
+        self.done.append(name)
+
+    async def connect(self) -> None:
+        await self._do("connect")
+
+    async def disconnect(self) -> None:
+        await self._do("disconnect")
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        await self._do("probe")
+        return ProbeAnswer(UP)
+
+    async def qr(self) -> Qr | None:
+        return None
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        return message
+
+    async def logout(self) -> None:
+        await self._do("logout")
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        await self._do("regenerate_keys")
+
+    async def free_memory(self) -> None:
+        await self._do("free_memory")
+
+    async def prepare_stop(self) -> None:
+        await self._do("prepare_stop")
+
+    async def save(self) -> None:
+        await self._do("save")
+
+    async def close(self) -> None:
+        await self._do("close")
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return arguments
+
+
+async def watched(engine: ScriptedEngine, watchdog: float | None, lasting: float) -> list[str]:
+    notices = Notices()
+    reports = Reports(InstanceId("a"))
+    task = asyncio.create_task(watch_engine(engine, reports, notices, watchdog))  # type: ignore[arg-type]
+    await asyncio.sleep(lasting)
+    assert not task.done(), "the watch never ends by itself"
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return notices.sent
+
+
+async def test_each_answer_is_a_ping_and_a_status() -> None:
+    sent = await watched(ScriptedEngine(), 0.1, 0.5)
+    assert sent.count("WATCHDOG=1") >= 3
+    assert "STATUS=CONNECTED, proof 0 s old" in sent
+
+
+async def test_pings_come_within_half_the_watchdogs_time() -> None:
+    sent = await watched(ScriptedEngine(), 0.5, 1.1)
+    assert sent.count("WATCHDOG=1") >= 4
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(60.0, id="never answers"), pytest.param(RuntimeError("x"), id="broken")]
+)
+async def test_an_engine_that_does_not_answer_gets_no_ping(what: Any) -> None:
+    assert await watched(ScriptedEngine(probe=what), 0.1, 0.5) == []
+
+
+async def test_an_engine_that_says_its_session_is_dead_is_alive() -> None:
+    sent = await watched(ScriptedEngine(probe=EngineError("no answer")), 0.1, 0.3)
+    assert "WATCHDOG=1" in sent
+
+
+async def test_it_pings_again_once_the_engine_answers_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = ScriptedEngine(probe=60.0)
+
+    async def later() -> None:
+        await asyncio.sleep(0.3)
+        engine.how = {}
+
+    task = asyncio.create_task(later())
+    caplog.set_level("INFO")
+    sent = await watched(engine, 0.1, 0.8)
+    await task
+    assert sent.count("WATCHDOG=1") >= 2
+    told = [record.message for record in caplog.records if "engine" in record.message]
+    assert told == ["the engine does not answer: no ping", "the engine answers again"]
+
+
+async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
+    notices = Notices()
+    limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
+    hurry = how.get("hurry", asyncio.Event())
+    return await stop_in_order(engine, reports, notices, hurry, limits), notices.sent  # type: ignore[arg-type]
+
+
+async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:
+    engine = ScriptedEngine()
+    ok, sent = await stopped(engine, Reports(InstanceId("a")))
+    assert ok and engine.done == ["prepare_stop", "save", "close"]
+    assert sent[0] == "STOPPING=1"
+
+
+@pytest.mark.parametrize("step", ["prepare_stop", "save", "close"])
+@pytest.mark.parametrize("what", [60.0, EngineError("disk full"), RuntimeError("x")])
+async def test_a_step_that_fails_or_hangs_does_not_keep_the_next_from_its_turn(
+    step: str, what: Any
+) -> None:
+    engine = ScriptedEngine(**{step: what})
+    ok, _ = await stopped(engine, Reports(InstanceId("a")))
+    assert engine.done == [each for each in ("prepare_stop", "save", "close") if each != step]
+    assert ok is (step == "prepare_stop")
+
+
+async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not() -> None:
+    reports = Reports(InstanceId("a"))
+
+    async def slow_but_moving() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            reports.progress()
+
+    engine = ScriptedEngine(save=slow_but_moving)
+    ok, sent = await stopped(engine, reports)
+    assert ok and "save" in engine.done and "EXTEND=0.7" in sent
+
+    engine = ScriptedEngine(save=1.0)
+    ok, sent = await stopped(engine, Reports(InstanceId("a")))
+    assert not ok and not any(each.startswith("EXTEND") for each in sent)
+
+
+async def test_a_hurry_cuts_the_waiting_but_not_the_saving() -> None:
+    engine = ScriptedEngine(prepare_stop=60.0, save=0.3, close=60.0)
+    hurry = asyncio.Event()
+    hurry.set()
+    async with asyncio.timeout(1.0):
+        await stopped(engine, Reports(InstanceId("a")), hurry=hurry)
+    assert engine.done == ["save"]
