@@ -19,6 +19,7 @@ from agent.errors import ConfigError, TryLater, WaError
 from agent.host.base import Host
 from agent.host.choose import open_host
 from agent.log import set_level, set_up_logging
+from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
@@ -140,7 +141,15 @@ class Daemon:
             ):
                 self._wakes.wake(id)
             supervision.figures.expect(len(supervision.registry.facts))
-            server = await serve(self._config, supervision.supervisor, store)
+            supervisor = supervision.supervisor
+            state = self._config.agent.state_path
+            server = await serve(
+                self._config.api,
+                supervisor,
+                store,
+                Exporter(supervisor.views, supervisor.status, state),
+                socket_path=self._config.api_socket,
+            )
             status = await self._serve_until_stopped(supervision, store, server)
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.

@@ -101,6 +101,9 @@ class StopSection:
 class HealthSection:
     interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
     timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
+    memory_interval: float = setting(
+        300.0, "seconds between two measurements of what the workers use", low=1
+    )
     zombie_pings: int = setting(3, "failed pings in a row that make a zombie", low=1)
     stuck: float = setting(30.0, "seconds in a state that should pass", low=1)
     proof_limit: float = setting(

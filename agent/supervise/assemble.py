@@ -126,7 +126,7 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         figures=figures,
         checks_at_once=CHECKS_AT_ONCE,
     )
-    sampler = Sampler(registry, lambda: settings.config.health.interval)
+    sampler = Sampler(registry, lambda: settings.config)
     return Supervision(settings, registry, loop, sampler, figures, supervisor)
 
 

@@ -5,7 +5,7 @@ Callbacks of the link and the host write here and wake the loop; the pass reads.
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.model import (
     UNIT_ABSENT,
@@ -34,6 +34,8 @@ class Facts:
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
+    spoke: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with each claim, and when the link ends."""
     probe: ProbeFact | None = None
     next_probe: float = 0.0
     files: SessionFiles = SessionFiles.UNPAIRED
@@ -76,8 +78,8 @@ class Facts:
     def id(self) -> InstanceId:
         return self.instance.id
 
-    def heard(self, claim: Claim, now: float) -> None:
-        """Take in a claim of the present run."""
+    def heard(self, claim: Claim, now: float) -> bool:
+        """Take in a claim of the present run; True when it says more than a newer proof."""
         before = self.claim
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
@@ -91,6 +93,11 @@ class Facts:
             else before.progress_since
             if before
             else 0.0,
+        )
+
+        self.spoke.set()
+        return before is None or replace(before.claim, proof_age=None) != replace(
+            claim, proof_age=None
         )
 
     def forget_run(self) -> None:

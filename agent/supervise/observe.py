@@ -4,6 +4,7 @@ Only looks; what follows from it is decided elsewhere.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ from agent.vault.check import check_files
 log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
+FIRST_WORDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,20 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
         facts.next_attach = boot_now() + ATTACH_DELAY
         return
     facts.link = link
+    await _wait_for_first_words(facts)
     facts.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.
     facts.next_probe = max(facts.next_probe, senses.first_probe) if facts.observed else 0.0
+
+
+async def _wait_for_first_words(facts: Facts) -> None:
+    """A worker greets and then claims: judging between the two would tell a story of nothing."""
+    deadline = boot_now() + FIRST_WORDS
+    while facts.claim is None and facts.link is not None and boot_now() < deadline:
+        facts.spoke.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
+                await facts.spoke.wait()
 
 
 async def _open_link(facts: Facts, senses: Senses) -> Link:
@@ -135,8 +148,8 @@ async def _open_link(facts: Facts, senses: Senses) -> Link:
         if run != facts.unit.run:
             facts.late_facts += 1
             return
-        facts.heard(claim, boot_now())
-        senses.wake(facts.id)
+        if facts.heard(claim, boot_now()):
+            senses.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
         if run != facts.unit.run:
@@ -148,6 +161,7 @@ async def _open_link(facts: Facts, senses: Senses) -> Link:
         if facts.link is link:
             facts.link = None
             facts.linked_since = None
+            facts.spoke.set()
             senses.wake(facts.id)
 
     link = await Link.open(

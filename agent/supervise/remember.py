@@ -131,6 +131,8 @@ class Rememberer:
         if verdict.state is before.status:
             since = before.status_since_wall
             facts.record = replace(facts.record, status=before.status, status_since_wall=since)
+            if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
+                facts.connected_since_wall = since  # adopted: it was connected all the while
             return []
         spent = max(now_wall - before.status_since_wall, 0.0) if before.status_since_wall else 0.0
         facts.status_seconds[before.status] = facts.status_seconds.get(before.status, 0.0) + spent

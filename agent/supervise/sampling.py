@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from agent.config import Config
 from agent.host.resources import Usage, measure
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -11,14 +12,15 @@ from agent.supervise.registry import Registry
 class Sampler:
     """Measures all workers every so often and notes it in their facts."""
 
-    def __init__(self, registry: Registry, every: Callable[[], float]) -> None:
+    def __init__(self, registry: Registry, config: Callable[[], Config]) -> None:
         self._registry = registry
-        self._every = every
+        self._config = config
 
     async def run(self) -> None:
+        await asyncio.sleep(self._config().start.first_check)
         while True:
-            await asyncio.sleep(self._every())
             await self.sample()
+            await asyncio.sleep(self._config().health.memory_interval)
 
     async def sample(self) -> None:
         pids = {
