@@ -29,6 +29,7 @@ from agent.host.warm import WarmProcess
 log = logging.getLogger(__name__)
 
 FORKABLE = frozenset({"sandbox"})
+WORKER = ("-m", "agent.worker")
 EARLY_NOTICES = 256
 PASSING = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
 LOOK_AFTER = 15.0
@@ -39,9 +40,15 @@ class ProcessHost:
     name = "process"
 
     def __init__(
-        self, wake: Wake, places: Places, worker: WorkerSection, forkable: Collection[str]
+        self,
+        wake: Wake,
+        places: Places,
+        worker: WorkerSection,
+        forkable: Collection[str],
+        program: Sequence[str],
     ) -> None:
         self._wake = wake
+        self._program = program
         self._places = places
         self._settings = worker
         self._forkable = forkable
@@ -66,11 +73,15 @@ class ProcessHost:
         worker: WorkerSection,
         *,
         forkable: Collection[str] = FORKABLE,
+        program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
-        """`forkable`: the engines whose workers may be forked from the warm process."""
+        """`forkable`: the engines whose workers may be forked from the warm process.
+
+        `program`: what Python runs for the others, before the instance's id.
+        """
         try:
             make_run_dir(run_dir)
-            self = cls(wake, Places(run_dir, session_root), worker, forkable)
+            self = cls(wake, Places(run_dir, session_root), worker, forkable, program)
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):
@@ -155,7 +166,7 @@ class ProcessHost:
         try:
             child = await self._fork(instance, environment, out)
             if child is None:
-                child = Child.spawned(spawn(["-m", "agent.worker", instance], environment, out))
+                child = Child.spawned(spawn([*self._program, instance], environment, out))
         except OSError as error:
             raise HostError(f"cannot start a worker for {instance}: {error}") from error
         finally:
