@@ -13,11 +13,13 @@ from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.store import instances, journal, keys
+from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
 from agent.store.journal import Bounds
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
-from agent.store.opening import Found, Opening, connect_to_read, open_checked
+from agent.store.opening import open_checked
+from agent.store.rebuild import Found, Opening, suspect_mark
 from agent.store.writer import DatabaseStats, Writer
 
 
@@ -138,11 +140,17 @@ class Store:
         return await self._writer.write(lambda db: keys.delete_key(db, id))
 
     async def check(self) -> str:
-        """ "ok", or what the full check says. Reads the whole file beside the writer."""
+        """ "ok", or what the full check says. Reads the whole file beside the writer.
+
+        What is not ok is set aside and rebuilt by the next start.
+        """
 
         def look() -> str:
             with contextlib.closing(connect_to_read(self._path)) as db:
-                return integrity(db)
+                found = integrity(db)
+            if found != "ok":
+                suspect_mark(self._path).touch()
+            return found
 
         return await asyncio.to_thread(look)
 

@@ -59,10 +59,13 @@ def _check_sandbox(path: Path, session_fd: int) -> FilesReport:
         text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
         whole = hashlib.sha256(text.encode()).hexdigest() == content["checksum"]
         paired = content["paired"] is True
+        known = content["version"] == 1
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         return _damaged(path / name, f"it is no session file ({error})")
     if not whole:
         return _damaged(path / name, "its checksum does not fit its content")
+    if not known:
+        return _damaged(path / name, f"its version is {content['version']!r:.40}, not 1")
     return FilesReport(SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED)
 
 

@@ -27,6 +27,7 @@ from agent.vault.locate import (
 
 FILE = "instance.json"
 VERSION = 1
+LARGEST_IDENTITY = 1 << 20
 
 _log = bound(name=__name__)
 
@@ -89,7 +90,12 @@ def write_identity(root: Path, instance: Instance, paired: bool, account: str) -
             "account": account,
         }
         modes = modes_of(root_fd)
-        raw = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+        raw = json.dumps(content, indent=1).encode() + b"\n"
+        if len(raw) > LARGEST_IDENTITY:
+            raise VaultError(
+                f"cannot write {path / FILE}: {len(raw)} bytes are more than a worker reads",
+                code="too_large",
+            )
         write_atomically(path, fd, FILE, raw, mode=modes.file, group=modes.group)
 
 

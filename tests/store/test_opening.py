@@ -14,6 +14,7 @@ import pytest
 from agent.core.model import SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.store.database import Store
+from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from tests.store.conftest import REPOSITORY, entry, instance
 
@@ -84,14 +85,17 @@ async def test_a_damaged_database_is_kept_and_rebuilt_from_the_folders(
     store = await open_store(written, found=found, now_wall=lambda: 1_767_225_600.0)
     kept = written.with_name("agent.db.damaged-20260101T000000Z")
     assert kept.read_bytes() == bytes_before, "kept bit by bit"
-    assert await store.instances() == list(found())
-    first, second = store.rebuilt_from
+    assert [one for one, _ in await store.instances()] == [one for one, _ in found()]
+    assert [(r.paired, r.account) for _, r in await store.instances()] == [
+        (True, "49151"),
+        (False, ""),
+    ], "what the folders say of the pairing holds"
+    first, second = store.rebuilt_from[:2]
     assert "was damaged" in first
     assert kept.name in first
     assert second == "2 instances were restored from their folders: a, b"
-    told = await store.history()
-    assert [one.sentence for one in told] == [second, first]
-    assert {one.kind for one in told} == {"store_repaired"}
+    told = await store.history(kinds=["store_repaired"])
+    assert [one.sentence for one in told] == list(reversed(store.rebuilt_from))
     assert written.stat().st_mode & 0o777 == 0o600
     assert await store.check() == "ok"
 
@@ -147,22 +151,78 @@ async def test_a_garbage_log_beside_a_whole_database_is_ignored(written, open_st
     assert (await store.instances())[0][1].attempts == 7
 
 
-async def test_damage_in_an_index_is_found_by_the_full_check(written, open_store):
-    """The quick check of each start does not compare indexes with their tables."""
-    with sqlite3.connect(written) as raw:
+KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
+
+
+def drop_rows_of_an_index(path):
+    with sqlite3.connect(path) as raw:
         raw.execute("pragma writable_schema = on")
         named = "sqlite_master where name = 'journal_by_instance'"
         schema = raw.execute(f"select * from {named}").fetchone()
         raw.execute(f"delete from {named}")
     raw.close()
-    with sqlite3.connect(written) as raw:
+    with sqlite3.connect(path) as raw:
         raw.execute("delete from journal where cursor = 5")
         raw.execute("pragma writable_schema = on")
         raw.execute("insert into sqlite_master values (?, ?, ?, ?, ?)", schema)
     raw.close()
+
+
+async def test_damage_that_only_the_full_check_finds_is_repaired_by_the_next_start(
+    written, found, open_store
+):
+    """The quick check of each start does not compare indexes with their tables."""
+    drop_rows_of_an_index(written)
+    first = await open_store(written)
+    await first.add_key(KEY)
+    assert first.rebuilt_from == ()
+    assert "journal_by_instance" in await first.check()
+    await first.close()
+
+    second = await open_store(written, found=found)
+    assert "journal_by_instance" in second.rebuilt_from[0]
+    assert await second.check() == "ok"
+    assert await second.keys() == [KEY], "what can be read is kept"
+    assert (await second.history(after=0, limit=1))[0].kind == "created"
+    records = {one.id: record for one, record in await second.instances()}
+    assert (records["a"].attempts, records["a"].account) == (7, "49151")
+    await second.close()
+    third = await open_store(written)
+    assert third.rebuilt_from == ()
+
+
+async def test_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
+    written, found, open_store
+):
     store = await open_store(written)
-    assert store.rebuilt_from == ()
-    assert "journal_by_instance" in await store.check()
+    await store.add_key(KEY)
+    await store.copy_to(written.with_name("agent.db.copy"))
+    await store.append(entry("after the copy"))
+    await store.close()
+    garbage(written)
+    again = await open_store(written, found=found)
+    assert await again.keys() == [KEY]
+    assert len(await again.history(limit=1000)) == 201 + len(again.rebuilt_from)
+    assert any("revoke again" in one and "agent.db.copy" in one for one in again.rebuilt_from)
+    (stored,) = await again.append(entry())
+    assert stored.cursor > 201
+
+
+async def test_rows_that_the_damage_garbled_are_left_out(written, found, open_store):
+    store = await open_store(written)
+    await store.add_key(KEY)
+    await store.close()
+    with sqlite3.connect(written) as raw:
+        raw.execute("insert into keys values ('x', 'h', 'no json', 'n', 1.0)")
+        raw.execute("update journal set detail = '{' where cursor = 3")
+        raw.execute("update sessions set record = '{' where instance = 'a'")
+        raw.execute("pragma user_version = 0")
+        raw.execute("drop table migrations")
+    raw.close()
+    again = await open_store(written, found=found)
+    assert await again.keys() == [KEY]
+    assert 3 not in {one.cursor for one in await again.history(limit=1000)}
+    assert {one.id: r.attempts for one, r in await again.instances()} == {"a": 0, "b": 0}
 
 
 def set_version(path, version):
@@ -291,6 +351,7 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     run_child(REBUILD, written, failpoint=f"{point}:kill")
     store = await open_store(written, found=found)
     assert await store.instances() == list(found())
+    assert not written.with_name("agent.db.rebuilding").exists()
     (kept,) = [
         part
         for part in written.parent.glob("agent.db.damaged-*")
@@ -298,6 +359,19 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     ]
     assert kept.read_bytes() == before
     assert not list(written.parent.glob("*.new*"))
+
+
+@pytest.mark.parametrize("point", ["mid_set_aside", "mid_rebuild"])
+async def test_a_killed_rebuild_still_reads_what_the_damaged_one_holds(
+    written, found, run_child, open_store, point
+):
+    store = await open_store(written)
+    await store.add_key(KEY)
+    await store.close()
+    without_tables(written)
+    run_child(REBUILD, written, failpoint=f"{point}:kill")
+    again = await open_store(written, found=found)
+    assert await again.keys() == [KEY]
 
 
 async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_child, open_store):

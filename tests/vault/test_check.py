@@ -88,3 +88,10 @@ def test_every_flipped_bit_is_seen(tmp_path_factory, position, bit):
     (folder / "session").mkdir(parents=True)
     (folder / "session" / "sandbox.json").write_bytes(raw)
     assert check_files(folder, "sandbox") is SessionFiles.DAMAGED
+
+
+def test_a_file_of_another_version_is_not_taken_for_whole(folder):
+    (folder / "session" / "sandbox.json").write_bytes(sandbox_file(version=2))
+    report = inspect_files(folder, "sandbox")
+    assert report.files is SessionFiles.DAMAGED
+    assert "its version is 2" in report.problem

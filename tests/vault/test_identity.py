@@ -189,3 +189,11 @@ def test_no_other_name_reaches_the_disk(root, id):
     with pytest.raises(InvalidRequest):
         create(root, Instance(InstanceId(id), "sandbox", True))
     assert list(root.iterdir()) == []
+
+
+def test_an_identity_that_no_worker_would_read_is_not_written(root, sales):
+    folder = create(root, sales)
+    with pytest.raises(VaultError, match="more than a worker reads") as caught:
+        write_identity(root, replace(sales, settings={"x": "y" * (1 << 20)}), True, "")
+    assert caught.value.code == "too_large"
+    assert read_identity(folder).instance == sales

@@ -1,0 +1,53 @@
+"""Connections: the one that writes, and those that only look."""
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlite_utils import Database
+
+from agent.errors import StoreError
+from agent.store.trouble import code_of, explain
+
+
+def connect(path: Path) -> Database:
+    try:
+        conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        db = Database(conn, recursive_triggers=False, execute_plugins=False)
+        # Before anything reads: this is where a read-only file or folder shows itself.
+        mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
+        for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000"):
+            conn.execute(f"pragma {pragma}")
+    except sqlite3.Error as error:
+        raise explain_opening(path, error) from error
+    return db
+
+
+def connect_to_read(path: Path) -> Database:
+    """A second connection that cannot write: for looking, and for long checks and copies."""
+    conn = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
+    )
+    return Database(conn, recursive_triggers=False, execute_plugins=False)
+
+
+def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
+    """SQLite says "unable to open database file" for everything; look at what it means."""
+    if code_of(error) in ("cannot_open", "permissions", "read_only"):
+        for part in (path, path.parent):
+            wanted = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)
+            if part.exists() and not os.access(part, wanted, effective_ids=True):
+                read_only = bool(os.statvfs(part).f_flag & os.ST_RDONLY)
+                status = part.stat()
+                cause = (
+                    "its file system is read-only"
+                    if read_only
+                    else f"{part} belongs to uid {status.st_uid} gid {status.st_gid}"
+                    f" mode {status.st_mode & 0o7777:04o}, this process is uid {os.geteuid()}"
+                )
+                code = "read_only" if read_only else "permissions"
+                return StoreError(f"cannot open {path}: {cause}", code=code)
+    return explain("open", path, error)

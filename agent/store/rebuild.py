@@ -1,0 +1,152 @@
+"""A new database in place of a damaged or lost one. What was there is kept, never emptied.
+
+Instances come from the session folders; keys, history and records from what can still be read.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from agent.core.model import Instance, SessionRecord
+from agent.errors import StoreError
+from agent.failpoint import failpoint
+from agent.store.connect import connect
+from agent.store.copy import sync_folder
+from agent.store.instances import decode_record, encode_record, encode_settings, insert_instance
+from agent.store.migrations import Migration, migrate
+from agent.store.salvage import Salvage, insert_salvage, salvage
+from agent.store.trouble import explain
+
+Found = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
+"""What the session folders say, for a database that is lost."""
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a database is opened; one value, so that it can travel into the writer's thread."""
+
+    path: Path
+    found: Found
+    migrations: Sequence[Migration]
+    now_wall: Callable[[], float]
+
+
+def set_aside(path: Path, now_wall: float) -> Path:
+    """Rename a damaged database with its companions; the main file first.
+
+    A crash between leaves companions without a main file, which `build` moves away: they must
+    never meet a new database, for SQLite would replay them into it.
+    """
+    kept = free_name(path, "damaged", now_wall)
+    # Says to a later start, should this one be killed, from where to salvage.
+    _rebuilding(path).write_text(kept.name)
+    sync_folder(path.parent)
+    path.rename(kept)
+    failpoint("mid_set_aside")
+    _move_companions(path, kept)
+    sync_folder(path.parent)
+    return kept
+
+
+def build(opening: Opening) -> list[str]:
+    """A new database, under its name only when it is complete; sentences of what is in it."""
+    path = opening.path
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = _kept_name(path)
+    _move_companions(path, kept or free_name(path, "damaged", opening.now_wall()))
+    fresh = companion(path, ".new")
+    for left in (fresh, *(companion(fresh, suffix) for suffix in COMPANIONS)):
+        left.unlink(missing_ok=True)  # an unfinished one of ours; all of it can be made again
+    sessions = list(opening.found())
+    saved = salvage([one for one in (kept, nightly_copy(path)) if one and one.exists()])
+    try:
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(connect(fresh)) as db:
+            migrate(db, opening.migrations, opening.now_wall())
+            told = _fill(db, sessions, saved)
+            failpoint("mid_rebuild")
+            # All of it into the main file: the rename takes that alone.
+            db.execute("pragma journal_mode = delete")
+        fresh.rename(path)
+        sync_folder(path.parent)
+    except sqlite3.Error as error:
+        raise explain("build", path, error) from error
+    except OSError as error:
+        raise StoreError(f"cannot build {path}: {error.strerror}") from error
+    return told
+
+
+def _fill(
+    db: Database, sessions: Sequence[tuple[Instance, SessionRecord]], saved: Salvage
+) -> list[str]:
+    db.execute("begin immediate")
+    for instance, record in sessions:
+        # The folder is nearer to the session: what it says of the pairing holds.
+        known = decode_record(saved.records.get(instance.id))
+        known = replace(known, paired=record.paired, account=record.account)
+        insert_instance(db, instance, encode_settings(instance), encode_record(known))
+    told = insert_salvage(db, saved)
+    db.commit()
+    if sessions:
+        names = ", ".join(instance.id for instance, _ in sessions[:20])
+        more = f" and {len(sessions) - 20} more" if len(sessions) > 20 else ""
+        told.insert(0, f"{len(sessions)} instances were restored from their folders: {names}{more}")
+    return told
+
+
+def nightly_copy(path: Path) -> Path:
+    """Where the verified copy is kept that a lost database is salvaged from."""
+    return companion(path, ".copy")
+
+
+def suspect_mark(path: Path) -> Path:
+    """There when the full check found damage: the next start makes the full check too."""
+    return companion(path, ".suspect")
+
+
+def clear_marks(path: Path) -> None:
+    """The database is whole: what earlier starts noted about it is over."""
+    for mark in (suspect_mark(path), _rebuilding(path)):
+        mark.unlink(missing_ok=True)
+
+
+def companion(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def free_name(path: Path, word: str, now_wall: float) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
+    name = f"{path.name}.{word}-{stamp}"
+    number = 1
+    while any(companion(path.with_name(name), end).exists() for end in ("", *COMPANIONS)):
+        number += 1
+        name = f"{path.name}.{word}-{stamp}.{number}"
+    return path.with_name(name)
+
+
+def _rebuilding(path: Path) -> Path:
+    return companion(path, ".rebuilding")
+
+
+def _kept_name(path: Path) -> Path | None:
+    """The damaged database that the rebuild under way began with."""
+    try:
+        name = _rebuilding(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    kept = path.with_name(Path(name).name) if name else None
+    return kept if kept and kept.exists() else None
+
+
+def _move_companions(path: Path, kept: Path) -> None:
+    for suffix in COMPANIONS:
+        with contextlib.suppress(FileNotFoundError):
+            companion(path, suffix).rename(companion(kept, suffix))
