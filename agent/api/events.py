@@ -33,16 +33,13 @@ _LOUDEST = 20
 
 
 async def events(call: Call) -> web.StreamResponse:
-    upgrade = call.request.headers.get("Upgrade", "").lower() == "websocket"
-    wanted = _filter(call)
-    if upgrade:
-        return await _live(call, wanted)
-    if wanted.instances or wanted.categories:
-        raise InvalidRequest(
-            "cannot filter the history so: use /api/instance/ID/events", field="instance"
-        )
+    if call.request.headers.get("Upgrade", "").lower() == "websocket":
+        return await _live(call, _filter(call))
     if not call.caller.sees(None):
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
+    for name in ("instance", "category", "heartbeat"):
+        if name in call.query:
+            raise InvalidRequest(f"cannot use {name} without a WebSocket", field=name)
     return json_answer(await read_history(call, None))
 
 

@@ -1,6 +1,7 @@
 """The real server on a real port and a real Unix socket, over a supervisor in memory."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,12 +61,14 @@ OpenHouse = Callable[..., Any]
 
 @pytest.fixture
 def open_house(tmp_path: Path) -> OpenHouse:
+    numbers = itertools.count()
+
     @asynccontextmanager
     async def opening(**changes: Any) -> AsyncIterator[House]:
         supervisor, keys = FakeSupervisor(), FakeKeys()
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
-        path = tmp_path / "api.sock"
+        path = tmp_path / f"{next(numbers)}.sock"
         server = await serve(
             section, supervisor, keys, metrics, socket_path=path, environ={}, shutdown_seconds=2.0
         )

@@ -1,0 +1,202 @@
+"""Who may do what."""
+
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from agent.api.app import ROUTES
+from agent.api.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
+from agent.api.openapi import plain_path
+from agent.core.model import InstanceId
+from agent.errors import InvalidRequest, NotFound, Unauthorized
+from tests.api.conftest import House, OpenHouse
+from tests.fakes.supervisor import FakeKeys, make_view
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+@pytest.mark.parametrize(
+    ("caller", "right", "instance", "expected"),
+    [
+        pytest.param(Caller("x"), Right.OPEN, None, True, id="an open door needs nobody"),
+        pytest.param(Caller("x"), Right.SOME, None, False, id="no key sees nothing"),
+        pytest.param(Caller("x", Right.READ), Right.READ, A, True, id="read reads"),
+        pytest.param(Caller("x", Right.READ), Right.OPERATE, A, False, id="read does not operate"),
+        pytest.param(Caller("x", Right.OPERATE), Right.READ, A, True, id="operate reads"),
+        pytest.param(Caller("x", Right.OPERATE), Right.ADMIN, None, False, id="operate: no admin"),
+        pytest.param(Caller("x", Right.ADMIN), Right.ADMIN, None, True, id="admin may all"),
+        pytest.param(
+            Caller("x", instances=frozenset({A})), Right.OPERATE, A, True, id="its own instance"
+        ),
+        pytest.param(
+            Caller("x", instances=frozenset({A})), Right.READ, B, False, id="not another's"
+        ),
+        pytest.param(
+            Caller("x", instances=frozenset({A})), Right.OPERATE, None, False, id="not the agent"
+        ),
+        pytest.param(
+            Caller("x", instances=frozenset({A})), Right.ADMIN, A, False, id="never admin"
+        ),
+        pytest.param(
+            Caller("x", instances=frozenset({A})), Right.SOME, None, True, id="sees its part"
+        ),
+    ],
+)
+def test_a_right_is_had_or_not(
+    caller: Caller, right: Right, instance: InstanceId | None, expected: bool
+) -> None:
+    assert caller.may(right, instance) is expected
+
+
+async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> None:
+    store = FakeKeys()
+    ring = await KeyRing.open(store)
+    row, token = await ring.add("prometheus", ("read",))
+    assert token not in repr(store.kept)
+    assert token.startswith(f"wak_{row.id}_")
+    assert ring.caller(token).level is Right.READ
+    for wrong in (token[:-1], token + "x", token.upper(), f"wak_{row.id}_", "", "wak_", "\udcff"):
+        with pytest.raises(Unauthorized):
+            ring.caller(wrong)
+    again = await KeyRing.open(store)
+    assert again.caller(token).name == "key prometheus"
+    await ring.remove(row.id)
+    with pytest.raises(Unauthorized):
+        ring.caller(token)
+    with pytest.raises(NotFound):
+        await ring.remove(row.id)
+
+
+@pytest.mark.parametrize("words", [[], ["root"], ["instance:"], ["instance:../x"], ["read", ""]])
+def test_a_wrong_scope_makes_no_key(words: list[str]) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_scopes(words)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+    ],
+)
+def test_loopback_is_told_from_what_looks_like_it(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def example(path: str) -> str:
+    return (
+        plain_path(path)
+        .replace("{id}", "sales")
+        .replace("{name}", "sales.20260115T103045Z")
+        .replace("{key}", "abcd1234")
+    )
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda row: f"{row.method} {plain_path(row.path)}")
+async def test_no_route_opens_for_too_little(house: House, route: object) -> None:
+    row = route
+    assert isinstance(row, type(ROUTES[0]))
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    less = {
+        Right.READ: ["instance:other"],
+        Right.OPERATE: ["read", "instance:other"],
+        Right.ADMIN: ["operate", "instance:sales"],
+    }
+    async with aiohttp.ClientSession(house.url) as anyone:
+        answer = await anyone.request(row.method, example(row.path))
+        if row.right is Right.OPEN:
+            assert answer.status == 200
+            return
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        if row.right in less:
+            key = await house.key(*less[row.right])
+            answer = await anyone.request(row.method, example(row.path), headers=key)
+            assert answer.status == 403
+            assert (await answer.json())["error"] == "forbidden"
+
+
+async def test_a_key_for_one_instance_sees_and_moves_only_that_one(house: House) -> None:
+    for id in ("a", "b"):
+        house.supervisor.known[InstanceId(id)] = make_view(id)
+    key = await house.key("instance:a")
+    async with aiohttp.ClientSession(house.url, headers=key) as session:
+        listed = await (await session.get("/api/instances")).json()
+        assert [one["id"] for one in listed["instances"]] == ["a"]
+        assert listed["total"] == 1
+        assert (await session.post("/api/instance/a/stop")).status == 202
+        for method, path in (
+            ("GET", "/api/instance/b"),
+            ("POST", "/api/instance/b/stop"),
+            ("GET", "/api/events"),
+            ("POST", "/api/instance"),
+            ("GET", "/metrics"),
+            ("GET", "/api/keys"),
+        ):
+            assert (await session.request(method, path)).status == 403, path
+
+
+async def test_a_revoked_key_is_out_at_once(house: House) -> None:
+    key = await house.key("read")
+    async with (
+        aiohttp.ClientSession(house.url, headers=key) as session,
+        house.local(base_url="http://localhost") as local,
+    ):
+        assert (await session.get("/api/health")).status == 200
+        (row,) = (await (await local.get("/api/keys")).json())["keys"]
+        assert set(row) == {"id", "name", "scopes", "created"}
+        assert (await local.delete(f"/api/keys/{row['id']}")).status == 200
+        assert (await session.get("/api/health")).status == 401
+
+
+async def test_a_key_that_was_sent_decides_even_where_the_way_in_is_trusted(house: House) -> None:
+    key = await house.key("read")
+    async with house.local(base_url="http://localhost") as local:
+        assert (await local.get("/api/keys", headers=key)).status == 403
+        wrong = {"Authorization": "Bearer wak_aaaaaaaa_" + "x" * 40}
+        assert (await local.get("/api/health", headers=wrong)).status == 401
+        basic = {"Authorization": "Basic cm9vdDpyb290"}
+        assert (await local.get("/api/health", headers=basic)).status == 401
+
+
+async def test_the_unix_socket_is_trusted_only_by_setting(open_house: OpenHouse) -> None:
+    async with open_house(trust_socket=False) as house, house.local() as local:
+        assert (await local.get("http://localhost/api/health")).status == 401
+        assert (await local.get("http://localhost/healthz")).status == 200
+
+
+async def test_loopback_is_trusted_only_by_setting_and_never_through_a_proxy(
+    house: House, open_house: OpenHouse
+) -> None:
+    async with aiohttp.ClientSession(house.url) as session:
+        assert (await session.get("/api/keys")).status == 401
+    async with (
+        open_house(trust_loopback=True) as trusting,
+        aiohttp.ClientSession(trusting.url) as session,
+    ):
+        assert (await session.get("/api/keys")).status == 200
+        for header in ("X-Forwarded-For", "Forwarded", "Via"):
+            assert (await session.get("/api/keys", headers={header: "1.2.3.4"})).status == 401
+
+
+async def test_a_failing_revocation_still_closes_the_door() -> None:
+    class Broken(FakeKeys):
+        async def remove_key(self, id: str) -> bool:
+            raise OSError("disk full")
+
+    store = Broken()
+    ring = await KeyRing.open(store)
+    row, token = await ring.add("x", ("admin",))
+    with pytest.raises(OSError, match="disk full"):
+        await ring.remove(row.id)
+    with pytest.raises(Unauthorized):
+        ring.caller(token)
+    assert replace(row) == row

@@ -1,0 +1,143 @@
+"""Live events: filtered, resumed without gap or repetition, and no listener hurts another."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.core.model import InstanceId
+from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+async def read(listener: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        return json.loads(await listener.receive_str())
+
+
+async def read_events(listener: aiohttp.ClientWebSocketResponse, count: int) -> list[str]:
+    found = []
+    while len(found) < count:
+        message = await read(listener)
+        if message["type"] == "event":
+            found.append(message["sentence"])
+    return found
+
+
+async def test_a_listener_hears_what_it_asked_for(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        everything = await local.ws_connect("/api/events")
+        only_b = await local.ws_connect("/api/events?instance=b&kind=verdict")
+        assert (await read(everything))["type"] == "hello"
+        assert (await read(only_b))["type"] == "hello"
+        house.supervisor.note(A, "status", "one")
+        house.supervisor.note(B, "status", "two")
+        house.supervisor.note(B, "verdict", "three")
+        assert await read_events(everything, 3) == ["one", "two", "three"]
+        assert await read_events(only_b, 1) == ["three"]
+        await everything.close()
+        await only_b.close()
+
+
+async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house: House) -> None:
+    for number in range(1200):
+        house.supervisor.note(A, "status", str(number))
+    async with house.local(base_url="http://localhost") as local:
+        listener = await local.ws_connect("/api/events?after=100")
+        house.supervisor.note(A, "status", "meanwhile")
+        found = await read_events(listener, 1101)
+        house.supervisor.note(A, "status", "afterwards")
+        found += await read_events(listener, 1)
+        assert found == [str(n) for n in range(100, 1200)] + ["meanwhile", "afterwards"]
+        await listener.close()
+
+
+async def test_silence_is_filled_with_heartbeats(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        listener = await local.ws_connect("/api/events?heartbeat=1")
+        assert [(await read(listener))["type"] for _ in range(2)] == ["hello", "heartbeat"]
+        await listener.close()
+
+
+async def test_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with (
+        open_house(event_queue=50) as house,
+        house.local(base_url="http://localhost") as local,
+    ):
+        reader, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
+        writer.write(
+            b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        good = await local.ws_connect("/api/events")
+        await eventually(lambda: len(house.supervisor.bus) == 2)
+        heard = 0
+        while len(house.supervisor.bus) == 2:
+            for _ in range(20):
+                house.supervisor.note(A, "status", "x" * 5000)
+            await read_events(good, 20)
+            heard += 20
+            assert heard < 10_000
+        assert house.supervisor.bus.dropped_total == 1
+        house.supervisor.note(A, "status", "still here")
+        assert await read_events(good, 1) == ["still here"]
+        await eventually(lambda: len(house.server._parts.listeners) == 1)
+        await good.close()
+        writer.close()
+        assert reader is not None
+
+
+@pytest.mark.parametrize("sent", ["x" * 5000, "chatter"])
+async def test_a_listener_that_talks_is_closed(house: House, sent: str) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        listener = await local.ws_connect("/api/events")
+        for _ in range(40):
+            try:
+                await listener.send_str(sent)
+            except ConnectionError:
+                break
+        async with asyncio.timeout(5):
+            while not listener.closed:
+                await listener.receive()
+        assert (await local.get("/healthz")).status == 200
+
+
+async def test_a_page_brings_its_key_as_a_subprotocol(house: House) -> None:
+    key = (await house.key("instance:a"))["Authorization"].removeprefix("Bearer ")
+    async with aiohttp.ClientSession(house.url) as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect("/api/events")
+        assert refused.value.status == 401
+        with pytest.raises(aiohttp.WSServerHandshakeError) as foreign:
+            await session.ws_connect("/api/events", origin="http://evil.example")
+        assert foreign.value.status == 403
+        listener = await session.ws_connect("/api/events", protocols=("wa-agent", f"bearer.{key}"))
+        assert listener.protocol == "wa-agent"
+        house.supervisor.note(B, "status", "not for this key")
+        house.supervisor.note(A, "status", "for this key")
+        assert await read_events(listener, 1) == ["for this key"]
+        await listener.close()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as other:
+            await session.ws_connect(
+                "/api/events?instance=b", protocols=("wa-agent", f"bearer.{key}")
+            )
+        assert other.value.status == 403
+
+
+async def test_listeners_are_told_when_the_agent_stops(open_house: OpenHouse) -> None:
+    async with aiohttp.ClientSession() as session, open_house() as house:
+        key = await house.key("read")
+        listener = await session.ws_connect(f"{house.url}/api/events", headers=key)
+        await read(listener)
+        closing = asyncio.create_task(house.server.close())
+        async with asyncio.timeout(5):
+            message = await listener.receive()
+        assert message.type is aiohttp.WSMsgType.CLOSE
+        assert (message.data, message.extra) == (1001, "the agent stops")
+        await closing

@@ -1,0 +1,405 @@
+"""What a hostile or broken client may do: it gets an error, and nobody else notices."""
+
+import asyncio
+import json
+import logging
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.api.body import parse_object
+from agent.core.model import InstanceId
+from agent.errors import InvalidRequest
+from tests.api.conftest import House, OpenHouse, envelope
+from tests.conftest import Eventually
+from tests.fakes.supervisor import make_view
+
+
+async def still_answers(house: House) -> None:
+    async with aiohttp.ClientSession(house.url) as session:
+        assert (await session.get("/healthz")).status == 200
+
+
+def request(line: str, *headers: str, body: bytes = b"") -> bytes:
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+async def test_a_half_sent_head_is_ended_at_its_deadline(open_house: OpenHouse) -> None:
+    async with open_house(head_timeout=0.3) as house:
+        answer = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert envelope(answer)["error"] == "too_slow"
+        assert await house.raw(b"") == b"", "a silent connection is closed without a word"
+        await still_answers(house)
+
+
+async def test_a_head_that_drips_gets_no_new_deadline_for_each_byte(open_house: OpenHouse) -> None:
+    async with open_house(head_timeout=0.5) as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        begun = asyncio.get_running_loop().time()
+        reading = asyncio.create_task(reader.read())
+        for byte in b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100:
+            if reading.done():
+                break
+            try:
+                writer.write(bytes([byte]))
+                await writer.drain()
+            except ConnectionError:
+                break
+            await asyncio.wait([reading], timeout=0.03)
+        assert b" 408 " in await reading
+        assert asyncio.get_running_loop().time() - begun < 3
+        writer.close()
+
+
+async def test_a_second_half_head_on_a_kept_connection_is_ended_too(open_house: OpenHouse) -> None:
+    async with open_house(head_timeout=0.3) as house:
+        # The library bounds an idle connection; half a head must not count as idle.
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(request("GET /healthz"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"GET /hea")
+        async with asyncio.timeout(3):
+            assert b" 408 " in await reader.read()
+        writer.close()
+
+
+async def test_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None:
+    async with open_house(body_timeout=0.3) as house:
+        key = await house.key("operate")
+        head = request(
+            "POST /api/instance",
+            f"Authorization: {key['Authorization']}",
+            "Content-Type: application/json",
+            "Content-Length: 100",
+            body=b'{"id"',
+        )
+        answer = await house.raw(head)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert envelope(answer)["error"] == "too_slow"
+        await still_answers(house)
+
+
+async def test_one_address_cannot_take_every_connection(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house(connections_per_address=3) as house:
+        held = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(3)]
+        async with aiohttp.ClientSession(house.url) as session:
+            for _ in held:
+                await asyncio.sleep(0)
+            fourth = await house.raw(request("GET /healthz"))
+            assert fourth.startswith(b"HTTP/1.1 503 ")
+            assert envelope(fourth)["error"] == "busy"
+            async with house.local() as local:
+                assert (await local.get("http://localhost/healthz")).status == 200
+            for _, writer in held:
+                writer.close()
+
+            async def let_in() -> bool:
+                return (await session.get("/healthz")).status == 200
+
+            await eventually(let_in)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(request("GET /healthz", "X: " + "y" * 20_000), id="a huge header"),
+        pytest.param(
+            request("GET /healthz", *(f"X-{n}: y" for n in range(500))), id="many headers"
+        ),
+        pytest.param(request("GET /" + "x" * 20_000), id="a huge address"),
+        pytest.param(
+            request(
+                "POST /api/instance",
+                "Content-Length: 4",
+                "Transfer-Encoding: chunked",
+                body=b"0\r\n\r\n",
+            ),
+            id="two lengths (smuggling)",
+        ),
+        pytest.param(
+            request("POST /api/instance", "Content-Length: 4", "Content-Length: 5", body=b"abcd"),
+            id="two content lengths",
+        ),
+        pytest.param(request("POST /api/instance", "Content-Length: -1"), id="a negative length"),
+        pytest.param(request("GET /healthz", "Bad Header: x"), id="a space in a name"),
+        pytest.param(request("GET /healthz", "A: b\x00c"), id="a NUL in a header"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS on a plain port"),
+        pytest.param(b"GARBAGE\r\n\r\n", id="no HTTP at all"),
+        pytest.param(b"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", id="a strange version"),
+        pytest.param(b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n", id="no address"),
+    ],
+)
+async def test_what_is_not_http_is_400_in_the_envelope(
+    house: House, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await house.raw(sent)
+    assert answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.0 4"), answer[:80]
+    assert envelope(answer)["error"] == "invalid_request"
+    assert "Traceback" not in caplog.text
+    await still_answers(house)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        *("../x", "..%2fx", "%2e%2e", "%2e%2e%2fetc", "a%0ab", "a%00", "A", "a b", "a.service"),
+        *("-a", "x" * 49, "a@b", "%c3%a9", "é", "a%25", "%", "a;b", "a|b", "$(id)", "a\\b"),
+    ],
+)
+async def test_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> None:
+    key = await house.key("admin")
+    for method, rest in (("GET", ""), ("GET", "/qr"), ("POST", "/stop"), ("DELETE", "")):
+        sent = (
+            f"{method} /api/instance/{id}{rest} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: {key['Authorization']}\r\nConnection: close\r\n\r\n"
+        )
+        answer = await house.raw(sent.encode())
+        assert int(answer.split()[1]) in (400, 404), answer[:100]
+        assert envelope(answer)["error"] in ("invalid_id", "unknown_route", "invalid_request")
+    assert not house.supervisor.journal
+
+
+@pytest.mark.parametrize("id", ["../x", "a\nb", "A", "", "x" * 49, "a/b", "a\0", 5, None, ["a"]])
+async def test_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.post("/api/instance", json={"id": id, "engine": "sandbox"})
+        assert answer.status == 400
+        assert (await answer.json())["error"] in ("invalid_id", "invalid_request", "invalid_json")
+    assert not house.supervisor.known
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{", b"[]", b"null", b'"x"', b"1", b"{'a': 1}", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{}x"),
+        *(b'{"id": NaN}', b'{"id": Infinity}', b'{"a": 1e999}', b'{"a": 1, "a": 2}'),
+        *(b'{"a": "\\ud800"}', b'{"a": "\\u0000"}', b'{"a": ' + b"9" * 5000 + b"}"),
+        pytest.param(b"[" * 200_000 + b"]" * 200_000, id="200,000 nested arrays"),
+        pytest.param(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, id="100,000 nested objects"),
+        pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40, id="40 nested objects"),
+    ],
+)
+async def test_bad_json_is_400(house: House, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        headers = {"Content-Type": "application/json"}
+        answer = await local.post("/api/instance", data=body, headers=headers)
+        assert answer.status == 400
+        assert (await answer.json())["error"] == "invalid_json"
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_body_over_the_limit_is_413_said_or_streamed(open_house: OpenHouse) -> None:
+    async with (
+        open_house(body_limit=1024) as house,
+        house.local(base_url="http://localhost") as local,
+    ):
+
+        async def stream() -> object:
+            for _ in range(40):
+                yield b" " * 100
+
+        headers = {"Content-Type": "application/json"}
+        for data in (b" " * 4000, stream()):
+            answer = await local.post("/api/instance", data=data, headers=headers)
+            assert answer.status == 413
+            assert (await answer.json())["error"] == "too_large"
+
+
+async def test_compressed_and_foreign_bodies_are_415(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        for headers in (
+            {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            {"Content-Type": "text/plain"},
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            {},
+        ):
+            answer = await local.post("/api/instance", data=b"{}", headers=headers)
+            assert answer.status == 415, headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (("Host: evil.example",), 403),
+        (("Host: localhost.evil.example",), 403),
+        (("Host: 10.1.2.3",), 403),
+        (("Host: localhost", "Host: localhost"), 400),
+        (("Host: user@localhost",), 400),
+        (("Host: localhost:bad",), 400),
+        (("Host:",), 400),
+        ((), 400),
+        (("Host: localhost:99",), 200),
+        (("Host: LOCALHOST",), 200),
+        (("Host: [::1]:8470",), 200),
+        (("Host: wa.example.org",), 200),
+    ],
+)
+async def test_only_our_names_are_answered(
+    open_house: OpenHouse, headers: tuple[str, ...], status: int
+) -> None:
+    async with open_house(allowed_hosts=("wa.example.org",)) as house:
+        sent = "\r\n".join(["GET /healthz HTTP/1.1", *headers, "Connection: close", "", ""])
+        answer = await house.raw(sent.encode())
+        assert int(answer.split()[1]) == status, answer
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 202),
+        ({}, 202),
+    ],
+)
+async def test_a_foreign_page_moves_nothing(
+    open_house: OpenHouse, headers: dict[str, str], status: int
+) -> None:
+    async with (
+        open_house(trust_loopback=True) as house,
+        aiohttp.ClientSession(house.url) as session,
+    ):
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        answer = await session.post("/api/instance/sales/stop", headers=headers)
+        assert answer.status == status
+        own = {"Origin": house.url}
+        assert (await session.post("/api/instance/sales/start", headers=own)).status == 202
+
+
+@pytest.mark.parametrize("name", ["token", "key", "api_key", "access_token", "Authorization"])
+async def test_a_secret_in_the_address_is_refused_and_not_logged(
+    house: House, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with aiohttp.ClientSession(house.url) as session:
+        answer = await session.get(f"/healthz?{name}=wak_abcdefgh_sesame")
+        assert answer.status == 400
+        found = await answer.json()
+        assert found["error"] == "token_in_query"
+    assert "sesame" not in caplog.text
+    assert "sesame" not in json.dumps(found)
+
+
+async def test_unknown_parameters_and_fields_are_named(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        for path in ("/api/instances?limit=0", "/api/instances?limit=1_0", "/api/instances?x=1"):
+            answer = await local.get(path)
+            assert answer.status == 400, path
+            assert (await answer.json())["field"] in ("limit", "x")
+        body = {"id": "a", "engine": "sandbox", "colour": 1}
+        answer = await local.post("/api/instance", json=body)
+        assert (answer.status, (await answer.json())["field"]) == (400, "colour")
+
+
+async def test_pipelined_requests_are_answered_in_order(house: House) -> None:
+    last = request("GET /readyz", "Connection: close")
+    answer = await house.raw(request("GET /healthz") * 20 + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 21
+    assert b'"ready":true' in answer.rpartition(b"HTTP/1.1")[2]
+
+
+async def test_an_unknown_expectation_is_417(house: House) -> None:
+    answer = await house.raw(request("GET /healthz", "Expect: cake", "Connection: close"))
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    envelope(answer)
+
+
+async def test_a_failure_of_our_own_is_500_without_its_cause(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    house.supervisor.breaks_with = RuntimeError("the password is sesame")
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.post("/api/instance/sales/stop")
+        assert answer.status == 500
+        found = await answer.json()
+        assert found["error"] == "internal"
+        assert "sesame" not in json.dumps(found)
+    assert found["request"] in caplog.text, "the log says what the answer does not"
+
+
+async def test_an_answer_that_nobody_reads_ends(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house() as house:
+        house.server._entrance.write_seconds = 0.3
+        for number in range(3000):
+            id = InstanceId(f"i{number}")
+            house.supervisor.known[id] = make_view(id)
+        key = await house.key("read")
+        before = len(house.server._entrance.connections)
+        _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+        ask = request("GET /metrics", f"Authorization: {key['Authorization']}")
+        writer.write(ask * 5)
+        await eventually(lambda: len(house.server._entrance.connections) > before)
+        await eventually(lambda: len(house.server._entrance.connections) <= before, within=10)
+        writer.transport.abort()
+        await still_answers(house)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None, exclude_categories=()), max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_whatever_the_bytes_are_parsing_gives_an_object_or_says_no(raw: bytes) -> None:
+    try:
+        found = parse_object(raw)
+    except InvalidRequest as error:
+        assert len(str(error)) < 500
+        return
+    assert isinstance(found, dict)
+    json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+
+
+FIELDS = ("id", "engine", "enabled", "settings", "to", "text", "type", "ids", "scopes", "name")
+PATHS = (
+    *("/api/instance", "/api/instance/sales/messages", "/api/instance/sales/sandbox/fault"),
+    *("/api/health/check", "/api/keys", "/api/instance/sales/stop"),
+)
+
+
+async def test_whatever_a_body_holds_the_answer_is_never_500(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    tried: list[tuple[str, str]] = []
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        path=st.sampled_from(PATHS),
+        body=st.dictionaries(
+            st.sampled_from(FIELDS) | st.text(max_size=8), json_values, max_size=5
+        ),
+    )
+    def collect(path: str, body: dict[str, object]) -> None:
+        tried.append((path, json.dumps(body)))
+
+    collect()
+    async with house.local(base_url="http://localhost") as local:
+        for path, body in tried:
+            headers = {"Content-Type": "application/json"}
+            answer = await local.post(path, data=body.encode(), headers=headers)
+            assert answer.status < 500, (path, body, await answer.text())
+            if answer.status >= 400:
+                assert set(await answer.json()) == {"error", "message", "field", "request"}
+    assert "Traceback" not in caplog.text
+    await still_answers(house)

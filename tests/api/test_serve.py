@@ -1,0 +1,191 @@
+"""Opening and closing: whose socket it is, who holds the port, what is in flight."""
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from agent.api.serve import Server, serve
+from agent.api.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
+from agent.config.sections import ApiSection
+from agent.core.model import InstanceId
+from agent.errors import ConfigError, TryLater
+from agent.metrics.exporter import Exporter
+from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
+
+
+def test_the_unix_socket_is_for_its_user_and_group_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        sock = bind_unix(tmp_path / "api.sock")
+    finally:
+        os.umask(before)
+    found = (tmp_path / "api.sock").stat()
+    assert stat.S_ISSOCK(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o660
+    sock.close()
+
+
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100) / "api.sock"
+    sock = bind_unix(deep)
+    assert stat.S_ISSOCK(deep.stat().st_mode)
+    sock.close()
+
+
+def test_a_stale_socket_is_replaced_and_a_living_one_never(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    first = bind_unix(path)
+    with pytest.raises(TryLater, match="another agent listens there"):
+        bind_unix(path)
+    assert path.exists()
+    first.close()
+    bind_unix(path).close()
+
+
+def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="no socket"):
+        bind_unix(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_taken_port_names_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(TryLater) as refused:
+            bind_tcp(f"127.0.0.1:{port}")
+    assert f"pid {os.getpid()}" in str(refused.value)
+    assert refused.value.exit_status == 75
+
+
+@pytest.mark.parametrize("listen", ["8470", "x:y", "localhost:", "1.2.3.4:99999", ":-1"])
+def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
+    with pytest.raises(ConfigError):
+        bind_tcp(listen)
+
+
+def test_an_ipv6_address_is_taken_apart() -> None:
+    assert parse_listen("[::1]:8470") == ("::1", 8470)
+    assert parse_listen("0.0.0.0:80") == ("0.0.0.0", 80)
+
+
+_TAKE = """
+import os, sys
+from agent.api.sockets import describe, take_sockets
+sent = dict(os.environ, LISTEN_PID=sys.argv[1] if sys.argv[1] != "me" else str(os.getpid()))
+found = take_sockets(sent, os.getpid())
+print([describe(sock) for sock in found], sorted(k for k in sent if k.startswith("LISTEN")))
+print([sock.get_inheritable() for sock in found])
+"""
+
+
+@pytest.mark.parametrize("meant_for", ["me", "1"])
+def test_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
+    tmp_path: Path, meant_for: str
+) -> None:
+    unix = bind_unix(tmp_path / "s.sock")
+    tcp = socket.create_server(("127.0.0.1", 0))
+    noise = (tmp_path / "file").open("w")
+
+    def hand_over() -> None:
+        for number, opened in enumerate((unix, tcp, noise), 103):
+            os.dup2(opened.fileno(), number)
+        for number in (103, 104, 105):
+            os.dup2(number, number - 100, inheritable=True)
+
+    done = subprocess.run(
+        [sys.executable, "-c", _TAKE, meant_for],
+        env={**os.environ, "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:c"},
+        preexec_fn=hand_over,
+        close_fds=False,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    port = tcp.getsockname()[1]
+    for opened in (unix, tcp, noise):
+        opened.close()
+    assert first.endswith("[]"), "the variables are gone"
+    if meant_for == "me":
+        assert f"http://127.0.0.1:{port}" in first
+        assert "unix:" in first
+        assert second == "[False, False]"
+    else:
+        assert first == "[] []"
+
+
+def test_without_systemd_nothing_is_taken() -> None:
+    assert take_sockets({}, os.getpid()) == []
+    assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, os.getpid()) == []
+
+
+async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: object) -> Server:
+    section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
+    metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
+    path = tmp_path / "api.sock"
+    return await serve(
+        section, supervisor, FakeKeys(), metrics, socket_path=path, environ={}, shutdown_seconds=5.0
+    )
+
+
+async def test_what_is_in_flight_is_answered_before_the_end(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house() as house, house.local(base_url="http://localhost") as local:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        house.supervisor.gate.clear()
+        sending = asyncio.create_task(
+            local.post("/api/instance/sales/messages", json={"to": "1", "text": "hi"})
+        )
+        requests = house.server._runner.server
+        await eventually(lambda: requests.requests_count == 1)
+        closing = asyncio.create_task(house.server.close())
+        await eventually(lambda: not house.socket_path.exists())
+        assert not sending.done()
+        house.supervisor.gate.set()
+        assert (await sending).status == 200
+        await closing
+
+
+async def test_who_connected_a_moment_before_the_end_is_still_heard(
+    house: House, eventually: Eventually
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    await eventually(lambda: house.server._entrance.connections)
+    closing = asyncio.create_task(house.server.close())
+    await asyncio.sleep(0)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    await closing
+    writer.close()
+
+
+async def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
+    first = await open_server(tmp_path, FakeSupervisor())
+    (tmp_path / "api.sock").unlink()
+    second = await open_server(tmp_path, FakeSupervisor())
+    await first.close()
+    connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        assert (await session.get("http://localhost/healthz")).status == 200
+    await second.close()
+    assert not (tmp_path / "api.sock").exists()
+
+
+async def test_the_unix_socket_alone_is_enough(tmp_path: Path) -> None:
+    server = await open_server(tmp_path, FakeSupervisor(), listen="")
+    assert server.addresses == (f"unix:{tmp_path / 'api.sock'}",)
+    await server.close()

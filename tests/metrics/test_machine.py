@@ -1,0 +1,43 @@
+"""The figures of this process and this machine."""
+
+import os
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.metrics.machine import MachineFigures
+
+
+def read(figures: MachineFigures) -> dict[str, float]:
+    text = "".join(family.head(openmetrics=False).decode() + t for family, t in figures.samples())
+    found = text_string_to_metric_families(text)
+    return {sample.name: sample.value for family in found for sample in family.samples}
+
+
+def test_they_are_this_process_and_this_machine(tmp_path: Path) -> None:
+    found = read(MachineFigures(tmp_path))
+    assert found["process_open_fds"] <= found["process_max_fds"]
+    assert found["process_resident_memory_bytes"] > 1 << 20
+    assert 0 < found["wa_host_memory_used_bytes"] < found["wa_host_memory_total_bytes"]
+    assert 0 <= found["wa_host_cpu_usage_ratio"] <= 1
+    expected = os.statvfs(tmp_path)
+    assert found["wa_host_filesystem_size_bytes"] == expected.f_blocks * expected.f_frsize
+
+
+def test_they_are_read_again_only_after_a_while(tmp_path: Path) -> None:
+    now = [0.0]
+    figures = MachineFigures(tmp_path, clock=lambda: now[0])
+    first = list(figures.samples())
+    assert [text for _, text in figures.samples()] == [text for _, text in first]
+    opened = [(tmp_path / "x").open("w") for _ in range(5)]
+    assert [text for _, text in figures.samples()] == [text for _, text in first]
+    now[0] = 6.0
+    assert [text for _, text in figures.samples()] != [text for _, text in first]
+    for file in opened:
+        file.close()
+
+
+def test_a_state_directory_that_is_gone_costs_only_its_own_figures(tmp_path: Path) -> None:
+    found = read(MachineFigures(tmp_path / "gone"))
+    assert "wa_host_filesystem_size_bytes" not in found
+    assert "process_open_fds" in found
