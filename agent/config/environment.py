@@ -9,7 +9,7 @@ from agent.errors import ConfigError
 
 PREFIX = "WA_AGENT_"
 
-NOT_KEYS = frozenset({"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_KEY"})
+NOT_KEYS = frozenset({"WA_AGENT_CONFIG", "WA_AGENT_SOCKET"})
 """Variables of the command line that begin like ours."""
 
 NAMED = {
