@@ -367,6 +367,11 @@ def test_an_address_is_split(text, parts):
     assert split_address(text) == parts
 
 
+def test_a_comment_does_not_hide_what_follows(load, tmp_path):
+    with pytest.raises(ConfigError, match="line 3"):
+        load('# three quotes: """\n[ stop ]\nsave = 0\n')
+
+
 def test_lines_are_found_through_texts_of_several_lines():
     text = 'a = """\n[api]\nlisten = 1\n"""\n[api]\n"listen" = 2\n[x.y]\nz.w = 3\n'
     lines = find_lines(text)

@@ -45,12 +45,11 @@ def load_config(
     """
     config = Config()
     origin: dict[str, _Source] = {}
-    lines: Mapping[str, int] = {}
     if path is not None:
         text = _read(path)
-        lines = find_lines(text)
-        source = _Source(str(path), path.absolute().parent, lines)
-        config = _apply_file(config, _parse(text, path), source)
+        tables = _parse(text, path)
+        source = _Source(str(path), path.absolute().parent, find_lines(text))
+        config = _apply_file(config, tables, source)
         origin[""] = source
     given = read_environment(env, config)
     for key, value in (overrides or {}).items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.log import bound
 from agent.store import instances, journal, keys
 from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
@@ -21,6 +22,8 @@ from agent.store.migrations import MIGRATIONS, Migration
 from agent.store.opening import open_checked
 from agent.store.rebuild import Found, Opening, suspect_mark
 from agent.store.writer import DatabaseStats, Writer
+
+_log = bound(name=__name__)
 
 
 class Store:
@@ -70,6 +73,8 @@ class Store:
                 appended = 0 if went < kept.step else appended
 
         store = cls(path, await Writer.open(path, connect, tidy), told, now_wall)
+        for one in told:
+            _log.warning("%s", one)
         if told:
             entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in told]
             await store.append(*entries)
