@@ -10,7 +10,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from agent.host.proc_table import read_process
+from agent.host.proc_table import is_alive, read_process
 
 # The warm process reaps its children at once; its word and the pidfd race by moments only.
 WORD_WITHIN = 2.0
@@ -68,7 +68,7 @@ class Child:
     def adopted(cls, pid: int, start_ticks: int) -> "Child | None":
         """A worker of an earlier agent; None when it is gone, whoever has its pid now."""
         child = cls._open_foreign(pid, word_expected=False)
-        if child is not None and child.start_ticks != start_ticks:
+        if child is not None and not is_alive(pid, start_ticks):
             child.release()
             return None
         return child

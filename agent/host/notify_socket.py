@@ -45,6 +45,8 @@ class NotifySocket:
         return cls(sock, path, on_notice)
 
     def close(self) -> None:
+        if self._sock.fileno() < 0:
+            return
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
         self._sock.close()
         with contextlib.suppress(OSError):

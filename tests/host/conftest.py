@@ -1,0 +1,76 @@
+"""A process host whose workers are the stand-in, with every time limit cut short."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId
+from agent.host.process import ProcessHost
+from tests.host.short_limits import FAST, STANDIN
+
+OpenHost = Callable[..., Awaitable[ProcessHost]]
+
+
+@pytest_asyncio.fixture
+async def open_host(tmp_path) -> AsyncIterator[OpenHost]:
+    """Open hosts on one run folder; whatever they leave is killed in the end."""
+    opened: list[ProcessHost] = []
+
+    async def open_one(
+        settings: WorkerSection = FAST, *, program=(str(STANDIN),), run_dir=None, wake=None
+    ) -> ProcessHost:
+        host = await ProcessHost.open(
+            wake or (lambda _: None),
+            run_dir or tmp_path / "run",
+            tmp_path / "sessions",
+            settings,
+            program=program,
+        )
+        opened.append(host)
+        return host
+
+    yield open_one
+    for host in opened:
+        await host.close(leave_workers=False)
+
+
+@pytest_asyncio.fixture
+async def killed_agent(tmp_path) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    """Another process opens the host, starts workers and dies by SIGKILL."""
+
+    async def run(*ids: str) -> None:
+        agent = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("short_agent.py")),
+            str(tmp_path),
+            *ids,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        assert agent.stdout is not None
+        async with asyncio.timeout(20):
+            assert await agent.stdout.readline() == b"started\n"
+        agent.kill()
+        await agent.wait()
+
+    yield run
+
+
+@pytest.fixture
+def state(eventually):
+    """Wait until a worker is in that state; returns its status."""
+
+    async def wait(host: ProcessHost, id: str, state: str, *, within: float = 5.0):
+        async def probe():
+            return (await host.status(InstanceId(id))).state
+
+        await eventually(probe, state, within=within)
+        return await host.status(InstanceId(id))
+
+    return wait

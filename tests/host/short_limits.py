@@ -1,0 +1,16 @@
+"""The stand-in worker and time limits that a test can wait for."""
+
+from pathlib import Path
+
+from agent.config.sections import WorkerSection
+
+STANDIN = Path(__file__).with_name("standin.py")
+FAST = WorkerSection(
+    watchdog=0.6,
+    start_timeout=2.0,
+    stop_timeout=0.8,
+    restart_delay=0.02,
+    burst=4,
+    burst_interval=30.0,
+    warm=False,
+)

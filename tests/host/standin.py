@@ -1,0 +1,86 @@
+"""A worker with one bad habit, named by its instance's id (what stands before the first "-").
+
+Runs under both hosts: python standin.py ID. Standard library only.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def say(*assignments: str) -> None:
+    path = Path(os.environ["NOTIFY_SOCKET"])
+    folder = os.open(path.parent, os.O_PATH)
+    try:
+        notices.sendto("\n".join(assignments).encode(), f"/proc/self/fd/{folder}/{path.name}")
+    except OSError:
+        pass  # nobody listens just now
+    finally:
+        os.close(folder)
+
+
+def ping_for(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        say("WATCHDOG=1")
+        time.sleep(0.05)
+
+
+def save_slowly(*_: object) -> None:
+    say("STOPPING=1")
+    for _turn in range(8):
+        say("EXTEND_TIMEOUT_USEC=600000")
+        time.sleep(0.2)
+    Path(os.environ["RUNTIME_DIRECTORY"], "saved").write_text("whole")
+    sys.exit(0)
+
+
+def have_children(tag: str) -> None:
+    """One in our group, one in a session of its own, both deaf."""
+    deaf = "import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+    for new_session in (False, True):
+        subprocess.Popen([sys.executable, "-c", deaf, tag], start_new_session=new_session)
+
+
+def main(id: str) -> None:
+    habit = id.split("-", maxsplit=1)[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if habit == "exit7":
+        sys.exit(7)
+    if habit == "exit78":
+        sys.exit(78)
+    if habit == "quiet":  # ends in order before it was ready
+        sys.exit(0)
+    if habit == "mute":
+        time.sleep(600)
+    if habit == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if habit == "slow":
+        signal.signal(signal.SIGTERM, save_slowly)
+    if habit == "family":
+        have_children(id)
+    if habit == "late":
+        say("EXTEND_TIMEOUT_USEC=3000000")
+        time.sleep(1.5)
+    print("ready", id, flush=True)
+    say("READY=1", f"STATUS=I am {habit}")
+    if habit == "hang":
+        time.sleep(600)
+    if habit == "once":  # gives up once, then is well
+        mark = Path(os.environ["RUNTIME_DIRECTORY"], "once")
+        if not mark.exists():
+            mark.touch()
+            sys.exit(3)
+    if habit == "leak":
+        hoard = bytearray(64 << 20)
+        hoard[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(hoard[:: os.sysconf("SC_PAGE_SIZE")])
+    ping_for(600)
+
+
+main(sys.argv[1])

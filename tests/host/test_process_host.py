@@ -1,0 +1,307 @@
+"""The process host with real processes: the words and the order that systemd has."""
+
+import asyncio
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from agent.core.model import InstanceId, UnitState
+from agent.errors import HostError
+from agent.host.base import Limits
+from agent.host.run_file import RunNote, read_note, write_note
+from tests.host.short_limits import FAST
+
+
+def alive(tag: str) -> list[int]:
+    """Processes that carry this word on their command line, the stand-ins' children among them."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        if tag in (process.info["cmdline"] or []) and process.info["status"] != "zombie":
+            found.append(process.info["pid"])
+    return found
+
+
+async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
+    host = await open_host()
+    await host.start(InstanceId("good"))
+    status = await host.status(InstanceId("good"))
+    assert (status.state, status.status_text, status.restarts) == ("active", "I am good", 0)
+    assert len(status.run) == 32
+    assert host.link_path(InstanceId("good")) == tmp_path / "run/good/link.sock"
+    assert (tmp_path / "run/good/worker.log").read_text() == "ready good\n"
+    assert (tmp_path / "run/good/worker.log").stat().st_mode & 0o777 == 0o600
+    await host.start(InstanceId("good"))
+    assert (await host.status(InstanceId("good"))).run == status.run
+    await host.stop(InstanceId("good"))
+    assert alive("good") == []
+    stopped = await host.status(InstanceId("good"))
+    assert (stopped.state, stopped.result) == ("inactive", "success")
+    assert await host.list() == {}
+
+
+async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):
+    host = await open_host()
+    await host.start(InstanceId("good"))
+    before = await host.status(InstanceId("good"))
+    os.kill(before.main_pid, signal.SIGKILL)
+
+    async def back():
+        status = await host.status(InstanceId("good"))
+        return status.state == "active" and status.run != before.run
+
+    await eventually(back)
+    after = await host.status(InstanceId("good"))
+    assert (after.restarts, after.result, after.exit_status) == (1, "signal", 9)
+
+
+@pytest.mark.parametrize("habit", ["hang", "good"])
+async def test_f05_f07_a_silent_or_frozen_worker_is_aborted_and_comes_back(
+    open_host, eventually, habit
+):
+    host = await open_host()
+    await host.start(InstanceId(habit))
+    before = await host.status(InstanceId(habit))
+    if habit == "good":
+        os.kill(before.main_pid, signal.SIGSTOP)
+
+    async def back():
+        status = await host.status(InstanceId(habit))
+        return status.restarts == 1 and status.state == "active"
+
+    await eventually(back)
+    after = await host.status(InstanceId(habit))
+    assert after.result == "watchdog"
+    assert after.main_pid != before.main_pid
+
+
+async def test_f09_a_deaf_worker_is_killed_after_its_time(open_host):
+    host = await open_host()
+    await host.start(InstanceId("deaf"))
+    begun = time.monotonic()
+    await host.stop(InstanceId("deaf"))
+    assert FAST.stop_timeout <= time.monotonic() - begun < FAST.stop_timeout + 2
+    status = await host.status(InstanceId("deaf"))
+    assert (status.state, status.result) == ("failed", "timeout")
+
+
+async def test_f10_a_long_save_may_extend_its_time(open_host, tmp_path):
+    host = await open_host()
+    await host.start(InstanceId("slow"))
+    await host.stop(InstanceId("slow"))
+    assert (tmp_path / "run/slow/saved").read_text() == "whole"
+    assert (await host.status(InstanceId("slow"))).result == "success"
+
+
+async def test_a_slow_start_may_extend_its_time_too(open_host):
+    host = await open_host()
+    await host.start(InstanceId("late"))
+    assert (await host.status(InstanceId("late"))).state == "active"
+
+
+async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(open_host, state):
+    host = await open_host()
+    with pytest.raises(HostError, match=r"cannot start exit7: .*exit-code, exit status 7"):
+        await host.start(InstanceId("exit7"))
+    status = await state(host, "exit7", "failed")
+    assert (status.result, status.restarts) == ("start-limit-hit", FAST.burst)
+    with pytest.raises(HostError, match="start-limit-hit"):
+        await host.start(InstanceId("exit7"))
+    await host.reset_failed(InstanceId("exit7"))
+    assert (await host.status(InstanceId("exit7"))).state == "inactive"
+    with pytest.raises(HostError, match="exit status 7"):
+        await host.start(InstanceId("exit7"))
+
+
+async def test_f13_a_configuration_error_is_not_restarted(open_host, state):
+    host = await open_host()
+    with pytest.raises(HostError, match="exit status 78"):
+        await host.start(InstanceId("exit78"))
+    status = await state(host, "exit78", "failed")
+    assert (status.result, status.exit_status, status.restarts) == ("exit-code", 78, 0)
+
+
+async def test_an_end_before_ready_is_a_broken_protocol(open_host):
+    host = await open_host()
+    with pytest.raises(HostError, match="protocol"):
+        await host.start(InstanceId("quiet"))
+
+
+async def test_a_start_that_never_gets_ready_times_out(open_host):
+    host = await open_host()
+    with pytest.raises(HostError, match="timeout"):
+        await host.start(InstanceId("mute"))
+
+
+async def test_a_stop_overtakes_a_start(open_host, state):
+    host = await open_host()
+    start = asyncio.create_task(host.start(InstanceId("mute")))
+    await state(host, "mute", "activating")
+    await host.stop(InstanceId("mute"))
+    with pytest.raises(HostError, match="cannot start mute"):
+        await start
+    assert alive("mute") == []
+
+
+async def test_an_end_after_ready_is_restarted(open_host, eventually):
+    host = await open_host()
+    await host.start(InstanceId("once"))
+
+    async def again():
+        status = await host.status(InstanceId("once"))
+        return (status.restarts, status.state)
+
+    await eventually(again, (1, UnitState.ACTIVE))
+    assert (await host.status(InstanceId("once"))).exit_status == 3
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
+    open_host, eventually, end
+):
+    host = await open_host()
+    tag = f"family-{end}-{os.getpid()}"
+    await host.start(InstanceId(tag))
+    await eventually(lambda: len(alive(tag)), 3)
+    if end == "stop":
+        await host.stop(InstanceId(tag))
+        assert alive(tag) == []
+    else:
+        before = set(alive(tag))
+        os.kill((await host.status(InstanceId(tag))).main_pid, signal.SIGKILL)
+        await eventually(lambda: len(set(alive(tag)) - before), 3)
+        assert before.isdisjoint(alive(tag))
+
+
+async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
+    open_host, killed_agent, tmp_path
+):
+    await killed_agent("good")
+    note = read_note(tmp_path / "run/good")
+    assert note is not None
+    host = await open_host()
+    status = await host.status(InstanceId("good"))
+    assert (status.state, status.run, status.main_pid) == ("active", note.run, note.pid)
+    await host.start(InstanceId("good"))
+    assert (await host.status(InstanceId("good"))).run == note.run
+    await host.stop(InstanceId("good"))
+    assert alive("good") == []
+    assert read_note(tmp_path / "run/good") is None
+
+
+async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
+    await killed_agent("good")
+    host = await open_host()
+    pid = (await host.status(InstanceId("good"))).main_pid
+    await asyncio.sleep(FAST.watchdog * 2)  # its pings reach the new agent, or it were killed now
+    assert (await host.status(InstanceId("good"))).main_pid == pid
+    os.kill(pid, signal.SIGSTOP)
+
+    async def back():
+        status = await host.status(InstanceId("good"))
+        return (status.state, status.result, status.restarts)
+
+    await eventually(back, (UnitState.ACTIVE, "watchdog", 1))
+
+
+async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
+    open_host, killed_agent, eventually, tmp_path
+):
+    tag = f"family-orphans-{os.getpid()}"
+    await killed_agent(tag)
+    await eventually(lambda: len(alive(tag)), 3)
+    note = read_note(tmp_path / "run" / tag)
+    assert note is not None
+    os.kill(note.pid, signal.SIGKILL)
+    await eventually(lambda: len(alive(tag)), 2)
+    host = await open_host()
+    assert alive(tag) == []
+    assert await host.list() == {}
+
+
+async def test_a_pid_that_another_process_has_now_is_not_adopted(open_host, tmp_path):
+    host = await open_host()
+    await host.close(leave_workers=True)
+    folder = tmp_path / "run/stale"
+    folder.mkdir()
+    boot = host.boot_id()
+    write_note(folder, RunNote(os.getpid(), 1, "0" * 32, boot, True))
+    other_boot = tmp_path / "run/booted"
+    other_boot.mkdir()
+    mine = psutil.Process()
+    write_note(other_boot, RunNote(mine.pid, 1, "0" * 32, "another", True))
+    again = await open_host()
+    assert await again.list() == {}
+    assert read_note(folder) is None
+    assert mine.is_running()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"pid": "1"}', '{"pid":1,"start_ticks":1,"run":"x","boot":"b"}', "\0"]
+)
+async def test_a_note_without_sense_is_ignored(open_host, tmp_path, text):
+    folder = tmp_path / "run/odd"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(text)
+    (tmp_path / "run/Not An Id").mkdir()
+    host = await open_host()
+    assert await host.list() == {}
+
+
+async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
+    monkeypatch.setattr("agent.host.process.LOOK_AFTER", 0.1)
+    host = await open_host()
+    await host.set_limits(InstanceId("leak"), Limits(memory_max=32 << 20))
+    await host.set_limits(InstanceId("good"), Limits(memory_max=256 << 20))
+    await host.start(InstanceId("good"))
+    await host.start(InstanceId("leak"))
+
+    async def result():
+        return (await host.status(InstanceId("leak"))).result
+
+    await eventually(result, "oom-kill")
+    assert (await host.status(InstanceId("good"))).restarts == 0
+
+
+async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
+    host = await open_host()
+    await host.start(InstanceId("good"))
+    before = await host.status(InstanceId("good"))
+    program = "from agent.host.notify import Notifier; import sys; "
+    program += "Notifier(sys.argv[1]).send('STATUS=lies', 'READY=1', 'WATCHDOG=trigger')"
+    liar = await asyncio.create_subprocess_exec(
+        os.sys.executable, "-c", program, str(tmp_path / "run/notify")
+    )
+    assert await liar.wait() == 0
+    await asyncio.sleep(0.1)
+    after = await host.status(InstanceId("good"))
+    assert (after.status_text, after.run) == (before.status_text, before.run)
+
+
+async def test_each_change_wakes_the_instance(open_host):
+    woken: list[str] = []
+    host = await open_host(wake=woken.append)
+    await host.start(InstanceId("good"))
+    assert "good" in woken
+    woken.clear()
+    await host.stop(InstanceId("good"))
+    assert "good" in woken
+
+
+async def test_a_long_state_path_is_no_obstacle(open_host, tmp_path):
+    deep = tmp_path
+    for _ in range(6):
+        deep = deep / ("d" * 40)
+    deep.mkdir(parents=True)
+    host = await open_host(run_dir=deep / "run")
+    await host.start(InstanceId("good"))
+    assert (await host.status(InstanceId("good"))).state == "active"
+
+
+async def test_a_worker_that_cannot_be_started_at_all_is_a_clear_error(open_host, tmp_path):
+    host = await open_host()
+    (tmp_path / "run/good").write_text("a file where the folder should be")
+    with pytest.raises(HostError, match="cannot start good"):
+        await host.start(InstanceId("good"))
