@@ -22,6 +22,9 @@ _RECONNECT_REASONS = tuple(
     for code in _REASONS
     if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
 )
+_LABEL = "\0"
+"""Stands in a prepared text where the session's label pair comes."""
+_OTHER = "other"
 _MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "acknowledged"))
 
 
@@ -37,12 +40,16 @@ def _state_set(
     name: str, key: str, states: Iterable[tuple[str, str]], read: Callable[[InstanceView], str]
 ) -> Piece:
     rows = tuple(states)
+    ready = {
+        now: "".join(
+            f'{name}{{{_LABEL},{key}="{word}"}} {1 if state == now else 0}\n'
+            for state, word in rows
+        )
+        for now, _ in rows
+    }
 
     def piece(label: str, view: InstanceView) -> str:
-        now = read(view)
-        return "".join(
-            f'{name}{{{label},{key}="{word}"}} {1 if state == now else 0}\n' for state, word in rows
-        )
+        return ready[read(view)].replace(_LABEL, label)
 
     return piece
 
@@ -51,14 +58,17 @@ def _by_word(
     name: str, key: str, words: tuple[str, ...], read: Callable[[InstanceView], Mapping[str, int]]
 ) -> Piece:
     """A counter for each word we know, from the first moment on; the rest together as `other`."""
+    heads = {word: f'{name}{{{_LABEL},{key}="{word}"}} ' for word in (*words, _OTHER)}
     known = frozenset(words)
+    all_zero = "".join(f"{head}0\n" for head in heads.values())
 
     def piece(label: str, view: InstanceView) -> str:
-        found = read(view)
-        lines = [f'{name}{{{label},{key}="{word}"}} {found.get(word, 0)}\n' for word in words]
-        other = sum(count for word, count in found.items() if word not in known)
-        lines.append(f'{name}{{{label},{key}="other"}} {other}\n')
-        return "".join(lines)
+        found = {word: count for word, count in read(view).items() if count}
+        if not found:
+            return all_zero.replace(_LABEL, label)
+        found[_OTHER] = sum(count for word, count in found.items() if word not in known)
+        lines = (f"{head}{found.get(word, 0)}\n" for word, head in heads.items())
+        return "".join(lines).replace(_LABEL, label)
 
     return piece
 

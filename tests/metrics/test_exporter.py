@@ -152,8 +152,8 @@ def test_words_that_nobody_knows_are_counted_together(
 
 def test_only_what_changed_is_made_anew(house: tuple[FakeSupervisor, Exporter]) -> None:
     supervisor, exporter = house
-    for number in range(10):
-        put(supervisor, f"i{number}")
+    for place in range(10):
+        put(supervisor, f"i{place}")
     exporter.render()
     assert exporter.sessions.rebuilt == 10
     exporter.render()
