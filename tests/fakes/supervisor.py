@@ -76,6 +76,7 @@ class FakeSupervisor:
         self.sent: list[tuple[InstanceId, dict[str, Any]]] = []
         self.commands: list[tuple[InstanceId, str, dict[str, Any]]] = []
         self.codes: dict[InstanceId, Qr] = {}
+        self.codes_asked = 0
         self.gate = asyncio.Event()
         """While clear, `send` waits."""
         self.gate.set()
@@ -172,6 +173,7 @@ class FakeSupervisor:
         raise NotFound(f"cannot restore {name}: it is not in the trash")
 
     async def qr(self, id: InstanceId) -> Qr | None:
+        self.codes_asked += 1
         return self.codes.get(id)
 
     async def command(

@@ -1,0 +1,255 @@
+"""Every command does its work through the API and says how it went by its exit status."""
+
+import argparse
+import asyncio
+import json
+import re
+import threading
+
+import pytest
+
+from agent.cli.main import build_parser
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.base import Qr
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.conftest import Eventually
+from tests.fakes.supervisor import make_view
+
+
+async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
+    made = await cli("create", "sales", "--engine", "sandbox", "--set", "scan=manual")
+    assert (made.status, made.out) == (0, "sales created\n")
+    assert house.supervisor.known[InstanceId("sales")].instance.settings == {"scan": "manual"}
+    listed = await cli("list")
+    assert re.search(r"sales +sandbox +QR_REQUIRED +disconnected +yes", listed.out)
+    for verb in ("disable", "enable", "stop", "start", "restart", "logout"):
+        assert (await cli(verb, "sales")).status == 0, verb
+    shown = await cli("show", "sales")
+    assert re.search(r"status +QR_REQUIRED since \d{4}-", shown.out)
+    deleted = await cli("delete", "sales")
+    assert "wa-agent trash restore sales.20260115T103045Z" in deleted.out
+    assert "sales.20260115T103045Z" in (await cli("trash", "list")).out
+    assert (
+        await cli("trash", "restore", "sales.20260115T103045Z")
+    ).out == "sales is back, enabled\n"
+    assert (await cli("trash", "list")).out == "the trash is empty\n"
+
+
+async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    for argv in (("--json", "list"), ("list", "--json")):
+        assert [one["id"] for one in (await cli(*argv)).json()] == ["sales"]
+    for argv in (
+        *(("show", "sales"), ("health",), ("health", "--check"), ("qr", "sales")),
+        *(("key", "list"), ("trash", "list"), ("version",), ("settings", "sales")),
+    ):
+        (await cli(*argv, "--json")).json()
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        pytest.param(("show", "nobody"), 3, "none of that name", id="unknown"),
+        pytest.param(("create", "sales", "--engine", "sandbox"), 4, "it exists", id="refused"),
+        pytest.param(("create", "new", "--engine", "fax"), 2, "engine", id="wrong value"),
+        pytest.param(("show", "../x"), 2, "instance id", id="foul id"),
+        pytest.param(("sandbox", "fault", "sales", "fire"), 2, "one of", id="unknown fault"),
+        pytest.param(("trash", "restore", "../x"), 3, "find this address", id="foul name"),
+        pytest.param(("key", "revoke", "nokeyid1"), 3, "revoke", id="unknown key"),
+        pytest.param(("key", "revoke", "../x"), 3, "find this address", id="foul key"),
+        pytest.param(("frobnicate",), 2, "invalid choice", id="unknown command"),
+        pytest.param((), 2, "required", id="no command"),
+        pytest.param(("qr", "sales"), 75, "there is none", id="no code yet"),
+    ],
+)
+async def test_exit_statuses(
+    house: House, cli: Cli, argv: tuple[str, ...], status: int, words: str
+) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    house.supervisor.codes.clear()
+    said = await cli(*argv)
+    assert said.status == status, said
+    assert words in said.err
+    assert "Traceback" not in said.err
+    if argv and status not in (2,):
+        as_json = await cli(*argv, "--json")
+        assert set(json.loads(as_json.err)) == {"error", "message", "field"}
+        assert as_json.status == status
+
+
+async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House) -> None:
+    said = await cli("list", "--socket", "/nowhere/api.sock")
+    assert said.status == 5
+    assert "is the agent running? start it with" in said.err
+    assert (await cli("list", "--url", "http://127.0.0.1:1")).status == 5
+    assert (await cli("list", "--url", "ftp://x")).status == 2
+
+
+async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await cli("key", "add", "x", "--scope", "read")
+    token = made.out.strip()
+    assert (await cli("list", "--url", house.url)).status == 4
+    assert (await cli("list", "--url", house.url, "--key", token)).status == 0
+    monkeypatch.setenv("WA_AGENT_URL", house.url)
+    monkeypatch.setenv("WA_AGENT_KEY", token)
+    assert (await cli("list")).status == 0
+    assert (await cli("key", "list")).status == 4
+    assert (await cli("key", "list", "--socket", str(house.socket_path))).status == 4, (
+        "a key that is sent decides, over the socket too"
+    )
+    monkeypatch.delenv("WA_AGENT_KEY")
+    listed = await cli("key", "list", "--socket", str(house.socket_path))
+    assert token not in listed.out
+    key_id = listed.out.splitlines()[1].split()[0]
+    assert (await cli("key", "revoke", key_id, "--socket", str(house.socket_path))).status == 0
+
+
+async def test_a_code_is_drawn_and_followed_until_somebody_scanned(
+    house: House, cli: Cli, eventually: Eventually
+) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    drawn = await cli("qr", "sales")
+    assert drawn.status == 0
+    assert "█" in drawn.out
+    assert "\x1b" not in drawn.out, "no colours into a pipe"
+
+    watching = asyncio.create_task(cli("qr", "sales", "--watch", "--for", "10"))
+    house.supervisor.codes[InstanceId("sales")] = Qr("SANDBOX,2@another", 20, 2)
+    asked = house.supervisor.codes_asked
+    await eventually(lambda: house.supervisor.codes_asked > asked + 1)
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    said = await watching
+    assert said.status == 0
+    assert "code 2" in said.out
+    assert said.out.endswith("sales is connected\n")
+
+
+async def test_nobody_scanned_is_try_later(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    assert (await cli("qr", "sales", "--watch", "--for", "0.1")).status == 75
+
+
+async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox", "--disabled")
+    late = await cli("enable", "sales", "--wait", "0.1")
+    assert (late.status, "cannot wait longer" in late.err) == (75, True)
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
+
+
+async def test_health_says_it_with_its_status(house: House, cli: Cli) -> None:
+    assert (await cli("health")).status == 0
+    await cli("create", "sales", "--engine", "sandbox")
+    assert (await cli("health", "sales")).status == 1
+    assert (await cli("health", "--check")).status == 0, "waiting for a scan is as wanted"
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    assert (await cli("health", "sales")).status == 0
+
+
+async def test_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli) -> None:
+    foul = "ok\x1b[2J\x07\x9b31m\u202egnp.exe\r\nfake line"
+    house.supervisor.known[InstanceId("sales")] = make_view("sales", sentence=foul)
+    house.supervisor.note(InstanceId("sales"), "status", foul)
+    for argv in (("list",), ("show", "sales"), ("events",), ("events", "sales")):
+        said = await cli(*argv)
+        assert not set(said.out) & set("\x1b\x07\x9b\u202e\r"), argv
+        assert not any(line.startswith("fake line") for line in said.out.splitlines())
+
+
+async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox", "--set", "scan=manual", "--set", "rate=5")
+    said = await cli("settings", "sales", "--set", "rate=null", "--set", "x=true", "--json")
+    assert said.json() == {"scan": "manual", "x": True}
+    assert (await cli("settings", "sales", "--set", "nonsense")).status == 2
+
+
+async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    for _ in range(2):
+        said = await cli("send", "sales", "491", "hello", "--idempotency-key", "k")
+        assert said.out == "sent message_id=M1\n"
+    assert len(house.supervisor.sent) == 1
+
+
+async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    await cli("sandbox", "fault", "sales", "slow", "--for", "3")
+    await cli("sandbox", "clear", "sales")
+    await cli("sandbox", "scan", "sales")
+    assert [row[1:] for row in house.supervisor.commands] == [
+        ("fault", {"name": "slow", "for": 3.0}),
+        ("fault", {"name": "clear"}),
+        ("scan", {}),
+    ]
+
+
+async def test_events_are_listed_oldest_first_and_followed(
+    house: House, eventually: Eventually
+) -> None:
+    from agent.cli.client import Client
+    from agent.cli.websocket import Closed, listen
+
+    for number in range(3):
+        house.supervisor.note(InstanceId("sales"), "status", f"number {number}")
+    heard: list[str] = []
+    ended: list[BaseException] = []
+
+    def follow() -> None:
+        client = Client(sockets=(house.socket_path,))
+        try:
+            for message in listen(client, "/api/events?after=1&heartbeat=1"):
+                heard.append(message.get("sentence", message["type"]))
+        except (Closed, OSError) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    await eventually(lambda: "number 2" in heard)
+    house.supervisor.note(InstanceId("sales"), "status", "x" * 70_000)
+    await eventually(lambda: heard[-1] == "x" * 70_000 or heard[-1] == "heartbeat")
+    await house.server.close()
+    await asyncio.to_thread(thread.join, 5)
+    assert heard[:3] == ["hello", "number 1", "number 2"]
+    assert "x" * 70_000 in heard
+    assert str(ended[0]) == "the agent stops"
+
+
+def leaves(parser: argparse.ArgumentParser, path: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                found += leaves(inner, f"{path} {name}".strip())
+    return found or [(path, parser)]
+
+
+COMMANDS = leaves(build_parser())
+
+
+@pytest.mark.parametrize(("path", "parser"), COMMANDS, ids=[path for path, _ in COMMANDS])
+def test_every_command_has_json_and_a_help_with_an_example_that_parses(
+    path: str, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = parser.format_help()
+    assert "--json" in text
+    example = text.partition("example:\n")[2].strip().splitlines()[0]
+    words = example.partition(" > ")[0].split()
+    assert words[0] == "wa-agent"
+    assert " ".join(words[1:]).startswith(path)
+    parsed = build_parser().parse_args(words[1:])
+    assert parsed.run is not None
+
+
+def test_the_main_help_tells_the_exit_statuses() -> None:
+    text = build_parser().format_help()
+    for status in ("0", "1", "2", "3", "4", "5", "75", "78"):
+        assert re.search(rf"(^|\s){status} +\w", text), status
+
+
+async def test_statuses_are_those_of_the_errors(house: House, cli: Cli) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view(
+        "sales", status=ConnectionStatus.CONNECTED
+    )
+    said = await cli("qr", "sales")
+    assert (said.status, "is connected" in said.err) == (4, True)

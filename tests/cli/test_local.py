@@ -1,0 +1,150 @@
+"""Commands that need no agent: version, config, completion; and where things are looked for."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.cli.main import run
+from agent.cli.places import checkout, config_path, socket_candidates
+from agent.cli.show import clean, duration, print_table
+from tests.cli.conftest import elsewhere
+
+__all__ = ["elsewhere"]
+
+
+def wa_agent(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", *argv],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_version_comes_without_the_agents_libraries() -> None:
+    code = (
+        "import sys; from agent.cli.main import run; run(['version']);"
+        "print(*sorted({'aiohttp','asyncio','psutil','sqlite3','http.client','segno'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, heavy = done.stdout.splitlines()
+    assert first.startswith("wa-agent 0.")
+    assert heavy == ""
+
+
+def test_output_into_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m agent completion fish | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("# wa-agent")
+
+
+def test_a_configuration_is_written_checked_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "agent.toml"
+    state = str(tmp_path / "state")
+    argv = ["--config", str(file)]
+    assert run(["config", "init", *argv, "--state", state, "--listen", "127.0.0.1:9999"]) == 0
+    assert run(["config", "check", *argv]) == 0
+    capsys.readouterr()
+    assert run(["config", "show", *argv, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["api"]["listen"] == "127.0.0.1:9999"
+    assert shown["agent"]["state_path"] == state
+    assert run(["config", "init", *argv]) == 4
+    assert "it exists" in capsys.readouterr().err
+    file.write_text("[api]\nlisten = 5\n")
+    assert run(["config", "check", *argv]) == 78
+    said = capsys.readouterr().err
+    assert "api.listen" in said
+    assert "line 2" in said
+
+
+def test_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("[nonsense]\n")
+    done = wa_agent("run", "--config", str(file), "--state", str(tmp_path / "s"))
+    assert done.returncode == 78
+    assert "nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for word in ("create", "trash", "restore", "revoke", "--watch", "list --ids"):
+        assert word.removeprefix("--") in text, word
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=text, text=True, check=True)
+
+
+def test_bash_really_completes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+
+    def complete(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in words)
+        code = (
+            f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1};"
+            'wa-agent() { echo alpha beta; }; _wa_agent; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert complete("wa-agent", "cre") == ["create"]
+    assert complete("wa-agent", "trash", "") == ["--help", "list", "restore"]
+    assert complete("wa-agent", "show", "al") == ["alpha"]
+    assert complete("wa-agent", "qr", "--wa") == ["--watch"]
+
+
+def test_the_agent_is_looked_for_where_it_may_be(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert socket_candidates({"WA_AGENT_SOCKET": "/x/y"}) == [Path("/x/y")]
+    found = socket_candidates({})
+    assert found[-1] == Path("/run/wa-agent/api.sock")
+    assert elsewhere / ".state" / "api.sock" not in found
+    (elsewhere / ".state").mkdir()
+    (elsewhere / ".state" / "api.sock").touch()
+    assert socket_candidates({})[0] == elsewhere / ".state" / "api.sock"
+    if os.geteuid() == 0:
+        os.chown(elsewhere / ".state" / "api.sock", 12345, 12345)
+        assert elsewhere / ".state" / "api.sock" not in socket_candidates({})
+
+
+def test_a_named_configuration_wins() -> None:
+    assert config_path("a", {"WA_AGENT_CONFIG": "b"}) == Path("a")
+    assert config_path(None, {"WA_AGENT_CONFIG": "b"}) == Path("b")
+    assert checkout() is not None
+    assert config_path(None, {}) is None, "a checkout reads no installed file"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(None, "-"), (0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (7300, "2 h 1 min"),
+     (200_000, "2 d 7 h")],
+)  # fmt: skip
+def test_durations_are_told_in_two_units(seconds: float | None, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_tables_stay_aligned_with_wide_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("A", "B"), [("日本", "x"), ("abcde", "y")])
+    assert capsys.readouterr().out == "A      B\n日本   x\nabcde  y\n"
+    assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
