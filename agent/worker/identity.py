@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def lock_held(folder: Path) -> Iterator[None]:
     try:
         file = os.open(folder / "lock", flags, 0o660)
     except OSError as error:
-        raise ConfigError(f"cannot open {folder / 'lock'}: {error.strerror}") from error
+        raise ConfigError(f"cannot open {_shown(folder / 'lock', error)}") from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +72,7 @@ def session_folder(folder: Path) -> Path:
     except FileExistsError:
         pass
     except OSError as error:
-        raise ConfigError(f"cannot make {session}: {error.strerror}") from error
+        raise ConfigError(f"cannot make {session}: {_shown(folder, error)}") from error
     return session
 
 
@@ -80,14 +80,16 @@ def _read(folder: Path) -> bytes:
     try:
         parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"cannot open folder {folder}: {error.strerror}") from error
+        raise ConfigError(f"cannot open folder {_shown(folder, error)}") from error
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open("instance.json", flags, dir_fd=parent)
         with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
             return stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
-        raise _broken(folder, error.strerror or str(error)) from error
+        raise ConfigError(
+            f"cannot open {_shown(folder / 'instance.json', error)}", code="bad_identity"
+        ) from error
     finally:
         os.close(parent)
 
@@ -102,6 +104,19 @@ def _parse(text: bytes, folder: Path) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise _broken(folder, "it is not an object")
     return told
+
+
+def _shown(path: Path, error: OSError) -> str:
+    """The path, the cause, and for a matter of rights whose the file is."""
+    text = f"{path}: {error.strerror}"
+    if isinstance(error, PermissionError):
+        with suppress(OSError):
+            found = path.lstat()
+            text += (
+                f" (owner {found.st_uid}:{found.st_gid}, mode {found.st_mode & 0o7777:04o};"
+                f" this worker is {os.geteuid()}:{os.getegid()})"
+            )
+    return text
 
 
 def _broken(folder: Path, why: str) -> ConfigError:

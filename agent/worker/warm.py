@@ -4,7 +4,6 @@ It imports once what every worker needs and shares that memory with its children
 loop and no thread may ever run here: neither survives a fork.
 """
 
-import concurrent.futures.thread  # noqa: F401 - or each child would import it for itself
 import gc
 import json
 import os
@@ -17,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent.engines.catalog import CATALOG
+from agent.worker.rehearsal import rehearse
 from agent.worker.run import run_worker
 
 _PACKET = 256 * 1024
@@ -29,6 +29,7 @@ def serve_forks() -> int:
     for entry in CATALOG.values():
         if entry.forkable:
             __import__(entry.module)
+    rehearse()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is the agent's to act on
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)

@@ -280,3 +280,74 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     found = set(answer.stdout.decode().split())
     unwanted = {"aiohttp", "sqlite3", "ssl", "_ssl", "hashlib", "email", "http", "psutil"}
     assert found & (unwanted | {"dbus_fast", "prometheus_client", "random", "tempfile"}) == set()
+
+
+CRASHING = """
+import asyncio
+from agent.engines import catalog
+from agent.engines.catalog import EngineEntry
+from agent.engines.sandbox.engine import SandboxEngine
+from agent.engines.sandbox.settings import read_settings
+
+class Crashing(SandboxEngine):
+    async def connect(self):
+        async def work():
+            await asyncio.sleep(0.05)
+            raise ValueError("nobody thought of this")
+        self.start(work(), "work")
+
+def open_engine(folder, settings, reporter):
+    return Crashing(folder, read_settings(settings), reporter)
+
+if __name__ == "__main__":
+    catalog.CATALOG["crashing"] = EngineEntry("crashing", "", "crashing")
+    import sys
+    from agent.worker.__main__ import main
+    sys.exit(main(["sales"]))
+"""
+
+
+async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
+    bench: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    bench.identity(engine="crashing")
+    env = bench.environment()
+    env["PYTHONPATH"] += f":{tmp_path}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(tmp_path / "crashing.py")), env=env, stderr=subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 1
+    lines = errors.decode().splitlines()
+    assert any(
+        "[ERROR] [SESSION] [sales] the engine crashed: ValueError: nobody thought of this" in line
+        for line in lines
+    )
+
+
+async def test_rights_that_were_changed_are_named_and_left(bench: Any) -> None:
+    await bench.connected()
+    bench.process.terminate()
+    await bench.ended()
+    file = bench.session / "sandbox.json"
+    file.unlink()
+    file.mkdir()  # unreadable for root, too
+    bench.start()
+    await bench.linked()
+    claim = await bench.status(Status.DISCONNECTED, "unknown")
+    assert str(file) in claim.raw
+    assert file.is_dir()
+
+
+async def test_a_pairing_that_cannot_be_written_is_no_pairing(bench: Any) -> None:
+    bench.start(settings={"scan": "manual"})
+    link = await bench.linked()
+    await bench.status(Status.QR_REQUIRED)
+    (bench.session / ".sandbox.json.tmp").mkdir()
+    await link.call("command", {"name": "scan", "arguments": {}})
+    claim = await bench.status(Status.DISCONNECTED, "unknown")
+    assert not claim.paired and "cannot save" in claim.raw
+    (bench.session / ".sandbox.json.tmp").rmdir()
+    await link.call("connect")
+    await bench.status(Status.QR_REQUIRED)

@@ -12,12 +12,8 @@ from agent.core.model import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
-from agent.engines.sandbox.file import (
-    SessionDamagedError,
-    SessionFile,
-    read_session,
-    write_session,
-)
+from agent.engines.sandbox.file import SessionDamagedError
+from agent.engines.sandbox.kept import KeptSession
 from agent.engines.sandbox.phone import Phone, account_of
 from agent.engines.sandbox.server import RefusedError, Server
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
@@ -34,10 +30,9 @@ class SandboxEngine:
     """One session. Its tasks: a login, the frames of a connection, the faults."""
 
     def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
-        self._folder = folder
         self._settings = settings
         self._reporter = reporter
-        self._session: SessionFile | None = None
+        self._kept = KeptSession(folder)
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._stopping = False
         self._sent = 0
@@ -68,7 +63,7 @@ class SandboxEngine:
         else:
             await self._server.lag()
         if deep:
-            detail["files"] = await asyncio.to_thread(self._look_at_files)
+            detail["files"] = await self._kept.look()
             detail["code_shown"] = self._phone.code() is not None
         return ProbeAnswer(self._now(), detail)
 
@@ -92,10 +87,12 @@ class SandboxEngine:
         return {"id": self._message_out()}
 
     async def logout(self) -> None:
-        session = self._loaded()
+        self._kept.unpair()
         await self.hang_up()
-        await self._write(replace(session, paired=False, account=""))
-        self._tell(Status.DISCONNECTED, "logout")
+        try:
+            await self._kept.save()
+        finally:
+            self._tell(Status.DISCONNECTED, "logout")
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         await self._server.lag()
@@ -115,9 +112,7 @@ class SandboxEngine:
         for _ in range(steps if self._settings.save_seconds else 0):
             await asyncio.sleep(self._settings.save_seconds / steps)
             self._reporter.progress()
-        # What could not be read is kept as it is, for the vault.
-        if self._session is not None:
-            await self._write(self._session)
+        await self._kept.save()
 
     async def close(self) -> None:
         self._server.close()
@@ -143,10 +138,8 @@ class SandboxEngine:
 
     async def unpair(self) -> None:
         """The phone removed this device."""
-        if self._session is not None and self._session.paired:
-            await self._write(replace(self._session, paired=False, account=""))
-            await self.hang_up()
-            self._tell(Status.DISCONNECTED, "logout")
+        if self._kept.paired:
+            await self.logout()
 
     async def sync_again(self) -> None:
         if self._claim.status is Status.CONNECTED:
@@ -176,7 +169,7 @@ class SandboxEngine:
 
     @property
     def files(self) -> Path:
-        return self._folder
+        return self._kept.folder
 
     # a login, step by step
 
@@ -184,29 +177,28 @@ class SandboxEngine:
         self._drill.at_start()
         self._tell(Status.INITIALIZING, phase="attached")
         try:
-            session = await asyncio.to_thread(self._read)
-        except SessionDamagedError as error:
-            self._session = None
-            self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
-            return
-        self._session = session
-        try:
+            await self._kept.load()
             await self._server.connect()
+            if self._kept.paired or await self._pair():
+                await self._sync()
+        except SessionDamagedError as error:
+            self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
         except RefusedError as refused:
             self._tell(Status.DISCONNECTED, refused.reason, until_wall=refused.until_wall)
-            return
-        if session.paired or await self._pair(session):
-            await self._sync()
+        except EngineError as error:
+            self._server.close()
+            self.happened("error", code=error.code)
+            self._tell(Status.DISCONNECTED, "unknown", raw=str(error))
 
-    async def _pair(self, session: SessionFile) -> bool:
+    async def _pair(self) -> bool:
         for number in range(1, self._settings.qr_codes + 1):
             await self._drill.while_active("no-qr", self._no_code)
             self._phone.show(number)
             self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {number}")
             if await self._phone.look():
                 self._phone.hide()
-                account = account_of(self._folder.parent.name, self._settings)
-                await self._write(replace(session, paired=True, account=account))
+                name = self._kept.folder.parent.name
+                await self._kept.pair(account_of(name, self._settings))
                 return True
         self._phone.hide()
         self._server.close()
@@ -230,45 +222,12 @@ class SandboxEngine:
 
     # small things
 
-    def _read(self) -> SessionFile:
-        session = read_session(self._folder)
-        if session is None:
-            if self._session is not None and self._session.paired:
-                raise SessionDamagedError("the file of a paired session is gone")
-            session = SessionFile(device=os.urandom(8).hex())
-            try:
-                write_session(self._folder, session)
-            except OSError as error:
-                raise SessionDamagedError(f"cannot write it: {error}") from error
-        return session
-
-    def _loaded(self) -> SessionFile:
-        if self._session is None:
-            raise EngineError("cannot use the session: its file was not read", code="no_session")
-        return self._session
-
-    async def _write(self, session: SessionFile) -> None:
-        self._session = session
-        try:
-            await asyncio.to_thread(write_session, self._folder, session)
-        except OSError as error:
-            raise EngineError(f"cannot save {self._folder}: {error}", code="save_failed") from error
-
-    def _look_at_files(self) -> str:
-        try:
-            session = read_session(self._folder)
-        except SessionDamagedError:
-            return "damaged"
-        if session is None:
-            return "absent"
-        return "whole" if session.paired else "unpaired"
-
     def _next_message(self) -> None:
         """By turns one from a peer and one that the account's owner writes on the phone."""
         self._sent += 1
         if self._sent % 2:
             self.happened("message", direction="in", type="text")
-            self._count()
+            self._kept.count()
         else:
             self._message_out()
 
@@ -276,12 +235,8 @@ class SandboxEngine:
         id = "3EB0" + os.urandom(8).hex().upper()
         self.happened("message", direction="out", type="text")
         self.happened("ack", id=id, ack="server")
-        self._count()
+        self._kept.count()
         return id
-
-    def _count(self) -> None:
-        if self._session is not None:
-            self._session = replace(self._session, counter=self._session.counter + 1)
 
     def _tell(
         self,
@@ -299,12 +254,11 @@ class SandboxEngine:
         self._reporter.claim(self._now())
 
     def _now(self) -> Claim:
-        session = self._session
         return replace(
             self._claim,
             proof_age=self._server.proof_age(),
-            paired=session is not None and session.paired,
-            account=session.account if session is not None else "",
+            paired=self._kept.paired,
+            account=self._kept.account,
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -7,12 +7,13 @@ kept in the session's folder with its end in wall time.
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.engines.sandbox.file import write_whole
-from agent.errors import InvalidRequest
+from agent.errors import EngineError, InvalidRequest
 
 NAME = "faults.json"
 
@@ -98,7 +99,9 @@ class Faults:
         """Forget those whose end has come."""
         over = [name for name in self._active if self.active(name) is None]
         if over:
-            self.clear(*over)
+            # Their ends are in the file too: what cannot be removed now ends all the same.
+            with suppress(EngineError):
+                self.clear(*over)
 
     def next_end(self) -> float | None:
         """Seconds until the next fault ends by itself."""
@@ -111,10 +114,13 @@ class Faults:
             for name, fault in self._active.items()
             if fault.kept
         }
-        if kept:
-            write_whole(self._path, json.dumps({"version": 1, "faults": kept}).encode())
-        else:
-            self._path.unlink(missing_ok=True)
+        try:
+            if kept:
+                write_whole(self._path, json.dumps({"version": 1, "faults": kept}).encode())
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EngineError(f"cannot keep the faults: {error}", code="save_failed") from error
 
 
 def _end(seconds: object) -> float | None:

@@ -30,13 +30,12 @@ class SessionFile:
 
 
 def read_session(folder: Path) -> SessionFile | None:
-    """None when there is no file; SessionDamagedError when there is one that is not whole."""
+    """None when there is no file; SessionDamagedError when there is one that is not whole;
+    OSError when it cannot be read."""
     try:
         text = (folder / NAME).read_bytes()
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise SessionDamagedError(f"cannot read {folder / NAME}: {error.strerror}") from error
     try:
         told: dict[str, Any] = json.loads(text)
         checksum = told.pop("checksum")

@@ -1,0 +1,90 @@
+"""The session as it is in memory and as its file has it."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from agent.engines.sandbox.file import (
+    SessionDamagedError,
+    SessionFile,
+    read_session,
+    write_session,
+)
+from agent.errors import EngineError
+
+
+class KeptSession:
+    """Reads, changes and saves one folder's session; file work runs beside the loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._session: SessionFile | None = None
+
+    @property
+    def paired(self) -> bool:
+        return self._session is not None and self._session.paired
+
+    @property
+    def account(self) -> str:
+        return self._session.account if self._session is not None else ""
+
+    async def load(self) -> None:
+        """Take what the file says; SessionDamagedError leaves nothing in memory."""
+        known, self._session = self._session, None
+        session = await asyncio.to_thread(self._read)
+        if session is None:
+            if known is not None and known.paired:
+                raise SessionDamagedError("the file of a paired session is gone")
+            session = SessionFile(device=os.urandom(8).hex())
+            await self._write(session)
+        self._session = session
+
+    async def pair(self, account: str) -> None:
+        # On the disk first: a pairing that the next run would not know is none.
+        session = replace(self._loaded(), paired=True, account=account)
+        await self._write(session)
+        self._session = session
+
+    def unpair(self) -> None:
+        """In memory; a `save` follows. The other side forgets us whatever our disk does."""
+        self._session = replace(self._loaded(), paired=False, account="")
+
+    async def save(self) -> None:
+        """Write what is known; what could not be read is left as it is, for the vault."""
+        if self._session is not None:
+            await self._write(self._session)
+
+    def count(self) -> None:
+        if self._session is not None:
+            self._session = replace(self._session, counter=self._session.counter + 1)
+
+    async def look(self) -> str:
+        """What the file is worth at this moment, as the vault would say it."""
+        try:
+            session = await asyncio.to_thread(read_session, self.folder)
+        except SessionDamagedError:
+            return "damaged"
+        except OSError:
+            return "unreadable"
+        if session is None:
+            return "absent"
+        return "whole" if session.paired else "unpaired"
+
+    def _loaded(self) -> SessionFile:
+        if self._session is None:
+            raise EngineError("cannot use the session: its file was not read", code="no_session")
+        return self._session
+
+    def _read(self) -> SessionFile | None:
+        try:
+            return read_session(self.folder)
+        except OSError as error:
+            # Not damage: nobody may throw the session away for a matter of rights.
+            raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
+
+    async def _write(self, session: SessionFile) -> None:
+        try:
+            await asyncio.to_thread(write_session, self.folder, session)
+        except OSError as error:
+            raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error

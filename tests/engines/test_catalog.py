@@ -1,0 +1,40 @@
+"""Engines are found by name and imported only then."""
+
+import subprocess
+import sys
+
+import pytest
+
+from agent.engines.catalog import CATALOG, engine_names, find_engine, load_engine
+from agent.errors import ConfigError
+
+
+def test_every_known_engine_has_a_line_and_can_be_opened() -> None:
+    assert "sandbox" in engine_names()
+    for name in engine_names():
+        assert find_engine(name).line
+    assert callable(load_engine("sandbox"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "evil", "os", "../sandbox", "agent.engines.sandbox", "x" * 999]
+)
+def test_an_unknown_engine_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match="known are: sandbox") as caught:
+        load_engine(name)
+    assert caught.value.code == "unknown_engine" and caught.value.exit_status == 78
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_engine_whose_libraries_are_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "agent.engines.sandbox", None)
+    with pytest.raises(ConfigError) as caught:
+        load_engine("sandbox")
+    assert caught.value.code == "engine_not_installed"
+
+
+def test_the_catalog_imports_no_engine() -> None:
+    code = "import sys, agent.engines.catalog; print([m for m in sys.modules if 'engines.' in m])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    for name in CATALOG:
+        assert f"agent.engines.{name}'".encode() not in found

@@ -1,0 +1,102 @@
+"""The notices to the service manager: never blocking, never raising, never lost unseen."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.host.notify import Notifier, notifier_from, watchdog_from
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(str(tmp_path / "notify"))
+    sock.settimeout(2)
+    return sock
+
+
+def test_notices_arrive_as_the_manager_reads_them(manager: socket.socket, tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    assert notifier.ready("up") and manager.recv(999) == b"READY=1\nSTATUS=up"
+    assert notifier.status("a\nWATCHDOG=1") and manager.recv(999) == b"STATUS=a WATCHDOG=1"
+    assert notifier.watchdog() and manager.recv(999) == b"WATCHDOG=1"
+    assert notifier.stopping("bye") and manager.recv(999) == b"STOPPING=1\nSTATUS=bye"
+    assert notifier.extend(2.5) and manager.recv(999) == b"EXTEND_TIMEOUT_USEC=2500000"
+    notifier.close()
+    manager.close()
+
+
+def test_a_manager_that_does_not_read_never_blocks_us(
+    manager: socket.socket, tmp_path: Path
+) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    begun = time.monotonic()
+    taken = [notifier.status("x" * 1000) for _ in range(5000)]
+    assert time.monotonic() - begun < 2
+    assert taken[0] and not taken[-1]
+    assert notifier.unsent == taken.count(False)
+    manager.recv(2000)
+    assert notifier.status("room again")
+    notifier.close()
+    manager.close()
+
+
+def test_a_socket_that_is_missing_or_gone_is_only_counted(
+    manager: socket.socket, tmp_path: Path
+) -> None:
+    nowhere = Notifier(str(tmp_path / "nothing"))
+    assert not nowhere.ready() and nowhere.unsent == 1
+    deep = Notifier(str(tmp_path / "no" / ("x" * 120) / "notify"))
+    assert not deep.ready()
+    notifier = Notifier(str(tmp_path / "notify"))
+    manager.close()
+    assert not notifier.watchdog() and notifier.unsent == 1
+    for each in (nowhere, deep, notifier):
+        each.close()
+
+
+def test_without_a_manager_everything_is_well() -> None:
+    notifier = notifier_from({})
+    assert notifier.ready("x") and notifier.watchdog() and notifier.unsent == 0
+    notifier.close()
+
+
+def test_abstract_and_long_addresses_work(tmp_path: Path) -> None:
+    abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    abstract.bind(f"\0wa-agent-test-{os.getpid()}")
+    notifier = notifier_from({"NOTIFY_SOCKET": f"@wa-agent-test-{os.getpid()}"})
+    assert notifier.ready() and abstract.recv(99) == b"READY=1"
+    notifier.close()
+    abstract.close()
+
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    handle = os.open(folder, os.O_PATH)
+    far = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    far.bind(f"/proc/self/fd/{handle}/notify")
+    notifier = notifier_from({"NOTIFY_SOCKET": str(folder / "notify")})
+    assert notifier.ready() and far.recv(99) == b"READY=1"
+    notifier.close()
+    far.close()
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "10000000"}, 10.0),
+        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "42"}, 10.0),
+        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "43"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_read_from_the_environment(
+    environment: dict[str, str], seconds: float | None
+) -> None:
+    assert watchdog_from(environment, 42) == seconds
