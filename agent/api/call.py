@@ -1,5 +1,6 @@
 """One request that was let in: what a route's function works with."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ class Parts:
     ring: KeyRing
     metrics: Exporter
     answers: Remembered
-    listeners: set[web.WebSocketResponse] = field(default_factory=set)
+    listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
+    """Who hears events, over which connection."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ EVENTS = (
 )
 PROTOCOL = "wa-agent"
 _SEND_SECONDS = 10.0
+_GOODBYE_SECONDS = 1.0
 _PAGE = 500
 _LOUDEST = 20
 """Messages that a listener may send in a minute; it has nothing to say."""
@@ -65,20 +66,23 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     await listener.prepare(call.request)
     # Subscribed before the journal is read: what happens meanwhile waits, nothing is lost.
     subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
-    call.parts.listeners.add(listener)
+    call.parts.listeners[listener] = call.request.transport
     reading = asyncio.create_task(_watch_incoming(listener), name="events reader")
     writing = asyncio.create_task(
         _write(call, listener, subscription, wanted, every), name="events writer"
     )
+    # Of its own: while a listener does not read, the writer is stuck in the middle of a send.
+    dropping = asyncio.create_task(subscription.ended(), name="events dropped")
+    tasks = (reading, writing, dropping)
     try:
-        await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-        await _say_goodbye(call, listener, subscription)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
     finally:
         subscription.close()
-        call.parts.listeners.discard(listener)
-        for task in (reading, writing):
+        call.parts.listeners.pop(listener, None)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(reading, writing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return listener
 
 
@@ -144,20 +148,18 @@ async def _watch_incoming(listener: web.WebSocketResponse) -> None:
             return
 
 
-async def _say_goodbye(
-    call: Call, listener: web.WebSocketResponse, subscription: Subscription
+async def say_goodbye(
+    listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
 ) -> None:
     """Closes with the reason where the other side still reads, and lets go in any case."""
-    reason = subscription.dropped or "closed"
-    slow = subscription.dropped.startswith("too slow")
+    slow = reason.startswith("too slow")
     code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
-    transport = call.request.transport
     try:
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(_GOODBYE_SECONDS):
             await listener.close(code=code, message=reason.encode()[:120], drain=False)
     except (TimeoutError, ConnectionError):
         pass
     finally:
-        # close() alone waits for a full send buffer that nobody empties.
+        # Closing alone waits for a full send buffer that nobody empties.
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()

@@ -7,12 +7,13 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 
 from agent.api.app import build_app
 from agent.api.auth import KeyRing
 from agent.api.call import Parts
 from agent.api.connection import Connection, Entrance
+from agent.api.events import say_goodbye
 from agent.api.face import KeyStore, Supervision
 from agent.api.guard import host_name
 from agent.api.remembered import Remembered
@@ -56,8 +57,8 @@ class Server:
         await self._hear_the_last()
         await asyncio.gather(
             *(
-                listener.close(code=WSCloseCode.GOING_AWAY, message=b"the agent stops")
-                for listener in list(self._parts.listeners)
+                say_goodbye(listener, transport, "the agent stops")
+                for listener, transport in list(self._parts.listeners.items())
             ),
             return_exceptions=True,
         )

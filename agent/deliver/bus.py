@@ -43,10 +43,10 @@ class Subscription:
         self._forget = forget
         self._waiting: deque[JournalEntry] = deque()
         self._filled = asyncio.Event()
-        self._ended = False
+        self._over = asyncio.Event()
 
     def offer(self, entry: JournalEntry) -> None:
-        if self._ended or not self.wanted.matches(entry):
+        if self._over.is_set() or not self.wanted.matches(entry):
             return
         if len(self._waiting) >= self._limit:
             # What waits is thrown away too: a listener that resumes by cursor gets it in
@@ -60,7 +60,7 @@ class Subscription:
     async def get(self) -> JournalEntry | None:
         """The next entry; None when there will be no more. May be cancelled without loss."""
         while not self._waiting:
-            if self._ended:
+            if self._over.is_set():
                 return None
             self._filled.clear()
             await self._filled.wait()
@@ -75,10 +75,14 @@ class Subscription:
             raise StopAsyncIteration
         return entry
 
+    async def ended(self) -> None:
+        """Return when there will be no more, however long a delivery under way still takes."""
+        await self._over.wait()
+
     def end(self, reason: str = "") -> None:
-        if self._ended:
+        if self._over.is_set():
             return
-        self._ended = True
+        self._over.set()
         self.dropped = reason
         self._filled.set()
         self._forget(self)

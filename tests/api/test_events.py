@@ -12,6 +12,10 @@ from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
 A, B = InstanceId("a"), InstanceId("b")
+_UPGRADE = (
+    b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 async def read(listener: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
@@ -71,10 +75,7 @@ async def test_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
         house.local(base_url="http://localhost") as local,
     ):
         reader, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
-        writer.write(
-            b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write(_UPGRADE)
         good = await local.ws_connect("/api/events")
         await eventually(lambda: len(house.supervisor.bus) == 2)
         heard = 0
@@ -91,6 +92,19 @@ async def test_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
         await good.close()
         writer.close()
         assert reader is not None
+
+
+async def test_a_listener_that_never_reads_does_not_hold_up_the_end(
+    house: House, eventually: Eventually
+) -> None:
+    _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
+    writer.write(_UPGRADE)
+    await eventually(lambda: len(house.supervisor.bus) == 1)
+    for _ in range(500):
+        house.supervisor.note(A, "status", "x" * 5000)
+    async with asyncio.timeout(5):
+        await house.server.close()
+    writer.close()
 
 
 @pytest.mark.parametrize("sent", ["x" * 5000, "chatter"])
