@@ -12,11 +12,11 @@ from agent.core.model import ID_PATTERN
 
 _PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
 _RIGHTS = {
-    Right.OPEN: "No key needed.",
-    Right.SOME: "Any key; the answer holds what that key may see.",
-    Right.READ: "Scope `read`.",
-    Right.OPERATE: "Scope `operate`, or `instance:ID` for that instance.",
-    Right.ADMIN: "Scope `admin`.",
+    Right.OPEN: "No key needed",
+    Right.SOME: "Any key; the answer holds what that key may see",
+    Right.READ: "Scope read",
+    Right.OPERATE: "Scope operate",
+    Right.ADMIN: "Scope admin",
 }
 _ERROR = {
     "type": "object",
@@ -54,6 +54,11 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
     }
 
 
+def _needs(route: Route) -> str:
+    own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
+    return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
+
+
 def _operation(route: Route) -> dict[str, Any]:
     parameters = [
         {
@@ -70,7 +75,7 @@ def _operation(route: Route) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {
         "summary": route.summary,
-        "description": _RIGHTS[route.right],
+        "description": _needs(route),
         "operationId": route.method.lower() + re.sub(r"\W+", "_", plain_path(route.path)),
         "parameters": parameters,
         "responses": _responses(route),

@@ -1,6 +1,7 @@
 "use strict";
 // Everything foreign is put in as text, never as HTML.
 const at = (id) => document.getElementById(id);
+const unwell = new Set(["degraded", "stuck", "corrupted"]);
 let key = sessionStorage.getItem("wa-agent-key") || "";
 let shown = null;
 let drawn = null;
@@ -33,7 +34,7 @@ function draw(instances) {
     cell(row, one.id, "path");
     cell(row, one.engine);
     cell(row, one.connection_status, one.connection_status === "CONNECTED" ? "good" : "");
-    cell(row, one.health.verdict, one.health.healthy ? "good" : "bad");
+    cell(row, one.health.verdict, one.health.healthy ? "good" : unwell.has(one.health.verdict) ? "bad" : "");
     cell(row, one.sentence, "soft");
     cell(row, duration(one.uptime_seconds));
     cell(row, one.memory_bytes === null ? "" : Math.round(one.memory_bytes / 1048576) + " MiB");
