@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.errors import StoreError
 from agent.log import bound
 from agent.store import instances, journal, keys
 from agent.store.connect import connect_to_read
@@ -21,6 +22,7 @@ from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from agent.store.opening import open_checked
 from agent.store.rebuild import Found, Opening, suspect_mark
+from agent.store.upkeep import Upkeep
 from agent.store.writer import DatabaseStats, Writer
 
 _log = bound(name=__name__)
@@ -41,6 +43,7 @@ class Store:
         self._path = path
         self._writer = writer
         self._now_wall = now_wall
+        self._notes: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -54,30 +57,25 @@ class Store:
     ) -> "Store":
         """Open, or rebuild from `found` what is damaged or gone. SchemaTooNew writes nothing."""
         told: list[str] = []
-        kept = bounds or Bounds()
         opening = Opening(path, found, migrations, now_wall)
+        upkeep = Upkeep(path, bounds or Bounds(), now_wall)
 
         def connect() -> Database:
             db, sentences = open_checked(opening)
             told.extend(sentences)
             return db
 
-        appended = 0
-
-        def tidy(db: Database) -> None:
-            nonlocal appended
-            appended += 1
-            # Every so many commits, and on as long as there is more than a step to delete.
-            if appended >= 100:
-                went = journal.trim(db, kept, now_wall())
-                appended = 0 if went < kept.step else appended
-
-        store = cls(path, await Writer.open(path, connect, tidy), told, now_wall)
+        writer = await Writer.open(path, connect, upkeep.tidy, upkeep.make_room)
+        store = cls(path, writer, told, now_wall)
+        upkeep.on_full = store._note_full
         for one in told:
             _log.warning("%s", one)
-        if told:
-            entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in told]
+        entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in told]
+        try:
             await store.append(*entries)
+        except StoreError as error:
+            # What was repaired is repaired; that the note of it finds no room is another matter.
+            _log.error("%s", error)
         return store
 
     @property
@@ -85,6 +83,8 @@ class Store:
         return self._writer.stats
 
     async def close(self) -> None:
+        """Finish what was asked, then let go of the file."""
+        await asyncio.gather(*self._notes)
         await self._writer.close()
 
     async def instances(self) -> list[tuple[Instance, SessionRecord]]:
@@ -116,7 +116,7 @@ class Store:
         return await self._change(lambda db: instances.delete_instance(db, id), [entry])
 
     async def append(self, *entries: JournalEntry) -> list[JournalEntry]:
-        return await self._change(lambda db: None, entries)
+        return await self._change(lambda db: None, entries) if entries else []
 
     async def history(
         self,
@@ -180,6 +180,17 @@ class Store:
             return journal.insert_entries(db, entries, rows)
 
         return await self._writer.write(change, self._tell)
+
+    def _note_full(self) -> None:
+        task = asyncio.create_task(self._append_full(), name="store reserve")
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    async def _append_full(self) -> None:
+        sentence = "the disk is full: the database writes on from its reserve, make room now"
+        _log.error("%s", sentence)
+        with contextlib.suppress(StoreError):
+            await self.append(JournalEntry("disk_full", sentence, Category.SYSTEM))
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

@@ -8,6 +8,7 @@ from sqlite_utils import Database
 
 from agent.errors import SchemaTooNew, StoreError
 from agent.failpoint import failpoint
+from agent.store import ballast
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.copy import copy_verified
 from agent.store.migrations import APPLICATION_ID, TABLES, migrate, schema_version
@@ -18,7 +19,15 @@ from agent.store.trouble import code_of, explain
 def open_checked(opening: Opening) -> tuple[Database, list[str]]:
     """A connection to a whole database of the newest schema, and what had to be repaired."""
     try:
-        return _open(opening)
+        try:
+            db, told = _open(opening)
+        except StoreError as error:
+            if error.code != "disk_full" or not ballast.free(opening.path):
+                raise
+            db, told = _open(opening)
+            told.append("the disk is full: the database was opened with its reserve")
+        ballast.lay_in(opening.path)
+        return db, told
     except OSError as error:
         raise StoreError(f"cannot open {opening.path}: {error}") from error
 

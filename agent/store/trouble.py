@@ -28,6 +28,8 @@ _NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
 
 
 def code_of(error: BaseException) -> str:
+    if isinstance(error, StoreError):
+        return error.code
     number = getattr(error, "sqlite_errorcode", None)
     if number is None:
         return "damaged" if _is_damage(error) else "store"

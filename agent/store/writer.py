@@ -52,10 +52,13 @@ class _Job(Generic[T]):
 class Writer:
     """Runs jobs in order; `open` returns when the connection is there."""
 
-    def __init__(self, path: Path, tidy: Callable[[Database], None]) -> None:
+    def __init__(
+        self, path: Path, tidy: Callable[[Database], None], make_room: Callable[[], bool]
+    ) -> None:
         self.stats = DatabaseStats()
         self._path = path
         self._tidy = tidy
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
@@ -63,10 +66,17 @@ class Writer:
 
     @classmethod
     async def open(
-        cls, path: Path, connect: Callable[[], Database], tidy: Callable[[Database], None]
+        cls,
+        path: Path,
+        connect: Callable[[], Database],
+        tidy: Callable[[Database], None],
+        make_room: Callable[[], bool],
     ) -> "Writer":
-        """`connect` runs in the thread; what it raises is raised here. `tidy` ends each commit."""
-        writer = cls(path, tidy)
+        """All three run in the thread. `connect` may fail: that is raised here.
+
+        `tidy` ends each commit; `make_room` is asked once when the disk is full.
+        """
+        writer = cls(path, tidy, make_room)
         opened: asyncio.Future[None] = writer._loop.create_future()
         writer._thread = threading.Thread(
             target=writer._run, args=(connect, opened), name="store", daemon=True
@@ -137,24 +147,37 @@ class Writer:
 
     def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         begun = time.monotonic()
+        error = self._transact(db, writes)
+        if error is not None and code_of(error) == "disk_full" and self._make_room():
+            for job in writes:
+                job.result = job.error = None
+            error = self._transact(db, writes)
+        if error is None:
+            self.stats.writes += len(writes)
+            self.stats.commits += 1
+        else:
+            self._fail(writes, error)
+        self.stats.write_seconds += time.monotonic() - begun
+
+    def _transact(self, db: Database, writes: Sequence[_Job[Any]]) -> Exception | None:
+        """One transaction with all writes; when it is not on the disk, why."""
         try:
             db.conn.execute("begin immediate")
             for job in writes:
                 self._attempt(db, job)
-                if not db.conn.in_transaction:
-                    # A full disk may end the whole transaction, the jobs before this one
-                    # included; going on would commit the rest one by one.
+                full = job.error is not None and code_of(job.error) == "disk_full"
+                if full or not db.conn.in_transaction:
+                    # A full disk may have ended the whole transaction, the jobs before this
+                    # one included; going on would commit the rest one by one.
                     raise job.error or StoreError("the transaction was lost")
             self._tidy_up(db)
             failpoint("before_commit")
             db.conn.execute("commit")
             failpoint("after_commit")
         except Exception as error:
-            self._fail(db, writes, error)
-        else:
-            self.stats.writes += len(writes)
-            self.stats.commits += 1
-        self.stats.write_seconds += time.monotonic() - begun
+            self._roll_back(db)
+            return error
+        return None
 
     def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
@@ -177,11 +200,13 @@ class Writer:
                 raise
             _log.warning("cannot tidy %s: %s", self._path, error)
 
-    def _fail(self, db: Database, writes: Sequence[_Job[Any]], error: Exception) -> None:
+    def _roll_back(self, db: Database) -> None:
         try:
             db.rollback()
-        except Exception as second:
-            _log.error("%s", explain("roll back", self._path, second))
+        except Exception as error:
+            _log.error("%s", explain("roll back", self._path, error))
+
+    def _fail(self, writes: Sequence[_Job[Any]], error: Exception) -> None:
         shown = error if isinstance(error, StoreError) else self._explain("write", error)
         for job in writes:
             job.error = job.error or shown

@@ -1,0 +1,42 @@
+"""What the store does beside what it is asked: bound its history, keep a reserve on the disk."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from agent.store import ballast
+from agent.store.journal import Bounds, trim
+
+EVERY = 100
+"""Commits between two looks."""
+
+
+class Upkeep:
+    """Its two methods run in the writer's thread; `on_full` is called in the loop."""
+
+    def __init__(self, path: Path, bounds: Bounds, now_wall: Callable[[], float]) -> None:
+        self.on_full: Callable[[], None] = lambda: None
+        self._path = path
+        self._bounds = bounds
+        self._now_wall = now_wall
+        self._loop = asyncio.get_running_loop()
+        self._commits = 0
+
+    def tidy(self, db: Database) -> None:
+        """Called at the end of each transaction, inside it."""
+        self._commits += 1
+        if self._commits < EVERY:
+            return
+        went = trim(db, self._bounds, self._now_wall())
+        # With more than one step to delete, the next commit goes on with it.
+        self._commits = 0 if went < self._bounds.step else EVERY
+        ballast.lay_in(self._path)
+
+    def make_room(self) -> bool:
+        """The disk is full: True when the reserve could be freed."""
+        if not ballast.free(self._path):
+            return False
+        self._loop.call_soon_threadsafe(self.on_full)
+        return True
