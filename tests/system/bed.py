@@ -6,7 +6,6 @@ the outside, so services that would fight over ports are masked.
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +41,8 @@ class Bed:
     nspawn: subprocess.Popen[bytes] | None = None
     init: int = 0
     boots: int = 0
+    port: int = 0
+    """Where the agent inside listens, on the loopback that the outside shares."""
     console: Path = field(default_factory=Path)
 
     @classmethod
@@ -52,20 +53,16 @@ class Bed:
             _run("mount", "-t", "tmpfs", "-o", "size=6g,mode=0755", "tmpfs", place)
             for name in ("up", "work", "root"):
                 (place / name).mkdir()
+            _hide_below(place / "up")
             layers = f"lowerdir=/,upperdir={place}/up,workdir={place}/work"
             _run("mount", "-t", "overlay", "overlay", "-o", layers, bed.root)
-            bed._hide_the_outside()
+            bed._calm()
         except BaseException:
             bed.close()
             raise
         return bed
 
-    def _hide_the_outside(self) -> None:
-        for name in ("run", "tmp", "var/tmp", "var/log/journal", "var/lib/systemd/coredump"):
-            shutil.rmtree(self.root / name, ignore_errors=True)
-            (self.root / name).mkdir(parents=True, mode=0o755)
-        for name in ("tmp", "var/tmp"):
-            (self.root / name).chmod(0o1777)
+    def _calm(self) -> None:
         units = self.root / "etc/systemd/system"
         for unit in QUIET.split():
             mask = units / unit
@@ -252,6 +249,16 @@ class Bed:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {within} s: {probe}\n{self.messages()}")
             time.sleep(0.05)
+
+
+def _hide_below(upper: Path) -> None:
+    """Folders in which the outside is busy are empty in the bed."""
+    for name, mode in (("run", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777), ("var/log", 0o755)):
+        folder = upper / name
+        folder.mkdir(parents=True)
+        folder.chmod(mode)
+        os.setxattr(folder, "trusted.overlay.opaque", b"y")
+    (upper / "var").chmod(0o755)
 
 
 def _pid_namespace(pid: int) -> Path:

@@ -1,0 +1,89 @@
+"""One booted machine for all tests of this folder, with wa-agent installed by scripts/install."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.bed import SOURCE, Bed, free_port
+
+STANDIN = SOURCE / "tests/host/standin.py"
+PYTHON = "/opt/wa-agent/venv/bin/python"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    able = os.geteuid() == 0 and shutil.which("systemd-nspawn") is not None
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.systemd)
+            if not able:
+                item.add_marker(pytest.mark.skip(reason="needs root and systemd-nspawn"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if report.failed and "bed" in getattr(item, "funcargs", {}):
+        bed: Bed = item.funcargs["bed"]
+        if bed.init:
+            report.sections.append(("journal", bed.journal("-n", "150")))
+        report.sections.append(("console", bed.messages()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Bed]:
+    """Installed in the tree while nothing runs, as for an image; booted afterwards."""
+    bed = Bed.make()
+    try:
+        done = bed.chroot(SOURCE / "scripts/install")
+        assert done.returncode == 0, done.stdout + done.stderr
+        port = free_port()
+        bed.port = port
+        bed.write(
+            "/etc/systemd/system/wa-agent.socket.d/bed.conf",
+            "[Socket]\nListenStream=\n"
+            f"ListenStream=127.0.0.1:{port}\nListenStream=/run/wa-agent/api.sock\n",
+        )
+        bed.boot()
+        yield bed
+    finally:
+        bed.close()
+
+
+@pytest.fixture
+def bed(machine: Bed) -> Bed:
+    if not machine.init:
+        machine.boot()
+    return machine
+
+
+@pytest.fixture
+def standin(bed: Bed) -> Iterator[Callable[..., None]]:
+    """Make the units of these instances run the stand-in worker; undone afterwards.
+
+    The agent is stopped meanwhile: these tests look at the units without it.
+    """
+    made: list[Path] = []
+    bed.run("systemctl", "stop", "wa-agent.service")
+    shutil.copy(STANDIN, bed.root / "opt/standin.py")
+
+    def make(*ids: str, more: str = "") -> None:
+        for id in ids:
+            folder = f"/etc/systemd/system/wa-instance@{id}.service.d"
+            command = f"{PYTHON} /opt/standin.py %i"
+            text = f"[Service]\nExecStart=\nExecStart={command}\nWatchdogSec=1s\n{more}"
+            made.append(bed.write(f"{folder}/standin.conf", text).parent)
+        bed.run("systemctl", "daemon-reload")
+
+    yield make
+    bed.try_run("systemctl", "unmask", "--runtime", "wa-instance@good.service")
+    bed.try_run("systemctl", "stop", "wa-instance@*.service", within=120)
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
+    bed.run("systemctl", "daemon-reload")
+    bed.try_run("systemctl", "reset-failed")
+    bed.run("systemctl", "start", "wa-agent.socket", "wa-agent.service")

@@ -1,0 +1,324 @@
+"""SystemdHost against the real manager, from outside the bed over its bus, with the stand-in."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId, UnitState
+from agent.errors import HostError
+from agent.host import units
+from agent.host.base import Limits
+from agent.host.systemd import SystemdHost
+from tests.conftest import Eventually
+from tests.system.bed import Bed
+
+GOOD = InstanceId("good")
+UNIT = "wa-instance@good.service"
+Standin = Callable[..., None]
+
+
+class Woken(list[str]):
+    """The instances that the host woke, oldest first."""
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return Woken()
+
+
+@pytest_asyncio.fixture
+async def host(
+    bed: Bed, standin: Standin, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[SystemdHost]:
+    standin("good", "deaf", "exit7", "exit78", "hang", "slow", "once", "mute")
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
+    folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
+    host = await SystemdHost.open(woken.append, WorkerSection(), unit_folders=folders)
+    yield host
+    await host.close(leave_workers=True)
+
+
+async def test_a_worker_starts_says_ready_and_stops(bed: Bed, host: SystemdHost):
+    await host.start(GOOD)
+    status = await host.status(GOOD)
+    assert status.state is UnitState.ACTIVE
+    assert status.status_text == "I am good"
+    assert status.run == bed.show(UNIT, "InvocationID")
+    assert status.main_pid == int(bed.show(UNIT, "MainPID"))
+    assert abs(status.since - time.clock_gettime(time.CLOCK_BOOTTIME)) < 10
+    assert await host.list() == {GOOD: status}
+    await host.start(GOOD)
+    assert (await host.status(GOOD)).run == status.run
+    await host.stop(GOOD)
+    assert bed.show(UNIT, "ActiveState") == "inactive"
+    assert (await host.status(GOOD)).state is UnitState.INACTIVE
+    await host.stop(GOOD)
+
+
+async def test_f02_a_killed_worker_comes_back_and_wakes_us(
+    bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
+):
+    await host.start(GOOD)
+    before = await host.status(GOOD)
+    woken.clear()
+    bed.run("kill", "-9", str(before.main_pid))
+
+    async def back():
+        status = await host.status(GOOD)
+        return (status.state, status.restarts, status.run != before.run)
+
+    await eventually(back, (UnitState.ACTIVE, 1, True))
+    after = await host.status(GOOD)
+    assert (after.result, after.exit_status) == ("signal", 9)
+    assert GOOD in woken
+
+
+async def test_a_whole_control_group_killed_comes_back(
+    bed: Bed, host: SystemdHost, eventually: Eventually
+):
+    await host.start(GOOD)
+    run = (await host.status(GOOD)).run
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", UNIT)
+
+    async def back():
+        status = await host.status(GOOD)
+        return status.state is UnitState.ACTIVE and status.run != run
+
+    await eventually(back)
+
+
+@pytest.mark.parametrize("habit", ["hang", "good"])
+async def test_f05_f07_a_silent_or_frozen_worker_is_aborted_and_comes_back(
+    bed: Bed, host: SystemdHost, eventually: Eventually, habit: str
+):
+    id = InstanceId(habit)
+    await host.start(id)
+    if habit == "good":
+        bed.run("kill", "-STOP", str((await host.status(id)).main_pid))
+
+    async def restarted():
+        status = await host.status(id)
+        return status.restarts >= 1 and status.result == "watchdog"
+
+    await eventually(restarted)
+
+
+async def test_f12_a_crash_loop_ends_as_start_limit_hit_until_reset(
+    host: SystemdHost, eventually: Eventually
+):
+    id = InstanceId("exit7")
+    with pytest.raises(HostError, match=r"cannot start wa-instance@exit7.*exit-code.* 7"):
+        await host.start(id)
+
+    async def given_up():
+        status = await host.status(id)
+        return (status.state, status.restarts)
+
+    await eventually(given_up, (UnitState.FAILED, 5))
+    with pytest.raises(HostError):
+        await host.start(id)
+    await host.reset_failed(id)
+    assert (await host.status(id)).state is UnitState.INACTIVE
+    with pytest.raises(HostError, match="exit-code"):
+        await host.start(id)
+
+
+async def test_f13_a_configuration_error_is_not_restarted(host: SystemdHost):
+    id = InstanceId("exit78")
+    with pytest.raises(HostError, match="78"):
+        await host.start(id)
+    status = await host.status(id)
+    assert (status.state, status.exit_status, status.restarts) == (UnitState.FAILED, 78, 0)
+    await host.reset_failed(id)
+    await host.reset_failed(InstanceId("never-loaded"))
+
+
+async def test_f10_a_long_save_may_extend_its_time(bed: Bed, host: SystemdHost, standin: Standin):
+    standin("slow", more="TimeoutStopSec=700ms\n")
+    id = InstanceId("slow")
+    await host.start(id)
+    begun = time.monotonic()
+    await host.stop(id)
+    assert time.monotonic() - begun > 1.0
+    assert (await host.status(id)).state is UnitState.INACTIVE
+
+
+async def test_f09_a_deaf_worker_is_killed_after_its_time(host: SystemdHost, standin: Standin):
+    standin("deaf", more="TimeoutStopSec=500ms\n")
+    id = InstanceId("deaf")
+    await host.start(id)
+    await host.stop(id)
+    assert (await host.status(id)).result == "timeout"
+
+
+async def test_a_stop_overtakes_a_start(host: SystemdHost, eventually: Eventually):
+    id = InstanceId("mute")
+    start = asyncio.create_task(host.start(id))
+
+    async def state():
+        return (await host.status(id)).state
+
+    await eventually(state, UnitState.ACTIVATING)
+    await host.stop(id)
+    with pytest.raises(HostError, match="cannot start"):
+        await start
+
+
+async def test_restart_is_another_run(host: SystemdHost):
+    await host.start(GOOD)
+    run = (await host.status(GOOD)).run
+    await host.restart(GOOD)
+    status = await host.status(GOOD)
+    assert status.state is UnitState.ACTIVE
+    assert status.run != run
+
+
+async def test_limits_reach_the_unit(bed: Bed, host: SystemdHost):
+    await host.start(GOOD)
+    await host.set_limits(GOOD, Limits(memory_max=200 << 20, tasks_max=0, cpu_weight=50))
+    assert bed.show(UNIT, "MemoryMax") == str(200 << 20)
+    assert bed.show(UNIT, "TasksMax") == "infinity"
+    assert bed.show(UNIT, "CPUWeight") == "50"
+    assert bed.show(UNIT, "MemoryHigh") == "infinity"
+
+
+async def test_f29_a_masked_unit_is_told_apart(bed: Bed, host: SystemdHost, eventually: Eventually):
+    bed.run("systemctl", "mask", "--runtime", UNIT)
+
+    async def masked():
+        return (await host.status(GOOD)).masked
+
+    await eventually(masked)
+    assert (await host.list())[GOOD].masked
+    with pytest.raises(HostError, match="an operator masked it") as refused:
+        await host.start(GOOD)
+    assert refused.value.code == "masked"
+    bed.run("systemctl", "unmask", "--runtime", UNIT)
+    await eventually(masked, False)
+    await host.start(GOOD)
+
+
+async def test_an_operators_enable_is_seen(bed: Bed, host: SystemdHost, eventually: Eventually):
+    assert not host.enabled_by_operator(GOOD)
+    bed.run("systemctl", "enable", UNIT)
+    await eventually(lambda: host.enabled_by_operator(GOOD))
+    bed.run("systemctl", "disable", UNIT)
+    await eventually(lambda: host.enabled_by_operator(GOOD), False)
+
+
+async def test_what_an_operator_does_wakes_us(
+    bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
+):
+    await host.status(GOOD)
+    bed.run("systemctl", "start", UNIT)
+    await eventually(lambda: GOOD in woken)
+    assert (await host.status(GOOD)).state is UnitState.ACTIVE
+    woken.clear()
+    bed.run("systemctl", "stop", UNIT)
+    await eventually(lambda: GOOD in woken)
+    assert (await host.status(GOOD)).state is UnitState.INACTIVE
+
+
+async def test_asking_about_what_is_not_loaded_does_not_wake_us(host: SystemdHost, woken: Woken):
+    """Or each answer would bring the next question, for ever."""
+    await asyncio.sleep(0.2)
+    woken.clear()
+    for _ in range(20):
+        await host.status(InstanceId("nobody"))
+        await asyncio.sleep(0.02)
+    assert woken == []
+
+
+async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
+    bed: Bed, host: SystemdHost, standin: Standin, woken: Woken, eventually: Eventually
+):
+    standin("late")
+    await host.start(GOOD)
+    woken.clear()
+    start = asyncio.create_task(host.start(InstanceId("late")))
+    await eventually(lambda: host.jobs_pending, 1)
+    bed.run("systemctl", "kill", "--signal=KILL", "dbus.service")
+    await eventually(lambda: not host.connected, within=5)
+    await eventually(lambda: host.connected, within=10)
+    await start
+    assert (await host.status(InstanceId("late"))).state is UnitState.ACTIVE
+    assert GOOD in woken
+    pid = (await host.status(GOOD)).main_pid
+    bed.run("kill", "-9", str(pid))
+
+    async def seen():
+        return (await host.status(GOOD)).restarts
+
+    await eventually(seen, 1)
+
+
+async def test_f26_reload_and_reexec_change_nothing(
+    bed: Bed, host: SystemdHost, eventually: Eventually
+):
+    await host.start(GOOD)
+    before = await host.status(GOOD)
+    bed.run("systemctl", "daemon-reload")
+    bed.run("systemctl", "daemon-reexec")
+
+    async def run():
+        try:
+            return (await host.list())[GOOD].run
+        except (HostError, KeyError):
+            return None
+
+    await eventually(run, before.run)
+    await asyncio.sleep(1.5)  # its pings must still arrive
+    assert (await host.status(GOOD)).run == before.run
+    await host.stop(GOOD)
+
+
+async def test_f25_many_starts_keep_a_small_window(
+    bed: Bed, host: SystemdHost, standin: Standin, eventually: Eventually
+):
+    ids = [InstanceId(f"good-{number}") for number in range(60)]
+    standin(*ids, more="WatchdogSec=30s\n")
+    most = 0
+
+    async def watch():
+        nonlocal most
+        while True:
+            listed = bed_jobs(bed)
+            most = max(most, listed)
+            await asyncio.sleep(0.02)
+
+    watcher = asyncio.create_task(watch())
+    begun = time.monotonic()
+    await asyncio.gather(*(host.start(id) for id in ids))
+    started = time.monotonic() - begun
+    watcher.cancel()
+    listed = await host.list()
+    assert {listed[id].state for id in ids} == {UnitState.ACTIVE}
+    assert 0 < most <= 20
+    begun = time.monotonic()
+    await asyncio.gather(*(host.stop(id) for id in ids))
+    print(f"\n60 starts {started:.2f} s, 60 stops {time.monotonic() - begun:.2f} s")
+    listed = await host.list()
+    assert not any(listed[id].runs for id in ids if id in listed)
+
+
+def bed_jobs(bed: Bed) -> int:
+    return len(bed.run("systemctl", "list-jobs", "--no-legend", "wa-instance@*").splitlines())
+
+
+async def test_outside_a_service_nothing_says_that_the_agent_restarts(host: SystemdHost):
+    assert await host.agent_is_restarting() is False
+
+
+async def test_without_a_bus_opening_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    with pytest.raises(HostError, match="cannot connect to the system bus"):
+        await SystemdHost.open(lambda _: None, WorkerSection())
+
+
+def test_the_runtime_directory_is_where_the_unit_makes_it(bed: Bed):
+    assert bed.show(UNIT, "RuntimeDirectory") == "wa-instance/good"
+    assert str(units.runtime_directory(GOOD)) == "/run/wa-instance/good"
