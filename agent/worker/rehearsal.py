@@ -6,6 +6,7 @@ every child. Nothing of it is left over: no loop, no thread, no file.
 """
 
 import json
+import logging
 import os
 import signal
 import tempfile
@@ -35,6 +36,7 @@ def rehearse() -> bool:
         signal.signal(signal.SIGALRM, alarm)
         os.environ.clear()
         os.environ.update(before)
+        _close_log()
     return ended == 0 and threading.active_count() == 1
 
 
@@ -42,6 +44,13 @@ def _ask_to_end(_number: int, _frame: object) -> None:
     # Before the worker listens for it, and after, the signal would end this process.
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _close_log() -> None:
+    root = logging.getLogger()
+    for each in root.handlers[:]:
+        root.removeHandler(each)
+        each.close()
 
 
 def _set_stage(root: Path) -> None:

@@ -96,7 +96,10 @@ def _become_worker(id: str, env: dict[str, str], out: int, err: int) -> None:
         high = [os.dup(file) for file in (null, out, err)]
         for target, file in enumerate(high):
             os.dup2(file, target, inheritable=True)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - nothing else may open a file here
+            if int(name) > 2:
+                with suppress(OSError):  # the listing's own
+                    os.close(int(name))
         os.environ.clear()
         os.environ.update(env)
         gc.enable()

@@ -10,6 +10,7 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
+from agent.worker import watch
 from agent.worker.reports import Reports
 from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
@@ -143,6 +144,26 @@ async def test_it_pings_again_once_the_engine_answers_again(
     assert sent.count("WATCHDOG=1") >= 2
     told = [record.message for record in caplog.records if "engine" in record.message]
     assert told == ["the engine does not answer: no ping", "the engine answers again"]
+
+
+async def test_the_agent_hears_the_claim_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "REPEAT", 0.1)
+    heard: list[Claim] = []
+
+    class Server:
+        def claim(self, _id: InstanceId, claim: Claim) -> None:
+            heard.append(claim)
+
+    for watchdog in (None, 0.1):
+        reports = Reports(InstanceId("a"))
+        reports.attach(Server())  # type: ignore[arg-type]
+        task = asyncio.create_task(
+            watch.watch_engine(ScriptedEngine(), reports, Notices(), watchdog)  # type: ignore[arg-type]
+        )
+        await asyncio.sleep(0.6)
+        task.cancel()
+        assert len(heard) >= 3 and {each.status for each in heard} == {ConnectionStatus.CONNECTED}
+        heard.clear()
 
 
 async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
