@@ -23,7 +23,7 @@ from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
-from agent.supervise.loop import Wakes
+from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.restoring import load_instances
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
@@ -32,7 +32,10 @@ from agent.vault.retire import sweep
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 3600.0
+FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
+CLOCK_JUMP = 3600.0
+"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,12 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def ignore(self) -> None:
+        """Nothing is left to stop: an impatient signal must not spoil the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _stop(self, number: signal.Signals) -> None:
         if self.stop.is_set():
@@ -130,6 +139,7 @@ class Daemon:
         finally:
             await store.close()
             log.info("database closed; the agent has stopped")
+            self._signals.ignore()
 
     async def _run_with(self, store: Store, host: Host) -> int:
         supervision = assemble(self._config, store, host, self._bus, self._wakes)
@@ -218,7 +228,13 @@ class Daemon:
         await host.close(leave_workers=leave)
 
     async def _sweep_trash(self, supervision: Supervision) -> None:
+        begun, begun_wall = boot_now(), time.time()
         while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            ahead = (time.time() - begun_wall) - (boot_now() - begun)
+            if ahead > CLOCK_JUMP:
+                log.warning("the clock was set %.0f s ahead: the trash is not emptied", ahead)
+                continue
             days = supervision.settings.config.sessions.trash_days
             try:
                 gone = await asyncio.to_thread(
@@ -228,20 +244,20 @@ class Daemon:
                     log.info("removed %s from the trash: older than %g days", name, days)
             except WaError as error:
                 log.warning("%s", error)
-            await asyncio.sleep(SWEEP_EVERY)
 
     async def _check_database(self, store: Store) -> None:
         """The whole check and a verified copy, once a day: quick_check alone misses damage."""
+        await asyncio.sleep(FIRST_COPY)
         while True:
-            await asyncio.sleep(CHECK_EVERY)
             found = await store.check()
-            if found != "ok":
+            if found == "ok":
+                try:
+                    await store.copy_to(self._config.agent.state_path / "agent.db.copy")
+                except WaError as error:
+                    log.error("%s", error)
+            else:
                 log.error("the database is damaged: %s; it is rebuilt at the next start", found)
-                continue
-            try:
-                await store.copy_to(self._config.agent.state_path / "agent.db.copy")
-            except WaError as error:
-                log.error("%s", error)
+            await asyncio.sleep(CHECK_EVERY)
 
     async def _reload_when_asked(self, supervision: Supervision) -> None:
         while True:

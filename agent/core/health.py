@@ -160,7 +160,7 @@ def _without_worker(
         return None
     if unit.state is UnitState.DEACTIVATING:
         return _verdict(
-            observation, Health.DISCONNECTED, Status.DISCONNECTED, "stopping", "its worker stops"
+            observation, Health.DISCONNECTED, Status.RECONNECTING, "stopping", "its worker ends"
         )
     if unit.state is UnitState.ACTIVATING:
         if now - unit.since >= policy.phases.process:

@@ -43,6 +43,8 @@ class Reason:
     """Reconnecting inside the worker is useless: the worker itself must begin anew."""
     unpairs: bool = False
     """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+    scan_again: bool = False
+    """A new scan by a person is all that is missing."""
 
     @property
     def hopeless(self) -> bool:
@@ -244,6 +246,7 @@ _ROWS = (
         "Scan a new QR code.",
         counts_as_failure=False,
         unpairs=True,
+        scan_again=True,
     ),
     Reason(
         "multidevice_mismatch",

@@ -92,7 +92,7 @@ class Passes:
         return plan_actions(observation, verdict, self.policy(), boot_now())
 
     def _must_renew(self, facts: Facts, observation: Observation) -> bool:
-        """WhatsApp has forgotten the pairing: its files are evidence now, not a session."""
+        """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
         reason = facts.record.reason
         said = observation.claim.claim.reason if observation.claim else reason
         return (
@@ -100,7 +100,7 @@ class Passes:
             and facts.record.paired
             and bool(reason)
             and said == reason
-            and reason_of(reason).unpairs
+            and reason_of(reason).scan_again
         )
 
     async def _act(
@@ -135,7 +135,6 @@ class Passes:
 
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""
-        before = facts.record
         by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
         if by_operator:
             facts.restarts["operator"] += 1
@@ -159,8 +158,7 @@ class Passes:
             Category.RECOVERY,
             action=action.kind,
         )
-        if facts.record != before or action.kind is not ActionKind.RESET_FAILED:
-            await self.save(facts, [said])
+        await self.save(facts, [said])
         self._tell(facts, said)
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:

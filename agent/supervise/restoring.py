@@ -19,6 +19,7 @@ from agent.core.model import (
     JournalEntry,
     SessionRecord,
 )
+from agent.engines.catalog import find_engine
 from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.facts import Facts
@@ -77,6 +78,7 @@ async def _create_declared(
     for wanted in declared:
         if wanted.id in registry.facts:
             continue
+        find_engine(wanted.engine)  # a ConfigError that names it, before anything is made
         instance = Instance(
             wanted.id, wanted.engine, wanted.enabled, dict(wanted.settings), time.time()
         )

@@ -114,7 +114,7 @@ def dropped(reason, **record):
         pytest.param(
             without_worker(UnitState.DEACTIVATING),
             "disconnected",
-            S.DISCONNECTED,
+            S.RECONNECTING,
             "stopping",
             id="stopping",
         ),

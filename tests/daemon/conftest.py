@@ -1,0 +1,185 @@
+"""A real agent with the process host in a folder of its own, driven over its Unix socket."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+# Short times, so that a test waits for the fault and not for the clock.
+SETTINGS = """\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+first_check = 0.2
+
+[health]
+interval = 1
+timeout = 0.5
+
+[worker]
+watchdog = 1.0
+burst = 3
+burst_interval = 30
+stop_timeout = 5
+
+[stop]
+save = 3
+
+[reconnect]
+base = 0.2
+jitter = 0
+"""
+
+
+class RunningAgent:
+    """One agent process, and the way to talk to it."""
+
+    def __init__(self, state: Path, config: Path) -> None:
+        self.state = state
+        self.config = config
+        self.log = state.parent / "agent.log"
+        self.process: asyncio.subprocess.Process | None = None
+        self._client: aiohttp.ClientSession | None = None
+
+    async def start(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "agent",
+                "run",
+                "--config",
+                str(self.config),
+                "--state",
+                str(self.state),
+                "--listen",
+                "",
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+            )
+        if ready:
+            await self.until_ready()
+
+    async def until_ready(self, within: float = 20.0) -> None:
+        async with asyncio.timeout(within):
+            while True:
+                assert self.process is not None
+                assert self.process.returncode is None, self.log.read_text()
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    if (await self.ask("GET", "/readyz"))[0] == 200:
+                        return
+                await asyncio.sleep(0.02)
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30.0) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(within):
+            return await self.process.wait()
+
+    async def kill(self) -> None:
+        await self.stop(signal.SIGKILL)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        if self._client is None:
+            connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=32)
+            self._client = aiohttp.ClientSession(connector=connector)
+        async with self._client.request(method, f"http://localhost{path}", json=body) as answer:
+            text = await answer.text()
+            plain = answer.content_type != "application/json"
+            return answer.status, text if plain else json.loads(text)
+
+    async def do(self, method: str, path: str, body: Any = None) -> Any:
+        status, answer = await self.ask(method, path, body)
+        assert status < 300, (method, path, status, answer)
+        return answer
+
+    async def create(self, id: str, **settings: Any) -> None:
+        settings = {"scan": "auto", "scan_after": 0.05, "messages_per_minute": 0, **settings}
+        await self.do(
+            "POST", "/api/instance", {"id": id, "engine": "sandbox", "settings": settings}
+        )
+
+    async def show(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.do("GET", f"/api/instance/{id}/details")
+        return found
+
+    async def status(self, id: str) -> str:
+        return str((await self.show(id))["connection_status"])
+
+    async def pid(self, id: str) -> int:
+        return int((await self.show(id))["unit"]["main_pid"])
+
+    async def story(self, id: str) -> list[tuple[str, str]]:
+        """Kind and sentence, oldest first."""
+        found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
+        return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
+
+    async def fault(self, id: str, name: str, seconds: float | None = None) -> None:
+        body = {"fault": name} if seconds is None else {"fault": name, "for": seconds}
+        with contextlib.suppress(aiohttp.ClientError):
+            await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
+
+    def worker_pids(self) -> list[int]:
+        """From the notes that the process host leaves for its successor."""
+        found = []
+        for note in (self.state / "run").glob("*/run.json"):
+            with contextlib.suppress(ValueError, OSError):
+                found.append(int(json.loads(note.read_text())["pid"]))
+        return found
+
+    async def close(self) -> None:
+        """End everything that this agent started, by pid."""
+        if self._client is not None:
+            await self._client.close()
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await self.stop(within=20.0)
+        if self.process is not None and self.process.returncode is None:
+            await self.kill()
+        for pid in self.worker_pids():
+            if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Neither gone nor a zombie that nobody reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent]]:
+    made: list[RunningAgent] = []
+
+    def make(settings: str = "", name: str = "state") -> RunningAgent:
+        config = tmp_path / f"{name}.toml"
+        config.write_text(SETTINGS + settings)
+        made.append(RunningAgent(tmp_path / name, config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+        print(one.log.read_text() if one.log.exists() else "")  # shown when the test fails
+
+
+@pytest.fixture
+async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
+    one = make_agent()
+    await one.start()
+    return one

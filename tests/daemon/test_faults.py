@@ -1,0 +1,139 @@
+"""The faults of a working day on the process host: each ends where it should, by itself."""
+
+import asyncio
+import contextlib
+import os
+import signal
+
+import pytest
+
+
+async def connected(agent, eventually, id="a", **settings):
+    await agent.create(id, **settings)
+    await eventually(lambda: agent.status(id), "CONNECTED")
+
+
+async def back_with_another_worker(agent, eventually, before, id="a"):
+    async def is_back():
+        shown = await agent.show(id)
+        pid = shown["unit"]["main_pid"]
+        return shown["connection_status"] == "CONNECTED" and pid not in (0, before)
+
+    await eventually(is_back, within=20)
+
+
+async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventually):
+    await connected(agent, eventually)
+    before = await agent.pid("a")
+    os.kill(before, signal.SIGKILL)
+    await back_with_another_worker(agent, eventually, before)
+    shown = await agent.show("a")
+    assert shown["restarts_by_reason"]["crash"] == 1
+    assert sum(shown["reconnects_by_reason"].values()) == 1
+    assert "QR_REQUIRED" not in str((await agent.story("a"))[-6:])
+
+
+async def test_f05_a_frozen_worker_is_killed_by_its_watchdog(agent, eventually):
+    await connected(agent, eventually)
+    before = await agent.pid("a")
+    os.kill(before, signal.SIGSTOP)
+    await back_with_another_worker(agent, eventually, before)
+    assert (await agent.show("a"))["restarts_by_reason"]["watchdog"] == 1
+
+
+async def test_f07_a_hanging_event_loop_is_killed_by_its_watchdog(agent, eventually):
+    await connected(agent, eventually)
+    before = await agent.pid("a")
+    asking = asyncio.create_task(agent.fault("a", "hang"))
+    await back_with_another_worker(agent, eventually, before)
+    await asking
+    assert (await agent.show("a"))["restarts_by_reason"]["watchdog"] == 1
+
+
+async def test_a_zombie_is_not_believed_and_comes_back(agent, eventually):
+    await connected(agent, eventually)
+    before = await agent.pid("a")
+    await agent.fault("a", "zombie")
+    await back_with_another_worker(agent, eventually, before)
+
+
+async def test_a_dropped_connection_is_taken_up_again_by_the_same_worker(agent, eventually):
+    await connected(agent, eventually)
+    before = await agent.pid("a")
+    await agent.fault("a", "drop")
+
+    async def reconnected():
+        shown = await agent.show("a")
+        return shown["reconnects_by_reason"] and shown["connection_status"] == "CONNECTED"
+
+    await eventually(reconnected)
+    assert await agent.pid("a") == before
+    assert (await agent.show("a"))["reconnects_by_reason"] == {"connection_lost": 1}
+
+
+async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, eventually):
+    agent = make_agent('[sessions]\non_logout = "stop"\n')
+    await agent.start()
+    await connected(agent, eventually)
+
+    async def keep_killing():
+        shown = await agent.show("a")
+        if shown["unit"]["main_pid"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(shown["unit"]["main_pid"], signal.SIGKILL)
+        return any("its worker failed" in sentence for _, sentence in await agent.story("a"))
+
+    await eventually(keep_killing, within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
+    said = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
+    assert any(sentence.startswith("reset_failed") for sentence in said)
+
+
+@pytest.mark.parametrize("fault", ["ban", "conflict"])
+async def test_after_a_ban_or_a_conflict_nothing_is_tried_at_once(agent, eventually, fault):
+    await connected(agent, eventually)
+    await agent.fault("a", fault)
+
+    async def is_down():
+        return await agent.status("a") not in ("CONNECTED", "LOADING")
+
+    await eventually(is_down)
+    story = await agent.story("a")
+    down = max(i for i, (kind, _) in enumerate(story) if kind == "status")
+    assert [kind for kind, _ in story[down:] if kind == "action"] == []
+
+
+async def test_a_banned_instance_is_left_alone_over_restarts_of_the_agent(agent, eventually):
+    await connected(agent, eventually)
+    await agent.fault("a", "ban")
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+    actions = [one for one in await agent.story("a") if one[0] == "action"]
+    await agent.stop()
+    await agent.start()
+    await agent.do("POST", "/api/health/check")
+    assert [one for one in await agent.story("a") if one[0] == "action"] == actions
+    assert (await agent.show("a"))["reason"] == "banned"
+
+
+async def test_after_a_logout_the_files_are_retired_and_a_new_qr_is_offered(agent, eventually):
+    await connected(agent, eventually, scan="auto", scan_after=0.05)
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await agent.fault("a", "logout")
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    trash = await agent.do("GET", "/api/trash")
+    assert len(trash["trash"]) == 1
+    assert (await agent.show("a"))["paired"] is False
+
+
+async def test_damaged_session_files_are_reported_and_never_replaced(agent, eventually):
+    await connected(agent, eventually)
+    await agent.fault("a", "corrupt-files")
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+    shown = await agent.show("a")
+    assert shown["health"]["verdict"] == "corrupted"
+    file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
+    before = file.read_bytes()
+    await agent.do("POST", "/api/instance/a/restart")
+    await agent.do("POST", "/api/health/check")
+    assert file.read_bytes() == before
+    assert await agent.status("a") == "AUTH_FAILURE"
