@@ -26,14 +26,13 @@ from agent.link.messages import (
     Reply,
     parse_from_worker,
 )
-from agent.link.sockets import Peer, peer_of, reach
+from agent.link.sockets import CheckPeer, Peer, reach_trusted
 from agent.link.wire import Decoder, encode
 
 __all__ = ["Hello", "Link", "LinkLimits", "LinkStats", "Peer"]
 
 log = logging.getLogger(__name__)
 
-CheckPeer = Callable[[Peer], str | None]
 OnClaim = Callable[[InstanceId, str, Claim], None]
 OnHappening = Callable[[InstanceId, str, Happening], None]
 OnClose = Callable[[str], None]
@@ -93,12 +92,7 @@ class Link(asyncio.Protocol):
         """
         stats = stats if stats is not None else LinkStats()
         try:
-            sock = reach(path)
-            peer = peer_of(sock)
-            refused = check_peer(peer)
-            if refused is not None:
-                sock.close()
-                raise LinkError(f"cannot trust the worker of {expected}: {refused}", code="peer")
+            sock, peer = reach_trusted(path, check_peer)
         except LinkError as error:
             stats.refused[error.code] += 1
             raise
@@ -108,6 +102,7 @@ class Link(asyncio.Protocol):
         try:
             async with asyncio.timeout(timeout):
                 link.hello = await asyncio.shield(link._greeted)
+            link._must_be_alive(expected)
         except TimeoutError as error:
             stats.refused["silent"] += 1
             await link.close()
@@ -118,6 +113,7 @@ class Link(asyncio.Protocol):
             await link.close()
             raise
         stats.opened += 1
+        link._opened = True
         return link
 
     def __init__(
@@ -126,7 +122,7 @@ class Link(asyncio.Protocol):
         self.peer = peer
         self._expected = expected
         self._ears = ears
-        self._ended_by_us = False
+        self._opened = False
         self._stats = stats
         self._limits = limits
         self._transport: asyncio.Transport | None = None
@@ -171,7 +167,7 @@ class Link(asyncio.Protocol):
 
     async def close(self) -> None:
         """Hang up; the worker keeps its session."""
-        self._ended_by_us = True
+        self._opened = False
         if self._transport is not None:
             self._transport.abort()
             await asyncio.shield(self._closed)
@@ -200,13 +196,17 @@ class Link(asyncio.Protocol):
         if not self._greeted.done():
             self._greeted.set_exception(gone)
             self._greeted.exception()  # may have no reader any more
-            self._ended_by_us = True
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(gone)
         self._closed.set_result(None)
-        if not self._ended_by_us:
+        if self._opened:
             self._ears.on_close(why)
+
+    def _must_be_alive(self, expected: InstanceId) -> None:
+        if self._closed.done() or self._why:
+            why = self._why or "it greeted and hung up"
+            raise LinkError(f"cannot reach the worker of {expected}: {why}", code="gone")
 
     def _accept(self, message: FromWorker) -> None:
         if isinstance(message, Reply):
@@ -278,7 +278,6 @@ class Link(asyncio.Protocol):
         if not self._greeted.done():
             self._greeted.set_exception(error)
             self._greeted.exception()
-            self._ended_by_us = True
         self._end(str(error))
 
     def _end(self, why: str) -> None:

@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,10 @@ class Peer:
     pid: int
     uid: int
     gid: int
+
+
+CheckPeer = Callable[[Peer], str | None]
+"""Why this peer is not the one that was meant; None when it is."""
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -68,6 +72,20 @@ def reach(path: Path) -> socket.socket:
         sock.close()
         raise LinkError(f"cannot reach {path}: {error}", code="unreachable") from error
     return sock
+
+
+def reach_trusted(path: Path, check_peer: CheckPeer) -> tuple[socket.socket, Peer]:
+    """Connect, and go on only with a peer that `check_peer` says nothing against."""
+    sock = reach(path)
+    try:
+        peer = peer_of(sock)
+        refused = check_peer(peer)
+        if refused is not None:
+            raise LinkError(f"cannot trust who listens at {path}: {refused}", code="peer")
+    except BaseException:
+        sock.close()
+        raise
+    return sock, peer
 
 
 def inode_of(path: Path) -> int:

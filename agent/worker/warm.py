@@ -29,7 +29,8 @@ def serve_forks() -> int:
     for entry in CATALOG.values():
         if entry.forkable:
             __import__(entry.module)
-    rehearse()
+    if not rehearse():
+        print("the rehearsal failed: forked workers will take more memory", file=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is the agent's to act on
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)

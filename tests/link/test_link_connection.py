@@ -211,6 +211,20 @@ async def test_a_worker_that_hangs_up_instead_of_greeting(worker: FakeWorker, ea
         await opening
 
 
+@pytest.mark.parametrize("after", [b"", b"\x00\x00\x00\x01x"], ids=["hangs up", "says rubbish"])
+async def test_a_worker_that_greets_and_is_gone_is_no_open_link(
+    worker: FakeWorker, ears: Ears, after: bytes
+) -> None:
+    opening = asyncio.create_task(ears.open(worker.path))
+    puppet = await worker.accept()
+    puppet.sock.send(encode(HELLO.wire()) + after)
+    puppet.sock.close()
+    with pytest.raises(LinkError) as caught:
+        await opening
+    assert caught.value.code == "gone"
+    assert ears.closed == [] and ears.stats.opened == 0
+
+
 @pytest.mark.parametrize(
     ("said", "code"),
     [
@@ -340,8 +354,9 @@ async def test_a_fault_in_the_agents_own_ears_ends_the_link_and_nothing_else(
         Link.open(worker.path, SALES, lambda _peer: None, deaf, deaf, closed.append)
     )
     puppet = await worker.accept()
-    await puppet.say(HELLO.wire(), Claimed(SALES, "run1", UP).wire())
+    await puppet.say(HELLO.wire())
     link = await opening
+    await puppet.say(Claimed(SALES, "run1", UP).wire())
     await puppet.hung_up_on()
     await asyncio.sleep(0)
     assert closed == ["internal"]
