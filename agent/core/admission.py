@@ -21,6 +21,11 @@ class StartPolicy:
     """Seconds in which the budget regains one login; 0 = no budget."""
 
 
+def for_reconnects(policy: StartPolicy) -> StartPolicy:
+    """A reconnect begins no process: only the parallel limit and the login budget spread it."""
+    return replace(policy, stagger=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An instance that wants to start."""

@@ -59,11 +59,11 @@ class Incident:
     since: float
     members: tuple[InstanceId, ...]
     canary: InstanceId | None = None
-    """Who tries, or tries next; None = to be chosen."""
+    """Who may try now."""
     canary_at: float = 0.0
-    """When the canary may try."""
-    trying_since: float | None = None
+    """When the canary got its turn or, without one, when the next may have it."""
     tries: int = 0
+    """Canaries so far."""
 
     @property
     def hold(self) -> str:
@@ -101,26 +101,44 @@ OWN_AFFAIR = frozenset(
 def find_incident(
     failures: Sequence[Failure],
     population: Mapping[str, int],
+    successes: Mapping[str, Sequence[float]],
     policy: IncidentPolicy,
     now: float,
-    *,
-    released_at: Mapping[str, float] | None = None,
 ) -> Incident | None:
-    """The worst incident that these failures show. What was before a release is forgotten."""
-    groups: dict[tuple[str, str], set[InstanceId]] = {}
+    """The worst incident that these failures show.
+
+    `successes`: when instances of each group last connected. As many of them as of failures
+    since the first failure mean that it is not the engine; what was before a release must not
+    be handed in.
+    """
+    groups: dict[tuple[str, str], dict[InstanceId, float]] = {}
     for failure in failures:
-        if failure.code in OWN_AFFAIR or not _counts(failure, policy, now, released_at or {}):
+        if failure.code in OWN_AFFAIR or not _in_time(failure, policy, now):
             continue
         # Three words for one network that is gone.
         code = "connection_lost" if failure.code in OUTAGE_CODES else failure.code
-        groups.setdefault((failure.group, code), set()).add(failure.instance)
+        groups.setdefault((failure.group, code), {}).setdefault(failure.instance, failure.at)
     found = [
         Incident(_kind(code), group, code, now, tuple(sorted(members)))
         for (group, code), members in groups.items()
         if len(members) >= _threshold(code, population.get(group, 0), policy)
+        and len(members) > _count_since(successes.get(group, ()), min(members.values()), now)
     ]
     worst = max(found, key=lambda one: (len(one.members), one.group, one.code), default=None)
     return worst and replace(worst, canary_at=now + policy.canary_first)
+
+
+def odd_one_out(
+    instance: InstanceId, failing: Mapping[InstanceId, str], population: int, policy: IncidentPolicy
+) -> bool:
+    """Whether nobody else of its engine fails as this instance does.
+
+    `failing`: everyone of the engine that is not well now, and with which phase or reason.
+    Two that fail alike for hours are no crowd, but they have one cause, and it is not theirs.
+    """
+    code = failing.get(instance, "")
+    alike = sum(other == code for one, other in failing.items() if one != instance)
+    return alike <= population * policy.noise
 
 
 def join_incident(incident: Incident, failure: Failure) -> Incident:
@@ -130,48 +148,63 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
     return replace(incident, members=(*incident.members, failure.instance))
 
 
-def may_start(incident: Incident | None, instance: InstanceId, group: str, now: float) -> bool:
-    """Whether an instance of this group may start, restart or reconnect by itself now."""
-    if incident is None or incident.group != group:
-        return True
-    return instance == incident.canary and now >= incident.canary_at
+def hold_of(incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool) -> str:
+    """The word for Observation.hold: "" when this instance may try by itself.
+
+    `fresh`: it would need a new worker. A change holds those and its members; in an outage
+    nobody can do anything.
+    """
+    if incident is None or incident.group != group or instance == incident.canary:
+        return ""
+    concerned = fresh or instance in incident.members
+    return incident.hold if concerned or incident.kind is IncidentKind.OUTAGE else ""
 
 
 def choose_canary(
     incident: Incident, willing: Sequence[InstanceId], policy: IncidentPolicy, now: float
 ) -> Incident:
-    """Name who tries next, each time another one; a canary that fell silent has failed."""
-    if incident.trying_since is not None:
-        if remaining(incident.trying_since + policy.canary_time, now, policy.canary_time) > 0:
-            return incident
-        incident = canary_failed(incident, policy, now)
-    members = [one for one in incident.members if one in set(willing)] or sorted(willing)
+    """Give one its turn when it is time, each time another; one that fell silent has failed.
+
+    Ask again at the latest when `next_turn` says.
+    """
+    if now < next_turn(incident, policy, now):
+        return incident
+    if incident.canary is not None:
+        return canary_failed(incident, policy, now)
+    able = set(willing)
+    members = [one for one in incident.members if one in able] or sorted(able)
     if not members:
-        return replace(incident, canary=None)
-    return replace(incident, canary=members[incident.tries % len(members)])
+        return incident
+    canary = members[incident.tries % len(members)]
+    return replace(incident, canary=canary, canary_at=now, tries=incident.tries + 1)
 
 
-def canary_tries(incident: Incident, now: float) -> Incident:
-    return replace(incident, trying_since=now, tries=incident.tries + 1)
+def next_turn(incident: Incident, policy: IncidentPolicy, now: float) -> float:
+    """When choose_canary has something to do; a clock set back does not put it off."""
+    if incident.canary is not None:
+        return now + remaining(incident.canary_at + policy.canary_time, now, policy.canary_time)
+    longest = max(policy.canary_longest, policy.outage_longest)
+    return now + remaining(incident.canary_at, now, longest)
 
 
 def canary_failed(incident: Incident, policy: IncidentPolicy, now: float) -> Incident:
     change = incident.kind is IncidentKind.CHANGE
     longest = policy.canary_longest if change else policy.outage_longest
     wait = min(policy.canary_first * 2.0 ** min(incident.tries, 16), longest)
-    return replace(incident, trying_since=None, canary=None, canary_at=now + wait)
+    return replace(incident, canary=None, canary_at=now + wait)
 
 
 def _kind(code: str) -> IncidentKind:
     return IncidentKind.OUTAGE if code == "connection_lost" else IncidentKind.CHANGE
 
 
-def _counts(
-    failure: Failure, policy: IncidentPolicy, now: float, released_at: Mapping[str, float]
-) -> bool:
+def _in_time(failure: Failure, policy: IncidentPolicy, now: float) -> bool:
     window = policy.outage_window if failure.code in OUTAGE_CODES else policy.window
-    in_time = 0 <= now - failure.at < window
-    return in_time and failure.at > released_at.get(failure.group, float("-inf"))
+    return 0 <= now - failure.at < window
+
+
+def _count_since(moments: Sequence[float], first: float, now: float) -> int:
+    return sum(first <= at <= now for at in moments)
 
 
 def _threshold(code: str, population: int, policy: IncidentPolicy) -> float:

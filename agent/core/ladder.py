@@ -97,7 +97,8 @@ def may_unpair(case: Case, repair: Repair) -> bool:
         return False
     # An outage must never unpair anyone: every round has to have been a calm one.
     last_round = repair.round >= case.policy.rounds and repair.calm
-    return case.policy.unpair is Unpair.EARLY or last_round
+    early = case.policy.unpair is Unpair.EARLY
+    return case.circumstances.odd_one_out and (early or last_round)
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:

@@ -45,7 +45,8 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, RecoveryAction(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    repair = replace(repair, calm=repair.calm and case.circumstances.well)
+    around = case.circumstances
+    repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
     if ending := _ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
     if wait := _stage_left(case, repair):
@@ -142,7 +143,8 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
-    if repair.goal is Goal.HEAL and not case.circumstances.well:
+    around = case.circumstances
+    if repair.goal is Goal.HEAL and not (around.well or around.canary):
         sentence = "held: its backend, the network or its peers are not well"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:

@@ -106,7 +106,11 @@ class Circumstances:
     """What deciding needs beside the instance itself."""
 
     well: bool = True
-    """The instance's backend, the network and its peers are well: it is the odd one out."""
+    """Its backend and the network are well and its engine is in no incident."""
+    odd_one_out: bool = True
+    """No other instance of its engine fails alike (incident.odd_one_out): the cause is its own."""
+    canary: bool = False
+    """All is not well, and this one has its turn to try for the others: gently, as ever."""
     can_log_out: bool = False
     """The engine supports logging out and starting anew (remote ones)."""
     good_snapshot: bool = False
@@ -130,7 +134,7 @@ class Repair:
     """Tries of `step` so far, the one under way included."""
     round: int = 1
     calm: bool = True
-    """Backend, network and peers were well all through this round."""
+    """Backend, network and peers were well all through this round: it was the odd one out."""
     stage: Stage = Stage.DUE
     not_before_wall: float = 0.0
     stage_wall: float = 0.0
@@ -192,18 +196,30 @@ def trouble_of(verdict: HealthVerdict) -> Trouble:
 
 
 def wants_repair(
-    verdict: HealthVerdict, last: Repair | None, policy: RecoveryPolicy, now_wall: float
+    verdict: HealthVerdict,
+    last: Repair | None,
+    policy: RecoveryPolicy,
+    now_wall: float,
+    *,
+    released_wall: float = 0.0,
 ) -> bool:
-    """Whether the agent begins a repair by itself, after the one before (None: there was none)."""
+    """Whether the agent begins a repair by itself, after the one before (None: there was none).
+
+    `released_wall`: when the last incident of its kind ended; who gave up in it may try again.
+    """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
     if last is None or last.ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NOT_WANTED):
         return True
     if trouble_of(verdict) is not last.trouble:
         return True
-    if last.ending is not Ending.GAVE_UP or policy.again <= 0:
+    if last.ending is not Ending.GAVE_UP:
         return False
-    return remaining(last.ended_wall + policy.again, now_wall, policy.again) <= 0
+    if last.ended_wall <= released_wall <= now_wall:
+        return True
+    return (
+        policy.again > 0 and remaining(last.ended_wall + policy.again, now_wall, policy.again) <= 0
+    )
 
 
 def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
@@ -216,8 +232,13 @@ def join_repair(repair: Repair, goal: Goal) -> Repair:
     wider = max(repair.goal, goal, key=order.index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # Somebody waits for the answer: what was put off is due now.
-        repair = replace(repair, not_before_wall=0.0)
+        repair = hurry_repair(repair)
     return replace(repair, goal=wider, joined=repair.joined + 1)
+
+
+def hurry_repair(repair: Repair) -> Repair:
+    """Its next try is due now: it has its turn in an incident, or the incident is over."""
+    return replace(repair, not_before_wall=0.0) if repair.stage is Stage.DUE else repair
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:

@@ -9,11 +9,12 @@ from agent.core.incident import (
     IncidentKind,
     IncidentPolicy,
     canary_failed,
-    canary_tries,
     choose_canary,
     find_incident,
+    hold_of,
     join_incident,
-    may_start,
+    next_turn,
+    odd_one_out,
 )
 from agent.core.model import InstanceId
 
@@ -56,50 +57,91 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
     ],
 )
 def test_what_is_an_incident(failures, population, kind):
-    found = find_incident(failures, {"web": population, "socket": population}, POLICY, NOW)
+    found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
     assert (found.kind.value if found else None) == kind
 
 
-def test_what_came_before_a_release_is_forgotten():
-    assert find_incident(failing(9), {"web": 9}, POLICY, NOW, released_at={"web": NOW - 5}) is None
+def test_where_as_many_succeed_as_fail_it_is_not_the_engine():
+    few = {"web": [NOW - 5, NOW - 4, NOW - 999]}
+    enough = {"web": [NOW - 5, NOW - 4, NOW - 3]}
+    assert find_incident(failing(3), {"web": 9}, few, POLICY, NOW)
+    assert find_incident(failing(3), {"web": 9}, enough, POLICY, NOW) is None
+
+
+IDS = [InstanceId(f"i00{n}") for n in range(3)]
 
 
 def incident():
-    found = find_incident(failing(3), {"web": 9}, POLICY, NOW)
-    return choose_canary(found, [one.instance for one in failing(3)], POLICY, NOW)
+    found = find_incident(failing(3), {"web": 9}, {}, POLICY, NOW)
+    assert choose_canary(found, IDS, POLICY, NOW) == found, "not at once"
+    return choose_canary(found, IDS, POLICY, NOW + 5)
 
 
-def test_only_the_canary_may_start_and_only_when_it_is_time():
-    one = incident()
-    assert one.canary == "i000"
-    assert one.hold == "incident"
-    assert not may_start(one, InstanceId("i001"), "web", NOW + 99)
-    assert not may_start(one, InstanceId("i000"), "web", NOW)
-    assert may_start(one, InstanceId("i000"), "web", NOW + 5)
-    assert may_start(one, InstanceId("i001"), "socket", NOW)
-    assert may_start(None, InstanceId("i001"), "web", NOW)
+@pytest.mark.parametrize(
+    ("instance", "group", "fresh", "hold"),
+    [
+        pytest.param("i000", "web", True, "", id="the canary"),
+        pytest.param("i001", "web", False, "incident", id="a member"),
+        pytest.param("i999", "web", True, "incident", id="a start of that engine"),
+        pytest.param("i999", "web", False, "", id="a worker that only lost its connection"),
+        pytest.param("i999", "socket", True, "", id="another engine"),
+    ],
+)
+def test_who_is_held_in_a_change(instance, group, fresh, hold):
+    assert hold_of(incident(), InstanceId(instance), group, fresh=fresh) == hold
+    assert hold_of(None, InstanceId(instance), group, fresh=fresh) == ""
+
+
+def test_an_outage_holds_everyone():
+    outage = find_incident(failing(30, "connection_lost"), {"web": 90}, {}, POLICY, NOW)
+    assert hold_of(outage, InstanceId("i999"), "web", fresh=False) == "network_down"
 
 
 def test_canaries_take_turns_and_wait_longer_each_time():
     one, now, waits, who = incident(), NOW + 5, [], []
     for _ in range(9):
         who.append(one.canary)
-        one = canary_failed(canary_tries(one, now), POLICY, now)
+        one = canary_failed(one, POLICY, now)
+        assert one.canary is None
         waits.append(one.canary_at - now)
         now = one.canary_at
-        one = choose_canary(one, [InstanceId(f"i00{n}") for n in range(3)], POLICY, now)
+        one = choose_canary(one, IDS, POLICY, now)
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
-    assert set(who) == {"i000", "i001", "i002"}
+    assert set(who) == set(IDS)
 
 
 def test_a_canary_that_fell_silent_has_failed():
-    one = canary_tries(incident(), NOW + 5)
-    ids = list(one.members)
-    assert choose_canary(one, ids, POLICY, NOW + 100) == one
-    later = choose_canary(one, ids, POLICY, NOW + 406)
-    assert later.trying_since is None
-    assert later.canary == "i001"
-    assert later.canary_at > NOW + 406
+    one = incident()
+    assert choose_canary(one, IDS, POLICY, NOW + 100) == one
+    later = choose_canary(one, IDS, POLICY, NOW + 406)
+    assert later.canary is None
+    assert choose_canary(later, IDS, POLICY, later.canary_at).canary == "i001"
+
+
+def test_without_anybody_willing_nobody_gets_a_turn():
+    found = find_incident(failing(3), {"web": 9}, {}, POLICY, NOW)
+    assert choose_canary(found, [], POLICY, NOW + 99).canary is None
+    assert choose_canary(found, [InstanceId("i007")], POLICY, NOW + 99).canary == "i007"
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_no_clock_puts_a_turn_off_longer_than_the_policy(since, now):
+    one = replace(incident(), canary_at=since)
+    for state in (one, replace(one, canary=None)):
+        assert 0 <= next_turn(state, POLICY, now) - now <= 900 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("failing", "population", "odd"),
+    [
+        pytest.param({"i000": "phase_sync"}, 9, True, id="alone"),
+        pytest.param({"i000": "phase_sync", "i001": "zombie"}, 9, True, id="others fail otherwise"),
+        pytest.param({"i000": "phase_sync", "i001": "phase_sync"}, 9, False, id="two alike"),
+        pytest.param({"i000": "phase_sync", "i001": "phase_sync"}, 900, True, id="noise"),
+    ],
+)
+def test_the_odd_one_out(failing, population, odd):
+    assert odd_one_out(InstanceId("i000"), failing, population, POLICY) is odd
 
 
 def test_a_newcomer_is_a_member_and_not_another_alert():
@@ -124,8 +166,10 @@ def test_a_newcomer_is_a_member_and_not_another_alert():
     st.integers(1, 1000),
 )
 def test_an_incident_names_a_real_crowd(failures, population):
-    found = find_incident(failures, {"web": population, "socket": population}, POLICY, NOW)
-    assert found == find_incident(failures, {"web": population, "socket": population}, POLICY, NOW)
+    found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
+    assert found == find_incident(
+        failures, {"web": population, "socket": population}, {}, POLICY, NOW
+    )
     if found:
         assert len(found.members) >= min(3, max(2, 0.3 * population))
         if found.kind is IncidentKind.OUTAGE:

@@ -29,6 +29,7 @@ from agent.core.repair import (
     Trouble,
     Unpair,
     begin_repair,
+    hurry_repair,
     join_repair,
     needs_repair,
     read_repair,
@@ -294,6 +295,42 @@ def test_an_outage_in_between_unpairs_nobody():
     assert len(done) <= MOST_ACTS
 
 
+def test_what_fails_alike_with_another_is_repaired_but_not_unpaired():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    wall, done = WALL, []
+    for _ in range(400):
+        case = case_of(ZOMBIE, Circumstances(odd_one_out=False), POLICY, wall)
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            break
+        wall = max(action.not_before_wall, wall + 1)
+        if action.kind in ACTS:
+            done.append(action.kind)
+            repair = after_action(repair, action.kind, True, POLICY, wall)
+    assert done[:6] == [K.RECONNECT] * 3 + [K.RESTART] * 3
+    assert not set(done) & UNPAIRING
+    assert repair.ending is Ending.GAVE_UP
+
+
+def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    repair = replace(repair, round=POLICY.rounds, backup="kept")
+    around = Circumstances(well=False, canary=True)
+    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    assert action.kind is K.RECONNECT
+    repair = replace(repair, step=K.RESTART, tries=3, stage=Stage.DUE)
+    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    assert (action.kind, repair.round) == (K.WAIT, POLICY.rounds)
+
+
+def test_a_turn_in_an_incident_makes_the_next_try_due():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    waiting = replace(repair, not_before_wall=WALL + 1800)
+    assert hurry_repair(waiting).not_before_wall == 0
+    acting = replace(waiting, stage=Stage.ACTING)
+    assert hurry_repair(acting) == acting
+
+
 def test_without_a_backup_nothing_destructive_is_tried():
     for observation in (ZOMBIE, DAMAGED, UNPAIRED_STUCK, SUSPECT):
         done, repair = run(
@@ -390,6 +427,16 @@ def test_when_the_agent_begins_a_repair(last, after, wanted):
     assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
 
 
+def test_who_gave_up_in_an_incident_may_try_again_after_it():
+    gave_up = Repair(
+        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
+    )
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    released = WALL + 10
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=released)
+    assert not wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL - 10)
+
+
 def test_a_plain_drop_is_not_the_ladders():
     for code in ("connection_lost", "logout", "temporary_ban"):
         dropped = seen(claim=said(S.DISCONNECTED, reason=code))
@@ -401,6 +448,8 @@ def test_a_plain_drop_is_not_the_ladders():
 circumstances = st.builds(
     Circumstances,
     well=st.booleans(),
+    odd_one_out=st.booleans(),
+    canary=st.booleans(),
     can_log_out=st.booleans(),
     good_snapshot=st.booleans(),
     may_roll_back=st.booleans(),
