@@ -1,0 +1,1 @@
+"""What the agent costs beside others that do the same, measured side by side."""

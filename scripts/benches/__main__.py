@@ -1,0 +1,45 @@
+"""`scripts/bench SUBJECT`: measure, print the table, keep it under .cache/bench/."""
+
+import argparse
+import sys
+
+from scripts.benches import footprint, passes, scrape
+from scripts.benches.machine import CACHE
+from scripts.benches.report import Report
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    if options.subject == "footprint":
+        report = footprint.measure(options.instances, options.only, quick=options.quick)
+    else:
+        subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
+        report = subject(quick=options.quick)
+    return _finish(report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    subjects = parser.add_subparsers(dest="subject", required=True)
+    found = subjects.add_parser("footprint", help="memory, processor time, starts, kills, adoption")
+    found.add_argument("--instances", type=int, default=200, metavar="N")
+    found.add_argument("--only", choices=footprint.SYSTEMS, metavar="NAME", action="append")
+    found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
+    for name, meaning in (
+        ("scrape", "30,000 series, ours and prometheus_client's"),
+        ("pass", "judge, decide and plan over 10,000 observations"),
+    ):
+        found = subjects.add_parser(name, help=meaning)
+        found.add_argument("--quick", action="store_true", help="fewer runs")
+    return parser
+
+
+def _finish(report: Report) -> int:
+    written = report.write(CACHE)
+    print(report.markdown())
+    print(f"written: {written[0]} and {written[1]}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

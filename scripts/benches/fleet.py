@@ -1,0 +1,147 @@
+"""The agent's own turn: created, started, at rest, scraped, killed, adopted."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from agent.config.sections import HealthSection
+from agent.core.model import InstanceId
+from agent.host.resources import measure as measure_usage
+from scripts.benches.ours import Agent, Client, server_seconds
+from scripts.benches.processes import children, new_child, uss
+from scripts.benches.rounds import SETTLE, Figures, Times, at_rest
+from scripts.benches.site import Site
+
+UNDELAYED = {"restart_delay": 0}
+
+
+async def measure_ours(site: Site, times: Times) -> Figures:
+    figures = Figures(list)
+    agent = Agent(site)
+    await _create(agent, figures)
+    await _starts(agent, times, figures)
+    async with Client(agent) as client:
+        await at_rest(agent, agent.workers(), times, figures)
+        figures["agent uss"].append(uss(agent.agent_pid))
+        figures["warm uss"].append(uss(agent.warm_pid))
+        _memory_look(agent, figures)
+        await _scrapes(client, times, figures)
+        await _kills(agent, client, site.ids[: times.kills], figures)
+    await _adoptions(agent, times, figures)
+    async with Client(agent) as client:
+        # The adopting agent was given the other setting; its first fork begins a warm process.
+        chosen = site.ids[times.kills : 2 * times.kills + 1]
+        await _kills(agent, client, chosen[:1], Figures(list), "")
+        await _kills(agent, client, chosen[1:], figures, " at once")
+    await agent.end()
+    await _spawned(Agent(site, {"warm": False}), figures)
+    return figures
+
+
+async def _create(agent: Agent, figures: Figures) -> None:
+    """An empty agent is asked for all of them at once; each pairs with its phone."""
+    await agent.begin()
+    async with Client(agent) as client:
+        await client.answers()
+        begun = time.perf_counter()
+        await client.create_all()
+        await client.all_connected()
+        figures["create"].append(time.perf_counter() - begun)
+    await agent.end()
+
+
+async def _starts(agent: Agent, times: Times, figures: Figures) -> None:
+    """From the agent's own process on; the last start stays up."""
+    for turn in range(times.starts):
+        begun = time.perf_counter()
+        await agent.begin()
+        async with Client(agent) as client:
+            await client.answers()
+            figures["api"].append(time.perf_counter() - begun)
+            await client.all_connected()
+            figures["start"].append(time.perf_counter() - begun)
+        if turn < times.starts - 1:
+            await asyncio.sleep(SETTLE)
+            await _end(agent, figures)
+
+
+async def _end(agent: Agent, figures: Figures) -> None:
+    begun = time.perf_counter()
+    await agent.end()
+    figures["stop"].append(time.perf_counter() - begun)
+
+
+def _memory_look(agent: Agent, figures: Figures) -> None:
+    """The agent's rare look at every worker's memory falls outside the idle window: its share."""
+    pids = agent.workers()
+    every = HealthSection().memory_interval
+    for _ in range(3):
+        begun = time.process_time()
+        measure_usage(pids)
+        figures["memory look"].append(time.process_time() - begun)
+    share = sorted(figures["memory look"])[1] * 60 / every
+    figures["idle with look"] += [idle + share for idle in figures["idle"]]
+
+
+async def _scrapes(client: Client, times: Times, figures: Figures) -> None:
+    await client.scrape()
+    for _ in range(times.scrapes):
+        begun = time.perf_counter()
+        text = await client.scrape()
+        figures["scrape client"].append((time.perf_counter() - begun) * 1000)
+        figures["series"] = [sum(not line.startswith("#") for line in text.splitlines())]
+        figures["scrape server"].append(server_seconds(text) * 1000)
+        await asyncio.sleep(0.2)
+
+
+async def _kills(
+    agent: Agent, client: Client, chosen: Sequence[InstanceId], figures: Figures, suffix: str = ""
+) -> None:
+    """As `rounds.kills`, but CONNECTED is what the agent publishes: later than the worker."""
+    for id in chosen:
+        old, parents = agent.workers()[id], list(agent.parents())
+        before = children(parents) | {old}
+        begun = time.perf_counter()
+        os.kill(old, signal.SIGKILL)
+        await new_child(parents, before)
+        figures["new pid" + suffix].append((time.perf_counter() - begun) * 1000)
+        await client.connected_again(id, old)
+        figures["connected again" + suffix].append((time.perf_counter() - begun) * 1000)
+        await asyncio.sleep(SETTLE / 4)
+
+
+async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
+    """kill -9 the agent, start it at once; the workers must be the same ones."""
+    agent.worker = UNDELAYED
+    for _ in range(times.adoptions):
+        workers = agent.workers()
+        async with Client(agent) as client:
+            lost_before = await client.losses()
+        begun = time.perf_counter()
+        agent.kill()
+        await agent.begin()
+        async with Client(agent) as client:
+            await client.answers()
+            figures["adoption api"].append(time.perf_counter() - begun)
+            await client.all_connected()
+            figures["adoption"].append(time.perf_counter() - begun)
+            again = await client.losses() - lost_before
+        others = sum(agent.workers().get(id) != pid for id, pid in workers.items())
+        figures["adoption lost"].append(others + max(again, 0))
+        await asyncio.sleep(SETTLE)
+
+
+async def _spawned(agent: Agent, figures: Figures) -> None:
+    """Without a warm process: every worker is a Python of its own."""
+    await agent.begin()
+    async with Client(agent) as client:
+        begun = time.perf_counter()
+        await client.answers()
+        await client.all_connected()
+        figures["start spawned"].append(time.perf_counter() - begun)
+    found = Figures(list)
+    await at_rest(agent, agent.workers(), Times(idle=1.0, settle=SETTLE), found)
+    figures["spawned pss"] = found["worker pss"]
+    await agent.end()

@@ -1,0 +1,177 @@
+"""What supervising N workers costs: the agent, supervisord, pm2 and plain systemd in turn.
+
+All supervise the same worker program on the same sessions, one after the other in one run.
+"""
+
+import asyncio
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.config.sections import WorkerSection
+from scripts.benches.fleet import measure_ours
+from scripts.benches.machine import this_machine
+from scripts.benches.peers import NotHere, Pm2, Supervisord
+from scripts.benches.report import OURS, Goal, Report, Row
+from scripts.benches.rounds import QUICK, Figures, Times, at_rest, kills, starts_and_stops
+from scripts.benches.site import Site, Supervisor, all_connected, make_sessions, open_site
+from scripts.benches.systemd import Systemd
+
+SYSTEMS = (OURS, "supervisord", "pm2", "systemd")
+Found = Mapping[str, Figures]
+
+
+def measure(instances: int, only: Sequence[str] | None, *, quick: bool) -> Report:
+    times, wanted = (QUICK if quick else Times()), only or SYSTEMS
+    if instances < 2 * times.kills + 1:
+        raise SystemExit(f"scripts/bench: needs at least {2 * times.kills + 1} instances")
+    machine, found, versions, notes = this_machine(), {}, {}, []
+    with open_site(instances) as site:
+        for name in (name for name in SYSTEMS if name in wanted):
+            print(f"measuring {name} ...", file=sys.stderr)
+            try:
+                found[name], versions[name] = asyncio.run(_measure_one(name, site, times))
+            except NotHere as why:
+                notes.append(f"Not measured: {why}.")
+    rows = [row for shape in shapes(instances) if (row := shape.row(found)) is not None]
+    notes = [*_notes(times), *notes]
+    return Report("footprint", machine, versions, rows, notes)
+
+
+async def _measure_one(name: str, site: Site, times: Times) -> tuple[Figures, str]:
+    from importlib.metadata import version
+
+    if name == OURS:
+        return await measure_ours(site, times), version("wa-agent")
+    make_sessions(site)
+    figures = Figures(list)
+    if name == "systemd":
+        return await _measure_systemd(site, times, figures)
+    peer: Supervisor = Supervisord(site) if name == "supervisord" else Pm2(site)
+    await starts_and_stops(peer, site, times, figures)
+    await _at_rest_and_killed(peer, site, times, figures)
+    await peer.end()
+    return figures, peer.version
+
+
+async def _measure_systemd(site: Site, times: Times, figures: Figures) -> tuple[Figures, str]:
+    systemd = Systemd(site)
+    try:
+        systemd.boot()
+        await starts_and_stops(systemd, site, times, figures)
+        await _at_rest_and_killed(systemd, site, times, figures)
+        await systemd.restart_after("0")
+        workers = await all_connected(systemd, site.ids)
+        chosen = site.ids[times.kills : 2 * times.kills]
+        await kills(systemd, workers, chosen, figures, " at once")
+        await systemd.end()
+    finally:
+        systemd.close()
+    return figures, systemd.version
+
+
+async def _at_rest_and_killed(
+    system: Supervisor, site: Site, times: Times, figures: Figures
+) -> None:
+    workers = await all_connected(system, site.ids)
+    await at_rest(system, workers, times, figures)
+    await kills(system, workers, site.ids[: times.kills], figures)
+    if system.name != "systemd":
+        # These two restart at once anyway: the same figure stands beside both of ours.
+        for measure_ in ("new pid", "connected again"):
+            figures[measure_ + " at once"] = figures[measure_]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One row to be: where its figures come from and what they must reach."""
+
+    key: str
+    measure: str
+    unit: str
+    goal: Callable[[Found], Goal] | None = None
+    theirs: str = ""
+    """The key of the others' figures, where it is not the same."""
+
+    def row(self, found: Found) -> Row | None:
+        figures = {
+            name: runs
+            for name, figures in found.items()
+            if (runs := figures.get(self.key if name == OURS else self.theirs or self.key))
+        }
+        if not figures:
+            return None
+        goal = self.goal(found) if self.goal is not None and OURS in figures else None
+        return Row(self.measure, self.unit, figures, goal)
+
+
+def fixed(limit: float, text: str = "") -> Callable[[Found], Goal]:
+    return lambda _found: Goal(text, limit)
+
+
+def as_good_as(name: str, key: str, factor: float = 1.0) -> Callable[[Found], Goal]:
+    def goal(found: Found) -> Goal:
+        runs = found[name].get(key) if name in found else None
+        limit = statistics.median(runs) * factor if runs else None
+        return Goal(f"{name}'s" if factor == 1 else f"{factor:g} x {name}'s", limit)
+
+    return goal
+
+
+def shapes(instances: int) -> list[Shape]:
+    delay = WorkerSection().restart_delay * 1000
+    idle = 0.1 + 0.05 * instances / 100
+    return [
+        Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),
+        Shape("agent uss", "… the agent's process alone", "MiB", fixed(45.0)),
+        Shape("warm uss", "… the warm process alone", "MiB"),
+        Shape("worker pss", "one worker, PSS (ours forked)", "MiB", fixed(5.0)),
+        Shape("worker uss", "one worker, USS (ours forked)", "MiB"),
+        Shape("spawned pss", "one worker, PSS (ours spawned)", "MiB", fixed(11.0), "worker pss"),
+        Shape("everything", f"all {instances} and who keeps them, PSS", "MiB"),
+        Shape("idle", "idle CPU of its own", "s/min", fixed(idle)),
+        Shape(
+            "idle with look", "… with its share of the memory look", "s/min", fixed(idle), "idle"
+        ),
+        Shape("memory look", "one look at all workers' memory", "s of CPU"),
+        Shape("idle workers", "idle CPU of all workers together", "s/min"),
+        Shape("new pid", f"kill -9 worker → new PID, delay {delay:g} ms", "ms"),
+        Shape(
+            "new pid at once",
+            "kill -9 worker → new PID, delay 0",
+            "ms",
+            as_good_as("pm2", "new pid"),
+        ),
+        Shape(
+            "connected again",
+            f"kill -9 worker → CONNECTED, delay {delay:g} ms",
+            "ms",
+            fixed(500.0),
+        ),
+        Shape("connected again at once", "kill -9 worker → CONNECTED, delay 0", "ms", fixed(500.0)),
+        Shape("create", "create all over the API → all CONNECTED", "s", fixed(3.0)),
+        Shape("api", "start → the API answers", "s"),
+        Shape("start", f"start {instances} → all CONNECTED", "s", fixed(3.0 * instances / 200)),
+        Shape("start spawned", "start, every worker spawned", "s", None, "start"),
+        Shape("stop", "stop all in order", "s"),
+        Shape("adoption api", "kill -9 agent → the API answers", "s", fixed(2.0)),
+        Shape("adoption", "kill -9 agent → all adopted and CONNECTED", "s", fixed(2.0)),
+        Shape("adoption lost", "… sessions dropped or workers replaced by it", "", fixed(0.0)),
+        Shape("series", "one scrape: series", ""),
+        Shape("scrape server", "one scrape: the agent's time", "ms", fixed(2.0)),
+        Shape("scrape client", "one scrape: over HTTP, as the client sees it", "ms"),
+    ]
+
+
+def _notes(times: Times) -> list[str]:
+    return [
+        "Worker: `python -m agent.worker`, engine sandbox, no messages; everybody runs the same.",
+        "supervisord and pm2 watch for ended processes only; the agent and systemd also take a "
+        "watchdog ping and a status text every 4 s, the agent probes every session each 30 s.",
+        f"Idle over {times.idle:g} s after {times.settle:g} s of rest, one window; then memory.",
+        "Starts are measured from the supervisor's own start (systemd: from `systemctl start`); "
+        "CONNECTED of ours is what the agent publishes, of theirs what the worker says.",
+        "systemd: PID 1 of a container, Type=notify, WatchdogSec=10, RestartSec=100ms and 0; "
+        "its journal's process is not counted.",
+    ]

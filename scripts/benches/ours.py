@@ -1,0 +1,183 @@
+"""The agent on the process host, as it is installed: its own program, its API, its settings."""
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from agent.core.model import InstanceId
+from agent.host.run_file import read_note
+from scripts.benches.processes import children, gone, launch
+from scripts.benches.report import OURS
+from scripts.benches.site import SETTINGS, Site
+from tests.system.bed import free_port
+
+WITHIN = 120.0
+AT_ONCE = 30
+"""Connections of ours to the API: an address may have 64."""
+
+
+@dataclass(slots=True)
+class Agent:
+    """`worker`: what its [worker] table says differently."""
+
+    site: Site
+    worker: Mapping[str, object] = field(default_factory=dict)
+    name: str = OURS
+    version: str = version("wa-agent")
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    async def begin(self) -> None:
+        program = Path(sys.executable).parent / "wa-agent"
+        listen = f"127.0.0.1:{self.port}"
+        command: list[str | Path] = [program, "run", "--config", self._settings()]
+        command += ["--state", self.state, "--listen", listen]
+        env = {**self.site.environment(), "SESSION_STORAGE_PATH": str(self.site.sessions)}
+        self.process = launch(command, env, self.site.place, "agent.log")
+
+    def _settings(self) -> Path:
+        file = self.site.place / "agent.toml"
+        worker = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.worker.items())
+        file.write_text(
+            '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'
+            f"[start]\nstagger = 0\nspread = 0\nparallel = {len(self.site.ids)}\n\n"
+            f"[worker]\n{worker}",
+            encoding="utf-8",
+        )
+        return file
+
+    async def end(self) -> None:
+        assert self.process is not None
+        workers = list(self.workers().values())
+        self.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(self.process.wait, WITHIN)
+        await gone(workers, WITHIN)
+        self.process = None
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def state(self) -> Path:
+        return self.site.place / "state"
+
+    @property
+    def agent_pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def warm_pid(self) -> int:
+        """0 where there is no warm process."""
+        for pid in children([self.agent_pid]):
+            with contextlib.suppress(OSError):
+                if b"--warm" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return 0
+
+    def own_pids(self) -> Sequence[int]:
+        return [pid for pid in (self.agent_pid, self.warm_pid) if pid]
+
+    def parents(self) -> Sequence[int]:
+        return [self.warm_pid or self.agent_pid]
+
+    def workers(self) -> dict[InstanceId, int]:
+        notes = {id: read_note(self.state / "run" / id) for id in self.site.ids}
+        return {id: note.pid for id, note in notes.items() if note is not None}
+
+    def link_path(self, id: InstanceId) -> Path:
+        return self.state / "run" / id / "link.sock"
+
+
+class Client:
+    """The API over the agent's Unix socket; /metrics over TCP as a Prometheus asks for it."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        connector = aiohttp.UnixConnector(str(agent.state / "api.sock"), limit=AT_ONCE)
+        self._socket = aiohttp.ClientSession("http://localhost", connector=connector)
+        self._tcp = aiohttp.ClientSession(f"http://127.0.0.1:{agent.port}")
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._socket.close()
+        await self._tcp.close()
+
+    async def create_all(self) -> None:
+        async def create(id: InstanceId) -> None:
+            body = {"id": id, "engine": "sandbox", "settings": SETTINGS}
+            async with self._socket.post("/api/instance", json=body) as answer:
+                answer.raise_for_status()
+
+        await asyncio.gather(*(create(id) for id in self._agent.site.ids))
+
+    async def get(self, path: str) -> dict[str, Any]:
+        async with self._socket.get(path) as answer:
+            answer.raise_for_status()
+            found: dict[str, Any] = await answer.json()
+            return found
+
+    async def answers(self) -> None:
+        """Wait until the API answers at all."""
+        async with asyncio.timeout(WITHIN):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    await self.get("/healthz")
+                    return
+                await asyncio.sleep(0.01)
+
+    async def all_connected(self) -> None:
+        """Wait until the agent itself says so: linked, answering, proved."""
+        wanted = len(self._agent.site.ids)
+        async with asyncio.timeout(WITHIN):
+            while True:
+                found = await self.get("/api/health")
+                if found["instances"]["by_status"].get("CONNECTED") == wanted:
+                    return
+                await asyncio.sleep(0.025)
+
+    async def connected_again(self, id: InstanceId, old_pid: int) -> None:
+        async with asyncio.timeout(WITHIN):
+            while True:
+                found = await self.get(f"/api/instance/{id}/details")
+                new = found["unit"]["main_pid"] not in (0, old_pid)
+                if new and found["linked"] and found["connection_status"] == "CONNECTED":
+                    return
+                await asyncio.sleep(0.005)
+
+    async def losses(self) -> int:
+        """Connections regained and workers restarted so far, over all instances."""
+        total, offset = 0, ""
+        while True:
+            found = await self.get(f"/api/instances?limit=100{offset}")
+            total += sum(int(one["restarts"] + one["reconnects"]) for one in found["instances"])
+            if not found.get("next"):
+                return total
+            offset = f"&after={found['next']}"
+
+    async def scrape(self) -> str:
+        async with self._tcp.get("/metrics") as answer:
+            answer.raise_for_status()
+            return await answer.text()
+
+
+def server_seconds(text: str) -> float:
+    """What the scrape before this one cost the agent, by its own figure."""
+    found = re.search(r"^wa_agent_scrape_render_seconds (\S+)$", text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])

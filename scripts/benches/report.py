@@ -1,0 +1,145 @@
+"""A table of what was measured: Markdown for people, JSON for machines.
+
+Every figure is better when it is smaller; the median of its runs is what counts.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from scripts.benches.machine import Machine
+
+OURS = "wa-agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What ours must reach. `limit` None: what it is compared with was not measured."""
+
+    text: str
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure; `figures` holds every single run by the name of who was measured."""
+
+    measure: str
+    unit: str
+    figures: Mapping[str, Sequence[float]]
+    goal: Goal | None = None
+    note: str = ""
+
+    def median(self, name: str) -> float | None:
+        runs = self.figures.get(name)
+        return statistics.median(runs) if runs else None
+
+    @property
+    def met(self) -> bool | None:
+        ours = self.median(OURS)
+        if self.goal is None or self.goal.limit is None or ours is None:
+            return None
+        return ours <= self.goal.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    subject: str
+    machine: Machine
+    versions: Mapping[str, str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    began: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+    @property
+    def names(self) -> list[str]:
+        """Who was measured, ours first, the rest in the order of `versions`."""
+        seen = {name for row in self.rows for name in row.figures}
+        return [name for name in (OURS, *self.versions) if name in seen]
+
+    def markdown(self) -> str:
+        names = list(dict.fromkeys(self.names))
+        heads = ["measure", *names, "goal", "met?"]
+        lines = [
+            f"# {self.subject}, {self.began:%Y-%m-%d %H:%M}",
+            "",
+            str(self.machine) + ".",
+            "Versions: " + ", ".join(f"{name} {is_}" for name, is_ in self.versions.items()) + ".",
+            "Medians; in parentheses ours ÷ theirs: below 1 ours is the smaller (better) one.",
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|" + "---|" * len(heads),
+        ]
+        for row in self.rows:
+            cells = [_measure(row), *(_cell(row, name) for name in names), *_goal(row)]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def plain(self) -> dict[str, object]:
+        return {
+            "subject": self.subject,
+            "began": self.began.isoformat(timespec="seconds"),
+            "machine": asdict(self.machine),
+            "versions": dict(self.versions),
+            "rows": [
+                {
+                    "measure": row.measure,
+                    "unit": row.unit,
+                    "medians": {name: row.median(name) for name in row.figures},
+                    "runs": {name: list(runs) for name, runs in row.figures.items()},
+                    "goal": None if row.goal is None else asdict(row.goal),
+                    "met": row.met,
+                    "note": row.note,
+                }
+                for row in self.rows
+            ],
+            "notes": list(self.notes),
+        }
+
+    def write(self, folder: Path) -> list[Path]:
+        """The newest of each subject, and one with its date that stays."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name in (self.subject, f"{self.subject}-{self.began:%Y%m%dT%H%M%S}"):
+            table, raw = folder / f"{name}.md", folder / f"{name}.json"
+            table.write_text(self.markdown(), encoding="utf-8")
+            raw.write_text(json.dumps(self.plain(), indent=1) + "\n", encoding="utf-8")
+            written += [table, raw]
+        return written
+
+
+def shown(value: float) -> str:
+    """Three digits that mean something, no more."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
+
+
+def _measure(row: Row) -> str:
+    return f"{row.measure}, {row.unit}" if row.unit else row.measure
+
+
+def _cell(row: Row, name: str) -> str:
+    value, ours = row.median(name), row.median(OURS)
+    if value is None:
+        return "-"
+    if name == OURS or ours is None or not value:
+        return shown(value)
+    return f"{shown(value)} ({shown(ours / value)})"
+
+
+def _goal(row: Row) -> tuple[str, str]:
+    if row.goal is None:
+        return "", ""
+    if row.goal.limit is None:
+        return row.goal.text, "not measured"
+    verdict = {True: "met", False: "**not met**", None: "not measured"}[row.met]
+    text = f"≤ {shown(row.goal.limit)}"
+    return f"{row.goal.text}: {text}" if row.goal.text else text, verdict
