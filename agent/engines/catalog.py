@@ -30,6 +30,12 @@ CATALOG = {
             tls=False,
             forkable=True,
         ),
+        EngineEntry(
+            "web",
+            "WhatsApp Web in one headless browser per instance",
+            "agent.engines.web",
+            tls=False,
+        ),
     )
 }
 

@@ -1,0 +1,168 @@
+"""Which browser, and with which arguments: the leanest ones that keep its sandbox."""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ConfigError
+
+BINARIES = {
+    "headless-shell": (
+        "/usr/lib/chromium/chromium-headless-shell",
+        "/usr/lib64/chromium-browser/headless_shell",
+        "/usr/lib/chromium-browser/headless_shell",
+    ),
+    "chromium": (
+        "/usr/lib/chromium/chromium",
+        "/usr/lib64/chromium-browser/chromium-browser",
+        "/opt/google/chrome/chrome",
+    ),
+}
+"""The programs themselves: the distributions' wrapper scripts do not run in a hardened unit."""
+
+PACKAGES = {"headless-shell": "chromium-headless-shell", "chromium": "chromium"}
+
+_OFF = (
+    "IsolateOrigins",
+    "site-per-process",
+    "SpareRendererForSitePerProcess",
+    "BackForwardCache",
+    "Translate",
+    "MediaRouter",
+    "OptimizationHints",
+    "DialMediaRouteProvider",
+    "CertificateTransparencyComponentUpdater",
+)
+
+_LEAN = (
+    "--disable-gpu",
+    "--in-process-gpu",
+    "--renderer-process-limit=1",
+    "--disable-extensions",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--disable-breakpad",
+    "--disable-crash-reporter",
+    "--disable-client-side-phishing-detection",
+    "--disable-hang-monitor",
+    "--disable-prompt-on-repost",
+    "--mute-audio",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--hide-scrollbars",
+    # A page nobody looks at must keep its timers, or its connection dies.
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    # /dev/shm is 64 MB in many containers.
+    "--disable-dev-shm-usage",
+    # The profile must open on another machine too, so no desktop's keyring.
+    "--password-store=basic",
+    "--disable-blink-features=AutomationControlled",
+    "--window-size=1280,800",
+    # What the page logs is its users' business, not the journal's.
+    "--log-level=2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    kind: str
+    path: Path
+
+
+def find_browser(kind: str, named: str = "") -> Program:
+    """`named` is the machine's own choice (WA_BROWSER); ConfigError says what to install."""
+    if named:
+        path = Path(named)
+        if not path.is_absolute() or not path.is_file():
+            raise ConfigError(
+                f"cannot find the browser {named!r:.200} that WA_BROWSER names",
+                field="WA_BROWSER",
+                code="browser_missing",
+            )
+        return Program("headless-shell" if "headless" in path.name else "chromium", path)
+    for each in BINARIES[kind]:
+        if Path(each).is_file():
+            return Program(kind, Path(each))
+    package = PACKAGES[kind]
+    raise ConfigError(
+        f"cannot find a {kind} browser in {', '.join(BINARIES[kind])}; install it:"
+        f" apt-get install {package}  (or name another one in WA_BROWSER)",
+        field="browser",
+        code="browser_missing",
+    )
+
+
+def command_line(
+    program: Program, profile: Path, *, user_agent: str, sandboxed: bool, proxy: str = ""
+) -> list[str]:
+    """The browser's whole command line; it ends with the process that starts it."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise ConfigError(
+            "cannot start a browser: setpriv is missing; install it: apt-get install util-linux",
+            code="setpriv_missing",
+        )
+    line = [setpriv, "--pdeathsig", "KILL", str(program.path)]
+    line.append("--headless" if program.kind == "headless-shell" else "--headless=new")
+    line += ["--remote-debugging-pipe", f"--user-data-dir={profile}", *_LEAN]
+    line.append(f"--disable-features={','.join(_OFF)}")
+    line.append("--enable-features=NetworkServiceInProcess2")
+    if not sandboxed:
+        # The zygote is what puts renderers behind the sandbox: without the one, none of both.
+        line += ["--no-sandbox", "--no-zygote"]
+    if user_agent:
+        line.append(f"--user-agent={user_agent}")
+    if proxy:
+        line.append(f"--proxy-server={proxy}")
+    return [*line, "about:blank"]
+
+
+def user_agent(version: str) -> str:
+    """What a person's browser of that version says, from `Chromium 156.0.8078.79` or the like."""
+    found = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
+    if found is None:
+        return ""
+    return (
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
+        f" Chrome/{found[1]}.0.0.0 Safari/537.36"
+    )
+
+
+def user_agent_metadata(version: str) -> dict[str, object]:
+    """The same in the newer words of client hints."""
+    found = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
+    major, full = (found[1], found[0]) if found else ("", "")
+    brands = [("Chromium", major), ("Google Chrome", major), ("Not_A Brand", "24")]
+    return {
+        "brands": [{"brand": name, "version": number} for name, number in brands],
+        "fullVersion": full,
+        "platform": "Linux",
+        "platformVersion": "",
+        "architecture": "x86",
+        "model": "",
+        "mobile": False,
+    }
+
+
+def sandbox_problem() -> str:
+    """Why the kernel gives an unprivileged browser no sandbox; "" when it does."""
+    for path, off, cure in (
+        ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "an AppArmor profile for the browser that allows userns",
+        ),
+    ):
+        try:
+            if (Path("/proc/sys") / path).read_text().strip() == off:
+                return f"{path.replace('/', '.')} is {off}: {cure}"
+        except OSError:
+            continue
+    return ""

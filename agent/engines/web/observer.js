@@ -1,0 +1,185 @@
+// What the worker sees of the page: snapshots of WhatsApp's own state, and its events as words.
+// Runs before every script of the page; the wa-js bundle follows, then watch().
+const __waAgent = (() => {
+  const begun = performance.now();
+  const words = [];
+  let heard = null;
+  let failure = '';
+  let frames = 0, frameAt = 0, sockets = 0;
+  let qr = null, qrAt = 0, qrNumber = 0;
+
+  // The worker always has one question open, and the next words are its answer.
+  const tell = (e, more) => {
+    words.push({ e, ...more });
+    if (words.length > 500) words.splice(0, 100);
+    if (heard) { heard(words.splice(0)); heard = null }
+  };
+  const next = () => {
+    if (heard) heard([]);
+    heard = null;
+    return words.length ? words.splice(0) : new Promise((done) => { heard = done });
+  };
+  const or = (read, other = null) => {
+    try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
+  };
+  const text = (value) => (value === null || value === undefined ? '' : String(value));
+
+  // A frame of WhatsApp's own socket is the one proof that the connection lives.
+  const Native = globalThis.WebSocket;
+  if (Native) {
+    globalThis.WebSocket = new Proxy(Native, {
+      construct(target, given, as) {
+        const socket = Reflect.construct(target, given, as);
+        sockets += 1;
+        socket.addEventListener('message', () => { frames += 1; frameAt = performance.now() });
+        return socket;
+      },
+    });
+  }
+
+  const read = () => {
+    const W = globalThis.WPP, now = performance.now();
+    const auth = or(() => W.loader.isInjected && W.conn.isAuthenticated());
+    if (auth) qr = null;
+    const stream = or(() => W.conn.getStreamData(), {}) || {};
+    return {
+      age: (now - begun) / 1000,
+      loaded: document.readyState === 'complete',
+      failure,
+      injected: or(() => W.loader.isInjected, false) === true,
+      ready: or(() => W.isReady, false) === true,
+      full: or(() => W.isFullReady, false) === true,
+      auth,
+      mode: text(stream.mode),
+      info: text(stream.info),
+      socket: or(() => W.loader.isInjected && text(W.whatsapp.Socket.state), ''),
+      online: or(() => W.loader.isInjected && W.conn.isOnline()) !== false,
+      update: or(() => W.loader.isInjected && W.conn.needsUpdate(), false) === true,
+      main: or(() => W.loader.isInjected && W.conn.isMainLoaded(), false) === true,
+      me: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
+      version: or(() => text(globalThis.Debug.VERSION), ''),
+      progress: or(() => Number(
+        require('WAWebOfflineHandler').OfflineMessageHandler.getOfflineDeliveryProgress())),
+      sockets, frames,
+      frame_age: frames ? (now - frameAt) / 1000 : null,
+      qr, qr_age: qr ? (now - qrAt) / 1000 : null, qr_number: qrNumber,
+    };
+  };
+
+  const changed = (e, d) => tell(e, { d: d === undefined ? null : d, s: read() });
+
+  const take = (code) => {
+    const next = code && code.fullCode ? code.fullCode : null;
+    if (next !== qr) {
+      qr = next;
+      qrAt = performance.now();
+      if (next) qrNumber += 1;
+    }
+  };
+
+  const short = (id) => {
+    // Whole ids hold phone numbers; the last part names the message within its chat.
+    const parts = text(id && id._serialized || id).split('_');
+    return parts.length > 2 ? parts[2] : parts[parts.length - 1];
+  };
+
+  const watch = () => {
+    const W = globalThis.WPP;
+    if (!W) { changed('failed'); return }
+    for (const name of ['loader.injected', 'loader.ready', 'loader.full_ready', 'conn.main_init',
+      'conn.main_loaded', 'conn.main_ready', 'conn.authenticated', 'conn.require_auth',
+      'conn.qrcode_idle', 'conn.needs_update', 'conn.online', 'conn.stream_mode_changed',
+      'conn.stream_info_changed', 'conn.logout', 'conn.link_code_expired']) {
+      W.on(name, () => changed(name));
+    }
+    W.on('conn.logout_reason', (reason) => changed('conn.logout_reason', text(reason).slice(0, 64)));
+    W.on('conn.auth_code_change', (code) => { take(code); changed('conn.auth_code_change') });
+    const backend = ['account_temporarily_banned', 'unexpected_logout_modal',
+      'storage_initialization_error', 'service_unavailable_503', 'socket_stream_disconnected'];
+    W.on('conn.backend_event', (name, ...more) => {
+      if (!backend.includes(name)) return;
+      const end = more.map((each) => or(() => Number(each.expire ?? each.expires ?? each.expiry ??
+        each.endTime))).find((each) => each > 0);
+      tell('backend', { d: name, until: end || null, s: read() });
+    });
+    // Socket and progress have no event of their own in the bundle.
+    W.on('loader.injected', () => {
+      or(() => W.whatsapp.Socket.on('change:state', () => changed('socket')));
+      or(() => W.whatsapp.Cmd.on('offline_progress_update_from_bridge', () => changed('progress')));
+    });
+    W.on('chat.new_message', (m) => tell('message', {
+      direction: or(() => m.id.fromMe) ? 'out' : 'in', type: text(or(() => m.type)).slice(0, 32),
+      id: short(or(() => m.id)),
+    }));
+    W.on('chat.msg_ack_change', (a) => tell('ack', {
+      ack: Number(a.ack), ids: (a.ids || []).slice(0, 100).map(short),
+    }));
+    addEventListener('load', () => changed('load'));
+    changed('watching');
+  };
+
+  const missing = () => {
+    const W = globalThis.WPP, at = (name, found) => (or(found) ? null : name);
+    return !W ? ['WPP'] : [
+      at('Stream', () => W.whatsapp.Stream), at('Socket', () => W.whatsapp.Socket),
+      at('Cmd', () => W.whatsapp.Cmd), at('Conn', () => W.whatsapp.Conn),
+      at('MsgStore', () => W.whatsapp.MsgStore), at('ChatStore', () => W.whatsapp.ChatStore),
+      at('isLoggedIn', () => typeof W.conn.isAuthenticated() === 'boolean'),
+      at('UserPrefs', () => W.whatsapp.UserPrefs),
+      at('addAndSendMsgToChat', () => W.whatsapp.functions.addAndSendMsgToChat),
+      at('findOrCreateLatestChat', () => W.whatsapp.functions.findOrCreateLatestChat),
+      at('linkDeviceCode', () => W.whatsapp.functions.genLinkDeviceCodeForPhoneNumber),
+    ].filter(Boolean);
+  };
+
+  const deep = () => {
+    const W = globalThis.WPP;
+    const size = (name) => or(() => W.whatsapp[name].length);
+    return {
+      missing: missing(),
+      stores: { messages: size('MsgStore'), chats: size('ChatStore'), contacts: size('ContactStore') },
+      version: or(() => text(globalThis.Debug.VERSION), ''), bundle: or(() => W.version, ''),
+    };
+  };
+
+  // The bundle waits for some answers without an end; here every wait has one.
+  const limited = (work, seconds) => Promise.race([
+    work, new Promise((_, fail) => setTimeout(() => fail(new Error('timeout')), seconds * 1000)),
+  ]);
+  const tried = async (work, seconds) => {
+    try { return { ok: await limited(work(), seconds) } } catch (error) {
+      return { error: text(error && (error.code || error.name)).slice(0, 64),
+        message: text(error && error.message || error).slice(0, 300) };
+    }
+  };
+
+  const refresh = (seconds) => tried(async () => {
+    const code = await WPP.conn.refreshQR();
+    take(code);
+    changed('conn.auth_code_change');
+    return code ? code.fullCode : null;
+  }, seconds);
+
+  const pairing_code = (phone, push, seconds) =>
+    tried(() => WPP.conn.genLinkDeviceCodeForPhoneNumber(phone, push), seconds);
+
+  const logout = (seconds) => tried(() => WPP.conn.logout(), seconds);
+
+  // Asked for before the message is handed over, so that an answer which never comes still
+  // leaves something that a later ack can be matched with.
+  const message_id = (to, seconds) => tried(async () => {
+    const key = await WPP.chat.generateMessageID(to);
+    return { whole: text(key._serialized || key), id: short(key) };
+  }, seconds);
+
+  const send_message = (to, kind, content, options, seconds) => tried(async () => {
+    const sent = kind === 'text' ? await WPP.chat.sendTextMessage(to, content, options)
+      : await WPP.chat.sendFileMessage(to, content, options);
+    return { ack: Number(sent.ack), result: text(or(() => sent.sendMsgResult.messageSendResult)) };
+  }, seconds);
+
+  const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
+
+  return { next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, send_message, failed };
+})();
+Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });

@@ -1,0 +1,113 @@
+"""The browser's profile in the instance's folder: where it is, whether it is free, made durable."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+from agent.errors import EngineError
+
+PROFILE = "profile"
+LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
+
+
+class Lock(StrEnum):
+    FREE = "free"
+    DEAD = "dead"
+    """Left by a process of this machine that is gone."""
+    FOREIGN = "foreign"
+    """Left under another machine's name: a copied folder, a new container."""
+    LIVE = "live"
+
+
+def profile_path(session: Path) -> Path:
+    return session / PROFILE
+
+
+def read_lock(profile: Path) -> Lock:
+    """Who holds the profile, as far as the browser's own lock files tell."""
+    try:
+        host, _, pid = str((profile / LOCKS[0]).readlink()).rpartition("-")
+    except FileNotFoundError:
+        return Lock.FREE
+    except OSError:
+        host, pid = "", ""
+    # A browser that lives answers on its socket, wherever its lock says it is.
+    if _answers(profile / LOCKS[1]):
+        return Lock.LIVE
+    if host != socket.gethostname():
+        return Lock.FOREIGN
+    return Lock.LIVE if _uses(pid, profile) else Lock.DEAD
+
+
+def prepare_profile(session: Path) -> Lock:
+    """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
+    profile = profile_path(session)
+    try:
+        profile.mkdir(mode=0o700, exist_ok=True)
+        if profile.is_symlink():
+            raise EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
+        lock = read_lock(profile)
+        if lock is Lock.LIVE:
+            raise EngineError(
+                f"cannot use {profile}: another browser has it open", code="profile_in_use"
+            )
+        if lock is not Lock.FREE:
+            for name in LOCKS:
+                (profile / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
+        ) from error
+    return lock
+
+
+def has_pairing(profile: Path) -> bool:
+    """Whether WhatsApp Web left something in it that can hold a pairing."""
+    stores = profile / "Default" / "IndexedDB"
+    try:
+        return any(each.is_dir() for each in stores.iterdir())
+    except OSError:
+        return False
+
+
+def make_durable(session: Path, progress: Callable[[], None]) -> None:
+    """Bring what the browser wrote of the session from the kernel's memory to the disk."""
+    profile = profile_path(session)
+    for part in ("Default/IndexedDB", "Default/Local Storage", "Default"):
+        folder = profile / part
+        for path in [folder, *(folder.rglob("*") if part != "Default" else folder.glob("*"))]:
+            with suppress(OSError):  # gone since it was listed
+                _sync(path)
+        progress()
+
+
+def _sync(path: Path) -> None:
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(1.0)
+        try:
+            asked.connect(str(path.readlink()))
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+def _uses(pid: str, profile: Path) -> bool:
+    """Whether that process is a browser on this profile: numbers are given again."""
+    try:
+        line = (Path("/proc") / str(int(pid)) / "cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
+    return f"--user-data-dir={profile}".encode() in line.split(b"\0")

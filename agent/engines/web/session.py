@@ -1,0 +1,125 @@
+"""One browser with its page: begun, brought back from mild to harsh, ended in order."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.engines.web.arguments import Program
+from agent.engines.web.browser import Browser
+from agent.engines.web.kept import read_note, read_page
+from agent.engines.web.page import Page
+from agent.engines.web.profile import prepare_profile, profile_path
+from agent.engines.web.settings import WebSettings
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+LOAD = 50.0
+"""Seconds until WhatsApp's server must have answered with the page."""
+RELOAD = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whom a session tells: the page's words, and the end of the browser with its exit status."""
+
+    word: Callable[[str, Mapping[str, Any]], None]
+    gone: Callable[[int, str], None]
+
+
+class Session:
+    """At most one browser at a time, on the one profile in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: WebSettings,
+        program: Program,
+        script: str,
+        listener: Listener,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._program = program
+        self._script = script
+        self._listener = listener
+        self._browser: Browser | None = None
+        self._page: Page | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._browser is not None and self._browser.alive and self._page is not None
+
+    @property
+    def page(self) -> Page:
+        """EngineError while there is none."""
+        if self._page is None or self._browser is None or not self._browser.alive:
+            raise EngineError("cannot use the page: no browser runs", code="not_running")
+        return self._page
+
+    @property
+    def browser_pid(self) -> int:
+        return self._browser.pid if self._browser is not None else 0
+
+    async def open(self) -> None:
+        """A browser with an empty page that listens; EngineError says what failed."""
+        lock = await asyncio.to_thread(prepare_profile, self._folder)
+        if lock != "free":
+            log.info("removed the lock that another browser left in the profile (%s)", lock)
+        pinned = await asyncio.to_thread(
+            read_page, self._folder, self._settings.page, read_note(self._folder)
+        )
+        browser = await Browser.start(
+            self._program, profile_path(self._folder), proxy=self._settings.proxy
+        )
+        self._browser = browser
+        browser.on_end(lambda status: self._ended(browser, status))
+        self._page = await Page.open(
+            browser.debugger, self._script, browser.version, self._listener.word
+        )
+        if pinned is not None:
+            await self._page.serve(pinned, within=RELOAD)
+
+    async def load(self) -> None:
+        await self.page.navigate(self._settings.url, within=LOAD)
+
+    async def reload(self) -> bool:
+        """The mild cure; False when the browser does not even take that."""
+        try:
+            page = self.page
+            # A page that hangs cannot be asked to leave, only its browser can be told.
+            await page.navigate(self._settings.url, within=RELOAD)
+            await page.evaluate("1", within=RELOAD)
+        except EngineError as error:
+            log.warning("%s", error)
+            return False
+        return True
+
+    async def close(self, within: float = 10.0) -> bool:
+        """End the browser so that its profile is whole; True when it ended by itself."""
+        browser = self._forget()
+        return await browser.close(within) if browser is not None else True
+
+    async def kill(self) -> None:
+        """End it at once, whatever it does."""
+        browser = self._forget()
+        if browser is not None:
+            browser.kill()
+            await asyncio.wait({browser.ended}, timeout=5)
+            await browser.close(0.1)
+
+    def _forget(self) -> Browser | None:
+        browser, self._browser = self._browser, None
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+        return browser
+
+    def _ended(self, browser: Browser, status: int) -> None:
+        # One that was forgotten ends because we wanted it.
+        if browser is self._browser:
+            self._forget()
+            self._listener.gone(status, browser.last_words())

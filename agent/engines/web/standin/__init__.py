@@ -1,0 +1,1 @@
+"""A page that plays WhatsApp Web for the unmodified wa-js bundle, and its server."""

@@ -1,0 +1,251 @@
+"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages, trouble.
+
+For tests and for `wa-agent sandbox web`; standard library only, on loopback only.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
+"""As strict as the real site's: a script put into the page by other means does not run."""
+_FRAME_LIMIT = 8 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Client:
+    """One open page."""
+
+    number: int
+    name: str
+    writer: asyncio.StreamWriter
+    device: str = ""
+    code: str = ""
+    """The QR code's changing part that it shows now."""
+    link_code: str = ""
+    codes_left: int = 0
+    received: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def tell(self, do: str, **more: Any) -> None:
+        _send(self.writer, json.dumps({"do": do, **more}).encode())
+
+
+class StandIn:
+    """WhatsApp as far as the page can see it."""
+
+    def __init__(self, *, qr_every: float = 20.0, qr_codes: int = 6, alive_every: float = 5.0):
+        self.clients: list[Client] = []
+        self.devices: dict[str, str] = {}
+        """Linked devices and their accounts."""
+        self.requests: list[str] = []
+        self.syncs = True
+        """False: a login stays in its sync until `synced` is told."""
+        self.answers_sends = True
+        self._qr_every, self._qr_codes, self._alive_every = qr_every, qr_codes, alive_every
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._count = 0
+
+    @classmethod
+    async def open(cls, *, port: int = 0, **how: Any) -> "StandIn":
+        stand_in = cls(**how)
+        stand_in._server = await asyncio.start_server(stand_in._serve, "127.0.0.1", port)
+        return stand_in
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for client in list(self.clients):
+            client.writer.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # what a phone, or trouble, can do
+
+    def page(self, name: str = "") -> Client:
+        """The newest open page (of that name)."""
+        found = [each for each in self.clients if not name or each.name == name]
+        if not found:
+            raise LookupError(f"no page {name} is open")
+        return found[-1]
+
+    def scan(self, account: str, name: str = "") -> str:
+        """A phone of that account scans the code; the new device's id."""
+        client = self.page(name)
+        if not client.code:
+            raise LookupError("no code is shown")
+        return self._pair(client, account)
+
+    def enter_code(self, code: str) -> str:
+        """A phone enters a pairing code."""
+        for client in self.clients:
+            if client.link_code and client.link_code == code:
+                return self._pair(client, str(client.received[-1].get("phone", "")))
+        raise LookupError("no page shows this code")
+
+    def log_out(self, account: str, reason: str = "user_initiated") -> None:
+        """The phone removes its linked devices."""
+        for device, whose in list(self.devices.items()):
+            if whose == account:
+                del self.devices[device]
+                for client in self.clients:
+                    if client.device == device:
+                        client.tell("logout", reason=reason)
+
+    def _pair(self, client: Client, account: str) -> str:
+        client.device, client.code, client.link_code = os.urandom(6).hex(), "", ""
+        self.devices[client.device] = account
+        client.tell("paired", account=account, id=client.device, synced=self.syncs)
+        return client.device
+
+    # the page's side
+
+    def _take(self, client: Client, told: Mapping[str, Any]) -> None:
+        client.received.append(told)
+        match told.get("do"):
+            case "hello":
+                client.name = str(told.get("name", ""))
+                client.device = str(told.get("device", ""))
+                if not client.device:
+                    client.codes_left = self._qr_codes
+                    self._next_code(client)
+                elif client.device in self.devices:
+                    client.tell("welcome", synced=self.syncs)
+                else:
+                    client.tell("logout", reason="unknown_companion")
+            case "refresh":
+                client.codes_left = self._qr_codes
+                self._next_code(client)
+            case "link_code":
+                client.link_code = str(told.get("code", ""))
+            case "logout":
+                self.devices.pop(str(told.get("device")), None)
+            case "send" if self.answers_sends:
+                client.tell("sent", id=told.get("id"), result="OK", t=1)
+
+    def _next_code(self, client: Client) -> None:
+        client.codes_left -= 1
+        client.code = "2@" + base64.b64encode(os.urandom(24)).decode()
+        client.tell("code", ref=client.code)
+
+    async def _live(self, client: Client) -> None:
+        """Signs of life, and new codes while nobody scans."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        shown = client.code
+        while not client.writer.is_closing():
+            await asyncio.sleep(min(self._alive_every, self._qr_every) / 2)
+            client.tell("alive")
+            if client.code != shown:
+                begun, shown = loop.time(), client.code
+            elif client.code and loop.time() - begun >= self._qr_every:
+                if client.codes_left > 0:
+                    self._next_code(client)
+                else:
+                    client.code = ""
+                    client.tell("idle")
+
+    # HTTP and WebSocket, as little as is needed
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            path = head.split(" ", 2)[1]
+            self.requests.append(path)
+            fields = {
+                name.strip().lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])
+            }
+            if path == "/ws":
+                await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
+            else:
+                _answer(writer, path.split("?")[0])
+                await writer.drain()
+        writer.close()
+
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str
+    ) -> None:
+        accept = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            + f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+        )
+        self._count += 1
+        client = Client(self._count, "", writer)
+        self.clients.append(client)
+        living = asyncio.ensure_future(self._live(client))
+        try:
+            while (text := await _receive(reader)) is not None:
+                self._take(client, json.loads(text))
+        finally:
+            living.cancel()
+            self.clients.remove(client)
+
+
+def _answer(writer: asyncio.StreamWriter, path: str) -> None:
+    folder = files(__package__)
+    known = {"/": ("page.html", "text/html"), "/standin.js": ("standin.js", "text/javascript")}
+    if path not in known:
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        return
+    name, kind = known[path]
+    body = (folder / name).read_bytes()
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nContent-Security-Policy: {_POLICY}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+
+
+async def _receive(reader: asyncio.StreamReader) -> bytes | None:
+    """One text message of the page; None when it closed."""
+    while True:
+        first, second = await reader.readexactly(2)
+        size = second & 127
+        if size == 126:
+            (size,) = struct.unpack(">H", await reader.readexactly(2))
+        elif size == 127:
+            (size,) = struct.unpack(">Q", await reader.readexactly(8))
+        if size > _FRAME_LIMIT:
+            return None
+        mask = await reader.readexactly(4)
+        body = await reader.readexactly(size)
+        if first & 15 == 8:
+            return None
+        if first & 15 == 1:
+            return bytes(each ^ mask[at % 4] for at, each in enumerate(body))
+
+
+def _send(writer: asyncio.StreamWriter, text: bytes) -> None:
+    if writer.is_closing():
+        return
+    size = len(text)
+    if size < 126:
+        head = struct.pack(">BB", 0x81, size)
+    elif size < 65536:
+        head = struct.pack(">BBH", 0x81, 126, size)
+    else:
+        head = struct.pack(">BBQ", 0x81, 127, size)
+    writer.write(head + text)

@@ -1,0 +1,213 @@
+"""What the page's words mean: one look at the page and the story so far make one claim.
+
+Pure. The words are wa-js's and WhatsApp Web's own; `core.session.web_reason` translates them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.core.model import Claim, ConnectionStatus
+from agent.core.session import web_reason
+
+Status = ConnectionStatus
+
+REFUSALS = frozenset({"CONFLICT", "DEPRECATED_VERSION", "PROXYBLOCK", "SMB_TOS_BLOCK", "TOS_BLOCK"})
+"""Stream modes and socket states after which the page does not go on by itself."""
+
+SLOW_INJECTION = 25.0
+"""Seconds of a document after which the bundle, not the network, is what keeps us waiting."""
+SLOW_STREAM = 40.0
+
+_ENDS = frozenset({"account_temporarily_banned", "storage_initialization_error"})
+"""Words of the page's backend that end a session at once."""
+_ENDS_WITH_LOGOUT = frozenset({"unexpected_logout_modal"})
+"""Words that name a logout which is still to be seen."""
+_PASSING = frozenset({"service_unavailable_503", "socket_stream_disconnected"})
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """One look at the page. Empty text: WhatsApp's modules do not tell (yet)."""
+
+    age: float = 0.0
+    """Seconds since this document began."""
+    loaded: bool = False
+    failure: str = ""
+    """What the bundle threw when it started."""
+    injected: bool = False
+    ready: bool = False
+    full: bool = False
+    auth: bool | None = None
+    """Whether a pairing is there; None: not known yet."""
+    mode: str = ""
+    info: str = ""
+    socket: str = ""
+    online: bool = True
+    update: bool = False
+    account: str = ""
+    version: str = ""
+    progress: float | None = None
+    """0 to 1."""
+    sockets: int = 0
+    frames: int = 0
+    frame_age: float | None = None
+    qr: str | None = None
+    qr_age: float | None = None
+    qr_number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What happened before this look, as far as it decides what the look means."""
+
+    ended: str = ""
+    """The word that ended the session; it stays until somebody connects anew."""
+    until_wall: float | None = None
+    passing: str = ""
+    """The last word that only explains an interruption."""
+    announced: str = ""
+    """A word that explains a logout which was not seen yet."""
+    was_connected: bool = False
+
+
+def parse_facts(told: Any) -> PageFacts | None:
+    """A page's snapshot, checked field by field; None when it is none."""
+    if not isinstance(told, Mapping):
+        return None
+    percent = _number(told, "progress")
+    auth = told.get("auth")
+    return PageFacts(
+        age=_number(told, "age") or 0.0,
+        loaded=told.get("loaded") is True,
+        failure=_text(told, "failure", 300),
+        injected=told.get("injected") is True,
+        ready=told.get("ready") is True,
+        full=told.get("full") is True,
+        auth=auth if isinstance(auth, bool) else None,
+        mode=_text(told, "mode", 40),
+        info=_text(told, "info", 40),
+        socket=_text(told, "socket", 40),
+        online=told.get("online") is not False,
+        update=told.get("update") is True,
+        account=_text(told, "me", 40),
+        version=_text(told, "version", 40),
+        progress=None if percent is None else min(1.0, max(0.0, percent / 100)),
+        sockets=int(_number(told, "sockets") or 0),
+        frames=int(_number(told, "frames") or 0),
+        frame_age=_number(told, "frame_age"),
+        qr=_text(told, "qr", 2000) or None,
+        qr_age=_number(told, "qr_age"),
+        qr_number=int(_number(told, "qr_number") or 0),
+    )
+
+
+def next_story(
+    story: Story, word: str, detail: str, until_wall: float | None, facts: PageFacts | None
+) -> Story:
+    """Take one word of the page in."""
+    if word == "conn.logout_reason":
+        return replace(story, announced=detail)
+    if word == "conn.logout":
+        return _logged_out(story)
+    if word == "backend":
+        if detail in _ENDS:
+            return replace(story, ended=detail, until_wall=until_wall)
+        if detail in _ENDS_WITH_LOGOUT:
+            return replace(story, announced=detail)
+        if detail in _PASSING:
+            return replace(story, passing=detail)
+    if facts is not None and claim_of(facts, story).status is Status.CONNECTED:
+        return Story(was_connected=True)
+    return story
+
+
+def left_for(story: Story, address: str) -> Story:
+    """The page went to another document; the real site names a logout in its address."""
+    if "post_logout=1" in address.partition("?")[2] and not story.ended:
+        return _logged_out(story)
+    return story
+
+
+def _logged_out(story: Story) -> Story:
+    # What is named beside a plain logout says more, if it is a word that we know.
+    known = story.announced if web_reason(story.announced) != "unknown" else ""
+    return replace(story, ended=known or "LOGOUT", was_connected=False)
+
+
+def claim_of(facts: PageFacts | None, story: Story) -> Claim:
+    """The claim without its proof."""
+    if story.ended:
+        return Claim(
+            Status.DISCONNECTED,
+            web_reason(story.ended),
+            until_wall=story.until_wall,
+            raw=story.ended,
+        )
+    if facts is None:
+        return _on_its_way(story, "loaded", "")
+    claim = _of_page(facts, story)
+    return replace(claim, paired=facts.auth is True, account=facts.account, raw=_raw(facts))
+
+
+def _of_page(facts: PageFacts, story: Story) -> Claim:
+    for word in (facts.mode, facts.socket):
+        if word in REFUSALS:
+            return Claim(Status.DISCONNECTED, web_reason(word))
+    if not facts.ready:
+        slow = facts.failure or facts.age > SLOW_INJECTION
+        return _on_its_way(story, "injected", "injection_failed" if slow else "")
+    if facts.auth:
+        return _paired(facts, story)
+    return _unpaired(facts, story)
+
+
+def _paired(facts: PageFacts, story: Story) -> Claim:
+    reached = facts.socket in ("CONNECTED", "") and facts.online
+    if facts.mode == "MAIN" and reached and facts.info in ("NORMAL", ""):
+        return Claim(Status.CONNECTED)
+    if story.was_connected:
+        reason = "client_outdated" if facts.update else web_reason(story.passing or "OFFLINE")
+        return Claim(Status.RECONNECTING, reason)
+    if "SYNCING" in (facts.mode, facts.info) or facts.info == "RESUMING":
+        return Claim(Status.LOADING, phase="sync", progress=facts.progress)
+    if facts.mode == "OFFLINE" or facts.socket == "TIMEOUT" or not facts.online:
+        return Claim(Status.INITIALIZING, "connection_lost", "login")
+    return Claim(Status.LOADING, _without_stream(facts), "login")
+
+
+def _unpaired(facts: PageFacts, story: Story) -> Claim:
+    if facts.socket == "UNPAIRED_IDLE":
+        return Claim(Status.QR_REQUIRED, "qr_idle", "login")
+    if (facts.mode == "QR" or facts.socket == "UNPAIRED") and facts.qr:
+        return Claim(Status.QR_REQUIRED, phase="login")
+    if facts.mode == "OFFLINE" or facts.socket == "TIMEOUT" or not facts.online:
+        return Claim(Status.INITIALIZING, "connection_lost", "login")
+    return Claim(Status.INITIALIZING, _without_stream(facts), "login")
+
+
+def _without_stream(facts: PageFacts) -> str:
+    """A page whose stream cannot be read long after it is ready has changed its modules."""
+    return "injection_failed" if not facts.mode and facts.age > SLOW_STREAM else ""
+
+
+def _on_its_way(story: Story, phase: str, reason: str) -> Claim:
+    status = Status.RECONNECTING if story.was_connected else Status.INITIALIZING
+    return Claim(status, reason or (web_reason(story.passing) if story.passing else ""), phase)
+
+
+def _raw(facts: PageFacts) -> str:
+    words = [facts.mode or "-", facts.info or "-", facts.socket or "-"]
+    return "/".join(words) + (" (an update is offered)" if facts.update else "")
+
+
+def _text(told: Mapping[str, Any], key: str, limit: int) -> str:
+    value = told.get(key)
+    return value[:limit] if isinstance(value, str) else ""
+
+
+def _number(told: Mapping[str, Any], key: str) -> float | None:
+    value = told.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e15 else None
