@@ -21,6 +21,13 @@ class StartPolicy:
     """Seconds in which the budget regains one login; 0 = no budget."""
 
 
+def parallel_starts(chosen: int, cores: int, *, remote: bool = False) -> int:
+    """How many starts may be under way; a chosen 0 means what suits the machine."""
+    if chosen > 0:
+        return chosen
+    return 50 if remote else 2 * max(cores, 1)
+
+
 def for_reconnects(policy: StartPolicy) -> StartPolicy:
     """A reconnect begins no process: only the parallel limit and the login budget spread it."""
     return replace(policy, stagger=0.0)

@@ -6,7 +6,7 @@ taken out of a line: some dumps hold private keys and must go nowhere.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -141,6 +141,7 @@ _PEERS = (
     re.compile(r"\bfrom (\d{5,20})(?:[.:]\d+)*@(?:s\.whatsapp\.net|lid)"),
 )
 _LONGEST_LINE = 8192
+_LONGEST_STACK = 30
 
 
 def own_pattern(text: str, effect: Effect) -> CryptoPattern:
@@ -165,28 +166,55 @@ def peer_in(line: str) -> str:
     return ""
 
 
+class Block(StrEnum):
+    """Where a log stands in what libsignal prints about one message."""
+
+    NONE = "none"
+    OPEN = "open"
+    COUNTED = "counted"
+
+
 @dataclass(frozen=True, slots=True)
 class LogReader:
-    """Reads a log line by line: an error waits for the stack under it, which names the peer."""
+    """Reads a log line by line: an error waits for the stack under it, which names the peer.
+
+    Under its header libsignal prints one error per session that it tried; they are one message.
+    """
 
     own: tuple[CryptoPattern, ...] = ()
     waiting: CryptoFinding | None = None
     stack: int = 0
+    block: Block = Block.NONE
 
     def feed(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
-        if self.waiting is not None and in_stack and self.stack < 30:
-            if peer := peer_in(line):
-                named = CryptoFinding(self.waiting.name, self.waiting.effect, peer)
-                return LogReader(self.own), (named,)
-            return LogReader(self.own, self.waiting, self.stack + 1), ()
-        done = (self.waiting,) if self.waiting is not None else ()
-        if in_stack or (found := read_line(line, self.own)) is None:
-            return LogReader(self.own), done
-        if found.peer or found.effect is Effect.BENIGN or line.lstrip().startswith("{"):
-            return LogReader(self.own), (*done, found)
-        return LogReader(self.own, found), done
+        if in_stack:
+            return self._feed_stack(line)
+        reader, done = self.flush()
+        found = read_line(line, self.own)
+        if found is None:
+            return reader, done
+        if found.name == "known_header":
+            return replace(reader, block=Block.OPEN), (*done, found)
+        if found.effect in (Effect.SUMMARY, Effect.BENIGN) or line.lstrip().startswith("{"):
+            return replace(reader, block=Block.NONE), (*done, found)
+        if reader.block is Block.COUNTED:
+            return reader, done
+        block = Block.COUNTED if reader.block is Block.OPEN else Block.NONE
+        if found.peer:
+            return replace(reader, block=block), (*done, found)
+        return replace(reader, waiting=found, block=block), done
+
+    def _feed_stack(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+        if self.waiting is None:
+            return self, ()
+        if self.stack >= _LONGEST_STACK:
+            return self.flush()
+        if peer := peer_in(line):
+            return replace(self, waiting=None, stack=0), (replace(self.waiting, peer=peer),)
+        return replace(self, stack=self.stack + 1), ()
 
     def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
-        """No more lines for now: what waits is told without a peer."""
-        return LogReader(self.own), (self.waiting,) if self.waiting is not None else ()
+        """No more of its stack: what waits is told without a peer."""
+        done = (self.waiting,) if self.waiting is not None else ()
+        return replace(self, waiting=None, stack=0), done

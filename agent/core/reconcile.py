@@ -104,6 +104,7 @@ def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Ac
         return []
     if observation.claim.claim.status is not Status.DISCONNECTED:
         return []
+    # A worker that is linked holds its folder's lock: the session is ours to reconnect.
     fresh = reason_of(last_reason(observation)).fresh_worker
     return [Action(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict.sentence)]
 

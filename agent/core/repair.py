@@ -153,6 +153,13 @@ class Repair:
     def over(self) -> bool:
         return self.ending is not Ending.NOT_YET
 
+    @property
+    def answer(self) -> dict[str, bool]:
+        """What ensure_healthy returns once the repair is over."""
+        good = self.ending in (Ending.RECOVERED, Ending.CLEANED)
+        recovered = self.ending is Ending.RECOVERED and self.acts > 0
+        return {"healthy": good, "cleaned": self.cleaned, "recovered": recovered}
+
 
 @dataclass(frozen=True, slots=True)
 class RecoveryAction:

@@ -101,6 +101,7 @@ class Machine:
             what(at)
         for session in self.sessions:
             self._account(session, DAY)
+            self.tally.needed_person += bool(session.fate)
             if session.down_since is not None and not self._excused(session, DAY):
                 self.tally.episodes += 1
         self.tally.instances += len(self.sessions)
@@ -270,7 +271,6 @@ class Machine:
             session.down_since = None
         elif not serves and session.down_since is None:
             session.down_since = at
-            self.tally.needed_person += bool(session.fate)
 
     def _away(self, session: Session, begin: float, end: float) -> float:
         """Seconds in which nobody at all could have brought this session back."""

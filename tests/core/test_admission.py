@@ -1,7 +1,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.admission import Bucket, Candidate, Gate, StartPolicy, admit, restore_order
+from agent.core.admission import (
+    Bucket,
+    Candidate,
+    Gate,
+    StartPolicy,
+    admit,
+    for_reconnects,
+    parallel_starts,
+    restore_order,
+)
 from agent.core.model import InstanceId
 
 POLICY = StartPolicy(stagger=2.0, parallel=2, logins=5, login_every=1.0)
@@ -36,6 +45,17 @@ def test_the_login_budget_holds_whatever_the_spacing():
     outcome = admit([A, B, C], Gate(Bucket(2, 0)), policy, 0, idle=True)
     assert outcome.admitted == (A, B)
     assert outcome.ask_again == 10
+
+
+def test_reconnects_are_spread_by_the_budget_and_not_by_the_spacing():
+    gate = Gate(FULL, under_way=1, last_begun=100)
+    assert admit([A, B], gate, for_reconnects(POLICY), 100, idle=False).admitted == (A,)
+
+
+def test_how_many_start_at_once():
+    assert parallel_starts(7, cores=2) == 7
+    assert parallel_starts(0, cores=2) == 4
+    assert parallel_starts(0, cores=2, remote=True) == 50
 
 
 def test_a_clock_that_was_set_back_does_not_hold_the_queue():

@@ -149,6 +149,23 @@ def test_an_error_waits_for_the_stack_under_it():
     assert [(one.name, one.peer) for one in found] == [("bad_mac", "491511234567"), ("bad_mac", "")]
 
 
+def test_the_sessions_that_were_tried_for_one_message_are_one_error():
+    tried = [
+        "Failed to decrypt message with any known session...",
+        "Session error:Error: Bad MAC Error: Bad MAC",
+        "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
+        "Session error:Error: Bad MAC Error: Bad MAC",
+        "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
+        "Session error:Error: Bad MAC Error: Bad MAC",
+    ]
+    counted = [one for one in read(tried + tried) if one.effect is Effect.COUNTS]
+    assert [one.peer for one in counted] == ["491511234567"] * 2
+
+
+def test_errors_without_a_header_count_one_by_one():
+    assert len(read(["Session error:Error: Bad MAC"] * 5)) == 5
+
+
 def test_settings_add_patterns_as_plain_text():
     own = own_pattern("strange (mac", Effect.COUNTS)
     assert read_line("a Strange (MAC appeared", [own]).effect is Effect.COUNTS

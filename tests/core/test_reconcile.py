@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import next_deadline, plan_actions
+from agent.core.repair import Ending, Goal, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
 POLICY = HealthPolicy()
@@ -104,6 +106,72 @@ def plan(observation, now=NOW):
 )
 def test_plan(observation, actions):
     assert plan(observation) == actions
+
+
+def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
+    outdated = seen(
+        claim=said(S.DISCONNECTED, reason="client_outdated"), record=replace(PAIRED, attempts=99)
+    )
+    assert plan(outdated) == [CONNECT]
+
+
+@pytest.mark.parametrize("hold", ["backend_down", "network_down", "incident", "memory_full"])
+def test_who_waits_for_something_that_is_not_its_own_does_nothing(hold):
+    for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
+        assert plan(replace(observation, hold=hold)) == []
+
+
+def repairing(trouble, stage):
+    return Repair(trouble, "", Goal.HEAL, WALL, stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("observation", "repair", "actions"),
+    [
+        pytest.param(seen(probe=ZOMBIE), None, [], id="stuck is the ladder's"),
+        pytest.param(
+            seen(claim=LOST), repairing(Trouble.CONNECTION, Stage.ACTING), [], id="a step works"
+        ),
+        pytest.param(
+            seen(claim=LOST),
+            repairing(Trouble.CONNECTION, Stage.SETTLING),
+            [CONNECT],
+            id="a drop after a step",
+        ),
+        pytest.param(
+            seen(claim=said(S.QR_REQUIRED)),
+            repairing(Trouble.SUSPECT, Stage.SETTLING),
+            [],
+            id="a suspect has its longer time",
+        ),
+        pytest.param(
+            seen(claim=said(S.QR_REQUIRED)),
+            repairing(Trouble.SUSPECT, Stage.DUE),
+            [STOP],
+            id="and then is stopped",
+        ),
+        pytest.param(
+            seen(claim=LOST),
+            Repair(Trouble.CONNECTION, "", Goal.HEAL, WALL, ending=Ending.GAVE_UP),
+            [CONNECT],
+            id="a repair that is over",
+        ),
+    ],
+)
+def test_beside_a_repair(observation, repair, actions):
+    verdict = judge_health(observation, POLICY, NOW)
+    planned = plan_actions(observation, verdict, POLICY, NOW, ladder=True, repair=repair)
+    assert [action.kind for action in planned] == actions
+
+
+def test_ten_thousand_instances_cost_less_than_a_second():
+    crowd = [seen(), seen(claim=LOST), without_worker(), seen(claim=said(S.LOADING, ago=5))] * 2500
+    begun = time.process_time()
+    for observation in crowd:
+        verdict = judge_health(observation, POLICY, NOW)
+        plan_actions(observation, verdict, POLICY, NOW)
+        next_deadline(observation, verdict, POLICY, NOW)
+    assert time.process_time() - begun < 1.0
 
 
 @given(observations)

@@ -386,6 +386,17 @@ def test_a_repair_ends_by_itself(observation, ending):
     assert (again, action.kind) == (repair, K.NONE)
 
 
+def test_what_ensure_healthy_answers():
+    _, untouched = run(seen(), goal=Goal.WORKING_QR)
+    assert untouched.answer == {"healthy": True, "cleaned": False, "recovered": False}
+    _, healed = run(ZOMBIE, heals=lambda kind, done: seen())
+    assert healed.answer == {"healthy": True, "cleaned": False, "recovered": True}
+    _, afresh = run(seen(), goal=Goal.CLEANUP)
+    assert afresh.answer == {"healthy": True, "cleaned": True, "recovered": False}
+    _, failed = run(ZOMBIE, goal=Goal.RECOVER)
+    assert failed.answer == {"healthy": False, "cleaned": False, "recovered": False}
+
+
 def test_a_second_request_joins_and_widens():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1000)
@@ -468,8 +479,10 @@ worlds = st.lists(
 )
 
 
-@given(observations, st.sampled_from(Goal), worlds, policies)
-def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(first, goal, world, policy):
+@given(observations, st.sampled_from(Goal), worlds, policies, st.sets(st.integers(0, 600)))
+def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(
+    first, goal, world, policy, kills
+):
     repair = begin_repair(judge_health(first, HEALTH, NOW), goal, WALL)
     wall, acts, backed_up = WALL, 0, False
     for number in range(600):
@@ -487,12 +500,45 @@ def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(first, go
             if action.kind in UNPAIRING and goal in (Goal.HEAL, Goal.RECOVER):
                 assert around.well
                 assert repair.trouble is not Trouble.SUSPECT
+            if number in kills:  # the agent died with the step half done
+                repair = resume_repair(read_repair(stored(repair)), wall)
+                continue
             backed_up = backed_up or (action.kind is K.BACK_UP and ok)
             repair = after_action(
                 repair, action.kind, ok, policy, wall, backup="kept" if ok else ""
             )
         wall += later
     assert acts <= MOST_ACTS
+
+
+@given(observations, st.sampled_from(["logout", "tos_block", "banned"]), circumstances)
+def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, around):
+    ended = replace(
+        observation,
+        desired=Desired(True),
+        claim=said(S.DISCONNECTED, reason=code),
+        probe=None,
+        files=SessionFiles.WHOLE,
+        unit=replace(observation.unit, state=UnitState.ACTIVE, masked=False),
+        hold="",
+    )
+    verdict = judge_health(ended, HEALTH, NOW)
+    assert not needs_repair(verdict)
+    for goal in (Goal.HEAL, Goal.RECOVER):
+        repair, action = step_repair(
+            Case(ended, verdict, around, POLICY, WALL), begin_repair(verdict, goal, WALL)
+        )
+        assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NEEDS_PERSON)
+
+
+@given(observations, st.sampled_from(Goal), circumstances)
+def test_no_repair_touches_an_instance_that_should_not_run(observation, goal, around):
+    unwanted = replace(observation, desired=OFF)
+    verdict = judge_health(unwanted, HEALTH, NOW)
+    repair, action = step_repair(
+        Case(unwanted, verdict, around, POLICY, WALL), begin_repair(verdict, goal, WALL)
+    )
+    assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NOT_WANTED)
 
 
 @given(observations, circumstances, st.floats(0, 4 * WALL), st.floats(0, 4 * WALL))
