@@ -13,7 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from agent.worker.run import run_worker
+from agent.worker.run import ENDING_SIGNALS, run_worker
 
 _SECONDS = 0.15
 """A worker of the sandbox is connected after a fifth of it."""
@@ -34,6 +34,8 @@ def rehearse() -> bool:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
+        for number in ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(before)
         _close_log()

@@ -26,6 +26,7 @@ from agent.worker.watch import tell_status, watch_engine
 
 log = logging.getLogger(__name__)
 
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FIRST_CONNECT = 60.0
 """Seconds an engine may take to begin to connect."""
 
@@ -82,7 +83,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reports = Reports(identity.id)
     ending = _Ending(asyncio.Event(), asyncio.Event(), asyncio.Event())
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     engine = load_engine(identity.engine)(
         session_folder(identity.folder), identity.settings, reports
@@ -109,6 +110,10 @@ async def _work(identity: Identity, link_path: Path) -> int:
         ending.done.set()
         await server.close()
         notifier.close()
+        for number in ENDING_SIGNALS:
+            # All is saved: a signal from here on may not turn a good end into a bad one.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _until_wanted(

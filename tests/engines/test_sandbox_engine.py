@@ -147,3 +147,18 @@ async def test_messages_flow_at_their_rate_with_directions_and_acks(
     await asyncio.sleep(0.05)
     assert len(heard.happened_) == quiet, "nothing new once a stop is near"
     await engine.close()
+
+
+async def test_a_paired_session_is_never_called_unpaired_while_it_comes_up(
+    tmp_path: Path, eventually: Any
+) -> None:
+    session = tmp_path / "sales" / "session"
+    session.mkdir(parents=True)
+    for first in (True, False):
+        heard = Heard()
+        engine = open_engine(session, QUICK, heard)
+        await engine.connect()
+        await eventually(lambda h=heard: h.claims and h.claims[-1].status == "CONNECTED")
+        await engine.save()
+        await engine.close()
+        assert first or all(claim.paired and claim.account for claim in heard.claims)

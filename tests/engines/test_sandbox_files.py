@@ -46,7 +46,7 @@ def test_the_file_has_the_form_that_the_vault_checks(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+def test_f43_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     folder = tmp_path_factory.mktemp("s")
     write_session(folder, PAIRED)
     whole = (folder / NAME).read_bytes()
@@ -72,7 +72,7 @@ def test_json_that_is_no_session_is_damage(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 @pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_a_disk_that_fails_keeps_the_old_file(
+def test_f32_a_disk_that_fails_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, cause: int
 ) -> None:
     write_session(tmp_path, PAIRED)
@@ -94,7 +94,7 @@ def test_a_disk_that_fails_keeps_the_old_file(
     assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
-def test_a_kill_at_any_moment_of_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
+def test_f41_a_kill_at_any_moment_of_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from agent.engines.sandbox.file import SessionFile, write_session\n"

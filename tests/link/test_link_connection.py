@@ -134,7 +134,7 @@ async def test_a_link_is_open_only_after_the_greeting(worker: FakeWorker, ears: 
     assert ears.closed == []
 
 
-async def test_a_peer_that_is_not_the_worker_is_refused(worker: FakeWorker, ears: Ears) -> None:
+async def test_f86_a_peer_that_is_not_the_worker_is_refused(worker: FakeWorker, ears: Ears) -> None:
     with pytest.raises(LinkError, match="not the unit's process") as caught:
         await ears.open(worker.path, check_peer=lambda _peer: "not the unit's process")
     assert caught.value.code == "peer" and ears.stats.refused == {"peer": 1}
@@ -244,7 +244,7 @@ async def test_a_worker_that_greets_and_is_gone_is_no_open_link(
         ),
     ],
 )
-async def test_a_bad_message_ends_the_link_and_is_counted(
+async def test_f86_a_bad_message_ends_the_link_and_is_counted(
     worker: FakeWorker, ears: Ears, said: list[Any], code: str
 ) -> None:
     link, puppet = await worker.greeted(ears)
@@ -367,7 +367,7 @@ async def test_a_fault_in_the_agents_own_ears_ends_the_link_and_nothing_else(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.binary(max_size=80), max_size=5))
-def test_no_bytes_of_a_worker_harm_the_agent(tmp_path: Path, chunks: list[bytes]) -> None:
+def test_f59_f86_no_bytes_of_a_worker_harm_the_agent(tmp_path: Path, chunks: list[bytes]) -> None:
     async def play() -> None:
         ears, worker = Ears(), FakeWorker(tmp_path / "link.sock")
         link, puppet = await worker.greeted(ears)
@@ -547,7 +547,7 @@ async def test_more_calls_than_allowed_at_once_are_busy(
     await link.close()
 
 
-async def test_a_call_for_another_instance_is_refused(served: Served) -> None:
+async def test_f86_a_call_for_another_instance_is_refused(served: Served) -> None:
     await served.open()
     agent = await greeted(served)
     await agent.say(Call(1, "send", InstanceId("other")).wire())

@@ -92,7 +92,7 @@ def test_an_agents_messages_arrive_as_they_were(message: Any) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_messages_or_an_error(rubbish: bytes) -> None:
+def test_f59_f86_any_bytes_are_messages_or_an_error(rubbish: bytes) -> None:
     decoder = Decoder()
     decoder.feed(rubbish)
     try:
@@ -207,7 +207,7 @@ def test_another_version_is_refused_by_name(version: object) -> None:
         assert caught.value.code == "version"
 
 
-def test_control_characters_never_reach_a_person() -> None:
+def test_f83_control_characters_never_reach_a_person() -> None:
     wire = {"t": "refused", "why": "\x1b[2Jgone\nnew line\u202e"}
     message = parse_from_worker(wire)
     assert isinstance(message, Refused) and message.why.isprintable()

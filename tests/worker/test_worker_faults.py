@@ -78,7 +78,7 @@ async def test_zombie_claims_connected_while_its_proof_grows_old(bench: Any) -> 
     assert (await again.call("probe"))["claim"]["proof_age"] < 1
 
 
-async def test_slow_makes_probes_and_calls_take_their_time(bench: Any) -> None:
+async def test_f57_slow_makes_probes_and_calls_take_their_time(bench: Any) -> None:
     link = await bench.connected()
     await bench.fault("slow", 30, seconds=0.4)
     for do in ("probe", "qr"):
@@ -240,7 +240,7 @@ async def test_stuck_loading_stands_still_until_it_is_over(bench: Any) -> None:
     await bench.status(Status.CONNECTED)
 
 
-async def test_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -> None:
+async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -> None:
     await bench.connected()
     await bench.fault("corrupt-files")
     assert await bench.ended() == -signal.SIGKILL
@@ -256,7 +256,7 @@ async def test_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -> No
     assert (bench.session / "sandbox.json").read_bytes() == damaged
 
 
-async def test_a_session_folder_deleted_under_a_live_worker_is_never_made_anew(bench: Any) -> None:
+async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_made_anew(bench: Any) -> None:
     link = await bench.connected()
     (bench.session / "sandbox.json").unlink()
     bench.session.rmdir()

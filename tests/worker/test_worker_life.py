@@ -113,7 +113,9 @@ async def test_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:
             '{"version": 1, "id": "sales", "engine": "x"}', "unknown", id="unknown engine"
         ),
         pytest.param(
-            '{"version": 1, "id": "sales", "engine": "web"}', "sandbox", id="engine of another day"
+            '{"version": 1, "id": "sales", "engine": "evolution"}',
+            "sandbox",
+            id="engine of another day",
         ),
         pytest.param(
             '{"version":1,"id":"sales","engine":"sandbox","settings":{"scan":3}}',

@@ -29,7 +29,7 @@ def test_notices_arrive_as_the_manager_reads_them(manager: socket.socket, tmp_pa
     manager.close()
 
 
-def test_a_manager_that_does_not_read_never_blocks_us(
+def test_f30_a_manager_that_does_not_read_never_blocks_us(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     notifier = Notifier(str(tmp_path / "notify"))
@@ -44,7 +44,7 @@ def test_a_manager_that_does_not_read_never_blocks_us(
     manager.close()
 
 
-def test_a_socket_that_is_missing_or_gone_is_only_counted(
+def test_f30_a_socket_that_is_missing_or_gone_is_only_counted(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     nowhere = Notifier(str(tmp_path / "nothing"))

@@ -119,7 +119,7 @@ async def test_pings_come_within_half_the_watchdogs_time() -> None:
 @pytest.mark.parametrize(
     "what", [pytest.param(60.0, id="never answers"), pytest.param(RuntimeError("x"), id="broken")]
 )
-async def test_an_engine_that_does_not_answer_gets_no_ping(what: Any) -> None:
+async def test_f08_an_engine_that_does_not_answer_gets_no_ping(what: Any) -> None:
     assert await watched(ScriptedEngine(probe=what), 0.1, 0.5) == []
 
 

@@ -118,6 +118,7 @@ class SandboxEngine:
         self._server.close()
         for task in list(self._tasks):
             await _end(task)
+        await self._kept.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "scan":
@@ -175,9 +176,9 @@ class SandboxEngine:
 
     async def _log_in(self) -> None:
         self._drill.at_start()
-        self._tell(Status.INITIALIZING, phase="attached")
         try:
-            await self._kept.load()
+            await self._kept.load()  # first, so that no claim calls a paired session unpaired
+            self._tell(Status.INITIALIZING, phase="attached")
             await self._server.connect()
             if self._kept.paired or await self._pair():
                 await self._sync()

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent.engines.sandbox.file import (
     SessionDamagedError,
@@ -15,11 +17,16 @@ from agent.errors import EngineError
 
 
 class KeptSession:
-    """Reads, changes and saves one folder's session; file work runs beside the loop."""
+    """Reads, changes and saves one folder's session; file work runs beside the loop.
+
+    A write that has begun is ended even when its caller is cancelled, and the next one waits
+    for it: two at once would write into the same temporary file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._session: SessionFile | None = None
+        self._file = asyncio.Lock()
 
     @property
     def paired(self) -> bool:
@@ -31,20 +38,11 @@ class KeptSession:
 
     async def load(self) -> None:
         """Take what the file says; SessionDamagedError leaves nothing in memory."""
-        known, self._session = self._session, None
-        session = await asyncio.to_thread(self._read)
-        if session is None:
-            if known is not None and known.paired:
-                raise SessionDamagedError("the file of a paired session is gone")
-            session = SessionFile(device=os.urandom(8).hex())
-            await self._write(session)
-        self._session = session
+        await _to_its_end(self._load())
 
     async def pair(self, account: str) -> None:
-        # On the disk first: a pairing that the next run would not know is none.
-        session = replace(self._loaded(), paired=True, account=account)
-        await self._write(session)
-        self._session = session
+        """On the disk first: a pairing that the next run would not know is none."""
+        await _to_its_end(self._pair(account))
 
     def unpair(self) -> None:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
@@ -52,8 +50,12 @@ class KeptSession:
 
     async def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
-        if self._session is not None:
-            await self._write(self._session)
+        await _to_its_end(self._save())
+
+    async def settle(self) -> None:
+        """Return when no write is under way."""
+        async with self._file:
+            pass
 
     def count(self) -> None:
         if self._session is not None:
@@ -70,6 +72,31 @@ class KeptSession:
         if session is None:
             return "absent"
         return "whole" if session.paired else "unpaired"
+
+    async def _load(self) -> None:
+        async with self._file:
+            try:
+                session = await asyncio.to_thread(self._read)
+                if session is None and self.paired:
+                    raise SessionDamagedError("the file of a paired session is gone")
+            except SessionDamagedError:
+                self._session = None
+                raise
+            if session is None:
+                session = SessionFile(device=os.urandom(8).hex())
+                await self._write(session)
+            self._session = session
+
+    async def _pair(self, account: str) -> None:
+        async with self._file:
+            session = replace(self._loaded(), paired=True, account=account)
+            await self._write(session)
+            self._session = session
+
+    async def _save(self) -> None:
+        async with self._file:
+            if self._session is not None:
+                await self._write(self._session)
 
     def _loaded(self) -> SessionFile:
         if self._session is None:
@@ -88,3 +115,9 @@ class KeptSession:
             await asyncio.to_thread(write_session, self.folder, session)
         except OSError as error:
             raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # is read here
+    await asyncio.shield(task)
