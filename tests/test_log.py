@@ -159,7 +159,7 @@ def test_a_traceback_follows_indented_and_cleaned():
         pytest.param("a\0b", id="nul"),
     ],
 )
-def test_control_characters_are_shown_not_obeyed(text):
+def test_f72_control_characters_are_shown_not_obeyed(text):
     cleaned = clean(text)
     assert cleaned.isprintable()
     assert len(cleaned.splitlines()) == 1
@@ -226,7 +226,7 @@ def test_the_journal_gets_fields(journal):
     writer.close()
 
 
-def test_a_field_cannot_be_smuggled_into_the_journal():
+def test_f72_a_field_cannot_be_smuggled_into_the_journal():
     made = record("x\nPRIORITY=0", wa_instance="a\nWA_CATEGORY=API", wa_category="SESSION")
     fields = read_fields(as_fields(made, *describe(made)))
     assert fields["PRIORITY"] == "6"
@@ -266,7 +266,7 @@ def test_the_journal_is_used_where_stderr_is_its_stream(pipe):
     assert not journal_listens({}, writing)
 
 
-def test_the_journal_is_used_where_a_unit_got_no_stream():
+def test_f28_the_journal_is_used_where_a_unit_got_no_stream():
     fd = os.open(os.devnull, os.O_WRONLY)
     try:
         assert journal_listens({"INVOCATION_ID": "x"}, fd)
@@ -295,7 +295,7 @@ def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
     assert writer.dropped == 0
 
 
-def test_a_closed_stderr_is_no_error():
+def test_f27_a_closed_stderr_is_no_error():
     reading, writing = os.pipe()
     writer = LineWriter(writing, "text", to_journal=False)
     os.close(reading)

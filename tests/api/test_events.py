@@ -67,7 +67,7 @@ async def test_silence_is_filled_with_heartbeats(house: House) -> None:
         await listener.close()
 
 
-async def test_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
+async def test_f77_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with (
@@ -94,7 +94,7 @@ async def test_a_listener_that_never_reads_is_dropped_and_the_others_hear_all(
         assert reader is not None
 
 
-async def test_a_listener_that_never_reads_does_not_hold_up_the_end(
+async def test_f77_a_listener_that_never_reads_does_not_hold_up_the_end(
     house: House, eventually: Eventually
 ) -> None:
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
@@ -108,7 +108,7 @@ async def test_a_listener_that_never_reads_does_not_hold_up_the_end(
 
 
 @pytest.mark.parametrize("sent", ["x" * 5000, "chatter"])
-async def test_a_listener_that_talks_is_closed(house: House, sent: str) -> None:
+async def test_f76_a_listener_that_talks_is_closed(house: House, sent: str) -> None:
     async with house.local(base_url="http://localhost") as local:
         listener = await local.ws_connect("/api/events")
         for _ in range(40):
@@ -122,7 +122,7 @@ async def test_a_listener_that_talks_is_closed(house: House, sent: str) -> None:
         assert (await local.get("/healthz")).status == 200
 
 
-async def test_a_page_brings_its_key_as_a_subprotocol(house: House) -> None:
+async def test_f75_f78_a_page_brings_its_key_as_a_subprotocol(house: House) -> None:
     key = (await house.key("instance:a"))["Authorization"].removeprefix("Bearer ")
     async with aiohttp.ClientSession(house.url) as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:

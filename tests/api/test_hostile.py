@@ -27,7 +27,7 @@ def request(line: str, *headers: str, body: bytes = b"") -> bytes:
     return "\r\n".join(lines).encode("latin-1") + body
 
 
-async def test_a_half_sent_head_is_ended_at_its_deadline(open_house: OpenHouse) -> None:
+async def test_f64_a_half_sent_head_is_ended_at_its_deadline(open_house: OpenHouse) -> None:
     async with open_house(head_timeout=0.3) as house:
         answer = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: loc")
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -36,7 +36,9 @@ async def test_a_half_sent_head_is_ended_at_its_deadline(open_house: OpenHouse) 
         await still_answers(house)
 
 
-async def test_a_head_that_drips_gets_no_new_deadline_for_each_byte(open_house: OpenHouse) -> None:
+async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
+    open_house: OpenHouse,
+) -> None:
     async with open_house(head_timeout=0.5) as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         begun = asyncio.get_running_loop().time()
@@ -55,7 +57,9 @@ async def test_a_head_that_drips_gets_no_new_deadline_for_each_byte(open_house: 
         writer.close()
 
 
-async def test_a_second_half_head_on_a_kept_connection_is_ended_too(open_house: OpenHouse) -> None:
+async def test_f64_a_second_half_head_on_a_kept_connection_is_ended_too(
+    open_house: OpenHouse,
+) -> None:
     async with open_house(head_timeout=0.3) as house:
         # The library bounds an idle connection; half a head must not count as idle.
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
@@ -67,7 +71,7 @@ async def test_a_second_half_head_on_a_kept_connection_is_ended_too(open_house: 
         writer.close()
 
 
-async def test_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None:
+async def test_f64_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None:
     async with open_house(body_timeout=0.3) as house:
         key = await house.key("operate")
         head = request(
@@ -83,7 +87,7 @@ async def test_a_body_that_never_comes_is_408(open_house: OpenHouse) -> None:
         await still_answers(house)
 
 
-async def test_one_address_cannot_take_every_connection(
+async def test_f64_one_address_cannot_take_every_connection(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house(connections_per_address=3) as house:
@@ -135,7 +139,7 @@ async def test_one_address_cannot_take_every_connection(
         pytest.param(b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n", id="no address"),
     ],
 )
-async def test_what_is_not_http_is_400_in_the_envelope(
+async def test_f66_f68_what_is_not_http_is_400_in_the_envelope(
     house: House, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await house.raw(sent)
@@ -152,7 +156,7 @@ async def test_what_is_not_http_is_400_in_the_envelope(
         *("-a", "x" * 49, "a@b", "%c3%a9", "é", "a%25", "%", "a;b", "a|b", "$(id)", "a\\b"),
     ],
 )
-async def test_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> None:
+async def test_f69_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> None:
     key = await house.key("admin")
     for method, rest in (("GET", ""), ("GET", "/qr"), ("POST", "/stop"), ("DELETE", "")):
         sent = (
@@ -166,7 +170,7 @@ async def test_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> 
 
 
 @pytest.mark.parametrize("id", ["../x", "a\nb", "A", "", "x" * 49, "a/b", "a\0", 5, None, ["a"]])
-async def test_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
+async def test_f69_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
     async with house.local(base_url="http://localhost") as local:
         answer = await local.post("/api/instance", json={"id": id, "engine": "sandbox"})
         assert answer.status == 400
@@ -185,7 +189,9 @@ async def test_a_foul_id_in_a_body_is_400(house: House, id: object) -> None:
         pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40, id="40 nested objects"),
     ],
 )
-async def test_bad_json_is_400(house: House, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f67_bad_json_is_400(
+    house: House, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with house.local(base_url="http://localhost") as local:
         headers = {"Content-Type": "application/json"}
         answer = await local.post("/api/instance", data=body, headers=headers)
@@ -194,7 +200,7 @@ async def test_bad_json_is_400(house: House, body: bytes, caplog: pytest.LogCapt
     assert "Traceback" not in caplog.text
 
 
-async def test_a_body_over_the_limit_is_413_said_or_streamed(open_house: OpenHouse) -> None:
+async def test_f65_a_body_over_the_limit_is_413_said_or_streamed(open_house: OpenHouse) -> None:
     async with (
         open_house(body_limit=1024) as house,
         house.local(base_url="http://localhost") as local,
@@ -240,7 +246,7 @@ async def test_compressed_and_foreign_bodies_are_415(house: House) -> None:
         (("Host: wa.example.org",), 200),
     ],
 )
-async def test_only_our_names_are_answered(
+async def test_f75_only_our_names_are_answered(
     open_house: OpenHouse, headers: tuple[str, ...], status: int
 ) -> None:
     async with open_house(allowed_hosts=("wa.example.org",)) as house:
@@ -261,7 +267,7 @@ async def test_only_our_names_are_answered(
         ({}, 202),
     ],
 )
-async def test_a_foreign_page_moves_nothing(
+async def test_f75_a_foreign_page_moves_nothing(
     open_house: OpenHouse, headers: dict[str, str], status: int
 ) -> None:
     async with (
@@ -276,7 +282,7 @@ async def test_a_foreign_page_moves_nothing(
 
 
 @pytest.mark.parametrize("name", ["token", "key", "api_key", "access_token", "Authorization"])
-async def test_a_secret_in_the_address_is_refused_and_not_logged(
+async def test_f78_a_secret_in_the_address_is_refused_and_not_logged(
     house: House, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -360,7 +366,7 @@ json_values = st.recursive(
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_whatever_the_bytes_are_parsing_gives_an_object_or_says_no(raw: bytes) -> None:
+def test_f67_whatever_the_bytes_are_parsing_gives_an_object_or_says_no(raw: bytes) -> None:
     try:
         found = parse_object(raw)
     except InvalidRequest as error:

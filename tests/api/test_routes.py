@@ -265,7 +265,7 @@ async def test_unknown_addresses_and_methods_answer_in_the_envelope(local: Clien
     assert wrong.headers["Allow"] == "GET"
 
 
-async def test_metrics_count_requests_without_labels_of_a_clients_choice(
+async def test_f74_metrics_count_requests_without_labels_of_a_clients_choice(
     house: House, local: Client
 ) -> None:
     await make(local)

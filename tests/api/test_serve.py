@@ -23,7 +23,7 @@ from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
 
 
-def test_the_unix_socket_is_for_its_user_and_group_only(tmp_path: Path) -> None:
+def test_f79_the_unix_socket_is_for_its_user_and_group_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         sock = bind_unix(tmp_path / "api.sock")
@@ -60,7 +60,7 @@ def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_taken_port_names_its_holder() -> None:
+def test_f56_a_taken_port_names_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         with pytest.raises(TryLater) as refused:
@@ -91,7 +91,7 @@ print([sock.get_inheritable() for sock in found])
 
 
 @pytest.mark.parametrize("meant_for", ["me", "1"])
-def test_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
+def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
     tmp_path: Path, meant_for: str
 ) -> None:
     unix = bind_unix(tmp_path / "s.sock")

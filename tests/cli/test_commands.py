@@ -147,7 +147,7 @@ async def test_health_says_it_with_its_status(house: House, cli: Cli) -> None:
     assert (await cli("health", "sales")).status == 0
 
 
-async def test_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli) -> None:
+async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli) -> None:
     foul = "ok\x1b[2J\x07\x9b31m\u202egnp.exe\r\nfake line"
     house.supervisor.known[InstanceId("sales")] = make_view("sales", sentence=foul)
     house.supervisor.note(InstanceId("sales"), "status", foul)

@@ -542,7 +542,7 @@ def test_no_repair_touches_an_instance_that_should_not_run(observation, goal, ar
 
 
 @given(observations, circumstances, st.floats(0, 4 * WALL), st.floats(0, 4 * WALL))
-def test_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy(
+def test_f51_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy(
     observation, around, begun, now
 ):
     repair = begin_repair(judge_health(observation, HEALTH, NOW), Goal.HEAL, begun)

@@ -30,7 +30,7 @@ def test_the_agent_brings_nearly_all_back_without_a_person_and_gives_up_no_pairi
     assert agent.unpaired == 0
 
 
-def test_there_is_no_storm_of_logins(day):
+def test_f54_there_is_no_storm_of_logins(day):
     agent, fixed = day["Agent"], day["FixedRetry"]
     assert agent.worst_minute < LOGINS_A_MINUTE < fixed.worst_minute
     assert sum(agent.logins) < sum(fixed.logins) / 5

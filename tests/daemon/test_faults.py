@@ -125,7 +125,7 @@ async def test_after_a_logout_the_files_are_retired_and_a_new_qr_is_offered(agen
     assert (await agent.show("a"))["paired"] is False
 
 
-async def test_damaged_session_files_are_reported_and_never_replaced(agent, eventually):
+async def test_f43_damaged_session_files_are_reported_and_never_replaced(agent, eventually):
     await connected(agent, eventually)
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")

@@ -70,7 +70,7 @@ async def test_a_stop_saves_and_closes_in_order_and_a_start_restores_without_a_q
         assert "QR_REQUIRED" not in str((await agent.story(id))[-8:])
 
 
-async def test_a_second_signal_skips_the_waiting_not_the_saving(agent, eventually):
+async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "slow", 20)
     agent.process.send_signal(signal.SIGINT)
@@ -148,7 +148,7 @@ async def test_a_deleted_session_can_be_restored_and_needs_no_new_scan(agent, ev
     assert "QR_REQUIRED" not in str((await agent.story("a"))[-8:])
 
 
-async def test_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent, eventually):
+async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent, eventually):
     acknowledged: dict[str, bool] = {}
     for round in range(4):
         ids = [f"r{round}-{number}" for number in range(6)]

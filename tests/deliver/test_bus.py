@@ -28,7 +28,7 @@ async def test_a_listener_gets_what_it_asked_for_in_order() -> None:
     assert everything.dropped == "over"
 
 
-async def test_a_slow_listener_is_dropped_with_a_reason_and_the_others_lose_nothing() -> None:
+async def test_f77_a_slow_listener_is_dropped_with_a_reason_and_the_others_lose_nothing() -> None:
     bus = EventBus(limit=3)
     slow, quick = bus.subscribe(), bus.subscribe(limit=100)
     for number in range(10):

@@ -139,7 +139,7 @@ def test_counters_are_there_at_zero_from_the_first_moment(
     assert not [key for key in found if key[0] == "wa_session_memory_bytes"]
 
 
-def test_words_that_nobody_knows_are_counted_together(
+def test_f74_words_that_nobody_knows_are_counted_together(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:
     supervisor, exporter = house
@@ -208,7 +208,7 @@ def test_the_format_follows_the_accept_header(accept: str, expected: bool) -> No
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=())))
-def test_no_label_value_breaks_out_of_its_line(value: str) -> None:
+def test_f73_no_label_value_breaks_out_of_its_line(value: str) -> None:
     line = f'# TYPE x gauge\nx{{a="{escape(value)}"}} 1\n'
     line.encode()
     assert "\n" not in escape(value)

@@ -172,7 +172,7 @@ async def test_closing_finishes_what_is_queued(store, open_store):
     assert len(await (await open_store()).history(limit=1000)) == 50
 
 
-async def test_the_database_is_durable_and_enforces_references(store):
+async def test_f40_the_database_is_durable_and_enforces_references(store):
     def pragma(name):
         return lambda db: db.execute(f"pragma {name}").fetchone()[0]
 
@@ -182,7 +182,7 @@ async def test_the_database_is_durable_and_enforces_references(store):
     assert await read(pragma("foreign_keys")) == 1
 
 
-async def test_a_copy_stands_alone_and_replaces_the_older_one(store, open_store, tmp_path):
+async def test_f39_a_copy_stands_alone_and_replaces_the_older_one(store, open_store, tmp_path):
     target = tmp_path / "copy.db"
     for number in range(2):
         await store.append(entry(str(number)))

@@ -31,7 +31,7 @@ async def full(small_disk):
     await store.close()
 
 
-async def test_reads_go_on_and_each_write_says_why_it_failed(full):
+async def test_f31_reads_go_on_and_each_write_says_why_it_failed(full):
     store, _, written = full
     for _ in range(3):
         with pytest.raises(StoreError, match="the disk is full"):
@@ -41,7 +41,7 @@ async def test_reads_go_on_and_each_write_says_why_it_failed(full):
     assert store.stats.errors["disk_full"] >= 4
 
 
-async def test_with_room_again_the_same_store_writes_on(full):
+async def test_f31_with_room_again_the_same_store_writes_on(full):
     store, ballast, written = full
     ballast.unlink()
     await store.append(entry("again", sentence="x" * 9000))
@@ -103,7 +103,7 @@ async def write_much(store, times=400):
         await store.append(entry(str(number), sentence="x" * 1000))
 
 
-async def test_on_a_full_disk_the_reserve_is_used_and_told_of(small_disk, eventually):
+async def test_f31_on_a_full_disk_the_reserve_is_used_and_told_of(small_disk, eventually):
     folder = small_disk("size=64m,mode=0700")
     store = await Store.open(folder / "agent.db")
     heard = []

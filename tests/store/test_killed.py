@@ -89,7 +89,7 @@ async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
     await check(path, open_store, last)
 
 
-async def test_killed_at_any_moment_again_and_again(path, open_store, kill_after):
+async def test_f40_killed_at_any_moment_again_and_again(path, open_store, kill_after):
     """The same database through several lives."""
     last: dict[str, int] = {}
     code = WRITE.replace(

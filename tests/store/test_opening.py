@@ -77,7 +77,7 @@ DAMAGES = [zero_header, truncate, garbage, empty, foreign, without_tables, no_ma
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-async def test_a_damaged_database_is_kept_and_rebuilt_from_the_folders(
+async def test_f34_f35_f37_a_damaged_database_is_kept_and_rebuilt_from_the_folders(
     written, found, open_store, damage
 ):
     damage(written)
@@ -144,7 +144,7 @@ async def test_the_log_of_a_lost_database_never_meets_the_new_one(path, found, o
     assert kept.read_bytes() == content
 
 
-async def test_a_garbage_log_beside_a_whole_database_is_ignored(written, open_store):
+async def test_f38_a_garbage_log_beside_a_whole_database_is_ignored(written, open_store):
     written.with_name("agent.db-wal").write_bytes(os.urandom(40_000))
     store = await open_store(written)
     assert store.rebuilt_from == ()
@@ -168,7 +168,7 @@ def drop_rows_of_an_index(path):
     raw.close()
 
 
-async def test_damage_that_only_the_full_check_finds_is_repaired_by_the_next_start(
+async def test_f36_damage_that_only_the_full_check_finds_is_repaired_by_the_next_start(
     written, found, open_store
 ):
     """The quick check of each start does not compare indexes with their tables."""
@@ -191,7 +191,7 @@ async def test_damage_that_only_the_full_check_finds_is_repaired_by_the_next_sta
     assert third.rebuilt_from == ()
 
 
-async def test_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
+async def test_f39_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
     written, found, open_store
 ):
     store = await open_store(written)
@@ -235,7 +235,7 @@ def contents(folder):
     return {part.name: part.read_bytes() for part in folder.iterdir() if part.suffix != ".db-shm"}
 
 
-async def test_a_newer_schema_stops_the_start_and_nothing_is_written(written):
+async def test_f50_a_newer_schema_stops_the_start_and_nothing_is_written(written):
     set_version(written, 99)
     before = contents(written.parent)
     with pytest.raises(SchemaTooNew, match="version 99, this program knows 1") as caught:
@@ -247,7 +247,7 @@ async def test_a_newer_schema_stops_the_start_and_nothing_is_written(written):
     assert not any("damaged" in name for name in after)
 
 
-async def test_a_newer_schema_that_is_still_in_the_log_is_seen(written, run_child):
+async def test_f50_a_newer_schema_that_is_still_in_the_log_is_seen(written, run_child):
     """The agent that wrote it was killed: the main file still holds the old version."""
     code = """
 import os, sqlite3, sys
@@ -287,7 +287,7 @@ async def test_an_older_schema_is_brought_up_with_a_copy_from_before(written, op
         await Store.open(written)
 
 
-async def test_a_step_that_fails_changes_nothing(written, open_store):
+async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
     def half(db):
         wider(db)
         db.execute("insert into nowhere values (1)")
@@ -314,7 +314,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "point", ["before_migration_copy", "after_migration_copy", "mid_migration"]
 )
-async def test_an_upgrade_that_was_killed_is_done_again(written, run_child, open_store, point):
+async def test_f49_an_upgrade_that_was_killed_is_done_again(written, run_child, open_store, point):
     run_child(UPGRADE, written, failpoint=f"{point}:kill")
     old = await open_store(written)
     assert old.rebuilt_from == (), "the old version can still open it"
@@ -416,7 +416,7 @@ asyncio.run(main())
     return run
 
 
-async def test_a_database_without_rights_names_its_owner(as_nobody):
+async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
     folder = Path(tempfile.mkdtemp(prefix="wa-store-"))  # tmp_path is closed to other users
     try:
         folder.chmod(0o755)
@@ -434,7 +434,7 @@ def remount(folder, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
-async def test_a_read_only_file_system_is_named(small_disk):
+async def test_f33_a_read_only_file_system_is_named(small_disk):
     folder = small_disk("size=4m,mode=0700")
     store = await Store.open(folder / "agent.db")
     await store.append(entry())

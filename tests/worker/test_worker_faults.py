@@ -256,7 +256,9 @@ async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -
     assert (bench.session / "sandbox.json").read_bytes() == damaged
 
 
-async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_made_anew(bench: Any) -> None:
+async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_made_anew(
+    bench: Any,
+) -> None:
     link = await bench.connected()
     (bench.session / "sandbox.json").unlink()
     bench.session.rmdir()
