@@ -49,7 +49,7 @@ async def _create(agent: Agent, figures: Figures) -> None:
         await client.create_all()
         await client.all_connected()
         figures["create"].append(time.perf_counter() - begun)
-    await agent.end()
+    await _end(agent, figures)
 
 
 async def _starts(agent: Agent, times: Times, figures: Figures) -> None:

@@ -152,7 +152,12 @@ def shapes(instances: int) -> list[Shape]:
         Shape("connected again at once", "kill -9 worker → CONNECTED, delay 0", "ms", fixed(500.0)),
         Shape("create", "create all over the API → all CONNECTED", "s", fixed(3.0)),
         Shape("api", "start → the API answers", "s"),
-        Shape("start", f"start {instances} → all CONNECTED", "s", fixed(3.0 * instances / 200)),
+        Shape(
+            "start",
+            f"start {instances} → all CONNECTED",
+            "s",
+            fixed(3.0 * max(1.0, instances / 200)),
+        ),
         Shape("start spawned", "start, every worker spawned", "s", None, "start"),
         Shape("stop", "stop all in order", "s"),
         Shape("adoption api", "kill -9 agent → the API answers", "s", fixed(2.0)),

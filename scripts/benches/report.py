@@ -132,7 +132,7 @@ def _cell(row: Row, name: str) -> str:
         return "-"
     if name == OURS or ours is None or not value:
         return shown(value)
-    return f"{shown(value)} ({shown(ours / value)})"
+    return f"{shown(value)} ({shown(ours / value)}x)"
 
 
 def _goal(row: Row) -> tuple[str, str]:

@@ -1,0 +1,146 @@
+"""What `scripts/bench` says must be what was measured, and nothing of it may stay behind."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.benches import footprint, passes, scrape
+from scripts.benches.fleet import measure_ours
+from scripts.benches.machine import this_machine
+from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
+from scripts.benches.report import OURS, Goal, Report, Row
+from scripts.benches.rounds import Times
+from scripts.benches.site import open_site
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def report(*rows: Row) -> Report:
+    return Report("trial", this_machine(), {OURS: "1", "pm2": "7"}, rows, ["a note"])
+
+
+@pytest.mark.parametrize(
+    ("figures", "goal", "cells"),
+    [
+        pytest.param(
+            {OURS: [3.0, 1.0, 2.0], "pm2": [4.0]},
+            Goal("pm2's", 4.0),
+            "| 2.00 | 4.00 (0.500x) | pm2's: ≤ 4.00 | met |",
+            id="the median and the ratio of the medians",
+        ),
+        pytest.param(
+            {OURS: [8.0], "pm2": [4.0]},
+            Goal("", 4.0),
+            "| 8.00 | 4.00 (2.00x) | ≤ 4.00 | **not met** |",
+            id="a goal that is missed is said so",
+        ),
+        pytest.param(
+            {OURS: [8.0], "pm2": []},
+            Goal("pm2's", None),
+            "| 8.00 | - | pm2's | not measured |",
+            id="nothing to compare with",
+        ),
+        pytest.param(
+            {"pm2": [0.0], OURS: [1234.0]},
+            None,
+            "| 1,234 | 0 |  |  |",
+            id="no ratio to nothing",
+        ),
+    ],
+)
+def test_a_row_says_what_was_measured(figures, goal, cells):
+    table = report(Row("start", "s", figures, goal)).markdown()
+    assert f"| start, s {cells}" in table
+
+
+def test_the_json_holds_every_run_and_the_machine(tmp_path):
+    runs = [3.0, 1.0, 2.0]
+    written = report(Row("start", "s", {OURS: runs}, Goal("", 2.5))).write(tmp_path)
+    assert len(written) == 4
+    found = json.loads((tmp_path / "trial.json").read_text())
+    assert found["rows"][0]["runs"] == {OURS: runs}
+    assert found["rows"][0]["met"] is True
+    assert found["machine"]["cores"] == os.cpu_count()
+
+
+def test_processor_time_of_another_process_is_what_it_used():
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 0.3 <= cpu([process.pid]) < 3
+        assert 1 < uss(process.pid) <= pss(process.pid) < 100
+        process.communicate(b"\n")
+    assert cpu([process.pid]) == 0
+
+
+def test_a_new_child_is_seen_and_an_old_one_is_not_taken_for_it():
+    with subprocess.Popen(SLEEPER) as old:
+        before = children([os.getpid()])
+        assert old.pid in before
+        with subprocess.Popen(SLEEPER) as new:
+            assert asyncio.run(new_child([os.getpid()], before)) == new.pid
+            new.kill()
+        old.kill()
+
+
+def test_only_the_marked_are_killed(tmp_path):
+    with (
+        subprocess.Popen(SLEEPER, env={**os.environ, "WA_BENCH": str(tmp_path)}) as ours,
+        subprocess.Popen(SLEEPER, env={**os.environ, "WA_BENCH": "/elsewhere"}) as others,
+    ):
+        while ours.pid not in marked(str(tmp_path)):  # until it has its new environment
+            time.sleep(0.01)
+        assert kill_marked(str(tmp_path)) >= 1
+        assert ours.wait(10) == -9
+        assert others.poll() is None
+        others.kill()
+
+
+def test_every_kind_of_trouble_is_decided_on():
+    well = passes.decide_all(passes.fleet(0.0))
+    assert well == {"healthy": passes.INSTANCES}
+    troubled = passes.decide_all(passes.fleet(1.0))
+    assert "healthy" not in troubled
+    words = {"stuck", "degraded", "corrupted", "step reconnect", "plan start", "plan reset_failed"}
+    assert words <= troubled.keys()
+
+
+@pytest.mark.slow
+def test_a_scrape_is_compared_on_thirty_thousand_series():
+    found = scrape.measure(quick=True)
+    assert scrape.Fleet(353).series() >= 30_000
+    assert found.names == [OURS, "gauges", "collector"]
+    assert all(min(row.figures[OURS]) > 0 for row in found.rows)
+
+
+@pytest.mark.slow
+async def test_the_agents_turn_measures_everything_and_leaves_nothing():
+    times = Times(starts=1, kills=1, adoptions=1, scrapes=2, idle=0.3, settle=0.3)
+    with open_site(3) as site:
+        figures = await measure_ours(site, times)
+        assert marked(str(site.place)) == []
+    assert not site.place.exists()
+    assert {shape.key for shape in footprint.shapes(3)} <= figures.keys()
+    assert figures["adoption lost"] == [0]
+    assert figures["connected again"][0] > figures["new pid"][0] > 0
+
+
+def test_the_program_explains_itself():
+    top = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.benches", "footprint", "--help"],
+        cwd=top,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--instances" in done.stdout
