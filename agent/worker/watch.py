@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 REPEAT = 10.0
 """The agent hears the claim at least this often."""
+STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
 """Shares of the watchdog's time: begin of a probe to begin of the next, and for one probe.
@@ -53,7 +54,9 @@ async def tell_status(reports: Reports, notifier: Notifier) -> None:
     while True:
         await reports.changed.wait()
         reports.changed.clear()
-        notifier.status(reports.status_text())
+        if not notifier.status(reports.status_text()):
+            await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full
+            reports.changed.set()
 
 
 async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:

@@ -20,7 +20,7 @@ def test_every_known_engine_has_a_line_and_can_be_opened() -> None:
     "name", ["", "evil", "os", "../sandbox", "agent.engines.sandbox", "x" * 999]
 )
 def test_an_unknown_engine_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match="known are: .*sandbox") as caught:
+    with pytest.raises(ConfigError, match=r"known are: .*sandbox") as caught:
         load_engine(name)
     assert caught.value.code == "unknown_engine" and caught.value.exit_status == 78
     assert len(str(caught.value)) < 1000

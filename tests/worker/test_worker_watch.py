@@ -166,6 +166,22 @@ async def test_the_agent_hears_the_claim_again_and_again(monkeypatch: pytest.Mon
         heard.clear()
 
 
+async def test_a_status_that_the_manager_had_no_room_for_is_told_again(eventually: Any) -> None:
+    class Full(Notices):
+        room = 0
+
+        def send(self, *assignments: str) -> bool:
+            self.room += 1
+            return self.room > 2 and super().send(*assignments)
+
+    notices = Full()
+    reports = Reports(InstanceId("a"))
+    task = asyncio.create_task(watch.tell_status(reports, notices))  # type: ignore[arg-type]
+    reports.claim(UP)
+    await eventually(lambda: notices.sent, ["STATUS=CONNECTED, proof 0 s old"])
+    task.cancel()
+
+
 async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
     notices = Notices()
     limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
