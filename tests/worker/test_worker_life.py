@@ -65,7 +65,7 @@ async def test_kill_9_and_a_restart_restore_without_a_code(bench: Any) -> None:
     assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
 
 
-async def test_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
+async def test_f11_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
     link = await bench.connected(settings={"save_seconds": 1.0})
     await link.call("send", {"message": {"to": "x", "text": "y"}})
     bench.process.send_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ async def test_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
     assert saved(bench)["counter"] == 1
 
 
-async def test_a_save_that_goes_on_asks_for_more_time(bench: Any) -> None:
+async def test_f10_a_save_that_goes_on_asks_for_more_time(bench: Any) -> None:
     await bench.connected(settings={"save_seconds": 2.5})
     bench.process.terminate()
     assert await bench.ended() == 0
@@ -89,7 +89,7 @@ async def test_the_call_close_ends_the_worker_in_order(bench: Any) -> None:
     assert await bench.ended() == 0
 
 
-async def test_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:
+async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:
     await bench.connected()
     first = bench.process
     second = bench.start()
@@ -140,7 +140,7 @@ async def test_a_bad_id_is_a_configuration_error(bench: Any, id: str) -> None:
     assert "cannot" in errors and len(errors.splitlines()) == 1
 
 
-async def test_symlinks_are_not_followed(bench: Any, tmp_path: Path) -> None:
+async def test_f80_symlinks_are_not_followed(bench: Any, tmp_path: Path) -> None:
     bench.identity()
     elsewhere = tmp_path / "elsewhere.json"
     (bench.folder / "instance.json").rename(elsewhere)
@@ -328,7 +328,7 @@ async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
     )
 
 
-async def test_rights_that_were_changed_are_named_and_left(bench: Any) -> None:
+async def test_f44_rights_that_were_changed_are_named_and_left(bench: Any) -> None:
     await bench.connected()
     bench.process.terminate()
     await bench.ended()

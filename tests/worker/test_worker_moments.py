@@ -32,7 +32,7 @@ async def test_a_signal_at_any_moment_of_the_start_ends_it_without_a_mess(
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.005, 0.02, 0.1])
-async def test_a_second_signal_at_any_moment_of_the_stop_leaves_whole_files(
+async def test_f11_a_second_signal_at_any_moment_of_the_stop_leaves_whole_files(
     bench: Any, second: signal.Signals, delay: float
 ) -> None:
     await bench.connected(settings={"save_seconds": 0.05})
