@@ -115,9 +115,8 @@ def find_incident(
     for failure in failures:
         if failure.code in OWN_AFFAIR or not _in_time(failure, policy, now):
             continue
-        # Three words for one network that is gone.
-        code = "connection_lost" if failure.code in OUTAGE_CODES else failure.code
-        groups.setdefault((failure.group, code), {}).setdefault(failure.instance, failure.at)
+        key = (failure.group, _shared(failure.code))
+        groups.setdefault(key, {}).setdefault(failure.instance, failure.at)
     found = [
         Incident(_kind(code), group, code, now, tuple(sorted(members)))
         for (group, code), members in groups.items()
@@ -142,8 +141,12 @@ def odd_one_out(
 
 
 def join_incident(incident: Incident, failure: Failure) -> Incident:
-    """One more of the same: a member, not another alert."""
-    if failure.group != incident.group or failure.instance in incident.members:
+    """One more of the same: a member, not another alert.
+
+    Who fails otherwise is none: as a canary its success would prove nothing.
+    """
+    alike = (failure.group, _shared(failure.code)) == (incident.group, incident.code)
+    if not alike or failure.instance in incident.members:
         return incident
     return replace(incident, members=(*incident.members, failure.instance))
 
@@ -192,6 +195,11 @@ def canary_failed(incident: Incident, policy: IncidentPolicy, now: float) -> Inc
     longest = policy.canary_longest if change else policy.outage_longest
     wait = min(policy.canary_first * 2.0 ** min(incident.tries, 16), longest)
     return replace(incident, canary=None, canary_at=now + wait)
+
+
+def _shared(code: str) -> str:
+    """Three words for one network that is gone."""
+    return "connection_lost" if code in OUTAGE_CODES else code
 
 
 def _kind(code: str) -> IncidentKind:

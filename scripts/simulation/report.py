@@ -1,5 +1,6 @@
 """The day's table as text, and its curves as an SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from scripts.simulation.faults import DAY
@@ -93,11 +94,7 @@ def plot(tallies: Mapping[str, Tally]) -> str:
 
 
 def _log(value: int) -> float:
-    scale, number = 0.0, float(value)
-    while number >= 10:
-        number /= 10
-        scale += 1
-    return scale + (number - 1) / 9 if number >= 1 else 0.0
+    return math.log10(value) if value > 1 else 0.0
 
 
 def _panel(

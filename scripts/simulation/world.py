@@ -114,8 +114,10 @@ class Machine:
 
     def connect(self, session: Session, at: float) -> None:
         """The same worker connects anew; a page that hangs mostly hangs on."""
-        if session.state == "starting" and session.phase and self.dice.random() < 0.7:
-            return
+        if session.state == "starting" and session.phase:
+            changed = session.phase == "injected" and CHANGE.holds(at)
+            if changed or self.dice.random() < 0.7:
+                return
         self._begin(session, at, cold=False)
 
     def renew_keys(self, session: Session, at: float) -> None:

@@ -150,6 +150,7 @@ def test_a_newcomer_is_a_member_and_not_another_alert():
     assert join_incident(one, more).members == (*one.members, "i007")
     assert join_incident(join_incident(one, more), more) == join_incident(one, more)
     assert join_incident(one, replace(more, group="socket")) == one
+    assert join_incident(one, replace(more, code="connection_lost")) == one
 
 
 @given(
