@@ -68,7 +68,7 @@ def main() -> int:
         print(file=sys.stderr)
     seconds = time.monotonic() - begun
     print(
-        f"{given.instances:,} instances on {len(sizes):,} machines, one day, seed {given.seed};"
+        f"{given.instances:,} instances, {faults.MACHINE} on a machine, one day, seed {given.seed};"
         f" {tallies['wa-agent'].passes:,} passes of the agent, {seconds:.0f} s of run time\n"
     )
     print(report.table(tallies))
