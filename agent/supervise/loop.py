@@ -49,6 +49,8 @@ class Loop:
         self._due: dict[InstanceId, float] = {}
         self._heap: list[tuple[float, InstanceId]] = []
         self._stopping = False
+        self._full_since: float | None = None
+        """Since then every place is taken, somebody waits, and no pass has ended."""
         self.turned_at = boot_now()
         self.passes = 0
         self.passes_failed = 0
@@ -64,6 +66,10 @@ class Loop:
     def behind(self, now: float) -> float:
         """Seconds by which the most overdue instance waits for its pass."""
         return max(now - self._heap[0][0], 0.0) if self._heap else 0.0
+
+    def blocked(self, now: float) -> float:
+        """Seconds for which no pass has ended while others wait for a place."""
+        return 0.0 if self._full_since is None else now - self._full_since
 
     def stop(self) -> None:
         """Begin no further pass."""
@@ -95,6 +101,7 @@ class Loop:
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         for instance in list(self._wakes.woken):
             if len(self._running) >= self._parallel:
+                self._full_since = self._full_since or now
                 return
             if instance not in self._running:
                 del self._wakes.woken[instance]
@@ -116,6 +123,7 @@ class Loop:
             log.exception("a pass for %s failed; the next one tries again", instance)
         finally:
             del self._running[instance]
+            self._full_since = None
             self._wakes.rung.set()
         now = boot_now()
         self.passes += 1

@@ -14,6 +14,9 @@ from agent.supervise.loop import Loop, boot_now
 
 log = logging.getLogger(__name__)
 
+LONGEST_PASS = 180.0
+"""Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
+
 
 class Watchdog:
     """Speaks to the service manager, when there is one."""
@@ -50,6 +53,9 @@ class Watchdog:
         behind = self._loop.behind(boot_now())
         if behind > limit:
             return f"passes are {behind:.0f} s behind"
+        blocked = self._loop.blocked(boot_now())
+        if blocked > max(limit, LONGEST_PASS):
+            return f"no pass has ended for {blocked:.0f} s while others wait"
         try:
             async with asyncio.timeout(limit):
                 await self._reach_store()
