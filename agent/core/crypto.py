@@ -113,6 +113,11 @@ def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -
     return replace(window, slots=slots, regenerated=entries[-_MOST_PEERS:])
 
 
+def note_step(window: CryptoWindow) -> CryptoWindow:
+    """A step of a repair was done for the whole session: from here on only what is new counts."""
+    return replace(window, slots=(), messages=())
+
+
 def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoWindow:
     """Drop what lies outside the window, also what a clock put into the future."""
     since = now - policy.window

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from agent.core.health import no_pairing_to_lose
+from agent.core.health import last_reason, no_pairing_to_lose
 from agent.core.model import Health, UnitState
 from agent.core.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
+from agent.core.session import reason_of
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
@@ -67,6 +68,9 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
 def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     unit = case.observation.unit
     alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.observation)).unpairs:
+        # WhatsApp ended this pairing: another login with it harms the account.
+        return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
         return False
     if step is RecoveryKind.RECONNECT:

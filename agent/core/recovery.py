@@ -89,6 +89,8 @@ def _ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if repair.stage is Stage.ACTING or needs_repair(verdict) or case.observation.hold:
         return None
+    if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
+        return None
     helped = Ending.CLEANED if repair.cleaned else Ending.RECOVERED
     if verdict.state is ConnectionStatus.CONNECTED or verdict.reason == "waiting_for_scan":
         return helped
@@ -120,7 +122,8 @@ def _settle_limit(case: Case, repair: Repair) -> float:
     if repair.trouble is Trouble.SUSPECT:
         return case.policy.suspect_settle
     if not needs_repair(case.verdict):
-        return case.policy.start_limit
+        keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
+        return case.policy.settle_keys if keys else case.policy.start_limit
     same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
     return case.policy.settle if same_run else case.policy.settle_start
 
@@ -172,7 +175,16 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in bad weather proves nothing about the instance: it is run again.
     number = repair.round + 1 if repair.calm else repair.round
-    repair = replace(repair, round=number, calm=True, step=RecoveryKind.NONE, tries=0)
+    repair = replace(
+        repair,
+        round=number,
+        calm=True,
+        step=RecoveryKind.NONE,
+        tries=0,
+        # What lies on the disk by then is newer than this round's backup.
+        backup="",
+        backup_tries=0,
+    )
     repair = _due(repair, case.now_wall, case.policy.round_pause)
     sentence = f"{sentence}; round {number} of {rounds} in {case.policy.round_pause:.0f} s"
     return repair, RecoveryAction(RecoveryKind.WAIT, sentence, repair.not_before_wall)

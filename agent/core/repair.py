@@ -87,10 +87,12 @@ class RecoveryPolicy:
     rounds: int = 3
     round_pause: float = 1800.0
     unpair: Unpair = Unpair.LAST
-    settle: float = 35.0
-    """So long after a step on a living worker its old facts still count."""
+    settle: float = 45.0
+    """So long after a step on a living worker its old facts still count: a ping and its limit."""
     settle_start: float = 5.0
     """The same after a step that began a new run."""
+    settle_keys: float = 120.0
+    """So long must no new crypto trouble show before keys count as healed."""
     start_limit: float = 1800.0
     """The longest that a start may take to show whether a step helped."""
     suspect_settle: float = 300.0
@@ -140,7 +142,7 @@ class Repair:
     stage_wall: float = 0.0
     """When the present stage began."""
     backup: str = ""
-    """The name of the confirmed backup of before the first destructive step."""
+    """The name of the confirmed backup of before this round's first destructive step."""
     backup_tries: int = 0
     cleaned: bool = False
     acts: int = 0
@@ -188,7 +190,7 @@ _TROUBLE_OF = {
     "crypto_corrupted": Trouble.KEYS,
     "crypto_peer": Trouble.KEYS,
 }
-_MILD_REASONS = frozenset({"proof_old", "not_proved", "no_link", "crypto_peer", "silent_inbound"})
+_MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 
 
 def needs_repair(verdict: HealthVerdict) -> bool:

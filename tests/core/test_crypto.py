@@ -11,6 +11,7 @@ from agent.core.crypto import (
     note_error,
     note_message,
     note_regenerated,
+    note_step,
 )
 from agent.core.crypto_patterns import (
     PATTERNS,
@@ -229,6 +230,10 @@ def test_a_summary_counts_only_where_nothing_was_told_before():
     summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
     assert judge_crypto(note_error(window({"a": 1}), summary, POLICY, NOW), POLICY, NOW).errors == 1
     assert judge_crypto(note_error(window({}), summary, POLICY, NOW), POLICY, NOW).errors == 1
+
+
+def test_a_step_for_the_whole_session_begins_a_new_count():
+    assert judge_crypto(note_step(window({"": 9}, 5)), POLICY, NOW).signal is None
 
 
 def test_the_same_peers_keys_are_not_made_anew_again_and_again():

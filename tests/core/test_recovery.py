@@ -337,7 +337,7 @@ def test_without_a_backup_nothing_destructive_is_tried():
             observation, circumstances=SNAPSHOT, works=lambda kind: kind is not K.BACK_UP
         )
         assert not set(done) & DESTRUCTIVE
-        assert done.count(K.BACK_UP) == POLICY.tries
+        assert done.count(K.BACK_UP) in (POLICY.tries, POLICY.tries * POLICY.rounds)
         assert repair.ending is Ending.GAVE_UP
 
 
@@ -384,6 +384,32 @@ def test_a_repair_ends_by_itself(observation, ending):
     assert action.kind in (K.NONE, K.GIVE_UP)
     again, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
     assert (again, action.kind) == (repair, K.NONE)
+
+
+@pytest.mark.parametrize("code", ["logout", "banned"])
+def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(code):
+    ended = seen(claim=said(S.DISCONNECTED, reason=code))
+    done, _ = run(ended, goal=Goal.WORKING_QR)
+    assert done == [K.BACK_UP, K.CLEANUP]
+
+
+def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
+    repair = begin_repair(judge_health(KEYS, HEALTH, NOW), Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(KEYS, PEERS, POLICY, WALL), repair)
+    repair = after_action(repair, action.kind, True, POLICY, WALL)
+    quiet = case_of(seen(), PEERS, POLICY, WALL + 60)
+    repair, action = step_repair(quiet, repair)
+    assert (action.kind, action.not_before_wall) == (K.WAIT, WALL + POLICY.settle_keys)
+    again, action = step_repair(case_of(KEYS, PEERS, POLICY, WALL + 61), repair)
+    assert again.stage is Stage.DUE
+    repair, action = step_repair(case_of(seen(), PEERS, POLICY, WALL + 120), repair)
+    assert repair.ending is Ending.RECOVERED
+
+
+def test_each_round_makes_its_own_backup():
+    policy = RecoveryPolicy(unpair=Unpair.NEVER)
+    done, _ = run(DAMAGED, circumstances=SNAPSHOT, policy=policy)
+    assert done == [K.BACK_UP, K.RESTORE] * 3
 
 
 def test_what_ensure_healthy_answers():
@@ -490,9 +516,11 @@ def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(
         observation = replace(observation, desired=Desired(True))
         case = case_of(observation, around, policy, wall)
         assert step_repair(case, repair) == step_repair(case, repair)
+        before = repair
         repair, action = step_repair(case, repair)
         if repair.over:
             return
+        backed_up = backed_up and repair.round == before.round
         if action.kind in ACTS:
             acts += 1
             if action.kind in DESTRUCTIVE:
