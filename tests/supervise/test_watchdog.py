@@ -79,12 +79,14 @@ async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     watchdog = Watchdog(loop, store.reach)
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]
-    yield wakes
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    if watchdog._notifier.socket is not None:
-        watchdog._notifier.socket.close()
+    try:
+        yield wakes
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if watchdog._notifier.socket is not None:
+            watchdog._notifier.socket.close()
 
 
 async def test_f08_a_ping_follows_a_round_through_the_database(
