@@ -1,0 +1,96 @@
+"""Peers that break off in the middle, and answers that could repeat what they sent."""
+
+import asyncio
+import gc
+import socket
+import struct
+from urllib.parse import quote
+
+import pytest
+
+from agent.core.model import InstanceId
+from tests.api.conftest import House
+from tests.conftest import Eventually
+from tests.fakes.supervisor import make_view
+
+SALES = InstanceId("sales")
+_UPGRADE = (
+    b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+HALF_FRAMES = {
+    "half a head": b"\x81",
+    "half a length": b"\x81\xfe\x01",
+    "half a mask": b"\x81\x85ab",
+    "half a message": b"\x81\x85abcdxy",
+    "half a close": b"\x88\x82ab",
+    "a fragment without its rest": b"\x01\x81abcdx",
+    "half an upgrade": b"",
+    "bits that mean nothing": b"\xf3\x85abcdefghi",
+    "a length of nonsense": b"\x82\xff" + b"\xff" * 8 + b"abcd",
+}
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("frame", HALF_FRAMES)
+async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture, frame: str, reset: bool
+) -> None:
+    bus, connections = house.supervisor.bus, house.server._entrance.connections
+    reader, writer = await asyncio.open_unix_connection(str(house.socket_path))
+    whole = frame != "half an upgrade"
+    writer.write(_UPGRADE if whole else _UPGRADE[:40])
+    if whole:
+        await reader.readuntil(b"\r\n\r\n")
+        await eventually(lambda: len(bus), 1)
+        writer.write(HALF_FRAMES[frame])
+        await writer.drain()
+        house.supervisor.note(SALES, "status", "x" * 70_000)  # an answer is under way as well
+    if reset:
+        # Linger of 0 s: the peer hears a reset instead of an end.
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    writer.close()
+    await eventually(lambda: (len(bus), len(house.server._parts.listeners)), (0, 0))
+    await eventually(lambda: len(connections), 0)
+    gc.collect()  # a task whose error nobody took would speak up now
+    assert "Traceback" not in caplog.text
+    assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+
+
+KNOWN_HEADERS = {
+    *("allow", "cache-control", "connection", "content-length", "content-type", "date", "server"),
+    *("referrer-policy", "x-content-type-options", "x-request-id"),
+}
+FOUL = "a\r\nSet-Cookie: x=1\r\n\r\n<script>"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/{quote(FOUL)}",
+        f"/api/instance/{quote(FOUL)}",
+        f"/api/instance/sales/events?kind={quote(FOUL)}",
+        f"/api/instances?{quote(FOUL)}=1",
+        f"/healthz?{quote(FOUL)}",
+        f"/api/trash/{quote(FOUL)}/restore",
+    ],
+)
+async def test_f71_nothing_that_was_sent_becomes_a_header_of_the_answer(
+    house: House, target: str
+) -> None:
+    house.supervisor.known[SALES] = make_view("sales")
+    key = (await house.key("admin"))["Authorization"]
+    sent = (
+        f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n"
+        f"X-Request-Id: {quote(FOUL)}\r\nIdempotency-Key: {quote(FOUL)}\r\n"
+        f"Accept: text/{quote(FOUL)}\r\nConnection: close\r\n\r\n"
+    )
+    answer = await house.raw(sent.encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    names = {line.partition(b":")[0].decode().lower() for line in head.split(b"\r\n")[1:]}
+    assert names <= KNOWN_HEADERS
+    assert b"Set-Cookie" not in head
+    assert b"<script>" not in body or b"application/json" in head
+    assert b"nosniff" in head
