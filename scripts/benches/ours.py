@@ -70,6 +70,11 @@ class Agent:
         self.process.kill()
         self.process.wait()
 
+    def check_alive(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            log = (self.site.place / "agent.log").read_text(encoding="utf-8")
+            raise RuntimeError(f"cannot measure the agent: it ended by itself\n{log[-3000:]}")
+
     @property
     def state(self) -> Path:
         return self.site.place / "state"
@@ -139,6 +144,7 @@ class Client:
                 with contextlib.suppress(aiohttp.ClientError, OSError):
                     await self.get("/healthz")
                     return
+                self._agent.check_alive()
                 await asyncio.sleep(0.01)
 
     async def all_connected(self) -> None:
