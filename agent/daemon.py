@@ -176,6 +176,7 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(supervision.loop.run(), name="passes")
                 tasks.create_task(supervision.sampler.run(), name="sampling")
+                tasks.create_task(supervision.incidents.run(), name="incidents")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
                 tasks.create_task(watchdog.run(), name="watchdog")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")

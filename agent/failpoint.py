@@ -23,6 +23,11 @@ POINTS = frozenset(
         "retire_manifest",
         "retire_moved",
         "mid_sweep",
+        "repair_begun",
+        "repair_done",
+        "repair_stopped",
+        "cleanup_reset",
+        "set_aside",
     }
 )
 

@@ -19,8 +19,12 @@ from agent.config import (
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.config.setting import settings_of
+from agent.core.crypto import CryptoPolicy
+from agent.core.incident import IncidentPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
+from agent.core.repair import RecoveryPolicy
 from agent.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "agent.toml.example"
@@ -60,6 +64,10 @@ def test_the_defaults_are_those_of_the_core():
     assert config.phase_deadlines == PhaseDeadlines()
     assert config.reconnect_policy == ReconnectPolicy()
     assert config.breaker_policy == BreakerPolicy()
+    assert config.recovery_policy == RecoveryPolicy()
+    assert config.memory_policy == MemoryPolicy()
+    assert config.crypto_policy == CryptoPolicy()
+    assert config.incident_policy == IncidentPolicy()
 
 
 def test_what_the_core_gets_is_what_the_file_says(load):
@@ -68,8 +76,8 @@ def test_what_the_core_gets_is_what_the_file_says(load):
         "breaker_failures = 4\nbreaker_pause = 8\n"
     )
     assert config.phase_deadlines == PhaseDeadlines(login=7.0)
-    assert config.reconnect_policy == ReconnectPolicy(factor=2.0, stable=9.0)
-    assert config.breaker_policy == BreakerPolicy(failures=4, pause=8.0)
+    breaker = BreakerPolicy(failures=4, pause=8.0)
+    assert config.reconnect_policy == ReconnectPolicy(factor=2.0, stable=9.0, breaker=breaker)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def _times(config: Config) -> Problem | None:
         ("health.timeout", health.timeout, "health.interval", health.interval),
         ("health.interval", health.interval, "health.proof_limit", health.proof_limit),
         ("stop.save", stop.save, "worker.stop_timeout", worker.stop_timeout),
+        ("memory.warn", config.memory.warn, "memory.critical", config.memory.critical),
     )
     for small, less, great, more in pairs:
         if less > more:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.setting import setting
+from agent.core.crypto import CryptoPolicy
+from agent.core.incident import IncidentPolicy
+from agent.core.memory import MemoryPolicy
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
+from agent.core.repair import RecoveryPolicy, Unpair
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -101,9 +105,6 @@ class StopSection:
 class HealthSection:
     interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
     timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
-    memory_interval: float = setting(
-        300.0, "seconds between two measurements of what the workers use", low=1
-    )
     zombie_pings: int = setting(3, "failed pings in a row that make a zombie", low=1)
     stuck: float = setting(30.0, "seconds in a state that should pass", low=1)
     proof_limit: float = setting(
@@ -133,6 +134,57 @@ class ReconnectSection:
     )
     breaker_failures: int = setting(5, "failures in a row that open the circuit", low=1)
     breaker_pause: float = setting(600.0, "seconds until an open circuit allows a trial", low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySection:
+    tries: int = setting(3, "tries of each step of a repair", low=1, high=20)
+    first_delay: float = setting(2.0, "seconds between two tries; doubles", low=0.1)
+    rounds: int = setting(3, "rounds of the ladder before a pairing may be given up", low=1)
+    round_pause: float = setting(1800.0, "seconds between two rounds", low=1)
+    unpair: str = setting(
+        "last",
+        "whether a repair may end a live pairing: never, after every round, or in the first",
+        choices=("never", "last", "early"),
+    )
+    settle: float = setting(
+        35.0, "seconds until a step on a living worker must show its effect", low=0.1
+    )
+    settle_start: float = setting(5.0, "the same after a step that began a new worker", low=0.1)
+    again: float = setting(
+        21600.0, "seconds after which a repair that gave up begins again; 0 = never", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySection:
+    interval: float = setting(300.0, "seconds between two measurements", low=1)
+    instance: int = setting(500 * MIB, "bytes that one instance may use; 0 = no limit", low=0)
+    total: int = setting(
+        2048 * MIB, "bytes for all together, or machine_share where it is more; 0 = no limit", low=0
+    )
+    machine_share: float = setting(
+        0.8, "share of the machine's memory for all together", low=0, high=1
+    )
+    warn: float = setting(0.8, "share of a limit at which caches are freed", low=0.1, high=1)
+    critical: float = setting(
+        0.95, "share of a limit at which it restarts gracefully", low=0.1, high=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoSection:
+    window: float = setting(300.0, "seconds over which crypto errors count", low=1)
+    errors: int = setting(5, "errors of many peers in it that mean a corrupted session", low=1)
+    peer_errors: int = setting(3, "errors of one peer that ask for new keys with it", low=1)
+    share: float = setting(0.2, "share of all messages that means the same", low=0.01, high=1)
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSection:
+    window: float = setting(900.0, "seconds in which many failures alike are one incident", low=1)
+    instances: int = setting(3, "instances of one engine that must fail alike", low=2)
+    share: float = setting(0.3, "or this share of them", low=0.01, high=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +250,10 @@ class Config:
     health: HealthSection = field(default_factory=HealthSection)
     phases: PhasesSection = field(default_factory=PhasesSection)
     reconnect: ReconnectSection = field(default_factory=ReconnectSection)
+    recovery: RecoverySection = field(default_factory=RecoverySection)
+    memory: MemorySection = field(default_factory=MemorySection)
+    crypto: CryptoSection = field(default_factory=CryptoSection)
+    incident: IncidentSection = field(default_factory=IncidentSection)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     instance: tuple[Declaration, ...] = ()
@@ -210,8 +266,32 @@ class Config:
     def reconnect_policy(self) -> ReconnectPolicy:
         chosen = self.reconnect
         return ReconnectPolicy(
-            chosen.base, chosen.max, chosen.factor, chosen.jitter, chosen.attempts, chosen.stable
+            base=chosen.base,
+            max=chosen.max,
+            factor=chosen.factor,
+            jitter=chosen.jitter,
+            attempts=chosen.attempts,
+            stable=chosen.stable,
+            breaker=self.breaker_policy,
         )
+
+    @property
+    def recovery_policy(self) -> RecoveryPolicy:
+        return RecoveryPolicy(**{**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)})
+
+    @property
+    def memory_policy(self) -> MemoryPolicy:
+        values = asdict(self.memory)
+        del values["interval"]
+        return MemoryPolicy(**values)
+
+    @property
+    def crypto_policy(self) -> CryptoPolicy:
+        return CryptoPolicy(**asdict(self.crypto))
+
+    @property
+    def incident_policy(self) -> IncidentPolicy:
+        return IncidentPolicy(**asdict(self.incident))
 
     @property
     def breaker_policy(self) -> BreakerPolicy:

@@ -125,6 +125,8 @@ class SessionRecord:
     """The run that we stopped, or began to stop: its end is nobody else's doing."""
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
+    repair: str = ""
+    """The last repair as JSON (repair.stored), so that it outlives the agent."""
     paired: bool = False
     account: str = ""
     restarts: int = 0

@@ -9,21 +9,26 @@ from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.health import HealthPolicy
 from agent.core.model import Happening, InstanceId
+from agent.core.silence import SilencePolicy
 from agent.deliver.bus import EventBus
+from agent.errors import VaultError
 from agent.host.base import Host, Limits
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.execute import Hands
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.supervise.observe import Senses
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.passes import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.remember import Rememberer
+from agent.supervise.repairing import Ladder
 from agent.supervise.sampling import Sampler
-from agent.supervise.supervisor import Supervisor, count_happening
+from agent.supervise.signals import Findings
+from agent.supervise.supervisor import Supervisor
 
 PASSES_AT_ONCE = 256
 CHECKS_AT_ONCE = 64
@@ -61,6 +66,11 @@ class Settings:
             tasks_max=chosen.tasks_max or None,
         )
 
+    def memory_limit(self, facts: Facts) -> int:
+        """An instance's own setting, else everybody's."""
+        own = facts.instance.settings.get("memory_limit")
+        return own if isinstance(own, int) and own >= 0 else self.config.memory.instance
+
     def machine_is_idle(self) -> bool:
         return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load
 
@@ -73,6 +83,7 @@ class Supervision:
     registry: Registry
     loop: Loop
     sampler: Sampler
+    incidents: Incidents
     figures: OwnFigures
     supervisor: Supervisor
 
@@ -81,6 +92,27 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
     settings = Settings(config)
     registry = Registry(store, host, config.session_root)
     link_stats = LinkStats()
+    incidents = Incidents(
+        lambda: settings.config.incident_policy,
+        registry.facts,
+        wakes.wake,
+        registry.note,
+    )
+    findings = Findings(
+        crypto_policy=lambda: settings.config.crypto_policy,
+        memory_policy=lambda: settings.config.memory_policy,
+        memory_limit=settings.memory_limit,
+        silence_policy=SilencePolicy,
+    )
+    ladder = Ladder(
+        policy=lambda: settings.config.recovery_policy,
+        crypto_policy=lambda: settings.config.crypto_policy,
+        host=host,
+        session_root=config.session_root,
+        keeper=NoSnapshots(),
+        incidents=incidents,
+        save=registry.save,
+    )
     gate = StartGate(
         settings.start_policy,
         wake=wakes.wake,
@@ -88,12 +120,27 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         jitter=lambda: random.uniform(0.0, settings.config.start.spread),
     )
     passes = Passes(
-        senses=_senses(settings, host, registry, link_stats, wakes.wake),
+        senses=_senses(
+            settings,
+            host,
+            registry=registry,
+            link_stats=link_stats,
+            wake=wakes.wake,
+            findings=findings,
+        ),
         hands=Hands(host, config.session_root, settings.limits, config.health.timeout),
         rememberer=Rememberer(
-            settings.health_policy, host.boot_id(), host.name == "systemd", random.random
+            settings.health_policy,
+            host.boot_id(),
+            host.name == "systemd",
+            random.random,
+            incidents.failed,
+            incidents.succeeded,
         ),
         gate=gate,
+        ladder=ladder,
+        incidents=incidents,
+        findings=findings,
         policy=settings.health_policy,
         offer_new_qr=lambda: settings.config.sessions.on_logout == "qr",
         save=registry.save,
@@ -123,22 +170,47 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         loop=loop,
         passes=passes,
         gate=gate,
+        ladder=ladder,
+        incidents=incidents,
         figures=figures,
         checks_at_once=CHECKS_AT_ONCE,
     )
-    sampler = Sampler(registry, lambda: settings.config)
-    return Supervision(settings, registry, loop, sampler, figures, supervisor)
+    sampler = Sampler(
+        registry,
+        lambda: settings.config,
+        lambda: settings.config.memory_policy,
+        settings.memory_limit,
+        wakes.wake,
+    )
+    return Supervision(settings, registry, loop, sampler, incidents, figures, supervisor)
+
+
+class NoSnapshots:
+    async def has_good_snapshot(self, id: InstanceId) -> bool:
+        return False
+
+    async def back_up(self, facts: Facts, why: str) -> str:
+        raise VaultError(f"cannot back up {facts.id}: no snapshots")
+
+    async def restore_newest(self, facts: Facts) -> str:
+        raise VaultError(f"cannot restore {facts.id}: no snapshots")
+
+    def may_roll_back(self, engine: str) -> bool:
+        return False
 
 
 def _senses(
     settings: Settings,
     host: Host,
+    *,
     registry: Registry,
     link_stats: LinkStats,
     wake: Callable[[InstanceId], None],
+    findings: Findings,
 ) -> Senses:
     def happened(facts: Facts, happening: Happening) -> None:
-        count_happening(facts, happening)
+        if findings.note(facts, happening):
+            wake(facts.id)
         registry.touch(facts)
 
     return Senses(

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.model import Action, ActionKind, Instance, Outcome
+from agent.core.model import Action, ActionKind, Outcome
 from agent.errors import WaError
 from agent.host.base import Host, Limits
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.vault.identity import create
-from agent.vault.retire import retire
+from agent.supervise.repairing import set_aside
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +84,4 @@ async def _renew(facts: Facts, hands: Hands) -> None:
     """The pairing is gone: set its files aside as evidence and lay out an empty folder."""
     await hands.host.stop(facts.id)
     why = f"the pairing ended: {facts.record.reason}"
-    await asyncio.to_thread(_set_aside, hands.session_root, facts.instance, why)
-
-
-def _set_aside(root: Path, instance: Instance, why: str) -> None:
-    if (root / instance.id).exists():  # not there: a stop of the agent came in between
-        retire(root, instance.id, why)
-    create(root, instance)
+    await asyncio.to_thread(set_aside, hands.session_root, facts, why)

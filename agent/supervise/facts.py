@@ -7,6 +7,8 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from agent.core.crypto import CryptoWindow, LogLimit
+from agent.core.memory import MemoryHistory
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -20,6 +22,8 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
+from agent.core.repair import Repair
+from agent.core.silence import Inbound
 from agent.link.client import Link
 
 
@@ -70,6 +74,27 @@ class Facts:
     messages: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     status_seconds: dict[str, float] = field(default_factory=dict)
+    repair: Repair | None = None
+    """The last repair, over or not."""
+    repair_over: asyncio.Event = field(default_factory=asyncio.Event)
+    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Steps by kind and result."""
+    repair_seconds: float = 0.0
+    key_regenerations: Counter[str] = field(default_factory=Counter)
+    cleanups: int = 0
+    may_try_at_once: bool = False
+    """It goes first for others: its own delay is waived once."""
+    crypto: CryptoWindow = field(default_factory=CryptoWindow)
+    crypto_log: dict[str, LogLimit] = field(default_factory=dict)
+    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
+    restart_for: str = ""
+    """Why it should be restarted gracefully; "" = it should not."""
+    freed_at: float | None = None
+    memory_restart_at: float | None = None
+    inbound: Inbound = field(default_factory=Inbound)
+    hour_wall: float = 0.0
+    hour_messages: int = 0
+    """When the hour began that silence is learned from, and the count of messages then."""
     probes: int = 0
     probe_seconds: float = 0.0
     late_facts: int = 0

@@ -20,6 +20,7 @@ from agent.core.model import (
     Observation,
     Override,
     ProbeFact,
+    Signal,
     UnitState,
     UnitStatus,
 )
@@ -65,9 +66,17 @@ async def observe(facts: Facts, senses: Senses) -> None:
         )
 
 
-def picture(facts: Facts, host: Host, policy: ReconnectPolicy) -> Observation:
+def picture(
+    facts: Facts,
+    host: Host,
+    policy: ReconnectPolicy,
+    *,
+    hold: str = "",
+    signals: tuple[Signal, ...] = (),
+) -> Observation:
     """The facts as one frozen value."""
     now, now_wall = boot_now(), time.time()
+    earliest = not_before(facts.record, policy, now, now_wall)
     return Observation(
         instance=facts.instance,
         desired=desired_of(facts, host),
@@ -79,8 +88,10 @@ def picture(facts: Facts, host: Host, policy: ReconnectPolicy) -> Observation:
         probe=facts.probe,
         files=facts.files,
         memory_bytes=facts.memory_bytes,
-        not_before=not_before(facts.record, policy, now, now_wall),
+        not_before=now if facts.may_try_at_once else earliest,
         at_wall=now_wall,
+        signals=signals,
+        hold=hold,
     )
 
 

@@ -17,6 +17,7 @@ from agent.core.model import (
     Observation,
     Outcome,
     SessionRecord,
+    UnitState,
 )
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import after_try, forgive
@@ -25,9 +26,12 @@ from agent.log import bound
 from agent.supervise.execute import Hands, execute
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.observe import Senses, observe, picture
 from agent.supervise.remember import Rememberer, entry, note_restarts
+from agent.supervise.repairing import Ladder
+from agent.supervise.signals import Findings
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,9 @@ class Passes:
     hands: Hands
     rememberer: Rememberer
     gate: StartGate
+    ladder: Ladder
+    incidents: Incidents
+    findings: Findings
     policy: Callable[[], HealthPolicy]
     offer_new_qr: Callable[[], bool]
     """After a logout: begin anew with a QR, or stay disconnected?"""
@@ -57,39 +64,67 @@ class Passes:
 
     async def _run(self, facts: Facts) -> float | None:
         before, unit_before, known = facts.record, facts.unit, facts.observed
-        observation = await self._look(facts)
-        policy = self.policy()
+        await observe(facts, self.senses)
         entries = self.rememberer.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
-        observation = picture(facts, self.senses.host, policy.reconnect)
-        verdict = judge_health(observation, policy, boot_now())
+        observation, verdict = self._judge(facts)
         entries += self.rememberer.remember(facts, observation, verdict)
-        observation = picture(facts, self.senses.host, policy.reconnect)
+        self.findings.watch_hour(facts)
+        self.incidents.judged(facts, verdict)
+        # The record has changed, and what many share may have: judge what is true now.
+        observation, verdict = self._judge(facts)
         await self._record(facts, before, verdict, entries)
         self._settle_gate(facts, observation, verdict)
-        actions = self._plan(facts, observation, verdict)
-        again = next_deadline(observation, verdict, policy, boot_now())
-        if actions:
-            wait = await self._act(facts, actions, verdict)
-            again = boot_now() if wait is None else wait
+        again = await self._decide_and_act(facts, observation, verdict)
         facts.observed = True
         self.show(facts)
         return again
 
-    async def _look(self, facts: Facts) -> Observation:
-        await observe(facts, self.senses)
-        return picture(facts, self.senses.host, self.policy().reconnect)
+    def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
+        policy = self.policy()
+        observation = picture(
+            facts,
+            self.senses.host,
+            policy.reconnect,
+            hold=self.incidents.hold(facts),
+            signals=self.findings.signals(facts),
+        )
+        return observation, judge_health(observation, policy, boot_now())
 
-    def _plan(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> list[Action]:
+    async def _decide_and_act(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> float | None:
+        """What somebody asked for first, then the ladder, then wanted against found."""
+        policy = self.policy()
+        again = next_deadline(observation, verdict, policy, boot_now())
+        actions = self._asked_for(facts, observation, verdict)
+        if not actions:
+            wait = await self.ladder.follow(facts, observation, verdict)
+            if wait is not None and wait <= boot_now():
+                return wait  # a step was done: look at what it did before anything else
+            again = _sooner(again, wait)
+            actions = plan_actions(
+                observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair
+            )
+        if actions:
+            wait = await self._act(facts, actions)
+            again = boot_now() if wait is None else wait
+        return again
+
+    def _asked_for(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> list[Action]:
+        """What neither the ladder nor the reconnecting decides: a logout's end, a restart."""
+        if not observation.desired.should_run or facts.unit.job_pending:
+            return []
         if self._must_renew(facts, observation):
             return [Action(ActionKind.RENEW, verdict.sentence)]
-        wanted_anew = facts.record.restart_of
-        if wanted_anew and wanted_anew == facts.unit.run and observation.desired.should_run:
-            if not facts.unit.job_pending:
-                return [Action(ActionKind.RESTART, "an operator asked for a restart")]
-            return []
-        return plan_actions(observation, verdict, self.policy(), boot_now())
+        if facts.record.restart_of and facts.record.restart_of == facts.unit.run:
+            return [Action(ActionKind.RESTART, "an operator asked for a restart")]
+        if facts.restart_for and facts.unit.state is UnitState.ACTIVE:
+            return [Action(ActionKind.RESTART, facts.restart_for)]
+        return []
 
     def _must_renew(self, facts: Facts, observation: Observation) -> bool:
         """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
@@ -103,9 +138,7 @@ class Passes:
             and reason_of(reason).scan_again
         )
 
-    async def _act(
-        self, facts: Facts, actions: Sequence[Action], verdict: HealthVerdict
-    ) -> float | None:
+    async def _act(self, facts: Facts, actions: Sequence[Action]) -> float | None:
         """Carry the plan out; stop at the first thing that fails. A time: not before then."""
         for action in actions:
             if action.kind is ActionKind.START:
@@ -136,9 +169,13 @@ class Passes:
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""
         by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
+        facts.may_try_at_once = False
         if by_operator:
             facts.restarts["operator"] += 1
             facts.record = replace(facts.record, restart_of="")
+        elif action.kind is ActionKind.RESTART and facts.restart_for:
+            facts.restarts["agent"] += 1
+            facts.restart_for = ""
         elif action.kind in TRIES:
             rules = self.policy().reconnect
             facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
@@ -207,3 +244,9 @@ class Passes:
     def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
         level = logging.WARNING if failed else logging.INFO
         bound(one.category, facts.id, __name__).log(level, "%s", one.sentence)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)

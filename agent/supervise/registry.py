@@ -1,6 +1,7 @@
 """All instances of this machine: what is known of each, how it looks, and how it is saved."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.repairing import repair_of
 from agent.supervise.show import view_of
 from agent.vault.identity import write_identity
 
@@ -26,9 +28,12 @@ class Registry:
         self._store = store
         self._host = host
         self._session_root = session_root
+        self._notes: set[asyncio.Future[list[JournalEntry]]] = set()
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
-        facts = Facts(instance, record)
+        facts = Facts(instance, record, repair=repair_of(record, time.time()))
+        if facts.repair is None or facts.repair.over:
+            facts.repair_over.set()
         self.facts[instance.id] = facts
         self.show(facts)
         return facts
@@ -58,6 +63,17 @@ class Registry:
         for id in list(self._stale):
             self.show(self.facts[id])
         return self._views
+
+    def note(self, said: JournalEntry) -> None:
+        """Write history from where nobody can wait; it goes down with the next commit."""
+        task = asyncio.ensure_future(self._store.append(said))
+        self._notes.add(task)
+        task.add_done_callback(self._noted)
+
+    def _noted(self, task: "asyncio.Future[list[JournalEntry]]") -> None:
+        self._notes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            bound(Category.SYSTEM).error("cannot write history: %s", error)
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
         """Record and identity: what must be on the disk before anybody acts on it."""

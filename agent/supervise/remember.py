@@ -40,6 +40,9 @@ class Rememberer:
     operators_act_past_us: bool
     """True where `systemctl` can start and stop workers without asking us."""
     jitter: Callable[[], float]
+    failed: Callable[[Facts, str], None]
+    """Told of each failure and success: what many share is judged from them."""
+    succeeded: Callable[[Facts], None]
 
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
         """Conclude from the unit alone what an operator did by hand, and respect it."""
@@ -111,6 +114,7 @@ class Rememberer:
             facts.record, code, rules, now_wall, self.jitter(), until_wall=until
         )
         facts.errors[code] += 1
+        self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
     def _note_pairing(self, facts: Facts, observation: Observation) -> list[JournalEntry]:
         claim = observation.claim.claim if observation.claim else None
@@ -161,6 +165,7 @@ class Rememberer:
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
         facts.connected_since_wall = now_wall
+        self.succeeded(facts)
         if facts.lost_because:
             facts.reconnects[facts.lost_because] += 1
             facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)

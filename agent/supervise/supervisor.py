@@ -7,12 +7,13 @@ logout, a deletion); all else is an intent that the next pass carries out.
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.incident import Incident
 from agent.core.model import (
-    Happening,
+    Category,
     HealthVerdict,
     Instance,
     InstanceId,
@@ -20,7 +21,9 @@ from agent.core.model import (
     Override,
     SessionRecord,
 )
-from agent.core.reconnect import forgive
+from agent.core.reconnect import Breaker, forgive, with_breaker
+from agent.core.repair import Ending, Goal
+from agent.core.statistics import RepairStatistics
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -29,6 +32,7 @@ from agent.errors import (
     ConfigError,
     InvalidRequest,
     LinkError,
+    NotFound,
     Refused,
     TryLater,
     VaultError,
@@ -39,18 +43,32 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
+from agent.supervise.observe import desired_of
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.passes import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
+from agent.supervise.repairing import Ladder
 from agent.supervise.show import NOT_LOOKED_YET
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire
 
 LOGOUT_TIMEOUT = 30.0
+REPAIR_TIMEOUT = 300.0
 SEND_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairResult:
+    """How a repair that somebody asked for ended."""
+
+    healthy: bool
+    cleaned: bool
+    recovered: bool
+    ending: str
 
 
 class Supervisor:
@@ -68,6 +86,8 @@ class Supervisor:
         loop: Loop,
         passes: Passes,
         gate: StartGate,
+        ladder: Ladder,
+        incidents: Incidents,
         figures: OwnFigures,
         checks_at_once: int,
     ) -> None:
@@ -80,6 +100,8 @@ class Supervisor:
         self._loop = loop
         self._passes = passes
         self._gate = gate
+        self._ladder = ladder
+        self._incidents = incidents
         self._figures = figures
         self._checks = asyncio.Semaphore(checks_at_once)
 
@@ -258,6 +280,79 @@ class Supervisor:
         await asyncio.gather(*(self._check(facts) for facts in every))
         return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in every}
 
+    # repairing
+
+    async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
+        """Measure now and judge."""
+        return (await self.check_now([id]))[id]
+
+    async def try_recover(self, id: InstanceId) -> RepairResult:
+        """One round of all that keeps the pairing."""
+        return await self._repair(id, Goal.RECOVER)
+
+    async def cleanup_corrupted(self, id: InstanceId) -> RepairResult:
+        """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
+        return await self._repair(id, Goal.CLEANUP)
+
+    async def ensure_healthy(self, id: InstanceId) -> RepairResult:
+        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR."""
+        verdict = await self.check_instance_health(id)
+        if verdict.healthy:
+            return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        return await self._repair(id, Goal.WORKING_QR)
+
+    def statistics(self) -> RepairStatistics:
+        return self._ladder.statistics
+
+    def incidents(self) -> Collection[Incident]:
+        return tuple(self._incidents.active.values())
+
+    def release_incident(self, group: str) -> None:
+        if group not in self._incidents.active:
+            raise NotFound(f"cannot release an incident of {group}: there is none")
+        self._incidents.release(group, "released by an operator")
+
+    async def force_reconnection(self, id: InstanceId) -> InstanceView:
+        """Try now, whatever the count, the delay and the circuit say."""
+        facts = self._registry.get(id)
+        facts.record = forgive(facts.record)
+        facts.may_try_at_once = True
+        said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
+        return await self._intend(facts, said)
+
+    async def reset_circuit_breaker(self, id: InstanceId) -> InstanceView:
+        facts = self._registry.get(id)
+        facts.record = with_breaker(facts.record, Breaker())
+        said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
+        return await self._intend(facts, said)
+
+    async def _repair(self, id: InstanceId, goal: Goal) -> RepairResult:
+        facts = self._registry.get(id)
+        if not desired_of(facts, self._host).should_run:
+            raise Refused(
+                f"cannot repair {id}: it is not meant to run; enable or start it first",
+                code="not_wanted",
+            )
+        self._ladder.request(facts, facts.verdict or NOT_LOOKED_YET, goal)
+        said = entry(facts, "operator", f"somebody asked for a repair: {goal}", Category.RECOVERY)
+        await self._store.append(said)
+        self._wakes.wake(id)
+        try:
+            async with asyncio.timeout(REPAIR_TIMEOUT):
+                await facts.repair_over.wait()
+        except TimeoutError:
+            raise TryLater(
+                f"the repair of {id} still goes on after {REPAIR_TIMEOUT:.0f} s",
+                code="repair_goes_on",
+            ) from None
+        ending = facts.repair.ending if facts.repair is not None else Ending.NOT_WANTED
+        return RepairResult(
+            healthy=ending in (Ending.RECOVERED, Ending.CLEANED),
+            cleaned=ending is Ending.CLEANED,
+            recovered=ending is Ending.RECOVERED,
+            ending=ending,
+        )
+
     # inside
 
     async def _check(self, facts: Facts) -> None:
@@ -310,18 +405,6 @@ def _qr_of(told: Any) -> Qr | None:
     if not isinstance(text, str) or not isinstance(expires_in, int | float):
         raise LinkError("cannot read the QR code: the worker's answer has another form")
     return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
-
-
-def count_happening(facts: Facts, happening: Happening) -> None:
-    """Messages and errors are only counted here; their texts never reach the agent."""
-    detail = happening.detail
-    if happening.kind == "message":
-        direction = "out" if detail.get("direction") == "out" else "in"
-        facts.messages[direction] += 1
-    elif happening.kind == "ack":
-        facts.messages["ack"] += 1
-    else:
-        facts.errors[happening.kind] += 1
 
 
 def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:

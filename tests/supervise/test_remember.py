@@ -28,7 +28,9 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 
 def rememberer(*, systemd: bool = True) -> Rememberer:
-    return Rememberer(HealthPolicy, BOOT, systemd, lambda: 0.0)
+    return Rememberer(
+        HealthPolicy, BOOT, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
+    )
 
 
 def facts(enabled: bool = True, **record: object) -> Facts:

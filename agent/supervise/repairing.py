@@ -1,0 +1,303 @@
+"""Carries the ladder out: asks the core for the next step, does it, writes down how it went.
+
+Saved before each step begins and after it ended, so that a repair that was cut off goes on
+with the next life of the agent.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.crypto import CryptoPolicy, crypto_retry_delay, judge_crypto, note_regenerated
+from agent.core.model import (
+    Category,
+    HealthVerdict,
+    InstanceId,
+    JournalEntry,
+    Observation,
+    SessionRecord,
+    UnitState,
+)
+from agent.core.reconnect import forgive
+from agent.core.recovery import after_action, step_repair
+from agent.core.repair import (
+    Case,
+    Circumstances,
+    Ending,
+    Goal,
+    RecoveryKind,
+    RecoveryPolicy,
+    Repair,
+    begin_repair,
+    join_repair,
+    read_repair,
+    resume_repair,
+    stored,
+    wants_repair,
+)
+from agent.core.statistics import RepairStatistics, note_repair, note_step
+from agent.errors import HostError, LinkError, WaError
+from agent.failpoint import failpoint
+from agent.host.base import Host
+from agent.supervise.facts import Facts
+from agent.supervise.incidents import Incidents
+from agent.supervise.loop import boot_now
+from agent.supervise.remember import entry
+from agent.vault.identity import create
+from agent.vault.retire import retire
+
+log = logging.getLogger(__name__)
+
+STEP_TIMEOUT = 150.0
+"""Less than the core's own limit for a step that does not report."""
+
+SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
+
+
+class Keeper(Protocol):
+    """What the ladder needs of the vault's snapshots."""
+
+    async def has_good_snapshot(self, id: InstanceId) -> bool: ...
+    async def back_up(self, facts: Facts, why: str) -> str:
+        """Make a copy that was read back; its name."""
+
+    async def restore_newest(self, facts: Facts) -> str:
+        """Put the newest good snapshot in place of the session; its worker does not run."""
+
+    def may_roll_back(self, engine: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Ladder:
+    """One repair at a time per instance; requests join it."""
+
+    policy: Callable[[], RecoveryPolicy]
+    crypto_policy: Callable[[], CryptoPolicy]
+    host: Host
+    session_root: Path
+    keeper: Keeper
+    incidents: Incidents
+    save: SaveRecord
+    statistics: RepairStatistics = field(default_factory=RepairStatistics)
+
+    async def follow(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> float | None:
+        """At most one step. When to look again for the repair's sake; None: no repair waits."""
+        now_wall = time.time()
+        if not self._has_repair(facts, verdict, now_wall):
+            return None
+        assert facts.repair is not None
+        case = await self._case(facts, observation, verdict, now_wall)
+        repair, action = step_repair(case, facts.repair)
+        changed, facts.repair = repair != facts.repair, repair
+        if action.kind is RecoveryKind.WAIT:
+            if changed:
+                await self._keep(facts)
+            wait = max(action.not_before_wall - now_wall, 0.0)
+            return boot_now() + wait if action.not_before_wall else boot_now() + 1.0
+        if repair.over:
+            await self._end(facts, repair, action.reason)
+            return None
+        said = entry(
+            facts, "repair", f"{action.kind}: {action.reason}", Category.RECOVERY, step=action.kind
+        )
+        await self._keep(facts, said)
+        failpoint("repair_begun")
+        await self._carry_out(facts, action.kind)
+        return boot_now()
+
+    def request(self, facts: Facts, verdict: HealthVerdict, goal: Goal) -> Repair:
+        """Somebody asks for a repair: join the one that runs, or begin one."""
+        if facts.repair is not None and not facts.repair.over:
+            facts.repair = join_repair(facts.repair, goal)
+        else:
+            facts.repair = begin_repair(verdict, goal, time.time())
+        facts.repair_over.clear()
+        return facts.repair
+
+    def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
+        if facts.repair is not None and not facts.repair.over:
+            return True
+        released = self.incidents.released_wall(facts)
+        policy = self.policy()
+        if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
+            return False
+        facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)
+        facts.repair_over.clear()
+        return True
+
+    async def _case(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
+    ) -> Case:
+        crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
+        around = Circumstances(
+            well=self.incidents.well(facts),
+            odd_one_out=self.incidents.odd_one_out(facts),
+            canary=not observation.hold,
+            good_snapshot=await self.keeper.has_good_snapshot(facts.id),
+            may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
+            peers=crypto.peers,
+        )
+        return Case(observation, verdict, around, self.policy(), now_wall)
+
+    async def _carry_out(self, facts: Facts, kind: RecoveryKind) -> None:
+        begun, backup, problem = boot_now(), "", ""
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                backup = await self._do(facts, kind)
+        except TimeoutError:
+            problem = f"it took more than {STEP_TIMEOUT:.0f} s"
+        except WaError as error:
+            problem = str(error)
+        failpoint("repair_done")
+        seconds, ok = boot_now() - begun, not problem
+        self.statistics = note_step(self.statistics, kind, ok, seconds)
+        facts.repair_steps[(kind.value, "done" if ok else "failed")] += 1
+        facts.repair_seconds += seconds
+        if facts.repair is not None:
+            facts.repair = after_action(
+                facts.repair, kind, ok, self.policy(), time.time(), backup=backup
+            )
+        sentence = f"{kind}: {'done' if ok else 'failed: ' + problem} in {seconds:.2f} s"
+        said = entry(
+            facts, "repaired", sentence, Category.RECOVERY, step=kind, ok=ok, backup=backup
+        )
+        await self._keep(facts, said)
+
+    async def _do(self, facts: Facts, kind: RecoveryKind) -> str:
+        match kind:
+            case RecoveryKind.RECONNECT:
+                await _call(facts, "disconnect")
+                await _call(facts, "connect")
+            case RecoveryKind.RESTART:
+                await self._start_anew(facts)
+            case RecoveryKind.REGENERATE_KEYS:
+                await self._regenerate(facts)
+            case RecoveryKind.BACK_UP:
+                return await self.keeper.back_up(facts, "before a repair")
+            case RecoveryKind.RESTORE:
+                await self._stop(facts)
+                await self.keeper.restore_newest(facts)
+                facts.record = forgive(facts.record)
+                await self._start_anew(facts)
+            case RecoveryKind.CLEANUP:
+                await self._clean_up(facts)
+            case _:
+                raise AssertionError(f"no hand for {kind}")
+        return ""
+
+    async def _start_anew(self, facts: Facts) -> None:
+        facts.restarts["agent"] += 1
+        if facts.unit.state is UnitState.FAILED:
+            await self.host.reset_failed(facts.id)
+        if facts.unit.runs:
+            await self.host.restart(facts.id)
+        else:
+            await self.host.start(facts.id)
+        facts.started_run = (await self.host.status(facts.id)).run
+
+    async def _stop(self, facts: Facts) -> None:
+        facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        await self.save(facts, [])
+        await self.host.stop(facts.id)
+        facts.unit = await self.host.status(facts.id)
+        failpoint("repair_stopped")
+
+    async def _regenerate(self, facts: Facts) -> None:
+        policy = self.crypto_policy()
+        peers = judge_crypto(facts.crypto, policy, boot_now()).peers
+        tries = 0
+        while True:
+            try:
+                await _call(facts, "regenerate_keys", {"peers": list(peers)})
+                break
+            except WaError:
+                tries += 1
+                wait = crypto_retry_delay(tries, policy)
+                if wait is None:
+                    facts.key_regenerations["failed"] += 1
+                    raise
+                await asyncio.sleep(wait)
+        facts.key_regenerations["done"] += 1
+        facts.crypto = note_regenerated(facts.crypto, peers, boot_now())
+
+    async def _clean_up(self, facts: Facts) -> None:
+        """Retire the session, reset the record, begin afresh."""
+        await self._stop(facts)
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.identity_changed = True
+        await self.save(facts, [])
+        failpoint("cleanup_reset")
+        await asyncio.to_thread(set_aside, self.session_root, facts, "cleaned up")
+        facts.cleanups += 1
+        await self._start_anew(facts)
+
+    async def _end(self, facts: Facts, repair: Repair, sentence: str) -> None:
+        self.statistics = note_repair(self.statistics, repair)
+        if repair.ending is Ending.NEEDS_SCAN:
+            # Its old store is kept as evidence; from here on it may be paired anew.
+            await self._publish_needs_scan(facts)
+        said = entry(
+            facts,
+            "repair_over",
+            sentence,
+            Category.RECOVERY,
+            ending=repair.ending,
+            seconds=round(repair.ended_wall - repair.started_wall, 1),
+        )
+        await self._keep(facts, said)
+        facts.repair_over.set()
+
+    async def _publish_needs_scan(self, facts: Facts) -> None:
+        try:
+            await self._stop(facts)
+        except HostError as error:
+            log.warning("cannot stop %s before it is paired anew: %s", facts.id, error)
+            return
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.identity_changed = True
+
+    async def _keep(self, facts: Facts, *said: JournalEntry) -> None:
+        facts.record = with_repair(facts.record, facts.repair)
+        for one in said:
+            log.info("%s", one.sentence, extra=_about(one))
+        await self.save(facts, said)
+
+
+def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
+    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
+
+
+def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
+    """The repair that an earlier life of the agent was about, ready to go on."""
+    if not record.repair:
+        return None
+    try:
+        return resume_repair(read_repair(json.loads(record.repair)), now_wall)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("a recorded repair cannot be read and is forgotten: %s", error)
+        return None
+
+
+def set_aside(root: Path, facts: Facts, why: str) -> None:
+    """Retire an instance's folder and lay out an empty one; the same again does no harm."""
+    if (root / facts.id).exists():  # not there: an earlier life of the agent came so far
+        retire(root, facts.id, why)
+    failpoint("set_aside")
+    create(root, facts.instance)
+
+
+async def _call(facts: Facts, do: str, arguments: dict[str, object] | None = None) -> None:
+    if facts.link is None:
+        raise LinkError(f"cannot {do} {facts.id}: its worker cannot be reached", code="gone")
+    await facts.link.call(do, arguments or {}, timeout=15.0)
+
+
+def _about(one: JournalEntry) -> dict[str, str]:
+    return {"wa_category": one.category, "wa_instance": one.instance or ""}

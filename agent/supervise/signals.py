@@ -1,0 +1,115 @@
+"""Findings beside a session's own state: crypto errors, memory, silence. Kept per instance."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agent.core.crypto import (
+    CryptoPolicy,
+    LogLimit,
+    judge_crypto,
+    note_error,
+    note_message,
+)
+from agent.core.crypto_patterns import read_line
+from agent.core.memory import MemoryPolicy, judge_memory
+from agent.core.model import Category, Happening, Signal
+from agent.core.silence import SilencePolicy, judge_silence, note_hour
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Takes in what happens in sessions, and says what it adds up to."""
+
+    crypto_policy: Callable[[], CryptoPolicy]
+    memory_policy: Callable[[], MemoryPolicy]
+    memory_limit: Callable[[Facts], int]
+    silence_policy: Callable[[], SilencePolicy]
+
+    def note(self, facts: Facts, happening: Happening) -> bool:
+        """Count it; True when the instance should be looked at now."""
+        detail, now = happening.detail, boot_now()
+        match happening.kind:
+            case "message":
+                direction = "out" if detail.get("direction") == "out" else "in"
+                facts.messages[direction] += 1
+                if direction == "in":
+                    self._note_inbound(facts, _text(detail.get("peer")), now)
+                return False
+            case "ack":
+                facts.messages["ack"] += 1
+                facts.inbound = replace(facts.inbound, ack_wall=time.time())
+                return False
+            case "crypto_error":
+                return self._note_crypto(facts, happening, now)
+            case kind:
+                facts.errors[kind] += 1
+                return False
+
+    def signals(self, facts: Facts) -> tuple[Signal, ...]:
+        now = boot_now()
+        found = [
+            judge_crypto(facts.crypto, self.crypto_policy(), now).signal,
+            self._memory(facts, now),
+            self._silence(facts),
+        ]
+        return tuple(signal for signal in found if signal is not None)
+
+    def watch_hour(self, facts: Facts) -> None:
+        """Learn what is usual from each whole hour of one connection."""
+        now_wall = time.time()
+        if facts.connected_since_wall is None:
+            facts.hour_wall, facts.hour_messages = 0.0, 0
+            return
+        if not facts.hour_wall:
+            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+        elif now_wall - facts.hour_wall >= HOUR:
+            came = facts.messages["in"] - facts.hour_messages
+            policy = self.silence_policy()
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
+            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+
+    def _note_inbound(self, facts: Facts, peer: str, now: float) -> None:
+        facts.inbound = replace(facts.inbound, last_wall=time.time())
+        facts.crypto = note_message(facts.crypto, self.crypto_policy(), now, peer=peer)
+
+    def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
+        text = _text(happening.detail.get("text"))
+        finding = read_line(text)
+        if finding is None:
+            facts.errors["crypto_unknown"] += 1
+            return False
+        if named := _text(happening.detail.get("peer")):
+            finding = replace(finding, peer=named)
+        facts.errors["crypto"] += 1
+        facts.crypto = note_error(facts.crypto, finding, self.crypto_policy(), now)
+        limit = facts.crypto_log.setdefault(finding.peer, LogLimit())
+        facts.crypto_log[finding.peer], show, hidden = limit.note(now)
+        if show:
+            more = f" ({hidden} more like it were not shown)" if hidden else ""
+            # The name of the pattern, never the line itself: it may carry keys.
+            bound(Category.CRYPTO, facts.id).warning(
+                "crypto error %s of %s%s", finding.name, finding.peer or "an unnamed peer", more
+            )
+        return show
+
+    def _memory(self, facts: Facts, now: float) -> Signal | None:
+        if facts.memory_bytes is None:
+            return None
+        limit, policy = self.memory_limit(facts), self.memory_policy()
+        return judge_memory(facts.memory_history, facts.memory_bytes, limit, policy, now)
+
+    def _silence(self, facts: Facts) -> Signal | None:
+        if facts.connected_since_wall is None:
+            return None
+        policy = self.silence_policy()
+        return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
+
+
+def _text(value: object) -> str:
+    return value[:200] if isinstance(value, str) else ""
