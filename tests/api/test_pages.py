@@ -1,0 +1,69 @@
+"""The pages: what foreign text can do in them, which is nothing."""
+
+import asyncio
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import ConnectionStatus, InstanceId
+from tests.api.conftest import House, OpenHouse
+from tests.fakes.supervisor import make_view
+
+FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+_OBEYS_TEXT = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc"
+    r"|setAttribute\(\s*[\"']on|createContextualFragment|javascript:"
+)
+
+
+@pytest.mark.parametrize("name", ["status.js", "docs.js", "status.html", "docs.html"])
+def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
+    source = (files("agent.api") / "page" / name).read_text(encoding="utf-8")
+    assert not _OBEYS_TEXT.search(source)
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=", source), "code stands in files only"
+
+
+async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        for path in ("/", "/docs", "/page/status.js"):
+            answer = await local.get(path)
+            policy = dict(
+                part.strip().split(" ", 1)
+                for part in answer.headers["Content-Security-Policy"].split(";")
+            )
+            assert policy["default-src"] == "'none'"
+            assert policy["script-src"] == "'self'"
+            assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_f83_a_browser_shows_foreign_text_and_obeys_none(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("this machine has no Chromium")
+    async with open_house(trust_loopback=True) as house:
+        id = InstanceId("sales")
+        house.supervisor.known[id] = make_view(
+            id, status=ConnectionStatus.QR_REQUIRED, sentence=FOUL
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"),
+            *(f"--user-data-dir={tmp_path}", "--no-first-run", "--dump-dom", house.url + "/"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(60):
+                shown = (await process.communicate())[0].decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+    assert "0 of 1 connected" in shown, "the page was drawn"
+    assert "&lt;img src=x onerror=" in shown
+    assert "<title>wa-agent</title>" in shown
+    assert "<img src=" not in shown
