@@ -94,6 +94,9 @@ OWN_AFFAIR = frozenset(
         "waiting_for_scan",
         "zombie",
         "proof_old",
+        # Connected all the while: a canary's connecting would prove nothing.
+        "crypto_corrupted",
+        "crypto_peer",
     }
 )
 
