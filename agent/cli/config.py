@@ -74,18 +74,33 @@ def init(options: argparse.Namespace) -> int:
     # Only what the command line says: a file of before must not flow into the new one.
     config = load_config(None, {}, overrides=_given(options))
     text = render_config(config)
-    try:
-        with target.open("w" if options.force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise Refused(f"cannot write {target}: it exists; --force replaces it") from error
-    except OSError as error:
-        raise WaError(f"cannot write {target}: {error.strerror}") from error
+    if target.exists() and not options.force:
+        raise Refused(f"cannot write {target}: it exists; --force replaces it")
+    _replace(target.resolve(), text)
     if wants_json(options):
         print_json({"file": str(target)})
     else:
         print(f"{target} written; check it with: wa-agent config check --config {target}")
     return 0
+
+
+def _replace(target: Path, text: str) -> None:
+    """Written in place, a full disk or a kill would leave half a file and none to start with."""
+    from agent.vault.atomic import write_atomically
+
+    try:
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            before = target.stat() if target.exists() else None
+            mode = 0o644 if before is None else before.st_mode & 0o777
+            group = None if before is None else before.st_gid
+            write_atomically(
+                target.parent, folder, target.name, text.encode(), mode=mode, group=group
+            )
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise WaError(f"cannot write {target}: {error.strerror}") from error
 
 
 def _given(options: argparse.Namespace) -> dict[str, str]:

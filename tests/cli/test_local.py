@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,31 @@ def test_a_configuration_is_written_checked_and_shown(
     said = capsys.readouterr().err
     assert "api.listen" in said
     assert "line 2" in said
+
+
+def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
+    small_disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small_disk("size=64k,mode=0755")
+    file = folder / "agent.toml"
+    file.write_text('[agent]\nlog_level = "debug"\n')
+    file.chmod(0o640)
+    before = file.read_bytes()
+    argv = ["config", "init", "--config", str(file), "--force", "--listen", "127.0.0.1:9999"]
+    with (folder / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            try:
+                ballast.write(bytes(4096))
+            except OSError:
+                break
+    assert run(argv) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert sorted(part.name for part in folder.iterdir()) == ["agent.toml", "ballast"]
+    (folder / "ballast").unlink()
+    assert run(argv) == 0
+    assert "127.0.0.1:9999" in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
