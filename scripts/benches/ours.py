@@ -148,13 +148,18 @@ class Client:
                 await asyncio.sleep(0.01)
 
     async def all_connected(self) -> None:
-        """Wait until the agent itself says so: linked, answering, proved."""
+        """Wait until the agent itself says so, having looked at and linked to each of them."""
         wanted = len(self._agent.site.ids)
+        links = f'wa_agent_active_connections{{kind="worker"}} {wanted}\n'
         async with asyncio.timeout(WITHIN):
             while True:
                 found = await self.get("/api/health")
-                if found["instances"]["by_status"].get("CONNECTED") == wanted:
+                # A new agent shows what was recorded until it has looked by itself.
+                connected = found["instances"]["by_status"].get("CONNECTED", 0)
+                done = found["agent"]["ready"] and connected == wanted
+                if done and links in await self.scrape():
                     return
+                self._agent.check_alive()
                 await asyncio.sleep(0.025)
 
     async def connected_again(self, id: InstanceId, old_pid: int) -> None:
