@@ -1,6 +1,7 @@
 """`scripts/bench SUBJECT`: measure, print the table, keep it under .cache/bench/."""
 
 import argparse
+import signal
 import sys
 
 from scripts.benches import footprint, passes, scrape
@@ -10,6 +11,8 @@ from scripts.benches.report import Report
 
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
+    # Ended by an order, it still ends whatever it began.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if options.subject == "footprint":
         report = footprint.measure(options.instances, options.only, quick=options.quick)
     else:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from agent.config.sections import HealthSection
+from agent.config.sections import MemorySection
 from agent.core.model import InstanceId
 from agent.host.resources import measure as measure_usage
 from scripts.benches.ours import Agent, Client, server_seconds
@@ -76,7 +76,7 @@ async def _end(agent: Agent, figures: Figures) -> None:
 def _memory_look(agent: Agent, figures: Figures) -> None:
     """The agent's rare look at every worker's memory falls outside the idle window: its share."""
     pids = agent.workers()
-    every = HealthSection().memory_interval
+    every = MemorySection().interval
     for _ in range(3):
         begun = time.process_time()
         measure_usage(pids)
