@@ -50,4 +50,17 @@ def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
                 )
                 code = "read_only" if read_only else "permissions"
                 return StoreError(f"cannot open {path}: {cause}", code=code)
+    if code_of(error) in ("cannot_open", "disk_full") and _out_of_inodes(path.parent):
+        return StoreError(
+            f"cannot open {path}: its file system has no free inode; remove files there",
+            code="disk_full",
+        )
     return explain("open", path, error)
+
+
+def _out_of_inodes(folder: Path) -> bool:
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return room.f_files > 0 and room.f_favail == 0  # some file systems count none

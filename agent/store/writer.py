@@ -213,9 +213,8 @@ class Writer:
             job.result = None
 
     def _explain(self, verb: str, error: Exception) -> StoreError:
-        code = code_of(error)
-        self.stats.errors[code] = self.stats.errors.get(code, 0) + 1
         shown = explain(verb, self._path, error)
+        self.stats.errors[shown.code] = self.stats.errors.get(shown.code, 0) + 1
         shown.__cause__ = error
         return shown
 

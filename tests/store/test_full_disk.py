@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 
 import pytest
 
@@ -155,3 +156,72 @@ async def test_a_start_without_any_room_says_why(small_disk):
     assert last.rebuilt_from == ()
     assert [one.kind for one in await last.history(kinds=["before"])] == ["before"]
     await last.close()
+
+
+async def test_f48_a_file_system_without_inodes_is_told_apart(small_disk):
+    folder = small_disk("size=1m,nr_inodes=12,mode=0700")
+    store = await Store.open(folder / "agent.db")
+    await store.append(entry("before"))
+    await store.close()
+    for number in range(12):
+        try:
+            (folder / f"file{number}").touch()
+        except OSError:
+            break
+    with pytest.raises(StoreError, match="no free inode") as caught:
+        await Store.open(folder / "agent.db")
+    assert caught.value.code == "disk_full"
+    for file in folder.glob("file*"):
+        file.unlink()
+    again = await Store.open(folder / "agent.db")
+    assert again.rebuilt_from == ()
+    assert [one.kind for one in await again.history()] == ["before"]
+    await again.close()
+
+
+@pytest.fixture
+def failing_disk(tmp_path):
+    """A disk of its own, and how to make it read-only under open files, as ext4 does on errors."""
+    image, folder = tmp_path / "image", tmp_path / "ext4"
+    image.touch()
+    os.truncate(image, 16 << 20)
+    folder.mkdir()
+    mounting = ["mount", "-o", "loop", str(image), str(folder)]
+    try:
+        subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, capture_output=True)
+        subprocess.run(mounting, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine lends no disk: {error}")
+    folder.chmod(0o700)
+
+    def fail():
+        subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=True)
+
+    def mend():
+        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["e2fsck", "-fy", str(image)], check=False, capture_output=True)
+        subprocess.run(mounting, check=True)
+
+    yield folder, fail, mend
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_f33_a_disk_that_turns_read_only_is_read_on_and_said(failing_disk):
+    folder, fail, mend = failing_disk
+    store = await Store.open(folder / "agent.db")
+    await store.add(instance(), SessionRecord(attempts=3), entry("created"))
+    fail()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="read-only") as caught:
+            await store.append(entry("no"))
+        assert caught.value.code == "read_only"
+    assert store.stats.errors == {"read_only": 3}
+    assert (await store.instances())[0][1].attempts == 3
+    assert [one.kind for one in await store.history()] == ["created"]
+
+    await store.close()
+    mend()
+    again = await Store.open(folder / "agent.db")
+    assert again.rebuilt_from == (), "nothing was damaged, nothing is set aside"
+    assert (await again.instances())[0][1].attempts == 3
+    await again.close()
