@@ -1,25 +1,16 @@
-"""The wa-js bundle: fetched once by exact version and checksum, checked before each use."""
+"""The wa-js bundle: the one version that we know, checked before each use."""
 
 import hashlib
 import json
-import os
-import subprocess
-import tarfile
-import tempfile
-import urllib.request
-from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
 
-from agent.errors import ConfigError, EngineError
+from agent.errors import ConfigError
 
 VERSION = "4.6.0"
 NAME = "@wppconnect/wa-js"
 SHA256 = "5bfb88027f14a4d8c9e319374e8bb4083201906881cf8c74f75789b32e4106bd"
-PACKAGE_SHA256 = "28f761a900db2160ec7a165c2a67b97cf6f814d8a797a5d9b6bfc06df1574df9"
-MEMBER = "package/dist/wppconnect-wa.js"
-REGISTRY = "https://registry.npmjs.org/"
-_SIZE_LIMIT = 8 * 1024 * 1024
+FETCH = "agent.engines.web.fetch"
+"""The program that gets it; not imported here, or every worker would carry an HTTP client."""
 
 
 def bundle_path(cache: Path) -> Path:
@@ -33,7 +24,7 @@ def read_bundle(cache: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
-            f"cannot find the wa-js bundle {path}: fetch it: scripts/fetch-web-bundle {cache}",
+            f"cannot find the wa-js bundle {path}: fetch it: python -m {FETCH} {cache}",
             code="bundle_missing",
         ) from None
     except OSError as error:
@@ -45,85 +36,6 @@ def read_bundle(cache: Path) -> str:
             code="bundle_changed",
         )
     return content.decode()
-
-
-def fetch_bundle(cache: Path) -> Path:
-    """Have the bundle in the cache; EngineError `offline` says what to do without a network."""
-    path = bundle_path(cache)
-    try:
-        read_bundle(cache)
-    except ConfigError:
-        keep_bundle(cache, _unpack(_download()))
-    return path
-
-
-def keep_bundle(cache: Path, content: bytes) -> Path:
-    """Write it into the cache in one step; EngineError when it is not the one we know."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise EngineError(
-            f"cannot use this bundle: sha256 {found} is not that of {NAME} {VERSION}",
-            code="bundle_changed",
-        )
-    path = bundle_path(cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
-    return path
-
-
-def _download() -> bytes:
-    base = _registry().rstrip("/")
-    url = f"{base}/{NAME}/-/{NAME.split('/')[1]}-{VERSION}.tgz"
-    try:
-        with urllib.request.urlopen(url, timeout=60) as reply:
-            content: bytes = reply.read(_SIZE_LIMIT)
-    except (URLError, OSError, ValueError) as error:
-        raise EngineError(
-            f"cannot fetch {url}: {error}. Without a network: on another machine run"
-            f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
-            f" scripts/fetch-web-bundle CACHE FILE",
-            code="offline",
-        ) from error
-    return content
-
-
-def _registry() -> str:
-    """The one npm is set to, where npm is installed."""
-    try:
-        asked = subprocess.run(
-            ["npm", "config", "get", "registry"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return REGISTRY
-    return asked if asked.startswith(("https://", "http://")) else REGISTRY
-
-
-def _unpack(package: bytes) -> bytes:
-    if hashlib.sha256(package).hexdigest() != PACKAGE_SHA256:
-        raise EngineError(
-            f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
-        )
-    with tarfile.open(fileobj=BytesIO(package), mode="r:gz") as archive:
-        file = archive.extractfile(MEMBER)
-        assert file is not None  # the checksum says so
-        return file.read(_SIZE_LIMIT)
-
-
-def unpack_package(path: Path) -> bytes:
-    """The bundle out of a package file that somebody brought here."""
-    try:
-        return _unpack(path.read_bytes())
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}") from error
 
 
 def page_config(device_name: str) -> str:

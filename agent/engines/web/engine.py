@@ -297,7 +297,8 @@ class WebEngine:
         self._begun = _now()
         self._story = replace(self._story, ended="", announced="", until_wall=None)
         if self._claim.status is Status.CONNECTED:
-            self._tell(Claim(Status.RECONNECTING, "zombie" if self._silent else "", "loaded"))
+            why = "zombie" if self._silent else claim_of(None, self._story).reason
+            self._tell(replace(self._claim, status=Status.RECONNECTING, reason=why, phase="loaded"))
         if not await self.session.reload():
             await self.session.kill()
             await self._start()
@@ -369,7 +370,7 @@ class WebEngine:
             self._beside(self._leave_diagnostics("injection_failed"))
 
     def _connected(self, claim: Claim) -> None:
-        self._story = Story(was_connected=True)
+        self._story = replace(self._story, passing="", was_connected=True)
         self._diagnosed = False
         self._note_pairing(replace(self._note, paired=True, account=claim.account))
         if not self._page_kept and self._settings.page == LIVE:

@@ -126,6 +126,7 @@ const __waAgent = (() => {
       at('MsgStore', () => W.whatsapp.MsgStore), at('ChatStore', () => W.whatsapp.ChatStore),
       at('isLoggedIn', () => typeof W.conn.isAuthenticated() === 'boolean'),
       at('UserPrefs', () => W.whatsapp.UserPrefs),
+      at('BuildConstants', () => globalThis.Debug.VERSION),
       at('addAndSendMsgToChat', () => W.whatsapp.functions.addAndSendMsgToChat),
       at('findOrCreateLatestChat', () => W.whatsapp.functions.findOrCreateLatestChat),
       at('linkDeviceCode', () => W.whatsapp.functions.genLinkDeviceCodeForPhoneNumber),

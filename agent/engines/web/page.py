@@ -131,9 +131,16 @@ class Page:
 
     async def source(self, url: str, *, within: float) -> str:
         """The document as it was served."""
-        told = await self.call(
-            "Page.getResourceContent", {"frameId": self.frame, "url": url}, within=within
-        )
+        try:
+            told = await self.call(
+                "Page.getResourceContent", {"frameId": self.frame, "url": url}, within=within
+            )
+        except EngineError as error:
+            if error.code != "browser":
+                raise
+            # Served with no-store: the browser did not keep it, so it is asked for once more.
+            asked = f"fetch({json.dumps(url)}).then((reply) => reply.text())"
+            return str(await self.evaluate(asked, within=within) or "")
         text = str(told.get("content", ""))
         return base64.b64decode(text).decode() if told.get("base64Encoded") else text
 

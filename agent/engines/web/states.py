@@ -118,7 +118,7 @@ def next_story(
         if detail in _PASSING:
             return replace(story, passing=detail)
     if facts is not None and claim_of(facts, story).status is Status.CONNECTED:
-        return Story(was_connected=True)
+        return replace(story, passing="", was_connected=True)
     return story
 
 
@@ -126,7 +126,7 @@ def left_for(story: Story, address: str) -> Story:
     """The page went to another document; the real site names a logout in its address."""
     if "post_logout=1" in address.partition("?")[2] and not story.ended:
         return _logged_out(story)
-    return story
+    return replace(story, announced="")
 
 
 def _logged_out(story: Story) -> Story:
@@ -142,6 +142,7 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
             Status.DISCONNECTED,
             web_reason(story.ended),
             until_wall=story.until_wall,
+            paired=facts is not None and facts.auth is True,
             raw=story.ended,
         )
     if facts is None:

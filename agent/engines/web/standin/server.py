@@ -50,7 +50,7 @@ class StandIn:
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
         self.answers_sends = True
-        self._qr_every, self._qr_codes, self._alive_every = qr_every, qr_codes, alive_every
+        self.qr_every, self.qr_codes, self.alive_every = qr_every, qr_codes, alive_every
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._count = 0
@@ -123,15 +123,15 @@ class StandIn:
                 client.name = str(told.get("name", ""))
                 client.device = str(told.get("device", ""))
                 if not client.device:
-                    client.codes_left = self._qr_codes
-                    self._next_code(client)
+                    client.codes_left = self.qr_codes
+                    self.show_next_code(client)
                 elif client.device in self.devices:
                     client.tell("welcome", synced=self.syncs)
                 else:
                     client.tell("logout", reason="unknown_companion")
             case "refresh":
-                client.codes_left = self._qr_codes
-                self._next_code(client)
+                client.codes_left = self.qr_codes
+                self.show_next_code(client)
             case "link_code":
                 client.link_code = str(told.get("code", ""))
             case "logout":
@@ -139,7 +139,7 @@ class StandIn:
             case "send" if self.answers_sends:
                 client.tell("sent", id=told.get("id"), result="OK", t=1)
 
-    def _next_code(self, client: Client) -> None:
+    def show_next_code(self, client: Client) -> None:
         client.codes_left -= 1
         client.code = "2@" + base64.b64encode(os.urandom(24)).decode()
         client.tell("code", ref=client.code)
@@ -150,13 +150,13 @@ class StandIn:
         begun = loop.time()
         shown = client.code
         while not client.writer.is_closing():
-            await asyncio.sleep(min(self._alive_every, self._qr_every) / 2)
+            await asyncio.sleep(min(self.alive_every, self.qr_every) / 2)
             client.tell("alive")
             if client.code != shown:
                 begun, shown = loop.time(), client.code
-            elif client.code and loop.time() - begun >= self._qr_every:
+            elif client.code and loop.time() - begun >= self.qr_every:
                 if client.codes_left > 0:
-                    self._next_code(client)
+                    self.show_next_code(client)
                 else:
                     client.code = ""
                     client.tell("idle")

@@ -413,7 +413,7 @@
       while (Date.now() < end);
     },
     navigate: ({ to }) => location.assign(to),
-    dialog: ({ text }) => setTimeout(() => alert(text), 0),
+    dialog: ({ text }) => setTimeout(() => { alert(text); toServer({ do: 'closed_dialog' }) }, 0),
     eat: ({ bytes: size }) => { (globalThis.eaten ||= []).push(new Array(size / 8).fill(1.5)) },
     alive: () => {},
   };

@@ -1,0 +1,120 @@
+"""Get the wa-js bundle from the npm registry: `python -m agent.engines.web.fetch CACHE`."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+from urllib.error import URLError
+
+from agent.engines.web.bundle import FETCH, NAME, SHA256, VERSION, bundle_path, read_bundle
+from agent.errors import ConfigError, EngineError, WaError
+
+PACKAGE_SHA256 = "28f761a900db2160ec7a165c2a67b97cf6f814d8a797a5d9b6bfc06df1574df9"
+MEMBER = "package/dist/wppconnect-wa.js"
+REGISTRY = "https://registry.npmjs.org/"
+_SIZE_LIMIT = 8 * 1024 * 1024
+
+
+def fetch_bundle(cache: Path) -> Path:
+    """Have the bundle in the cache; EngineError `offline` says what to do without a network."""
+    path = bundle_path(cache)
+    try:
+        read_bundle(cache)
+    except ConfigError:
+        keep_bundle(cache, _unpack(_download(cache)))
+    return path
+
+
+def keep_bundle(cache: Path, content: bytes) -> Path:
+    """Write it into the cache in one step; EngineError when it is not the one we know."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise EngineError(
+            f"cannot use this bundle: sha256 {found} is not that of {NAME} {VERSION}",
+            code="bundle_changed",
+        )
+    path = bundle_path(cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+    return path
+
+
+def _download(cache: Path) -> bytes:
+    base = _registry().rstrip("/")
+    url = f"{base}/{NAME}/-/{NAME.split('/')[1]}-{VERSION}.tgz"
+    try:
+        with urllib.request.urlopen(url, timeout=60) as reply:
+            content: bytes = reply.read(_SIZE_LIMIT)
+    except (URLError, OSError, ValueError) as error:
+        raise EngineError(
+            f"cannot fetch {url}: {error}. Without a network: on another machine run"
+            f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
+            f" python -m {FETCH} {cache} FILE",
+            code="offline",
+        ) from error
+    return content
+
+
+def _registry() -> str:
+    """The one npm is set to, where npm is installed."""
+    try:
+        asked = subprocess.run(
+            ["npm", "config", "get", "registry"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return REGISTRY
+    return asked if asked.startswith(("https://", "http://")) else REGISTRY
+
+
+def _unpack(package: bytes) -> bytes:
+    if hashlib.sha256(package).hexdigest() != PACKAGE_SHA256:
+        raise EngineError(
+            f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
+        )
+    with tarfile.open(fileobj=BytesIO(package), mode="r:gz") as archive:
+        file = archive.extractfile(MEMBER)
+        assert file is not None  # the checksum says so
+        return file.read(_SIZE_LIMIT)
+
+
+def unpack_package(path: Path) -> bytes:
+    """The bundle out of a package file that somebody brought here."""
+    try:
+        return _unpack(path.read_bytes())
+    except OSError as error:
+        raise EngineError(f"cannot read {path}: {error.strerror}") from error
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) not in (1, 2):
+        print(f"usage: python -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
+        return 2
+    cache = Path(argv[0])
+    try:
+        if len(argv) == 2:
+            path = keep_bundle(cache, unpack_package(Path(argv[1])))
+        else:
+            path = fetch_bundle(cache)
+    except (WaError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""A worker of the web engine with its folder, its link and its notices, as tests play with it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.engines.web.standin.server import StandIn
+from agent.link.client import Link, Peer
+
+ACCOUNT = "5511999999999"
+ROOT = Path(__file__).parents[3]
+
+
+class Heard:
+    """A Reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+        self.happened_: list[Happening] = []
+        self.crashes: list[BaseException] = []
+        self.steps = 0
+
+    def claim(self, claim: Claim) -> None:
+        self.claims.append(claim)
+
+    def happened(self, happening: Happening) -> None:
+        self.happened_.append(happening)
+
+    def progress(self) -> None:
+        self.steps += 1
+
+    def crashed(self, error: BaseException) -> None:
+        self.crashes.append(error)
+
+
+class Bench:
+    """One instance and its worker program, as a host and an agent see it."""
+
+    def __init__(self, root: Path, cache: Path, url: str, id: str = "sales") -> None:
+        self.id = parse_instance_id(id)
+        self.root = root / "sessions"
+        self.folder = self.root / id
+        self.session = self.folder / "session"
+        self.runtime = root / f"run-{id}"
+        self.url = f"{url}?name={id}"
+        self.cache = cache
+        self.claims: list[Claim] = []
+        self.happened: list[Happening] = []
+        self.notices: list[str] = []
+        self.runs = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.link_: Link | None = None
+        self._all: list[subprocess.Popen[bytes]] = []
+        self.folder.mkdir(parents=True)
+        self.runtime.mkdir()
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.setblocking(False)
+        self._notify_path = self.runtime / "notify"
+        folder = os.open(self.runtime, os.O_PATH)
+        self._notify.bind(f"/proc/self/fd/{folder}/notify")
+        os.close(folder)
+        asyncio.get_running_loop().add_reader(self._notify, self._hear)
+
+    @property
+    def link(self) -> Link:
+        assert self.link_ is not None
+        return self.link_
+
+    async def start(
+        self, *, watchdog: float = 10.0, env: dict[str, str] | None = None, **settings: Any
+    ) -> Link:
+        """Start a worker, connect to it as the agent does."""
+        told = {"version": 1, "id": self.id, "engine": "web", "enabled": True}
+        told["settings"] = {"url": self.url, **settings}
+        (self.folder / "instance.json").write_text(json.dumps(told))
+        self.runs += 1
+        self.notices.clear()
+        self.claims.clear()
+        self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
+            [sys.executable, "-m", "agent.worker", self.id],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "NOTIFY_SOCKET": str(self._notify_path),
+                "WATCHDOG_USEC": str(round(watchdog * 1e6)),
+                "INVOCATION_ID": f"run{self.runs}",
+                "RUNTIME_DIRECTORY": str(self.runtime),
+                "WA_SESSION_ROOT": str(self.root),
+                "WA_CACHE_PATH": str(self.cache),
+                "WA_BROWSER": os.environ.get("WA_BROWSER", ""),
+                **(env or {}),
+            },
+            stdin=subprocess.DEVNULL,
+        )
+        self._all.append(self.process)
+        await self.until(lambda: any("READY=1" in each for each in self.notices))
+        self.link_ = await Link.open(
+            self.runtime / "link.sock",
+            self.id,
+            self._check,
+            lambda _id, _run, claim: self.claims.append(claim),
+            lambda _id, _run, happening: self.happened.append(happening),
+            lambda _why: None,
+        )
+        return self.link_
+
+    async def claimed(
+        self, status: ConnectionStatus, reason: str = "", *, within: float = 20.0
+    ) -> Claim:
+        """Wait until this is the newest claim."""
+
+        def found() -> bool:
+            last = self.claims[-1] if self.claims else None
+            return last is not None and (last.status, last.reason) == (status, reason)
+
+        try:
+            await self.until(found, within=within)
+        except AssertionError as error:
+            shown = [f"{c.status} {c.reason} {c.phase} {c.raw}" for c in self.claims]
+            raise AssertionError(f"wanted {status} {reason}, heard {shown}") from error
+        return self.claims[-1]
+
+    async def pair(self, stand_in: StandIn, **settings: Any) -> str:
+        """Bring a new worker to CONNECTED; the linked device's id."""
+        await self.start(**settings)
+        await self.claimed(ConnectionStatus.QR_REQUIRED)
+        device = stand_in.scan(ACCOUNT, self.id)
+        await self.claimed(ConnectionStatus.CONNECTED)
+        return device
+
+    async def browser(self) -> int:
+        told = await self.link.call("probe", {"deep": True})
+        return int(told["detail"]["browser_pid"])
+
+    def kill_worker(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    async def stop(self, within: float = 20.0) -> int:
+        assert self.process is not None
+        process = self.process
+        process.terminate()
+        await self.until(lambda: process.poll() is not None, within=within)
+        return int(process.returncode)
+
+    @staticmethod
+    async def until(probe: Callable[[], Any], *, within: float = 10.0) -> None:
+        deadline = asyncio.get_running_loop().time() + within
+        while not probe():
+            assert asyncio.get_running_loop().time() < deadline, f"not within {within} s"
+            await asyncio.sleep(0.02)
+
+    async def clean_up(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._notify)
+        self._notify.close()
+        if self.link_ is not None:
+            await self.link_.close()
+        for process in self._all:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+
+    def _check(self, peer: Peer) -> str | None:
+        assert self.process is not None
+        return None if peer.pid == self.process.pid else "not the worker"
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                self.notices.append(self._notify.recv(65536).decode())
+            except BlockingIOError:
+                return
+
+
+def processes_below(pid: int) -> Iterator[int]:
+    """A process and all of its descendants that live."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from processes_below(int(child))
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,229 @@
+"""What each word and each look at the page means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.states import (
+    PageFacts,
+    Story,
+    claim_of,
+    left_for,
+    next_story,
+    parse_facts,
+)
+
+Status = ConnectionStatus
+NEW, BEFORE = Story(), Story(was_connected=True)
+
+
+def page(**more: object) -> PageFacts:
+    known: dict[str, object] = {"injected": True, "ready": True, "full": True, "auth": True}
+    return PageFacts(**{**known, **more})  # type: ignore[arg-type]
+
+
+MAIN = page(mode="MAIN", info="NORMAL", socket="CONNECTED", account="55119")
+CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,b,c")
+
+
+@pytest.mark.parametrize(
+    ("facts", "story", "expected"),
+    [
+        pytest.param(None, NEW, (Status.INITIALIZING, "", "loaded"), id="no document yet"),
+        pytest.param(PageFacts(), NEW, (Status.INITIALIZING, "", "injected"), id="just loaded"),
+        pytest.param(
+            PageFacts(age=26),
+            NEW,
+            (Status.INITIALIZING, "injection_failed", "injected"),
+            id="the bundle does not get ready",
+        ),
+        pytest.param(
+            PageFacts(failure="SyntaxError"),
+            NEW,
+            (Status.INITIALIZING, "injection_failed", "injected"),
+            id="the bundle threw",
+        ),
+        pytest.param(
+            page(auth=False, socket="OPENING"),
+            NEW,
+            (Status.INITIALIZING, "", "login"),
+            id="opening",
+        ),
+        pytest.param(CODE, NEW, (Status.QR_REQUIRED, "", "login"), id="a code is shown"),
+        pytest.param(
+            page(auth=False, mode="QR", socket="UNPAIRED"),
+            NEW,
+            (Status.INITIALIZING, "", "login"),
+            id="unpaired, no code yet",
+        ),
+        pytest.param(
+            page(auth=False, mode="QR", socket="UNPAIRED_IDLE", qr="2@x"),
+            NEW,
+            (Status.QR_REQUIRED, "qr_idle", "login"),
+            id="the code no longer changes",
+        ),
+        pytest.param(MAIN, NEW, (Status.CONNECTED, "", ""), id="connected"),
+        pytest.param(
+            page(mode="QR", info="OPENING", socket="CONNECTED"),
+            NEW,
+            (Status.LOADING, "", "login"),
+            id="main_ready on the code's screen is not logged in",
+        ),
+        pytest.param(
+            page(auth=False, mode="MAIN", info="NORMAL", socket="CONNECTED"),
+            NEW,
+            (Status.INITIALIZING, "", "login"),
+            id="MAIN without a pairing is not connected",
+        ),
+        pytest.param(
+            page(mode="SYNCING", info="SYNCING", socket="CONNECTED", progress=0.4),
+            NEW,
+            (Status.LOADING, "", "sync"),
+            id="first sync",
+        ),
+        pytest.param(
+            page(mode="MAIN", info="RESUMING", socket="CONNECTED"),
+            BEFORE,
+            (Status.RECONNECTING, "connection_lost", ""),
+            id="resuming",
+        ),
+        pytest.param(
+            page(mode="MAIN", info="OFFLINE", socket="TIMEOUT"),
+            BEFORE,
+            (Status.RECONNECTING, "connection_lost", ""),
+            id="no network",
+        ),
+        pytest.param(
+            page(mode="MAIN", info="NORMAL", socket="CONNECTED", online=False),
+            BEFORE,
+            (Status.RECONNECTING, "connection_lost", ""),
+            id="the machine is offline",
+        ),
+        pytest.param(
+            page(mode="OFFLINE", socket="OPENING"),
+            NEW,
+            (Status.INITIALIZING, "connection_lost", "login"),
+            id="offline from the start",
+        ),
+        pytest.param(
+            page(mode="MAIN", info="OPENING", socket="OPENING"),
+            Story(was_connected=True, passing="service_unavailable_503"),
+            (Status.RECONNECTING, "service_unavailable", ""),
+            id="WhatsApp is not available",
+        ),
+        pytest.param(
+            page(age=41, socket="CONNECTED"),
+            NEW,
+            (Status.LOADING, "injection_failed", "login"),
+            id="no stream can be read",
+        ),
+        pytest.param(
+            MAIN, Story(ended="LOGOUT"), (Status.DISCONNECTED, "logout", ""), id="a logout stays"
+        ),
+        pytest.param(
+            CODE, Story(ended="LOGOUT"), (Status.DISCONNECTED, "logout", ""), id="beside a code too"
+        ),
+    ],
+)
+def test_a_look_becomes_a_claim(
+    facts: PageFacts | None, story: Story, expected: tuple[Status, str, str]
+) -> None:
+    claim = claim_of(facts, story)
+    assert (claim.status, claim.reason, claim.phase) == expected
+
+
+@pytest.mark.parametrize("field", ["mode", "socket"])
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("CONFLICT", "conflict"),
+        ("TOS_BLOCK", "tos_block"),
+        ("SMB_TOS_BLOCK", "tos_block"),
+        ("PROXYBLOCK", "proxy_block"),
+        ("DEPRECATED_VERSION", "client_outdated"),
+    ],
+)
+def test_a_refusal_counts_wherever_it_is_said(field: str, word: str, reason: str) -> None:
+    facts = page(**{"mode": "MAIN", "socket": "CONNECTED", field: word})
+    claim = claim_of(facts, BEFORE)
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, reason, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        pytest.param([("conn.logout", "")], "logout", id="plain"),
+        pytest.param(
+            [("conn.logout_reason", "account_locked"), ("conn.logout", "")],
+            "account_locked",
+            id="with its reason",
+        ),
+        pytest.param(
+            [("conn.logout_reason", "something_new"), ("conn.logout", "")],
+            "logout",
+            id="with a reason nobody knows",
+        ),
+        pytest.param(
+            [("backend", "unexpected_logout_modal"), ("conn.logout", "")],
+            "banned",
+            id="with what the page announced",
+        ),
+        pytest.param([("backend", "account_temporarily_banned")], "temporary_ban", id="a ban"),
+        pytest.param(
+            [("backend", "storage_initialization_error")], "storage_failed", id="its store broke"
+        ),
+    ],
+)
+def test_words_that_end_a_session(words: list[tuple[str, str]], reason: str) -> None:
+    story = BEFORE
+    for word, detail in words:
+        story = next_story(story, word, detail, None, MAIN)
+    claim = claim_of(MAIN, story)
+    assert (claim.status, claim.reason) == (Status.DISCONNECTED, reason)
+
+
+def test_an_announced_logout_that_never_comes_changes_nothing() -> None:
+    story = next_story(BEFORE, "backend", "unexpected_logout_modal", None, MAIN)
+    assert claim_of(MAIN, story).status is Status.CONNECTED
+
+
+def test_a_connection_makes_an_interruption_forgotten() -> None:
+    story = next_story(BEFORE, "backend", "service_unavailable_503", None, page(mode="MAIN"))
+    assert story.passing
+    assert not next_story(story, "socket", "", None, MAIN).passing
+
+
+def test_a_restored_session_needs_no_authenticated_event() -> None:
+    story = next_story(NEW, "conn.main_loaded", "", None, MAIN)
+    assert story.was_connected and claim_of(MAIN, story).status is Status.CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("address", "ended"),
+    [
+        ("https://web.whatsapp.com/?post_logout=1", "LOGOUT"),
+        ("https://web.whatsapp.com/?post_logout=1&x=2", "LOGOUT"),
+        ("https://web.whatsapp.com/", ""),
+        ("https://web.whatsapp.com/post_logout=1", ""),
+    ],
+)
+def test_the_address_after_a_logout_names_it(address: str, ended: str) -> None:
+    assert left_for(BEFORE, address).ended == ended
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+        lambda more: (
+            st.lists(more) | st.dictionaries(st.sampled_from([*PageFacts.__slots__, "me"]), more)
+        ),
+        max_leaves=20,
+    )
+)
+def test_a_page_can_say_what_it_likes(told: object) -> None:
+    facts = parse_facts(told)
+    if facts is not None:
+        claim = claim_of(facts, NEW)
+        assert len(claim.account) <= 40 and len(claim.raw) < 200
+        assert claim.progress is None or 0 <= claim.progress <= 1

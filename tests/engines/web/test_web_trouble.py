@@ -1,0 +1,343 @@
+"""What goes wrong with a page, a phone or an account, in the real worker."""
+
+import asyncio
+import os
+import signal
+import struct
+import zlib
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.standin.server import StandIn
+from agent.errors import EngineError
+from tests.engines.web.bench import ACCOUNT, Bench, processes_below
+
+Status = ConnectionStatus
+
+
+async def test_a_code_is_replaced_and_at_last_idle_until_somebody_asks_again(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.qr_every, stand_in.qr_codes = 1.5, 2
+    link = await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    first = (await link.call("qr"))["qr"]
+    await bench.until(lambda: stand_in.page().code not in ("", first["text"].split(",")[0]))
+    second = (await link.call("qr"))["qr"]
+    assert second["text"] != first["text"]
+    assert second["number"] == 2 and second["expires_in"] <= 20
+    await bench.claimed(Status.QR_REQUIRED, "qr_idle")
+
+    stand_in.qr_every = 60
+    third = (await link.call("qr"))["qr"]
+    assert third["text"].startswith(stand_in.page().code)
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    await bench.claimed(Status.CONNECTED)
+
+
+async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandIn) -> None:
+    link = await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    told = await link.call(
+        "command", {"name": "pairing_code", "arguments": {"phone": "+55 11 99999-9999"}}
+    )
+    assert len(told["code"]) == 8 and told["expires_in"] > 60
+    stand_in.enter_code(told["code"])
+    claim = await bench.claimed(Status.CONNECTED)
+    assert claim.account == ACCOUNT
+    with pytest.raises(EngineError) as caught:
+        await link.call("command", {"name": "pairing_code", "arguments": {"phone": ACCOUNT}})
+    assert caught.value.code == "not_waiting"
+
+
+async def test_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("hang", seconds=60)
+    assert await refused_probe(bench) == "browser_silent"
+    assert bench.process is not None and bench.process.poll() is None
+    await bench.link.call("connect")
+    await bench.until(lambda: bench.claims[-1].status is Status.RECONNECTING)
+    await bench.claimed(Status.CONNECTED, within=40)
+    await bench.link.call("probe")
+
+
+async def test_a_stopped_browser_is_replaced_by_a_connect(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    first = await bench.browser()
+    os.killpg(first, signal.SIGSTOP)
+    with pytest.raises(EngineError):
+        await bench.link.call("probe")
+    await bench.link.call("connect")
+    await bench.until(lambda: bench.claims[-1].status is Status.RECONNECTING)
+    await bench.claimed(Status.CONNECTED, within=40)
+    assert await bench.browser() != first
+
+
+async def test_a_crashed_page_is_loaded_anew_in_the_same_browser(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    browser = await bench.browser()
+    renderer = next(
+        pid
+        for pid in processes_below(browser)
+        if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(renderer, signal.SIGKILL)
+    await bench.until(lambda: bench.claims[-1].status is Status.RECONNECTING)
+    assert bench.claims[-1].reason == "page_crashed"
+    await bench.claimed(Status.CONNECTED)
+    assert await bench.browser() == browser
+
+
+async def test_a_page_that_navigates_is_watched_again(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    page = stand_in.page()
+    page.tell("navigate", to="/?name=sales&again=1")
+    await bench.until(lambda: stand_in.clients and stand_in.page() is not page)
+    await bench.claimed(Status.CONNECTED)
+    told = await bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}})
+    assert told["outcome"] == "sent"
+
+
+async def test_a_dialog_does_not_stop_the_page(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("dialog", text="hello")
+    await bench.until(
+        lambda: any(each["do"] == "closed_dialog" for each in stand_in.page().received)
+    )
+    await bench.link.call("probe")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        pytest.param("user_initiated", "logout", id="by the phone"),
+        pytest.param("unknown_companion", "logout", id="while we were away"),
+        pytest.param("account_locked", "account_locked", id="the account is locked"),
+    ],
+)
+async def test_a_logout_from_the_phone_is_told_with_its_reason(
+    bench: Bench, stand_in: StandIn, reason: str, expected: str
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.log_out(ACCOUNT, reason)
+    claim = await bench.claimed(Status.DISCONNECTED, expected)
+    assert not claim.paired
+    # The page shows a new code soon; the claim stays until somebody connects anew.
+    await bench.until(lambda: stand_in.clients and stand_in.page().code)
+    await bench.link.call("probe")
+    assert bench.claims[-1].reason == expected
+    await bench.link.call("connect")
+    await bench.claimed(Status.QR_REQUIRED)
+
+
+async def test_a_logout_that_happened_while_stopped_is_seen_at_the_next_start(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    await bench.stop()
+    stand_in.log_out(ACCOUNT)
+    await bench.start()
+    await bench.claimed(Status.DISCONNECTED, "logout")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("CONFLICT", "conflict"),
+        ("TOS_BLOCK", "tos_block"),
+        ("SMB_TOS_BLOCK", "tos_block"),
+        ("PROXYBLOCK", "proxy_block"),
+        ("DEPRECATED_VERSION", "client_outdated"),
+    ],
+)
+async def test_a_refusal_is_told_with_its_reason(
+    bench: Bench, stand_in: StandIn, mode: str, expected: str
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("stream", mode=mode, socket=mode)
+    claim = await bench.claimed(Status.DISCONNECTED, expected)
+    assert claim.paired, "the pairing is still there"
+
+
+async def test_a_session_taken_over_comes_back_by_a_connect(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("stream", mode="CONFLICT", socket="CONFLICT")
+    await bench.claimed(Status.DISCONNECTED, "conflict")
+    await bench.link.call("connect")
+    await bench.claimed(Status.CONNECTED)
+
+
+async def test_a_temporary_ban_says_when_it_ends(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    end = 2_000_000_000
+    stand_in.page().tell("event", name="account_temporarily_banned", args=[{"expire": end}])
+    claim = await bench.claimed(Status.DISCONNECTED, "temporary_ban")
+    assert claim.until_wall == end
+
+
+async def test_a_lost_network_is_reconnecting_until_the_page_has_it_again(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("stream", socket="TIMEOUT", info="OFFLINE")
+    await bench.claimed(Status.RECONNECTING, "connection_lost")
+    stand_in.page().tell("stream", socket="CONNECTED", info="NORMAL")
+    await bench.claimed(Status.CONNECTED)
+    stand_in.page().tell("online", online=False)
+    await bench.claimed(Status.RECONNECTING, "connection_lost")
+    stand_in.page().tell("online", online=True)
+    await bench.claimed(Status.CONNECTED)
+
+
+async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: StandIn) -> None:
+    stand_in.syncs = False
+    await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    claim = await bench.claimed(Status.LOADING)
+    assert claim.phase == "sync" and claim.paired
+    stand_in.page().tell("progress", percent=40)
+    await bench.until(lambda: bench.claims[-1].progress == 0.4)
+    await bench.link.call("probe")
+    assert bench.claims[-1].status is Status.LOADING
+    stand_in.page().tell("synced")
+    await bench.claimed(Status.CONNECTED)
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        pytest.param("WAWebBuildConstants", "BuildConstants", id="never ready"),
+        pytest.param("WAWebUserPrefsLogin", "isLoggedIn", id="the hooks are lost"),
+    ],
+)
+async def test_a_page_without_a_module_is_stuck_at_the_injection(
+    bench: Bench, stand_in: StandIn, module: str, named: str
+) -> None:
+    bench.url += f"&missing={module}"
+    await bench.start()
+    await bench.until(lambda: stand_in.clients)
+    await bench.until(lambda: bench.claims and bench.claims[-1].phase == "injected")
+    assert named in await missing_modules(bench)
+    assert bench.claims[-1].status is Status.INITIALIZING
+
+
+async def test_a_page_without_its_stream_never_counts_as_connected(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    bench.url += "&missing=WAWebStreamModel"
+    await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    claim = await bench.claimed(Status.LOADING)
+    assert claim.phase == "login" and claim.paired
+    assert "Stream" in await missing_modules(bench)
+
+
+async def refused_probe(bench: Bench) -> str:
+    """Probe until one fails; the code it failed with."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                await bench.link.call("probe")
+            except EngineError as error:
+                return error.code
+
+
+async def missing_modules(bench: Bench) -> list[str]:
+    told = await bench.link.call("probe", {"deep": True})
+    return list(told["detail"].get("missing", []))
+
+
+async def test_a_server_that_is_not_there_is_a_lost_connection(bench: Bench) -> None:
+    bench.url = "http://127.0.0.1:9/"
+    await bench.start()
+    claim = await bench.claimed(Status.DISCONNECTED, "connection_lost")
+    assert "ERR_" in claim.raw
+    assert list((bench.session / "diagnostics").glob("*.json"))
+
+
+async def test_a_picture_shows_the_page_and_never_its_code(bench: Bench, stand_in: StandIn) -> None:
+    link = await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+
+    async def picture() -> bytes:
+        asked = {"name": "screenshot", "arguments": {"format": "png"}}
+        return b64decode((await link.call("command", asked))["content"])
+
+    first = await picture()
+    assert len(set(rows_of(first))) > 20, "the page's words are there"
+    code = stand_in.page().code
+    stand_in.show_next_code(stand_in.page())
+    await link.call("command", {"name": "pairing_code", "arguments": {"phone": ACCOUNT}})
+    assert stand_in.page().code != code
+    assert rows_of(await picture()) == rows_of(first), "another code, the same picture"
+
+
+async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    await bench.link.call("free_memory")
+    told = await bench.link.call("probe", {"deep": True})
+    detail = told["detail"]
+    assert detail["missing"] == [] and detail["heap_used_bytes"] > 0
+    assert (detail["mode"], detail["info"], detail["socket"]) == ("MAIN", "NORMAL", "CONNECTED")
+    assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
+
+
+async def test_the_proof_grows_old_when_no_frame_comes(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    stand_in.alive_every = 3600
+    told = await bench.link.call("probe")
+    await asyncio.sleep(1.2)
+    later = await bench.link.call("probe")
+    assert later["claim"]["proof_age"] >= told["claim"]["proof_age"] + 1
+
+
+def rows_of(png: bytes) -> list[bytes]:
+    """The picture's rows of pixels."""
+    at, packed, width, depth = 8, b"", 0, 4
+    while at < len(png):
+        size, kind = struct.unpack(">I4s", png[at : at + 8])
+        body = png[at + 8 : at + 8 + size]
+        if kind == b"IHDR":
+            width, _, _, colour = struct.unpack(">IIBB", body[:10])
+            depth = {2: 3, 6: 4}[colour]
+        elif kind == b"IDAT":
+            packed += body
+        at += size + 12
+    raw, stride = zlib.decompress(packed), width * depth + 1
+    rows, last = [], bytes(stride - 1)
+    for start in range(0, len(raw), stride):
+        last = _unfilter(raw[start], raw[start + 1 : start + stride], last, depth)
+        rows.append(last)
+    return rows
+
+
+def _unfilter(kind: int, row: bytes, above: bytes, depth: int) -> bytes:
+    out = bytearray(row)
+    for x in range(len(out)):
+        left = out[x - depth] if x >= depth else 0
+        corner = above[x - depth] if x >= depth else 0
+        if kind == 1:
+            add = left
+        elif kind == 2:
+            add = above[x]
+        elif kind == 3:
+            add = (left + above[x]) // 2
+        elif kind == 4:
+            guess = left + above[x] - corner
+            add = min((left, above[x], corner), key=lambda each: abs(guess - each))
+        else:
+            add = 0
+        out[x] = (out[x] + add) & 255
+    return bytes(out)
