@@ -1,81 +1,144 @@
-"""Is there a session, and is it whole? Looks at files only; changes nothing, ever.
+"""Is there a session, and is it whole? Looks at files only; changes nothing, ever."""
 
-The rules of each engine's files are repeated here as data: the vault imports no engine.
-"""
-
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import InvalidRequest, VaultError
-from agent.vault.atomic import read_plain_file
-from agent.vault.locate import SESSION, is_empty, open_folder, open_instance
+from agent.vault.formats import FilesReport, format_of, is_left_out
+from agent.vault.locate import (
+    SESSION,
+    Modes,
+    is_empty,
+    modes_of,
+    names_in,
+    open_folder,
+    open_instance,
+    open_root,
+)
+from agent.vault.tree import DEEPEST, Excluded
+from agent.vault.trouble import explain, owner_of, planted
+
+MOST_LOOKED_AT = 20_000
+"""Entries of one session whose rights are looked at: a check must end."""
+
+__all__ = ["FilesReport", "check_files", "inspect_files", "inspect_session"]
 
 
-@dataclass(frozen=True, slots=True)
-class FilesReport:
-    files: SessionFiles
-    problem: str = ""
-    """What is wrong and where, for people."""
+def check_files(folder: Path, engine: str, paired: bool = True) -> SessionFiles:
+    return inspect_files(folder, engine, paired).files
 
 
-Check = Callable[[Path, int], FilesReport]
-"""Gets the engine's folder, its path and open."""
+def inspect_files(folder: Path, engine: str, paired: bool = True) -> FilesReport:
+    """Never raises: files that cannot be read are a finding, with path and owner.
 
-
-def check_files(folder: Path, engine: str) -> SessionFiles:
-    return inspect_files(folder, engine).files
-
-
-def inspect_files(folder: Path, engine: str) -> FilesReport:
-    """Never raises: files that cannot be read are a finding, with path and owner."""
+    `paired` is what the record says; where the files alone cannot tell, it decides.
+    """
     path = folder / SESSION
     try:
+        with open_root(folder.parent) as root_fd:
+            modes = modes_of(root_fd)
         with open_instance(folder.parent, InstanceId(folder.name)) as fd:
             if is_empty(path, SESSION, fd):
                 return FilesReport(SessionFiles.UNPAIRED)
             with open_folder(path, SESSION, fd) as session_fd:
-                return CHECKS.get(engine, _check_present)(path, session_fd)
+                return inspect_session(path, session_fd, engine, paired, modes)
     except (VaultError, InvalidRequest) as error:
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
         return FilesReport(SessionFiles.DAMAGED, str(error))
 
 
-def _check_sandbox(path: Path, session_fd: int) -> FilesReport:
-    name = "sandbox.json"
+def inspect_session(
+    path: Path, session_fd: int, engine: str, paired: bool, modes: Modes
+) -> FilesReport:
+    """The same for an open session folder, wherever it lies."""
+    look = _Look(modes, is_left_out(engine))
+    if problem := look.at(path, session_fd):
+        return FilesReport(SessionFiles.DAMAGED, problem)
     try:
-        raw = read_plain_file(path, session_fd, name)
+        return format_of(engine).check(path, session_fd, paired)
     except VaultError as error:
-        if error.code != "absent":
-            raise
-        return FilesReport(SessionFiles.UNPAIRED)
-    try:
-        content = json.loads(raw)
-        rest = {key: value for key, value in content.items() if key != "checksum"}
-        text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-        whole = hashlib.sha256(text.encode()).hexdigest() == content["checksum"]
-        paired = content["paired"] is True
-        known = content["version"] == 1
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        return _damaged(path / name, f"it is no session file ({error})")
-    if not whole:
-        return _damaged(path / name, "its checksum does not fit its content")
-    if not known:
-        return _damaged(path / name, f"its version is {content['version']!r:.40}, not 1")
-    return FilesReport(SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED)
+        if error.code == "absent":  # it went away while we looked
+            return FilesReport(SessionFiles.UNPAIRED, str(error))
+        if look.unseen and error.code == "permissions":
+            # The worker keeps it to itself: whether it is whole only the worker can tell.
+            files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
+            return FilesReport(files, str(error))
+        return FilesReport(SessionFiles.DAMAGED, str(error))
+    except OSError as error:
+        return FilesReport(SessionFiles.DAMAGED, str(explain("read", path, error)))
 
 
-def _check_present(path: Path, session_fd: int) -> FilesReport:
-    """For an engine whose files we have no rule for: something is there."""
-    return FilesReport(SessionFiles.WHOLE)
+@dataclass(slots=True)
+class _Look:
+    """One look at the kinds, owners and rights of everything in a session."""
+
+    modes: Modes
+    left_out: Excluded
+    left: int = MOST_LOOKED_AT
+    unseen: bool = False
+    """Something is for the worker's user alone, as a browser makes its files."""
+
+    def at(self, path: Path, fd: int, before: str = "", depth: int = 1) -> str:
+        """The first thing that is wrong, "" when nothing is."""
+        if depth > DEEPEST:
+            return f"cannot use {path}: it is nested more than {DEEPEST} deep"
+        for name in names_in(fd):
+            self.left -= 1
+            if self.left < 0:
+                return ""
+            if self.left_out(before + name):
+                continue
+            if problem := self._at_one(path, fd, name, before, depth):
+                return problem
+        return ""
+
+    def _at_one(self, path: Path, fd: int, name: str, before: str, depth: int) -> str:
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return ""  # a running engine's own doing
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if not is_folder and not stat.S_ISREG(status.st_mode):
+            return str(planted("use", path / name))
+        if not self._is_usable(status, is_folder):
+            return (
+                f"cannot use {path / name}: it belongs to {owner_of(status)},"
+                f" which its worker cannot read and write"
+            )
+        if not is_folder:
+            return ""
+        try:
+            with open_folder(path / name, name, fd) as inner:
+                return self.at(path / name, inner, f"{before}{name}/", depth + 1)
+        except VaultError as error:
+            if error.code == "absent":
+                return ""
+            if error.code == "permissions" and self._is_workers_own(status):
+                self.unseen = True
+                return ""
+            return str(error)
+
+    def _is_usable(self, status: os.stat_result, is_folder: bool) -> bool:
+        """Can the worker use it? Who the worker is follows from the session root's mode."""
+        me, mode = os.geteuid(), status.st_mode
+        owner_bits = stat.S_IRWXU if is_folder else stat.S_IRUSR | stat.S_IWUSR
+        group_bits = owner_bits >> 3
+        by_owner = mode & owner_bits == owner_bits
+        if self.modes.group is None:  # the worker is who we are
+            return me == 0 or (status.st_uid == me and by_owner) or _others(mode, is_folder)
+        by_group = status.st_gid == self.modes.group and mode & group_bits == group_bits
+        return by_group or self._is_workers_own(status)
+
+    def _is_workers_own(self, status: os.stat_result) -> bool:
+        bits = stat.S_IRUSR | stat.S_IWUSR
+        foreign = status.st_uid not in (0, os.geteuid())
+        return self.modes.group is not None and foreign and status.st_mode & bits == bits
 
 
-def _damaged(path: Path, cause: str) -> FilesReport:
-    return FilesReport(SessionFiles.DAMAGED, f"cannot use {path}: {cause}")
-
-
-CHECKS: Mapping[str, Check] = {"sandbox": _check_sandbox}
+def _others(mode: int, is_folder: bool) -> bool:
+    bits = stat.S_IRWXO if is_folder else stat.S_IROTH | stat.S_IWOTH
+    return mode & bits == bits

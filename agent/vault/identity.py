@@ -5,6 +5,7 @@ The agent writes it, the worker reads it, and a lost database is rebuilt from it
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from agent.log import bound
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.locate import (
     SESSION,
+    Modes,
     is_empty,
     make_folder,
     modes_of,
@@ -37,6 +39,8 @@ class Identity:
     instance: Instance
     paired: bool = False
     account: str = ""
+    lineage: str = ""
+    """Given to a folder that is begun afresh: copies of an earlier one are another session's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +75,50 @@ def create(root: Path, instance: Instance) -> Path:
         instance,
         paired=before.paired if before else False,
         account=before.account if before else "",
+        lineage=new_lineage() if before is None else None,
     )
     return path
 
 
-def write_identity(root: Path, instance: Instance, paired: bool, account: str) -> None:
-    """Replace instance.json; keys that another version put there are kept."""
+def new_lineage() -> str:
+    return secrets.token_hex(8)
+
+
+def write_identity(
+    root: Path, instance: Instance, paired: bool, account: str, *, lineage: str | None = None
+) -> None:
+    """Replace instance.json; keys that another version put there are kept, and the lineage too."""
     path = root / instance.id
     with open_root(root) as root_fd, open_folder(path, instance.id, root_fd) as fd:
-        content = _other_keys(path, fd) | {
-            "version": VERSION,
-            "id": instance.id,
-            "engine": instance.engine,
-            "enabled": instance.enabled,
-            "settings": dict(instance.settings),
-            "created_wall": instance.created_wall,
-            "paired": paired,
-            "account": account,
-        }
-        modes = modes_of(root_fd)
-        raw = json.dumps(content, indent=1).encode() + b"\n"
-        if len(raw) > LARGEST_IDENTITY:
-            raise VaultError(
-                f"cannot write {path / FILE}: {len(raw)} bytes are more than a worker reads",
-                code="too_large",
-            )
-        write_atomically(path, fd, FILE, raw, mode=modes.file, group=modes.group)
+        content = _other_keys(path, fd)
+        if lineage is not None:
+            content["lineage"] = lineage
+        put_identity(path, fd, Identity(instance, paired, account), modes_of(root_fd), content)
+
+
+def put_identity(
+    path: Path, fd: int, identity: Identity, modes: Modes, others: Mapping[str, Any]
+) -> None:
+    """Write instance.json into an open folder, wherever it lies."""
+    instance = identity.instance
+    content = {
+        **others,
+        "version": VERSION,
+        "id": instance.id,
+        "engine": instance.engine,
+        "enabled": instance.enabled,
+        "settings": dict(instance.settings),
+        "created_wall": instance.created_wall,
+        "paired": identity.paired,
+        "account": identity.account,
+    }
+    raw = json.dumps(content, indent=1).encode() + b"\n"
+    if len(raw) > LARGEST_IDENTITY:
+        raise VaultError(
+            f"cannot write {path / FILE}: {len(raw)} bytes are more than a worker reads",
+            code="too_large",
+        )
+    write_atomically(path, fd, FILE, raw, mode=modes.file, group=modes.group)
 
 
 def read_identity(folder: Path) -> Identity:
@@ -122,7 +144,12 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         content.get("settings", {}),
         float(content.get("created_wall", 0.0)),
     )
-    return Identity(instance, content.get("paired", False), content.get("account", ""))
+    return Identity(
+        instance,
+        content.get("paired", False),
+        content.get("account", ""),
+        content.get("lineage", ""),
+    )
 
 
 def scan(root: Path) -> list[Found]:
@@ -169,6 +196,7 @@ def _find_problem(content: Any, name: str) -> str:
         "created_wall": (int, float),
         "paired": bool,
         "account": str,
+        "lineage": str,
     }
     for key, kind in wanted.items():
         missing = key in ("engine", "enabled") and key not in content

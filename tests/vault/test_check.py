@@ -67,9 +67,9 @@ def test_a_lost_session_folder_is_unpaired(folder):
 
 
 def test_an_engine_without_a_rule_has_a_session_when_something_is_there(folder):
-    assert check_files(folder, "web") is SessionFiles.UNPAIRED
-    (folder / "session" / "profile").mkdir()
-    assert check_files(folder, "web") is SessionFiles.WHOLE
+    assert check_files(folder, "evolution") is SessionFiles.UNPAIRED
+    (folder / "session" / "something").mkdir()
+    assert check_files(folder, "evolution") is SessionFiles.WHOLE
 
 
 @given(st.binary(max_size=300))

@@ -1,0 +1,171 @@
+"""What a snapshot or an archive says of itself: whose session, when, why, and every file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId, SessionFiles, parse_instance_id
+from agent.errors import InvalidRequest, VaultError
+from agent.vault.tree import DEEPEST, FileEntry, Listing
+
+FILE = "manifest.json"
+FORMAT = "wa-agent session"
+VERSION = 1
+LONGEST_PATH = 1024
+LONGEST_NAME = 255
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "id": str,
+    "engine": str,
+    "settings": dict,
+    "account": str,
+    "paired": bool,
+    "created_wall": (int, float),
+    "lineage": str,
+    "taken_wall": (int, float),
+    "why": str,
+    "state": str,
+    "consistent": bool,
+    "files": list,
+    "folders": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    id: InstanceId
+    engine: str
+    account: str
+    paired: bool
+    taken_wall: float
+    why: str
+    state: SessionFiles
+    """What the check of the copied files found."""
+    listing: Listing
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    created_wall: float = 0.0
+    lineage: str = ""
+    """Which folder of that name it is of: a session begun afresh is another one."""
+
+    @property
+    def good(self) -> bool:
+        """A paired, whole session that could be lived on."""
+        return self.state is SessionFiles.WHOLE
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    listing = manifest.listing
+    told = {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": manifest.id,
+        "engine": manifest.engine,
+        "settings": dict(manifest.settings),
+        "account": manifest.account,
+        "paired": manifest.paired,
+        "created_wall": manifest.created_wall,
+        "lineage": manifest.lineage,
+        "taken_wall": manifest.taken_wall,
+        "why": manifest.why,
+        "state": manifest.state.value,
+        "consistent": True,
+        "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
+        "folders": list(listing.folders),
+    }
+    return json.dumps(told, indent=1).encode() + b"\n"
+
+
+def parse_manifest(raw: bytes, path: Path) -> Manifest:
+    """The manifest, every field checked; VaultError with code `damaged` otherwise."""
+    try:
+        told = json.loads(raw)
+        problem = _find_problem(told)
+        if problem:
+            raise ValueError(problem)
+        return Manifest(
+            id=parse_instance_id(told["id"]),
+            engine=told["engine"],
+            account=told["account"],
+            paired=told["paired"],
+            taken_wall=float(told["taken_wall"]),
+            why=told["why"],
+            state=SessionFiles(told["state"]),
+            listing=_read_listing(told["files"], told["folders"]),
+            settings=told["settings"],
+            created_wall=float(told["created_wall"]),
+            lineage=told["lineage"],
+        )
+    except (ValueError, OverflowError, RecursionError, InvalidRequest) as error:
+        raise VaultError(f"cannot use {path}: {error}", code="damaged") from None
+
+
+def _find_problem(told: Any) -> str:
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        return f"it is no manifest of a {FORMAT}"
+    version = told.get("version")
+    if version != VERSION or isinstance(version, bool):
+        return f"its version is {version!r:.40}, this program knows {VERSION}"
+    for key, kind in _KINDS.items():
+        value = told.get(key)
+        is_number = isinstance(value, bool) and kind is not bool
+        if not isinstance(value, kind) or is_number:
+            return f"{key} is missing or of the wrong kind"
+    if told["consistent"] is not True:
+        return "it is not of a consistent copy"
+    return "" if 0 < len(told["engine"]) <= 64 else "engine is empty or too long"
+
+
+def _read_listing(files: list[Any], folders: list[Any]) -> Listing:
+    read = []
+    for file in files:
+        if not isinstance(file, dict):
+            raise ValueError("a file is not an object")  # noqa: TRY004 - all are one kind here
+        size, sha256 = file.get("size"), file.get("sha256")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError("a size is not a whole number")
+        if not isinstance(sha256, str) or len(sha256) != 64 or not _is_hex(sha256):
+            raise ValueError("a checksum is not a SHA-256")
+        read.append(FileEntry(check_path(file.get("path")), size, sha256))
+    listing = Listing(tuple(read), tuple(check_path(folder) for folder in folders))
+    _check_tree(listing)
+    return listing
+
+
+def check_path(path: Any) -> str:
+    """A relative path that stays below where it is put, whatever it is put below."""
+    if not isinstance(path, str) or not 0 < len(path) <= LONGEST_PATH or "\0" in path:
+        raise ValueError(f"a path is empty, too long or no text: {path!r:.80}")
+    parts = path.split("/")
+    if len(parts) > DEEPEST or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"a path leads out of its folder or nowhere: {path!r:.80}")
+    try:
+        longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)
+    except UnicodeEncodeError:
+        raise ValueError(f"a path cannot be a file's name: {path!r:.80}") from None
+    if longest > LONGEST_NAME:
+        raise ValueError(f"a path has a name that is too long: {path!r:.80}")
+    return path
+
+
+def _check_tree(listing: Listing) -> None:
+    """Each name once, and every parent is a listed folder that stands before its children."""
+    folders: set[str] = set()
+    for folder in listing.folders:
+        parent = folder.rpartition("/")[0]
+        if folder in folders or (parent and parent not in folders):
+            raise ValueError(f"a folder is listed twice or without its parent: {folder!r:.80}")
+        folders.add(folder)
+    files: set[str] = set()
+    for file in listing.files:
+        parent = file.path.rpartition("/")[0]
+        if file.path in files or file.path in folders:
+            raise ValueError(f"a file is listed twice: {file.path!r:.80}")
+        if parent and parent not in folders:
+            raise ValueError(f"a file is listed without its folder: {file.path!r:.80}")
+        files.add(file.path)
+
+
+def _is_hex(text: str) -> bool:
+    return all(sign in "0123456789abcdef" for sign in text)
