@@ -45,7 +45,7 @@ class SystemdHost:
         self._files = UnitFiles()
         self._files_changed = asyncio.Event()
         self._limits: dict[InstanceId, Limits] = {}
-        self._boot = boot_id()
+        self._boot = ""
         self._own_unit = ""
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
         self._systemd = SystemdCalls(self._bus)
@@ -63,6 +63,11 @@ class SystemdHost:
         except BaseException:
             self._files_reader.cancel()
             raise
+        try:
+            self._boot = f"{boot_id()}.{await self._systemd.booted_at():x}"
+        except HostError as error:
+            await self.close(leave_workers=True)
+            raise HostError(f"cannot ask systemd when it booted: {error}") from error
         with contextlib.suppress(HostError):  # not started by systemd: then we have no unit
             self._own_unit = await self._systemd.own_unit()
         return self
@@ -281,13 +286,10 @@ class SystemdHost:
 
     def _unit_came_or_went(self, message: Message) -> None:
         instance = units.instance_of(message.body[0])
-        if instance is None:
-            return
-        if message.member == "UnitRemoved":
-            self._cache.note_absent(instance)
-        else:
+        if instance is not None:
+            # Not believed but asked: a reload removes every unit and makes it anew.
             self._cache.mark_stale(instance)
-        self._wake(instance)
+            self._wake(instance)
 
     async def _read_files_anew(self) -> None:
         while True:

@@ -43,6 +43,7 @@ _POLKIT_MAY_BE_AWAY = _DENIED | {
     "org.freedesktop.DBus.Error.NameHasNoOwner",
     "org.freedesktop.DBus.Error.NoReply",
     "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.TimedOut",
 }
 
 
@@ -78,6 +79,10 @@ class SystemdCalls:
         except BusCallFailed:
             return False
         return True
+
+    async def booted_at(self) -> int:
+        """Microseconds; tells the boots of a container apart, whose kernel boots once."""
+        return int(await self.property(MANAGER_PATH, MANAGER, "UserspaceTimestampMonotonic"))
 
     async def own_unit(self) -> str:
         """The object path of the unit that this process belongs to."""
@@ -115,14 +120,15 @@ class SystemdCalls:
 def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
     """The same, for people: what was refused, and what to look at."""
     name = error.name if isinstance(error, BusCallFailed) else ""
-    if name == f"{SYSTEMD}.UnitMasked":
+    # Polkit's own unit may be the masked one: systemd passes on why it could not ask.
+    if name == f"{SYSTEMD}.UnitMasked" and unit in str(error):
         return HostError(f"cannot {verb} {unit}: an operator masked it", code="masked")
     if name == NO_SUCH_UNIT:
         return HostError(
             f"cannot {verb} {unit}: systemd does not know {units.INSTANCE_TEMPLATE};"
             " is wa-agent installed on this machine?"
         )
-    if name in _DENIED:
+    if name in _DENIED or "polkit" in str(error):
         return HostError(
             f"cannot {verb} {unit}: systemd denies it ({error}); is polkitd running,"
             " and is wa-agent's rule in /usr/share/polkit-1/rules.d?",

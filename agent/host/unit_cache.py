@@ -56,7 +56,10 @@ class UnitCache:
     def changed(
         self, instance: InstanceId, changed: Mapping[str, Any], invalidated: list[str]
     ) -> bool:
-        """PropertiesChanged arrived; says whether anything that we look at is different now."""
+        """PropertiesChanged arrived; says whether there is something new to decide.
+
+        A status text alone is for people; the worker's claims come over its link.
+        """
         entry = self._entries.setdefault(instance, _Entry())
         different = {
             name: value
@@ -68,7 +71,7 @@ class UnitCache:
         entry.properties.update(different)
         if different.get("Result", "success") != "success":
             entry.ended = {name: entry.properties.get(name) for name in ENDING}
-        return entry.stale or bool(different)
+        return entry.stale or bool(different.keys() - {"StatusText"})
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
         """A listing says something else than we believe."""

@@ -111,6 +111,8 @@ class Bed:
         with self.console.open("ab") as console:
             self.nspawn = subprocess.Popen(
                 [
+                    # Killed when we are: no killed test run leaves a machine behind.
+                    *("setpriv", "--pdeathsig", "KILL"),
                     "systemd-nspawn",
                     f"--directory={self.root}",
                     "--boot",
@@ -201,7 +203,7 @@ class Bed:
         self, *command: str | Path, user: str = "", within: float = 60.0, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         assert self.init, "it is not booted"
-        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-p", "-C", "--wd=/", "--"]
+        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-p", "-C", "-w", "--"]
         if user:
             enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
         return _capture([*enter, *map(str, command)], _clean_environment(), within, text)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Bed]:
     """Installed in the tree while nothing runs, as for an image; booted afterwards."""
+    # A test run that is told to end still unmounts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bed = Bed.make()
     try:
         done = bed.chroot(SOURCE / "scripts/install")
@@ -48,6 +51,7 @@ def machine() -> Iterator[Bed]:
             "[Socket]\nListenStream=\n"
             f"ListenStream=127.0.0.1:{port}\nListenStream=/run/wa-agent/api.sock\n",
         )
+        bed.write("/etc/wa-agent/agent.toml", "[start]\nstagger = 0.1\nspread = 0.0\n")
         bed.boot()
         yield bed
     finally:

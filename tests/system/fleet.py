@@ -1,0 +1,148 @@
+"""A few sandbox instances on the bed, and what the agent says of them."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.system.bed import Bed
+
+AGENT = "wa-agent.service"
+
+
+@dataclass
+class Fleet:
+    bed: Bed
+    ids: tuple[str, ...]
+
+    def cli(self, *words: str) -> Any:
+        return json.loads(self.bed.run("wa-agent", "--json", *words) or "null")
+
+    def events(self, id: str) -> Sequence[str]:
+        """The kinds of what happened to it, as `wa-agent events` prints them."""
+        lines = self.bed.run("wa-agent", "--json", "events", id).splitlines()
+        return [json.loads(line)["kind"] for line in lines]
+
+    def list(self) -> dict[str, dict[str, Any]]:
+        done = self.bed.try_run("wa-agent", "--json", "list")
+        if done.returncode != 0:
+            return {}  # the agent is on its way up
+        return {row["id"]: row for row in json.loads(done.stdout)}
+
+    def statuses(self) -> dict[str, str]:
+        rows = self.list()
+        return {id: rows.get(id, {}).get("connection_status", "none") for id in self.ids}
+
+    def runs(self) -> dict[str, str]:
+        """Told by systemd, not by the code under test."""
+        return {id: self.bed.show(self.unit(id), "InvocationID") for id in self.ids}
+
+    def accounts(self) -> dict[str, str]:
+        rows = self.list()
+        return {id: rows[id]["account"] for id in self.ids}
+
+    def states(self) -> dict[str, str]:
+        return {id: self.bed.show(self.unit(id), "ActiveState") for id in self.ids}
+
+    @staticmethod
+    def unit(id: str) -> str:
+        return f"wa-instance@{id}.service"
+
+    def pid(self, id: str) -> int:
+        return int(self.bed.show(self.unit(id), "MainPID"))
+
+    def until_connected(self, within: float = 40.0) -> None:
+        def all_connected() -> bool:
+            return set(self.statuses().values()) == {"CONNECTED"}
+
+        try:
+            self.bed.until(all_connected, within=within)
+        except AssertionError as error:
+            raise AssertionError(f"not connected: {self.statuses()}") from error
+
+    def make(self) -> None:
+        """Whatever the test before did: all of them exist, run and are connected."""
+        self.bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+        self.bed.until(lambda: self.bed.try_run("wa-agent", "list").returncode == 0)
+        there = self.list()
+        for id in self.ids:
+            if id not in there:
+                self.cli("create", id, "--engine", "sandbox")
+            else:
+                self.cli("start", id)
+        self.until_connected()
+
+
+@dataclass
+class Traffic:
+    answered: int = 0
+    unanswered: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def note(self, ask: Callable[[], int]) -> None:
+        begun = time.monotonic()
+        try:
+            status = ask()
+        except OSError as error:
+            self.unanswered.append(repr(error))
+        except http.client.HTTPException as error:
+            self.unanswered.append(repr(error))
+        else:
+            if status >= 500:
+                self.unanswered.append(f"status {status}")
+            else:
+                self.answered += 1
+        self.slowest = max(self.slowest, time.monotonic() - begun)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(self._path)
+
+
+@contextmanager
+def traffic(bed: Bed):
+    """Requests over both entrances, a new connection each, for as long as the block lasts."""
+    seen, done = Traffic(), threading.Event()
+
+    def over_tcp() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", bed.port, timeout=20)
+        return _get(connection, "/healthz")
+
+    def over_unix() -> int:
+        return _get(UnixConnection(str(bed.path("/run/wa-agent/api.sock"))), "/api/instances")
+
+    def ask_on() -> None:
+        while not done.is_set():
+            seen.note(over_tcp)
+            seen.note(over_unix)
+            done.wait(0.005)
+
+    asker = threading.Thread(target=ask_on)
+    asker.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        asker.join(60)
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> int:
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()

@@ -1,0 +1,250 @@
+"""The whole of it on a booted machine: what the agent promises about faults, kept."""
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.bed import SOURCE, Bed
+from tests.system.fleet import AGENT, Fleet, traffic
+
+IDS = ("s1", "s2", "s3", "s4", "s5")
+
+
+@pytest.fixture
+def fleet(bed: Bed) -> Fleet:
+    fleet = Fleet(bed, IDS)
+    fleet.make()
+    return fleet
+
+
+def test_after_a_reboot_all_are_connected_by_themselves_without_a_scan(bed: Bed, fleet: Fleet):
+    accounts = fleet.accounts()
+    bed.reboot()
+    fleet.until_connected()
+    assert fleet.accounts() == accounts
+    for id in IDS:
+        assert fleet.events(id).count("paired") == 1
+
+
+def test_f02_a_killed_worker_comes_back_connected(bed: Bed, fleet: Fleet):
+    runs = fleet.runs()
+    begun = time.monotonic()
+    bed.run("kill", "-9", str(fleet.pid("s1")))
+    bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
+    fleet.until_connected()
+    print(f"\nkilled worker connected again, as seen by polling: {time.monotonic() - begun:.2f} s")
+    others = {id: run for id, run in fleet.runs().items() if id != "s1"}
+    assert others == {id: run for id, run in runs.items() if id != "s1"}
+
+
+def test_f05_a_frozen_worker_is_killed_by_its_watchdog_and_comes_back(bed: Bed, fleet: Fleet):
+    run = fleet.runs()["s2"]
+    bed.run("kill", "-STOP", str(fleet.pid("s2")))
+    bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=30)
+    fleet.until_connected()
+    assert "Watchdog timeout" in bed.journal("-u", fleet.unit("s2"), "-n", "50")
+
+
+def test_f07_a_hanging_engine_ends_in_its_watchdog_with_a_stack(bed: Bed, fleet: Fleet):
+    run = fleet.runs()["s2"]
+    fleet.cli("sandbox", "fault", "s2", "hang")
+    bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=40)
+    fleet.until_connected()
+
+
+def test_a_killed_control_group_comes_back(bed: Bed, fleet: Fleet):
+    run = fleet.runs()["s3"]
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", fleet.unit("s3"))
+    bed.until(lambda: fleet.runs()["s3"] not in ("", run))
+    fleet.until_connected()
+
+
+@pytest.mark.parametrize("how", ["killed", "restarted"])
+def test_f01_an_agent_that_goes_and_comes_back_touches_no_session(bed: Bed, fleet: Fleet, how: str):
+    runs, pid = fleet.runs(), bed.show(AGENT, "MainPID")
+    with traffic(bed) as seen:
+        time.sleep(0.3)
+        begun = time.monotonic()
+        if how == "killed":
+            bed.run("kill", "-9", pid)
+        else:
+            bed.run("systemctl", "restart", AGENT)
+        bed.until(lambda: bed.show(AGENT, "MainPID") not in ("0", pid))
+        fleet.until_connected()
+        took = time.monotonic() - begun
+        time.sleep(0.3)
+    print(
+        f"\n{how}: adopted in {took:.2f} s, {seen.answered} answers, slowest {seen.slowest:.2f} s"
+    )
+    assert seen.unanswered == []
+    assert seen.answered > 50
+    assert fleet.runs() == runs
+
+
+def test_a_stop_of_the_agent_saves_and_closes_in_order_and_stays_stopped(bed: Bed, fleet: Fleet):
+    accounts = fleet.accounts()
+    with traffic(bed):
+        bed.run("systemctl", "stop", AGENT, within=120)
+        time.sleep(1)  # requests go on meanwhile: none of them may start it again
+        assert bed.show(AGENT, "ActiveState") == "inactive"
+        assert bed.show("wa-agent.socket", "ActiveState") == "inactive"
+    assert set(fleet.states().values()) == {"inactive"}
+    assert {bed.show(fleet.unit(id), "Result") for id in IDS} == {"success"}
+    said = bed.journal("-u", AGENT, "-n", "30", "-o", "cat")
+    steps = ["schedules stopped", "to prepare", "save ", "closed 5 workers", "database closed"]
+    places = [said.rfind(step) for step in steps]
+    assert -1 not in places, said
+    assert places == sorted(places), said
+    bed.run("systemctl", "start", AGENT)
+    fleet.until_connected()
+    assert fleet.accounts() == accounts
+
+
+def test_what_an_operator_stops_stays_stopped_until_started(bed: Bed, fleet: Fleet):
+    bed.run("systemctl", "stop", fleet.unit("s4"))
+    bed.run("wa-agent", "--json", "list")
+    bed.until(lambda: fleet.list()["s4"]["override"] == "stopped")
+    bed.run("systemctl", "restart", AGENT)
+    bed.until(lambda: fleet.statuses()["s1"] == "CONNECTED")
+    time.sleep(2)
+    assert bed.show(fleet.unit("s4"), "ActiveState") == "inactive"
+    assert fleet.list()["s4"]["enabled"] is True
+    bed.run("systemctl", "start", fleet.unit("s4"))
+    fleet.until_connected()
+
+
+def test_what_an_operator_stopped_runs_again_after_a_boot(bed: Bed, fleet: Fleet):
+    bed.run("systemctl", "stop", fleet.unit("s4"))
+    bed.until(lambda: fleet.list()["s4"]["override"] == "stopped")
+    bed.reboot()
+    fleet.until_connected()
+
+
+def test_an_operators_restart_is_not_taken_for_a_stop(bed: Bed, fleet: Fleet):
+    run = fleet.runs()["s4"]
+    bed.run("systemctl", "restart", fleet.unit("s4"))
+    fleet.until_connected()
+    assert fleet.runs()["s4"] != run
+    assert fleet.list()["s4"]["override"] == "none"
+
+
+def test_f29_a_masked_worker_is_left_alone(bed: Bed, fleet: Fleet):
+    unit = fleet.unit("s5")
+    bed.run("systemctl", "mask", "--now", "--runtime", unit)
+    try:
+        bed.until(lambda: fleet.statuses()["s5"] != "CONNECTED")
+        time.sleep(3)
+        tried = bed.journal("-u", AGENT, "-n", "100", "-o", "cat").count("an operator masked it")
+        assert tried <= 2
+    finally:
+        bed.run("systemctl", "unmask", "--runtime", unit)
+    bed.run("systemctl", "start", unit)
+    fleet.until_connected()
+
+
+def test_f21_the_agent_survives_the_bus(bed: Bed, fleet: Fleet):
+    runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
+    bed.run("systemctl", "kill", "--signal=KILL", "dbus.service")
+    bed.until(lambda: "the system bus is back" in bed.journal("-u", AGENT, "-n", "20"))
+    fleet.cli("restart", "s1")
+    bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
+    fleet.until_connected()
+    assert bed.show(AGENT, "MainPID") == agent
+    assert fleet.runs()["s2"] == runs["s2"]
+
+
+def test_f22_a_killed_polkitd_costs_nothing(bed: Bed, fleet: Fleet):
+    run = fleet.runs()["s1"]
+    bed.try_run("systemctl", "kill", "--signal=KILL", "polkit.service")
+    fleet.cli("restart", "s1")
+    bed.until(lambda: fleet.runs()["s1"] not in ("", run), within=30)
+    fleet.until_connected()
+
+
+@pytest.fixture
+def without_polkit(bed: Bed) -> Iterator[None]:
+    bed.run("systemctl", "mask", "--now", "--runtime", "polkit.service")
+    yield
+    bed.run("systemctl", "unmask", "--runtime", "polkit.service")
+
+
+def test_f23_a_missing_polkit_is_said_in_plain_words(bed: Bed, fleet: Fleet, without_polkit: None):
+    fleet.cli("restart", "s1")
+
+    def said() -> bool:
+        text = bed.journal("-u", AGENT, "-n", "50", "-o", "cat")
+        return "is polkitd running" in text and "Traceback" not in text
+
+    bed.until(said, within=30)
+
+
+def test_f27_a_killed_journal_costs_nothing(bed: Bed, fleet: Fleet):
+    runs = fleet.runs()
+    bed.run("systemctl", "kill", "--signal=KILL", "systemd-journald.service")
+    fleet.cli("restart", "s1")
+    bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
+    fleet.until_connected()
+    assert fleet.runs()["s2"] == runs["s2"]
+
+
+def test_f18_a_second_agent_refuses(bed: Bed, fleet: Fleet):
+    done = bed.try_run("wa-agent", "run", user="wa-agent")
+    assert done.returncode == 75, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_f20_a_reload_with_a_bad_file_keeps_the_old_settings(bed: Bed, fleet: Fleet):
+    runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
+    good = bed.run("cat", "/etc/wa-agent/agent.toml")
+    try:
+        bed.write("/etc/wa-agent/agent.toml", "[start]\nstager = 1\n")
+        bed.run("systemctl", "reload", AGENT)
+        bed.until(lambda: "stager" in bed.journal("-u", AGENT, "-n", "20"))
+        assert bed.show(AGENT, "MainPID") == agent
+    finally:
+        bed.write("/etc/wa-agent/agent.toml", good)
+    bed.run("systemctl", "reload", AGENT)
+    assert fleet.runs() == runs
+
+
+def test_an_upgrade_restarts_the_agent_alone(bed: Bed, fleet: Fleet):
+    runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
+    with traffic(bed) as seen:
+        bed.run(SOURCE / "scripts/install", within=200)
+    fleet.until_connected()
+    assert seen.unanswered == []
+    assert bed.show(AGENT, "MainPID") != agent
+    assert fleet.runs() == runs
+    releases = bed.run("ls", "/opt/wa-agent/releases").split()
+    assert len(releases) <= 2
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.35, 0.8])
+def test_f40_a_power_cut_loses_no_instance_and_no_acknowledged_change(
+    bed: Bed, fleet: Fleet, moment: float
+):
+    accounts = fleet.accounts()
+    acknowledged: dict[str, bool] = {}
+    begun = time.monotonic()
+    tag = re.sub(r"\W", "", str(moment))
+    for number in range(40):
+        id = f"cut{tag}-{number}"
+        fleet.cli("create", id, "--engine", "sandbox", "--disabled")
+        acknowledged[id] = False
+        if number % 2:
+            fleet.cli("enable", id)
+            acknowledged[id] = True
+            fleet.cli("disable", id)
+            acknowledged[id] = False
+        if time.monotonic() - begun > moment:
+            break
+    bed.power_cut()
+    bed.boot()
+    fleet.until_connected()
+    rows = fleet.list()
+    assert {id: rows[id]["enabled"] for id in acknowledged} == acknowledged
+    assert fleet.accounts() == accounts
+    for id in acknowledged:
+        fleet.cli("delete", id, "--yes")
