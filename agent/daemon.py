@@ -150,6 +150,7 @@ class Daemon:
                 supervision.registry, store, host, self._config.session_root, self._config.instance
             ):
                 self._wakes.wake(id)
+            await supervision.handover.take_over()
             supervision.figures.expect(len(supervision.registry.facts))
             supervisor = supervision.supervisor
             state = self._config.agent.state_path
@@ -178,6 +179,7 @@ class Daemon:
                 tasks.create_task(supervision.sampler.run(), name="sampling")
                 tasks.create_task(supervision.incidents.run(), name="incidents")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
+                tasks.create_task(supervision.handover.run(), name="handover")
                 tasks.create_task(watchdog.run(), name="watchdog")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")
                 tasks.create_task(self._check_database(store), name="database check")
@@ -214,6 +216,7 @@ class Daemon:
 
         async def save_records() -> None:
             await supervision.registry.save_all(closing=not leave)
+            await supervision.handover.keep()
 
         if leave:
             await save_records()

@@ -17,7 +17,11 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
+from agent.core.repair import Repair
+from agent.core.statistics import RepairStatistics
 
+CRYPTO_RESULTS = ("ok", "failed")
+REGENERATION_RESULTS = ("done", "failed")
 RESTART_REASONS = ("watchdog", "oom", "crash", "agent", "operator")
 MESSAGE_DIRECTIONS = ("in", "out", "ack")
 
@@ -58,6 +62,28 @@ class InstanceView:
     """Answered probes and the sum of their answer times."""
     seen_wall: float = 0.0
     """When this picture was taken."""
+    circuit: str = "closed"
+    """closed, open or half_open."""
+    circuit_opens_wall: float | None = None
+    """When an open circuit lets one trial through."""
+    repair: Repair | None = None
+    """The last repair, over or not."""
+    hold: str = ""
+    """Why it waits for others of its kind; "" = it does not."""
+    crypto_operations: Mapping[str, int] = field(default_factory=dict)
+    """Messages that could be decrypted (ok) and that could not (failed)."""
+    crypto_lately: int = 0
+    """Crypto errors in the sliding window."""
+    key_regenerations: Mapping[str, int] = field(default_factory=dict)
+    repair_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By step and result (done, failed)."""
+    repair_seconds: float = 0.0
+    """What those steps took together."""
+    cleanups: Mapping[str, int] = field(default_factory=dict)
+    memory_limit: int = 0
+    """Bytes; 0 = none."""
+    messages_per_minute: Mapping[str, int] = field(default_factory=dict)
+    last_snapshot_wall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +108,8 @@ class AgentStatus:
     dbus_connected: bool | None = None
     """None on a host that has no D-Bus."""
     jobs_pending: int = 0
+    incidents: Mapping[str, int] = field(default_factory=dict)
+    """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
+    repairs: RepairStatistics = field(default_factory=RepairStatistics)
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""

@@ -6,7 +6,7 @@ A write that returned is on the disk. Only the agent opens this database.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import StoreError
 from agent.log import bound
-from agent.store import instances, journal, keys
+from agent.store import facts, instances, journal, keys
 from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
 from agent.store.journal import Bounds
@@ -143,6 +143,23 @@ class Store:
 
     async def remove_key(self, id: str) -> bool:
         return await self._writer.write(lambda db: keys.delete_key(db, id))
+
+    async def put_fact(self, name: str, value: str) -> None:
+        await self.put_facts({name: value})
+
+    async def get_fact(self, name: str) -> str | None:
+        return await self._writer.read(lambda db: facts.read_fact(db, name))
+
+    async def put_facts(self, changed: Mapping[str, str]) -> None:
+        """All in one step."""
+        await self._writer.write(lambda db: facts.write_facts(db, changed))
+
+    async def get_facts(self, prefix: str) -> dict[str, str]:
+        """Every fact whose name begins so."""
+        return await self._writer.read(lambda db: facts.read_facts(db, prefix))
+
+    async def forget_facts(self, names: Collection[str]) -> None:
+        await self._writer.write(lambda db: facts.forget_facts(db, names))
 
     async def check(self) -> str:
         """ "ok", or what the full check says. Reads the whole file beside the writer.

@@ -47,9 +47,21 @@ def first_tables(db: Database) -> None:
     )
 
 
-MIGRATIONS: Sequence[Migration] = (Migration("first tables", first_tables),)
+def facts_table(db: Database) -> None:
+    db.execute("create table facts (name text primary key, value text not null) strict")
 
-TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys"})
+
+MIGRATIONS: Sequence[Migration] = (
+    Migration("first tables", first_tables),
+    Migration("facts that outlive the agent", facts_table),
+)
+
+_FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys"})
+
+
+def tables_of(version: int) -> frozenset[str]:
+    """What a whole database of that schema version holds at least."""
+    return _FIRST_TABLES | {"facts"} if version >= 2 else _FIRST_TABLES
 
 
 def schema_version(db: Database) -> int:

@@ -11,7 +11,7 @@ from agent.failpoint import failpoint
 from agent.store import ballast
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.copy import copy_verified
-from agent.store.migrations import APPLICATION_ID, TABLES, migrate, schema_version
+from agent.store.migrations import APPLICATION_ID, migrate, schema_version, tables_of
 from agent.store.rebuild import Opening, build, clear_marks, free_name, set_aside, suspect_mark
 from agent.store.trouble import code_of, explain
 
@@ -76,7 +76,7 @@ def find_damage(path: Path, newest: int) -> str:
                     f" {newest}; run the newer version, or restore the copy that it made before"
                     f" it migrated ({path.name}.before-*)"
                 )
-            if missing := TABLES - tables:
+            if missing := tables_of(version) - tables:
                 return f"tables are missing: {', '.join(sorted(missing))}"
             # The quick one does not compare indexes with their tables.
             check = "integrity_check" if suspect_mark(path).exists() else "quick_check"

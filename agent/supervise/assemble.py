@@ -15,9 +15,12 @@ from agent.errors import VaultError
 from agent.host.base import Host, Limits
 from agent.link.client import LinkStats
 from agent.store.database import Store
+from agent.supervise.asking import Asking
+from agent.supervise.checking import Checking
 from agent.supervise.execute import Hands
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
+from agent.supervise.handover import Handover
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.supervise.observe import Senses
@@ -26,7 +29,9 @@ from agent.supervise.passes import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.remember import Rememberer
 from agent.supervise.repairing import Ladder
+from agent.supervise.repairs import Repairs
 from agent.supervise.sampling import Sampler
+from agent.supervise.show import Eyes
 from agent.supervise.signals import Findings
 from agent.supervise.supervisor import Supervisor
 
@@ -86,11 +91,18 @@ class Supervision:
     incidents: Incidents
     figures: OwnFigures
     supervisor: Supervisor
+    handover: Handover
 
 
 def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wakes) -> Supervision:
     settings = Settings(config)
-    registry = Registry(store, host, config.session_root)
+    eyes = Eyes(
+        host,
+        breaker_policy=lambda: settings.config.breaker_policy,
+        crypto_policy=lambda: settings.config.crypto_policy,
+        memory_limit=settings.memory_limit,
+    )
+    registry = Registry(store, eyes, config.session_root)
     link_stats = LinkStats()
     incidents = Incidents(
         lambda: settings.config.incident_policy,
@@ -158,8 +170,12 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         loop=loop,
         registry=registry,
         link_stats=link_stats,
+        incidents=incidents,
+        ladder=ladder,
         interval=lambda: settings.config.health.interval,
     )
+    asking = Asking(registry, store, wakes.wake)
+    checking = Checking(registry, passes, wakes.wake, at_once=CHECKS_AT_ONCE)
     supervisor = Supervisor(
         registry=registry,
         store=store,
@@ -168,12 +184,19 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         bus=bus,
         wakes=wakes,
         loop=loop,
-        passes=passes,
         gate=gate,
-        ladder=ladder,
-        incidents=incidents,
         figures=figures,
-        checks_at_once=CHECKS_AT_ONCE,
+        asking=asking,
+        checking=checking,
+        repairs=Repairs(
+            registry=registry,
+            host=host,
+            ladder=ladder,
+            incidents=incidents,
+            checking=checking,
+            asking=asking,
+            wake=wakes.wake,
+        ),
     )
     sampler = Sampler(
         registry,
@@ -182,7 +205,8 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         settings.memory_limit,
         wakes.wake,
     )
-    return Supervision(settings, registry, loop, sampler, incidents, figures, supervisor)
+    handover = Handover(store, ladder, registry)
+    return Supervision(settings, registry, loop, sampler, incidents, figures, supervisor, handover)
 
 
 class NoSnapshots:

@@ -22,6 +22,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
+from agent.core.rate import PerMinute
 from agent.core.repair import Repair
 from agent.core.silence import Inbound
 from agent.link.client import Link
@@ -72,6 +73,8 @@ class Facts:
     restarts: Counter[str] = field(default_factory=Counter)
     reconnects: Counter[str] = field(default_factory=Counter)
     messages: Counter[str] = field(default_factory=Counter)
+    per_minute: dict[str, PerMinute] = field(default_factory=dict)
+    """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
     status_seconds: dict[str, float] = field(default_factory=dict)
     repair: Repair | None = None
@@ -81,7 +84,11 @@ class Facts:
     """Steps by kind and result."""
     repair_seconds: float = 0.0
     key_regenerations: Counter[str] = field(default_factory=Counter)
-    cleanups: int = 0
+    cleanups: Counter[str] = field(default_factory=Counter)
+    """By what the repair was for."""
+    hold: str = ""
+    """Why it waits for others, as the last pass found it."""
+    last_snapshot_wall: float | None = None
     may_try_at_once: bool = False
     """It goes first for others: its own delay is waived once."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)

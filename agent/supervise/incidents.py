@@ -133,6 +133,11 @@ class Incidents:
     def released_wall(self, facts: Facts) -> float:
         return self._released_wall.get(group_of(facts), 0.0)
 
+    def members(self) -> dict[str, int]:
+        """How many are in the incident of each engine that is in use."""
+        found = dict.fromkeys(self._population(), 0)
+        return found | {group: len(one.members) for group, one in self.active.items()}
+
     # their life
 
     def _declare(self, incident: Incident) -> None:

@@ -11,8 +11,10 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, boot_now
 from agent.supervise.registry import Registry
+from agent.supervise.repairing import Ladder
 
 LAG_EVERY = 1.0
 
@@ -28,6 +30,8 @@ class OwnFigures:
         loop: Loop,
         registry: Registry,
         link_stats: LinkStats,
+        incidents: Incidents,
+        ladder: Ladder,
         interval: Callable[[], float],
     ) -> None:
         self._host = host
@@ -35,6 +39,8 @@ class OwnFigures:
         self._loop = loop
         self._registry = registry
         self._link_stats = link_stats
+        self._incidents = incidents
+        self._ladder = ladder
         self._interval = interval
         self._version = version("wa-agent")
         self._started_wall = time.time()
@@ -74,6 +80,8 @@ class OwnFigures:
             link_refusals=dict(self._link_stats.refused),
             dbus_connected=self._host.connected,
             jobs_pending=self._host.jobs_pending,
+            incidents=self._incidents.members(),
+            repairs=self._ladder.statistics,
             alive_limit=max(self._interval(), 30.0),
         )
 

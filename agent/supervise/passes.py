@@ -64,6 +64,7 @@ class Passes:
 
     async def _run(self, facts: Facts) -> float | None:
         before, unit_before, known = facts.record, facts.unit, facts.observed
+        begun = boot_now()
         await observe(facts, self.senses)
         entries = self.rememberer.note_operator(facts, facts.unit)
         if known:
@@ -74,6 +75,7 @@ class Passes:
         self.incidents.judged(facts, verdict)
         # The record has changed, and what many share may have: judge what is true now.
         observation, verdict = self._judge(facts)
+        self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
         self._settle_gate(facts, observation, verdict)
         again = await self._decide_and_act(facts, observation, verdict)
@@ -83,11 +85,12 @@ class Passes:
 
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
+        facts.hold = self.incidents.hold(facts)
         observation = picture(
             facts,
             self.senses.host,
             policy.reconnect,
-            hold=self.incidents.hold(facts),
+            hold=facts.hold,
             signals=self.findings.signals(facts),
         )
         return observation, judge_health(observation, policy, boot_now())

@@ -9,24 +9,23 @@ from pathlib import Path
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError
-from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.repairing import repair_of
-from agent.supervise.show import view_of
+from agent.supervise.show import Eyes, view_of
 from agent.vault.identity import write_identity
 
 
 class Registry:
     """All instances of this machine, what is known of them and how they look from outside."""
 
-    def __init__(self, store: Store, host: Host, session_root: Path) -> None:
+    def __init__(self, store: Store, eyes: Eyes, session_root: Path) -> None:
         self.facts: dict[InstanceId, Facts] = {}
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: set[InstanceId] = set()
         self._store = store
-        self._host = host
+        self._eyes = eyes
         self._session_root = session_root
         self._notes: set[asyncio.Future[list[JournalEntry]]] = set()
 
@@ -40,6 +39,7 @@ class Registry:
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True
+        facts.repair_over.set()
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
         self._stale.discard(facts.id)
@@ -52,7 +52,7 @@ class Registry:
 
     def show(self, facts: Facts) -> None:
         if not facts.gone:
-            self._views[facts.id] = view_of(facts, self._host)
+            self._views[facts.id] = view_of(facts, self._eyes)
             self._stale.discard(facts.id)
 
     def touch(self, facts: Facts) -> None:

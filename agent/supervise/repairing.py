@@ -40,7 +40,7 @@ from agent.core.repair import (
     stored,
     wants_repair,
 )
-from agent.core.statistics import RepairStatistics, note_repair, note_step
+from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
 from agent.errors import HostError, LinkError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
@@ -112,14 +112,18 @@ class Ladder:
         await self._carry_out(facts, action.kind)
         return boot_now()
 
-    def request(self, facts: Facts, verdict: HealthVerdict, goal: Goal) -> Repair:
+    def note_check(self, seconds: float) -> None:
+        self.statistics = note_check(self.statistics, seconds)
+
+    def request(self, facts: Facts, goal: Goal) -> None:
         """Somebody asks for a repair: join the one that runs, or begin one."""
         if facts.repair is not None and not facts.repair.over:
             facts.repair = join_repair(facts.repair, goal)
         else:
-            facts.repair = begin_repair(verdict, goal, time.time())
+            assert facts.verdict is not None, "asked before the first look"
+            facts.repair = begin_repair(facts.verdict, goal, time.time())
+        facts.record = with_repair(facts.record, facts.repair)
         facts.repair_over.clear()
-        return facts.repair
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if facts.repair is not None and not facts.repair.over:
@@ -235,7 +239,7 @@ class Ladder:
         await self.save(facts, [])
         failpoint("cleanup_reset")
         await asyncio.to_thread(set_aside, self.session_root, facts, "cleaned up")
-        facts.cleanups += 1
+        facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
         await self._start_anew(facts)
 
     async def _end(self, facts: Facts, repair: Repair, sentence: str) -> None:
@@ -252,7 +256,8 @@ class Ladder:
             seconds=round(repair.ended_wall - repair.started_wall, 1),
         )
         await self._keep(facts, said)
-        facts.repair_over.set()
+        if facts.repair is repair:  # else somebody has asked for another meanwhile
+            facts.repair_over.set()
 
     async def _publish_needs_scan(self, facts: Facts) -> None:
         try:

@@ -1,9 +1,19 @@
 """The picture of one instance that the API, the metrics and the command line get to see."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from agent.core.crypto import CryptoPolicy, judge_crypto
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
-from agent.core.view import MESSAGE_DIRECTIONS, RESTART_REASONS, InstanceView
+from agent.core.reconnect import BreakerPolicy, breaker_of
+from agent.core.view import (
+    CRYPTO_RESULTS,
+    MESSAGE_DIRECTIONS,
+    REGENERATION_RESULTS,
+    RESTART_REASONS,
+    InstanceView,
+)
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
@@ -14,14 +24,26 @@ NOT_LOOKED_YET = HealthVerdict(
 )
 
 
-def view_of(facts: Facts, host: Host) -> InstanceView:
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a picture needs beside the facts."""
+
+    host: Host
+    breaker_policy: Callable[[], BreakerPolicy]
+    crypto_policy: Callable[[], CryptoPolicy]
+    memory_limit: Callable[[Facts], int]
+
+
+def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     now, now_wall = boot_now(), time.time()
-    record = facts.record
+    record, breaker, rules = facts.record, breaker_of(facts.record), eyes.breaker_policy()
+    opens_in = breaker.opens_in(now_wall, rules)
+    decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]}
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.claim.proved_at() if facts.claim else None
     return InstanceView(
         instance=facts.instance,
-        desired=desired_of(facts, host),
+        desired=desired_of(facts, eyes.host),
         record=record,
         unit=facts.unit,
         status=record.status,
@@ -48,4 +70,20 @@ def view_of(facts: Facts, host: Host) -> InstanceView:
         probes=facts.probes,
         probe_seconds=facts.probe_seconds,
         seen_wall=now_wall,
+        circuit=breaker.state(now_wall, rules).value,
+        circuit_opens_wall=now_wall + opens_in if opens_in else None,
+        repair=facts.repair,
+        hold=facts.hold,
+        crypto_operations={**dict.fromkeys(CRYPTO_RESULTS, 0), **decrypted},
+        crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
+        key_regenerations={**dict.fromkeys(REGENERATION_RESULTS, 0), **facts.key_regenerations},
+        repair_steps=dict(facts.repair_steps),
+        repair_seconds=facts.repair_seconds,
+        cleanups=dict(facts.cleanups),
+        memory_limit=eyes.memory_limit(facts),
+        messages_per_minute={
+            word: rate.count(now) if rate else 0
+            for word, rate in ((word, facts.per_minute.get(word)) for word in ("in", "out"))
+        },
+        last_snapshot_wall=facts.last_snapshot_wall,
     )

@@ -14,6 +14,7 @@ from agent.core.crypto import (
 from agent.core.crypto_patterns import read_line
 from agent.core.memory import MemoryPolicy, judge_memory
 from agent.core.model import Category, Happening, Signal
+from agent.core.rate import PerMinute
 from agent.core.silence import SilencePolicy, judge_silence, note_hour
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -38,6 +39,8 @@ class Findings:
             case "message":
                 direction = "out" if detail.get("direction") == "out" else "in"
                 facts.messages[direction] += 1
+                rate = facts.per_minute.get(direction, PerMinute())
+                facts.per_minute[direction] = rate.note(now)
                 if direction == "in":
                     self._note_inbound(facts, _text(detail.get("peer")), now)
                 return False

@@ -7,13 +7,11 @@ logout, a deletion); all else is an intent that the next pass carries out.
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.incident import Incident
 from agent.core.model import (
-    Category,
     HealthVerdict,
     Instance,
     InstanceId,
@@ -21,9 +19,7 @@ from agent.core.model import (
     Override,
     SessionRecord,
 )
-from agent.core.reconnect import Breaker, forgive, with_breaker
-from agent.core.repair import Ending, Goal
-from agent.core.statistics import RepairStatistics
+from agent.core.reconnect import forgive
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -31,44 +27,24 @@ from agent.engines.catalog import find_engine
 from agent.errors import (
     ConfigError,
     InvalidRequest,
-    LinkError,
-    NotFound,
     Refused,
-    TryLater,
     VaultError,
 )
 from agent.host.base import Host
-from agent.link.client import Link
 from agent.log import bound
 from agent.store.database import Store
+from agent.supervise.asking import Asking
+from agent.supervise.checking import Checking
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
-from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.observe import desired_of
 from agent.supervise.own_status import OwnFigures
-from agent.supervise.passes import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
-from agent.supervise.repairing import Ladder
-from agent.supervise.show import NOT_LOOKED_YET
+from agent.supervise.repairs import Repairs
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire
-
-LOGOUT_TIMEOUT = 30.0
-REPAIR_TIMEOUT = 300.0
-SEND_TIMEOUT = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class RepairResult:
-    """How a repair that somebody asked for ended."""
-
-    healthy: bool
-    cleaned: bool
-    recovered: bool
-    ending: str
 
 
 class Supervisor:
@@ -84,26 +60,24 @@ class Supervisor:
         bus: EventBus,
         wakes: Wakes,
         loop: Loop,
-        passes: Passes,
         gate: StartGate,
-        ladder: Ladder,
-        incidents: Incidents,
         figures: OwnFigures,
-        checks_at_once: int,
+        asking: Asking,
+        checking: Checking,
+        repairs: Repairs,
     ) -> None:
         self.bus = bus
+        self.repairs = repairs
         self._registry = registry
         self._store = store
         self._host = host
         self._session_root = session_root
         self._wakes = wakes
         self._loop = loop
-        self._passes = passes
         self._gate = gate
-        self._ladder = ladder
-        self._incidents = incidents
         self._figures = figures
-        self._checks = asyncio.Semaphore(checks_at_once)
+        self._asking = asking
+        self._checking = checking
 
     # reading
 
@@ -240,126 +214,29 @@ class Supervisor:
         self._wakes.wake(id)
         return self.view(id)
 
-    # asking the engine
+    # asking: see Asking, Checking; repairing: see Repairs
 
     async def qr(self, id: InstanceId) -> Qr | None:
-        answer = await self._link(id, "show the QR code of").call("qr")
-        return _qr_of(answer.get("qr"))
+        return await self._asking.qr(id)
 
     async def logout(self, id: InstanceId) -> InstanceView:
-        link = self._link(id, "log out")
-        facts = self._registry.get(id)
-        await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
-        await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
-        self._wakes.wake(id)
+        await self._asking.logout(id)
         return self.view(id)
 
     async def command(
         self, id: InstanceId, name: str, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        link = self._link(id, f"{name} with")
-        return await link.call("command", {"name": name, "arguments": dict(arguments)})
+        return await self._asking.command(id, name, arguments)
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        facts = self._registry.get(id)
-        link = self._link(id, "send with")
-        try:
-            return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
-        except LinkError as error:
-            # It may have gone out before the worker fell silent: the caller must not guess.
-            raise TryLater(
-                f"cannot tell whether {facts.id} sent the message: {error}", code="unknown_outcome"
-            ) from error
+        return await self._asking.send(id, message)
 
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        """Look at these instances (or all) now, side by side, and say what was found."""
-        chosen = list(self._registry.facts) if ids is None else list(ids)
-        every = [self._registry.get(id) for id in chosen]
-        await asyncio.gather(*(self._check(facts) for facts in every))
-        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in every}
-
-    # repairing
-
-    async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
-        """Measure now and judge."""
-        return (await self.check_now([id]))[id]
-
-    async def try_recover(self, id: InstanceId) -> RepairResult:
-        """One round of all that keeps the pairing."""
-        return await self._repair(id, Goal.RECOVER)
-
-    async def cleanup_corrupted(self, id: InstanceId) -> RepairResult:
-        """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
-        return await self._repair(id, Goal.CLEANUP)
-
-    async def ensure_healthy(self, id: InstanceId) -> RepairResult:
-        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR."""
-        verdict = await self.check_instance_health(id)
-        if verdict.healthy:
-            return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-        return await self._repair(id, Goal.WORKING_QR)
-
-    def statistics(self) -> RepairStatistics:
-        return self._ladder.statistics
-
-    def incidents(self) -> Collection[Incident]:
-        return tuple(self._incidents.active.values())
-
-    def release_incident(self, group: str) -> None:
-        if group not in self._incidents.active:
-            raise NotFound(f"cannot release an incident of {group}: there is none")
-        self._incidents.release(group, "released by an operator")
-
-    async def force_reconnection(self, id: InstanceId) -> InstanceView:
-        """Try now, whatever the count, the delay and the circuit say."""
-        facts = self._registry.get(id)
-        facts.record = forgive(facts.record)
-        facts.may_try_at_once = True
-        said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
-        return await self._intend(facts, said)
-
-    async def reset_circuit_breaker(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        facts.record = with_breaker(facts.record, Breaker())
-        said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
-        return await self._intend(facts, said)
-
-    async def _repair(self, id: InstanceId, goal: Goal) -> RepairResult:
-        facts = self._registry.get(id)
-        if not desired_of(facts, self._host).should_run:
-            raise Refused(
-                f"cannot repair {id}: it is not meant to run; enable or start it first",
-                code="not_wanted",
-            )
-        self._ladder.request(facts, facts.verdict or NOT_LOOKED_YET, goal)
-        said = entry(facts, "operator", f"somebody asked for a repair: {goal}", Category.RECOVERY)
-        await self._store.append(said)
-        self._wakes.wake(id)
-        try:
-            async with asyncio.timeout(REPAIR_TIMEOUT):
-                await facts.repair_over.wait()
-        except TimeoutError:
-            raise TryLater(
-                f"the repair of {id} still goes on after {REPAIR_TIMEOUT:.0f} s",
-                code="repair_goes_on",
-            ) from None
-        ending = facts.repair.ending if facts.repair is not None else Ending.NOT_WANTED
-        return RepairResult(
-            healthy=ending in (Ending.RECOVERED, Ending.CLEANED),
-            cleaned=ending is Ending.CLEANED,
-            recovered=ending is Ending.RECOVERED,
-            ending=ending,
-        )
+        return await self._checking.check_now(ids)
 
     # inside
-
-    async def _check(self, facts: Facts) -> None:
-        facts.next_probe = 0.0
-        async with self._checks:
-            await self._passes.run(facts)
-        self._wakes.wake(facts.id)  # its next deadline belongs to the loop
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
         bound(said.category, facts.id).info("%s", said.sentence)
@@ -380,31 +257,12 @@ class Supervisor:
             return ""
         return retired.name
 
-    def _link(self, id: InstanceId, doing: str) -> Link:
-        facts = self._registry.get(id)
-        if facts.link is None:
-            raise Refused(
-                f"cannot {doing} {id}: its worker does not run or cannot be reached"
-                f" ({facts.sentence or 'not looked at yet'})",
-                code="not_running",
-            )
-        return facts.link
-
 
 def _check_engine(name: str) -> None:
     try:
         find_engine(name)
     except ConfigError as error:
         raise InvalidRequest(str(error), field="engine", code=error.code) from None
-
-
-def _qr_of(told: Any) -> Qr | None:
-    if not isinstance(told, Mapping):
-        return None
-    text, expires_in, number = told.get("text"), told.get("expires_in"), told.get("number")
-    if not isinstance(text, str) or not isinstance(expires_in, int | float):
-        raise LinkError("cannot read the QR code: the worker's answer has another form")
-    return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
 
 
 def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:

@@ -238,7 +238,7 @@ def contents(folder):
 async def test_f50_a_newer_schema_stops_the_start_and_nothing_is_written(written):
     set_version(written, 99)
     before = contents(written.parent)
-    with pytest.raises(SchemaTooNew, match="version 99, this program knows 1") as caught:
+    with pytest.raises(SchemaTooNew, match=f"version 99, this program knows {len(MIGRATIONS)}") as caught:
         await Store.open(written)
     assert caught.value.exit_status == 78
     assert "run the newer version" in str(caught.value)
@@ -274,17 +274,38 @@ NEXT = (*MIGRATIONS, Migration("notes", wider))
 async def test_an_older_schema_is_brought_up_with_a_copy_from_before(written, open_store):
     store = await open_store(written, migrations=NEXT)
     (told,) = store.rebuilt_from
-    assert "from version 1 to 2" in told
-    (copy,) = written.parent.glob("agent.db.before-2-*")
+    assert f"from version {len(MIGRATIONS)} to {len(NEXT)}" in told
+    (copy,) = written.parent.glob(f"agent.db.before-{len(NEXT)}-*")
     assert copy.name in told
     assert (await store.instances())[0][1].attempts == 7
     with sqlite3.connect(copy) as old:
-        assert old.execute("pragma user_version").fetchone()[0] == 1
+        assert old.execute("pragma user_version").fetchone()[0] == len(MIGRATIONS)
         assert old.execute("select count(*) from journal").fetchone()[0] == 201
     old.close()
     await store.close()
     with pytest.raises(SchemaTooNew, match=r"agent\.db\.before-"):
         await Store.open(written)
+
+
+async def test_a_database_of_the_first_version_is_whole_and_is_brought_up(path, open_store):
+    first = await Store.open(path, migrations=MIGRATIONS[:1])
+    await first.close()
+    store = await open_store()
+    (told,) = store.rebuilt_from
+    assert "brought from version 1" in told
+    await store.put_fact("colour", "blue")
+    assert await store.get_fact("colour") == "blue"
+
+
+async def test_facts_outlive_the_store_and_can_be_forgotten(store, open_store):
+    await store.put_facts({"a:1": "x", "a:2": "y", "b": "z"})
+    await store.put_fact("a:1", "new")
+    await store.close()
+    again = await open_store()
+    assert await again.get_facts("a:") == {"a:1": "new", "a:2": "y"}
+    await again.forget_facts(["a:1"])
+    assert await again.get_fact("a:1") is None
+    assert await again.get_fact("b") == "z"
 
 
 async def test_f49_a_step_that_fails_changes_nothing(written, open_store):
@@ -322,10 +343,10 @@ async def test_f49_an_upgrade_that_was_killed_is_done_again(written, run_child, 
     await old.close()
     run_child(UPGRADE, written)
     with sqlite3.connect(written) as raw:
-        assert raw.execute("pragma user_version").fetchone()[0] == 2
+        assert raw.execute("pragma user_version").fetchone()[0] == len(NEXT)
         names = [row[0] for row in raw.execute("select name from migrations order by number")]
     raw.close()
-    assert names == ["first tables", "notes"]
+    assert names == [step.name for step in NEXT]
 
 
 REBUILD = """

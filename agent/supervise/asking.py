@@ -1,0 +1,72 @@
+"""What is asked of an engine where the answer is the deed itself: a QR, a send, a logout."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.engines.base import Qr
+from agent.errors import LinkError, Refused, TryLater
+from agent.link.client import Link
+from agent.store.database import Store
+from agent.supervise.registry import Registry
+from agent.supervise.remember import entry
+
+LOGOUT_TIMEOUT = 30.0
+SEND_TIMEOUT = 30.0
+
+
+class Asking:
+    """Talks to workers over their links; Refused where there is none."""
+
+    def __init__(
+        self, registry: Registry, store: Store, wake: Callable[[InstanceId], None]
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._wake = wake
+
+    async def qr(self, id: InstanceId) -> Qr | None:
+        answer = await self._link(id, "show the QR code of").call("qr")
+        return _qr_of(answer.get("qr"))
+
+    async def logout(self, id: InstanceId) -> None:
+        link = self._link(id, "log out")
+        facts = self._registry.get(id)
+        await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
+        await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
+        self._wake(id)
+
+    async def command(
+        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        link = self._link(id, f"{name} with")
+        return await link.call("command", {"name": name, "arguments": dict(arguments)})
+
+    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        link = self._link(id, "send with")
+        try:
+            return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
+        except LinkError as error:
+            # It may have gone out before the worker fell silent: the caller must not guess.
+            raise TryLater(
+                f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome"
+            ) from error
+
+    def _link(self, id: InstanceId, doing: str) -> Link:
+        facts = self._registry.get(id)
+        if facts.link is None:
+            raise Refused(
+                f"cannot {doing} {id}: its worker does not run or cannot be reached"
+                f" ({facts.sentence or 'not looked at yet'})",
+                code="not_running",
+            )
+        return facts.link
+
+
+def _qr_of(told: Any) -> Qr | None:
+    if not isinstance(told, Mapping):
+        return None
+    text, expires_in, number = told.get("text"), told.get("expires_in"), told.get("number")
+    if not isinstance(text, str) or not isinstance(expires_in, int | float):
+        raise LinkError("cannot read the QR code: the worker's answer has another form")
+    return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
