@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api import events, instances, keys, messages, monitoring
+from agent.api import events, instances, keys, messages, monitoring, repairs
 from agent.api.auth import Right, identify, require
 from agent.api.call import Call, Parts, Route, read_call
 from agent.api.envelope import (
@@ -30,7 +30,9 @@ ROUTE = web.RequestKey("route", str)
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-ID = f"/api/instance/{{id:{ID_PATTERN}}}"
+SOME_ID = f"{{id:{ID_PATTERN}}}"
+ID = f"/api/instance/{SOME_ID}"
+GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
 KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
@@ -60,6 +62,9 @@ ROUTES: tuple[Route, ...] = (
     _intent("restart", "Restart its worker"),
     _intent("logout", "End the pairing and retire the session"),
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check it now", ()),
+    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair it, its pairing stays; answers when that is over", ()),  # noqa: E501
+    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire its session and begin afresh with a new code", repairs.CLEANUP),  # noqa: E501
+    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up: connected or a code", ()),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
@@ -67,6 +72,13 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
+    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
+    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
+    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501
+    Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
+    Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501
+    Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Its members may try again", ()),  # noqa: E501
+    Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "What checks and repairs came to"),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
@@ -152,13 +164,14 @@ async def _safely(
 
 def _wrong_id(request: web.Request) -> WaError | None:
     """The router's pattern refused the id: say that, rather than "no such address"."""
-    before, _, rest = request.rel_url.raw_path.partition("/api/instance/")
-    if before or not rest:
-        return None
-    try:
-        parse_instance_id(unquote(rest.partition("/")[0]))
-    except WaError as error:
-        return error
+    for place in ("/api/instance/", "/force-reconnection/", "/reset-circuit-breaker/"):
+        before, _, rest = request.rel_url.raw_path.partition(place)
+        if before or not rest:
+            continue
+        try:
+            parse_instance_id(unquote(rest.partition("/")[0]))
+        except WaError as error:
+            return error
     return None
 
 

@@ -1,5 +1,6 @@
 """How the agent and its instances are: for people, for probes, for Prometheus."""
 
+import time
 from collections import Counter
 
 from aiohttp import web
@@ -7,7 +8,7 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRINGS, Field
-from agent.api.present import is_alive, show_agent, show_verdict
+from agent.api.present import is_alive, show_agent, show_verdict, wall_text
 from agent.core.model import parse_instance_id
 
 CHECK = (Field("ids", STRINGS, "only these instances; left out: all", most=10_000),)
@@ -52,7 +53,7 @@ async def check_instance(call: Call) -> web.Response:
     await call.body()
     call.supervisor.view(call.id)
     found = await call.supervisor.check_now([call.id])
-    return json_answer(show_verdict(found[call.id]))
+    return json_answer({**show_verdict(found[call.id]), "time": wall_text(time.time())})
 
 
 async def alive(call: Call) -> web.Response:

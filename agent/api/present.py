@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.api.face import Trashed
+from agent.core.incident import Incident
 from agent.core.model import HealthVerdict, JournalEntry
+from agent.core.repair import Repair, Stage
 from agent.core.view import AgentStatus, InstanceView
 from agent.store.keys import KeyRow
 
@@ -92,7 +94,68 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "messages": dict(view.messages),
         "errors": dict(view.errors),
         "status_seconds": dict(view.status_seconds),
+        "circuit": view.circuit,
+        "circuit_opens": wall_text(view.circuit_opens_wall),
+        "repair": None if view.repair is None else show_repair(view.repair),
+        "hold": view.hold,
+        "crypto_operations": dict(view.crypto_operations),
+        "crypto_errors_lately": view.crypto_lately,
+        "key_regenerations": dict(view.key_regenerations),
+        "repair_steps": [
+            {"step": step, "result": result, "count": count}
+            for (step, result), count in sorted(view.repair_steps.items())
+        ],
+        "cleanups": dict(view.cleanups),
+        "memory_limit_bytes": view.memory_limit,
+        "messages_per_minute": dict(view.messages_per_minute),
+        "last_snapshot": wall_text(view.last_snapshot_wall),
         "observed": wall_text(view.seen_wall),
+    }
+
+
+def show_repair(repair: Repair) -> dict[str, Any]:
+    waits = repair.stage is Stage.DUE and not repair.over
+    return {
+        "goal": repair.goal.value,
+        "trouble": repair.trouble.value,
+        "reason": repair.reason,
+        "step": repair.step.value,
+        "tries": repair.tries,
+        "round": repair.round,
+        "stage": repair.stage.value,
+        "not_before": wall_text(repair.not_before_wall) if waits else None,
+        "started": wall_text(repair.started_wall),
+        "backup": repair.backup,
+        "ending": repair.ending.value,
+        "ended": wall_text(repair.ended_wall),
+    }
+
+
+def show_reconnection(view: InstanceView) -> dict[str, Any]:
+    return {
+        "connection_status": view.status.value,
+        "should_run": view.desired.should_run,
+        "attempts": view.record.attempts,
+        "next_attempt": wall_text(view.next_attempt_wall),
+        "circuit": view.circuit,
+        "circuit_opens": wall_text(view.circuit_opens_wall),
+        "hold": view.hold,
+        "reason": view.reason,
+        "sentence": view.sentence,
+    }
+
+
+def show_incident(incident: Incident) -> dict[str, Any]:
+    ago = time.clock_gettime(time.CLOCK_BOOTTIME) - incident.since
+    return {
+        "group": incident.group,
+        "kind": incident.kind.value,
+        "code": incident.code,
+        "sentence": incident.sentence,
+        "since": wall_text(time.time() - ago),
+        "members": list(incident.members),
+        "canary": incident.canary,
+        "tries": incident.tries,
     }
 
 

@@ -71,6 +71,10 @@ class UnitState(StrEnum):
     FAILED = "failed"
 
 
+AGENT_SETTINGS = frozenset({"name", "memory_limit"})
+"""Settings of an instance that the agent reads itself; its engine does not get them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One WhatsApp session as somebody asked for it."""

@@ -41,7 +41,7 @@ from agent.supervise.loop import Loop, Wakes
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
-from agent.supervise.repairs import Repairs
+from agent.supervise.repairs import Repairs, SetUp
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire
@@ -196,6 +196,10 @@ class Supervisor:
             self._gate.settled(id)
             self._loop.forget(id)
             return retired
+
+    async def set_up(self, wanted: Instance) -> SetUp:
+        """Created if it is missing, made healthy if it is there; a code to scan or CONNECTED."""
+        return await self.repairs.set_up(wanted, self.create, self.enable)
 
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self._session_root)

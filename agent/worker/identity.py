@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.model import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, TryLater
 
 _SIZE_LIMIT = 1024 * 1024
@@ -40,7 +40,8 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     engine, settings = told.get("engine"), told.get("settings", {})
     if not isinstance(engine, str) or not isinstance(settings, dict):
         raise _broken(folder, "engine or settings is missing or of a wrong type")
-    return Identity(id, folder, engine, settings)
+    own = {name: value for name, value in settings.items() if name not in AGENT_SETTINGS}
+    return Identity(id, folder, engine, own)
 
 
 @contextmanager

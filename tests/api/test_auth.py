@@ -97,6 +97,7 @@ def example(path: str) -> str:
         .replace("{id}", "sales")
         .replace("{name}", "sales.20260115T103045Z")
         .replace("{key}", "abcd1234")
+        .replace("{group}", "sandbox")
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.incident import Incident
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -23,6 +24,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.statistics import RepairStatistics
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -67,9 +69,70 @@ def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -
     return InstanceView(**{**made, **more})
 
 
+@dataclass(frozen=True, slots=True)
+class FakeResult:
+    healthy: bool = True
+    cleaned: bool = False
+    recovered: bool = True
+    ending: str = "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class FakeSetUp:
+    created: bool
+    qr: Qr | None
+    result: FakeResult = FakeResult(recovered=False, ending="")
+
+
+class FakeRepairs:
+    """Every repair helps at once, and is noted."""
+
+    def __init__(self, house: "FakeSupervisor") -> None:
+        self.house = house
+        self.asked: list[tuple[str, InstanceId]] = []
+        self.active: list[Incident] = []
+        self.result = FakeResult()
+        self.tally = RepairStatistics(checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0)
+
+    async def try_recover(self, id: InstanceId) -> FakeResult:
+        return self._note("recover", id)
+
+    async def cleanup_corrupted(self, id: InstanceId, *, confirmed: bool = False) -> FakeResult:
+        if self.house.view(id).record.paired and not confirmed:
+            raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
+        return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
+
+    async def ensure_healthy(self, id: InstanceId) -> FakeResult:
+        return self._note("ensure_healthy", id)
+
+    async def force_reconnection(self, id: InstanceId) -> None:
+        self._note("force", id)
+
+    async def reset_circuit_breaker(self, id: InstanceId) -> None:
+        self._note("reset", id)
+
+    def statistics(self) -> RepairStatistics:
+        return self.tally
+
+    def incidents(self) -> list[Incident]:
+        return self.active
+
+    def release_incident(self, group: str) -> None:
+        if not any(one.group == group for one in self.active):
+            raise NotFound(f"cannot release an incident of {group}: there is none")
+        self.active = [one for one in self.active if one.group != group]
+
+    def _note(self, what: str, id: InstanceId) -> FakeResult:
+        self.house.view(id)
+        self.asked.append((what, id))
+        self.house.note(id, "repair_over", f"{what}: recovered")
+        return self.result
+
+
 class FakeSupervisor:
     def __init__(self) -> None:
         self.bus = EventBus(limit=1000)
+        self.repairs = FakeRepairs(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []
         self.retired: list[FakeRetired] = []
@@ -161,6 +224,13 @@ class FakeSupervisor:
         self.retired.append(FakeRetired(name, Path("/nowhere"), time.time()))
         self.note(id, "deleted", "deleted by an operator")
         return name
+
+    async def set_up(self, wanted: Instance) -> FakeSetUp:
+        created = wanted.id not in self.known
+        if created:
+            await self.create(wanted)
+        connected = self.view(wanted.id).status is S.CONNECTED
+        return FakeSetUp(created, None if connected else self.codes[wanted.id])
 
     async def trash(self) -> list[FakeRetired]:
         return self.retired

@@ -1,0 +1,129 @@
+"""Repairing: ask for it, set an instance up, see incidents and what repairs came to."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.face import Result
+from agent.api.fields import BOOLEAN, STRING, Field
+from agent.api.present import show_incident, show_instance, show_reconnection
+from agent.core.model import Instance, parse_instance_id
+from agent.core.statistics import RepairStatistics
+from agent.engines.catalog import engine_names
+
+DEFAULT_ENGINE = "web"
+
+CLEANUP = (Field("confirm", BOOLEAN, "true = yes, even if it ends a pairing"),)
+SETUP = (
+    Field("name", STRING, "what people call it", required=True, least=1, most=128),
+    Field("instanceName", STRING, "the instance's id", required=True, most=48),
+    Field(
+        "engine",
+        STRING,
+        f"for one that does not exist yet; default {DEFAULT_ENGINE}",
+        choices=tuple(engine_names()),
+    ),
+)
+
+
+async def recover(call: Call) -> web.Response:
+    await call.body()
+    return _answer(await call.supervisor.repairs.try_recover(call.id))
+
+
+async def cleanup(call: Call) -> web.Response:
+    body = await call.body()
+    confirmed = body.get("confirm", False)
+    repairs = call.supervisor.repairs
+    return _answer(await repairs.cleanup_corrupted(call.id, confirmed=confirmed))
+
+
+async def ensure_healthy(call: Call) -> web.Response:
+    await call.body()
+    return _answer(await call.supervisor.repairs.ensure_healthy(call.id))
+
+
+async def force_reconnection(call: Call) -> web.Response:
+    await call.body()
+    await call.supervisor.repairs.force_reconnection(call.id)
+    return json_answer(show_instance(call.supervisor.view(call.id)), 202)
+
+
+async def reset_circuit_breaker(call: Call) -> web.Response:
+    await call.body()
+    await call.supervisor.repairs.reset_circuit_breaker(call.id)
+    return json_answer(show_reconnection(call.supervisor.view(call.id)))
+
+
+async def reconnection_status(call: Call) -> web.Response:
+    views = sorted(call.supervisor.views().items())
+    return json_answer(
+        {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
+    )
+
+
+async def set_up(call: Call) -> web.Response:
+    """The code is a secret: it stands in the answer and nowhere else."""
+    body = await call.body()
+    id = parse_instance_id(body["instanceName"])
+    known = call.supervisor.views().get(id)
+    engine = body.get("engine") or (known.instance.engine if known else DEFAULT_ENGINE)
+    wanted = Instance(id, engine, True, {"name": body["name"]}, time.time())
+    done = await call.supervisor.set_up(wanted)
+    return json_answer(
+        {
+            "instanceName": id,
+            "created": done.created,
+            "status": "CONNECTED" if done.qr is None else "QR_REQUIRED",
+            "qr": None if done.qr is None else done.qr.text,
+            "expires_in": None if done.qr is None else round(done.qr.expires_in, 3),
+            **_result(done.result),
+        }
+    )
+
+
+async def incidents(call: Call) -> web.Response:
+    active = call.supervisor.repairs.incidents()
+    return json_answer({"incidents": [show_incident(one) for one in active]})
+
+
+async def release_incident(call: Call) -> web.Response:
+    await call.body()
+    group = call.request.match_info["group"]
+    call.supervisor.repairs.release_incident(group)
+    return json_answer({"released": group})
+
+
+async def statistics(call: Call) -> web.Response:
+    return json_answer(show_statistics(call.supervisor.repairs.statistics()))
+
+
+def show_statistics(found: RepairStatistics) -> dict[str, Any]:
+    return {
+        "checked": found.checked,
+        "mean_check_seconds": found.mean_check_seconds,
+        "repaired": found.repaired,
+        "cleaned": found.cleaned,
+        "failed": found.failed,
+        "mean_seconds_to_repair": found.mean_time_to_repair,
+        "success_rate": found.success_rate,
+        "steps": {name: asdict(tally) for name, tally in sorted(found.steps.items())},
+    }
+
+
+def _answer(result: Result) -> web.Response:
+    return json_answer(_result(result))
+
+
+def _result(result: Result) -> Mapping[str, Any]:
+    return {
+        "healthy": result.healthy,
+        "cleaned": result.cleaned,
+        "recovered": result.recovered,
+        "ending": result.ending,
+    }
