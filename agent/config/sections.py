@@ -227,6 +227,22 @@ class SessionsSection:
         "after a logout: offer a new QR, or stay disconnected",
         choices=("qr", "stop"),
     )
+    snapshots: int = setting(
+        3, "snapshots kept of an instance; 0 = none are made by themselves", low=0, high=1000
+    )
+    snapshot_interval: float = setting(
+        3600.0, "seconds between two snapshots of an instance; 0 = none by themselves", low=0
+    )
+    snapshot_stable: float = setting(
+        300.0, "seconds an instance must be connected before a snapshot by itself", low=0
+    )
+    import_packed: int = setting(1 << 30, "bytes that an imported archive may have", low=1024)
+    import_unpacked: int = setting(
+        4 << 30, "bytes that an imported session may have unpacked", low=1024
+    )
+    import_files: int = setting(
+        50_000, "files that an imported session may have", low=1, high=50_000
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def unpack(
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     _check_room(root, manifest)
-    with staged(root, id) as target:
+    with staged(root, id, "import") as target:
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
         for folder in manifest.listing.folders:

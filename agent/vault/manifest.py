@@ -27,6 +27,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "taken_wall": (int, float),
     "why": str,
     "state": str,
+    "backup": bool,
     "consistent": bool,
     "files": list,
     "folders": list,
@@ -48,11 +49,13 @@ class Manifest:
     created_wall: float = 0.0
     lineage: str = ""
     """Which folder of that name it is of: a session begun afresh is another one."""
+    backup: bool = False
+    """Made because something was wrong: evidence, and not what a repair goes back to."""
 
     @property
     def good(self) -> bool:
-        """A paired, whole session that could be lived on."""
-        return self.state is SessionFiles.WHOLE
+        """A paired, whole session from before anything was wrong."""
+        return self.state is SessionFiles.WHOLE and not self.backup
 
 
 def render_manifest(manifest: Manifest) -> bytes:
@@ -69,6 +72,7 @@ def render_manifest(manifest: Manifest) -> bytes:
         "lineage": manifest.lineage,
         "taken_wall": manifest.taken_wall,
         "why": manifest.why,
+        "backup": manifest.backup,
         "state": manifest.state.value,
         "consistent": True,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
@@ -96,6 +100,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
             settings=told["settings"],
             created_wall=float(told["created_wall"]),
             lineage=told["lineage"],
+            backup=told["backup"],
         )
     except (ValueError, OverflowError, RecursionError, InvalidRequest) as error:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None

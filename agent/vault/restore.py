@@ -46,7 +46,7 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
             f"{what}: it is of engine {manifest.engine}, not {instance.engine}",
             code="other_engine",
         )
-    if not manifest.good:
+    if manifest.state is not SessionFiles.WHOLE:
         raise Refused(
             f"{what}: its files are {manifest.state}; it was made as evidence", code="not_good"
         )
@@ -98,7 +98,10 @@ def restore_snapshot(
     root: Path, instance: Instance, snapshot: Snapshot, why: str, *, tick: Tick = no_tick
 ) -> Restored:
     """The worker must not run. The present folder goes to the trash; the identity stays."""
-    with staged(root, instance.id) as target, open_files(root, snapshot) as (source, manifest):
+    with (
+        staged(root, instance.id, "restore") as target,
+        open_files(root, snapshot) as (source, manifest),
+    ):
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
         for folder in manifest.listing.folders:
@@ -110,5 +113,5 @@ def restore_snapshot(
         read_back(target, manifest.listing, tick)
     identity = Identity(instance, manifest.paired, manifest.account)
     lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
-    retired = put_in_place(root, identity, lineage, why)
+    retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
     return Restored(snapshot, manifest, retired)

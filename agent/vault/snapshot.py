@@ -38,17 +38,18 @@ from agent.vault.trouble import explain
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose session is copied, as the record knows it."""
+    """Whose session is copied, as the record knows it, and what for."""
 
     instance: Instance
     paired: bool
     account: str
+    why: str
+    backup: bool = False
 
 
 def take_snapshot(
     root: Path,
     subject: Subject,
-    why: str,
     *,
     now_wall: float | None = None,
     tick: Tick = no_tick,
@@ -63,7 +64,7 @@ def take_snapshot(
             make_folder(path, MAKING, shelf.fd, OURS)
             failpoint("snapshot_begun")
             with open_folder(path, MAKING, shelf.fd) as fd:
-                manifest = _fill(root, subject, Open(path, fd), tick, why=why, at_wall=at_wall)
+                manifest = _fill(root, subject, Open(path, fd), at_wall, tick)
             failpoint("snapshot_verified")
             name = free_name(shelf.fd, at_wall)
             os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
@@ -77,9 +78,7 @@ def take_snapshot(
     return Snapshot(name, shelf.path / name, id, manifest)
 
 
-def _fill(
-    root: Path, subject: Subject, making: Open, tick: Tick, *, why: str, at_wall: float
-) -> Manifest:
+def _fill(root: Path, subject: Subject, making: Open, at_wall: float, tick: Tick) -> Manifest:
     instance = subject.instance
     path = making.path / FILES
     make_folder(path, FILES, making.fd, OURS)
@@ -95,7 +94,8 @@ def _fill(
             account=subject.account,
             paired=subject.paired,
             taken_wall=at_wall,
-            why=why,
+            why=subject.why,
+            backup=subject.backup,
             state=report.files,
             listing=listing,
             settings=instance.settings,

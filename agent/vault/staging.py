@@ -1,6 +1,6 @@
 """A session folder made apart, and put in place of another by renames that any crash may cut.
 
-R/.staging/<id>.new is being made; <id>.ready is whole, on the disk, and to be put in place.
+R/.staging/<id>.<kind> is being made; <id>.ready is whole, on the disk, and to be put in place.
 The old folder goes to the trash first. `finish` after a crash: with the old one still there,
 nothing has happened; without it, the new one belongs there.
 """
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
@@ -18,24 +19,26 @@ from agent.log import bound
 from agent.vault.identity import Identity, put_identity
 from agent.vault.locate import SESSION, make_folder, modes_of, names_in, open_folder, open_root
 from agent.vault.places import DOOMED, STAGING, doom, open_own, sweep_folder
-from agent.vault.retire import Retired, retire
+from agent.vault.retire import Retired, restore_trash, retire
 from agent.vault.tree import Open
 from agent.vault.trouble import explain
 
-_NEW = ".new"
 _READY = ".ready"
+
+Kind = Literal["restore", "import"]
+"""What it is made for; one of each kind may be made for an id at a time."""
 
 _log = bound(name=__name__)
 
 
 @contextmanager
-def staged(root: Path, id: InstanceId) -> Iterator[Open]:
+def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Open]:
     """An empty session folder that is being made; gone again when its making fails."""
-    name = parse_instance_id(id) + _NEW
+    name = f"{parse_instance_id(id)}.{kind}"
     path = root / STAGING / name
     with open_own(root, STAGING) as (root_fd, staging_fd):
         modes = modes_of(root_fd)
-        _sweep(path.parent, staging_fd, id)
+        _sweep(path.parent, staging_fd, name)
         make_folder(path, name, staging_fd, modes)
         try:
             with open_folder(path, name, staging_fd) as fd:
@@ -47,19 +50,21 @@ def staged(root: Path, id: InstanceId) -> Iterator[Open]:
             raise
 
 
-def discard(root: Path, id: InstanceId) -> None:
-    """Throw away what was made for this id and not put in place."""
+def discard(root: Path, id: InstanceId, kind: Kind) -> None:
+    """Throw away what was staged for this id."""
     with open_own(root, STAGING) as (_, staging_fd):
-        _sweep(root / STAGING, staging_fd, id)
+        _sweep(root / STAGING, staging_fd, f"{id}.{kind}")
 
 
-def put_in_place(root: Path, identity: Identity, lineage: str, why: str) -> Retired | None:
+def put_in_place(
+    root: Path, kind: Kind, identity: Identity, *, lineage: str, why: str, replace: bool
+) -> Retired | None:
     """Give what was staged its identity and its place; return what had to make way.
 
     The worker must not run; should it run all the same, its lock says so and nothing happens.
     """
     id = identity.instance.id
-    name, ready = id + _NEW, id + _READY
+    name, ready = f"{id}.{kind}", id + _READY
     path = root / STAGING
     with open_own(root, STAGING) as (root_fd, staging_fd):
         try:
@@ -68,15 +73,25 @@ def put_in_place(root: Path, identity: Identity, lineage: str, why: str) -> Reti
                 put_identity(path / name, fd, identity, modes_of(root_fd), others)
                 os.fsync(fd)
             with _no_worker(root / id):
+                if os.path.lexists(root / id) and not replace:
+                    raise Refused(f"cannot put {id} in place: {root / id} exists", code="exists")
                 failpoint("staging_made")
                 os.rename(name, ready, src_dir_fd=staging_fd, dst_dir_fd=staging_fd)
                 os.fsync(staging_fd)
                 failpoint("staging_ready")
                 retired = retire(root, id, why) if os.path.lexists(root / id) else None
                 failpoint("staging_way_free")
-                _move_in(id, ready, root_fd, staging_fd)
+                try:
+                    _move_in(id, ready, root_fd, staging_fd)
+                except OSError:
+                    if retired is not None:
+                        restore_trash(root, retired.name)
+                    raise
         except OSError as error:
             raise explain("put in place", root / id, error) from error
+        finally:
+            _sweep(path, staging_fd, name)
+            _sweep(path, staging_fd, ready)
     return retired
 
 
@@ -109,9 +124,9 @@ def finish(root: Path) -> list[str]:
     return told
 
 
-def _sweep(path: Path, staging_fd: int, id: InstanceId) -> None:
+def _sweep(path: Path, staging_fd: int, unwanted: str) -> None:
     for name in names_in(staging_fd):
-        if name in (id + _NEW, id + _READY) or name.startswith(DOOMED):
+        if name in (unwanted, DOOMED + unwanted):
             doom(path, name, staging_fd)
 
 
