@@ -6,6 +6,7 @@ with the clock alone (the uptime, the time in the present status) is made at eac
 
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.core.alerts.series import has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.session import Permanence, reason_of, reasons_table
 from agent.core.view import RESTART_REASONS, InstanceView
@@ -112,6 +113,18 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     (
         Family("wa_session_enabled", GAUGE, "1 when the session should run."),
         _one("wa_session_enabled", lambda view: int(view.instance.enabled)),
+    ),
+    (
+        Family("wa_session_wanted", GAUGE, "1 when it should run now: not stopped by hand."),
+        _one("wa_session_wanted", lambda view: int(is_wanted(view))),
+    ),
+    (
+        Family("wa_session_given_up", GAUGE, "1 when only a person can bring it back."),
+        _one("wa_session_given_up", lambda view: int(has_given_up(view))),
+    ),
+    (
+        Family("wa_session_silent", GAUGE, "1 when far fewer messages come than are usual."),
+        _one("wa_session_silent", lambda view: int(is_silent(view))),
     ),
     (
         Family(_STATUS, GAUGE, "1 for the connection's present status."),

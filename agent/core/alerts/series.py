@@ -1,0 +1,139 @@
+"""The series that conditions are made of: each named as on /metrics, each with how the agent
+reads it itself. A test compares the two for every one of them.
+"""
+
+from agent.core.alerts.expression import Series
+from agent.core.model import ConnectionStatus, Health
+from agent.core.session import reason_of
+from agent.core.view import InstanceView
+
+_BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
+
+
+def is_wanted(view: InstanceView) -> bool:
+    """It should run now: an instance stopped by hand is enabled and not wanted."""
+    return view.desired.should_run and not view.unit.masked
+
+
+def has_given_up(view: InstanceView) -> bool:
+    """Wanted, and nothing will be tried any more until somebody does something."""
+    verdict = view.verdict
+    if not is_wanted(view) or view.status is ConnectionStatus.CONNECTED:
+        return False
+    if verdict.reason in _BY_HAND_OR_TRIES:
+        return True
+    out_of_tries = (
+        verdict.health is Health.DEGRADED and verdict.state is ConnectionStatus.DISCONNECTED
+    )
+    return out_of_tries or (bool(verdict.reason) and reason_of(verdict.reason).hopeless)
+
+
+def is_silent(view: InstanceView) -> bool:
+    """Connected, and far fewer messages come than are usual at this hour."""
+    return view.verdict.reason == "silent_inbound"
+
+
+def _status(status: ConnectionStatus) -> Series:
+    return Series(
+        "wa_session_status",
+        f'status="{status.value.lower()}"',
+        lambda view: float(view.status is status),
+    )
+
+
+def _verdict(health: Health) -> Series:
+    return Series(
+        "wa_session_verdict",
+        f'verdict="{health.value}"',
+        lambda view: float(view.verdict.health is health),
+    )
+
+
+CONNECTED = _status(ConnectionStatus.CONNECTED)
+QR_REQUIRED = _status(ConnectionStatus.QR_REQUIRED)
+CORRUPTED = _verdict(Health.CORRUPTED)
+
+WANTED = Series("wa_session_wanted", of_session=lambda view: float(is_wanted(view)))
+GIVEN_UP = Series("wa_session_given_up", of_session=lambda view: float(has_given_up(view)))
+SILENT = Series("wa_session_silent", of_session=lambda view: float(is_silent(view)))
+CIRCUIT_OPEN = Series(
+    "wa_session_circuit", 'state="open"', lambda view: float(view.circuit == "open")
+)
+
+RECONNECTS = Series(
+    "wa_session_reconnects_total",
+    of_session=lambda view: sum(view.reconnects.values()),
+    summed=("reason",),
+)
+WATCHDOG_RESTARTS = Series(
+    "wa_session_restarts_total",
+    'reason="watchdog"',
+    lambda view: view.restarts.get("watchdog", 0),
+)
+ERRORS = Series(
+    "wa_session_errors_total", of_session=lambda view: sum(view.errors.values()), summed=("kind",)
+)
+MESSAGES = Series(
+    "wa_session_messages_total",
+    of_session=lambda view: sum(view.messages.values()),
+    summed=("direction", "result"),
+)
+ANSWERS = Series("wa_session_response_time_seconds_count", of_session=lambda view: view.probes)
+ANSWER_SECONDS = Series(
+    "wa_session_response_time_seconds_sum", of_session=lambda view: view.probe_seconds
+)
+CRYPTO_FAILED = Series(
+    "wa_session_crypto_operations_total",
+    'result="failed"',
+    lambda view: view.crypto_operations.get("failed", 0),
+)
+CRYPTO_OPERATIONS = Series(
+    "wa_session_crypto_operations_total",
+    of_session=lambda view: sum(view.crypto_operations.values()),
+    summed=("result",),
+)
+REGENERATIONS_FAILED = Series(
+    "wa_session_key_regenerations_total",
+    'result="failed"',
+    lambda view: view.key_regenerations.get("failed", 0),
+)
+MEMORY = Series("wa_session_memory_bytes", of_session=lambda view: view.memory_bytes)
+MEMORY_LIMIT = Series(
+    "wa_session_memory_limit_bytes", of_session=lambda view: view.memory_limit or None
+)
+
+HOST_MEMORY = Series("wa_host_memory_total_bytes", of_agent=lambda own: {(): own.memory_total})
+HOST_MEMORY_USED = Series("wa_host_memory_used_bytes", of_agent=lambda own: {(): own.memory_used})
+HOST_CPU = Series("wa_host_cpu_usage_ratio", of_agent=lambda own: {(): own.cpu_ratio})
+DISK_SIZE = Series(
+    "wa_host_filesystem_size_bytes",
+    of_agent=lambda own: {} if own.disk_size is None else {(): own.disk_size},
+)
+DISK_AVAILABLE = Series(
+    "wa_host_filesystem_avail_bytes",
+    of_agent=lambda own: {} if own.disk_available is None else {(): own.disk_available},
+)
+OPEN_FDS = Series("process_open_fds", 'job="wa-agent"', of_agent=lambda own: {(): own.open_fds})
+MAX_FDS = Series("process_max_fds", 'job="wa-agent"', of_agent=lambda own: {(): own.max_fds})
+STARTED = Series(
+    "process_start_time_seconds", 'job="wa-agent"', of_agent=lambda own: {(): own.started_wall}
+)
+REQUESTS = Series(
+    "wa_agent_http_requests_total",
+    of_agent=lambda own: {(): own.requests},
+    summed=("code", "method", "route"),
+)
+REQUESTS_FAILED = Series(
+    "wa_agent_http_requests_total",
+    'code=~"5.."',
+    of_agent=lambda own: {(): own.requests_failed},
+    summed=("code", "method", "route"),
+)
+INCIDENT = Series(
+    "wa_agent_incident_active",
+    of_agent=lambda own: {
+        (("engine", engine),): float(active) for engine, active in own.incidents.items()
+    },
+)
+UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0})
+"""Whoever evaluates this himself is up."""

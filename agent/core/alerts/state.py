@@ -1,0 +1,123 @@
+"""From conditions that hold to alerts that are pending, fire and are over; nothing else."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.core.alerts.expression import Key
+from agent.core.alerts.show import summarize
+from agent.core.alerts.table import INHIBITIONS, Alert, Inhibition
+
+
+class AlertState(StrEnum):
+    PENDING = "pending"
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveAlert:
+    """One alert about one thing. Times are of the clock that `advance` is asked with."""
+
+    alert: Alert
+    labels: Key
+    state: AlertState
+    since: float
+    """When the condition began to hold."""
+    value: float
+    fired_at: float | None = None
+    over_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.alert.name
+
+    @property
+    def session(self) -> str:
+        return self.label("session")
+
+    @property
+    def sentence(self) -> str:
+        return summarize(self.alert, self.labels, self.value)
+
+    def label(self, name: str) -> str:
+        return next((value for key, value in self.labels if key == name), "")
+
+
+Active = Mapping[tuple[str, Key], ActiveAlert]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An alert that began to fire, or one that is over."""
+
+    active: ActiveAlert
+
+    @property
+    def kind(self) -> str:
+        return "alert" if self.active.state is AlertState.FIRING else "alert_over"
+
+
+def advance(
+    active: Active,
+    found: Iterable[tuple[Alert, Mapping[Key, float]]],
+    now: float,
+    *,
+    patience: float = 1.0,
+    keep: float = 900.0,
+) -> tuple[dict[tuple[str, Key], ActiveAlert], list[Change]]:
+    """Take in what holds now. What is over stays to be seen for `keep` seconds.
+
+    `patience`: every time that a condition must hold is so many times as long.
+    """
+    following: dict[tuple[str, Key], ActiveAlert] = {}
+    changes = []
+    for alert, vector in found:
+        for labels, value in vector.items():
+            before = active.get((alert.name, labels))
+            one = _goes_on(before, alert, labels, value, now)
+            if one.state is AlertState.PENDING and now - one.since >= alert.hold * patience:
+                one = replace(one, state=AlertState.FIRING, fired_at=now)
+                changes.append(Change(one))
+            following[alert.name, labels] = one
+    for key, before in active.items():
+        if key in following or before.state is AlertState.PENDING:
+            continue
+        if before.state is AlertState.FIRING:
+            over = replace(before, state=AlertState.RESOLVED, over_at=now)
+            following[key] = over
+            changes.append(Change(over))
+        elif before.over_at is not None and 0 <= now - before.over_at < keep:
+            following[key] = before
+    return following, changes
+
+
+def _goes_on(
+    before: ActiveAlert | None, alert: Alert, labels: Key, value: float, now: float
+) -> ActiveAlert:
+    if before is None or before.state is AlertState.RESOLVED:
+        return ActiveAlert(alert, labels, AlertState.PENDING, now, value)
+    return replace(before, alert=alert, value=value)
+
+
+def silenced(active: Collection[ActiveAlert]) -> dict[tuple[str, Key], str]:
+    """Which alerts say nothing new, and which other one says it for them."""
+    firing = [one for one in active if one.state is AlertState.FIRING]
+    sources: dict[str, list[ActiveAlert]] = {}
+    for one in firing:
+        sources.setdefault(one.name, []).append(one)
+    found: dict[tuple[str, Key], str] = {}
+    for rule in INHIBITIONS:
+        for source in sources.get(rule.source, ()):
+            for one in firing:
+                if _silences(rule, source, one):
+                    found.setdefault((one.name, one.labels), source.name)
+    return found
+
+
+def _silences(rule: Inhibition, source: ActiveAlert, one: ActiveAlert) -> bool:
+    named = any(
+        one.name == name or (name.endswith("*") and one.name.startswith(name[:-1]))
+        for name in rule.silences
+    )
+    return named and all(source.label(key) == one.label(key) for key in rule.equal)

@@ -1,0 +1,427 @@
+"""The table of alerts: what is wrong, for how long, how bad, and what stands in the runbook.
+
+One table yields the Prometheus rules and what the agent raises itself.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.alerts import series as s
+from agent.core.alerts.expression import (
+    Absent,
+    Always,
+    Binary,
+    Expression,
+    Fold,
+    Over,
+    Predict,
+    Series,
+    WithEngine,
+)
+
+MINUTE = 60.0
+HOUR = 3600.0
+MIB = 1 << 20
+FLEET = 3
+"""Fewer sessions than this are no fleet: one of two is half of them."""
+
+
+class Group(StrEnum):
+    PERFORMANCE = "performance"
+    CONNECTIVITY = "connectivity"
+    SYSTEM = "system"
+    APPLICATION = "application"
+
+
+class Severity(StrEnum):
+    NONE = "none"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Unit(StrEnum):
+    """How an alert's value is shown."""
+
+    PLAIN = "humanize"
+    SHARE = "humanizePercentage"
+    SECONDS = "humanizeDuration"
+    BYTES = "humanize1024"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLimits:
+    """The numbers of the conditions. Shares are 0 to 1, times are seconds."""
+
+    corrupted_together: int = 3
+    crypto_error_rate: float = 0.10
+    reconnects: int = 10
+    fleet_share: float = 0.20
+    response_time: float = 5.0
+    error_rate: float = 0.10
+    watchdog_restarts: int = 2
+    memory_high: float = 0.80
+    memory_critical: float = 0.95
+    host_memory_high: float = 0.80
+    host_memory_critical: float = 0.95
+    host_cpu: float = 0.90
+    disk_free: float = 0.10
+    file_descriptors: float = 0.80
+    agent_starts: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    name: str
+    group: Group
+    severity: Severity
+    hold: float
+    """So many seconds the condition must hold before it fires."""
+    condition: Expression
+    summary: str
+    """For people; {session}, {engine} and {value} stand for what they say."""
+    unit: Unit = Unit.PLAIN
+
+    @property
+    def anchor(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Inhibition:
+    """While the source fires, these say nothing new: same machine, and the same of `equal`."""
+
+    source: str
+    silences: tuple[str, ...]
+    """Names; a name that ends in * stands for all that begin so."""
+    equal: tuple[str, ...] = ()
+
+
+INHIBITIONS = (
+    Inhibition("WaAgentDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm", "WaFleet*")),
+    Inhibition(
+        "WaFleetIncident",
+        ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),
+        ("engine",),
+    ),
+    Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
+    Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),
+    Inhibition("WaSessionCorrupted", ("WaSessionDown",), ("session",)),
+    Inhibition("WaSessionMemoryCritical", ("WaSessionMemoryHigh",), ("session",)),
+    Inhibition("WaHostMemoryCritical", ("WaHostMemoryHigh",)),
+    Inhibition("WaDiskFills", ("WaDiskSpaceLow",)),
+)
+
+
+def alert_table(limits: AlertLimits) -> tuple[Alert, ...]:
+    return (
+        *_application(limits),
+        *_connectivity(limits),
+        *_performance(limits),
+        *_system(limits),
+    )
+
+
+def _is(series: Expression) -> Binary:
+    return Binary(series, "==", 1.0)
+
+
+def _rise(series: Series, seconds: float) -> Over:
+    return Over("increase", series, seconds)
+
+
+def _above(left: Expression, limit: float) -> Binary:
+    return Binary(left, ">", limit)
+
+
+def _application(limits: AlertLimits) -> tuple[Alert, ...]:
+    group = Group.APPLICATION
+    failed = Binary(_rise(s.CRYPTO_FAILED, 5 * MINUTE), "/", _rise(s.CRYPTO_OPERATIONS, 5 * MINUTE))
+    return (
+        Alert(
+            "WaSessionCorrupted",
+            group,
+            Severity.CRITICAL,
+            10 * MINUTE,
+            _is(s.CORRUPTED),
+            "{session} is corrupted and was not repaired",
+        ),
+        Alert(
+            "WaSessionsCorruptedTogether",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            Binary(Fold("sum", s.CORRUPTED), ">=", float(limits.corrupted_together)),
+            "{value} sessions are corrupted at once: look for one cause",
+        ),
+        Alert(
+            "WaCryptoErrorRateHigh",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            _above(failed, limits.crypto_error_rate),
+            "{session} cannot decrypt {value} of its messages",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaKeyRegenerationFailed",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            _above(_rise(s.REGENERATIONS_FAILED, 15 * MINUTE), 0.0),
+            "{session} could not make new keys with its contacts",
+        ),
+        Alert(
+            "WaWatchdogRestarts",
+            group,
+            Severity.WARNING,
+            0.0,
+            _above(_rise(s.WATCHDOG_RESTARTS, 30 * MINUTE), float(limits.watchdog_restarts)),
+            "the worker of {session} hung {value} times in half an hour",
+        ),
+        Alert(
+            "WaCircuitOpen",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            WithEngine(_is(s.CIRCUIT_OPEN)),
+            "the circuit of {session} is open: its tries failed in a row",
+        ),
+    )
+
+
+def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
+    group = Group.CONNECTIVITY
+    down = Binary(Binary(_is(s.WANTED), "unless", _is(s.CONNECTED)), "unless", _is(s.QR_REQUIRED))
+    coming_back = Fold("count", _above(_rise(s.RECONNECTS, 5 * MINUTE), 0.0))
+    share = Binary(coming_back, "/", Fold("count", _is(s.WANTED)))
+    return (
+        Alert(
+            "WaSessionDown",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            WithEngine(down),
+            "{session} should be connected and is not",
+        ),
+        Alert(
+            "WaSessionNeedsScan",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            Binary(_is(s.WANTED), "and", _is(s.QR_REQUIRED)),
+            "{session} waits for somebody to scan its QR code",
+        ),
+        Alert(
+            "WaSessionGivenUp",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            _is(s.GIVEN_UP),
+            "{session} is not tried any more: a person must look at it",
+        ),
+        Alert(
+            "WaSessionSilent",
+            group,
+            Severity.WARNING,
+            0.0,
+            _is(s.SILENT),
+            "{session} is connected, and no message came for far longer than usual",
+        ),
+        Alert(
+            "WaReconnectStorm",
+            group,
+            Severity.WARNING,
+            0.0,
+            WithEngine(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects))),
+            "{session} reconnected {value} times in ten minutes",
+        ),
+        Alert(
+            "WaFleetReconnectStorm",
+            group,
+            Severity.CRITICAL,
+            5 * MINUTE,
+            Binary(
+                _above(share, limits.fleet_share), "and", Binary(coming_back, ">=", float(FLEET))
+            ),
+            "{value} of all sessions reconnected within five minutes",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaFleetIncident",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            _is(s.INCIDENT),
+            "many sessions of {engine} fail alike; one is tried before the others",
+        ),
+    )
+
+
+def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
+    group = Group.PERFORMANCE
+    mean = Binary(_rise(s.ANSWER_SECONDS, 5 * MINUTE), "/", _rise(s.ANSWERS, 5 * MINUTE))
+    operations = Binary(
+        Fold("sum", _rise(s.ANSWERS, 5 * MINUTE)), "+", Fold("sum", _rise(s.MESSAGES, 5 * MINUTE))
+    )
+    errors = Binary(Fold("sum", _rise(s.ERRORS, 5 * MINUTE)), "/", operations)
+    requests = Binary(_rise(s.REQUESTS_FAILED, 5 * MINUTE), "/", _rise(s.REQUESTS, 5 * MINUTE))
+    memory = Binary(s.MEMORY, "/", _above(s.MEMORY_LIMIT, 0.0))
+    return (
+        Alert(
+            "WaSessionResponseSlow",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            WithEngine(_above(mean, limits.response_time)),
+            "{session} takes {value} to answer",
+            Unit.SECONDS,
+        ),
+        Alert(
+            "WaErrorRateHigh",
+            group,
+            Severity.CRITICAL,
+            5 * MINUTE,
+            Binary(_above(errors, limits.error_rate), "or", _above(requests, limits.error_rate)),
+            "{value} of what is done here fails",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaSessionMemoryHigh",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            _above(memory, limits.memory_high),
+            "{session} uses {value} of the memory it may have",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaSessionMemoryCritical",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            _above(memory, limits.memory_critical),
+            "{session} uses {value} of the memory it may have",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaSessionMemoryLeak",
+            group,
+            Severity.WARNING,
+            0.0,
+            _leak(),
+            "{session} grew by {value}B within the hour and goes on growing",
+            Unit.BYTES,
+        ),
+    )
+
+
+def _leak() -> Expression:
+    """As the memory check judges: what is left at the least grew in each quarter of an hour."""
+    quarter = 15 * MINUTE
+    oldest, older, newer, newest = (
+        Over("min_over_time", s.MEMORY, quarter, offset) for offset in (2700.0, 1800.0, 900.0, 0.0)
+    )
+    growth = Binary(newest, "-", oldest)
+    enough = Binary(
+        Binary(growth, ">", 8.0 * MIB - 1), "and", Binary(Binary(growth, "/", oldest), ">=", 0.1)
+    )
+    # At rest: the last quarter adds little of what an even growth would.
+    goes_on = Binary(Binary(Binary(newest, "-", newer), "/", growth), ">=", 0.4 / 3)
+    grows = Binary(Binary(newer, ">", older), "and", Binary(older, ">", oldest))
+    return Binary(Binary(enough, "and", goes_on), "and", grows)
+
+
+def _system(limits: AlertLimits) -> tuple[Alert, ...]:
+    group = Group.SYSTEM
+    memory = Binary(s.HOST_MEMORY_USED, "/", s.HOST_MEMORY)
+    disk = Binary(s.DISK_AVAILABLE, "/", s.DISK_SIZE)
+    full = Binary(Predict(s.DISK_AVAILABLE, HOUR, 4 * HOUR), "<", 0.0)
+    return (
+        Alert(
+            "WaHostMemoryHigh",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            _above(memory, limits.host_memory_high),
+            "{value} of the machine's memory is used",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaHostMemoryCritical",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            _above(memory, limits.host_memory_critical),
+            "{value} of the machine's memory is used",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaHostCpuHigh",
+            group,
+            Severity.WARNING,
+            10 * MINUTE,
+            _above(s.HOST_CPU, limits.host_cpu),
+            "the machine's cores are {value} busy",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaDiskSpaceLow",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            Binary(disk, "<", limits.disk_free),
+            "{value} of the disk that holds the sessions is free",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaDiskFills",
+            group,
+            Severity.CRITICAL,
+            15 * MINUTE,
+            # A nearly empty disk that something is copied to is not about to be full.
+            Binary(Binary(disk, "<", 0.5), "and", full),
+            "the disk that holds the sessions will be full within four hours; {value} is free",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaFileDescriptorsHigh",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            _above(Binary(s.OPEN_FDS, "/", s.MAX_FDS), limits.file_descriptors),
+            "the agent has opened {value} of the files it may open",
+            Unit.SHARE,
+        ),
+        Alert(
+            "WaAgentRestarting",
+            group,
+            Severity.WARNING,
+            0.0,
+            _above(Over("changes", s.STARTED, 30 * MINUTE), float(limits.agent_starts)),
+            "the agent began {value} times in half an hour",
+        ),
+        Alert(
+            "WaAgentDown",
+            group,
+            Severity.CRITICAL,
+            2 * MINUTE,
+            Binary(s.UP, "==", 0.0),
+            "the agent does not answer; its sessions run on unwatched",
+        ),
+        Alert(
+            "WaAgentAbsent",
+            group,
+            Severity.CRITICAL,
+            5 * MINUTE,
+            Absent(s.UP),
+            "Prometheus does not know of any agent",
+        ),
+        Alert(
+            "WaDeadMansSwitch",
+            group,
+            Severity.NONE,
+            0.0,
+            Always(),
+            "always fires: whoever stops hearing it knows that alerts no longer arrive",
+        ),
+    )
