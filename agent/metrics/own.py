@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, InstanceView
+from agent.metrics.care import care_samples
 from agent.metrics.sessions import STATUSES
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, sample
 
@@ -53,6 +54,7 @@ def agent_samples(
         sample(name, links, kind="worker") + sample(name, listeners, kind="events"),
     )
     yield from _loop_samples(status)
+    yield from care_samples(status)
     yield from _store_and_host_samples(status)
 
 

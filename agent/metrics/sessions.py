@@ -4,16 +4,13 @@ A session with the same view gives the same pieces, so the exporter keeps them. 
 with the clock alone (the uptime, the time in the present status) is made at each scrape.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-
 from agent.core.alerts.series import has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.session import Permanence, reason_of, reasons_table
 from agent.core.view import RESTART_REASONS, InstanceView
+from agent.metrics.care import CARE_FAMILIES
+from agent.metrics.pieces import Piece, by_word, one_value, state_set
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, escape, number
-
-Piece = Callable[[str, InstanceView], str]
-"""The label pair of the session, its view → its lines of one family."""
 
 STATUSES = tuple((status, status.value.lower()) for status in ConnectionStatus)
 _VERDICTS = tuple(Health)
@@ -23,55 +20,7 @@ _RECONNECT_REASONS = tuple(
     for code in _REASONS
     if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
 )
-_LABEL = "\0"
-"""Stands in a prepared text where the session's label pair comes."""
-_OTHER = "other"
 _MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "acknowledged"))
-
-
-def _one(name: str, read: Callable[[InstanceView], float | None]) -> Piece:
-    def piece(label: str, view: InstanceView) -> str:
-        value = read(view)
-        return "" if value is None else f"{name}{{{label}}} {number(value)}\n"
-
-    return piece
-
-
-def _state_set(
-    name: str, key: str, states: Iterable[tuple[str, str]], read: Callable[[InstanceView], str]
-) -> Piece:
-    rows = tuple(states)
-    ready = {
-        now: "".join(
-            f'{name}{{{_LABEL},{key}="{word}"}} {1 if state == now else 0}\n'
-            for state, word in rows
-        )
-        for now, _ in rows
-    }
-
-    def piece(label: str, view: InstanceView) -> str:
-        return ready[read(view)].replace(_LABEL, label)
-
-    return piece
-
-
-def _by_word(
-    name: str, key: str, words: tuple[str, ...], read: Callable[[InstanceView], Mapping[str, int]]
-) -> Piece:
-    """A counter for each word we know, from the first moment on; the rest together as `other`."""
-    heads = {word: f'{name}{{{_LABEL},{key}="{word}"}} ' for word in (*words, _OTHER)}
-    known = frozenset(words)
-    all_zero = "".join(f"{head}0\n" for head in heads.values())
-
-    def piece(label: str, view: InstanceView) -> str:
-        found = {word: count for word, count in read(view).items() if count}
-        if not found:
-            return all_zero.replace(_LABEL, label)
-        found[_OTHER] = sum(count for word, count in found.items() if word not in known)
-        lines = (f"{head}{found.get(word, 0)}\n" for word, head in heads.items())
-        return "".join(lines).replace(_LABEL, label)
-
-    return piece
 
 
 def _info(label: str, view: InstanceView) -> str:
@@ -112,27 +61,27 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     (Family("wa_session_info", GAUGE, "What the session is made of; always 1."), _info),
     (
         Family("wa_session_enabled", GAUGE, "1 when the session should run."),
-        _one("wa_session_enabled", lambda view: int(view.instance.enabled)),
+        one_value("wa_session_enabled", lambda view: int(view.instance.enabled)),
     ),
     (
         Family("wa_session_wanted", GAUGE, "1 when it should run now: not stopped by hand."),
-        _one("wa_session_wanted", lambda view: int(is_wanted(view))),
+        one_value("wa_session_wanted", lambda view: int(is_wanted(view))),
     ),
     (
         Family("wa_session_given_up", GAUGE, "1 when only a person can bring it back."),
-        _one("wa_session_given_up", lambda view: int(has_given_up(view))),
+        one_value("wa_session_given_up", lambda view: int(has_given_up(view))),
     ),
     (
         Family("wa_session_silent", GAUGE, "1 when far fewer messages come than are usual."),
-        _one("wa_session_silent", lambda view: int(is_silent(view))),
+        one_value("wa_session_silent", lambda view: int(is_silent(view))),
     ),
     (
         Family(_STATUS, GAUGE, "1 for the connection's present status."),
-        _state_set(_STATUS, "status", STATUSES, lambda view: view.status),
+        state_set(_STATUS, "status", STATUSES, lambda view: view.status),
     ),
     (
         Family("wa_session_verdict", GAUGE, "1 for the present health verdict."),
-        _state_set(
+        state_set(
             "wa_session_verdict",
             "verdict",
             ((verdict, verdict.value) for verdict in _VERDICTS),
@@ -141,15 +90,15 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     ),
     (
         Family(_ENTERED, GAUGE, "When the present status began."),
-        _one(_ENTERED, lambda view: _whole(view.status_since_wall)),
+        one_value(_ENTERED, lambda view: _whole(view.status_since_wall)),
     ),
     (
         Family("wa_session_proof_timestamp_seconds", GAUGE, "When the status was last proved."),
-        _one("wa_session_proof_timestamp_seconds", _proof_at),
+        one_value("wa_session_proof_timestamp_seconds", _proof_at),
     ),
     (
         Family(_CONNECTED, GAUGE, "Since when it is connected."),
-        _one(_CONNECTED, lambda view: _whole(view.connected_since_wall)),
+        one_value(_CONNECTED, lambda view: _whole(view.connected_since_wall)),
     ),
     (Family("wa_session_messages_total", COUNTER, "Messages that passed."), _messages),
     (
@@ -158,11 +107,11 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     ),
     (
         Family("wa_session_errors_total", COUNTER, "Endings and errors by kind."),
-        _by_word("wa_session_errors_total", "kind", _REASONS, lambda view: view.errors),
+        by_word("wa_session_errors_total", "kind", _REASONS, lambda view: view.errors),
     ),
     (
         Family("wa_session_reconnects_total", COUNTER, "Connections regained, by what was lost."),
-        _by_word(
+        by_word(
             "wa_session_reconnects_total",
             "reason",
             _RECONNECT_REASONS,
@@ -171,26 +120,25 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     ),
     (
         Family("wa_session_restarts_total", COUNTER, "Restarts of the worker by cause."),
-        _by_word(
-            "wa_session_restarts_total", "reason", RESTART_REASONS, lambda view: view.restarts
-        ),
+        by_word("wa_session_restarts_total", "reason", RESTART_REASONS, lambda view: view.restarts),
     ),
     (
         Family(_MEMORY, GAUGE, "Memory of the session's processes."),
-        _one(_MEMORY, lambda view: view.memory_bytes),
+        one_value(_MEMORY, lambda view: view.memory_bytes),
     ),
     (
         Family(_CPU, COUNTER, "CPU time of the session's processes."),
-        _one(_CPU, lambda view: view.cpu_seconds),
+        one_value(_CPU, lambda view: view.cpu_seconds),
     ),
     (
         Family("wa_session_processes", GAUGE, "Processes of the session."),
-        _one("wa_session_processes", lambda view: view.processes),
+        one_value("wa_session_processes", lambda view: view.processes),
     ),
     (
         Family("wa_session_reconnect_attempts", GAUGE, "Tries since it was last connected."),
-        _one("wa_session_reconnect_attempts", lambda view: view.record.attempts),
+        one_value("wa_session_reconnect_attempts", lambda view: view.record.attempts),
     ),
+    *CARE_FAMILIES,
 )
 
 UPTIME = Family("wa_session_uptime_seconds", GAUGE, "How long it is connected; 0 when it is not.")

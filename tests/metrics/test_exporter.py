@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.core.session import reasons_table
+from agent.core.statistics import RepairStatistics
 from agent.core.view import RESTART_REASONS, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines
 from agent.metrics.sessions import FAMILIES
@@ -137,6 +138,48 @@ def test_counters_are_there_at_zero_from_the_first_moment(
         assert of(found, "wa_session_errors_total", session="a", kind=row[0]) == 0
     assert of(found, "wa_session_uptime_seconds", session="a") == 0
     assert not [key for key in found if key[0] == "wa_session_memory_bytes"]
+
+
+def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporter]) -> None:
+    supervisor, exporter = house
+    put(
+        supervisor,
+        "a",
+        circuit="open",
+        repair_steps={("reconnect", "failed"): 2, ("restart", "done"): 1},
+        repair_seconds=4.5,
+        cleanups={"heal": 1},
+        key_regenerations={"done": 1},
+        crypto_operations={"ok": 90, "failed": 10},
+        memory_limit=1000,
+        messages_per_minute={"in": 7, "out": 2},
+        last_snapshot_wall=NOW - 60,
+    )
+    supervisor.agent = replace(
+        supervisor.agent,
+        incidents={"sandbox": 3, "web": 0},
+        repairs=RepairStatistics(checked=8, check_seconds=0.4, repaired=2, repair_seconds=9.0),
+    )
+    found = samples(exporter)
+    for labels, value in (
+        ({"step": "reconnect", "result": "failed"}, 2),
+        ({"step": "restart", "result": "done"}, 1),
+        ({"step": "cleanup", "result": "done"}, 0),
+    ):
+        assert of(found, "wa_session_repairs_total", session="a", **labels) == value
+    assert of(found, "wa_session_repair_seconds_count", session="a") == 3
+    assert of(found, "wa_session_circuit", session="a", state="open") == 1
+    assert of(found, "wa_session_circuit", session="a", state="closed") == 0
+    assert of(found, "wa_session_cleanups_total", session="a", kind="heal") == 1
+    assert of(found, "wa_session_key_regenerations_total", session="a", result="failed") == 0
+    assert of(found, "wa_session_crypto_operations_total", session="a", result="failed") == 10
+    assert of(found, "wa_session_memory_limit_bytes", session="a") == 1000
+    assert of(found, "wa_session_messages_per_minute", session="a", direction="in") == 7
+    assert of(found, "wa_session_last_snapshot_timestamp_seconds", session="a") == NOW - 60
+    assert of(found, "wa_agent_incident_active", engine="sandbox") == 1
+    assert of(found, "wa_agent_incident_active", engine="web") == 0
+    assert of(found, "wa_agent_repairs_total", outcome="repaired") == 2
+    assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 8
 
 
 def test_f74_words_that_nobody_knows_are_counted_together(
