@@ -166,9 +166,9 @@ def alive(pid: int) -> bool:
 async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent]]:
     made: list[RunningAgent] = []
 
-    def make(settings: str = "", name: str = "state") -> RunningAgent:
+    def make(settings: str = "", name: str = "state", base: str = SETTINGS) -> RunningAgent:
         config = tmp_path / f"{name}.toml"
-        config.write_text(SETTINGS + settings)
+        config.write_text(base + settings)
         made.append(RunningAgent(tmp_path / name, config))
         return made[-1]
 
