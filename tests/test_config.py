@@ -19,6 +19,7 @@ from agent.config import (
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.config.setting import settings_of
+from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.memory import MemoryPolicy
@@ -68,6 +69,7 @@ def test_the_defaults_are_those_of_the_core():
     assert config.memory_policy == MemoryPolicy()
     assert config.crypto_policy == CryptoPolicy()
     assert config.incident_policy == IncidentPolicy()
+    assert config.alert_limits == AlertLimits()
 
 
 def test_what_the_core_gets_is_what_the_file_says(load):

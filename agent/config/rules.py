@@ -3,9 +3,11 @@
 import ipaddress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent.config.sections import Config
 from agent.config.setting import settings_of
+from agent.core.alerts import AlertLimits, alert_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,9 @@ class Problem:
 
 def find_problem(config: Config) -> Problem | None:
     """The first impossible pair, or None."""
-    return _address(config) or _paths(config) or _times(config) or _limits(config)
+    return (
+        _address(config) or _paths(config) or _times(config) or _limits(config) or _alerts(config)
+    )
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -93,6 +97,12 @@ def _times(config: Config) -> Problem | None:
         ("health.interval", health.interval, "health.proof_limit", health.proof_limit),
         ("stop.save", stop.save, "worker.stop_timeout", worker.stop_timeout),
         ("memory.warn", config.memory.warn, "memory.critical", config.memory.critical),
+        (
+            "alerts.host_memory_high",
+            config.alerts.host_memory_high,
+            "alerts.host_memory_critical",
+            config.alerts.host_memory_critical,
+        ),
     )
     for small, less, great, more in pairs:
         if less > more:
@@ -114,4 +124,22 @@ def _limits(config: Config) -> Problem | None:
             f"worker.memory_high ({worker.memory_high}) is more than"
             f" worker.memory_max ({worker.memory_max})",
         )
+    return None
+
+
+def _alerts(config: Config) -> Problem | None:
+    known = {alert.name for alert in alert_table(AlertLimits())}
+    for name in config.alerts.off:
+        if name not in known:
+            return Problem(("alerts.off",), f"there is no alert {name!r:.80}")
+    url = config.alerts.alertmanager
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.username or parts.query or parts.fragment:
+        return Problem(("alerts.alertmanager",), "it must be http://HOST:PORT")
     return None

@@ -4,11 +4,12 @@ Durations are seconds, sizes are bytes. The example file is made from this modul
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from agent.config.setting import setting
+from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.memory import MemoryPolicy
@@ -188,6 +189,45 @@ class IncidentSection:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertsSection:
+    interval: float = setting(15.0, "seconds between two looks at the conditions", low=0.1)
+    patience: float = setting(
+        1.0, "each time that a condition must hold is so many times as long", low=0, high=1000
+    )
+    off: tuple[str, ...] = setting((), "names of alerts that are not raised")
+    machine: str = setting("", 'this machine in alerts; "" = its host name')
+    alertmanager: str = setting(
+        "", 'http://HOST:PORT of an Alertmanager that is told; "" = none', restart=True
+    )
+    runbooks: str = setting("README.md", "the page of the runbooks: an alert links to its part")
+    corrupted_together: int = setting(3, "corrupted sessions that mean one cause", low=2)
+    crypto_error_rate: float = setting(
+        0.10, "share of messages that cannot be decrypted", low=0.001, high=1
+    )
+    reconnects: int = setting(10, "reconnects of one session in ten minutes", low=1)
+    fleet_share: float = setting(
+        0.20, "share of all sessions that reconnect within five minutes", low=0.01, high=1
+    )
+    response_time: float = setting(5.0, "seconds that a session takes to answer", low=0.01)
+    error_rate: float = setting(
+        0.10, "share of operations, or of HTTP requests, that fail", low=0.001, high=1
+    )
+    watchdog_restarts: int = setting(2, "hangs of one worker in half an hour", low=0)
+    host_memory_high: float = setting(
+        0.80, "share of the machine's memory in use: warning", low=0.1, high=1
+    )
+    host_memory_critical: float = setting(
+        0.95, "share of the machine's memory in use: critical", low=0.1, high=1
+    )
+    host_cpu: float = setting(0.90, "share of the machine's cores in use", low=0.1, high=1)
+    disk_free: float = setting(0.10, "share of the disk that is free", low=0.001, high=1)
+    file_descriptors: float = setting(
+        0.80, "share of the files that the agent may open", low=0.1, high=1
+    )
+    agent_starts: int = setting(2, "starts of the agent in half an hour", low=1)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSection:
     watchdog: float = setting(
         10.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
@@ -270,6 +310,7 @@ class Config:
     memory: MemorySection = field(default_factory=MemorySection)
     crypto: CryptoSection = field(default_factory=CryptoSection)
     incident: IncidentSection = field(default_factory=IncidentSection)
+    alerts: AlertsSection = field(default_factory=AlertsSection)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     instance: tuple[Declaration, ...] = ()
@@ -308,6 +349,18 @@ class Config:
     @property
     def incident_policy(self) -> IncidentPolicy:
         return IncidentPolicy(**asdict(self.incident))
+
+    @property
+    def alert_limits(self) -> AlertLimits:
+        """The conditions' numbers; those of a session's memory are the memory check's own."""
+        chosen = asdict(self.alerts)
+        own = ("memory_high", "memory_critical")
+        names = [one.name for one in fields(AlertLimits) if one.name not in own]
+        return AlertLimits(
+            **{name: chosen[name] for name in names},
+            memory_high=self.memory.warn,
+            memory_critical=self.memory.critical,
+        )
 
     @property
     def breaker_policy(self) -> BreakerPolicy:
