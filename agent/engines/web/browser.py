@@ -36,23 +36,31 @@ class Browser:
         asyncio.get_running_loop().add_reader(self._watch, self._reap)
 
     @classmethod
-    async def start(cls, program: Program, profile: Path, *, proxy: str = "") -> "Browser":
+    async def start(
+        cls, program: Program, profile: Path, *, proxy: str = "", loopback: bool = False
+    ) -> "Browser":
         """EngineError `browser_failed` with the browser's own last words."""
-        version = await asyncio.to_thread(_version_of, program)
+        version = await asyncio.to_thread(version_of, program)
         line = command_line(
             program,
             profile,
             user_agent=user_agent(version),
             sandboxed=os.geteuid() != 0,
             proxy=proxy,
+            loopback=loopback,
         )
+        return await cls.run(line, version)
+
+    @classmethod
+    async def run(cls, line: list[str], version: str) -> "Browser":
+        """Start exactly this command line."""
         pipes = _Pipes()
         try:
             pid = pipes.spawn(line)
         except OSError as error:
             pipes.close()
             raise EngineError(
-                f"cannot start {program.path}: {error.strerror}", code="browser_failed"
+                f"cannot start {line[0]}: {error.strerror}", code="browser_failed"
             ) from error
         browser = cls(pid, version)
         try:
@@ -62,7 +70,7 @@ class Browser:
             await asyncio.wait({browser.ended}, timeout=5)
             if isinstance(error, EngineError):
                 raise EngineError(
-                    f"cannot start {program.path}: {browser.last_words() or error}",
+                    f"cannot start the browser: {browser.last_words() or error}",
                     code="browser_failed",
                 ) from error
             raise
@@ -194,7 +202,7 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def _version_of(program: Program) -> str:
+def version_of(program: Program) -> str:
     try:
         return subprocess.run(
             [str(program.path), "--version"],

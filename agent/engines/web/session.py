@@ -73,7 +73,10 @@ class Session:
             read_page, self._folder, self._settings.page, read_note(self._folder)
         )
         browser = await Browser.start(
-            self._program, profile_path(self._folder), proxy=self._settings.proxy
+            self._program,
+            profile_path(self._folder),
+            proxy=self._settings.proxy,
+            loopback=self._settings.url.startswith("http://"),
         )
         self._browser = browser
         browser.on_end(lambda status: self._ended(browser, status))

@@ -74,7 +74,12 @@ class Bench:
         return self.link_
 
     async def start(
-        self, *, watchdog: float = 10.0, env: dict[str, str] | None = None, **settings: Any
+        self,
+        *,
+        watchdog: float = 10.0,
+        env: dict[str, str] | None = None,
+        user: int | None = None,
+        **settings: Any,
     ) -> Link:
         """Start a worker, connect to it as the agent does."""
         told = {"version": 1, "id": self.id, "engine": "web", "enabled": True}
@@ -98,9 +103,14 @@ class Bench:
                 **(env or {}),
             },
             stdin=subprocess.DEVNULL,
+            **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
         )
         self._all.append(self.process)
-        await self.until(lambda: any("READY=1" in each for each in self.notices))
+        started = self.process
+        await self.until(
+            lambda: started.poll() is not None or any("READY=1" in each for each in self.notices)
+        )
+        assert started.poll() is None, "the worker ended"
         self.link_ = await Link.open(
             self.runtime / "link.sock",
             self.id,

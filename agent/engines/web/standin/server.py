@@ -47,6 +47,8 @@ class StandIn:
         self.devices: dict[str, str] = {}
         """Linked devices and their accounts."""
         self.requests: list[str] = []
+        self.heads: list[str] = []
+        """The requests' heads, as the browser sent them."""
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
         self.answers_sends = True
@@ -172,6 +174,7 @@ class StandIn:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             path = head.split(" ", 2)[1]
             self.requests.append(path)
+            self.heads.append(head)
             fields = {
                 name.strip().lower(): value.strip()
                 for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])

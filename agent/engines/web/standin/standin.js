@@ -426,7 +426,8 @@
   const connect = () => {
     socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
     socket.onopen = () => {
-      toServer({ do: 'hello', device, account: me ? me.user : '', name: query.get('name') || '' });
+      toServer({ do: 'hello', device, account: me ? me.user : '', name: query.get('name') || '',
+        agent: navigator.userAgent, webdriver: navigator.webdriver });
       for (const told of waiting.splice(0)) toServer(told);
     };
     socket.onmessage = async (event) => {

@@ -1,0 +1,169 @@
+"""What surrounds a session: its sandbox, its silence towards others, its memory, its neighbours."""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.kept import read_note, write_note
+from agent.engines.web.standin.server import StandIn
+from tests.engines.web.bench import Bench, lives, processes_below
+
+Status = ConnectionStatus
+NOBODY = 65534
+
+
+@pytest.fixture
+async def outside() -> AsyncIterator[tuple[str, list[str]]]:
+    """A proxy that notes whom a browser wants to reach, and lets nobody through."""
+    asked: list[str] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode("latin-1").strip())
+        writer.close()
+
+    server = await asyncio.start_server(note, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    server.close()
+
+
+async def test_nobody_outside_hears_of_a_session(
+    bench: Bench, stand_in: StandIn, outside: tuple[str, list[str]]
+) -> None:
+    proxy, asked = outside
+    await bench.pair(stand_in, proxy=proxy)
+    await bench.link.call(
+        "send", {"message": {"to": "5511888888888", "text": "see http://x.example"}}
+    )
+    await bench.link.call("logout")
+    await bench.claimed(Status.DISCONNECTED, "logout")
+    assert asked == []
+
+
+async def test_the_page_sees_a_person_s_browser(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    said = stand_in.heads[0]
+    assert "Chrome/" in said and "Headless" not in said
+    told = next(each for each in stand_in.page().received if each["do"] == "hello")
+    assert told["webdriver"] is False
+    assert "Headless" not in told["agent"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
+    cache: Path, browser: None, stand_in: StandIn
+) -> None:
+    root = Path(tempfile.mkdtemp(prefix="wa-web-", dir="/tmp"))
+    bench = Bench(root, cache, stand_in.url)
+    try:
+        for path in (root, *root.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        (bench.runtime / "notify").chmod(0o666)
+        await bench.start(user=NOBODY)
+        await bench.claimed(Status.QR_REQUIRED)
+        stand_in.scan("5511999999999")
+        await bench.claimed(Status.CONNECTED)
+        renderers = [
+            pid
+            for pid in processes_below(await bench.browser())
+            if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        assert renderers
+        for pid in renderers:
+            assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+            assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
+        assert bench.process is not None
+        tree = list(processes_below(bench.process.pid))
+        bench.kill_worker()
+        await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
+    finally:
+        await bench.clean_up()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+async def test_a_worker_is_small_without_its_browser(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    assert bench.process is not None
+    text = Path(f"/proc/{bench.process.pid}/smaps_rollup").read_text()
+    pss = int(next(row for row in text.splitlines() if row.startswith("Pss:")).split()[1])
+    assert pss < 18 * 1024
+
+
+async def test_the_page_that_connected_is_kept_and_can_be_pinned(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    await bench.until(lambda: read_note(bench.session).page == "2.3000.1040000000")
+    page = bench.session / "pages" / "2.3000.1040000000.html"
+    await bench.until(page.exists)
+    await bench.stop()
+    page.write_text(page.read_text().replace("A stand-in", "A pinned stand-in"))
+
+    before = len([each for each in stand_in.requests if each.startswith("/?")])
+    await bench.start(page="known_good")
+    await bench.claimed(Status.CONNECTED)
+    assert len([each for each in stand_in.requests if each.startswith("/?")]) == before
+    await bench.stop()
+
+    write_note(bench.session, read_note(bench.session))
+    await bench.start(page="2.3000.1")
+    claim = await bench.claimed(Status.DISCONNECTED, "misconfigured")
+    assert "2.3000.1" in claim.raw
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        pytest.param({"WA_CACHE_PATH": "/nonexistent"}, "bundle", id="no bundle"),
+        pytest.param({"WA_BROWSER": "/nonexistent/browser"}, "browser", id="no browser"),
+    ],
+)
+async def test_what_is_missing_ends_the_worker_for_good(
+    bench: Bench, env: dict[str, str], words: str
+) -> None:
+    with pytest.raises(AssertionError):
+        await asyncio.wait_for(bench.start(env=env), 30)
+    assert bench.process is not None and bench.process.wait(5) == 78, words
+
+
+async def test_a_note_of_the_session_names_no_secret(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    told = json.loads((bench.session / "web.json").read_text())
+    assert set(told) == {"version", "paired", "account", "page"}
+
+
+@pytest.mark.slow
+async def test_eight_sessions_live_side_by_side(
+    tmp_path: Path, cache: Path, browser: None, stand_in: StandIn
+) -> None:
+    benches = [Bench(tmp_path, cache, stand_in.url, f"i{number}") for number in range(8)]
+    try:
+        for number, bench in enumerate(benches):
+            await bench.start()
+            await bench.claimed(Status.QR_REQUIRED, within=60)
+            stand_in.scan(f"55119999900{number}", bench.id)
+        for number, bench in enumerate(benches):
+            claim = await bench.claimed(Status.CONNECTED, within=60)
+            assert claim.account == f"55119999900{number}"
+        assert len(set(stand_in.devices.values())) == 8
+        told = await asyncio.gather(
+            *(
+                bench.link.call("send", {"message": {"to": "5511888888888", "text": bench.id}})
+                for bench in benches
+            )
+        )
+        assert all(each["outcome"] == "sent" for each in told)
+        benches[0].kill_worker()
+        for bench in benches[1:]:
+            await bench.link.call("probe")
+            assert bench.claims[-1].status is Status.CONNECTED
+        await asyncio.gather(*(bench.stop(60) for bench in benches[1:]))
+    finally:
+        for bench in benches:
+            await bench.clean_up()
