@@ -23,6 +23,7 @@ from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
+from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.restoring import load_instances
 from agent.supervise.watchdog import Watchdog
@@ -125,6 +126,7 @@ class Daemon:
         root = self._config.session_root
         state = self._config.agent.state_path
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(finish_cut_short, root)
         store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
         store.on_append = self._bus.publish
         try:
@@ -180,6 +182,7 @@ class Daemon:
                 tasks.create_task(supervision.incidents.run(), name="incidents")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
                 tasks.create_task(supervision.handover.run(), name="handover")
+                tasks.create_task(supervision.snapshots.run(), name="snapshots")
                 tasks.create_task(watchdog.run(), name="watchdog")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")
                 tasks.create_task(self._check_database(store), name="database check")

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api import events, instances, keys, messages, monitoring, repairs
+from agent.api import events, instances, keys, messages, monitoring, repairs, snapshots
 from agent.api.auth import Right, identify, require
 from agent.api.call import Call, Parts, Route, read_call
 from agent.api.envelope import (
@@ -34,6 +34,7 @@ SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
+SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
 KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
@@ -79,6 +80,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501
     Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Its members may try again", ()),  # noqa: E501
     Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "What checks and repairs came to"),  # noqa: E501
+    Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "Its snapshots, newest first"),
+    Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
+    Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Put a snapshot in place of its session", snapshots.RESTORE),  # noqa: E501
+    Route("POST", f"{ID}/export", ADMIN, snapshots.export, "Its session as an archive", snapshots.EXPORT),  # noqa: E501
+    Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,)),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),

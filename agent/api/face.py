@@ -1,6 +1,7 @@
 """What the HTTP interface needs of the rest of the agent, as Protocols."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,10 @@ from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.store.keys import KeyRow
+from agent.supervise.keeping import Progress
+from agent.supervise.moving import Export, Import
+from agent.vault.restore import Restored
+from agent.vault.shelf import Snapshot
 
 
 class Trashed(Protocol):
@@ -61,6 +66,30 @@ class Repairing(Protocol):
     def release_incident(self, group: str) -> None: ...
 
 
+class Keeping(Protocol):
+    """What may be asked of the copies of sessions."""
+
+    @property
+    def under_way(self) -> Mapping[InstanceId, Progress]: ...
+    async def snapshots(self, id: InstanceId) -> Collection[Snapshot]: ...
+    async def snapshot(self, id: InstanceId, why: str) -> Snapshot: ...
+    async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored: ...
+
+
+class Moving(Protocol):
+    """Sessions as archives, out and in."""
+
+    def export(self, id: InstanceId, name: str = "") -> AbstractAsyncContextManager[Export]: ...
+    async def import_archive(
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        id: InstanceId | None = None,
+        replace: bool = False,
+        enable: bool = False,
+    ) -> Import: ...
+
+
 class Supervision(Protocol):
     """The supervisor as its callers see it. Unknown ids raise NotFound."""
 
@@ -68,6 +97,10 @@ class Supervision(Protocol):
     def bus(self) -> EventBus: ...
     @property
     def repairs(self) -> Repairing: ...
+    @property
+    def keeping(self) -> Keeping: ...
+    @property
+    def moving(self) -> Moving: ...
     def views(self) -> Mapping[InstanceId, InstanceView]: ...
     def view(self, id: InstanceId) -> InstanceView: ...
     def status(self) -> AgentStatus: ...

@@ -22,7 +22,9 @@ from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
 from agent.supervise.handover import Handover
 from agent.supervise.incidents import Incidents
+from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.moving import Moving
 from agent.supervise.observe import Senses
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.passes import Passes
@@ -33,6 +35,7 @@ from agent.supervise.repairs import Repairs
 from agent.supervise.sampling import Sampler
 from agent.supervise.show import Eyes
 from agent.supervise.signals import Findings
+from agent.supervise.snapshot_clock import SnapshotClock
 from agent.supervise.supervisor import Supervisor
 
 PASSES_AT_ONCE = 256
@@ -92,6 +95,7 @@ class Supervision:
     figures: OwnFigures
     supervisor: Supervisor
     handover: Handover
+    snapshots: SnapshotClock
 
 
 def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wakes) -> Supervision:
@@ -174,6 +178,30 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         ladder=ladder,
         interval=lambda: settings.config.health.interval,
     )
+    keeping = Keeping(
+        registry,
+        store,
+        host,
+        config.session_root,
+        settings=lambda: settings.config.sessions,
+        save_timeout=lambda: settings.config.stop.save,
+        wake=wakes.wake,
+    )
+
+    def forget(id: InstanceId) -> None:
+        gate.settled(id)
+        loop.forget(id)
+
+    moving = Moving(
+        keeping,
+        registry,
+        store,
+        host,
+        config.session_root,
+        settings=lambda: settings.config.sessions,
+        forget=forget,
+        wake=wakes.wake,
+    )
     asking = Asking(registry, store, wakes.wake)
     checking = Checking(registry, passes, wakes.wake, at_once=CHECKS_AT_ONCE)
     supervisor = Supervisor(
@@ -197,6 +225,8 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
             asking=asking,
             wake=wakes.wake,
         ),
+        keeping=keeping,
+        moving=moving,
     )
     sampler = Sampler(
         registry,
@@ -206,7 +236,12 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         wakes.wake,
     )
     handover = Handover(store, ladder, registry)
-    return Supervision(settings, registry, loop, sampler, incidents, figures, supervisor, handover)
+    snapshots = SnapshotClock(
+        keeping, registry, config.session_root, lambda: settings.config.sessions
+    )
+    return Supervision(
+        settings, registry, loop, sampler, incidents, figures, supervisor, handover, snapshots
+    )
 
 
 class NoSnapshots:

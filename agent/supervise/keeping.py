@@ -153,12 +153,12 @@ class Keeping:
         return taken
 
     async def _take_unchanged(self, facts: Facts, why: str, *, backup: bool) -> Snapshot:
-        wait, last = FIRST_WAIT, ""
+        wait, last, saves = FIRST_WAIT, "", True
         for number in range(TRIES):
             if number:
                 await asyncio.sleep(wait)
                 wait *= 2
-            await self._ask_to_save(facts, must_save=not backup)
+            saves = saves and await self._ask_to_save(facts, must_save=not backup)
             record = facts.record
             subject = Subject(facts.instance, record.paired, record.account, why, backup)
             take = partial(take_snapshot, self._root, subject)
@@ -170,10 +170,10 @@ class Keeping:
                 last = str(error)
         raise TryLater(f"{last}; it was tried {TRIES} times", code="changing")
 
-    async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> None:
-        """What an engine holds in memory belongs into the copy."""
+    async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> bool:
+        """What an engine holds in memory belongs into the copy. False: it cannot, do not insist."""
         if not facts.unit.runs:
-            return
+            return True
         try:
             if facts.link is None:
                 raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
@@ -184,6 +184,8 @@ class Keeping:
                     f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
                 ) from error
             log.info("%s is copied as it is on the disk: %s", facts.id, error)
+            return False
+        return True
 
     # back again
 

@@ -37,7 +37,9 @@ from agent.supervise.asking import Asking
 from agent.supervise.checking import Checking
 from agent.supervise.facts import Facts
 from agent.supervise.gate import StartGate
+from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes
+from agent.supervise.moving import Moving
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
@@ -65,9 +67,13 @@ class Supervisor:
         asking: Asking,
         checking: Checking,
         repairs: Repairs,
+        keeping: Keeping,
+        moving: Moving,
     ) -> None:
         self.bus = bus
         self.repairs = repairs
+        self.keeping = keeping
+        self.moving = moving
         self._registry = registry
         self._store = store
         self._host = host

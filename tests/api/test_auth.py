@@ -98,6 +98,7 @@ def example(path: str) -> str:
         .replace("{name}", "sales.20260115T103045Z")
         .replace("{key}", "abcd1234")
         .replace("{group}", "sandbox")
+        .replace("{snapshot}", "20260115T103045Z")
     )
 
 

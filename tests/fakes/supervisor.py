@@ -30,6 +30,7 @@ from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.errors import NotFound, Refused
 from agent.store.keys import KeyRow
+from tests.fakes.vault import FakeKeeping, FakeMoving
 
 S = ConnectionStatus
 
@@ -132,6 +133,8 @@ class FakeRepairs:
 class FakeSupervisor:
     def __init__(self) -> None:
         self.bus = EventBus(limit=1000)
+        self.keeping = FakeKeeping(self)
+        self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []

@@ -1,0 +1,141 @@
+"""Snapshots of a session: list, make, restore; a session out as an archive, or in from one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.body import TooSlow, UnsupportedType
+from agent.api.call import Call
+from agent.api.envelope import HEADERS, json_answer
+from agent.api.fields import BOOLEAN, STRING, Field
+from agent.api.present import show_instance, wall_text
+from agent.core.model import parse_instance_id
+from agent.errors import InvalidRequest
+from agent.vault.shelf import Snapshot
+
+RESTORE = (
+    Field("force", BOOLEAN, "even over a newer session, or one that is not whole; default false"),
+)
+EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
+IMPORT = (
+    Field("id", STRING, "under this id; default: the one it had", most=48),
+    Field("replace", BOOLEAN, "retire an instance of that id first; default false"),
+    Field("enable", BOOLEAN, "run it at once; default false"),
+)
+ARCHIVES = ("application/gzip", "application/octet-stream")
+SHA256 = "X-Archive-SHA256"
+_PIECE = 1 << 18
+_READER_SECONDS = 60.0
+
+
+async def list_snapshots(call: Call) -> web.Response:
+    keeping = call.supervisor.keeping
+    found = await keeping.snapshots(call.id)
+    progress = keeping.under_way.get(call.id)
+    under_way = None
+    if progress is not None:
+        under_way = {"what": progress.what, "done": progress.done, "total": progress.total}
+    return json_answer({"snapshots": [show_snapshot(one) for one in found], "under_way": under_way})
+
+
+async def make(call: Call) -> web.Response:
+    await call.body()
+    made = await call.supervisor.keeping.snapshot(call.id, "asked for")
+    return json_answer(show_snapshot(made), 201)
+
+
+async def restore(call: Call) -> web.Response:
+    body = await call.body()
+    name = call.request.match_info["snapshot"]
+    force = body.get("force", False)
+    restored = await call.supervisor.keeping.restore(call.id, name, force=force)
+    return json_answer(
+        {
+            "snapshot": show_snapshot(restored.snapshot),
+            "trash": restored.retired.name if restored.retired else "",
+            "instance": show_instance(call.supervisor.view(call.id)),
+        }
+    )
+
+
+async def export(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    async with call.supervisor.moving.export(call.id, body.get("snapshot", "")) as found:
+        name = f"{call.id}.{found.snapshot.name}.wa-session.tar.gz"
+        headers = {
+            **HEADERS,
+            "Content-Type": "application/gzip",
+            "Content-Disposition": f'attachment; filename="{name}"',
+            SHA256: found.packed.sha256,
+        }
+        answer = web.StreamResponse(headers=headers)
+        answer.content_length = found.packed.size
+        await answer.prepare(call.request)
+        while piece := await asyncio.to_thread(found.file.read, _PIECE):
+            async with asyncio.timeout(_READER_SECONDS):
+                await answer.write(piece)
+        await answer.write_eof()
+        return answer
+
+
+async def import_archive(call: Call) -> web.Response:
+    if call.request.content_type not in ARCHIVES:
+        raise UnsupportedType(
+            f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
+        )
+    if call.request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedType("cannot read the archive: it is encoded once more", field="body")
+    query = call.query
+    found = await call.supervisor.moving.import_archive(
+        _pieces(call),
+        id=parse_instance_id(query["id"]) if "id" in query else None,
+        replace=query.get("replace", False),
+        enable=query.get("enable", False),
+    )
+    shown = {**show_instance(found.view), "sha256": found.sha256, "trash": found.retired}
+    answer = json_answer(shown, 201)
+    answer.headers["Location"] = f"/api/instance/{found.view.instance.id}"
+    return answer
+
+
+async def _pieces(call: Call) -> AsyncIterator[bytes]:
+    """The body as it comes; each piece within the time that a whole small body may take."""
+    seconds = call.parts.section.body_timeout
+    content = call.request.content
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                piece = await content.readany()
+        except TimeoutError as error:
+            raise TooSlow(
+                f"cannot read the archive: nothing came for {seconds:g} seconds"
+            ) from error
+        except web.RequestPayloadError as error:
+            raise InvalidRequest("cannot read the archive: it ended early", field="body") from error
+        if not piece:
+            return
+        yield piece
+
+
+def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    manifest = snapshot.manifest
+    shown: dict[str, Any] = {
+        "name": snapshot.name,
+        "id": snapshot.id,
+        "good": snapshot.good,
+        "problem": snapshot.problem,
+    }
+    if manifest is not None:
+        shown |= {
+            "taken": wall_text(manifest.taken_wall),
+            "why": manifest.why,
+            "engine": manifest.engine,
+            "account": manifest.account,
+            "state": manifest.state.value,
+            "backup": manifest.backup,
+            "files": len(manifest.listing.files),
+            "bytes": manifest.listing.size,
+        }
+    return shown
