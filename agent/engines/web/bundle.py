@@ -24,7 +24,7 @@ def read_bundle(cache: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
-            f"cannot find the wa-js bundle {path}: fetch it: python -m {FETCH} {cache}",
+            f"cannot find the wa-js bundle {path}; fetch it: python -m {FETCH} {cache}",
             code="bundle_missing",
         ) from None
     except OSError as error:

@@ -35,6 +35,7 @@ from agent.engines.web.states import (
     left_for,
     next_story,
     parse_facts,
+    parse_wall,
 )
 from agent.errors import EngineError, InvalidRequest
 
@@ -235,13 +236,12 @@ class WebEngine:
         elif word == "navigated":
             self._navigated(_short(told, "url", 2000), told.get("unreachable") is True)
         else:
-            until = told.get("until")
             facts = parse_facts(told.get("s"))
             self._story = next_story(
                 self._story,
                 word,
                 _short(told, "d"),
-                float(until) if isinstance(until, int | float) else None,
+                parse_wall(told.get("until")),
                 facts,
             )
             self._look(told.get("s"))

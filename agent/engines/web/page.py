@@ -202,8 +202,12 @@ class Page:
 
     def _take(self, word: Any) -> None:
         """Everything here was said by the page: it is checked, and never trusted further."""
-        if isinstance(word, dict) and isinstance(word.get("e"), str) and not self._closed:
+        if not isinstance(word, dict) or not isinstance(word.get("e"), str) or self._closed:
+            return
+        try:
             self._tell(word["e"][:64], word)
+        except Exception:
+            log.exception("cannot take a word of the page")
 
     def _crashed(self, _event: Mapping[str, Any]) -> None:
         self.crashed = True

@@ -102,6 +102,15 @@ def parse_facts(told: Any) -> PageFacts | None:
     )
 
 
+def parse_wall(told: Any) -> float | None:
+    """A moment as the page tells it: seconds, or milliseconds as browsers count."""
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    if not 1e9 < told < 1e14:
+        return None
+    return float(told) if told < 1e11 else told / 1000
+
+
 def next_story(
     story: Story, word: str, detail: str, until_wall: float | None, facts: PageFacts | None
 ) -> Story:

@@ -12,6 +12,7 @@ from agent.engines.web.states import (
     left_for,
     next_story,
     parse_facts,
+    parse_wall,
 )
 
 Status = ConnectionStatus
@@ -210,6 +211,23 @@ def test_a_restored_session_needs_no_authenticated_event() -> None:
 )
 def test_the_address_after_a_logout_names_it(address: str, ended: str) -> None:
     assert left_for(BEFORE, address).ended == ended
+
+
+@pytest.mark.parametrize(
+    ("told", "wall"),
+    [
+        (2_000_000_000, 2e9),
+        (2_000_000_000_000, 2e9),
+        (0, None),
+        (-5, None),
+        (10**400, None),
+        (float("nan"), None),
+        (True, None),
+        ("soon", None),
+    ],
+)
+def test_a_ban_s_end_is_seconds_or_milliseconds(told: object, wall: float | None) -> None:
+    assert parse_wall(told) == wall
 
 
 @given(

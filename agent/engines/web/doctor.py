@@ -1,0 +1,98 @@
+"""What on this machine keeps the web engine from working, and what cures it. Changes nothing."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from agent.engines.web.arguments import find_browser, sandbox_problem
+from agent.engines.web.bundle import read_bundle
+from agent.errors import ConfigError
+
+_SHM_NEEDED = 64 * 1024 * 1024
+_FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    code: str
+    sentence: str
+    cure: str
+    serious: bool = True
+    """False: it works, only less well."""
+
+
+def examine(cache: Path, env: Mapping[str, str] | None = None) -> list[Finding]:
+    """Every finding; an empty list when the engine can run."""
+    env = os.environ if env is None else env
+    found = [
+        _of(lambda: find_browser("headless-shell", env.get("WA_BROWSER", ""))),
+        _of(lambda: read_bundle(cache)),
+        _pyppeteer(),
+        _setpriv(),
+        _sandbox(),
+        _shared_memory(),
+        _fonts(),
+    ]
+    return [each for each in found if each is not None]
+
+
+def _of(need: Callable[[], object]) -> Finding | None:
+    try:
+        need()
+    except ConfigError as error:
+        sentence, _, cure = str(error).partition(";")
+        if not cure:
+            sentence, _, cure = str(error).rpartition(": ")
+        return Finding(error.code, sentence, cure.strip())
+    return None
+
+
+def _pyppeteer() -> Finding | None:
+    if find_spec("pyppeteer") is not None:
+        return None
+    return Finding("engine_not_installed", "pyppeteer is missing", "pip install 'wa-agent[web]'")
+
+
+def _setpriv() -> Finding | None:
+    if shutil.which("setpriv"):
+        return None
+    return Finding("setpriv_missing", "setpriv is missing", "apt-get install util-linux")
+
+
+def _sandbox() -> Finding | None:
+    if problem := sandbox_problem():
+        sentence, _, cure = problem.partition(": ")
+        return Finding("sandbox_not_possible", f"the browser gets no sandbox: {sentence}", cure)
+    return None
+
+
+def _shared_memory() -> Finding | None:
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:
+        size = 0
+    else:
+        size = found.f_frsize * found.f_blocks
+    if size >= _SHM_NEEDED:
+        return None
+    return Finding(
+        "shared_memory_small",
+        f"/dev/shm has {size} bytes, the browser writes to its temporary folder instead",
+        "mount -o remount,size=256M /dev/shm",
+        serious=False,
+    )
+
+
+def _fonts() -> Finding | None:
+    for folder in _FONT_FOLDERS:
+        if any(Path(folder).rglob("*.[to]tf")):
+            return None
+    return Finding(
+        "fonts_missing",
+        "no font is installed, pictures of the page show no text",
+        "apt-get install fonts-liberation",
+        serious=False,
+    )
