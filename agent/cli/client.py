@@ -70,8 +70,9 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        seconds: float = _SECONDS,
     ) -> Answer:
-        """The answer; an error of the agent's raises AgentSaidNo."""
+        """The answer; an error of the agent's raises AgentSaidNo. `seconds`: longest silence."""
         if query:
             path += "?" + urlencode(query, doseq=True)
         sent = {"Accept": "application/json", **self.authorization(), **(headers or {})}
@@ -82,6 +83,7 @@ class Client:
 
         connection = http.client.HTTPConnection(self.host(), timeout=_SECONDS)
         connection.sock = self.open_socket()
+        connection.sock.settimeout(seconds)
         try:
             connection.request(method, path, body=raw, headers=sent)
             found = connection.getresponse()

@@ -5,7 +5,21 @@ import json
 import os
 import sys
 
-from agent.cli import agent, completion, config, events, health, instances, keys, qr, sandbox, trash
+from agent.cli import (
+    agent,
+    completion,
+    config,
+    events,
+    health,
+    instances,
+    keys,
+    qr,
+    reasons,
+    repairs,
+    sandbox,
+    trash,
+    why,
+)
 from agent.cli.command import add_common
 from agent.cli.show import clean
 from agent.errors import WaError
@@ -25,7 +39,10 @@ environment:
 example:
   wa-agent create sales --engine sandbox && wa-agent qr sales --watch
 """
-_GROUPS = (agent, instances, qr, health, events, trash, keys, sandbox, config, completion)
+_GROUPS = (
+    *(agent, instances, qr, health, why, repairs, reasons, events, trash, keys, sandbox, config),
+    completion,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,8 +30,13 @@ def show_qr(options: argparse.Namespace) -> int:
     if wants_json(options):
         print_json(client.get(f"/api/instance/{options.id}/qr"))
         return 0
-    print(_paint(_drawing(client, options.id)[0]), end="")
+    print(draw_code(client, options.id), end="")
     return 0
+
+
+def draw_code(client: Client, id: str) -> str:
+    """As this terminal can show it."""
+    return _paint(_drawing(client, id)[0])
 
 
 def _drawing(client: Client, id: str) -> tuple[str, str]:

@@ -1,0 +1,44 @@
+"""Why sessions end and what is done about it: the reason table, for people and for the README."""
+
+import argparse
+
+from agent.cli.command import Subparsers, add_command, wants_json
+from agent.cli.show import print_json, print_table
+from agent.core.session import reasons_table
+
+_HEADS = ("reason", "what it means", "what happens by itself", "delay", "shows", "what to do")
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "reasons",
+        reasons,
+        "show why sessions end and what is done about each reason",
+        "wa-agent reasons",
+    )
+    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+
+
+def reasons(options: argparse.Namespace) -> int:
+    if wants_json(options):
+        print_json([dict(zip(_keys(), row, strict=True)) for row in reasons_table()])
+    elif options.markdown:
+        print(markdown_table(), end="")
+    else:
+        print_table([head.upper() for head in _HEADS], reasons_table())
+    return 0
+
+
+def markdown_table() -> str:
+    rows = [_HEADS, tuple("---" for _ in _HEADS)]
+    rows += [(f"`{code}`", *rest) for code, *rest in reasons_table()]
+    return "".join("| " + " | ".join(_cell(cell) for cell in row) + " |\n" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _keys() -> tuple[str, ...]:
+    return ("code", "title", "does", "delay", "status", "advice")

@@ -1,0 +1,109 @@
+"""One round of repairs by hand: who needs one, what would be tried, and how each went."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.cli.client import AgentSaidNo, Client
+from agent.cli.progress import progress
+from agent.cli.show import clean, moment
+from agent.core.ladder import LADDERS, UNPAIRING
+from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.core.repair import trouble_of
+
+AT_ONCE = 4
+SECONDS = 330.0
+"""A little longer than the agent itself waits for a repair to end."""
+_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
+_STORY = frozenset({"operator", "repair", "repaired", "repair_over", "status", "verdict"})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of one instance's repair."""
+
+    id: str
+    health: str
+    why: str
+    result: str
+    good: bool
+    steps: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        return self.id, self.health, self.why, self.result
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "verdict": self.health,
+            "sentence": self.why,
+            "result": self.result,
+            "good": self.good,
+            "steps": list(self.steps),
+        }
+
+
+def repair_all(
+    client: Client, every: Iterable[dict[str, Any]], options: argparse.Namespace
+) -> list[Done]:
+    """Side by side, a few at a time; in the order of the ids."""
+    unwell = [one for one in every if needs_round(one)]
+    if options.dry_run:
+        return [_would(one) for one in unwell]
+    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
+
+    done: list[Done] = []
+    words = f"repairing {len(unwell)} instances"
+    with progress(words) as shown, ThreadPoolExecutor(AT_ONCE) as few:
+        for one in few.map(lambda row: _repair(client, row), unwell):
+            done.append(one)
+            shown.say(f"{words}, {len(done)} done")
+    if options.debug:
+        for one in done:
+            _tell_story(client, one.id)
+    return done
+
+
+def needs_round(one: dict[str, Any]) -> bool:
+    return bool(one["should_run"]) and one["health"]["verdict"] in _UNWELL
+
+
+def steps_for(one: dict[str, Any]) -> tuple[str, ...]:
+    """The ladder as it would be climbed; what ends a pairing only where there is none."""
+    told = one["health"]
+    verdict = HealthVerdict(
+        Health(told["verdict"]), ConnectionStatus(told["state"]), told["reason"], told["sentence"]
+    )
+    ladder = LADDERS[trouble_of(verdict)]
+    return tuple(step.value for step in ladder if not (one["paired"] and step in UNPAIRING))
+
+
+def _would(one: dict[str, Any]) -> Done:
+    steps = steps_for(one)
+    return _done(one, f"would try: {', '.join(steps)}", good=True, steps=steps)
+
+
+def _repair(client: Client, one: dict[str, Any]) -> Done:
+    try:
+        path = f"/api/instance/{one['id']}/recover"
+        found = client.request("POST", path, seconds=SECONDS).json()
+    except AgentSaidNo as error:
+        return _done(one, str(error), good=False)
+    return _done(one, found["ending"].replace("_", " ") or "well", good=found["healthy"])
+
+
+def _done(one: dict[str, Any], result: str, *, good: bool, steps: tuple[str, ...] = ()) -> Done:
+    told = one["health"]
+    return Done(one["id"], told["verdict"], told["sentence"], result, good, steps)
+
+
+def _tell_story(client: Client, id: str) -> None:
+    found = client.get(f"/api/instance/{id}/events", {"limit": 60})["events"]
+    for event in reversed(found):
+        if event["kind"] in _STORY:
+            line = f"{moment(event['time'])} [{id}] {event['kind']}: {event['sentence']}"
+            print(clean(line), file=sys.stderr)

@@ -1,0 +1,202 @@
+"""Repairs by hand: of one instance, of all, a setup, incidents, and what it all came to."""
+
+import argparse
+from typing import Any
+from urllib.parse import quote
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
+from agent.cli.instances import every_instance
+from agent.cli.progress import progress
+from agent.cli.repair_round import SECONDS, repair_all
+from agent.cli.show import duration, moment, print_json, print_pairs, print_table
+from agent.errors import InvalidRequest
+
+_ASKED = (
+    ("recover", "repair it with all that keeps its pairing"),
+    ("ensure-healthy", "repair it until it is connected or shows a code to scan"),
+)
+
+
+def add(commands: Subparsers) -> None:
+    for name, summary in _ASKED:
+        parser = add_command(commands, name, ask, summary, f"wa-agent {name} sales")
+        add_id(parser)
+        parser.set_defaults(verb=name)
+    parser = add_command(
+        commands, "cleanup", ask,
+        "retire its session and begin afresh with a new code; the old one can be restored",
+        "wa-agent cleanup sales --yes",
+    )  # fmt: skip
+    add_id(parser)
+    parser.add_argument("--yes", action="store_true", help="even if that ends a pairing")
+    parser.set_defaults(verb="cleanup")
+
+    parser = add_command(
+        commands, "repair", repair, "one round of repairs by hand", "wa-agent repair all --dry-run"
+    )
+    parser.add_argument("id", metavar="all|ID", nargs="?", help="every instance, or this one")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+    parser.add_argument("--debug", action="store_true", help="show each step as history has it")
+    parser.add_argument("--stats", action="store_true", help="what checks and repairs came to")
+
+    parser = add_command(
+        commands, "setup", set_up, "create or repair an instance and show its code",
+        "wa-agent setup sales --engine sandbox",
+    )  # fmt: skip
+    parser.add_argument("id", metavar="NAME", type=instance_id, help="the instance's id")
+    parser.add_argument("--engine", help="how a new one reaches WhatsApp")
+    parser.add_argument("--title", help="what people call it; default: its id")
+    _add_incidents(commands)
+
+
+def _add_incidents(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "incidents", incidents, "show what many instances fail with at once",
+        "wa-agent incidents",
+    )  # fmt: skip
+    among = parser.add_subparsers(metavar="COMMAND", required=False)
+    parser = add_command(
+        among, "release", release, "let the members of an incident try again",
+        "wa-agent incidents release sandbox",
+    )  # fmt: skip
+    parser.add_argument("group", metavar="GROUP", help="as `incidents` shows it")
+
+
+def ask(options: argparse.Namespace) -> int:
+    body = {"confirm": options.yes} if options.verb == "cleanup" else None
+    with progress(f"{options.verb} {options.id}"):
+        found = ask_repair(client_of(options), options.id, options.verb, body)
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{options.id} {_how(found)}")
+    return 0 if found["healthy"] else 1
+
+
+def ask_repair(
+    client: Client, id: str, verb: str, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    path = f"/api/instance/{id}/{verb}"
+    return client.request("POST", path, body=body, seconds=SECONDS).json()
+
+
+def _how(found: dict[str, Any]) -> str:
+    if found["cleaned"] and found["healthy"]:
+        return "was begun afresh: scan its new code (the old session is in the trash)"
+    if found["recovered"]:
+        return "was repaired"
+    if found["healthy"]:
+        return "is well"
+    return f"is not well: {found['ending'].replace('_', ' ')}; ask: wa-agent why"
+
+
+def repair(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    if options.stats:
+        return _show_statistics(client, options)
+    if options.id is None:
+        raise InvalidRequest("cannot repair: say all, an instance, or --stats", field="id")
+    every = list(every_instance(client, {}))
+    if options.id != "all":
+        wanted = instance_or_refuse(options.id)
+        every = [client.get(f"/api/instance/{wanted}")]
+    done = repair_all(client, every, options)
+    if wants_json(options):
+        print_json([one.shown for one in done])
+    elif not done:
+        print("nothing needs a repair")
+    else:
+        print_table(("ID", "HEALTH", "WHY", "RESULT"), [one.row for one in done])
+    return 0 if all(one.good for one in done) else 1
+
+
+def instance_or_refuse(text: str) -> str:
+    try:
+        return instance_id(text)
+    except argparse.ArgumentTypeError as error:
+        raise InvalidRequest(str(error), field="id") from None
+
+
+def _show_statistics(client: Client, options: argparse.Namespace) -> int:
+    found = client.get("/api/repairs/statistics")
+    if wants_json(options):
+        print_json(found)
+        return 0
+    rate = found["success_rate"]
+    print_pairs(
+        {
+            "checked": found["checked"],
+            "mean time of a check": _milliseconds(found["mean_check_seconds"]),
+            "repaired": found["repaired"],
+            "cleaned": found["cleaned"],
+            "failed": found["failed"],
+            "mean time to repair": duration(found["mean_seconds_to_repair"]),
+            "success rate": "-" if rate is None else f"{rate:.0%}",
+        }
+    )
+    if found["steps"]:
+        print_table(
+            ("STEP", "DONE", "FAILED", "SECONDS"),
+            [
+                (name, one["done"], one["failed"], f"{one['seconds']:.1f}")
+                for name, one in found["steps"].items()
+            ],
+        )
+    return 0
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def set_up(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    body = {"name": options.title or options.id, "instanceName": options.id}
+    if options.engine:
+        body["engine"] = options.engine
+    with progress(f"setting up {options.id}"):
+        path = "/api/v1/whatsapp/setup"
+        found = client.request("POST", path, body=body, seconds=SECONDS).json()
+    if wants_json(options):
+        print_json(found)
+    elif found["qr"] is None:
+        print(f"{options.id} is connected")
+    else:
+        from agent.cli.qr import draw_code
+
+        print(draw_code(client, options.id), end="")
+        print(f"scan with WhatsApp: {options.id}")
+    return 0
+
+
+def incidents(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/incidents")["incidents"]
+    if wants_json(options):
+        print_json(found)
+    elif not found:
+        print("no incidents")
+    else:
+        print_table(
+            ("GROUP", "SINCE", "WHAT", "FIRST TO TRY", "TRIES"),
+            [
+                (
+                    one["group"],
+                    moment(one["since"]),
+                    one["sentence"],
+                    one["canary"] or "-",
+                    one["tries"],
+                )
+                for one in found
+            ],
+        )
+    return 0
+
+
+def release(options: argparse.Namespace) -> int:
+    found = client_of(options).post(f"/api/incidents/{quote(options.group)}/release")
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{found['released']} is released: its instances try again")
+    return 0

@@ -1,0 +1,151 @@
+"""Repairs, setups, incidents and reasons from the command line."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from agent.core.incident import Incident, IncidentKind
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.repair import Goal, RecoveryKind, Repair, Stage, Trouble
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.supervisor import FakeResult, make_view
+
+S = ConnectionStatus
+
+
+def put(house: House, id: str = "sales", **more: Any) -> None:
+    house.supervisor.known[InstanceId(id)] = make_view(id, **more)
+
+
+def stuck(house: House, id: str, reason: str = "zombie") -> None:
+    put(house, id, verdict=HealthVerdict(Health.STUCK, S.RECONNECTING, reason, "it is stuck"))
+
+
+async def test_each_repair_says_how_it_ended(house: House, cli: Cli) -> None:
+    put(house)
+    assert (await cli("recover", "sales")).out == "sales was repaired\n"
+    assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
+    house.supervisor.repairs.result = FakeResult(False, False, False, "gave_up")
+    failed = await cli("recover", "sales")
+    assert (failed.status, failed.out.startswith("sales is not well: gave up")) == (1, True)
+    assert (await cli("recover", "nobody")).status == 3
+
+
+async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -> None:
+    put(house)
+    refused = await cli("cleanup", "sales")
+    assert (refused.status, "would end a pairing" in refused.err) == (4, True)
+    assert "begun afresh" in (await cli("cleanup", "sales", "--yes")).out
+
+
+async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
+    house: House, cli: Cli
+) -> None:
+    put(house, "well")
+    stuck(house, "a")
+    stuck(house, "b", "session_damaged")
+    planned = await cli("repair", "all", "--dry-run")
+    assert re.search(r"a +stuck +it is stuck +would try: reconnect, restart, restore", planned.out)
+    assert "cleanup" not in planned.out, "both are paired"
+    assert house.supervisor.repairs.asked == []
+    done = await cli("repair", "all", "--debug")
+    assert re.search(r"b +stuck +it is stuck +recovered", done.out)
+    assert "[a] repair_over: recover: recovered" in done.err
+    assert sorted(house.supervisor.repairs.asked) == [("recover", "a"), ("recover", "b")]
+    assert (await cli("repair", "well")).out == "nothing needs a repair\n"
+    assert [one["id"] for one in (await cli("repair", "a", "--json")).json()] == ["a"]
+    assert (await cli("repair")).status == 2
+    assert (await cli("repair", "../x")).status == 2
+
+
+async def test_what_it_all_came_to(house: House, cli: Cli) -> None:
+    shown = await cli("repair", "--stats")
+    assert re.search(r"mean time of a check +50\.0 ms", shown.out)
+    assert re.search(r"success rate +100%", shown.out)
+    assert (await cli("repair", "--stats", "--json")).json()["repaired"] == 1
+
+
+async def test_a_setup_draws_the_code_or_says_connected(house: House, cli: Cli) -> None:
+    made = await cli("setup", "sales", "--engine", "sandbox")
+    assert "█" in made.out
+    assert "SANDBOX,2@abc" not in made.out
+    put(house)
+    assert (await cli("setup", "sales")).out == "sales is connected\n"
+
+
+async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
+    assert (await cli("incidents")).out == "no incidents\n"
+    since = time.clock_gettime(time.CLOCK_BOOTTIME) - 5
+    house.supervisor.repairs.active = [
+        Incident(IncidentKind.CHANGE, "sandbox", "phase_sync", since, (InstanceId("a"),))
+    ]
+    assert "phase_sync on 1 instances of sandbox" in (await cli("incidents")).out
+    assert (await cli("incidents", "release", "sandbox")).status == 0
+    assert (await cli("incidents", "release", "sandbox")).status == 3
+
+
+async def test_the_reason_table_is_printed_without_an_agent(cli: Cli) -> None:
+    shown = await cli("reasons")
+    assert re.search(r"logout +the device was removed from the account +never by itself", shown.out)
+    assert {row["code"] for row in (await cli("reasons", "--json")).json()} >= {"banned", "zombie"}
+    assert (await cli("reasons", "--markdown")).out.startswith("| reason |")
+
+
+def repair(**more: Any) -> Repair:
+    now = time.time()
+    return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, now - 60, **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        pytest.param(
+            {
+                "repair": repair(
+                    step=RecoveryKind.RESTART,
+                    tries=2,
+                    round=2,
+                    stage=Stage.DUE,
+                    not_before_wall=time.time() + 600,
+                )
+            },
+            r"round 2: restart its worker; the next step in \d+ min",
+            id="a repair waits",
+        ),
+        pytest.param(
+            {"repair": repair(step=RecoveryKind.RECONNECT, tries=1, stage=Stage.SETTLING)},
+            "connect anew inside its worker, try 1, done; whether it helped must show",
+            id="a step settles",
+        ),
+        pytest.param(
+            {"circuit": "open", "circuit_opens_wall": time.time() + 300},
+            r"its circuit is open; one trial in \d+ min",
+            id="the circuit",
+        ),
+        pytest.param(
+            {"hold": "incident"}, "waits for others: the same fails for many", id="an incident"
+        ),
+        pytest.param({"status": S.QR_REQUIRED}, "somebody must scan its code", id="a scan"),
+        pytest.param(
+            {"status": S.AUTH_FAILURE, "reason": "banned"},
+            "what to know: Appeal on the phone(.|\n)*nothing by itself: a person is needed",
+            id="a ban",
+        ),
+        pytest.param(
+            {"next_attempt_wall": time.time() + 30}, r"attempt 1 in \d+ s", id="the next try"
+        ),
+    ],
+)
+async def test_why_says_what_comes_next_and_when(
+    house: House, cli: Cli, more: dict[str, Any], words: str
+) -> None:
+    put(house, **more)
+    house.supervisor.note(InstanceId("sales"), "status", "CONNECTED → RECONNECTING: it fell silent")
+    told = await cli("why", "sales")
+    assert told.status == 0
+    assert "it fell silent" in told.out
+    assert re.search(words, told.out), told.out
+    assert set((await cli("why", "sales", "--json")).json()) == {"id", "lately", "now", "next"}
