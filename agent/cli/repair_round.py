@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.progress import progress
+from agent.cli.progress import with_progress
 from agent.cli.show import clean, moment
 from agent.core.ladder import LADDERS, UNPAIRING
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
@@ -57,11 +57,13 @@ def repair_all(
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     done: list[Done] = []
-    words = f"repairing {len(unwell)} instances"
-    with progress(words) as shown, ThreadPoolExecutor(AT_ONCE) as few:
-        for one in few.map(lambda row: _repair(client, row), unwell):
-            done.append(one)
-            shown.say(f"{words}, {len(done)} done")
+
+    def work() -> None:
+        with ThreadPoolExecutor(AT_ONCE) as few:
+            for one in few.map(lambda row: _repair(client, row), unwell):
+                done.append(one)
+
+    with_progress(f"repairing {len(unwell)} instances", work, lambda: f", {len(done)} done")
     if options.debug:
         for one in done:
             _tell_story(client, one.id)

@@ -7,10 +7,10 @@ from urllib.parse import quote
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
 from agent.cli.instances import every_instance
-from agent.cli.progress import progress
+from agent.cli.progress import with_progress
 from agent.cli.repair_round import SECONDS, repair_all
 from agent.cli.show import duration, moment, print_json, print_pairs, print_table
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, WaError
 
 _ASKED = (
     ("recover", "repair it with all that keeps its pairing"),
@@ -65,8 +65,12 @@ def _add_incidents(commands: Subparsers) -> None:
 
 def ask(options: argparse.Namespace) -> int:
     body = {"confirm": options.yes} if options.verb == "cleanup" else None
-    with progress(f"{options.verb} {options.id}"):
-        found = ask_repair(client_of(options), options.id, options.verb, body)
+    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
+    found = with_progress(
+        f"{options.verb} {options.id}",
+        lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
+        lambda: _step_now(client, options.id),
+    )
     if wants_json(options):
         print_json(found)
     else:
@@ -74,11 +78,14 @@ def ask(options: argparse.Namespace) -> int:
     return 0 if found["healthy"] else 1
 
 
-def ask_repair(
-    client: Client, id: str, verb: str, body: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    path = f"/api/instance/{id}/{verb}"
-    return client.request("POST", path, body=body, seconds=SECONDS).json()
+def _step_now(client: Client, id: str) -> str:
+    try:
+        repair = client.get(f"/api/instance/{id}/details")["repair"]
+    except WaError:
+        return ""  # the answer of the repair itself will say it
+    if repair is None or repair["ending"] or repair["step"] == "none":
+        return ""
+    return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
 
 
 def _how(found: dict[str, Any]) -> str:
@@ -155,9 +162,12 @@ def set_up(options: argparse.Namespace) -> int:
     body = {"name": options.title or options.id, "instanceName": options.id}
     if options.engine:
         body["engine"] = options.engine
-    with progress(f"setting up {options.id}"):
-        path = "/api/v1/whatsapp/setup"
-        found = client.request("POST", path, body=body, seconds=SECONDS).json()
+    path = "/api/v1/whatsapp/setup"
+    found = with_progress(
+        f"setting up {options.id}",
+        lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
+        lambda: _step_now(client, options.id),
+    )
     if wants_json(options):
         print_json(found)
     elif found["qr"] is None:
