@@ -189,7 +189,7 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
     )
 
     def forget(id: InstanceId) -> None:
-        gate.settled(id)
+        gate.withdraw(id)
         loop.forget(id)
 
     moving = Moving(

@@ -1,8 +1,8 @@
-"""The queue in front of starts, so that many sessions never come back in one burst."""
+"""The queues in front of starts and reconnects: many sessions never come back in one burst."""
 
 from collections.abc import Callable
 
-from agent.core.admission import Bucket, Gate, StartPolicy, admit
+from agent.core.admission import Bucket, Gate, StartPolicy, admit, for_reconnects
 from agent.core.model import InstanceId
 
 ASK_AGAIN = 5.0
@@ -10,7 +10,11 @@ ASK_AGAIN = 5.0
 
 
 class StartGate:
-    """Keeps who waits and who is under way; the rules are the core's."""
+    """Keeps who waits and who is under way; the rules are the core's.
+
+    A reconnect begins no process, so it waits for no stagger; both share the parallel limit
+    and the machine's login budget.
+    """
 
     def __init__(
         self,
@@ -25,7 +29,8 @@ class StartGate:
         self._wake = wake
         self._idle = idle
         self._jitter = jitter
-        self._queue: dict[InstanceId, None] = {}
+        self._starts: dict[InstanceId, None] = {}
+        self._reconnects: dict[InstanceId, None] = {}
         self._under_way: set[InstanceId] = set()
         self._bucket = Bucket(policy().logins, 0.0)
         self._last_begun: float | None = None
@@ -36,34 +41,43 @@ class StartGate:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return len(self._starts) + len(self._reconnects)
 
-    def ask(self, instance: InstanceId, now: float) -> float | None:
+    def ask(self, instance: InstanceId, now: float, *, reconnects: bool = False) -> float | None:
         """None: go now, and call `settled` when it came to something. A time: ask again then."""
         if instance in self._under_way:
             return None
-        self._queue.setdefault(instance)
-        if next(iter(self._queue)) != instance:
+        queue = self._reconnects if reconnects else self._starts
+        queue.setdefault(instance)
+        if next(iter(queue)) != instance:
             return now + ASK_AGAIN
         gate = Gate(self._bucket, len(self._under_way), self._last_begun)
-        admission = admit([instance], gate, self._policy(), now, idle=self._idle())
+        policy = for_reconnects(self._policy()) if reconnects else self._policy()
+        admission = admit([instance], gate, policy, now, idle=self._idle())
         if not admission.admitted:
             return now + ASK_AGAIN if admission.ask_again is None else admission.ask_again
         self._bucket = admission.gate.bucket
-        self._last_begun = now + self._jitter()
-        del self._queue[instance]
+        if not reconnects:
+            self._last_begun = now + self._jitter()
+        del queue[instance]
         self._under_way.add(instance)
         self._wake_next()
         return None
 
     def settled(self, instance: InstanceId) -> None:
-        """The start came to something: connected, waits for a scan, failed, no longer wanted."""
-        was_there = instance in self._under_way or instance in self._queue
-        self._queue.pop(instance, None)
-        self._under_way.discard(instance)
-        if was_there:
+        """What was under way came to something: connected, waits for a scan, failed."""
+        if instance in self._under_way:
+            self._under_way.discard(instance)
+            self._wake_next()
+
+    def withdraw(self, instance: InstanceId) -> None:
+        """It waits for no turn any more."""
+        self.settled(instance)
+        queues = (self._starts, self._reconnects)
+        if any(queue.pop(instance, self) is None for queue in queues):
             self._wake_next()
 
     def _wake_next(self) -> None:
-        if self._queue:
-            self._wake(next(iter(self._queue)))
+        for queue in (self._starts, self._reconnects):
+            if queue:
+                self._wake(next(iter(queue)))

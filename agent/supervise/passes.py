@@ -144,8 +144,9 @@ class Passes:
     async def _act(self, facts: Facts, actions: Sequence[Action]) -> float | None:
         """Carry the plan out; stop at the first thing that fails. A time: not before then."""
         for action in actions:
-            if action.kind is ActionKind.START:
-                wait = self.gate.ask(facts.id, boot_now())
+            if action.kind in (ActionKind.START, ActionKind.CONNECT):
+                reconnects = action.kind is ActionKind.CONNECT
+                wait = self.gate.ask(facts.id, boot_now(), reconnects=reconnects)
                 if wait is not None:
                     return wait
             await self._begin(facts, action)
@@ -203,7 +204,7 @@ class Passes:
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
         kind = outcome.action.kind
-        if kind is ActionKind.START and not outcome.ok:
+        if kind in (ActionKind.START, ActionKind.CONNECT) and not outcome.ok:
             self.gate.settled(facts.id)
         if kind is ActionKind.RENEW and outcome.ok and self.offer_new_qr():
             # From here on it is a session that was never paired: it may start and offer a QR.
@@ -235,14 +236,13 @@ class Passes:
             await self.save(facts, entries)
 
     def _settle_gate(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> None:
-        """A start under way came to something, or nobody wants it any more."""
-        on_its_way = verdict.state in (
-            ConnectionStatus.INITIALIZING,
-            ConnectionStatus.LOADING,
-        )
-        waits_its_turn = not facts.unit.runs and observation.desired.should_run
-        if not on_its_way and not waits_its_turn:
-            self.gate.settled(facts.id)
+        """A start under way came to something, or one that waits is not wanted any more."""
+        if verdict.state in (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING):
+            return
+        self.gate.settled(facts.id)
+        there = (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
+        if verdict.state in there or not observation.desired.should_run:
+            self.gate.withdraw(facts.id)
 
     def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
         level = logging.WARNING if failed else logging.INFO

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.core.crypto import CryptoPolicy, crypto_retry_delay, judge_crypto, note_regenerated
+from agent.core.crypto import note_step as crypto_begins_anew
 from agent.core.model import (
     Category,
     HealthVerdict,
@@ -168,6 +169,9 @@ class Ladder:
             facts.repair = after_action(
                 facts.repair, kind, ok, self.policy(), time.time(), backup=backup
             )
+        if ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
+            # Old errors say nothing about a session that was begun anew.
+            facts.crypto = crypto_begins_anew(facts.crypto)
         sentence = f"{kind}: {'done' if ok else 'failed: ' + problem} in {seconds:.2f} s"
         said = entry(
             facts, "repaired", sentence, Category.RECOVERY, step=kind, ok=ok, backup=backup
@@ -190,6 +194,9 @@ class Ladder:
                 await self.keeper.restore_newest(facts)
                 facts.record = forgive(facts.record)
                 await self._start_anew(facts)
+            case RecoveryKind.LOGOUT_RESTART:
+                await _call(facts, "logout")
+                await self._clean_up(facts)
             case RecoveryKind.CLEANUP:
                 await self._clean_up(facts)
             case _:

@@ -199,7 +199,7 @@ class Supervisor:
             )
             await self._store.remove(id, said)
             self._registry.drop(facts)
-            self._gate.settled(id)
+            self._gate.withdraw(id)
             self._loop.forget(id)
             return retired
 

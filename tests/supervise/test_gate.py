@@ -47,7 +47,7 @@ def test_one_that_is_no_longer_wanted_does_not_hold_the_queue():
     it.ask(A, 100.0)
     it.ask(B, 100.0)
     it.ask(C, 100.0)
-    it.settled(B)
+    it.withdraw(B)
     it.settled(A)
     assert it.ask(C, 100.0) is None
 
@@ -58,3 +58,21 @@ def test_sooner_when_the_one_before_is_ready_and_the_machine_is_idle():
     assert it.ask(B, 100.1) == 102.0, "a is still on its way"
     it.settled(A)
     assert it.ask(B, 100.2) is None
+
+
+def test_reconnects_wait_for_no_stagger_but_for_the_parallel_limit():
+    it = gate([], parallel=2)
+    assert it.ask(A, 100.0, reconnects=True) is None
+    assert it.ask(B, 100.0, reconnects=True) is None
+    assert it.ask(C, 100.0, reconnects=True) is not None
+    it.settled(A)
+    assert it.ask(C, 100.0, reconnects=True) is None
+
+
+def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
+    it = gate([], parallel=1000, logins=3, login_every=1.0)
+    ids = [InstanceId(f"i{number}") for number in range(6)]
+    at_once = [id for id in ids if it.ask(id, 100.0, reconnects=True) is None]
+    assert len(at_once) == 3
+    assert it.ask(ids[3], 101.0, reconnects=True) is None
+    assert it.ask(ids[4], 101.0, reconnects=True) is not None
