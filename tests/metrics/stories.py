@@ -1,0 +1,320 @@
+"""For each alert, stories in which it must fire and others in which it must not.
+
+A story says how the sessions and the machine are at each moment. It is played to the agent's
+own evaluation and, through the real exporter's lines, to promtool.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.core.alerts import Figures
+from agent.core.model import (
+    ConnectionStatus,
+    Desired,
+    Health,
+    HealthVerdict,
+    InstanceId,
+    Override,
+)
+from agent.core.view import InstanceView
+from tests.fakes.supervisor import make_view
+
+S = ConnectionStatus
+STEP = 30.0
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything at one moment."""
+
+    views: dict[InstanceId, InstanceView] = field(default_factory=dict)
+    figures: Figures = field(default_factory=lambda: QUIET)
+    up: float | None = 1.0
+    """What Prometheus notes of the scrape; the agent's own series are there only with 1."""
+
+
+QUIET = Figures(
+    memory_total=16 * GIB,
+    memory_used=4 * GIB,
+    cpu_ratio=0.2,
+    disk_size=100 * GIB,
+    disk_available=80 * GIB,
+    open_fds=50,
+    max_fds=1024,
+    started_wall=1_700_000_000.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    alert: str
+    title: str
+    minutes: int
+    at: Callable[[float], World]
+    fires: bool
+    seen_by_the_agent: bool = True
+    """False where there is no agent that could look."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.alert}: {self.title}"
+
+    def moments(self) -> Iterator[float]:
+        for number in range(int(self.minutes * 60 / STEP) + 1):
+            yield number * STEP
+
+
+def verdict(health: Health, state: S = S.CONNECTED, reason: str = "") -> HealthVerdict:
+    return HealthVerdict(health, state, reason, "as the story has it")
+
+
+def sessions(count: int = 1, **more: Any) -> World:
+    names = [f"s{number}" for number in range(count)]
+    return World({InstanceId(name): make_view(name, **more) for name in names})
+
+
+def both(first: World, second: World) -> World:
+    renamed = {InstanceId(f"other-{id}"): view for id, view in second.views.items()}
+    return World({**first.views, **renamed})
+
+
+def machine(**figures: Any) -> World:
+    known = {name: getattr(QUIET, name) for name in QUIET.__dataclass_fields__}
+    return World(sessions().views, Figures(**{**known, **figures}))
+
+
+def until(seconds: float, first: World, then: World) -> Callable[[float], World]:
+    return lambda t: first if t < seconds else then
+
+
+def always(world: World) -> Callable[[float], World]:
+    return lambda _: world
+
+
+def times(t: float, every: float, since: float = 60.0) -> int:
+    """How often something happened until then; nothing in the first minute."""
+    return max(0, int((t - since) // every) + 1) if t >= since else 0
+
+
+WELL = sessions()
+CORRUPTED = sessions(verdict=verdict(Health.CORRUPTED, S.AUTH_FAILURE))
+LOST: dict[str, Any] = {
+    "status": S.RECONNECTING,
+    "verdict": verdict(Health.DEGRADED, S.RECONNECTING, "connection_lost"),
+}
+TO_SCAN: dict[str, Any] = {
+    "status": S.QR_REQUIRED,
+    "verdict": verdict(Health.DISCONNECTED, S.QR_REQUIRED, "waiting_for_scan"),
+}
+STOPPED: dict[str, Any] = {
+    "status": S.DISCONNECTED,
+    "verdict": verdict(Health.DISCONNECTED, S.DISCONNECTED, "stopped"),
+    "desired": Desired(enabled=True, override=Override.STOPPED),
+}
+
+
+def _given_up(reason: str, health: Health, status: S = S.DISCONNECTED) -> World:
+    return sessions(status=status, verdict=verdict(health, status, reason))
+
+
+def _crypto(t: float, failed: int) -> World:
+    return sessions(crypto_operations={"ok": times(t, 30) * 20, "failed": times(t, 30) * failed})
+
+
+def _answers(t: float, seconds: float) -> World:
+    count = times(t, 30)
+    return sessions(probes=count, probe_seconds=count * seconds)
+
+
+def _errors(t: float, every: float) -> World:
+    count = times(t, 30)
+    return sessions(2, probes=count, errors={"connection_lost": times(t, every)})
+
+
+def _requests(t: float, failed: int) -> World:
+    return machine(requests=times(t, 30) * 20.0, requests_failed=times(t, 30) * float(failed))
+
+
+def _memory(share: float, limit: int = 500 * MIB) -> World:
+    return sessions(memory_bytes=int(share * 500 * MIB), memory_limit=limit)
+
+
+def _growing(t: float, stops_at: float = 1e9) -> World:
+    """Measured every five minutes; a megabyte a minute."""
+    measured = min(t, stops_at) // 300 * 5
+    return sessions(memory_bytes=int((100 + measured) * MIB), memory_limit=500 * MIB)
+
+
+def _disk(free: float) -> World:
+    return machine(disk_available=free * GIB)
+
+
+def _restarts(t: float, moments: tuple[float, ...]) -> World:
+    return machine(started_wall=1_700_000_000.0 + sum(60 for at in moments if t >= at))
+
+
+def _fires(alert: str, title: str, minutes: int, at: Callable[[float], World]) -> Story:
+    return Story(alert, title, minutes, at, fires=True)
+
+
+def _quiet(alert: str, title: str, minutes: int, at: Callable[[float], World]) -> Story:
+    return Story(alert, title, minutes, at, fires=False)
+
+
+STORIES = (
+    _fires("WaSessionCorrupted", "corrupted and stays so", 12, always(CORRUPTED)),
+    _quiet("WaSessionCorrupted", "repaired in time", 12, until(480, CORRUPTED, WELL)),
+    _fires(
+        "WaSessionsCorruptedTogether",
+        "three at once",
+        3,
+        always(sessions(3, verdict=verdict(Health.CORRUPTED, S.AUTH_FAILURE))),
+    ),
+    _quiet(
+        "WaSessionsCorruptedTogether",
+        "two at once",
+        3,
+        always(sessions(2, verdict=verdict(Health.CORRUPTED, S.AUTH_FAILURE))),
+    ),
+    _fires("WaCryptoErrorRateHigh", "a fifth fails", 10, lambda t: _crypto(t, 5)),
+    _quiet("WaCryptoErrorRateHigh", "one of twenty fails", 10, lambda t: _crypto(t, 1)),
+    _quiet("WaCryptoErrorRateHigh", "no message at all", 10, always(WELL)),
+    _fires(
+        "WaKeyRegenerationFailed",
+        "one failed",
+        3,
+        lambda t: sessions(key_regenerations={"done": 0, "failed": times(t, 1000)}),
+    ),
+    _quiet(
+        "WaKeyRegenerationFailed",
+        "one succeeded",
+        3,
+        lambda t: sessions(key_regenerations={"done": times(t, 1000), "failed": 0}),
+    ),
+    _fires(
+        "WaWatchdogRestarts",
+        "every other minute",
+        10,
+        lambda t: sessions(restarts={"watchdog": times(t, 120)}),
+    ),
+    _quiet(
+        "WaWatchdogRestarts",
+        "once, and crashes",
+        10,
+        lambda t: sessions(restarts={"watchdog": times(t, 9999), "crash": times(t, 60)}),
+    ),
+    _fires("WaCircuitOpen", "open", 7, always(sessions(circuit="open"))),
+    _quiet(
+        "WaCircuitOpen",
+        "closed by a trial",
+        7,
+        until(240, sessions(circuit="open"), sessions(circuit="half_open")),
+    ),
+    _fires("WaSessionDown", "lost and not back", 7, always(sessions(**LOST))),
+    _quiet("WaSessionDown", "back after four minutes", 8, until(240, sessions(**LOST), WELL)),
+    _quiet("WaSessionDown", "waits for a scan", 8, always(sessions(**TO_SCAN))),
+    _quiet("WaSessionDown", "stopped by hand", 8, always(sessions(**STOPPED))),
+    _quiet(
+        "WaSessionDown",
+        "disabled",
+        8,
+        always(sessions(**{**STOPPED, "desired": Desired(enabled=False)})),
+    ),
+    _fires("WaSessionNeedsScan", "nobody scans", 7, always(sessions(**TO_SCAN))),
+    _quiet("WaSessionNeedsScan", "scanned", 7, until(180, sessions(**TO_SCAN), WELL)),
+    _fires(
+        "WaSessionGivenUp",
+        "attempts used up",
+        1,
+        always(_given_up("attempts_used_up", Health.DEGRADED)),
+    ),
+    _fires("WaSessionGivenUp", "banned", 1, always(_given_up("banned", Health.DISCONNECTED))),
+    _quiet(
+        "WaSessionGivenUp",
+        "banned for a time",
+        1,
+        always(_given_up("temporary_ban", Health.DISCONNECTED)),
+    ),
+    _quiet("WaSessionGivenUp", "tries go on", 1, always(sessions(**LOST))),
+    _fires(
+        "WaSessionSilent",
+        "silent",
+        1,
+        always(sessions(verdict=verdict(Health.DEGRADED, reason="silent_inbound"))),
+    ),
+    _quiet(
+        "WaSessionSilent",
+        "degraded by something else",
+        1,
+        always(sessions(verdict=verdict(Health.DEGRADED, reason="slow"))),
+    ),
+    _fires(
+        "WaReconnectStorm",
+        "each half minute",
+        12,
+        lambda t: sessions(reconnects={"connection_lost": times(t, 30)}),
+    ),
+    _quiet(
+        "WaReconnectStorm",
+        "each third minute",
+        12,
+        lambda t: sessions(reconnects={"connection_lost": times(t, 180)}),
+    ),
+    _fires(
+        "WaFleetReconnectStorm",
+        "four of nine",
+        10,
+        lambda t: both(sessions(4, reconnects={"connection_lost": times(t, 120)}), sessions(5)),
+    ),
+    _quiet(
+        "WaFleetReconnectStorm",
+        "one of ten",
+        10,
+        lambda t: both(sessions(1, reconnects={"connection_lost": times(t, 120)}), sessions(9)),
+    ),
+    _quiet(
+        "WaFleetReconnectStorm",
+        "both of two",
+        10,
+        lambda t: sessions(2, reconnects={"connection_lost": times(t, 120)}),
+    ),
+    _fires("WaFleetIncident", "goes on", 1, always(machine(incidents={"web": True}))),
+    _quiet("WaFleetIncident", "is over", 1, always(machine(incidents={"web": False}))),
+    _fires("WaSessionResponseSlow", "eight seconds", 10, lambda t: _answers(t, 8.0)),
+    _quiet("WaSessionResponseSlow", "a tenth", 10, lambda t: _answers(t, 0.1)),
+    _quiet("WaSessionResponseSlow", "no answer", 10, always(WELL)),
+    _fires("WaErrorRateHigh", "each other check", 12, lambda t: _errors(t, 60)),
+    _quiet("WaErrorRateHigh", "now and then", 12, lambda t: _errors(t, 900)),
+    _fires("WaErrorRateHigh", "requests fail", 12, lambda t: _requests(t, 5)),
+    _quiet("WaErrorRateHigh", "few requests fail", 12, lambda t: _requests(t, 1)),
+    _fires("WaSessionMemoryHigh", "nine tenths", 7, always(_memory(0.9))),
+    _quiet("WaSessionMemoryHigh", "freed in time", 7, until(240, _memory(0.9), _memory(0.3))),
+    _quiet("WaSessionMemoryHigh", "no limit", 7, always(_memory(0.9, limit=0))),
+    _fires("WaSessionMemoryCritical", "nearly all", 3, always(_memory(0.97))),
+    _quiet("WaSessionMemoryCritical", "nine tenths", 3, always(_memory(0.9))),
+    _fires("WaSessionMemoryLeak", "grows all the time", 75, _growing),
+    _quiet("WaSessionMemoryLeak", "came to rest", 75, lambda t: _growing(t, stops_at=900)),
+    _fires("WaHostMemoryHigh", "nine tenths", 7, always(machine(memory_used=0.9 * 16 * GIB))),
+    _quiet("WaHostMemoryHigh", "half", 7, always(machine(memory_used=8 * GIB))),
+    _fires("WaHostMemoryCritical", "nearly all", 3, always(machine(memory_used=0.97 * 16 * GIB))),
+    _quiet("WaHostMemoryCritical", "nine tenths", 3, always(machine(memory_used=0.9 * 16 * GIB))),
+    _fires("WaHostCpuHigh", "busy", 12, always(machine(cpu_ratio=0.99))),
+    _quiet("WaHostCpuHigh", "busy for a while", 12, until(480, machine(cpu_ratio=0.99), machine())),
+    _fires("WaDiskSpaceLow", "a twentieth", 7, always(_disk(5))),
+    _quiet("WaDiskSpaceLow", "a fifth", 7, always(_disk(20))),
+    _fires("WaDiskFills", "ten gigabytes an hour", 30, lambda t: _disk(30 - t / 360)),
+    _quiet("WaDiskFills", "one gigabyte an hour", 30, lambda t: _disk(30 - t / 3600)),
+    _quiet("WaDiskFills", "hardly used yet", 30, lambda t: _disk(90 - t / 60)),
+    _fires("WaFileDescriptorsHigh", "nine tenths", 7, always(machine(open_fds=922))),
+    _quiet("WaFileDescriptorsHigh", "few", 7, always(machine(open_fds=100))),
+    _fires("WaAgentRestarting", "three times", 10, lambda t: _restarts(t, (60, 180, 300))),
+    _quiet("WaAgentRestarting", "twice", 10, lambda t: _restarts(t, (60, 300))),
+    Story("WaAgentDown", "down", 4, always(World(up=0.0)), True, seen_by_the_agent=False),
+    _quiet("WaAgentDown", "up", 4, always(WELL)),
+    Story("WaAgentAbsent", "absent", 7, always(World(up=None)), True, seen_by_the_agent=False),
+    _quiet("WaAgentAbsent", "there", 7, always(WELL)),
+    _fires("WaDeadMansSwitch", "always", 1, always(WELL)),
+)
