@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.api.call import Call
 from agent.api.envelope import json_answer
-from agent.api.fields import BOOLEAN, NUMBER, STRING, Field, read_body
+from agent.api.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
 from agent.errors import EngineError, InvalidRequest, Refused
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
@@ -45,9 +45,13 @@ FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
     *("temp-ban", "conflict", "outdated", "no-qr", "stuck-loading", "corrupt-files"),
 )
+_HOW = ("peers", "per_minute", "bytes_per_second")
 FAULT = (
     Field("fault", STRING, "what shall go wrong", choices=FAULTS),
     Field("for", NUMBER, "for how many seconds; left out: until cleared", least=0.001, most=1e7),
+    Field("peers", STRINGS, "whose messages fail (bad-mac, prekey)", most=100),
+    Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
+    Field("bytes_per_second", NUMBER, "how fast memory leaks", least=1, most=2**30),
     Field("clear", BOOLEAN, "end every fault instead"),
 )
 
@@ -92,7 +96,8 @@ async def fault(call: Call) -> web.Response:
         return await _sandbox(call, "fault", {"name": "clear"})
     if "fault" not in body:
         raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
-    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for")})
+    more = {name: body[name] for name in _HOW if name in body}
+    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for"), **more})
 
 
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.Response:

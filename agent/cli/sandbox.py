@@ -26,6 +26,7 @@ def add(commands: Subparsers) -> None:
     add_id(parser)
     parser.add_argument("fault", metavar="FAULT", help="what shall go wrong")
     parser.add_argument("--for", type=float, metavar="SECONDS", help="how long")
+    parser.add_argument("--peer", action="append", metavar="NAME", help="whose messages fail")
     parser = add_command(among, "clear", clear, "end every fault", "wa-agent sandbox clear sales")
     add_id(parser)
 
@@ -37,6 +38,8 @@ def scan(options: argparse.Namespace) -> int:
 def fault(options: argparse.Namespace) -> int:
     seconds = vars(options)["for"]
     body = {"fault": options.fault, **({} if seconds is None else {"for": seconds})}
+    if options.peer:
+        body["peers"] = options.peer
     return _ask(options, "fault", body, f"fails: {options.fault}")
 
 
