@@ -17,6 +17,7 @@ from agent.cli import (
     reasons,
     repairs,
     sandbox,
+    snapshots,
     trash,
     why,
 )
@@ -40,7 +41,8 @@ example:
   wa-agent create sales --engine sandbox && wa-agent qr sales --watch
 """
 _GROUPS = (
-    *(agent, instances, qr, health, why, repairs, reasons, events, trash, keys, sandbox, config),
+    *(agent, instances, qr, health, why, repairs, reasons, events, snapshots, trash, keys, sandbox),
+    config,
     completion,
 )
 

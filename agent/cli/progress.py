@@ -45,7 +45,7 @@ def with_progress(
 
 
 def of_bytes(done: int, total: int) -> str:
-    """", 12 of 40 MiB (30 %)"; "" before anything is known."""
+    """ ", 12 of 40 MiB (30 %)"; "" before anything is known."""
     if not done:
         return ""
     if not total:

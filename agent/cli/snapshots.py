@@ -1,0 +1,194 @@
+"""Copies of sessions: snapshots, going back to one, and archives out and in."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
+from agent.cli.progress import of_bytes, with_progress
+from agent.cli.show import moment, print_json, print_table
+from agent.cli.transfer import ask_long, check_target, download, upload
+from agent.errors import WaError
+from agent.vault.sources import OURS, SOURCES
+
+Result = TypeVar("Result")
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "snapshot", snapshot, "copy a session now", "wa-agent snapshot sales"
+    )
+    add_id(parser)
+    parser = add_command(
+        commands, "snapshots", list_snapshots, "list a session's copies", "wa-agent snapshots sales"
+    )
+    add_id(parser)
+    parser = add_command(
+        commands,
+        "restore",
+        restore,
+        "put a snapshot in place of a session; what is there goes to the trash",
+        "wa-agent restore sales 20260115T103045Z",
+    )
+    add_id(parser)
+    parser.add_argument("name", metavar="NAME", help="as `snapshots` shows it")
+    parser.add_argument(
+        "--force", action="store_true", help="even over a newer session or from a damaged one"
+    )
+    _add_archives(commands)
+
+
+def _add_archives(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "export",
+        export,
+        "write a session into one file; it holds the session's keys",
+        "wa-agent export sales sales.tar.gz",
+    )
+    add_id(parser)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the archive to write")
+    parser.add_argument("--snapshot", metavar="NAME", default="", help="of this one, not of now")
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    parser = add_command(
+        commands,
+        "import",
+        import_archive,
+        "make an instance from an archive",
+        "wa-agent import sales.tar.gz --enable",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the archive to read")
+    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="under this id")
+    parser.add_argument(
+        "--from", dest="source", choices=tuple(SOURCES), default=OURS, help="who wrote it"
+    )
+    parser.add_argument("--replace", action="store_true", help="retire that instance first")
+    parser.add_argument("--enable", action="store_true", help="run it at once")
+
+
+def snapshot(options: argparse.Namespace) -> int:
+    path = f"/api/instance/{options.id}/snapshots"
+    found = _wait(options, f"copying {options.id}", lambda client: ask_long(client, "POST", path))
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"snapshot {found['name']} of {options.id}: {_contents(found)}")
+    return 0
+
+
+def list_snapshots(options: argparse.Namespace) -> int:
+    found = client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"]
+    if wants_json(options):
+        print_json(found)
+    elif not found:
+        print(f"no snapshots of {options.id}")
+    else:
+        rows = [
+            (one["name"], moment(one.get("taken")), _contents(one), one.get("why", ""))
+            for one in found
+        ]
+        print_table(("NAME", "TAKEN", "CONTENTS", "WHY"), rows)
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    name = quote(options.name, safe="")
+    path = f"/api/instance/{options.id}/snapshots/{name}/restore"
+    body = {"force": options.force}
+    found = _wait(
+        options, f"restoring {options.id}", lambda client: ask_long(client, "POST", path, body)
+    )
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{options.id} is as it was at {moment(found['snapshot']['taken'])}")
+        if found["trash"]:
+            print(f"what was there is in the trash as {found['trash']}")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    check_target(options.file, force=options.force)
+    body = {"snapshot": options.snapshot} if options.snapshot else {}
+    path = f"/api/instance/{options.id}/export"
+    received = [0]
+
+    def count(more: int) -> None:
+        received[0] += more
+
+    sha256 = _wait(
+        options,
+        f"exporting {options.id}",
+        lambda client: download(client, path, body, options.file, count),
+        lambda: of_bytes(received[0], 0),
+    )
+    size = options.file.stat().st_size
+    if wants_json(options):
+        print_json({"file": str(options.file), "bytes": size, "sha256": sha256})
+    else:
+        print(f"{sha256}  {options.file}")
+        print(f"{size} bytes; stop {options.id} here before the copy runs anywhere else")
+    return 0
+
+
+def import_archive(options: argparse.Namespace) -> int:
+    wanted = {"replace": options.replace, "enable": options.enable}
+    query = {name: "true" for name, given in wanted.items() if given}
+    if options.id:
+        query["id"] = options.id
+    path = "/api/import" + ("?" + urlencode(query) if query else "")
+    sent = [0]
+    with SOURCES[options.source](options.file) as source:
+        size = os.fstat(source.fileno()).st_size
+
+        def count(more: int) -> None:
+            sent[0] += more
+
+        found = _wait(
+            options,
+            f"importing {options.file.name}",
+            lambda client: upload(client, path, source, size, count),
+            lambda: of_bytes(sent[0], size),
+        )
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"{found['id']} imported, {'enabled' if found['enabled'] else 'disabled'}")
+        print(f"SHA-256 of the archive: {found['sha256']}")
+        if found["trash"]:
+            print(f"what was there is in the trash as {found['trash']}")
+        if not found["enabled"]:
+            print(f"run it once no other copy runs: wa-agent enable {found['id']}")
+    return 0
+
+
+def _wait(
+    options: argparse.Namespace,
+    words: str,
+    work: Callable[[Client], Result],
+    look: Callable[[], str] | None = None,
+) -> Result:
+    client = client_of(options)
+
+    def ask_how_it_goes() -> str:
+        try:
+            found = client.get(f"/api/instance/{options.id}/snapshots")["under_way"]
+        except (WaError, OSError):
+            found = None  # what matters is what the work itself says
+        return of_bytes(int(found["done"]), int(found["total"])) if found else ""
+
+    def both() -> str:
+        return (look() if look is not None else "") or (ask_how_it_goes() if options.id else "")
+
+    return with_progress(words, lambda: work(client), both, quiet=wants_json(options))
+
+
+def _contents(found: dict[str, Any]) -> str:
+    if found["problem"]:
+        return str(found["problem"])
+    kind = "backup, " if found["backup"] else ""
+    return f"{kind}{found['state']}, {found['files']} files, {found['bytes']} bytes"

@@ -1,0 +1,110 @@
+"""Snapshots and archives from the command line."""
+
+import hashlib
+import stat
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import Refused, TryLater
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.supervisor import make_view
+
+
+@pytest.fixture
+def sales(house: House) -> InstanceId:
+    id = InstanceId("sales")
+    house.supervisor.known[id] = make_view(id)
+    return id
+
+
+async def test_a_snapshot_is_made_listed_and_restored(
+    house: House, cli: Cli, sales: InstanceId
+) -> None:
+    assert (await cli("snapshots", "sales")).out == "no snapshots of sales\n"
+    made = await cli("snapshot", "sales")
+    assert made.out == "snapshot 20260115T103000Z of sales: whole, 1 files, 3 bytes\n"
+    assert "20260115T103000Z" in (await cli("snapshots", "sales")).out
+    assert (await cli("snapshots", "sales", "--json")).json()[0]["good"] is True
+    done = await cli("restore", "sales", "20260115T103000Z")
+    assert done.status == 0
+    assert done.out.startswith("sales is as it was at ")
+    assert house.supervisor.keeping.forced == [False]
+
+
+async def test_a_newer_session_is_replaced_only_with_force(
+    house: House, cli: Cli, sales: InstanceId
+) -> None:
+    await cli("snapshot", "sales")
+    house.supervisor.keeping.breaks_with = Refused(
+        "cannot restore: the session is newer", code="newer_session"
+    )
+    refused = await cli("restore", "sales", "20260115T103000Z")
+    assert (refused.status, "newer" in refused.err) == (4, True)
+    assert (await cli("restore", "sales", "20260115T103000Z", "--force")).status == 0
+    assert house.supervisor.keeping.forced == [True]
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        pytest.param(("snapshot", "nobody"), 3, id="unknown instance"),
+        pytest.param(("restore", "sales", "20260115T103000Z"), 3, id="unknown snapshot"),
+        pytest.param(("restore", "sales", "../x"), 3, id="foul name"),
+        pytest.param(("export", "sales", "/"), 4, id="a folder"),
+        pytest.param(("import", "/no/such/file"), 2, id="no file"),
+        pytest.param(("import", "/dev/null", "Foul Id"), 2, id="foul id"),
+        pytest.param(("import", "/dev/null", "--from", "fax"), 2, id="unknown source"),
+    ],
+)
+async def test_what_cannot_be_is_said(
+    cli: Cli, sales: InstanceId, argv: tuple[str, ...], status: int
+) -> None:
+    assert (await cli(*argv)).status == status
+
+
+async def test_a_copy_that_cannot_be_had_now_may_be_tried_again(
+    house: House, cli: Cli, sales: InstanceId
+) -> None:
+    house.supervisor.keeping.breaks_with = TryLater("cannot copy: it changes", code="changing")
+    answer = await cli("snapshot", "sales", "--json")
+    assert answer.status == 75
+    assert '"changing"' in answer.err
+
+
+async def test_an_export_is_whole_private_and_can_be_imported(
+    house: House, cli: Cli, sales: InstanceId, elsewhere
+) -> None:
+    done = await cli("export", "sales", "sales.tar.gz")
+    assert done.status == 0, done.err
+    file = elsewhere / "sales.tar.gz"
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert done.out.splitlines()[0] == f"{sha256}  sales.tar.gz"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not list(elsewhere.glob(".*"))
+    again = await cli("export", "sales", "sales.tar.gz")
+    assert (again.status, "--force" in again.err) == (4, True)
+    assert (await cli("export", "sales", "sales.tar.gz", "--force")).status == 0
+    refused = await cli("import", "sales.tar.gz")
+    assert (refused.status, "it exists" in refused.err) == (4, True)
+    replaced = await cli("import", "sales.tar.gz", "--replace", "--json")
+    assert replaced.json()["trash"].startswith("sales.")
+    assert replaced.json()["sha256"] == sha256
+    other = await cli("import", "sales.tar.gz", "other")
+    assert other.out.startswith("other imported")
+    assert InstanceId("other") in house.supervisor.known
+
+
+async def test_what_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
+    (elsewhere / "big").write_bytes(b"no archive" * 1_000_000)
+    answer = await cli("import", "big")
+    assert (answer.status, "no gzip" in answer.err) == (2, True)
+
+
+async def test_a_failed_export_leaves_no_file(
+    house: House, cli: Cli, sales: InstanceId, elsewhere
+) -> None:
+    house.supervisor.keeping.breaks_with = TryLater("cannot copy: it changes", code="changing")
+    assert (await cli("export", "sales", "x.tar.gz")).status == 75
+    assert not [*elsewhere.glob("*.gz"), *elsewhere.glob(".*")]
