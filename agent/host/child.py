@@ -74,6 +74,11 @@ class Child:
         return child
 
     @classmethod
+    def stray(cls, pid: int) -> "Child | None":
+        """Found by what it holds; None when it is gone already."""
+        return cls._open_foreign(pid, word_expected=False)
+
+    @classmethod
     def _open_foreign(cls, pid: int, *, word_expected: bool) -> "Child | None":
         try:
             pidfd = os.pidfd_open(pid)

@@ -5,7 +5,6 @@ next one finds them by the notes in the run folder and adopts them.
 """
 
 import asyncio
-import json
 import logging
 import os
 from collections import deque
@@ -23,6 +22,8 @@ from agent.host.memory_watch import over_limit
 from agent.host.notify_socket import NotifySocket
 from agent.host.process_worker import Phase, ProcessWorker, Surroundings
 from agent.host.run_file import RunNote, read_note, remove_note, write_note
+from agent.host.session_root import engine_of, instances_below
+from agent.host.strays import lock_holders
 from agent.host.sweep import Remains, Sweep
 from agent.host.warm import WarmProcess
 
@@ -86,6 +87,7 @@ class ProcessHost:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):
             await self._adopt(folder)
+        self._replace_strays()
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -177,7 +179,10 @@ class ProcessHost:
         self, instance: InstanceId, environment: Mapping[str, str], out: int
     ) -> Child | None:
         """None when it must be spawned: the engine forbids it, or the warm process failed."""
-        if not self._settings.warm or self._engine(instance) not in self._forkable:
+        if (
+            not self._settings.warm
+            or engine_of(self._places.session_root, instance) not in self._forkable
+        ):
             return None
         try:
             pid = await self._warm.fork(instance, environment, out)
@@ -188,14 +193,6 @@ class ProcessHost:
         if child is None:
             log.warning("the forked worker of %s ended at once", instance)
         return child
-
-    def _engine(self, instance: InstanceId) -> str:
-        """What the worker will read too; "" when it cannot be read, which the worker will say."""
-        try:
-            path = self._places.session_root / instance / "instance.json"
-            return str(json.loads(path.read_text(encoding="utf-8"))["engine"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
 
     async def _kill_remains(self, pid: int, run: str) -> int:
         return await self._sweep.kill_remains(Remains(pid, run))
@@ -270,6 +267,18 @@ class ProcessHost:
             return
         log.info("adopted the worker of %s (process %s)", instance, note.pid)
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
+
+    def _replace_strays(self) -> None:
+        """Their run has no name, so nothing they say could be believed: another must begin."""
+        root = self._places.session_root
+        locks = {root / id / "lock": id for id in instances_below(root)}
+        for path, pid in lock_holders(locks).items():
+            if pid in self._by_pid or pid == os.getpid():
+                continue
+            child = Child.stray(pid)
+            if child is not None:
+                log.warning("process %s holds %s without a note of it: replaced", pid, locks[path])
+                self._worker(locks[path]).replace_stray(child)
 
     # Now and then
 

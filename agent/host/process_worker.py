@@ -12,48 +12,19 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from agent.config.sections import WorkerSection
-from agent.core.model import InstanceId, UnitState, UnitStatus
+from agent.core.model import InstanceId, UnitStatus
 from agent.errors import HostError
 from agent.host.child import Child, Exit
 from agent.host.deadline import Deadline
 from agent.host.endings import NEVER_RESTARTED, result_of, words
+from agent.host.phase import AT_REST, LIVE, STATE, Phase
 
 log = logging.getLogger(__name__)
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
-
-
-class Phase(Enum):
-    DEAD = auto()
-    LAUNCHING = auto()
-    STARTING = auto()
-    RUNNING = auto()
-    STOPPING = auto()
-    ABORTING = auto()
-    KILLING = auto()
-    SWEEPING = auto()
-    WAITING = auto()
-    FAILED = auto()
-
-
-_STATE = {
-    Phase.DEAD: UnitState.INACTIVE,
-    Phase.LAUNCHING: UnitState.ACTIVATING,
-    Phase.STARTING: UnitState.ACTIVATING,
-    Phase.RUNNING: UnitState.ACTIVE,
-    Phase.STOPPING: UnitState.DEACTIVATING,
-    Phase.ABORTING: UnitState.DEACTIVATING,
-    Phase.KILLING: UnitState.DEACTIVATING,
-    Phase.SWEEPING: UnitState.DEACTIVATING,
-    Phase.WAITING: UnitState.ACTIVATING,
-    Phase.FAILED: UnitState.FAILED,
-}
-_LIVE = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.ABORTING, Phase.KILLING)
-_AT_REST = (Phase.DEAD, Phase.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +67,14 @@ class ProcessWorker:
     @property
     def status(self) -> UnitStatus:
         return UnitStatus(
-            state=_STATE[self.phase],
+            state=STATE[self.phase],
             run=self.run,
             main_pid=self.child.pid if self.child is not None else 0,
             restarts=self.restarts,
             result=self._result,
             exit_status=self._exit_status,
             status_text=self._status_text,
-            job_pending=self._stop_wanted and self.phase not in _AT_REST,
+            job_pending=self._stop_wanted and self.phase not in AT_REST,
             since=self._since,
         )
 
@@ -114,27 +85,27 @@ class ProcessWorker:
         while self.phase in (Phase.STOPPING, Phase.KILLING, Phase.SWEEPING) and self._stop_wanted:
             await self._turn()
         failed = self._failed_starts
-        if self.phase in _AT_REST:
+        if self.phase in AT_REST:
             self.restarts = 0
             self._result, self._exit_status = "success", 0
             self._begin()
         while self.phase is not Phase.RUNNING:
             if self._stop_wanted:
                 raise HostError(f"cannot start {self.id}: it is being stopped")
-            if self.phase in _AT_REST or self._failed_starts > failed:
+            if self.phase in AT_REST or self._failed_starts > failed:
                 raise HostError(f"cannot start {self.id}: its worker ended ({self._words()})")
             await self._turn()
 
     async def stop(self) -> None:
         """Return when nothing of it is left, however long its save takes."""
-        if self.phase in _AT_REST:
+        if self.phase in AT_REST:
             return
         self._stop_wanted = True
         if self.phase is Phase.WAITING:
             self._rest(Phase.DEAD)
         elif self.phase in (Phase.STARTING, Phase.RUNNING):
             self._ask_to_stop()
-        while self.phase not in _AT_REST:
+        while self.phase not in AT_REST:
             await self._turn()
 
     def reset_failed(self) -> None:
@@ -156,6 +127,11 @@ class ProcessWorker:
             self._enter(Phase.RUNNING, self._settings.watchdog)
         else:
             self._enter(Phase.STARTING, self._settings.start_timeout)
+
+    def replace_stray(self, child: Child) -> None:
+        """It may save and close first; then a run of ours begins in its place."""
+        self._take(child)
+        self._ask_to_stop()
 
     def let_go(self) -> None:
         """The agent ends, the worker lives on."""
@@ -257,7 +233,7 @@ class ProcessWorker:
             self._begin()
 
     def _ended(self, ended: "asyncio.Future[Exit]") -> None:
-        if ended.cancelled() or self.phase not in _LIVE:
+        if ended.cancelled() or self.phase not in LIVE:
             return
         how = ended.result()
         self._result = self._cause or result_of(

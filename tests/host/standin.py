@@ -3,6 +3,7 @@
 Runs under both hosts: python standin.py ID. Standard library only.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -68,6 +69,10 @@ def main(id: str) -> None:
     if habit == "late":
         say("EXTEND_TIMEOUT_USEC=3000000")
         time.sleep(1.5)
+    if habit == "locker":
+        path = Path(os.environ["WA_SESSION_ROOT"], id, "lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     print("ready", id, flush=True)
     say("READY=1", f"STATUS=I am {habit}")
     if habit == "hang":

@@ -305,3 +305,20 @@ async def test_a_worker_that_cannot_be_started_at_all_is_a_clear_error(open_host
     (tmp_path / "run/good").write_text("a file where the folder should be")
     with pytest.raises(HostError, match="cannot start good"):
         await host.start(InstanceId("good"))
+
+
+async def test_a_worker_without_a_note_is_replaced_not_fought(
+    open_host, killed_agent, tmp_path, state
+):
+    """Or each new worker would find the session locked, until the burst limit."""
+    (tmp_path / "sessions/locker").mkdir(parents=True)
+    await killed_agent("locker")
+    note = read_note(tmp_path / "run/locker")
+    assert note is not None
+    (tmp_path / "run/locker/run.json").unlink()
+    host = await open_host()
+    status = await state(host, "locker", "active")
+    assert status.main_pid != note.pid
+    assert status.run != note.run
+    assert status.restarts == 1
+    assert alive("locker") == [status.main_pid]

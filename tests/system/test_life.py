@@ -247,4 +247,4 @@ def test_f40_a_power_cut_loses_no_instance_and_no_acknowledged_change(
     assert {id: rows[id]["enabled"] for id in acknowledged} == acknowledged
     assert fleet.accounts() == accounts
     for id in acknowledged:
-        fleet.cli("delete", id, "--yes")
+        fleet.cli("delete", id)

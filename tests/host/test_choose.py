@@ -1,0 +1,47 @@
+"""Which host is taken, and what is said when it cannot be."""
+
+import pytest
+
+from agent.config.sections import WorkerSection
+from agent.errors import HostError
+from agent.host import choose, units
+
+
+async def opened(kind, tmp_path, root=None):
+    host = await choose.open_host(
+        kind,
+        lambda _: None,
+        run_dir=tmp_path / "run",
+        session_root=root or tmp_path,
+        worker=WorkerSection(),
+    )
+    await host.close(leave_workers=True)
+    return host.name
+
+
+@pytest.mark.parametrize("kind", ["auto", "process"])
+async def test_without_systemd_workers_are_processes(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path / "absent")
+    assert await opened(kind, tmp_path) == "process"
+
+
+async def test_a_checkout_beside_an_installation_leaves_its_units_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
+    monkeypatch.setattr(units, "template_installed", lambda: True)
+    assert await opened("auto", tmp_path) == "process"
+
+
+async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
+    monkeypatch.setattr(units, "template_installed", lambda: True)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+    with pytest.raises(HostError, match="cannot connect to the system bus"):
+        await opened("auto", tmp_path, units.INSTALLED_SESSIONS)
+
+
+@pytest.mark.parametrize("booted", [False, True])
+async def test_asking_for_systemd_where_it_is_not_is_a_clear_error(booted, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path if booted else tmp_path / "absent")
+    monkeypatch.setattr(units, "template_installed", lambda: False)
+    with pytest.raises(HostError, match="not installed" if booted else "did not boot"):
+        await opened("systemd", tmp_path)

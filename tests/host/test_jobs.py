@@ -1,0 +1,107 @@
+"""Waiting for systemd's jobs: no end is missed, never many at a time."""
+
+import asyncio
+
+import pytest
+
+from agent.host.bus import BusCallFailed, BusGone
+from agent.host.jobs import UNKNOWN, WINDOW, Jobs
+
+
+async def never_asked(path: str) -> bool:
+    raise AssertionError(path)
+
+
+async def test_an_end_that_comes_before_the_answer_is_looked_at_counts():
+    jobs = Jobs(never_asked)
+
+    async def begin() -> str:
+        jobs.removed("/job/1", "done")
+        return "/job/1"
+
+    assert await jobs.run(begin, start=True, timeout=1) == "done"
+    assert jobs.pending == 0
+
+
+async def test_another_jobs_end_is_not_ours(eventually):
+    jobs = Jobs(never_asked)
+
+    async def begin() -> str:
+        return "/job/1"
+
+    run = asyncio.create_task(jobs.run(begin, start=True, timeout=5))
+    await eventually(lambda: jobs.pending, 1)
+    jobs.removed("/job/2", "done")
+    await asyncio.sleep(0)
+    assert not run.done()
+    jobs.removed("/job/1", "failed")
+    assert await run == "failed"
+
+
+@pytest.mark.parametrize(
+    ("there", "result"), [(True, "done"), (False, UNKNOWN), (BusCallFailed("x", "y"), UNKNOWN)]
+)
+async def test_f21_a_lost_bus_asks_whether_the_job_is_still_there(there, result, eventually):
+    asked: list[str] = []
+
+    async def still_exists(path: str) -> bool:
+        asked.append(path)
+        if isinstance(there, Exception):
+            raise there
+        return there
+
+    jobs = Jobs(still_exists)
+
+    async def begin() -> str:
+        return "/job/1"
+
+    run = asyncio.create_task(jobs.run(begin, start=False, timeout=5))
+    await eventually(lambda: jobs.pending, 1)
+    await asyncio.sleep(0)
+    jobs.bus_lost()
+    await eventually(lambda: asked, ["/job/1"])
+    jobs.removed("/job/1", "done")
+    assert await run == result
+
+
+async def test_a_bus_that_stays_away_ends_with_the_time_limit():
+    async def still_exists(path: str) -> bool:
+        await asyncio.sleep(0.01)
+        raise BusGone("away")
+
+    jobs = Jobs(still_exists)
+
+    async def begin() -> str:
+        asyncio.get_running_loop().call_soon(jobs.bus_lost)
+        return "/job/1"
+
+    with pytest.raises(TimeoutError):
+        await jobs.run(begin, start=True, timeout=0.1)
+    assert jobs.pending == 0
+
+
+async def test_f25_the_window_holds_and_stops_get_past_hanging_starts(eventually):
+    jobs = Jobs(never_asked)
+    begun: list[str] = []
+
+    def begin(name: str):
+        async def call() -> str:
+            begun.append(name)
+            return name
+
+        return call
+
+    tasks = [
+        asyncio.create_task(jobs.run(begin(f"start{n}"), start=True, timeout=5)) for n in range(100)
+    ]
+    await asyncio.sleep(0.05)
+    assert len(begun) < WINDOW
+    tasks.append(asyncio.create_task(jobs.run(begin("stop"), start=False, timeout=5)))
+    await eventually(lambda: "stop" in begun)
+    assert jobs.pending <= WINDOW
+    while not all(task.done() for task in tasks):
+        for name in list(begun):
+            jobs.removed(name, "done")
+        assert jobs.pending <= WINDOW
+        await asyncio.sleep(0)
+    assert len(begun) == 101

@@ -1,0 +1,71 @@
+"""What a worker uses is measured over its whole tree, and never guessed."""
+
+import asyncio
+import os
+import sys
+
+from agent.core.model import InstanceId
+from agent.host import units
+from agent.host.proc_table import is_alive, read_process, runs_with
+from agent.host.resources import UNSEEN, measure
+
+ME = InstanceId("me")
+CHILD = "import time; hoard = bytearray(48 << 20); hoard[::4096] = b'x' * len(hoard[::4096])"
+
+
+async def test_children_count_wherever_they_went(eventually):
+    before = measure({ME: os.getpid()})[ME]
+    assert before.memory_bytes and before.processes and before.cpu_seconds is not None
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD + "; time.sleep(60)", start_new_session=True
+    )
+    try:
+
+        async def grown():
+            usage = measure({ME: os.getpid()})[ME]
+            assert usage.memory_bytes is not None and before.memory_bytes is not None
+            return usage.memory_bytes - before.memory_bytes > 40 << 20
+
+        await eventually(grown)
+        assert measure({ME: os.getpid()})[ME].processes == before.processes + 1
+        both = measure({ME: os.getpid(), InstanceId("child"): child.pid})
+        assert both[InstanceId("child")].processes == 1
+        assert both[ME].processes == before.processes
+    finally:
+        child.kill()
+        await child.wait()
+
+
+def test_a_process_that_is_gone_is_unseen():
+    assert measure({ME: 1 << 22})[ME] == UNSEEN
+    assert measure({}) == {}
+
+
+def test_a_control_group_is_the_kernels_own_account(tmp_path, monkeypatch):
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n77\n")
+    (group / "memory.current").write_text("5000\n")
+    (group / "memory.stat").write_text("anon 1\ninactive_file 1000\n")
+    (group / "cpu.stat").write_text("usage_usec 2500000\n")
+    monkeypatch.setattr(units, "control_group", lambda unit: group)
+    usage = measure({ME: os.getpid()})[ME]
+    assert (usage.memory_bytes, usage.cpu_seconds, usage.processes) == (4000, 2.5, 2)
+    (group / "memory.current").unlink()  # no memory controller here: the walk fills the gap
+    usage = measure({ME: os.getpid()})[ME]
+    assert usage.memory_bytes and usage.memory_bytes > 5000
+    assert usage.cpu_seconds == 2.5
+    (group / "cgroup.procs").write_text("77\n")  # another's worker of the same name
+    assert measure({ME: os.getpid()})[ME].cpu_seconds != 2.5
+
+
+def test_a_process_is_told_by_its_start_too():
+    mine = read_process(os.getpid())
+    assert mine is not None
+    assert is_alive(mine.pid, mine.start_ticks)
+    assert not is_alive(mine.pid, mine.start_ticks - 1)
+    assert read_process(1 << 22) is None
+    name, value = next(iter(os.environ.items()))
+    assert runs_with(mine.pid, f"{name}={value}")
+    assert not runs_with(mine.pid, "INVOCATION_ID=none such")
+    assert not runs_with(1 << 22, "A=b")

@@ -1,0 +1,95 @@
+"""From systemd's properties and signals to a status, and what is kept between them."""
+
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
+from agent.host.enabled_units import read_unit_files
+from agent.host.unit_cache import UnitCache
+from agent.host.unit_facts import read_unit
+
+A = InstanceId("a")
+RUNNING = {
+    "ActiveState": "active",
+    "LoadState": "loaded",
+    "Job": [0, "/"],
+    "InvocationID": bytes.fromhex("00ff" * 8),
+    "StateChangeTimestampMonotonic": 5_000_000,
+    "MainPID": 7,
+    "NRestarts": 0,
+    "Result": "success",
+    "ExecMainStatus": 0,
+    "StatusText": "well",
+}
+
+
+def test_properties_become_a_status():
+    status = read_unit(RUNNING, 2.0)
+    assert (status.state, status.run, status.main_pid) == (UnitState.ACTIVE, "00ff" * 8, 7)
+    assert (status.since, status.job_pending, status.masked) == (7.0, False, False)
+    assert read_unit({**RUNNING, "Job": [3, "/x"], "LoadState": "masked"}, 0).job_pending
+    assert read_unit({**RUNNING, "ActiveState": "new word"}, 0).state is UnitState.INACTIVE
+
+
+def test_a_changed_life_is_asked_anew_a_changed_text_is_not():
+    cache = UnitCache()
+    assert cache.status(A) is None
+    cache.begin_asking(A)
+    cache.answered(A, RUNNING)
+    assert cache.changed(A, {"StatusText": "better", "CPUUsageNSec": 1}, []) is False
+    status = cache.status(A)
+    assert status is not None
+    assert status.status_text == "better"
+    assert cache.changed(A, {"MainPID": 8}, []) is True
+    assert cache.status(A) is None
+
+
+def test_what_is_signalled_while_we_ask_is_newer_than_the_answer():
+    cache = UnitCache()
+    cache.begin_asking(A)
+    cache.changed(A, {"ActiveState": "failed"}, [])
+    cache.answered(A, RUNNING)
+    assert cache.status(A) is None
+
+
+def test_how_the_run_before_ended_is_kept_after_a_restart():
+    cache = UnitCache()
+    cache.begin_asking(A)
+    cache.answered(A, RUNNING)
+    cache.changed(A, {"ActiveState": "activating", "Result": "watchdog", "ExecMainStatus": 6}, [])
+    cache.begin_asking(A)
+    status = cache.answered(A, {**RUNNING, "NRestarts": 1})
+    assert (status.result, status.exit_status, status.restarts) == ("watchdog", 6, 1)
+    cache.begin_asking(A)
+    assert cache.answered(A, RUNNING).result == "success"
+
+
+def test_what_is_not_loaded_stays_absent_until_something_is_said_of_it():
+    cache = UnitCache()
+    cache.note_absent(A)
+    assert cache.status(A) is UNIT_ABSENT
+    cache.mark_stale(A)
+    assert cache.status(A) is None
+
+
+def test_a_listing_that_says_otherwise_is_noticed():
+    cache = UnitCache()
+    assert cache.differs(A, "active", 0)
+    cache.begin_asking(A)
+    cache.answered(A, RUNNING)
+    assert not cache.differs(A, "active", 0)
+    assert cache.differs(A, "failed", 0)
+    assert cache.differs(A, "active", 9)
+    cache.keep_only(frozenset())
+    assert cache.known() == []
+
+
+def test_enabled_and_masked_are_read_from_the_links(tmp_path):
+    wants = tmp_path / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "wa-instance@a.service").symlink_to("/usr/lib/x")
+    (wants / "wa-instance@Not.Ours.service").symlink_to("/usr/lib/x")
+    (wants / "cron.service").symlink_to("/usr/lib/x")
+    (tmp_path / "wa-instance@b.service").symlink_to("/dev/null")
+    (tmp_path / "wa-instance@c.service").write_text("[Service]\n")
+    (tmp_path / "wa-instance@d.service.d").mkdir()
+    found = read_unit_files([tmp_path, tmp_path / "absent"])
+    assert (found.enabled, found.masked) == ({"a"}, {"b"})
+    assert found.differences(read_unit_files([])) == {"a", "b"}
