@@ -147,7 +147,7 @@ _ROWS = (
         "the worker failed more often than its host restarts it",
         Permanence.RETRY,
         _RECONNECTING,
-        "Read the worker's log: `wa-agent logs ID`.",
+        "Read what its worker wrote: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
         base=10.0,
         fresh_worker=True,
     ),
