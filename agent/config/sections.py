@@ -152,6 +152,12 @@ class RecoverySection:
         35.0, "seconds until a step on a living worker must show its effect", low=0.1
     )
     settle_start: float = setting(5.0, "the same after a step that began a new worker", low=0.1)
+    settle_keys: float = setting(
+        120.0, "seconds without crypto trouble after which keys count as healed", low=0.1
+    )
+    suspect_settle: float = setting(
+        300.0, "seconds for a session that came up unpaired without a logout", low=0.1
+    )
     again: float = setting(
         21600.0, "seconds after which a repair that gave up begins again; 0 = never", low=0
     )

@@ -11,7 +11,6 @@ from agent.core.health import HealthPolicy
 from agent.core.model import Happening, InstanceId
 from agent.core.silence import SilencePolicy
 from agent.deliver.bus import EventBus
-from agent.errors import VaultError
 from agent.host.base import Host, Limits
 from agent.link.client import LinkStats
 from agent.store.database import Store
@@ -120,12 +119,21 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         memory_limit=settings.memory_limit,
         silence_policy=SilencePolicy,
     )
+    keeping = Keeping(
+        registry,
+        store,
+        host,
+        config.session_root,
+        settings=lambda: settings.config.sessions,
+        save_timeout=lambda: settings.config.stop.save,
+        wake=wakes.wake,
+    )
     ladder = Ladder(
         policy=lambda: settings.config.recovery_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
         host=host,
         session_root=config.session_root,
-        keeper=NoSnapshots(),
+        keeper=keeping,
         incidents=incidents,
         save=registry.save,
     )
@@ -177,15 +185,6 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         incidents=incidents,
         ladder=ladder,
         interval=lambda: settings.config.health.interval,
-    )
-    keeping = Keeping(
-        registry,
-        store,
-        host,
-        config.session_root,
-        settings=lambda: settings.config.sessions,
-        save_timeout=lambda: settings.config.stop.save,
-        wake=wakes.wake,
     )
 
     def forget(id: InstanceId) -> None:
@@ -242,20 +241,6 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
     return Supervision(
         settings, registry, loop, sampler, incidents, figures, supervisor, handover, snapshots
     )
-
-
-class NoSnapshots:
-    async def has_good_snapshot(self, id: InstanceId) -> bool:
-        return False
-
-    async def back_up(self, facts: Facts, why: str) -> str:
-        raise VaultError(f"cannot back up {facts.id}: no snapshots")
-
-    async def restore_newest(self, facts: Facts) -> str:
-        raise VaultError(f"cannot restore {facts.id}: no snapshots")
-
-    def may_roll_back(self, engine: str) -> bool:
-        return False
 
 
 def _senses(
