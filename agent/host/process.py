@@ -20,7 +20,8 @@ from agent.host.child import Child, Exit
 from agent.host.launch import Places, make_run_dir, open_log, spawn, trim_log, worker_environment
 from agent.host.memory_watch import over_limit
 from agent.host.notify_socket import NotifySocket
-from agent.host.process_worker import Phase, ProcessWorker, Surroundings
+from agent.host.phase import Phase
+from agent.host.process_worker import ProcessWorker, Surroundings
 from agent.host.run_file import RunNote, read_note, remove_note, write_note
 from agent.host.session_root import engine_of, instances_below
 from agent.host.strays import lock_holders
