@@ -149,7 +149,7 @@ class RecoverySection:
         choices=("never", "last", "early"),
     )
     settle: float = setting(
-        35.0, "seconds until a step on a living worker must show its effect", low=0.1
+        45.0, "seconds until a step on a living worker must show its effect", low=0.1
     )
     settle_start: float = setting(5.0, "the same after a step that began a new worker", low=0.1)
     settle_keys: float = setting(
@@ -192,6 +192,12 @@ class IncidentSection:
     window: float = setting(900.0, "seconds in which many failures alike are one incident", low=1)
     instances: int = setting(3, "instances of one engine that must fail alike", low=2)
     share: float = setting(0.3, "or this share of them", low=0.01, high=1)
+    canary_first: float = setting(
+        5.0, "seconds until one of them tries first; doubles with each that fails", low=0.1
+    )
+    canary_time: float = setting(
+        400.0, "seconds in which the one that tries must show success", low=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

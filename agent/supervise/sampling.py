@@ -15,6 +15,7 @@ from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
+from agent.supervise.remember import entry
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class Sampler:
             if action.step is MemoryStep.FREE:
                 said.info("asked to free its caches: %s", action.reason)
                 facts.freed_at = now
+                sentence = f"asked to free its caches: {action.reason}"
+                self._registry.note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:
                 said.warning("restarts gracefully: %s", action.reason)
