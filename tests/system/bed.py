@@ -151,7 +151,9 @@ class Bed:
         return found.stdout.strip() in ("running", "degraded")
 
     def messages(self) -> str:
-        return self.console.read_text(errors="replace")[-8000:]
+        with contextlib.suppress(OSError):  # never booted, or closed already
+            return self.console.read_text(errors="replace")[-8000:]
+        return ""
 
     def power_off(self, within: float = 120.0) -> None:
         """The orderly end: every unit is stopped in its order."""
