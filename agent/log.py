@@ -4,6 +4,7 @@ Writing a line never blocks, never raises and never shows a secret. Standard lib
 workers log through here too.
 """
 
+import codecs
 import json
 import logging
 import os
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Category
+
+# Loaded now: a process out of descriptors cannot load it when it has something to say.
+codecs.lookup("unicode_escape")
 
 LEVELS = {
     "debug": logging.DEBUG,

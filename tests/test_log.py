@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -293,6 +295,30 @@ def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
     writer.handle(record("again"))
     assert f"{dropped} earlier lines were dropped".encode() in os.read(reading, 65536)
     assert writer.dropped == 0
+
+
+MUTE = """
+import logging, os, resource
+from agent.log import set_up_logging
+set_up_logging("info", env={})
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+try:
+    while True:
+        os.open(os.devnull, os.O_RDONLY)
+except OSError:
+    logging.getLogger("asyncio").exception("no more accepted\\nfor now")
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_f17_without_descriptors_a_line_is_still_written(form):
+    code = MUTE.replace('"info",', f'"info", "{form}",')
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert "no more accepted" in done.stderr
+    assert "Too many open files" in done.stderr
 
 
 def test_f27_a_closed_stderr_is_no_error():

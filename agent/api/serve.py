@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,16 @@ from agent.api.events import say_goodbye
 from agent.api.face import KeyStore, Supervision
 from agent.api.guard import host_name
 from agent.api.remembered import Remembered
-from agent.api.sockets import bind_tcp, bind_unix, describe, parse_listen, take_sockets
+from agent.api.sockets import (
+    BACKLOG,
+    bind_tcp,
+    bind_unix,
+    describe,
+    parse_listen,
+    take_sockets,
+)
 from agent.config.sections import ApiSection
+from agent.core.alerts import AlertBoard
 from agent.core.model import Category
 from agent.log import bound
 from agent.metrics.exporter import Exporter
@@ -93,12 +101,13 @@ async def serve(
     socket_path: Path | None = None,
     environ: MutableMapping[str, str] | None = None,
     shutdown_seconds: float = 15.0,
+    alerts: Callable[[], AlertBoard] = AlertBoard,
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
 
     `socket_path` is where the Unix socket goes when `section.socket` names none.
     """
-    parts = Parts(section, supervisor, await KeyRing.open(store), metrics, Remembered())
+    parts = Parts(section, supervisor, await KeyRing.open(store), metrics, Remembered(), alerts)
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(
@@ -126,9 +135,11 @@ async def serve(
             auto_decompress=False,
         )
 
-    listening = [
-        await loop.create_server(connect, sock=sock, backlog=1024) for sock in opened.sockets
-    ]
+    # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before it
+    # pauses. So it gets 1, and the kernel's queue its length afterwards.
+    listening = [await loop.create_server(connect, sock=sock, backlog=1) for sock in opened.sockets]
+    for sock in opened.sockets:
+        sock.listen(BACKLOG)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
     return Server(runner=runner, listening=listening, opened=opened, entrance=entrance, parts=parts)
 

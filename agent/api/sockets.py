@@ -17,7 +17,7 @@ from agent.log import bound
 log = bound(Category.API)
 
 _FIRST_HANDED_OVER = 3
-_BACKLOG = 1024
+BACKLOG = 1024
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
@@ -74,7 +74,7 @@ def bind_tcp(listen: str) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -117,7 +117,7 @@ def bind_unix(path: Path) -> socket.socket:
             os.fchmod(sock.fileno(), 0o660)
             sock.bind(short)
             Path(short).chmod(0o660)  # whatever the umask took away
-            sock.listen(_BACKLOG)
+            sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
             if error.errno == errno.EADDRINUSE:
