@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
+import os
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +62,40 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     for folder in mounted:
         # Lazily, so that a file left open by a failed test keeps nothing mounted.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@dataclass
+class FailingDisk:
+    """A disk of its own that turns read-only under open files, as ext4 does after an error."""
+
+    image: Path
+    folder: Path
+
+    def mount(self) -> None:
+        mounting = ["mount", "-o", "loop", str(self.image), str(self.folder)]
+        subprocess.run(mounting, check=True, capture_output=True)
+
+    def fail(self) -> None:
+        subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
+
+    def mend(self) -> None:
+        subprocess.run(["umount", str(self.folder)], check=True)
+        subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
+        self.mount()
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
+    disk = FailingDisk(tmp_path / "image", tmp_path / "ext4")
+    disk.folder.mkdir()
+    disk.image.touch()
+    os.truncate(disk.image, 64 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", str(disk.image)], check=True, capture_output=True)
+        disk.mount()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine lends no disk: {error}")
+    disk.folder.chmod(0o700)
+    yield disk
+    # Lazily, so that a file left open by a failed test keeps nothing mounted.
+    subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)

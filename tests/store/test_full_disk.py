@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 
 import pytest
 
@@ -179,38 +178,11 @@ async def test_f48_a_file_system_without_inodes_is_told_apart(small_disk):
     await again.close()
 
 
-@pytest.fixture
-def failing_disk(tmp_path):
-    """A disk of its own, and how to make it read-only under open files, as ext4 does on errors."""
-    image, folder = tmp_path / "image", tmp_path / "ext4"
-    image.touch()
-    os.truncate(image, 16 << 20)
-    folder.mkdir()
-    mounting = ["mount", "-o", "loop", str(image), str(folder)]
-    try:
-        subprocess.run(["mkfs.ext4", "-q", str(image)], check=True, capture_output=True)
-        subprocess.run(mounting, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"this machine lends no disk: {error}")
-    folder.chmod(0o700)
-
-    def fail():
-        subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=True)
-
-    def mend():
-        subprocess.run(["umount", str(folder)], check=True)
-        subprocess.run(["e2fsck", "-fy", str(image)], check=False, capture_output=True)
-        subprocess.run(mounting, check=True)
-
-    yield folder, fail, mend
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 async def test_f33_a_disk_that_turns_read_only_is_read_on_and_said(failing_disk):
-    folder, fail, mend = failing_disk
+    folder = failing_disk.folder
     store = await Store.open(folder / "agent.db")
     await store.add(instance(), SessionRecord(attempts=3), entry("created"))
-    fail()
+    failing_disk.fail()
     for _ in range(3):
         with pytest.raises(StoreError, match="read-only") as caught:
             await store.append(entry("no"))
@@ -220,7 +192,7 @@ async def test_f33_a_disk_that_turns_read_only_is_read_on_and_said(failing_disk)
     assert [one.kind for one in await store.history()] == ["created"]
 
     await store.close()
-    mend()
+    failing_disk.mend()
     again = await Store.open(folder / "agent.db")
     assert again.rebuilt_from == (), "nothing was damaged, nothing is set aside"
     assert (await again.instances())[0][1].attempts == 3

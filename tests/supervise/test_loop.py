@@ -1,6 +1,7 @@
 """When passes happen, and that one instance never disturbs another."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -122,3 +123,20 @@ async def test_no_more_passes_at_once_than_allowed(eventually):
             wakes.wake(InstanceId(f"i{number}"))
         await eventually(lambda: loop.passes, 20)
     assert most == 3
+
+
+async def test_f52_after_a_sleep_of_the_machine_what_was_due_meanwhile_passes_at_once(
+    eventually, monkeypatch
+):
+    """The boot clock counts while the machine sleeps; the loop's own timers do not."""
+    gettime, slept = time.clock_gettime, 0.0
+
+    async def run_pass(id: InstanceId) -> float:
+        return boot_now() + 3600.0
+
+    async with running(run_pass) as (wakes, loop):
+        wakes.wake(A)
+        await eventually(lambda: loop.passes, 1)
+        slept = 4 * 3600.0
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: gettime(clock) + slept)
+        await eventually(lambda: loop.passes, 2, within=5)
