@@ -21,6 +21,7 @@ from agent.host.choose import open_host
 from agent.log import set_level, set_up_logging
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
+from agent.supervise.alerting import Alerting, alertmanager_of
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.keeping import finish_cut_short
@@ -156,14 +157,24 @@ class Daemon:
             supervision.figures.expect(len(supervision.registry.facts))
             supervisor = supervision.supervisor
             state = self._config.agent.state_path
+            exporter = Exporter(supervisor.views, supervisor.status, state)
+            alerting = Alerting(
+                lambda: supervision.settings.config,
+                supervisor.views,
+                supervisor.status,
+                exporter,
+                store,
+                alertmanager_of(self._config.alerts),
+            )
             server = await serve(
                 self._config.api,
                 supervisor,
                 store,
-                Exporter(supervisor.views, supervisor.status, state),
+                exporter,
                 socket_path=self._config.api_socket,
+                alerts=alerting.board,
             )
-            status = await self._serve_until_stopped(supervision, store, server)
+            status = await self._serve_until_stopped(supervision, store, server, alerting)
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
@@ -171,7 +182,7 @@ class Daemon:
         return status
 
     async def _serve_until_stopped(
-        self, supervision: Supervision, store: Store, server: Server
+        self, supervision: Supervision, store: Store, server: Server, alerting: Alerting
     ) -> int:
         watchdog = Watchdog(supervision.loop, store.instances)
         status = 0
@@ -184,6 +195,9 @@ class Daemon:
                 tasks.create_task(supervision.handover.run(), name="handover")
                 tasks.create_task(supervision.snapshots.run(), name="snapshots")
                 tasks.create_task(watchdog.run(), name="watchdog")
+                tasks.create_task(alerting.run(), name="alerts")
+                if alerting.alertmanager is not None:
+                    tasks.create_task(alerting.alertmanager.run(), name="alertmanager")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")
                 tasks.create_task(self._check_database(store), name="database check")
                 tasks.create_task(self._reload_when_asked(supervision), name="reload")

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api import events, instances, keys, messages, monitoring, repairs, snapshots
+from agent.api import alerts, events, instances, keys, messages, monitoring, repairs, snapshots
 from agent.api.auth import Right, identify, require
 from agent.api.call import Call, Parts, Route, read_call
 from agent.api.envelope import (
@@ -71,6 +71,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
+    Route("GET", "/api/alerts", READ, alerts.list_alerts, "What the agent alerts of", query=alerts.LIST),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501

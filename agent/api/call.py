@@ -13,6 +13,7 @@ from agent.api.face import Supervision
 from agent.api.fields import Field, read_body, read_query
 from agent.api.remembered import Remembered
 from agent.config.sections import ApiSection
+from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
 from agent.metrics.exporter import Exporter
 
@@ -26,6 +27,8 @@ class Parts:
     ring: KeyRing
     metrics: Exporter
     answers: Remembered
+    alerts: Callable[[], AlertBoard] = AlertBoard
+    """What is active; nothing where nobody looks."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """Who hears events, over which connection."""
 

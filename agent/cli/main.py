@@ -7,6 +7,7 @@ import sys
 
 from agent.cli import (
     agent,
+    alerts,
     completion,
     config,
     events,
@@ -42,6 +43,7 @@ example:
 """
 _GROUPS = (
     *(agent, instances, qr, health, why, repairs, reasons, events, snapshots, trash, keys, sandbox),
+    alerts,
     config,
     completion,
 )

@@ -124,7 +124,7 @@ class Exporter:
         self._views = views
         self._status = status
         self._wall = wall
-        self._machine = MachineFigures(state_path)
+        self.machine = MachineFigures(state_path)
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._last_cost = 0.0
         self.http = HttpFigures()
@@ -151,7 +151,7 @@ class Exporter:
         yield from self.sessions.samples(self._wall())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(self.http.samples())
-        yield from _encoded(self._machine.samples())
+        yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()
 
     def _head(self, family: Family, openmetrics: bool) -> bytes:

@@ -56,6 +56,11 @@ class HttpFigures:
         histogram.counts[bisect_left(_BOUNDS, seconds)] += 1
         histogram.total += seconds
 
+    def counted(self) -> tuple[int, int]:
+        """All requests answered, and those of them that failed on our side."""
+        failed = sum(count for (_, _, code), count in self._requests.items() if code >= 500)
+        return self._requests.total(), failed
+
     def samples(self) -> Iterator[tuple[Family, str]]:
         yield (
             REQUESTS,

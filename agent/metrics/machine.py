@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -37,38 +37,37 @@ class MachineFigures:
         self._started = self._process.create_time()
         psutil.cpu_percent()  # the first reading has nothing to compare itself with
         self._read_at = -1e9
-        self._lines: list[tuple[Family, str]] = []
+        self._values: dict[str, float] = {}
+
+    def values(self) -> Mapping[str, float]:
+        """Each figure by its metric's name; what cannot be read at the moment is missing."""
+        if self._clock() - self._read_at >= _FRESH_SECONDS:
+            self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
+            self._read_at = self._clock()
+        return self._values
 
     def samples(self) -> Iterator[tuple[Family, str]]:
-        if self._clock() - self._read_at >= _FRESH_SECONDS:
-            self._lines = list(self._read())
-            self._read_at = self._clock()
-        yield from self._lines
+        place = str(self._state_path)
+        for name, value in self.values().items():
+            labels = {"mountpoint": place} if "filesystem" in name else {}
+            yield _FAMILIES[name], sample(name, value, **labels)
 
-    def _read(self) -> Iterator[tuple[Family, str]]:
+    def _process_and_host(self) -> Iterator[tuple[str, float]]:
         cpu = self._process.cpu_times()
         memory = psutil.virtual_memory()
-        for name, value in (
-            ("process_cpu_seconds_total", cpu.user + cpu.system),
-            ("process_resident_memory_bytes", self._process.memory_info().rss),
-            ("process_open_fds", self._process.num_fds()),
-            ("process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-            ("process_start_time_seconds", self._started),
-            ("wa_host_memory_total_bytes", memory.total),
-            ("wa_host_memory_used_bytes", memory.total - memory.available),
-            ("wa_host_cpu_usage_ratio", psutil.cpu_percent() / 100),
-        ):
-            yield _FAMILIES[name], sample(name, value)
-        yield from self._filesystem()
+        yield "process_cpu_seconds_total", cpu.user + cpu.system
+        yield "process_resident_memory_bytes", self._process.memory_info().rss
+        yield "process_open_fds", self._process.num_fds()
+        yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        yield "process_start_time_seconds", self._started
+        yield "wa_host_memory_total_bytes", memory.total
+        yield "wa_host_memory_used_bytes", memory.total - memory.available
+        yield "wa_host_cpu_usage_ratio", psutil.cpu_percent() / 100
 
-    def _filesystem(self) -> Iterator[tuple[Family, str]]:
+    def _filesystem(self) -> Iterator[tuple[str, float]]:
         try:
             found = os.statvfs(self._state_path)
         except OSError:
             return  # gone for the moment: no figure is truer than an old one
-        place = str(self._state_path)
-        for name, blocks in (
-            ("wa_host_filesystem_avail_bytes", found.f_bavail),
-            ("wa_host_filesystem_size_bytes", found.f_blocks),
-        ):
-            yield _FAMILIES[name], sample(name, blocks * found.f_frsize, mountpoint=place)
+        yield "wa_host_filesystem_avail_bytes", found.f_bavail * found.f_frsize
+        yield "wa_host_filesystem_size_bytes", found.f_blocks * found.f_frsize

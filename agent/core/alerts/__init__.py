@@ -1,13 +1,21 @@
 """Alerts: one table of conditions, their history, and what is active. Nothing here does I/O."""
 
 from agent.core.alerts.expression import Figures, History, Key, Sight
-from agent.core.alerts.state import ActiveAlert, AlertState, Change, advance, silenced
+from agent.core.alerts.state import (
+    ActiveAlert,
+    AlertBoard,
+    AlertState,
+    Change,
+    advance,
+    silenced,
+)
 from agent.core.alerts.table import INHIBITIONS, Alert, AlertLimits, Group, Severity, alert_table
 
 __all__ = [
     "INHIBITIONS",
     "ActiveAlert",
     "Alert",
+    "AlertBoard",
     "AlertLimits",
     "AlertState",
     "Change",

@@ -1,7 +1,7 @@
 """From conditions that hold to alerts that are pending, fire and are over; nothing else."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from agent.core.alerts.expression import Key
@@ -56,6 +56,23 @@ class Change:
     @property
     def kind(self) -> str:
         return "alert" if self.active.state is AlertState.FIRING else "alert_over"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBoard:
+    """What is active at `now`, which is `wall` for people."""
+
+    alerts: tuple[ActiveAlert, ...] = ()
+    silenced: Mapping[tuple[str, Key], str] = field(default_factory=dict)
+    now: float = 0.0
+    wall: float = 0.0
+    looked_wall: float | None = None
+    """When the table was last gone through; None: not yet."""
+    alertmanager_problem: str = ""
+    runbooks: str = "README.md"
+
+    def wall_of(self, at: float | None) -> float | None:
+        return None if at is None else self.wall - (self.now - at)
 
 
 def advance(

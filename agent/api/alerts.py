@@ -1,0 +1,46 @@
+"""The alerts that the agent raises itself."""
+
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import STRING, Field
+from agent.api.present import wall_text
+from agent.core.alerts import ActiveAlert, AlertBoard, AlertState
+from agent.metrics.rules import runbook
+
+STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)
+LIST = (Field("state", STRING, "only in this state", choices=STATES),)
+
+
+async def list_alerts(call: Call) -> web.Response:
+    board = call.parts.alerts()
+    state = call.query.get("state")
+    chosen = [one for one in board.alerts if state in (None, one.state)]
+    chosen.sort(key=lambda one: (STATES.index(one.state), one.name, one.labels))
+    return json_answer(
+        {
+            "alerts": [show_alert(one, board) for one in chosen],
+            "looked": wall_text(board.looked_wall),
+            "alertmanager_problem": board.alertmanager_problem,
+        }
+    )
+
+
+def show_alert(one: ActiveAlert, board: AlertBoard) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "state": one.state.value,
+        "severity": one.alert.severity.value,
+        "group": one.alert.group.value,
+        "instance": one.session or None,
+        "labels": dict(one.labels),
+        "sentence": one.sentence,
+        "since": wall_text(board.wall_of(one.since)),
+        "fired": wall_text(board.wall_of(one.fired_at)),
+        "over": wall_text(board.wall_of(one.over_at)),
+        "silenced_by": board.silenced.get((one.name, one.labels)),
+        "runbook": runbook(one.alert, board.runbooks),
+    }

@@ -1,0 +1,153 @@
+"""Alerts: what is active, and the files for Prometheus, Alertmanager and Grafana."""
+
+import argparse
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.cli.agent import overrides_of
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.places import config_path
+from agent.cli.show import clean, moment, print_json, print_table
+from agent.errors import InvalidRequest, WaError
+
+DEFAULT_ADDRESS = "127.0.0.1:8470"
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "alerts",
+        show,
+        "show the alerts that are active; exit status 1 while one fires",
+        "wa-agent alerts",
+    )
+    parser.add_argument("--all", action="store_true", help="also those that are over")
+    among = parser.add_subparsers(metavar="COMMAND")
+    parser = add_command(
+        among,
+        "export",
+        export,
+        "write rules, examples and a dashboard for Prometheus, Alertmanager and Grafana",
+        "wa-agent alerts export /etc/prometheus",
+    )
+    parser.add_argument("folder", metavar="DIR", help="where the files go")
+    parser.add_argument("--config", metavar="FILE", help="agent.toml")
+    parser.add_argument("--state", metavar="DIR", help="the state directory")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="the HTTP address to scrape")
+    parser.add_argument(
+        "--key-file",
+        metavar="FILE",
+        help="the file with the key for /metrics, as Prometheus sees it",
+    )
+    parser.add_argument(
+        "--speed-up",
+        metavar="N",
+        type=float,
+        default=1.0,
+        help="for drills: conditions need to hold N times shorter",
+    )
+    parser.add_argument("--force", action="store_true", help="replace examples that were changed")
+
+
+def show(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/alerts")
+    active = [one for one in found["alerts"] if options.all or one["state"] != "resolved"]
+    if wants_json(options):
+        print_json({**found, "alerts": active})
+    else:
+        shown = [one for one in active if one["severity"] != "none"]
+        _print(shown, found["alertmanager_problem"])
+    loud = [one for one in active if one["state"] == "firing" and one["severity"] != "none"]
+    return 1 if loud else 0
+
+
+def _print(alerts: list[dict[str, Any]], problem: str) -> None:
+    if not alerts:
+        print("no alert is active")
+    else:
+        rows = [
+            (
+                one["state"] if one["silenced_by"] is None else f"under {one['silenced_by']}",
+                one["severity"],
+                one["name"],
+                moment(one["over"] or one["fired"] or one["since"]),
+                one["sentence"],
+            )
+            for one in alerts
+        ]
+        print_table(("STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"), rows)
+    if problem:
+        print(f"the Alertmanager cannot be told: {clean(problem)}")
+
+
+def export(options: argparse.Namespace) -> int:
+    if not 0 < options.speed_up <= 3600:
+        raise InvalidRequest("cannot export: --speed-up must be more than 0 and at most 3600")
+    files = _files(options)
+    folder, written, kept = Path(options.folder), [], []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            target = folder / name
+            changed = target.exists() and target.read_text() != text
+            if changed and ".example." in name and not options.force:
+                kept.append(str(target))
+                continue
+            _write(target, text)
+            written.append(str(target))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WaError(f"cannot write into {folder}: {error}") from error
+    if wants_json(options):
+        print_json({"written": written, "kept": kept})
+    else:
+        for path in written:
+            print(f"{path} written")
+        for path in kept:
+            print(f"{path} kept as it is; --force replaces it")
+    return 0
+
+
+def _files(options: argparse.Namespace) -> dict[str, str]:
+    # The table and its renderers cost every other command some hundredths of a second.
+    from agent.config import load_config
+    from agent.core.alerts import alert_table
+    from agent.metrics.dashboards import dashboard_file
+    from agent.metrics.rules import (
+        RULES_FILE,
+        Site,
+        alertmanager_file,
+        prometheus_file,
+        rules_file,
+    )
+
+    config = load_config(
+        config_path(options.config, os.environ), os.environ, overrides=overrides_of(options)
+    )
+    chosen = config.alerts
+    named = {"key_file": options.key_file} if options.key_file else {}
+    if chosen.alertmanager:
+        named["alertmanager"] = urlsplit(chosen.alertmanager).netloc
+    site = Site(
+        machine=chosen.machine or socket.gethostname(),
+        address=config.api.listen or DEFAULT_ADDRESS,
+        patience=chosen.patience / options.speed_up,
+        runbooks=chosen.runbooks,
+        **named,
+    )
+    alerts = [one for one in alert_table(config.alert_limits) if one.name not in chosen.off]
+    return {
+        RULES_FILE: rules_file(alerts, site),
+        "prometheus.example.yml": prometheus_file(site),
+        "alertmanager.example.yml": alertmanager_file(site),
+        "grafana-dashboard.json": dashboard_file(),
+    }
+
+
+def _write(target: Path, text: str) -> None:
+    """Whole or not at all: Prometheus may read it at this very moment."""
+    unfinished = target.with_name(f".{target.name}.new")
+    unfinished.write_text(text)
+    unfinished.replace(target)
