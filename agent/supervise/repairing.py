@@ -140,12 +140,14 @@ class Ladder:
     async def _case(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
     ) -> Case:
+        good_snapshot = await self.keeper.has_good_snapshot(facts.id)
+        # All else is asked after that wait: an incident may have been declared meanwhile.
         crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
         around = Circumstances(
             well=self.incidents.well(facts),
             odd_one_out=self.incidents.odd_one_out(facts),
-            canary=not observation.hold,
-            good_snapshot=await self.keeper.has_good_snapshot(facts.id),
+            canary=not self.incidents.hold(facts),
+            good_snapshot=good_snapshot,
             may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
             peers=crypto.peers,
         )

@@ -1,0 +1,123 @@
+"""Many that fail alike: one incident, starts and restarts held, one that tries first."""
+
+import pytest
+
+SETTINGS = """
+[recovery]
+first_delay = 0.1
+settle = 0.5
+settle_start = 0.3
+round_pause = 1
+
+[phases]
+sync = 0.6
+
+[incident]
+canary_first = 1.5
+"""
+IDS = ("a", "b", "c")
+ACTS = ("action", "repair")
+
+
+@pytest.fixture
+async def three(make_agent, eventually):
+    """Three connected instances whose sync will not end, after a change that hit everyone."""
+    agent = make_agent(SETTINGS)
+    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
+    for id in IDS:
+        await agent.create(id)
+    for id in IDS:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    for id in IDS:
+        await agent.fault(id, "stuck-loading", 600)
+
+    async def all_are_in():
+        found = await incidents(agent)
+        return bool(found) and len(found[0]["members"]) == len(IDS)
+
+    await eventually(all_are_in)
+    return agent
+
+
+async def incidents(agent):
+    return (await agent.do("GET", "/api/incidents"))["incidents"]
+
+
+async def fleet_story(agent):
+    found = (await agent.do("GET", "/api/events?limit=500"))["events"]
+    return [(one["kind"], one["instance"], one["sentence"]) for one in reversed(found)]
+
+
+async def since(agent, kind):
+    story = await fleet_story(agent)
+    at = max(i for i, one in enumerate(story) if one[0] == kind)
+    return story[at + 1 :]
+
+
+async def clear(agent, id):
+    await agent.do("POST", f"/api/instance/{id}/sandbox/fault", {"clear": True})
+
+
+async def test_one_incident_one_canary_and_its_success_frees_all(three, eventually):
+    (shown,) = await incidents(three)
+    assert (shown["group"], shown["code"], shown["kind"]) == ("sandbox", "phase_sync", "change")
+    assert sorted(shown["members"]) == list(IDS)
+    assert [one for one in await since(three, "incident") if one[0] in ACTS] == []
+    for id in IDS:
+        await eventually(lambda id=id: hold(three, id), "incident")
+
+    async def canary():
+        return (await incidents(three))[0]["canary"]
+
+    first = await eventually(canary)
+    others = [id for id in IDS if id != first]
+    await eventually(lambda: tried(three, first))
+    acted = [one for one in await since(three, "incident") if one[0] in ACTS]
+    assert {one[1] for one in acted} == {first}, f"only the canary may try: {acted}"
+    assert others
+    metrics = await three.do("GET", "/metrics")
+    assert 'wa_agent_incident_active{engine="sandbox"} 1' in metrics
+
+    await clear(three, first)
+    await eventually(lambda: incidents(three), [])
+    story = await fleet_story(three)
+    assert [one[0] for one in story].count("incident") == 1
+    (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
+    assert f"its canary {first} is connected again" in over
+    for id in others:
+        await clear(three, id)
+    for id in IDS:
+        await eventually(lambda id=id: three.status(id), "CONNECTED")
+    assert all((await three.show(id))["paired"] for id in IDS)
+
+
+async def hold(agent, id):
+    return (await agent.show(id))["hold"]
+
+
+async def tried(agent, id):
+    return [one for one in await since(agent, "canary") if one[:2] == ("repair", id)]
+
+
+async def test_a_person_releases_it_and_all_may_try(three, eventually):
+    await three.do("POST", "/api/incidents/sandbox/release")
+    assert await incidents(three) == []
+    status, _ = await three.ask("POST", "/api/incidents/sandbox/release")
+    assert status == 404
+    story = await fleet_story(three)
+    (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
+    assert "released by an operator" in over
+    for id in IDS:
+        await clear(three, id)
+    for id in IDS:
+        await eventually(lambda id=id: three.status(id), "CONNECTED")
+
+
+async def test_held_instances_start_no_worker_until_it_is_over(three, eventually):
+    await three.create("late")
+
+    await eventually(lambda: hold(three, "late"), "incident")
+    shown = await three.show("late")
+    assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "incident")
+    await three.do("POST", "/api/incidents/sandbox/release")
+    await eventually(lambda: three.status("late"), "CONNECTED")
