@@ -231,7 +231,7 @@ class Keeping:
                         raise
                     log.info("%s", error)
                 except VaultError as error:
-                    if error.code != "damaged":
+                    if error.code not in ("damaged", "absent"):
                         raise
                     unreadable = error
                     log.error("%s", error)

@@ -87,12 +87,10 @@ class _Pieces(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
+    def read(self, size: int) -> bytes:  # type: ignore[override]
+        # As much as was asked for: less would be taken for the file's end.
+        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
+            self._rest += piece
         taken, self._rest = self._rest[:size], self._rest[size:]
         self._tick(len(taken))
         return taken

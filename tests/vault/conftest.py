@@ -1,5 +1,7 @@
 """What the vault's tests share: instances, and children that die or have no rights."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Instance, InstanceId
+from agent.vault.identity import create, write_identity
+from agent.vault.snapshot import Subject
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
@@ -26,6 +30,40 @@ def root(tmp_path):
 @pytest.fixture
 def sales():
     return Instance(InstanceId("sales"), "sandbox", True, {"scan": "auto"}, 1_700_000_000.0)
+
+
+def sandbox_file(**changes):
+    """A session file as the sandbox engine writes it."""
+    rest = {"version": 1, "paired": True, "account": "49151", "device": "d", "counter": 3}
+    rest |= changes
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode()
+
+
+def contents(folder):
+    """Every plain file below a folder, by its relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@pytest.fixture
+def session(root, sales):
+    """The session folder of a paired instance, with files in folders."""
+    folder = create(root, sales)
+    write_identity(root, sales, True, "49151")
+    (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
+    (folder / "session" / "keys" / "empty").mkdir(parents=True)
+    (folder / "session" / "keys" / "one").write_bytes(bytes(range(256)) * 3000)
+    (folder / "session" / "keys" / "none").write_bytes(b"")
+    return folder / "session"
+
+
+@pytest.fixture
+def subject(sales):
+    return Subject(sales, True, "49151", "a test")
 
 
 @pytest.fixture
