@@ -1,0 +1,244 @@
+"""What each engine's files must look like, and whose they must be."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.vault.check import inspect_files
+from agent.vault.formats import FORMATS, is_left_out, may_roll_back
+from agent.vault.identity import create
+from agent.vault.room import LEAST_FREE, Room, look_for_room, why_no_start
+from tests.vault.conftest import sandbox_file
+
+UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED
+
+STORE = "profile/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
+PAIR = {"private": {"data": "x"}, "public": {"data": "y"}}
+CREDS = {"noiseKey": PAIR, "signedIdentityKey": PAIR, "me": {"id": "49151:1@s.whatsapp.net"}}
+
+
+@pytest.fixture
+def make(root):
+    """An instance of an engine with these files."""
+
+    def making(engine, files):
+        folder = create(root, Instance(InstanceId("one"), engine, True))
+        for name, raw in files.items():
+            path = folder / "session" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(raw)
+        return folder
+
+    return making
+
+
+LEVELDB = {f"{STORE}/CURRENT": b"MANIFEST-000001\n", f"{STORE}/MANIFEST-000001": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("files", "paired", "found", "named"),
+    [
+        pytest.param({}, True, UNPAIRED, "", id="nothing"),
+        pytest.param({"profile/Local State": b"{}"}, True, UNPAIRED, "", id="no store"),
+        pytest.param(LEVELDB, True, WHOLE, "", id="paired"),
+        pytest.param(LEVELDB, False, UNPAIRED, "", id="only looked at"),
+        pytest.param(
+            {**LEVELDB, f"{STORE}/CURRENT": b""}, True, DAMAGED, "CURRENT: it is empty",
+            id="half written",
+        ),
+        pytest.param(
+            {f"{STORE}/MANIFEST-000001": b"x"}, True, DAMAGED, "CURRENT: it is missing",
+            id="no CURRENT",
+        ),
+        pytest.param(
+            {f"{STORE}/CURRENT": b"x"}, True, DAMAGED, "MANIFEST: it is missing",
+            id="no manifest",
+        ),
+        pytest.param(
+            {**LEVELDB, f"{STORE}/000005.ldb": b""}, True, DAMAGED, "000005.ldb",
+            id="an empty table",
+        ),
+    ],
+)  # fmt: skip
+def test_a_browsers_profile(make, files, paired, found, named):
+    report = inspect_files(make("web", files), "web", paired)
+    assert report.files is found
+    assert named in report.problem
+    if named:
+        assert STORE in report.problem
+
+
+@pytest.mark.parametrize(
+    ("files", "found", "words"),
+    [
+        pytest.param({}, UNPAIRED, "", id="nothing"),
+        pytest.param({"creds.json": CREDS}, WHOLE, "", id="paired"),
+        pytest.param(
+            {"creds.json": {**CREDS, "me": None}}, UNPAIRED, "", id="not yet paired"
+        ),
+        pytest.param({"creds.json": b""}, DAMAGED, "it is empty", id="empty"),
+        pytest.param({"creds.json": bytes(900)}, DAMAGED, "zeros", id="zeroed"),
+        pytest.param(
+            {"creds.json": json.dumps(CREDS).encode()[:40]}, DAMAGED, "no session file",
+            id="half written",
+        ),
+        pytest.param({"creds.json": b"[]"}, DAMAGED, "not an object", id="a list"),
+        pytest.param(
+            {"creds.json": {"me": CREDS["me"]}}, DAMAGED, "noiseKey", id="no keys"
+        ),
+        pytest.param(
+            {"creds.json": {**CREDS, "signedIdentityKey": {}}}, DAMAGED,
+            "signedIdentityKey", id="half a key",
+        ),
+        pytest.param(
+            {"pre-key-1.json": PAIR}, DAMAGED, "creds.json: it is missing",
+            id="keys without creds",
+        ),
+        pytest.param(
+            {"creds.json": CREDS, "session-49.0.json": b"", "pre-key-1.json": b""},
+            WHOLE, "pre-key-1.json and 1 more: empty", id="two peers' keys broken",
+        ),
+    ],
+)  # fmt: skip
+def test_an_auth_folder(make, files, found, words):
+    raw = {
+        name: content if isinstance(content, bytes) else json.dumps(content).encode()
+        for name, content in files.items()
+    }
+    folder = make("whaticket", raw)
+    report = inspect_files(folder, "whaticket")
+    assert report.files is found
+    assert words in report.problem
+    if found is DAMAGED:
+        assert str(folder / "session" / "creds.json") in report.problem
+
+
+@pytest.mark.parametrize("engine", [*FORMATS, "unknown"])
+@pytest.mark.parametrize("place", ["creds.json", "profile/Default/link"])
+def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
+    folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
+    (folder / "session" / place).symlink_to(tmp_path)
+    report = inspect_files(folder, engine)
+    assert report.files is DAMAGED
+    assert f"{folder / 'session' / place}: it is a symbolic link" in report.problem
+
+
+def test_the_browsers_own_links_are_no_finding(make):
+    folder = make("web", LEVELDB)
+    (folder / "session" / "profile" / "SingletonLock").symlink_to("host-1")
+    assert inspect_files(folder, "web").files is WHOLE
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from agent.vault.check import inspect_files
+report = inspect_files(Path(sys.argv[1]), "sandbox")
+print(report.files, report.problem)
+"""
+
+
+def own(root, uid, gid):
+    for path in [root, *root.rglob("*")]:
+        os.chown(path, uid, gid)
+
+
+def one_session(root):
+    folder = create(root, Instance(InstanceId("one"), "sandbox", True))
+    (folder / "session" / "keys").mkdir()
+    (folder / "session" / "keys" / "one").write_bytes(b"x")
+    (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sandbox.json", "keys", "keys/one"])
+def test_f44_the_exact_path_and_owner_of_what_cannot_be_used(open_root, as_nobody, name):
+    folder = one_session(open_root)
+    own(open_root, 65534, 65534)
+    assert as_nobody(LOOK, folder) == "whole"
+    path = folder / "session" / name
+    os.chown(path, 0, 0)
+    path.chmod(0o600)
+    said = as_nobody(LOOK, folder)
+    assert said.startswith("damaged")
+    assert f"{path}: it belongs to root:root mode 0600" in said
+    os.chown(path, 65534, 65534)
+    path.chmod(0)
+    assert f"{path}: it belongs to nobody:nogroup mode 0000" in as_nobody(LOOK, folder)
+    assert path.stat().st_mode & 0o777 == 0, "looking changes nothing"
+
+
+def test_of_two_users_the_workers_own_files_are_not_a_finding(open_root, as_nobody):
+    """Agent (nobody) and worker (another user) share a group; browsers make private files."""
+    folder = one_session(open_root)
+    own(open_root, 65534, 65534)
+    open_root.chmod(0o770)
+    for path in (folder, folder / "session"):
+        path.chmod(0o770)
+    keys = folder / "session" / "keys"
+    for path, mode in ((keys, 0o700), (keys / "one", 0o600)):
+        os.chown(path, 12345, 65534)
+        path.chmod(mode)
+    (folder / "session" / "sandbox.json").chmod(0o660)
+    assert as_nobody(LOOK, folder) == "whole"
+    (folder / "session" / "sandbox.json").chmod(0o600)  # ours, and the worker cannot read it
+    assert "which its worker cannot read and write" in as_nobody(LOOK, folder)
+    os.chown(keys, 0, 0)
+    assert f"{keys}: it belongs to root:root" in as_nobody(LOOK, folder)
+
+
+def test_who_may_go_back_in_time():
+    assert [name for name in FORMATS if not may_roll_back(name)] == ["socket", "whaticket"]
+    assert may_roll_back("sandbox")
+    assert may_roll_back("web")
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "left_out"),
+    [
+        ("web", "profile/SingletonCookie", True),
+        ("web", "profile/Default/Code Cache", True),
+        ("web", "profile/Default/IndexedDB/x/LOCK", True),
+        ("web", "profile/Default/IndexedDB/x/CURRENT", False),
+        ("web", "profile/Default/Local Storage/leveldb/000003.log", False),
+        ("socket", "Cache", False),
+        ("socket", "store.db-wal", False),
+        ("socket", "store.db-shm", True),
+        ("sandbox", ".sandbox.json.tmp", True),
+        ("sandbox", "sandbox.json", False),
+    ],
+)
+def test_what_no_copy_needs(engine, path, left_out):
+    assert is_left_out(engine)(path) is left_out
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("room", "need", "words"),
+    [
+        pytest.param(Room(10 * GIB, 100 * GIB, 9999, 9999, False), 0, "", id="room"),
+        pytest.param(Room(LEAST_FREE - 1, GIB, 9999, 9999, False), 0, "are kept", id="200 MB"),
+        pytest.param(Room(GIB, 100 * GIB, 9999, 9999, False), 0, "1.0 % free", id="2 %"),
+        pytest.param(
+            Room(10 * GIB, 100 * GIB, 9999, 9999, False), 9 * GIB, "9216 MiB are needed", id="need"
+        ),
+        pytest.param(Room(10 * GIB, 20 * GIB, 5, 9999, False), 0, "5 more files", id="inodes"),
+        pytest.param(Room(10 * GIB, 20 * GIB, 0, 0, False), 0, "", id="counts no files"),
+        pytest.param(Room(10 * GIB, 20 * GIB, 9999, 9999, True), 0, "read-only", id="read-only"),
+    ],
+)
+def test_room(room, need, words):
+    assert words in room.problem(need)
+    assert bool(words) == bool(room.problem(need))
+
+
+def test_no_session_starts_on_a_disk_without_room(small_disk, root, tmp_path):
+    assert look_for_room(root).total > 0
+    small = small_disk("size=1m,mode=0700")
+    assert "200 MiB are kept" in why_no_start(small)
+    assert "cannot be looked at" in why_no_start(Path(tmp_path / "gone"))
