@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,8 +178,8 @@ class Daemon:
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
-            await self._stop_in_order(supervision, store, host, server, leave=leave)
-        return status
+            written = await self._stop_in_order(supervision, store, host, server, leave=leave)
+        return status if written else 1
 
     async def _serve_until_stopped(
         self, supervision: Supervision, store: Store, server: Server, alerting: Alerting
@@ -226,14 +226,26 @@ class Daemon:
         server: Server | None,
         *,
         leave: bool,
-    ) -> None:
-        """Schedules have ended with the TaskGroup; what follows keeps this order."""
+    ) -> bool:
+        """Schedules have ended with the TaskGroup; what follows keeps this order.
+
+        False when the disk took not all of it: that keeps no session from being closed.
+        """
+        written = True
         every = list(supervision.registry.facts.values())
         log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
+        async def write(what: Awaitable[object]) -> None:
+            nonlocal written
+            try:
+                await what
+            except WaError as error:
+                written = False
+                log.error("the stop goes on: %s", error)
+
         async def save_records() -> None:
-            await supervision.registry.save_all(closing=not leave)
-            await supervision.handover.keep()
+            await write(supervision.registry.save_all(closing=not leave))
+            await write(supervision.handover.keep())
 
         if leave:
             await save_records()
@@ -242,11 +254,12 @@ class Daemon:
             chosen = self._config.stop
             times = StopTimes(chosen.prepare, chosen.save, chosen.close)
             await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
-        await store.append(_said("agent_stopped", "the agent stopped in order"))
+        await write(store.append(_said("agent_stopped", "the agent stopped in order")))
         if server is not None:
             await server.close()
         self._bus.close()
         await host.close(leave_workers=leave)
+        return written
 
     async def _sweep_trash(self, supervision: Supervision) -> None:
         begun, begun_wall = boot_now(), time.time()

@@ -45,5 +45,6 @@ def read_note(folder: Path) -> RunNote | None:
 
 
 def remove_note(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    # Where a disk takes no change it stays, and names a process that nobody will find any more.
+    with contextlib.suppress(OSError):
         (folder / _NAME).unlink()

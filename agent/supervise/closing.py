@@ -44,11 +44,7 @@ async def close_sessions(
         times.prepare,
         hurry,
     )
-    try:
-        await save_records()
-    except WaError as error:
-        # A disk that takes nothing must not leave sessions unsaved and workers alone.
-        log.error("cannot save the records: %s", error)
+    await save_records()
     # The save is the one step that a second signal must not cut short.
     await _step(
         f"save {len(linked)} sessions",

@@ -128,7 +128,6 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     make_agent, eventually, failing_disk
 ):
     agent = make_agent()
-    agent.config.write_text(agent.config.read_text().replace("[stop]\n", "[stop]\nclose = 5\n"))
     agent.state = failing_disk.folder / "state"
     await agent.start()
     await connected(agent, eventually, "a")
@@ -140,8 +139,9 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     assert (await agent.ask("GET", "/healthz"))[0] == 200
     assert await agent.status("a") == "CONNECTED"
     assert await agent.pid("a") == worker
-    await agent.stop()
-    await eventually(lambda: alive(worker), False)
+    assert await agent.stop() == 1, "not all could be written"
+    assert not alive(worker)
+    assert "closed 1 workers" in agent.log.read_text()
     failing_disk.mend()
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
