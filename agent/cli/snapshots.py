@@ -11,9 +11,9 @@ from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
 from agent.cli.progress import of_bytes, with_progress
 from agent.cli.show import moment, print_json, print_table
+from agent.cli.sources import OURS, SOURCES
 from agent.cli.transfer import ask_long, check_target, download, upload
 from agent.errors import WaError
-from agent.vault.sources import OURS, SOURCES
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ def _add_archives(commands: Subparsers) -> None:
         "make an instance from an archive",
         "wa-agent import sales.tar.gz --enable",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the archive to read")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the archive (or folder) to read")
     parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="under this id")
     parser.add_argument(
         "--from", dest="source", choices=tuple(SOURCES), default=OURS, help="who wrote it"
@@ -142,7 +142,7 @@ def import_archive(options: argparse.Namespace) -> int:
         query["id"] = options.id
     path = "/api/import" + ("?" + urlencode(query) if query else "")
     sent = [0]
-    with SOURCES[options.source](options.file) as source:
+    with SOURCES[options.source](options.file, options.id) as source:
         size = os.fstat(source.fileno()).st_size
 
         def count(more: int) -> None:

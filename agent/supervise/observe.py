@@ -62,7 +62,10 @@ async def observe(facts: Facts, senses: Senses) -> None:
     if not facts.unit.runs:
         # The files of a running engine belong to it; a stopped one's are checked before a start.
         facts.files = await asyncio.to_thread(
-            check_files, senses.session_root / facts.id, facts.instance.engine
+            check_files,
+            senses.session_root / facts.id,
+            facts.instance.engine,
+            facts.record.paired,
         )
 
 

@@ -9,9 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from agent.vault.manifest import FILE, Manifest
+from agent.core.model import InstanceId
+from agent.vault.check import inspect_session
+from agent.vault.formats import is_left_out
+from agent.vault.locate import open_root
+from agent.vault.manifest import FILE, Manifest, render_manifest
+from agent.vault.places import OURS
 from agent.vault.shelf import Snapshot, open_files, raw_manifest
-from agent.vault.tree import Open, Tick, checked, no_tick, read_file
+from agent.vault.tree import (
+    Listing,
+    Open,
+    Tick,
+    checked,
+    no_tick,
+    read_file,
+    sum_up,
+    walk,
+)
 
 INNER = "session/"
 """Stands before every file's path in the archive."""
@@ -36,7 +50,7 @@ def export_snapshot(
 def pack(
     raw: bytes, manifest: Manifest, files: Open, out: IO[bytes], tick: Tick = no_tick
 ) -> Packed:
-    """Any folder with its manifest as an archive; what takes in a foreign layout ends here too."""
+    """Any folder with its manifest as an archive."""
     digesting = _Digesting(out)
     # No name and no time in the head: the same session gives the same bytes.
     with (
@@ -50,6 +64,30 @@ def pack(
             _add(tar, INNER + file.path, file.size, manifest.taken_wall, source)
             source.finish()
     return Packed(digesting.size, digesting.digest.hexdigest())
+
+
+def pack_session(session: Path, id: InstanceId, engine: str, wall: float, out: IO[bytes]) -> Packed:
+    """A paired session's folder that came from elsewhere, checked and listed as if it were ours."""
+    with open_root(session) as fd:
+        top = Open(session, fd)
+        files, folders = [], []
+        for found in walk(top, is_left_out(engine), "pack"):
+            if found.is_folder:
+                folders.append(found.path)
+            else:
+                files.append(sum_up(found.path, read_file(top, found.path)))
+        report = inspect_session(session, fd, engine, paired=True, modes=OURS)
+        manifest = Manifest(
+            id=id,
+            engine=engine,
+            account="",
+            paired=True,
+            taken_wall=wall,
+            why="taken in from elsewhere",
+            state=report.files,
+            listing=Listing(tuple(files), tuple(folders)),
+        )
+        return pack(render_manifest(manifest), manifest, top, out)
 
 
 def _add(tar: tarfile.TarFile, name: str, size: int, wall: float, source: io.IOBase) -> None:

@@ -48,7 +48,7 @@ _BROWSER = frozenset(
         *("Cache", "Code Cache", "GPUCache", "CacheStorage", "ScriptCache", "DawnCache"),
         *("DawnGraphiteCache", "DawnWebGPUCache", "GrShaderCache", "GraphiteDawnCache"),
         *("ShaderCache", "Crashpad", "Crash Reports", "BrowserMetrics", "DevToolsActivePort"),
-        *("component_crx_cache", "extensions_crx_cache", "RunningChromeVersion"),
+        *("component_crx_cache", "extensions_crx_cache", "RunningChromeVersion", "diagnostics"),
     }
 )
 
@@ -113,8 +113,18 @@ def check_profile(path: Path, session_fd: int, paired: bool) -> FilesReport:
     for store, names in stores.items():
         if problem := _leveldb_problem(path / store, names):
             return FilesReport(SessionFiles.DAMAGED, problem)
-    # A page that was only looked at leaves a store behind too.
-    return FilesReport(SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED)
+    # A page that was only looked at leaves a store behind too. The engine's note knows of a
+    # pairing that came about while no agent was there to record it.
+    known = paired or _note_says_paired(path, session_fd)
+    return FilesReport(SessionFiles.WHOLE if known else SessionFiles.UNPAIRED)
+
+
+def _note_says_paired(path: Path, session_fd: int) -> bool:
+    try:
+        told = json.loads(_read_if_there(path, session_fd, "web.json") or b"{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and told.get("paired") is True
 
 
 def _leveldb_stores(path: Path, session_fd: int) -> dict[str, dict[str, int]]:

@@ -231,6 +231,14 @@ def read_file(top: Open, relative: str) -> Iterator[bytes]:
             raise explain("read", path, error) from error
 
 
+def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return FileEntry(relative, size, digest.hexdigest())
+
+
 def read_back(top: Open, listing: Listing, tick: Tick = no_tick) -> None:
     """Put a copy on the disk and read it again: it is what it should be, or VaultError."""
     for file in listing.files:

@@ -46,6 +46,10 @@ LEVELDB = {f"{STORE}/CURRENT": b"MANIFEST-000001\n", f"{STORE}/MANIFEST-000001":
         pytest.param(LEVELDB, True, WHOLE, "", id="paired"),
         pytest.param(LEVELDB, False, UNPAIRED, "", id="only looked at"),
         pytest.param(
+            {**LEVELDB, "web.json": b'{"paired": true}'}, False, WHOLE, "", id="its note knows"
+        ),
+        pytest.param({**LEVELDB, "web.json": b"[["}, False, UNPAIRED, "", id="a broken note"),
+        pytest.param(
             {**LEVELDB, f"{STORE}/CURRENT": b""}, True, DAMAGED, "CURRENT: it is empty",
             id="half written",
         ),

@@ -1,0 +1,55 @@
+"""What `import` can read: each source's name, and how a path becomes one of our archives.
+
+Another program's layout is copied into a folder of its own as our engine keeps it, and packed;
+from there on every check of an import holds for it too.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+from agent.core.model import InstanceId
+from agent.errors import InvalidRequest
+
+Source = Callable[[Path, InstanceId | None], IO[bytes]]
+"""Gives the archive, to be read from its beginning; the id is the one that was asked for."""
+
+OURS = "wa-agent"
+
+
+def open_archive(path: Path, _id: InstanceId | None) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot read {path}: {error.strerror or error}", field="archive"
+        ) from error
+
+
+def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
+    """A whatsapp-web.js LocalAuth folder, which says nothing of who it belongs to."""
+    from agent.engines.web.exchange import forget_note, import_local_auth
+    from agent.vault.archive import pack_session
+
+    if id is None:
+        raise InvalidRequest(
+            f"cannot import {path}: such a folder has no id, give one after it", field="id"
+        )
+    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
+        session = Path(folder) / "session"
+        session.mkdir(mode=0o700)
+        import_local_auth(path, session)
+        forget_note(session)
+        out = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked closes it
+        try:
+            pack_session(session, id, "web", time.time(), out)
+        except BaseException:
+            out.close()
+            raise
+    out.seek(0)
+    return out
+
+
+SOURCES: Mapping[str, Source] = {OURS: open_archive, "wwebjs": pack_local_auth}
