@@ -103,3 +103,11 @@ def _text(message: Mapping[str, Any], key: str) -> str:
 
 def _whole(value: Any) -> int:
     return int(value) if isinstance(value, int | float) else 0
+
+
+def refusal(what: str, told: Any) -> EngineError:
+    """What the page answered instead of doing it."""
+    if not isinstance(told, Mapping):
+        return EngineError(f"cannot {what}: the page is not ready", code="not_ready")
+    why = str(told.get("message", "refused"))[:200]
+    return EngineError(f"cannot {what}: {why}", code=error_code(told))

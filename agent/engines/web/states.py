@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus
-from agent.core.session import web_reason
+from agent.core.session import reason_of, web_reason
 
 Status = ConnectionStatus
 
@@ -147,11 +147,13 @@ def _logged_out(story: Story) -> Story:
 def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     """The claim without its proof."""
     if story.ended:
+        reason = web_reason(story.ended)
         return Claim(
             Status.DISCONNECTED,
-            web_reason(story.ended),
+            reason,
             until_wall=story.until_wall,
-            paired=facts is not None and facts.auth is True,
+            # A look from before the end still shows the pairing.
+            paired=facts is not None and facts.auth is True and not reason_of(reason).unpairs,
             raw=story.ended,
         )
     if facts is None:

@@ -34,7 +34,7 @@ async def test_a_new_session_shows_a_code_and_connects_when_a_phone_scans_it(
     assert claim.paired and claim.account == ACCOUNT
     assert claim.proof_age is not None and claim.proof_age < 5
     assert (await link.call("qr"))["qr"] is None
-    assert read_note(bench.session).account == ACCOUNT
+    await bench.until(lambda: read_note(bench.session).account == ACCOUNT)
 
 
 async def test_a_restart_needs_no_new_scan(bench: Bench, stand_in: StandIn) -> None:
@@ -181,7 +181,7 @@ async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: Sta
     claim = await bench.claimed(Status.DISCONNECTED, "logout")
     assert not claim.paired
     assert device not in stand_in.devices
-    assert not read_note(bench.session).paired
+    await bench.until(lambda: not read_note(bench.session).paired)
 
 
 async def test_a_stop_leaves_a_profile_without_locks(bench: Bench, stand_in: StandIn) -> None:

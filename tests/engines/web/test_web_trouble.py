@@ -46,6 +46,7 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
         "command", {"name": "pairing_code", "arguments": {"phone": "+55 11 99999-9999"}}
     )
     assert len(told["code"]) == 8 and told["expires_in"] > 60
+    await bench.until(lambda: stand_in.page().link_code == told["code"])
     stand_in.enter_code(told["code"])
     claim = await bench.claimed(Status.CONNECTED)
     assert claim.account == ACCOUNT

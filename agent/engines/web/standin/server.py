@@ -8,17 +8,24 @@ import base64
 import hashlib
 import json
 import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from agent.engines.web.standin.frames import receive_text, send_text
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
 """As strict as the real site's: a script put into the page by other means does not run."""
-_FRAME_LIMIT = 8 * 1024 * 1024
+_BODY_LIMIT = 10_000
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/standin.js": ("standin.js", "text/javascript"),
+    "/phone": ("phone.html", "text/html"),
+    "/phone.js": ("phone.js", "text/javascript"),
+}
 
 
 @dataclass(slots=True)
@@ -36,7 +43,7 @@ class Client:
     received: list[Mapping[str, Any]] = field(default_factory=list)
 
     def tell(self, do: str, **more: Any) -> None:
-        _send(self.writer, json.dumps({"do": do, **more}).encode())
+        send_text(self.writer, json.dumps({"do": do, **more}).encode())
 
 
 class StandIn:
@@ -89,7 +96,9 @@ class StandIn:
 
     def scan(self, account: str, name: str = "") -> str:
         """A phone of that account scans the code; the new device's id."""
-        client = self.page(name)
+        return self.scan_of(self.page(name), account)
+
+    def scan_of(self, client: Client, account: str) -> str:
         if not client.code:
             raise LookupError("no code is shown")
         return self._pair(client, account)
@@ -172,7 +181,7 @@ class StandIn:
         task.add_done_callback(self._tasks.discard)
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            path = head.split(" ", 2)[1]
+            method, path = head.split(" ", 2)[:2]
             self.requests.append(path)
             self.heads.append(head)
             fields = {
@@ -182,9 +191,44 @@ class StandIn:
             if path == "/ws":
                 await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
             else:
-                _answer(writer, path.split("?")[0])
+                size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
+                body = await reader.readexactly(size)
+                _reply(writer, *self._answer(method, path.split("?")[0], fields, body))
                 await writer.drain()
         writer.close()
+
+    def _answer(
+        self, method: str, path: str, fields: Mapping[str, str], body: bytes
+    ) -> tuple[str, str, bytes]:
+        if not _for_us(fields):
+            return "403 Forbidden", "text/plain", b"not for another site's page"
+        if method == "POST" and path == "/phone":
+            return self._play(body)
+        if path == "/pages":
+            rows = [
+                {
+                    "number": each.number,
+                    "name": each.name,
+                    "account": self.devices.get(each.device, ""),
+                    "code": bool(each.code),
+                }
+                for each in self.clients
+            ]
+            return "200 OK", "application/json", json.dumps(rows).encode()
+        if path not in _FILES:
+            return "404 Not Found", "text/plain", b"no such page"
+        name, kind = _FILES[path]
+        return "200 OK", kind, (files(__package__) / name).read_bytes()
+
+    def _play(self, body: bytes) -> tuple[str, str, bytes]:
+        """What somebody clicked on the phone's page."""
+        try:
+            told = json.loads(body)
+            client = next(each for each in self.clients if each.number == told["page"])
+            _ACTS[told["do"]](self, client)
+        except (ValueError, KeyError, TypeError, LookupError, StopIteration) as error:
+            return "409 Conflict", "text/plain", f"cannot do that: {error}".encode()
+        return "200 OK", "text/plain", b"done"
 
     async def _talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str
@@ -199,56 +243,36 @@ class StandIn:
         self.clients.append(client)
         living = asyncio.ensure_future(self._live(client))
         try:
-            while (text := await _receive(reader)) is not None:
+            while (text := await receive_text(reader)) is not None:
                 self._take(client, json.loads(text))
         finally:
             living.cancel()
             self.clients.remove(client)
 
 
-def _answer(writer: asyncio.StreamWriter, path: str) -> None:
-    folder = files(__package__)
-    known = {"/": ("page.html", "text/html"), "/standin.js": ("standin.js", "text/javascript")}
-    if path not in known:
-        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        return
-    name, kind = known[path]
-    body = (folder / name).read_bytes()
+def _reply(writer: asyncio.StreamWriter, status: str, kind: str, body: bytes) -> None:
     head = (
-        f"HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\nContent-Security-Policy: {_POLICY}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     writer.write(head.encode() + body)
 
 
-async def _receive(reader: asyncio.StreamReader) -> bytes | None:
-    """One text message of the page; None when it closed."""
-    while True:
-        first, second = await reader.readexactly(2)
-        size = second & 127
-        if size == 126:
-            (size,) = struct.unpack(">H", await reader.readexactly(2))
-        elif size == 127:
-            (size,) = struct.unpack(">Q", await reader.readexactly(8))
-        if size > _FRAME_LIMIT:
-            return None
-        mask = await reader.readexactly(4)
-        body = await reader.readexactly(size)
-        if first & 15 == 8:
-            return None
-        if first & 15 == 1:
-            return bytes(each ^ mask[at % 4] for at, each in enumerate(body))
+def _for_us(fields: Mapping[str, str]) -> bool:
+    """Another site's page in the same person's browser gets nothing done here."""
+    host = fields.get("host", "").rpartition(":")[0]
+    origin = fields.get("origin", "")
+    return host in ("127.0.0.1", "localhost") and origin in ("", f"http://{fields['host']}")
 
 
-def _send(writer: asyncio.StreamWriter, text: bytes) -> None:
-    if writer.is_closing():
-        return
-    size = len(text)
-    if size < 126:
-        head = struct.pack(">BB", 0x81, size)
-    elif size < 65536:
-        head = struct.pack(">BBH", 0x81, 126, size)
-    else:
-        head = struct.pack(">BBQ", 0x81, 127, size)
-    writer.write(head + text)
+_ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {
+    "scan": lambda played, page: played.scan_of(page, f"5511{page.number:09d}"),
+    "log_out": lambda played, page: played.log_out(played.devices[page.device]),
+    "message": lambda _, page: page.tell("message", **{"from": "5511777777777@c.us", "body": "hi"}),
+    "drop": lambda _, page: page.tell("stream", socket="TIMEOUT", info="OFFLINE"),
+    "back": lambda _, page: page.tell("stream", socket="CONNECTED", info="NORMAL"),
+    "conflict": lambda _, page: page.tell("stream", mode="CONFLICT", socket="CONFLICT"),
+    "tos": lambda _, page: page.tell("stream", mode="TOS_BLOCK", socket="TOS_BLOCK"),
+    "hang": lambda _, page: page.tell("hang", seconds=60),
+}
