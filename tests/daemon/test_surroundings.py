@@ -108,6 +108,55 @@ async def test_f17_without_descriptors_the_agent_waits_and_does_not_spin(agent, 
     assert sum((await agent.show("a"))["restarts_by_reason"].values()) == 0
 
 
+@pytest.fixture
+def task_group():
+    """A control group for pids, as TasksMax= makes one: (set its limit, put a process in)."""
+    root = Path("/sys/fs/cgroup/pids")
+    root = root if root.is_dir() else Path("/sys/fs/cgroup")
+    folder = root / f"wa-agent-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        limit = folder / "pids.max"
+        limit.write_text("max")
+    except OSError as error:
+        if folder.is_dir():
+            folder.rmdir()
+        pytest.skip(f"this machine lends no control group: {error}")
+
+    def hold(pid):
+        (folder / "cgroup.procs").write_text(str(pid))
+
+    def allow(more):
+        here = int((folder / "pids.current").read_text())
+        limit.write_text("max" if more is None else str(here + more))
+
+    yield hold, allow
+    for pid in (folder / "cgroup.procs").read_text().split():
+        (root / "cgroup.procs").write_text(pid)
+    folder.rmdir()
+
+
+async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
+    agent, eventually, task_group
+):
+    hold, allow = task_group
+    hold(agent.process.pid)
+    await connected(agent, eventually, "a")
+    worker = await agent.pid("a")
+    allow(0)
+    try:
+        await agent.create("b")
+        words = "cannot start a worker for b: [Errno 11]"
+        await eventually(lambda: words in agent.log.read_text(), within=20)
+        assert (await agent.ask("GET", "/healthz"))[0] == 200
+        assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
+        assert agent.process.returncode is None
+    finally:
+        allow(None)
+    await eventually(lambda: agent.status("b"), "CONNECTED", within=30)
+    assert "Traceback" not in agent.log.read_text()
+
+
 @pytest.mark.slow  # the process host looks at memory every 15 s
 async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_agent, eventually):
     agent = make_agent()
