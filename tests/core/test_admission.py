@@ -68,7 +68,7 @@ def test_a_clock_that_was_set_back_does_not_hold_the_queue():
     st.floats(1, 10),
     st.floats(0.1, 5),
 )
-def test_no_window_sees_more_logins_than_the_budget(steps, logins, every):
+def test_f54_no_window_sees_more_logins_than_the_budget(steps, logins, every):
     policy = StartPolicy(stagger=0, parallel=10**6, logins=logins, login_every=every)
     gate, now, begun = Gate(Bucket(logins, 0)), 0.0, []
     for number, step in enumerate(steps):

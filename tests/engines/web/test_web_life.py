@@ -60,7 +60,7 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     await bench.claimed(Status.CONNECTED)
 
 
-async def test_a_killed_browser_is_started_anew_by_the_same_worker(
+async def test_f03_a_killed_browser_is_started_anew_by_the_same_worker(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
@@ -73,7 +73,7 @@ async def test_a_killed_browser_is_started_anew_by_the_same_worker(
     assert bench.process is not None and bench.process.poll() is None
 
 
-async def test_a_browser_that_dies_too_often_is_left_to_the_agent(
+async def test_f03_a_browser_that_dies_too_often_is_left_to_the_agent(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in, browser_starts=1)
@@ -84,7 +84,9 @@ async def test_a_browser_that_dies_too_often_is_left_to_the_agent(
     await bench.claimed(Status.DISCONNECTED, "page_crashed")
 
 
-async def test_no_process_of_a_session_listens_on_a_port(bench: Bench, stand_in: StandIn) -> None:
+async def test_f84_no_process_of_a_session_listens_on_a_port(
+    bench: Bench, stand_in: StandIn
+) -> None:
     await bench.pair(stand_in)
     assert bench.process is not None
     mine = set()

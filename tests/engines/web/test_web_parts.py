@@ -164,7 +164,7 @@ def locked(session: Path, holder: str) -> Path:
     return profile
 
 
-def test_a_lock_of_a_dead_process_is_removed(tmp_path: Path) -> None:
+def test_f45_a_lock_of_a_dead_process_is_removed(tmp_path: Path) -> None:
     profile = locked(tmp_path, f"{socket.gethostname()}-999999999")
     assert read_lock(profile) is Lock.DEAD
     assert prepare_profile(tmp_path) is Lock.DEAD
@@ -176,7 +176,7 @@ def test_a_lock_of_a_number_that_is_somebody_elses_now_is_dead(tmp_path: Path) -
     assert read_lock(profile) is Lock.DEAD
 
 
-def test_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
+def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
     profile = locked(tmp_path, "other-host-17")
     assert read_lock(profile) is Lock.FOREIGN
     prepare_profile(tmp_path)

@@ -55,7 +55,7 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
     assert caught.value.code == "not_waiting"
 
 
-async def test_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(
+async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
@@ -68,7 +68,9 @@ async def test_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(
     await bench.link.call("probe")
 
 
-async def test_a_stopped_browser_is_replaced_by_a_connect(bench: Bench, stand_in: StandIn) -> None:
+async def test_f06_a_stopped_browser_is_replaced_by_a_connect(
+    bench: Bench, stand_in: StandIn
+) -> None:
     await bench.pair(stand_in)
     first = await bench.browser()
     os.killpg(first, signal.SIGSTOP)
@@ -80,7 +82,7 @@ async def test_a_stopped_browser_is_replaced_by_a_connect(bench: Bench, stand_in
     assert await bench.browser() != first
 
 
-async def test_a_crashed_page_is_loaded_anew_in_the_same_browser(
+async def test_f04_a_crashed_page_is_loaded_anew_in_the_same_browser(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
