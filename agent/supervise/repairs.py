@@ -107,9 +107,7 @@ class Repairs:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR."""
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
-        verdict = await self._settled_verdict(id)
-        repair_runs = facts.repair is not None and not facts.repair.over
-        if not repair_runs and _is_well(verdict):
+        if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts)):
             return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         return await self._repair(id, Goal.WORKING_QR)
 
@@ -175,7 +173,7 @@ class Repairs:
     async def _repair(self, id: InstanceId, goal: Goal) -> RepairResult:
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
-        joins = facts.repair is not None and not facts.repair.over
+        joins = _repair_runs(facts)
         if not joins and facts.verdict is None:
             await self.check_instance_health(id)
         self._ladder.request(facts, goal)
@@ -195,13 +193,15 @@ class Repairs:
         assert facts.repair is not None
         return RepairResult(**facts.repair.answer, ending=facts.repair.ending)
 
-    async def _settled_verdict(self, id: InstanceId) -> HealthVerdict:
+    async def _settled_verdict(self, facts: Facts) -> HealthVerdict:
         """Who is on its way in time is let come: its own deadlines say when that is over."""
-        verdict = await self.check_instance_health(id)
+        verdict = await self.check_instance_health(facts.id)
         deadline = time.monotonic() + REPAIR_TIMEOUT
         while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
             await asyncio.sleep(_POLL)
-            verdict = self._registry.get(id).verdict or verdict
+            verdict = self._registry.get(facts.id).verdict or verdict
+            if _repair_runs(facts):
+                break
         return verdict
 
     async def _code_or_connected(self, id: InstanceId) -> Qr | None:
@@ -233,6 +233,10 @@ class Repairs:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self._registry.save(facts, [said])
         self._wake(facts.id)
+
+
+def _repair_runs(facts: Facts) -> bool:
+    return facts.repair is not None and not facts.repair.over
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

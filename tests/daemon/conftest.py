@@ -49,6 +49,8 @@ class RunningAgent:
         self.state = state
         self.config = config
         self.log = state.parent / "agent.log"
+        self.listen = ""
+        """HOST:PORT besides the Unix socket."""
         self.process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
 
@@ -64,7 +66,7 @@ class RunningAgent:
                 "--state",
                 str(self.state),
                 "--listen",
-                "",
+                self.listen,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(env or {})},
@@ -127,10 +129,19 @@ class RunningAgent:
         found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
         return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
 
-    async def fault(self, id: str, name: str, seconds: float | None = None) -> None:
-        body = {"fault": name} if seconds is None else {"fault": name, "for": seconds}
+    async def fault(self, id: str, name: str, seconds: float | None = None, **how: object) -> None:
+        body = {"fault": name, **how, **({} if seconds is None else {"for": seconds})}
         with contextlib.suppress(aiohttp.ClientError):
             await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
+
+    async def clear(self, id: str, within: float = 10.0) -> None:
+        """End its faults, also when its worker is on its way down or up at this very moment."""
+        async with asyncio.timeout(within):
+            while True:
+                path = f"/api/instance/{id}/sandbox/fault"
+                if (await self.ask("POST", path, {"clear": True}))[0] == 200:
+                    return
+                await asyncio.sleep(0.02)
 
     def worker_pids(self) -> list[int]:
         """From the notes that the process host leaves for its successor."""

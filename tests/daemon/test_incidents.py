@@ -1,7 +1,5 @@
 """Many that fail alike: one incident, starts and restarts held, one that tries first."""
 
-import asyncio
-
 import pytest
 
 SETTINGS = """
@@ -56,14 +54,6 @@ async def since(agent, kind):
     return story[at + 1 :]
 
 
-async def clear(agent, id):
-    """Its worker may be on its way down or up at this very moment."""
-    path = f"/api/instance/{id}/sandbox/fault"
-    async with asyncio.timeout(10):
-        while (await agent.ask("POST", path, {"clear": True}))[0] != 200:
-            await asyncio.sleep(0.02)
-
-
 async def test_one_incident_one_canary_and_its_success_frees_all(three, eventually):
     (shown,) = await incidents(three)
     assert (shown["group"], shown["code"], shown["kind"]) == ("sandbox", "phase_sync", "change")
@@ -84,14 +74,14 @@ async def test_one_incident_one_canary_and_its_success_frees_all(three, eventual
     metrics = await three.do("GET", "/metrics")
     assert 'wa_agent_incident_active{engine="sandbox"} 1' in metrics
 
-    await clear(three, first)
+    await three.clear(first)
     await eventually(lambda: incidents(three), [])
     story = await fleet_story(three)
     assert [one[0] for one in story].count("incident") == 1
     (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
     assert f"its canary {first} is connected again" in over
     for id in others:
-        await clear(three, id)
+        await three.clear(id)
     for id in IDS:
         await eventually(lambda id=id: three.status(id), "CONNECTED")
     assert [(await three.show(id))["paired"] for id in IDS] == [True] * 3
@@ -114,7 +104,7 @@ async def test_a_person_releases_it_and_all_may_try(three, eventually):
     (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
     assert "released by an operator" in over
     for id in IDS:
-        await clear(three, id)
+        await three.clear(id)
     for id in IDS:
         await eventually(lambda id=id: three.status(id), "CONNECTED")
 

@@ -1,0 +1,90 @@
+"""Crypto errors by the real agent: one peer out of step is that peer's trouble, many are not."""
+
+import re
+
+import pytest
+
+SETTINGS = """
+[recovery]
+tries = 1
+first_delay = 0.1
+rounds = 2
+settle = 1
+settle_start = 0.3
+settle_keys = 1
+round_pause = 1
+"""
+PEER = "4915100000001@s.whatsapp.net"
+MANY = [f"49151000000{n:02}@s.whatsapp.net" for n in range(8)]
+
+
+@pytest.fixture
+async def agent(make_agent, eventually):
+    one = make_agent(SETTINGS)
+    await one.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
+    await one.create("a")
+    await eventually(lambda: one.status("a"), "CONNECTED")
+    return one
+
+
+async def steps(agent):
+    return [sentence.split(":")[0] for kind, sentence in await agent.story("a") if kind == "repair"]
+
+
+async def over(agent):
+    return [sentence for kind, sentence in await agent.story("a") if kind == "repair_over"]
+
+
+@pytest.mark.parametrize("fault", ["bad-mac", "prekey"])
+async def test_one_peer_gets_new_keys_and_nobody_else_notices(agent, eventually, fault):
+    pid = await agent.pid("a")
+    await agent.fault("a", fault, peers=[PEER], per_minute=300)
+    await eventually(lambda: over(agent), ["recovered: connected"])
+    assert await steps(agent) == ["regenerate_keys"]
+    assert await agent.pid("a") == pid
+    shown = await agent.show("a")
+    assert shown["key_regenerations"] == {"done": 1, "failed": 0}
+    assert (shown["paired"], shown["health"]["verdict"]) == (True, "healthy")
+    errors = shown["crypto_operations"]["failed"]
+    assert errors >= 2
+    story = await agent.story("a")
+    assert "CONNECTED" not in {s.split(" → ")[0] for k, s in story if k == "status"}, "it stayed"
+    assert re.search(
+        r"\[CRYPTO\] \[a\] crypto error \S+ of " + re.escape(PEER), agent.log.read_text()
+    )
+    metrics = await agent.do("GET", "/metrics")
+    assert f'wa_session_crypto_operations_total{{session="a",result="failed"}} {errors}' in metrics
+    assert 'wa_session_key_regenerations_total{session="a",result="done"} 1' in metrics
+
+
+async def test_many_peers_are_a_corrupted_session_and_climb_its_ladder(agent, eventually):
+    pid = await agent.pid("a")
+    await agent.fault("a", "bad-mac", peers=MANY, per_minute=120)
+    await eventually(lambda: over(agent), ["recovered: connected"], within=20)
+    story = await agent.story("a")
+    verdicts = [sentence for kind, sentence in story if kind == "verdict"]
+    assert any(re.match(r"corrupted: \d+ crypto errors in 5 min, 8 peers", one) for one in verdicts)
+    told = await steps(agent)
+    assert told[:2] == ["reconnect", "restart"]
+    assert "cleanup" not in told
+    shown = await agent.show("a")
+    assert (shown["paired"], shown["connection_status"]) == (True, "CONNECTED")
+    assert shown["unit"]["main_pid"] != pid
+
+
+async def test_a_flood_of_errors_is_counted_whole_and_logged_a_little(agent, eventually):
+    await agent.fault("a", "bad-mac", 2, peers=MANY, per_minute=1500)
+
+    async def counted():
+        return (await agent.show("a"))["crypto_operations"]["failed"] >= 150
+
+    await eventually(counted)
+    await eventually(lambda: over(agent), ["recovered: connected"])
+    lines = [one for one in agent.log.read_text().splitlines() if "[CRYPTO]" in one]
+    assert len(lines) <= 5 * len(MANY)
+
+
+async def test_errors_of_an_older_life_of_the_session_say_nothing(agent, eventually):
+    await agent.fault("a", "bad-mac", peers=[PEER], per_minute=300)
+    await eventually(lambda: over(agent), ["recovered: connected"])
+    assert (await agent.show("a"))["crypto_errors_lately"] == 0

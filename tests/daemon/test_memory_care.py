@@ -1,0 +1,51 @@
+"""Memory by the real agent: freed first, then restarted gracefully, once."""
+
+import re
+
+SETTINGS = """
+[memory]
+interval = 1
+instance = 41943040
+warn = 0.6
+"""
+
+
+async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_agent, eventually):
+    agent = make_agent(SETTINGS)
+    await agent.start()
+    for id in ("a", "b"):
+        await agent.create(id)
+    for id in ("a", "b"):
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    before, other = await agent.pid("a"), await agent.pid("b")
+    await agent.fault("a", "leak", bytes_per_second=6 * 2**20)
+
+    async def is_back():
+        shown = await agent.show("a")
+        return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != before
+
+    await eventually(is_back, within=30)
+    story = await agent.story("a")
+    told = [one for kind, one in story if kind in ("memory", "action") and "memory" in one]
+    assert re.match(r"asked to free its caches: memory (warn|critical): \d+ of 40 MiB", told[0])
+    assert re.match(r"restart: memory critical: \d+ of 40 MiB", told[-1])
+    assert [one for one in told if one.startswith("restart")] == told[-1:]
+    verdicts = [one for kind, one in story if kind == "verdict"]
+    assert any(one.startswith("degraded: memory") for one in verdicts)
+    shown = await agent.show("a")
+    assert shown["restarts_by_reason"] == {
+        "watchdog": 0, "oom": 0, "crash": 0, "agent": 1, "operator": 0,
+    }  # fmt: skip
+    assert (shown["paired"], shown["memory_limit_bytes"]) == (True, 40 * 2**20)
+    assert "QR_REQUIRED" not in str(story[-6:])
+    assert await agent.pid("b") == other, "its neighbour was left alone"
+    metrics = await agent.do("GET", "/metrics")
+    assert 'wa_session_memory_limit_bytes{session="a"} 41943040' in metrics
+
+
+async def test_an_instances_own_limit_counts(make_agent, eventually):
+    agent = make_agent()
+    await agent.start()
+    await agent.create("a", memory_limit=80 * 2**20, name="Sales desk")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert (await agent.show("a"))["memory_limit_bytes"] == 80 * 2**20

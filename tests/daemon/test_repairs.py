@@ -1,0 +1,316 @@
+"""Repairs by the real agent: each fault of the sandbox ends where it should, and is told."""
+
+import asyncio
+import json
+
+import pytest
+
+# Pings are what finds a zombie here: the worker's own watchdog is given more time than they need.
+PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
+SETTINGS = """
+[recovery]
+tries = 2
+first_delay = 0.1
+rounds = 2
+settle = 1.2
+settle_start = 0.3
+settle_keys = 1
+round_pause = 1
+
+[phases]
+login = 0.8
+sync = 0.8
+"""
+
+
+@pytest.fixture
+async def agent(make_agent):
+    one = make_agent(SETTINGS)
+    await one.start(PATIENT)
+    return one
+
+
+async def connected(agent, eventually, *ids, **settings):
+    for id in ids:
+        await agent.create(id, **settings)
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+
+
+async def ended(agent, eventually, id="a", within=15.0):
+    """The sentence that ended its (last) repair."""
+
+    async def over():
+        return [sentence for kind, sentence in await agent.story(id) if kind == "repair_over"]
+
+    return (await eventually(over, within=within))[-1]
+
+
+async def steps(agent, id="a"):
+    """The steps of its repairs, in order."""
+    return [sentence.split(":")[0] for kind, sentence in await agent.story(id) if kind == "repair"]
+
+
+async def retired(agent):
+    return (await agent.do("GET", "/api/trash"))["trash"]
+
+
+def session_file(agent, id="a"):
+    return agent.state / "sessions" / id / "session" / "sandbox.json"
+
+
+# what the agent does by itself
+
+
+async def test_a_zombie_is_connected_anew_and_then_restarted(agent, eventually):
+    await connected(agent, eventually, "a")
+    before = await agent.pid("a")
+    await agent.fault("a", "zombie")
+    assert await ended(agent, eventually) == "recovered: connected"
+    assert await steps(agent) == ["reconnect", "reconnect", "restart"]
+    story = [sentence for _, sentence in await agent.story("a")]
+    assert "stuck: it does not answer: 3 pings failed in a row" in story
+    shown = await agent.show("a")
+    assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
+    assert shown["unit"]["main_pid"] != before
+    counted = {(one["step"], one["result"]): one["count"] for one in shown["repair_steps"]}
+    assert counted == {("reconnect", "done"): 2, ("restart", "done"): 1}
+    tally = await agent.do("GET", "/api/repairs/statistics")
+    assert (tally["repaired"], tally["failed"], tally["success_rate"]) == (1, 0, 1.0)
+    assert tally["steps"]["restart"]["done"] == 1
+    assert tally["checked"] > 3
+
+
+async def test_a_stuck_sync_is_named_and_repaired(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "stuck-loading")
+    assert await ended(agent, eventually) == "recovered: connected"
+    story = await agent.story("a")
+    assert ("verdict", "stuck: stuck in phase sync for 1 s") in story
+    assert await steps(agent) == ["reconnect", "reconnect", "restart"]
+
+
+async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
+    await agent.create("a", scan="manual")
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    await agent.fault("a", "no-qr", 600)
+    assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
+    story = await agent.story("a")
+    assert ("verdict", "stuck: stuck in phase login for 1 s") in story
+    told = await steps(agent)
+    assert told[:3] == ["reconnect", "reconnect", "restart"]
+    assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
+    assert (await agent.show("a"))["cleanups"] == {"heal": 1}
+    assert len(await retired(agent)) == 1
+
+
+async def test_damaged_files_come_back_from_a_snapshot(agent, eventually):
+    await connected(agent, eventually, "a")
+    whole = json.loads(session_file(agent).read_text())
+    await agent.do("POST", "/api/instance/a/snapshots")
+    await agent.fault("a", "corrupt-files")
+    assert await ended(agent, eventually) == "recovered: connected"
+    assert (await steps(agent))[-1] == "restore"
+    shown = await agent.show("a")
+    assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
+    assert json.loads(session_file(agent).read_text())["device"] == whole["device"]
+    story = await agent.story("a")
+    assert "QR_REQUIRED" not in str(story[len(story) // 2 :]), "nobody had to scan"
+    assert len(await retired(agent)) == 1, "the damaged one is evidence"
+
+
+async def test_damaged_files_without_a_snapshot_are_given_up_last_and_kept(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await agent.fault("a", "corrupt-files")
+    assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
+    assert await steps(agent) == ["back_up", "cleanup"]
+    begun = [sentence for kind, sentence in await agent.story("a") if kind == "repair"]
+    assert begun[-1].endswith("cleanup, try 1, round 2"), "never in the first round"
+    (gone,) = await retired(agent)
+    kept = agent.state / "sessions" / ".trash" / gone["name"] / "session" / "sandbox.json"
+    assert kept.stat().st_size > 0
+
+
+async def test_with_unpair_never_a_pairing_is_not_given_up(make_agent, eventually):
+    agent = make_agent(SETTINGS.replace("[recovery]", '[recovery]\nunpair = "never"'))
+    await agent.start(PATIENT)
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "corrupt-files")
+    torn = session_file(agent)
+    assert (await ended(agent, eventually)).startswith("gave up: the session's files are damaged")
+    assert await retired(agent) == []
+    assert torn.exists()
+    assert await agent.status("a") == "AUTH_FAILURE"
+
+
+async def test_every_other_fault_ends_as_promised(agent, eventually):
+    """All at once, each on an instance of its own: they must not disturb one another."""
+    wanted = {
+        "crash": ("CONNECTED", ""),
+        "slow": ("CONNECTED", ""),
+        "drop": ("CONNECTED", ""),
+        "temp-ban": ("CONNECTED", ""),
+        "logout": ("QR_REQUIRED", "waiting_for_scan"),
+        "ban": ("AUTH_FAILURE", "banned"),
+        "outdated": ("DISCONNECTED", "client_outdated"),
+        "conflict": ("RECONNECTING", "conflict"),
+    }
+    seconds = {"crash": 0.5, "drop": 1.0, "temp-ban": 2.0, "slow": 2.0}
+    await connected(agent, eventually, *wanted)
+    await agent.do("PATCH", "/api/instance/logout", {"settings": {"scan": "manual"}})
+    for id in wanted:
+        await agent.fault(id, id, seconds.get(id))
+
+    async def fell(id):
+        return [one for kind, one in await agent.story(id) if one.startswith(WORSE[id])]
+
+    for id in wanted:
+        await eventually(lambda id=id: fell(id))
+
+    async def found():
+        every = {id: await agent.show(id) for id in wanted}
+        return {id: (one["connection_status"], one["reason"]) for id, one in every.items()}
+
+    await eventually(found, wanted, within=20)
+    for id in ("ban", "outdated", "conflict"):
+        story = await agent.story(id)
+        down = max(i for i, (kind, _) in enumerate(story) if kind == "status")
+        assert [one for one in story[down:] if one[0] in ("action", "repair")] == [], id
+    shown = await agent.do("GET", "/reconnection-status")
+    assert shown["instances"]["outdated"]["next_attempt"] is not None
+    assert shown["instances"]["ban"]["next_attempt"] is None
+    assert all(one["circuit"] == "closed" for one in shown["instances"].values())
+    assert [one["id"] for one in await retired(agent)] == ["logout"]
+
+
+WORSE = {
+    "crash": "its worker ended (crash)",
+    "slow": "degraded: 1 of 3 pings failed",
+    "drop": "CONNECTED → RECONNECTING: the connection was lost",
+    "temp-ban": "CONNECTED → DISCONNECTED: WhatsApp banned the account for a time",
+    "logout": "CONNECTED → AUTH_FAILURE: the device was removed",
+    "ban": "CONNECTED → AUTH_FAILURE: WhatsApp banned the account",
+    "outdated": "CONNECTED → DISCONNECTED: WhatsApp no longer accepts this version",
+    "conflict": "CONNECTED → RECONNECTING: the session was taken over",
+}
+
+
+async def test_what_is_disabled_is_never_acted_on(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "zombie")
+    await agent.do("POST", "/api/instance/a/disable")
+    await eventually(lambda: agent.show("a"), within=10) and None
+    await eventually(lambda: worker_state(agent, "a"), "inactive")
+    before = await agent.story("a")
+    for _ in range(3):
+        await agent.do("POST", "/api/health/check")
+    for word in ("recover", "cleanup", "ensure-healthy"):
+        status, found = await agent.ask("POST", f"/api/instance/a/{word}", CONFIRM.get(word))
+        assert (status, found["error"]) == (409, "not_wanted")
+    status, _ = await agent.ask("POST", "/force-reconnection/a")
+    assert status == 409
+    after = await agent.story("a")
+    assert [one for one in after[len(before) :] if one[0] in ("action", "repair")] == []
+    assert (await agent.show("a"))["paired"] is True
+
+
+CONFIRM = {"cleanup": {"confirm": True}}
+
+
+async def worker_state(agent, id):
+    return (await agent.show(id))["unit"]["state"]
+
+
+# what somebody asks for
+
+
+async def test_a_repair_that_is_asked_for_of_a_well_one_changes_nothing(agent, eventually):
+    await connected(agent, eventually, "a")
+    pid = await agent.pid("a")
+    for word in ("recover", "ensure-healthy"):
+        found = await agent.do("POST", f"/api/instance/a/{word}")
+        assert (found["healthy"], found["cleaned"], found["recovered"]) == (True, False, False)
+    assert await agent.pid("a") == pid
+    assert await steps(agent) == []
+
+
+async def test_requests_join_the_repair_that_runs(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "zombie")
+    await eventually(lambda: steps(agent))
+    found = await asyncio.gather(
+        agent.do("POST", "/api/instance/a/recover"),
+        agent.do("POST", "/api/instance/a/ensure-healthy"),
+        agent.do("POST", "/api/instance/a/recover"),
+    )
+    assert (
+        found == [{"healthy": True, "cleaned": False, "recovered": True, "ending": "recovered"}] * 3
+    )
+    story = await agent.story("a")
+    assert [kind for kind, _ in story].count("repair_over") == 1
+    joined = [one for kind, one in story if kind == "operator" and "joins the repair" in one]
+    assert len(joined) == 3
+
+
+async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await agent.fault("a", "corrupt-files")
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+    found = await agent.do("POST", "/api/instance/a/ensure-healthy")
+    assert found == {"healthy": True, "cleaned": True, "recovered": False, "ending": "cleaned"}
+    assert await agent.status("a") == "QR_REQUIRED"
+    code = await agent.do("GET", "/api/instance/a/qr")
+    assert code["expires_in"] > 0
+    assert len(await retired(agent)) == 1
+
+
+async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_back(
+    agent, eventually
+):
+    await connected(agent, eventually, "a")
+    device = json.loads(session_file(agent).read_text())["device"]
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    status, found = await agent.ask("POST", "/api/instance/a/cleanup")
+    assert (status, found["error"]) == (409, "would_unpair")
+    assert await agent.status("a") == "CONNECTED"
+    found = await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
+    assert (found["healthy"], found["cleaned"]) == (True, True)
+    assert await agent.status("a") == "QR_REQUIRED"
+    assert await steps(agent) == ["back_up", "cleanup"]
+    (gone,) = await retired(agent)
+    await agent.do("DELETE", "/api/instance/a")
+    await agent.do("POST", f"/api/trash/{gone['name']}/restore")
+    await agent.do("POST", "/api/instance/a/enable")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert json.loads(session_file(agent).read_text())["device"] == device
+
+
+async def test_a_setup_creates_repairs_and_never_logs_its_code(agent, eventually):
+    body = {"name": "Sales desk", "instanceName": "sales", "engine": "sandbox"}
+    made = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    assert (made["created"], made["status"]) == (True, "QR_REQUIRED")
+    assert made["qr"]
+    assert made["qr"] not in agent.log.read_text()
+    assert made["qr"] not in str(await agent.do("GET", "/api/events?limit=500"))
+    await agent.do("POST", "/api/instance/sales/sandbox/scan")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    again = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    assert (again["created"], again["status"], again["qr"]) == (False, "CONNECTED", None)
+    await agent.fault("sales", "ban")
+    await eventually(lambda: agent.status("sales"), "AUTH_FAILURE")
+    code = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    assert (code["status"], code["cleaned"]) == ("QR_REQUIRED", True), "for another account"
+
+
+async def test_the_statistics_outlive_the_agent(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "stuck-loading")
+    await ended(agent, eventually)
+    before = await agent.do("GET", "/api/repairs/statistics")
+    await agent.stop()
+    await agent.start(PATIENT)
+    after = await agent.do("GET", "/api/repairs/statistics")
+    assert (after["repaired"], after["steps"]) == (before["repaired"], before["steps"])
+    assert after["checked"] >= before["checked"]
