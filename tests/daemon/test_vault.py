@@ -1,6 +1,18 @@
-"""Snapshots, restore, export and import of a real agent with real workers."""
+"""Snapshots, restore, export and import of a real agent with real workers, killed at each step."""
 
+import asyncio
+import contextlib
 import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
 
 
 async def connected(agent, eventually, id="a", **settings):
@@ -8,22 +20,326 @@ async def connected(agent, eventually, id="a", **settings):
     await eventually(lambda: agent.status(id), "CONNECTED")
 
 
+def session_of(agent, id="a"):
+    file = agent.state / "sessions" / id / "session" / "sandbox.json"
+    return json.loads(file.read_bytes())
+
+
+def staging(agent):
+    return [part.name for part in (agent.state / "sessions" / ".staging").iterdir()]
+
+
+async def scans_asked_for(agent, id="a"):
+    """1 is the first pairing."""
+    story = await agent.story(id)
+    return sum("→ QR_REQUIRED" in sentence for kind, sentence in story if kind == "status")
+
+
+async def names(agent, id="a"):
+    found = await agent.do("GET", f"/api/instance/{id}/snapshots")
+    assert all(not one["problem"] for one in found["snapshots"])
+    return [one["name"] for one in found["snapshots"]]
+
+
+async def cli(agent, *words):
+    """The real program; its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *map(str, words)),
+        *("--socket", str(agent.state / "api.sock")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=REPOSITORY,
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+async def killed_at(agent, eventually, point, ask):
+    """Start the agent with a failpoint, ask, and see it die there; then start it again without.
+
+    The same workers go on, as they do when an agent is killed.
+    """
+    await agent.stop()
+    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+        await ask()
+    assert agent.process is not None
+    async with asyncio.timeout(20):
+        assert await agent.process.wait() == -signal.SIGKILL
+    await agent.start()
+
+
 async def test_a_snapshot_of_a_running_session_is_whole_and_comes_back(agent, eventually):
     await connected(agent, eventually)
     made = await agent.do("POST", "/api/instance/a/snapshots")
     assert (made["good"], made["state"], made["files"]) == (True, "whole", 1)
-    listed = await agent.do("GET", "/api/instance/a/snapshots")
-    assert [one["name"] for one in listed["snapshots"]] == [made["name"]]
+    assert await names(agent) == [made["name"]]
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: agent.status("a"), "DISCONNECTED")
     file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
-    before = json.loads(file.read_bytes())
+    before = session_of(agent)
     file.write_bytes(b"")
     done = await agent.do("POST", f"/api/instance/a/snapshots/{made['name']}/restore", {})
     assert done["trash"].startswith("a.")
-    assert json.loads(file.read_bytes())["account"] == before["account"]
+    assert session_of(agent)["account"] == before["account"]
+    assert await agent.status("a") == "DISCONNECTED", "an operator stopped it"
     await agent.do("POST", "/api/instance/a/start")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert "QR_REQUIRED" not in str((await agent.story("a"))[-8:])
+    story = await agent.story("a")
+    assert await scans_asked_for(agent) == 1
+    assert {"snapshot", "restoring", "snapshot_restored"} <= {kind for kind, _ in story}
+
+
+async def test_restoring_a_running_session_stops_it_and_starts_it_again(agent, eventually):
+    await connected(agent, eventually)
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    before = await agent.pid("a")
+    status, out = await cli(agent, "restore", "a", made["name"])
+    assert (status, "a is as it was at" in out) == (0, True), out
+
+    async def back():
+        shown = await agent.show("a")
+        pid = shown["unit"]["main_pid"]
+        return shown["connection_status"] == "CONNECTED" and pid not in (0, before)
+
+    await eventually(back)
+    assert (await agent.show("a"))["override"] == "none"
+    assert "stopped by hand" not in str(await agent.story("a"))
+
+
+async def test_snapshots_are_made_by_the_clock_and_few_are_kept(make_agent, eventually):
+    agent = make_agent(BY_THE_CLOCK)
+    await agent.start()
+    await connected(agent, eventually)
+    await eventually(lambda: names(agent), within=10)
+    first = (await names(agent))[-1]
+
+    async def pruned():
+        found = await names(agent)
+        return len(found) == 2 and first not in found
+
+    await eventually(pruned, within=15)
+    metrics = await agent.do("GET", "/metrics")
+    assert 'wa_session_last_snapshot_timestamp_seconds{session="a"}' in metrics
+    unpaired = "b"
+    await agent.create(unpaired, scan="manual")
+    await eventually(lambda: agent.status(unpaired), "QR_REQUIRED")
+    assert await names(agent, unpaired) == []
+
+
+async def names_on_disk(agent, id="a"):
+    shelf = agent.state / "sessions" / ".snapshots" / id
+    return sorted(part.name for part in shelf.iterdir())
+
+
+async def test_a_session_that_does_not_stop_changing_is_not_copied(agent, eventually):
+    await connected(agent, eventually)
+    file = agent.state / "sessions" / "a" / "session" / "busy"
+    done = asyncio.Event()
+
+    async def write():
+        number = 0
+        while not done.is_set():
+            number += 1
+            file.write_bytes(b"%d" % number * 5000)
+            await asyncio.sleep(0.001)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write())
+        status, said = await agent.ask("POST", "/api/instance/a/snapshots")
+        done.set()
+    assert (status, said["error"]) == (503, "changing")
+    assert await names(agent) == []
+    assert await names_on_disk(agent) == []
+    await agent.do("POST", "/api/instance/a/snapshots")
+
+
+async def test_a_worker_that_cannot_save_gives_no_snapshot(agent, eventually):
+    await connected(agent, eventually)
+    os.kill(await agent.pid("a"), signal.SIGSTOP)
+    status, said = await agent.ask("POST", "/api/instance/a/snapshots")
+    assert (status, said["error"]) == (503, "not_saved")
+    assert await names(agent) == []
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+
+
+async def test_f80_a_planted_link_is_named_to_who_asks(agent, eventually):
+    await connected(agent, eventually)
+    link = agent.state / "sessions" / "a" / "session" / "creds"
+    link.symlink_to("/etc/passwd")
+    status, said = await agent.ask("POST", "/api/instance/a/snapshots")
+    assert status == 500
+    assert f"{link}: it is a symbolic link" in said["message"]
+
+
+@pytest.mark.parametrize("step", ["begun", "copied", "manifest", "verified", "visible"])
+async def test_an_agent_killed_in_a_snapshot_leaves_no_partial_one(agent, eventually, step):
+    await connected(agent, eventually)
+    before = session_of(agent)
+    await killed_at(
+        agent,
+        eventually,
+        f"snapshot_{step}",
+        lambda: agent.ask("POST", "/api/instance/a/snapshots"),
+    )
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    assert session_of(agent)["account"] == before["account"]
+    visible = await names(agent)
+    assert len(visible) == (step == "visible")
+
+    async def swept():
+        return await names_on_disk(agent) == visible
+
+    await eventually(swept)
+    await agent.do("POST", "/api/instance/a/snapshots")
+    assert len(await names(agent)) == len(visible) + 1
+
+
+RESTORE_POINTS = (
+    *("restore_copied", "staging_made", "staging_ready", "retire_manifest", "retire_moved"),
+    *("staging_way_free", "staging_in_place"),
+)
+
+
+@pytest.mark.parametrize("point", RESTORE_POINTS)
+async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent, eventually, point):
+    await connected(agent, eventually)
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    mark = agent.state / "sessions" / "a" / "session" / "newer"
+    mark.write_bytes(b"of the present session")
+    path = f"/api/instance/a/snapshots/{made['name']}/restore"
+    await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    assert staging(agent) == []
+    finished = point in ("retire_moved", "staging_way_free", "staging_in_place")
+    assert mark.exists() is not finished
+    trash = (await agent.do("GET", "/api/trash"))["trash"]
+    assert len(trash) == finished
+    if finished:
+        kept = agent.state / "sessions" / ".trash" / trash[0]["name"] / "session" / "newer"
+        assert kept.read_bytes() == b"of the present session"
+    assert await scans_asked_for(agent) == 1
+    assert await names(agent) == [made["name"]]
+
+
+# moving to another machine
+
+
+async def test_one_command_each_moves_a_session_to_another_machine(
+    make_agent, eventually, tmp_path
+):
+    here, there = make_agent(name="here"), make_agent(name="there")
+    await here.start()
+    await there.start()
+    await connected(here, eventually, messages_per_minute=0)
+    file = tmp_path / "a.tar.gz"
+    status, out = await cli(here, "export", "a", file)
+    assert status == 0, out
+    assert file.stat().st_mode & 0o777 == 0o600
+    sha256 = out.split()[0]
+    await here.do("POST", "/api/instance/a/disable")
+    status, out = await cli(there, "import", file, "--enable")
+    assert (status, sha256 in out) == (0, True), out
+    await eventually(lambda: there.status("a"), "CONNECTED")
+    assert session_of(there)["account"] == session_of(here)["account"]
+    shown = await there.show("a")
+    assert (shown["paired"], shown["account"]) == (True, session_of(here)["account"])
+    assert await scans_asked_for(there) == 0
+    status, out = await cli(there, "import", file)
+    assert (status, "it exists" in out) == (4, True), out
+    status, out = await cli(there, "import", file, "b")
+    assert (status, "b imported, disabled" in out) == (0, True), out
+    assert staging(there) == []
+
+
+async def test_replacing_retires_the_old_session_first(agent, eventually, tmp_path):
+    await connected(agent, eventually)
+    file = tmp_path / "a.tar.gz"
+    await cli(agent, "export", "a", file)
+    mark = agent.state / "sessions" / "a" / "session" / "newer"
+    mark.write_bytes(b"of the present session")
+    status, out = await cli(agent, "import", file, "--replace", "--json")
+    assert status == 0, out
+    trash = json.loads(out)["trash"]
+    kept = agent.state / "sessions" / ".trash" / trash / "session" / "newer"
+    assert kept.read_bytes() == b"of the present session"
+    assert not mark.exists()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     kinds = [kind for kind, _ in await agent.story("a")]
-    assert {"snapshot", "restoring", "snapshot_restored"} <= set(kinds)
+    assert [kind for kind in kinds if kind in ("replacing", "replaced", "imported")] == [
+        "replacing",
+        "replaced",
+        "imported",
+    ]
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["import_unpacked", "staging_made", "staging_ready", "retire_moved", "staging_way_free"],
+)
+async def test_an_agent_killed_in_an_import_leaves_the_old_or_the_new(
+    agent, eventually, tmp_path, point
+):
+    await connected(agent, eventually)
+    file = tmp_path / "a.tar.gz"
+    await cli(agent, "export", "a", file)
+    mark = agent.state / "sessions" / "a" / "session" / "newer"
+    mark.write_bytes(b"of the present session")
+    await killed_at(
+        agent, eventually, point, lambda: cli(agent, "import", file, "--replace", "--enable")
+    )
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    assert staging(agent) == []
+    replaced = point in ("retire_moved", "staging_way_free")
+    assert mark.exists() is not replaced
+    trash = (await agent.do("GET", "/api/trash"))["trash"]
+    assert len(trash) == replaced
+    assert (await agent.show("a"))["paired"] is True
+    assert await scans_asked_for(agent) == 1
+
+
+async def test_a_damaged_archive_changes_nothing(agent, eventually, tmp_path):
+    await connected(agent, eventually)
+    file = tmp_path / "a.tar.gz"
+    await cli(agent, "export", "a", file)
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    file.write_bytes(raw)
+    before = await agent.pid("a")
+    status, out = await cli(agent, "import", file, "--replace", "--json")
+    assert (status, "bad_archive" in out) == (2, True), out
+    assert await agent.pid("a") == before
+    assert await agent.status("a") == "CONNECTED"
+    assert staging(agent) == []
+
+
+async def test_an_upload_over_the_limit_is_refused(make_agent, tmp_path):
+    agent = make_agent("[sessions]\nimport_packed = 100000\n")
+    await agent.start()
+    file = tmp_path / "big"
+    file.write_bytes(os.urandom(5_000_000))
+    status, out = await cli(agent, "import", file)
+    assert (status, "more than 100000 bytes" in out) == (2, True), out
+    assert staging(agent) == []
+
+
+async def test_a_local_auth_folder_comes_in(agent, tmp_path):
+    store = "session-shop/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
+    folder = tmp_path / ".wwebjs_auth" / store
+    folder.mkdir(parents=True)
+    (folder / "CURRENT").write_bytes(b"MANIFEST-000001\n")
+    (folder / "MANIFEST-000001").write_bytes(b"x")
+    source = tmp_path / ".wwebjs_auth"
+    status, out = await cli(agent, "import", source, "--from", "wwebjs")
+    assert (status, "give one after it" in out) == (2, True), out
+    status, out = await cli(agent, "import", source, "shop", "--from", "wwebjs")
+    assert (status, "shop imported, disabled" in out) == (0, True), out
+    profile = agent.state / "sessions" / "shop" / "session" / "profile"
+    assert (profile / store.removeprefix("session-shop/") / "CURRENT").exists()
+    shown = await agent.show("shop")
+    assert (shown["engine"], shown["paired"]) == ("web", True)
+    (folder / "CURRENT").write_bytes(b"")
+    status, out = await cli(agent, "import", source, "shop2", "--from", "wwebjs")
+    assert (status, "CURRENT: it is empty" in out) == (2, True), out
+    assert (await agent.ask("GET", "/api/instance/shop2"))[0] == 404
