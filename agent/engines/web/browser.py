@@ -175,7 +175,13 @@ class _Pipes:
         ]
         # posix_spawn neither copies this process's memory nor runs Python in the child.
         pid = os.posix_spawn(
-            line[0], line, _environment(), file_actions=actions, setsid=True, setsigmask=()
+            line[0],
+            line,
+            _environment(),
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
         )
         for fd in (self._child_calls, self._child_answers, self._child_errors):
             os.close(fd)

@@ -15,6 +15,9 @@ Status = ConnectionStatus
 REFUSALS = frozenset({"CONFLICT", "DEPRECATED_VERSION", "PROXYBLOCK", "SMB_TOS_BLOCK", "TOS_BLOCK"})
 """Stream modes and socket states after which the page does not go on by itself."""
 
+_LIVES = frozenset({"MAIN", "SYNCING", "QR"})
+"""Modes in which an update that is offered is no condition."""
+
 SLOW_INJECTION = 25.0
 """Seconds of a document after which the bundle, not the network, is what keeps us waiting."""
 SLOW_STREAM = 40.0
@@ -169,6 +172,8 @@ def _of_page(facts: PageFacts, story: Story) -> Claim:
     if not facts.ready:
         slow = facts.failure or facts.age > SLOW_INJECTION
         return _on_its_way(story, "injected", "injection_failed" if slow else "")
+    if facts.update and facts.mode not in _LIVES and facts.age > SLOW_INJECTION:
+        return Claim(Status.DISCONNECTED, web_reason("conn.needs_update"))
     if facts.auth:
         return _paired(facts, story)
     return _unpaired(facts, story)
@@ -179,8 +184,7 @@ def _paired(facts: PageFacts, story: Story) -> Claim:
     if facts.mode == "MAIN" and reached and facts.info in ("NORMAL", ""):
         return Claim(Status.CONNECTED)
     if story.was_connected:
-        reason = "client_outdated" if facts.update else web_reason(story.passing or "OFFLINE")
-        return Claim(Status.RECONNECTING, reason)
+        return Claim(Status.RECONNECTING, web_reason(story.passing or "OFFLINE"))
     if "SYNCING" in (facts.mode, facts.info) or facts.info == "RESUMING":
         return Claim(Status.LOADING, phase="sync", progress=facts.progress)
     if facts.mode == "OFFLINE" or facts.socket == "TIMEOUT" or not facts.online:

@@ -120,6 +120,18 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
             id="no stream can be read",
         ),
         pytest.param(
+            page(mode="MAIN", info="NORMAL", socket="CONNECTED", update=True, age=999),
+            NEW,
+            (Status.CONNECTED, "", ""),
+            id="an update is only offered",
+        ),
+        pytest.param(
+            page(mode="OFFLINE", socket="OPENING", update=True, age=30),
+            BEFORE,
+            (Status.DISCONNECTED, "client_outdated", ""),
+            id="nothing goes on without the update",
+        ),
+        pytest.param(
             MAIN, Story(ended="LOGOUT"), (Status.DISCONNECTED, "logout", ""), id="a logout stays"
         ),
         pytest.param(

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.engines.web.arguments import find_browser
+from agent.engines.web.exchange import export_local_auth, import_local_auth
 from agent.engines.web.kept import read_note, write_note
+from agent.engines.web.profile import Lock, read_lock
 from agent.engines.web.standin.server import StandIn
+from agent.errors import ConfigError
 from tests.engines.web.bench import Bench, lives, processes_below
 
 Status = ConnectionStatus
@@ -168,3 +172,47 @@ async def test_eight_sessions_live_side_by_side(
     finally:
         for bench in benches:
             await bench.clean_up()
+
+
+@pytest.mark.slow
+async def test_the_full_browser_leaves_a_lock_when_killed_and_starts_again(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    try:
+        find_browser("chromium")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    await bench.pair(stand_in, browser="chromium")
+    lock = bench.session / "profile" / "SingletonLock"
+    assert lock.is_symlink()
+    bench.kill_worker()
+    await bench.until(lambda: read_lock(bench.session / "profile") is not Lock.LIVE)
+    assert lock.is_symlink(), "a killed browser leaves its lock"
+    # As after a restore on another machine.
+    lock.unlink()
+    lock.symlink_to("another-host-17")
+    await bench.start(browser="chromium")
+    await bench.claimed(Status.CONNECTED)
+
+
+@pytest.mark.slow
+async def test_a_session_moves_over_from_local_auth_without_a_scan(
+    tmp_path: Path, bench: Bench, stand_in: StandIn
+) -> None:
+    try:
+        find_browser("chromium")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    # The profile of a full browser is what LocalAuth keeps.
+    await bench.pair(stand_in, browser="chromium")
+    await bench.stop()
+    export_local_auth(bench.session, tmp_path / "wwebjs_auth", "old")
+    moved = Bench(tmp_path, bench.cache, stand_in.url, "moved")
+    try:
+        moved.session.mkdir()
+        import_local_auth(tmp_path / "wwebjs_auth", moved.session)
+        await moved.start()
+        await moved.claimed(Status.CONNECTED)
+        assert not any(each.status is Status.QR_REQUIRED for each in moved.claims)
+    finally:
+        await moved.clean_up()

@@ -1,0 +1,43 @@
+"""A kernel that gives an unprivileged browser no sandbox: found before the browser fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMINE = """
+import json, sys
+from pathlib import Path
+from agent.engines.web.doctor import examine
+print(json.dumps({each.code: [each.sentence, each.cure] for each in examine(Path(sys.argv[1]))}))
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
+    tmp_path: Path, allowed: bool
+) -> None:
+    """The setting is each user namespace's own: in one of ours it can be taken away for real."""
+    if shutil.which("unshare") is None:
+        pytest.skip("this machine has no unshare")
+    take_away = "" if allowed else "echo 0 > /proc/sys/user/max_user_namespaces; "
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", take_away + 'exec "$@"', "sh"]
+        + [sys.executable, "-c", EXAMINE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip(f"this machine lends no namespace: {done.stderr.strip()}")
+    found = json.loads(done.stdout)
+    assert ("sandbox_not_possible" in found) is not allowed
+    if not allowed:
+        sentence, cure = found["sandbox_not_possible"]
+        assert "user.max_user_namespaces is 0" in sentence
+        assert cure.startswith("sysctl user.max_user_namespaces=")
