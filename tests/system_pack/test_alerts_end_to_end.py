@@ -1,0 +1,136 @@
+"""What an operator does with the README: export, start Debian's servers, be notified, repair."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.core.alerts import AlertLimits, alert_table
+from agent.metrics.dashboards import queries
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent
+from tests.system_pack.conftest import Receiver, StartServer, fetch, free_port, run_program
+
+METRIC = re.compile(r"\b(?:wa|process)_[a-z_]+\b")
+IMPATIENT = {
+    "WA_AGENT_RECONNECT__MAX": "1",
+    "WA_AGENT_RECONNECT__BREAKER_PAUSE": "2",
+    "WA_AGENT_RECONNECT__ATTEMPTS": "1000",
+    "WA_AGENT_MEMORY__INTERVAL": "1",
+}
+
+
+async def test_a_real_scrape_has_every_metric_that_is_named(
+    make_agent: Callable[..., RunningAgent], eventually: Eventually
+) -> None:
+    agent = make_agent()
+    await agent.start(IMPATIENT)
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    expressions = [alert.condition.promql() for alert in alert_table(AlertLimits())]
+    named = {name for text in (*expressions, *queries()) for name in METRIC.findall(text)}
+    assert len(named) > 30
+
+    async def missing() -> set[str]:
+        text = await agent.do("GET", "/metrics")
+        return named - {re.split(r"[{ ]", line)[0] for line in text.splitlines()}
+
+    await eventually(missing, set())
+
+
+async def start_servers(
+    agent: RunningAgent,
+    receiver: Receiver,
+    start_server: StartServer,
+    folder: Path,
+    alertmanager_port: int,
+) -> str:
+    """Export, fill in the addresses, start both; return Prometheus' address."""
+    key = await agent.do("POST", "/api/keys", {"name": "prometheus", "scopes": ["read"]})
+    folder.mkdir()
+    key_file, prometheus_port = folder / "prometheus.key", free_port()
+    key_file.write_text(key["token"])
+    exporting = ("alerts", "export", str(folder), "--config", str(agent.config))
+    where = ("--listen", agent.listen, "--key-file", str(key_file))
+    status, said = await run_program(agent, *exporting, *where)
+    assert status == 0, said
+    example = (folder / "alertmanager.example.yml").read_text()
+    for ours, theirs in (
+        ("http://127.0.0.1:9099", receiver.url),
+        ("https://chat.example.com/hooks/replace-me", f"{receiver.url}/chat"),
+    ):
+        assert ours in example
+        example = example.replace(ours, theirs)
+    (folder / "alertmanager.yml").write_text(example)
+    await start_server(
+        "prometheus-alertmanager",
+        f"--config.file={folder}/alertmanager.yml",
+        f"--storage.path={folder}/alertmanager",
+        f"--web.listen-address=127.0.0.1:{alertmanager_port}",
+        "--cluster.listen-address=",
+    )
+    await start_server(
+        "prometheus",
+        f"--config.file={folder}/prometheus.example.yml",
+        f"--storage.tsdb.path={folder}/prometheus",
+        f"--web.listen-address=127.0.0.1:{prometheus_port}",
+        "--log.level=warn",
+    )
+    return f"http://127.0.0.1:{prometheus_port}"
+
+
+@pytest.mark.slow
+async def test_a_fault_is_notified_and_its_repair_too(
+    make_agent: Callable[..., RunningAgent],
+    receiver: Receiver,
+    start_server: StartServer,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    drill = f'[alerts]\npatience = 0.01\nalertmanager = "http://127.0.0.1:{port}"\n'
+    agent = make_agent(drill + 'machine = "shop-1"\n')
+    agent.listen = f"127.0.0.1:{free_port()}"
+    await agent.start(IMPATIENT)
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    prometheus = await start_servers(agent, receiver, start_server, tmp_path / "pack", port)
+
+    async def is_scraped() -> bool:
+        text = await fetch(f"{prometheus}/api/v1/query?query=wa_session_wanted")
+        return bool(text) and bool(json.loads(text)["data"]["result"])
+
+    await eventually(is_scraped, within=30)
+    await eventually(lambda: receiver.heartbeats > 0, within=30)
+
+    # the network goes, and stays away
+    await agent.fault("sales", "drop", 3600)
+    await eventually(lambda: receiver.all_about("WaSessionDown", "firing"), within=60)
+    theirs, own = receiver.all_about("WaSessionDown", "firing")
+    assert theirs["labels"].items() >= {
+        ("session", "sales"),
+        ("machine", "shop-1"),
+        ("engine", "sandbox"),
+    }
+    assert theirs["annotations"] == own["annotations"]
+    assert own["annotations"] == {
+        "summary": "sales should be connected and is not",
+        "runbook": "README.md#wasessiondown",
+    }
+    status, said = await run_program(agent, "alerts")
+    assert status == 1
+    assert re.search(r"firing +warning +WaSessionDown .* sales should be connected", said), said
+    line = ("alert", "WaSessionDown: sales should be connected and is not")
+    assert line in await agent.story("sales")
+
+    # and is back
+    await agent.clear("sales", within=30)
+    await agent.do("POST", "/force-reconnection/sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=30)
+    await eventually(lambda: receiver.all_about("WaSessionDown", "resolved"), within=60)
+    line = ("alert_over", "WaSessionDown is over: sales should be connected and is not")
+    assert line in await agent.story("sales")
+    status, said = await run_program(agent, "alerts", "--json")
+    assert "WaSessionDown" not in {one["name"] for one in json.loads(said)["alerts"]}
