@@ -25,9 +25,9 @@ def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
     if shutil.which("unshare") is None:
         pytest.skip("this machine has no unshare")
     take_away = "" if allowed else "echo 0 > /proc/sys/user/max_user_namespaces; "
+    shell = ("sh", "-c", take_away + 'exec "$@"', "sh")
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "sh", "-c", take_away + 'exec "$@"', "sh"]
-        + [sys.executable, "-c", EXAMINE, str(tmp_path)],
+        ["unshare", "-Ur", *shell, sys.executable, "-c", EXAMINE, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
