@@ -1,0 +1,81 @@
+"""The README's table of faults: every row is there, and each test that it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEADING = "## Faults it survives"
+ROWS = [f"F{number:02}" for number in range(1, 89)]
+
+
+def section(readme: str) -> str:
+    found = re.search(rf"^{HEADING}$(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def known_tests(folder: Path) -> set[str]:
+    return {
+        name
+        for path in folder.rglob("test_*.py")
+        for name in re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+
+
+def problems(table: str, tests: set[str]) -> list[str]:
+    """What is wrong with it, one sentence each."""
+    lines = re.findall(r"^\| (F\d\d) (.*)$", table, re.MULTILINE)
+    seen = [row for row, _ in lines]
+    found = [f"row {row} is missing" for row in ROWS if row not in seen]
+    found += [f"row {row} stands there twice" for row in sorted({*seen}) if seen.count(row) > 1]
+    for row, line in lines:
+        named = re.findall(r"`(test_\w+)`", line)
+        if row not in ROWS:
+            found.append(f"row {row} is no fault of the matrix")
+        if not named and not re.search(r"\| not yet: \w", line):
+            found.append(f"row {row} names neither a test nor what it waits for (not yet: ...)")
+        for name in named:
+            numbers = re.findall(r"f\d\d", re.match(r"test((?:_f\d\d)*)", name)[1])
+            if name not in tests:
+                found.append(f"row {row} names {name}, and there is no such test")
+            elif numbers and row.lower() not in numbers:
+                found.append(f"row {row} names {name}, which is another row's")
+    return found
+
+
+def test_each_fault_has_its_test_or_says_what_it_waits_for() -> None:
+    table = section((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert table, f"README.md has no section {HEADING!r}"
+    assert problems(table, known_tests(ROOT / "tests")) == []
+
+
+def whole_table(**instead: str) -> str:
+    rows = {row: f"| {row} a fault | it ends | `test_x` |" for row in ROWS} | instead
+    return "\n".join(rows.values())
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        (whole_table(), []),
+        (whole_table(F07=""), ["row F07 is missing"]),
+        (whole_table(F07="| F07 a fault | not yet: webhooks | |"), []),
+        (
+            whole_table(F07="| F07 a fault | it ends | |"),
+            ["row F07 names neither a test nor what it waits for (not yet: ...)"],
+        ),
+        (
+            whole_table(F07="| F07 a fault | it ends | `test_gone` |"),
+            ["row F07 names test_gone, and there is no such test"],
+        ),
+        (
+            whole_table(F07="| F07 a fault | it ends | `test_f08_y` |"),
+            ["row F07 names test_f08_y, which is another row's"],
+        ),
+        (whole_table() + "\n| F01 again | x | `test_x` |", ["row F01 stands there twice"]),
+        (whole_table() + "\n| F89 new | x | `test_x` |", ["row F89 is no fault of the matrix"]),
+    ],
+)
+def test_a_wrong_table_is_found_out(table: str, found: list[str]) -> None:
+    assert problems(table, {"test_x", "test_f08_y"}) == found
