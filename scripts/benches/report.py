@@ -58,10 +58,10 @@ class Report:
     def names(self) -> list[str]:
         """Who was measured, ours first, the rest in the order of `versions`."""
         seen = {name for row in self.rows for name in row.figures}
-        return [name for name in (OURS, *self.versions) if name in seen]
+        return [name for name in dict.fromkeys((OURS, *self.versions)) if name in seen]
 
     def markdown(self) -> str:
-        names = list(dict.fromkeys(self.names))
+        names = self.names
         heads = ["measure", *names, "goal", "met?"]
         lines = [
             f"# {self.subject}, {self.began:%Y-%m-%d %H:%M}",
