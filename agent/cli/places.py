@@ -20,7 +20,7 @@ def socket_candidates(env: Mapping[str, str]) -> list[Path]:
     if named:
         return [Path(named)]
     found = []
-    here = Path.cwd() / ".state" / "api.sock"
+    here = _working_folder() / ".state" / "api.sock"
     # Only an own one: a folder that somebody else prepared must not catch our commands.
     if _is_own(here):
         found.append(here)
@@ -45,3 +45,10 @@ def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
     if checkout() is None and INSTALLED_CONFIG.exists():
         return INSTALLED_CONFIG
     return None
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed under us
+        return Path("/")

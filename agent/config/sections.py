@@ -242,7 +242,7 @@ class AlertsSection:
 @dataclass(frozen=True, slots=True)
 class WorkerSection:
     watchdog: float = setting(
-        10.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
+        20.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
     )
     start_timeout: float = setting(
         60.0, "seconds until a started worker must be ready", low=0.1, restart=True

@@ -7,8 +7,6 @@ from agent.config.sections import WorkerSection
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Host, Wake
-from agent.host.process import ProcessHost
-from agent.host.systemd import SystemdHost
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +19,13 @@ async def open_host(
 ) -> Host:
     """`kind` is the setting: auto, systemd or process."""
     if kind == "process":
-        return await ProcessHost.open(wake, run_dir, session_root, worker)
+        return await _open_process(wake, run_dir, session_root, worker)
     if kind == "systemd":
         return await _open_systemd(wake, worker)
     missing = _what_systemd_lacks(session_root)
     if missing:
         log.info("workers are plain processes: %s", missing)
-        return await ProcessHost.open(wake, run_dir, session_root, worker)
+        return await _open_process(wake, run_dir, session_root, worker)
     # From here on a failure is one: units of ours may run, and a second set of workers
     # beside them would fight over the sessions.
     return await _open_systemd(wake, worker)
@@ -44,6 +42,17 @@ def _what_systemd_lacks(session_root: Path) -> str:
     return ""
 
 
+# Each host is imported only where it serves: neither costs the other's machine memory.
+
+
+async def _open_process(
+    wake: Wake, run_dir: Path, session_root: Path, worker: WorkerSection
+) -> Host:
+    from agent.host.process import ProcessHost
+
+    return await ProcessHost.open(wake, run_dir, session_root, worker)
+
+
 async def _open_systemd(wake: Wake, worker: WorkerSection) -> Host:
     if not BOOTED_BY_SYSTEMD.is_dir():
         raise HostError("cannot use systemd for the workers: it did not boot this machine")
@@ -52,4 +61,6 @@ async def _open_systemd(wake: Wake, worker: WorkerSection) -> Host:
             f"cannot use systemd for the workers: {units.INSTANCE_TEMPLATE} is not installed;"
             " scripts/install does that"
         )
+    from agent.host.systemd import SystemdHost
+
     return await SystemdHost.open(wake, worker)

@@ -54,6 +54,8 @@ class Facts:
     acting: asyncio.Task[Outcome] | None = None
     acting_start: bool = False
     """True while the action under way is a start, which a stop may interrupt."""
+    failed_actions: int = 0
+    """Plans in a row that failed."""
     started_run: str = ""
     """The run that we started ourselves."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)

@@ -153,7 +153,10 @@ class Passes:
             outcome = await self._carry_out(facts, action)
             await self._record_outcome(facts, outcome)
             if not outcome.ok:
-                break
+                # What failed for a cause that stays (rights, disk) must not be tried in a loop.
+                facts.failed_actions = min(facts.failed_actions + 1, 6)
+                return boot_now() + 0.25 * 2.0**facts.failed_actions
+        facts.failed_actions = 0
         return None
 
     async def _carry_out(self, facts: Facts, action: Action) -> Outcome:

@@ -56,7 +56,8 @@ class Rememberer:
                 wanted = facts.instance.enabled or facts.enabled_by_operator
                 self._override(facts, Override.NONE if wanted else Override.STARTED)
                 entries.append(entry(facts, "operator", "its unit was started by hand"))
-        if unit.runs and unit.run and unit.state is not UnitState.DEACTIVATING:
+        settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
+        if unit.runs and unit.run and settled:
             facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
         return entries
 

@@ -64,12 +64,10 @@ class Reports:
             self._server.claim(self._id, self.current())
 
     def status_text(self) -> str:
-        claim = self.current()
+        claim = self._claim
         text = _words(claim)
         if claim.progress is not None:
             text += f" {claim.progress:.0%}"
-        if claim.proof_age is not None:
-            text += f", proof {claim.proof_age:.0f} s old"
         return text
 
 

@@ -16,8 +16,10 @@ from agent.worker.reports import Reports
 
 log = logging.getLogger(__name__)
 
-REPEAT = 10.0
-"""The agent hears the claim at least this often."""
+PROBE_EVERY = 10.0
+"""Where no watchdog asks for pings."""
+REPEAT = 60.0
+"""The agent hears the claim at least this often; it asks for itself in between."""
 STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
@@ -29,15 +31,15 @@ async def watch_engine(
     engine: Engine, reports: Reports, notifier: Notifier, watchdog: float | None
 ) -> None:
     """Probe for ever; tell the manager and the agent."""
-    every = min(REPEAT, watchdog * _EVERY) if watchdog else REPEAT
-    limit = watchdog * _LIMIT if watchdog else REPEAT
+    every = min(PROBE_EVERY, watchdog * _EVERY) if watchdog else PROBE_EVERY
+    limit = watchdog * _LIMIT if watchdog else PROBE_EVERY
     answered = True
     repeated = time.monotonic()
     while True:
         begun = time.monotonic()
         before, answered = answered, await _answers(engine, reports, limit)
         if answered:
-            notifier.send("WATCHDOG=1", f"STATUS={reports.status_text()}")
+            notifier.send("WATCHDOG=1")
         if before != answered:
             log.log(
                 logging.INFO if answered else logging.ERROR,
@@ -50,11 +52,17 @@ async def watch_engine(
 
 
 async def tell_status(reports: Reports, notifier: Notifier) -> None:
-    """Keep STATUS= at what is claimed, between the watchdog's rounds."""
+    """Keep STATUS= at what is claimed. Only a change is told: each telling wakes the manager."""
+    told = ""
     while True:
         await reports.changed.wait()
         reports.changed.clear()
-        if not notifier.status(reports.status_text()):
+        text = reports.status_text()
+        if text == told:
+            continue
+        if notifier.status(text):
+            told = text
+        else:
             await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full
             reports.changed.set()
 

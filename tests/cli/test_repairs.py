@@ -109,10 +109,10 @@ def repair(**more: Any) -> Repair:
                     tries=2,
                     round=2,
                     stage=Stage.DUE,
-                    not_before_wall=time.time() + 600,
+                    not_before_wall=time.time() + 7000,
                 )
             },
-            r"round 2: restart its worker; the next step in \d+ min",
+            r"round 2: restart its worker; the next step in \d+ h",
             id="a repair waits",
         ),
         pytest.param(
@@ -121,8 +121,8 @@ def repair(**more: Any) -> Repair:
             id="a step settles",
         ),
         pytest.param(
-            {"circuit": "open", "circuit_opens_wall": time.time() + 300},
-            r"its circuit is open; one trial in \d+ min",
+            {"circuit": "open", "circuit_opens_wall": time.time() + 7000},
+            r"its circuit is open; one trial in \d+ h",
             id="the circuit",
         ),
         pytest.param(
@@ -135,7 +135,7 @@ def repair(**more: Any) -> Repair:
             id="a ban",
         ),
         pytest.param(
-            {"next_attempt_wall": time.time() + 30}, r"attempt 1 in \d+ s", id="the next try"
+            {"next_attempt_wall": time.time() + 7000}, r"attempt 1 in \d+ h", id="the next try"
         ),
     ],
 )
