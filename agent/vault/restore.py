@@ -12,7 +12,7 @@ from agent.vault.identity import Identity, new_lineage
 from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
 from agent.vault.manifest import Manifest
 from agent.vault.retire import Retired
-from agent.vault.shelf import Snapshot, lineage_of, open_files
+from agent.vault.shelf import Snapshot, is_of_present, lineage_of, open_files
 from agent.vault.staging import put_in_place, staged
 from agent.vault.tree import (
     Open,
@@ -50,8 +50,7 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
         raise Refused(
             f"{what}: its files are {manifest.state}; it was made as evidence", code="not_good"
         )
-    lineage = lineage_of(root / instance.id)
-    if (root / instance.id).exists() and manifest.lineage != lineage:
+    if not is_of_present(root, snapshot):
         raise Refused(
             f"{what}: it is of an earlier session of that name, which ended since",
             code="other_session",

@@ -76,13 +76,18 @@ def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
     return found
 
 
-def newest_good(root: Path, id: InstanceId, lineage: str | None = None) -> Snapshot | None:
+def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
     """The newest whole one of the present session; its files are checked when it is used."""
-    wanted = lineage_of(root / id) if lineage is None else lineage
     for found in list_snapshots(root, id):
-        if found.good and found.manifest is not None and found.manifest.lineage == wanted:
+        if found.good and is_of_present(root, found):
             return found
     return None
+
+
+def is_of_present(root: Path, snapshot: Snapshot) -> bool:
+    """Not of an earlier session of that name. Where the folder is gone nothing says otherwise."""
+    present = lineage_of(root / snapshot.id)
+    return snapshot.manifest is not None and present in ("", snapshot.manifest.lineage)
 
 
 def verify_snapshot(root: Path, snapshot: Snapshot, tick: Tick = no_tick) -> Manifest:

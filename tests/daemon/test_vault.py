@@ -343,3 +343,33 @@ async def test_a_local_auth_folder_comes_in(agent, tmp_path):
     status, out = await cli(agent, "import", source, "shop2", "--from", "wwebjs")
     assert (status, "CURRENT: it is empty" in out) == (2, True), out
     assert (await agent.ask("GET", "/api/instance/shop2"))[0] == 404
+
+
+# what the agent does with them by itself
+
+
+async def back_from_a_snapshot(agent):
+    kinds = [kind for kind, _ in await agent.story("a")]
+    return "snapshot_restored" in kinds and await agent.status("a") == "CONNECTED"
+
+
+async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan(agent, eventually):
+    await connected(agent, eventually)
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    await agent.fault("a", "corrupt-files")
+    await eventually(lambda: back_from_a_snapshot(agent), within=60)
+    assert await scans_asked_for(agent) == 1
+    assert made["name"] in await names(agent)
+    found = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
+    assert [(one["backup"], one["state"]) for one in found] == [(True, "damaged"), (False, "whole")]
+
+
+async def test_f42_a_deleted_session_comes_back_from_its_snapshot(agent, eventually):
+    await connected(agent, eventually)
+    await agent.do("POST", "/api/instance/a/snapshots")
+    folder = agent.state / "sessions" / "a"
+    folder.rename(agent.state / "lost")
+    os.kill(await agent.pid("a"), signal.SIGKILL)
+    await eventually(lambda: back_from_a_snapshot(agent), within=60)
+    assert await scans_asked_for(agent) == 1
+    assert folder.exists()
