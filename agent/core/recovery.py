@@ -89,6 +89,9 @@ def _ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if repair.stage is Stage.ACTING or needs_repair(verdict) or case.observation.hold:
         return None
+    if verdict.reason == "ping_failed":
+        # The next pings tell: a zombie looks like this too when nobody remembers its pings.
+        return None
     if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
         return None
     helped = Ending.CLEANED if repair.cleaned else Ending.RECOVERED

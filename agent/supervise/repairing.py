@@ -49,6 +49,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.remember import entry
+from agent.vault.check import check_files
 from agent.vault.identity import create
 from agent.vault.retire import retire
 
@@ -212,6 +213,9 @@ class Ladder:
         if facts.unit.runs:
             await self.host.restart(facts.id)
         else:
+            # While a worker runs nobody looks: what was found before the step must not stay.
+            folder = self.session_root / facts.id
+            facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
             await self.host.start(facts.id)
         facts.started_run = (await self.host.status(facts.id)).run
 
