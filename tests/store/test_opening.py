@@ -238,7 +238,9 @@ def contents(folder):
 async def test_f50_a_newer_schema_stops_the_start_and_nothing_is_written(written):
     set_version(written, 99)
     before = contents(written.parent)
-    with pytest.raises(SchemaTooNew, match=f"version 99, this program knows {len(MIGRATIONS)}") as caught:
+    with pytest.raises(
+        SchemaTooNew, match=f"version 99, this program knows {len(MIGRATIONS)}"
+    ) as caught:
         await Store.open(written)
     assert caught.value.exit_status == 78
     assert "run the newer version" in str(caught.value)
