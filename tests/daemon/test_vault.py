@@ -373,3 +373,26 @@ async def test_f42_a_deleted_session_comes_back_from_its_snapshot(agent, eventua
     await eventually(lambda: back_from_a_snapshot(agent), within=60)
     assert await scans_asked_for(agent) == 1
     assert folder.exists()
+
+
+async def test_a_stop_does_not_wait_for_a_long_copy(agent, eventually):
+    await connected(agent, eventually)
+    big = agent.state / "sessions" / "a" / "session" / "big"
+    with big.open("wb") as file:
+        file.truncate(3 << 30)
+    asking = asyncio.create_task(agent.ask("POST", "/api/instance/a/snapshots"))
+
+    async def copies():
+        found = await agent.do("GET", "/api/instance/a/snapshots")
+        return found["under_way"] is not None and found["under_way"]["done"] > 0
+
+    await eventually(copies)
+    assert await agent.stop(within=8.0) == 0
+    with contextlib.suppress(aiohttp.ClientError):
+        status, said = await asking
+        assert (status, "the agent stops" in said["message"]) == (503, True)
+    big.unlink()
+    assert await names_on_disk(agent) == []
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await names(agent) == []

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.model import InstanceId, SessionFiles
+from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import NotFound, Refused, VaultError
+from agent.vault.identity import create
 from agent.vault.shelf import (
     find_snapshot,
     list_snapshots,
@@ -283,7 +284,6 @@ def test_a_planted_shelf_is_refused(root, sales, session, subject, tmp_path):
 
 
 def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, monkeypatch):
-    from agent.vault.identity import create
 
     root = small_disk("size=1m,mode=0700")
     folder = create(root, sales)
@@ -302,10 +302,45 @@ def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, 
 
 
 def test_f48_no_free_inode_is_said_before_anything_is_begun(small_disk, sales, subject):
-    from agent.vault.identity import create
 
     root = small_disk("size=600m,nr_inodes=30,mode=0700")
     create(root, sales)
     (root / "sales" / "session" / "sandbox.json").write_bytes(sandbox_file())
     with pytest.raises(VaultError, match=r"room for \d+ more files only"):
         take_snapshot(root, subject)
+
+
+COPY = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.errors import WaError
+from agent.vault.restore import restore_snapshot
+from agent.vault.snapshot import Subject, take_snapshot
+root, instance = Path(sys.argv[1]), Instance(InstanceId("one"), "sandbox", True)
+try:
+    taken = take_snapshot(root, Subject(instance, True, "", "a test"))
+    restore_snapshot(root, instance, taken, "a test")
+    print(taken.manifest.state)
+except WaError as error:
+    print(error.code, error)
+"""
+
+
+def test_of_two_users_the_agent_copies_what_the_group_may_read(open_root, as_nobody):
+    """Agent (nobody) and worker (another user) share a group."""
+    folder = create(open_root, Instance(InstanceId("one"), "sandbox", True))
+    file = folder / "session" / "sandbox.json"
+    file.write_bytes(sandbox_file())
+    for path in (open_root, folder, folder / "session", folder / "instance.json", file):
+        os.chown(path, 65534, 65534)
+        path.chmod(0o770 if path.is_dir() else 0o660)
+    os.chown(file, 12345, 65534)
+    assert as_nobody(COPY, open_root) == "whole"
+    restored = file.stat()
+    assert (restored.st_gid, stat.S_IMODE(restored.st_mode)) == (65534, 0o660)
+    os.chown(file, 12345, 65534)
+    file.chmod(0o600)
+    said = as_nobody(COPY, open_root)
+    assert said.startswith(f"permissions cannot read {file}: permission denied")
+    assert "12345:nogroup mode 0600" in said
