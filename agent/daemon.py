@@ -184,7 +184,7 @@ class Daemon:
     async def _serve_until_stopped(
         self, supervision: Supervision, store: Store, server: Server, alerting: Alerting
     ) -> int:
-        watchdog = Watchdog(supervision.loop, store.instances)
+        watchdog = Watchdog(supervision.loop, store.answers)
         status = 0
         try:
             async with asyncio.TaskGroup() as tasks:

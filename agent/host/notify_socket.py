@@ -16,6 +16,13 @@ from agent.errors import HostError
 _CREDENTIALS = struct.Struct("3i")
 _LONGEST_NOTICE = 4096
 _AT_ONCE = 64
+# Plain numbers: the socket module's flags are enumerations, and their arithmetic would be a
+# good part of what thousands of notices a minute cost.
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
+_SOCKET_LEVEL, _CREDENTIALS_SENT = int(socket.SOL_SOCKET), int(socket.SCM_CREDENTIALS)
+_PING = b"WATCHDOG=1"
 
 OnNotice = Callable[[int, Mapping[str, str]], None]
 """pid of the sender, and the assignments."""
@@ -57,13 +64,13 @@ class NotifySocket:
         for _ in range(_AT_ONCE):
             try:
                 text, ancillary, flags, _ = self._sock.recvmsg(
-                    _LONGEST_NOTICE, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_CMSG_CLOEXEC
+                    _LONGEST_NOTICE, _ROOM, _CLOSE_ON_EXEC
                 )
             except (BlockingIOError, InterruptedError):
                 return
             pid = _sender(ancillary)
             notice = _assignments(text)
-            if pid and notice and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if pid and notice and not flags & _CUT:
                 self._on_notice(pid, notice)
             else:
                 self.refused += 1
@@ -84,13 +91,15 @@ def _bind(sock: socket.socket, path: Path) -> None:
 def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
     """0 when it is not this process's own user (or root, who may do anything anyway)."""
     for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+        if level == _SOCKET_LEVEL and kind == _CREDENTIALS_SENT:
             pid, uid, _ = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
             return pid if uid in (os.geteuid(), 0) else 0
     return 0
 
 
-def _assignments(text: bytes) -> dict[str, str]:
+def _assignments(text: bytes) -> Mapping[str, str]:
+    if text == _PING:  # nearly all there ever is
+        return {"WATCHDOG": "1"}
     lines = text.decode("utf-8", "replace").splitlines()
     pairs = (line.partition("=") for line in lines)
     return {name: value for name, equals, value in pairs if equals and name}

@@ -87,6 +87,10 @@ class Store:
         await asyncio.gather(*self._notes)
         await self._writer.close()
 
+    async def answers(self) -> None:
+        """Return when the database has answered a question that costs nothing."""
+        await self._writer.read(lambda db: db.execute("select 1").fetchone())
+
     async def instances(self) -> list[tuple[Instance, SessionRecord]]:
         return await self._writer.read(instances.select_instances)
 

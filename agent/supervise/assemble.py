@@ -168,7 +168,7 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         policy=settings.health_policy,
         offer_new_qr=lambda: settings.config.sessions.on_logout == "qr",
         save=registry.save,
-        show=registry.show,
+        touch=registry.touch,
     )
 
     async def run_pass(id: InstanceId) -> float | None:

@@ -131,7 +131,7 @@ class Moving:
             finally:
                 self._arriving.discard(wanted.id)
                 await asyncio.to_thread(discard, self._root, wanted.id, "import")
-        return Import(self._registry.views()[wanted.id], sha256, retired)
+        return Import(self._registry.view(wanted.id), sha256, retired)
 
     # inside
 

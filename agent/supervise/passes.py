@@ -55,7 +55,7 @@ class Passes:
     offer_new_qr: Callable[[], bool]
     """After a logout: begin anew with a QR, or stay disconnected?"""
     save: SaveRecord
-    show: Callable[[Facts], None]
+    touch: Callable[[Facts], None]
 
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
@@ -80,7 +80,7 @@ class Passes:
         self._settle_gate(facts, observation, verdict)
         again = await self._decide_and_act(facts, observation, verdict)
         facts.observed = True
-        self.show(facts)
+        self.touch(facts)
         return again
 
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:

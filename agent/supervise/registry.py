@@ -23,7 +23,7 @@ class Registry:
     def __init__(self, store: Store, eyes: Eyes, session_root: Path) -> None:
         self.facts: dict[InstanceId, Facts] = {}
         self._views: dict[InstanceId, InstanceView] = {}
-        self._stale: set[InstanceId] = set()
+        self._stale: dict[InstanceId, None] = {}
         self._store = store
         self._eyes = eyes
         self._session_root = session_root
@@ -34,7 +34,7 @@ class Registry:
         if facts.repair is None or facts.repair.over:
             facts.repair_over.set()
         self.facts[instance.id] = facts
-        self.show(facts)
+        self.touch(facts)
         return facts
 
     def drop(self, facts: Facts) -> None:
@@ -42,7 +42,7 @@ class Registry:
         facts.repair_over.set()
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
-        self._stale.discard(facts.id)
+        self._stale.pop(facts.id, None)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -50,18 +50,21 @@ class Registry:
             raise NotFound(f"cannot find instance {id}: there is none of that name", field="id")
         return facts
 
-    def show(self, facts: Facts) -> None:
-        if not facts.gone:
-            self._views[facts.id] = view_of(facts, self._eyes)
-            self._stale.discard(facts.id)
-
     def touch(self, facts: Facts) -> None:
-        """A count changed: whoever looks next gets a new picture."""
-        self._stale.add(facts.id)
+        """Something changed: whoever looks next gets a new picture."""
+        if not facts.gone:
+            self._stale[facts.id] = None
+
+    def view(self, id: InstanceId) -> InstanceView:
+        facts = self.get(id)
+        if id in self._stale:
+            del self._stale[id]
+            self._views[id] = view_of(facts, self._eyes)
+        return self._views[id]
 
     def views(self) -> Mapping[InstanceId, InstanceView]:
         for id in list(self._stale):
-            self.show(self.facts[id])
+            self.view(id)
         return self._views
 
     def note(self, said: JournalEntry) -> None:
@@ -82,7 +85,7 @@ class Registry:
         if facts.identity_changed:
             await self._write_identity(facts)
         await self._store.save_record(facts.id, facts.record, *entries)
-        self.show(facts)
+        self.touch(facts)
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -92,7 +95,7 @@ class Registry:
             self._store.save_instance(facts.instance, *entries),
             self._store.save_record(facts.id, facts.record),
         )
-        self.show(facts)
+        self.touch(facts)
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: we end the workers, nobody else does."""

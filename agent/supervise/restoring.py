@@ -45,9 +45,11 @@ async def load_instances(
     await _create_declared(registry, store, session_root, declared)
     await _lay_out_missing(registry, store, session_root)
     running = {id for id, unit in (await host.list()).items() if unit.runs}
-    for facts in registry.facts.values():
+    every = list(registry.facts.values())
+    for facts in every:
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
-        await _mark_reconnecting(registry, facts, host, running)
+    # Asked for together, so that all go down with one commit.
+    await asyncio.gather(*(_mark_reconnecting(registry, facts, host, running) for facts in every))
     return _in_line(registry.facts.values(), running)
 
 

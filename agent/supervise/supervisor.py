@@ -91,8 +91,7 @@ class Supervisor:
         return self._registry.views()
 
     def view(self, id: InstanceId) -> InstanceView:
-        self._registry.get(id)
-        return self._registry.views()[id]
+        return self._registry.view(id)
 
     def status(self) -> AgentStatus:
         return self._figures.status()

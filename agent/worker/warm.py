@@ -101,6 +101,8 @@ def _become_worker(id: str, env: dict[str, str], out: int, err: int) -> None:
             if int(name) > 2:
                 with suppress(OSError):  # the listing's own
                     os.close(int(name))
+        with suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123 - lean
+            comm.write(f"wa-{id}"[:15])  # or `ps` would call every worker what it was forked from
         os.environ.clear()
         os.environ.update(env)
         gc.enable()
