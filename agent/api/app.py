@@ -74,6 +74,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "What the agent alerts of", query=alerts.LIST),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
+    Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501

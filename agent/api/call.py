@@ -27,6 +27,7 @@ class Parts:
     ring: KeyRing
     metrics: Exporter
     answers: Remembered
+    check_database: Callable[[], Awaitable[str]]
     alerts: Callable[[], AlertBoard] = AlertBoard
     """What is active; nothing where nobody looks."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)

@@ -56,6 +56,13 @@ async def check_instance(call: Call) -> web.Response:
     return json_answer({**show_verdict(found[call.id]), "time": wall_text(time.time())})
 
 
+async def check_database(call: Call) -> web.Response:
+    """Reads all of it: seconds for a large one, beside everything else."""
+    await call.body()
+    found = await call.parts.check_database()
+    return json_answer({"good": found == "ok", "found": found})
+
+
 async def alive(call: Call) -> web.Response:
     status = call.supervisor.status()
     turns = is_alive(status)

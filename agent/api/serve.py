@@ -107,7 +107,8 @@ async def serve(
 
     `socket_path` is where the Unix socket goes when `section.socket` names none.
     """
-    parts = Parts(section, supervisor, await KeyRing.open(store), metrics, Remembered(), alerts)
+    ring = await KeyRing.open(store)
+    parts = Parts(section, supervisor, ring, metrics, Remembered(), store.check, alerts)
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(

@@ -299,5 +299,8 @@ class FakeKeys:
     async def keys(self) -> list[KeyRow]:
         return list(self.kept.values())
 
+    async def check(self) -> str:
+        return "ok"
+
     async def remove_key(self, id: str) -> bool:
         return self.kept.pop(id, None) is not None
