@@ -105,8 +105,18 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
     return reconnect_delay(tries, policy, base, longest, jitter01)
 
 
+CLOCK_STEP = 60.0
+"""Seconds by which a clock is put right in passing; more than that is another time."""
+
+
 def remaining(until: float, now: float, longest: float) -> float:
-    """Seconds from `now` to `until`, never more than `longest` (a clock set back does no harm)."""
+    """Seconds from `now` to `until`, never more than `longest`.
+
+    An end that lies further away was set under another clock. Cutting it to `longest` would
+    cut it again at each look, and the wait would never end: it is over now.
+    """
+    if until - now > longest + CLOCK_STEP:
+        return 0.0
     return min(max(until - now, 0.0), longest)
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reconnect import (
+    CLOCK_STEP,
     Breaker,
     BreakerPolicy,
     BreakerState,
@@ -18,6 +19,7 @@ from agent.core.reconnect import (
     forgive,
     not_before,
     reconnect_delay,
+    remaining,
 )
 from agent.core.session import REASONS, Permanence, reason_of
 from tests.core.made import WALL, records
@@ -165,6 +167,15 @@ def test_a_clock_that_jumps_never_makes_a_wait_longer_than_its_policy(record, wa
     reason = reason_of(record.reason)
     if reason.permanence is not Permanence.AT_TIME:
         assert 0 <= wait <= max(POLICY.max, reason.max or 0) + POLICY.jitter + 1e-6
+
+
+@given(st.floats(0, 1e10), st.floats(0, 1e10), st.floats(0, 1e4))
+def test_f51_whatever_a_clock_did_a_wait_ends_while_it_is_looked_at(until, wall, longest):
+    """Seen every minute, as the passes do: a wait that is cut anew each time would never end."""
+    minutes = 0
+    while remaining(until, wall + 60 * minutes, longest) > 0:
+        minutes += 1
+        assert 60 * minutes <= longest + CLOCK_STEP + 60
 
 
 @given(records, codes, jitters)

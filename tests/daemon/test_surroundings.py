@@ -281,6 +281,27 @@ async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     assert {id: await agent.pid(id) for id in pids} == pids, "adopted over the jump back"
 
 
+async def test_f51_a_wait_ends_though_the_clock_went_back(make_agent, eventually, clocks):
+    agent = make_agent("max = 2.0\n")
+    await agent.start(clocks.environment)
+    await connected(agent, eventually, "a")
+    clocks.move("wall", 10 * 365 * 86400)
+    await agent.fault("a", "drop", 3600)
+
+    async def waits():
+        return (await agent.show("a"))["next_attempt"]
+
+    await eventually(waits)
+    tried = len([one for one in await agent.story("a") if one[1].startswith("connect:")])
+    clocks.move("wall", 0)
+
+    async def tries_again():
+        story = await agent.story("a")
+        return len([one for one in story if one[1].startswith("connect:")]) > tried + 1
+
+    await eventually(tries_again, within=15)
+
+
 async def test_f53_many_starts_go_in_a_window_and_readiness_tells_how_far(make_agent, eventually):
     agent = make_agent()
     text = agent.config.read_text()
