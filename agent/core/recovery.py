@@ -155,6 +155,12 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
+    own = repair.goal is Goal.HEAL and repair.trouble is not Trouble.SUSPECT
+    if own and verdict.health is Health.NOT_FOUND:
+        # Nothing is wrong with one that waits for its turn to start: the repair was cut off.
+        waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
+        until = now_wall + case.policy.start_limit
+        return waiting, RecoveryAction(RecoveryKind.WAIT, "until it is started", until)
     step = next_step(case, repair)
     if step is None:
         return _end_round(case, repair)

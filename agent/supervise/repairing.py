@@ -193,9 +193,10 @@ class Ladder:
             case RecoveryKind.BACK_UP:
                 return await self.keeper.back_up(facts, "before a repair")
             case RecoveryKind.RESTORE:
+                # First, so that a copy that is in place by the next life finds nothing against it.
+                facts.record = forgive(facts.record)
                 await self._stop(facts)
                 await self.keeper.restore_newest(facts)
-                facts.record = forgive(facts.record)
                 await self._start_anew(facts)
             case RecoveryKind.LOGOUT_RESTART:
                 await _call(facts, "logout")
