@@ -10,6 +10,7 @@ from agent.cli import (
     alerts,
     completion,
     config,
+    doctor,
     events,
     health,
     instances,
@@ -20,6 +21,7 @@ from agent.cli import (
     sandbox,
     snapshots,
     trash,
+    tune,
     why,
 )
 from agent.cli.command import add_common
@@ -44,6 +46,8 @@ example:
 _GROUPS = (
     *(agent, instances, qr, health, why, repairs, reasons, events, snapshots, trash, keys, sandbox),
     alerts,
+    doctor,
+    tune,
     config,
     completion,
 )

@@ -17,7 +17,7 @@ def add(commands: Subparsers) -> None:
         "tune",
         tune,
         "show the machine's settings against what is needed, write them, take them back",
-        "sudo wa-agent tune --apply --now",
+        "wa-agent tune --apply --now",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help="write what is needed as a drop-in")
@@ -64,7 +64,10 @@ def _show(options: argparse.Namespace, tuning: "Tuning") -> int:
     else:
         print_table(
             ("", "SETTING", "NOW", "NEEDED", "WHY"),
-            [("ok" if row.good else "low", row.name, row.now, row.needed, row.why) for row in rows],
+            [
+                ("ok" if row.good else "change", row.name, row.now, row.needed, row.why)
+                for row in rows
+            ],
         )
         for name, file in overriding.items():
             print(f"{file} sets {name} again, after {tuning.drop_in}")

@@ -1,0 +1,225 @@
+"""Is everything here as it must be? Each finding with what to do; a bundle for whoever helps."""
+
+import argparse
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.agent import overrides_of
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.places import config_path
+from agent.cli.show import print_json, print_table
+from agent.errors import AgentUnreachable, ConfigError, WaError
+
+if TYPE_CHECKING:
+    from agent.config import Config
+    from agent.host.doctor import Finding
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "doctor",
+        doctor,
+        "check this installation and say what to do; exit status 1 when something is wrong",
+        "wa-agent doctor --bundle /tmp/for-support.tar.gz",
+    )
+    parser.add_argument("--config", metavar="FILE", help="agent.toml")
+    parser.add_argument("--state", metavar="DIR", help="the state directory")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--bundle", metavar="FILE", help="also write all that helps to find a fault, no secrets"
+    )
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from agent.host.doctor import Level
+
+    config, findings = _config(options)
+    client = client_of(options)
+    if not client.url and not client.sockets:
+        # The very agent that these settings are for, not whichever is found first.
+        client = Client(sockets=(config.api_socket,))
+    findings += list(_examine(config, client))
+    if options.bundle:
+        from agent.cli.bundle import write_bundle
+
+        write_bundle(Path(options.bundle), config, [asdict(one) for one in findings], client)
+    if wants_json(options):
+        bundle = options.bundle or None
+        print_json({"findings": [asdict(one) for one in findings], "bundle": bundle})
+    else:
+        _print(findings)
+        if options.bundle:
+            print(f"{options.bundle} written; look through it before you send it")
+    return 1 if any(one.level is Level.WRONG for one in findings) else 0
+
+
+def _print(findings: "list[Finding]") -> None:
+    from agent.host.doctor import Level
+
+    rows = [(one.level.value, one.check, one.sentence) for one in findings]
+    print_table(("", "CHECK", "FOUND"), rows)
+    for one in findings:
+        if one.level is not Level.OK:
+            print(f"{one.check}: {one.advice}")
+
+
+def _config(options: argparse.Namespace) -> "tuple[Config, list[Finding]]":
+    """What is configured; the defaults where the file is wrong, so that the rest is checked."""
+    from agent.config import Config, load_config
+    from agent.host.doctor import ok, wrong
+
+    try:
+        path = config_path(options.config, os.environ)
+        config = load_config(path, os.environ, overrides=overrides_of(options))
+    except ConfigError as error:
+        return Config(), [wrong("config", str(error), "correct it: wa-agent config check")]
+    return config, [ok("config", f"{path or 'the defaults'}: good")]
+
+
+def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
+    from agent.config import INSTALLED_STATE
+    from agent.host import doctor as machine
+
+    state, sessions = config.agent.state_path, config.session_root
+    yield machine.check_python()
+    yield machine.check_clock()
+    yield machine.check_disk(state if state.is_dir() else Path("/"))
+    yield from machine.check_permissions(state, sessions, config.api_socket)
+    yield from machine.check_systemd()
+    if state == INSTALLED_STATE:
+        yield from machine.check_installation()
+    engines, findings = _agent(client)
+    yield from findings
+    yield machine.check_limits(_holder(state), sum(engines.values()))
+    yield _database(state / "agent.db", client)
+    if "web" in engines:
+        yield from _browser(config)
+
+
+def _agent(client: Client) -> "tuple[dict[str, int], list[Finding]]":
+    """Instances by engine, and what the running agent says of itself."""
+    from agent.host.doctor import note, ok, wrong
+
+    try:
+        health = client.get("/api/health")
+    except AgentUnreachable as error:
+        advice = "start it: systemctl start wa-agent; then journalctl -u wa-agent"
+        cause = str(error).rpartition("; ")[0]
+        return {}, [wrong("agent", cause, advice)]
+    except WaError as error:
+        return {}, [wrong("agent", str(error), "journalctl -u wa-agent says more")]
+    agent, found = health["agent"], []
+    here = version("wa-agent")
+    if agent["version"] != here:
+        words = f"version {agent['version']} runs, {here} is installed"
+        found.append(note("agent", words, "systemctl restart wa-agent; sessions stay connected"))
+    elif health["status"] != "ok":
+        words = (
+            "it runs and is not ready" if agent["alive"] else "it runs and its loop stands still"
+        )
+        found.append(note("agent", words, "wa-agent health; journalctl -u wa-agent"))
+    else:
+        found.append(ok("agent", f"version {here} runs, {health['instances']['total']} instances"))
+    if agent["dbus_connected"] is False:
+        found.append(wrong("dbus", "the agent lost D-Bus", "systemctl status dbus"))
+    found += _alerts(client)
+    return _engines(client), found
+
+
+def _alerts(client: Client) -> "Iterator[Finding]":
+    from agent.host.doctor import note, ok
+
+    board = client.get("/api/alerts")
+    loud = [
+        one["name"]
+        for one in board["alerts"]
+        if one["state"] == "firing" and one["severity"] != "none"
+    ]
+    if loud:
+        names = ", ".join(sorted(set(loud)))
+        yield note("alerts", f"{len(loud)} fire: {names}", "wa-agent alerts")
+    else:
+        yield ok("alerts", "none fires")
+    if problem := board["alertmanager_problem"]:
+        yield note("alertmanager", problem, "is [alerts] alertmanager right, and does it run?")
+
+
+def _engines(client: Client) -> dict[str, int]:
+    engines: dict[str, int] = {}
+    after = ""
+    while True:
+        query = {"limit": 1000, **({"after": after} if after else {})}
+        page = client.get("/api/instances", query)
+        for one in page["instances"]:
+            engines[one["engine"]] = engines.get(one["engine"], 0) + 1
+        after = page.get("next") or ""
+        if not after:
+            return engines
+
+
+def _holder(state: Path) -> int | None:
+    """The agent's process: who holds the state directory writes its number into the lock."""
+    try:
+        return int((state / "lock").read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def _database(path: Path, client: Client) -> "Finding":
+    from agent.host.doctor import note, ok, wrong
+    from agent.store.unused import check_unused
+
+    repaired = "restart the agent: it rebuilds the database from what can be read"
+    if not path.exists():
+        return note("database", f"{path} is not there", "the agent makes it when it starts first")
+    try:
+        with _lock_of(path.parent) as free:
+            found = check_unused(path) if free else _checked_by_agent(client)
+    except AgentUnreachable:
+        return note("database", "an agent holds it and does not answer", "see the check: agent")
+    except WaError as error:
+        return wrong("database", str(error), repaired)
+    return ok("database", "whole") if found == "ok" else wrong("database", found, repaired)
+
+
+def _checked_by_agent(client: Client) -> str:
+    return str(client.post("/api/database/check")["found"])
+
+
+@contextmanager
+def _lock_of(state: Path) -> Iterator[bool]:
+    """True while we hold the lock that an agent would hold."""
+    try:
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield not (state / "lock").exists()
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
+def _browser(config: "Config") -> "Iterator[Finding]":
+    from agent.engines.web.doctor import examine
+    from agent.host.doctor import note, ok, wrong
+
+    found = examine(config.cache_root)
+    for one in found:
+        make: Callable[..., Any] = wrong if one.serious else note
+        yield make("browser", one.sentence, one.cure)
+    if not found:
+        yield ok("browser", "the web engine can run")

@@ -1,0 +1,280 @@
+"""What on this machine keeps the agent from working well, and what to do about it.
+
+Only looks; changes nothing. Each check stands alone, so that one that cannot look says so
+and hides no other.
+"""
+
+import ctypes
+import grp
+import os
+import pwd
+import resource
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from agent.host.units import (
+    AGENT_SERVICE,
+    AGENT_SOCKET,
+    INSTANCE_TEMPLATE,
+    INSTANCES_SLICE,
+)
+
+UNITS = (AGENT_SERVICE, AGENT_SOCKET, INSTANCE_TEMPLATE, INSTANCES_SLICE)
+UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+RULE = "50-wa-agent.rules"
+RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
+USERS = ("wa-agent", "wa-worker")
+OLDEST_PYTHON = (3, 11)
+FIRST_DAY = 1_735_689_600.0
+"""2025: a clock before it was never set."""
+_TIME_ERROR = 5
+_SECONDS = 15.0
+
+
+class Level(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Works, but look at it."""
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    level: Level
+    sentence: str
+    advice: str = ""
+
+
+def ok(check: str, sentence: str) -> Finding:
+    return Finding(check, Level.OK, sentence)
+
+
+def note(check: str, sentence: str, advice: str) -> Finding:
+    return Finding(check, Level.NOTE, sentence, advice)
+
+
+def wrong(check: str, sentence: str, advice: str) -> Finding:
+    return Finding(check, Level.WRONG, sentence, advice)
+
+
+def check_python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return wrong("python", f"Python {version}", "install Python 3.11 or newer")
+    return ok("python", f"Python {version}")
+
+
+def check_clock(now_wall: float | None = None, state: int | None = None) -> Finding:
+    """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
+    now_wall = time.time() if now_wall is None else now_wall
+    if now_wall < FIRST_DAY:
+        shown = time.strftime("%Y-%m-%d", time.gmtime(now_wall))
+        return wrong("clock", f"the clock says {shown}", "set it: timedatectl set-ntp true")
+    state = _kernel_clock() if state is None else state
+    if state == _TIME_ERROR:
+        sentence = "the clock is not synchronized"
+        return note("clock", sentence, "run timedatectl set-ntp true, or install chrony")
+    return ok("clock", "synchronized" if state >= 0 else "set")
+
+
+def _kernel_clock() -> int:
+    """adjtimex without a wish: what the kernel thinks of its clock; -1: it does not say."""
+    try:
+        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
+    except (OSError, AttributeError):
+        return -1
+
+
+def check_disk(path: Path) -> Finding:
+    try:
+        found = os.statvfs(path)
+    except OSError as error:
+        return wrong("disk", f"cannot look at {path}: {error.strerror}", "does it exist?")
+    free = found.f_bavail * found.f_frsize
+    share = found.f_bavail / found.f_blocks if found.f_blocks else 1.0
+    words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
+    advice = "remove what is not needed there; wa-agent trash list shows retired sessions"
+    if found.f_flag & os.ST_RDONLY:
+        return wrong("disk", f"{path} is read-only", "look at the disk: dmesg; mount it writable")
+    if found.f_files and found.f_favail == 0:
+        return wrong("disk", f"no free inode at {path}", "remove small files there")
+    if free < 64 << 20:
+        return wrong("disk", words, advice)
+    return note("disk", words, advice) if share < 0.10 else ok("disk", words)
+
+
+def check_limits(pid: int | None, instances: int) -> Finding:
+    """Open files that the agent (or, where none runs, this shell's child) may have."""
+    needed = 256 + 4 * instances
+    limit = _nofile_of(pid) if pid else None
+    whose = "the agent" if limit is not None else "a process started here"
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
+    words = f"{whose} may open {limit} files, {instances} instances need about {needed}"
+    if limit < needed:
+        return wrong("limits", words, "raise LimitNOFILE= of wa-agent.service, or ulimit -n")
+    return ok("limits", words)
+
+
+def _nofile_of(pid: int) -> int | None:
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("Max open files"):
+            word = line.split()[3]
+            return int(word) if word.isdigit() else 1 << 30
+    return None
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator[Finding]:
+    """Nobody but the agent, its workers and root may look into sessions."""
+    if not state.is_dir():
+        advice = "start the agent once, or name it: [agent] state_path"
+        yield wrong("state", f"{state} is not there", advice)
+        return
+    bad = [line for path in _private(state, sessions) for line in _open_to_others(path)]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        advice = "take it away: chmod o-rwx, and find out who gave it"
+        yield wrong("state", f"open to every user: {', '.join(bad[:5])}{more}", advice)
+    else:
+        yield ok("state", f"{state} is closed to others")
+    yield from _check_socket(api_socket)
+
+
+def _private(state: Path, sessions: Path) -> Iterator[Path]:
+    yield from (state, state / "agent.db", sessions)
+    try:
+        yield from (Path(one.path) for one in os.scandir(sessions))
+    except OSError:
+        return  # closed to us or not there: then it is not open to everybody
+
+
+def _open_to_others(path: Path) -> Iterator[str]:
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISLNK(mode) and mode & 0o007:
+        yield f"{path} ({stat.S_IMODE(mode):04o})"
+
+
+def _check_socket(path: Path) -> Iterator[Finding]:
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        yield note("socket", f"cannot look at {path}", "run it as root")
+        return
+    except OSError:
+        yield note("socket", f"{path} is not there", "it is there while the agent runs")
+        return
+    if not stat.S_ISSOCK(mode):
+        yield wrong("socket", f"{path} is no socket", "remove it and restart the agent")
+    elif mode & 0o002:
+        advice = "chmod 660: whoever may open it needs no key ([api] trust_socket)"
+        yield wrong("socket", f"{path} is open to every user", advice)
+    else:
+        yield ok("socket", f"{path} is closed to others")
+
+
+# --- systemd ----------------------------------------------------------------------------------
+
+
+def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
+    """Units, the polkit rule, the users: what scripts/install puts there."""
+    again = "run scripts/install again"
+    folders = [root / folder / "systemd/system" for folder in UNIT_FOLDERS]
+    files = {name: _first([folder / name for folder in folders]) for name in UNITS}
+    missing = [name for name, file in files.items() if file is None]
+    if missing:
+        yield wrong("units", f"not installed: {', '.join(missing)}", again)
+    else:
+        yield _verified([str(file) for file in files.values() if file is not None])
+    masked = [name for name, file in files.items() if file and file.resolve() == Path("/dev/null")]
+    if masked:
+        yield wrong("units", f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}")
+    rule = _first([root / folder / RULE for folder in RULE_FOLDERS])
+    if rule is None:
+        sentence = "the polkit rule is missing: the agent may not start its workers"
+        yield wrong("polkit", sentence, again)
+    elif _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
+        yield wrong("polkit", "polkitd is not installed", "apt install polkitd")
+    else:
+        yield ok("polkit", f"the rule is in {rule}")
+    yield _check_users(again)
+
+
+def _verified(files: list[str]) -> Finding:
+    """What systemd itself thinks of the units."""
+    if shutil.which("systemd-analyze") is None:
+        return note("units", "installed; cannot be verified here", "systemd-analyze is missing")
+    try:
+        done = subprocess.run(
+            # Only these files: other units' faults are not ours to tell.
+            ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", *files],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return note("units", f"cannot verify the units: {error}", "try it again")
+    ours = [line for line in done.stderr.splitlines() if "wa-" in line]
+    if done.returncode and ours:
+        return wrong("units", ours[0], "run scripts/install again; remove wrong drop-ins")
+    return ok("units", "installed and verified")
+
+
+def _check_users(advice: str) -> Finding:
+    missing = []
+    for name in USERS:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            missing.append(f"user {name}")
+    try:
+        grp.getgrnam("wa")
+    except KeyError:
+        missing.append("group wa")
+    if missing:
+        return wrong("users", f"missing: {', '.join(missing)}", advice)
+    return ok("users", ", ".join(USERS))
+
+
+def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
+    """Is there a system manager, and can it be talked to?"""
+    if not (root / "run/systemd/system").is_dir():
+        yield note(
+            "systemd",
+            "systemd does not run this machine",
+            'workers are plain children of the agent ([agent] host = "process")',
+        )
+        return
+    yield ok("systemd", "it runs this machine")
+    path = root / "run/dbus/system_bus_socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
+        bus.settimeout(5)
+        try:
+            bus.connect(str(path))
+        except OSError as error:
+            sentence = f"D-Bus cannot be reached: {error.strerror or error}"
+            yield wrong("dbus", sentence, "systemctl start dbus.socket dbus.service")
+        else:
+            yield ok("dbus", "reachable")
+
+
+def _first(paths: list[Path]) -> Path | None:
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
