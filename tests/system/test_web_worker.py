@@ -70,7 +70,7 @@ def played(bed: Bed) -> Iterator[Played]:
     bed.run("systemctl", "daemon-reload")
     found = Played()
     yield found
-    Fleet(bed, (ID,)).cli("delete", ID, "--yes")
+    Fleet(bed, (ID,)).cli("delete", ID)
     found.close()
     shutil.rmtree(made.parent)
     bed.run("systemctl", "daemon-reload")
