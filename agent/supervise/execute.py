@@ -57,6 +57,7 @@ def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
 
 async def _start(facts: Facts, hands: Hands) -> None:
     await hands.host.set_limits(facts.id, hands.limits(facts))
+    await _begin_count_anew(facts, hands)
     facts.acting_start = True
     try:
         await hands.host.start(facts.id)
@@ -65,7 +66,14 @@ async def _start(facts: Facts, hands: Hands) -> None:
         facts.started_run = (await hands.host.status(facts.id)).run
 
 
+async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
+    """The host's burst limit is against crash loops: it counts no starts that we mean."""
+    if facts.started_run:
+        await hands.host.reset_failed(facts.id)
+
+
 async def _restart(facts: Facts, hands: Hands) -> None:
+    await _begin_count_anew(facts, hands)
     facts.acting_start = True
     try:
         await hands.host.restart(facts.id)

@@ -22,7 +22,6 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     SessionRecord,
-    UnitState,
 )
 from agent.core.reconnect import forgive
 from agent.core.recovery import after_action, step_repair
@@ -209,8 +208,8 @@ class Ladder:
 
     async def _start_anew(self, facts: Facts) -> None:
         facts.restarts["agent"] += 1
-        if facts.unit.state is UnitState.FAILED:
-            await self.host.reset_failed(facts.id)
+        # The host's burst limit is against crash loops: it counts no starts that we mean.
+        await self.host.reset_failed(facts.id)
         if facts.unit.runs:
             await self.host.restart(facts.id)
         else:
