@@ -406,6 +406,39 @@ def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
     assert repair.ending is Ending.RECOVERED
 
 
+def test_a_lost_ping_after_a_step_is_no_success_yet():
+    repair = replace(
+        begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL),
+        step=K.RECONNECT,
+        tries=1,
+        stage=Stage.SETTLING,
+        stage_wall=WALL - 10,
+    )
+    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)), Circumstances(), POLICY, WALL)
+    after, action = step_repair(doubtful, repair)
+    assert (after.over, action.kind) == (False, K.WAIT)
+    answers = case_of(seen(), Circumstances(), POLICY, WALL)
+    after, _ = step_repair(answers, repair)
+    assert after.ending is Ending.RECOVERED
+
+
+def test_a_repair_cut_off_while_its_worker_was_down_waits_for_the_start():
+    cut = replace(
+        begin_repair(judge_health(DAMAGED, HEALTH, NOW), Goal.HEAL, WALL - 60),
+        step=K.RESTORE,
+        tries=1,
+        stage=Stage.ACTING,
+        stage_wall=WALL - 50,
+        backup="b1",
+    )
+    found = resume_repair(cut, WALL)
+    in_place = case_of(without_worker(), SNAPSHOT, POLICY, WALL)
+    after, action = step_repair(in_place, found)
+    assert (action.kind, after.stage) == (K.WAIT, Stage.SETTLING)
+    after, _ = step_repair(case_of(seen(), SNAPSHOT, POLICY, WALL + 5), after)
+    assert after.ending is Ending.RECOVERED
+
+
 def test_each_round_makes_its_own_backup():
     policy = RecoveryPolicy(unpair=Unpair.NEVER)
     done, _ = run(DAMAGED, circumstances=SNAPSHOT, policy=policy)

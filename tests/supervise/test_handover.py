@@ -1,0 +1,77 @@
+"""What one life of the agent learned is there in the next; rubbish in its place does no harm."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.repair import RecoveryKind
+from agent.core.silence import Inbound, SilencePolicy, note_hour
+from agent.core.statistics import RepairStatistics, StepTally, note_check, note_step
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.handover import Handover, read_inbound, read_statistics
+
+
+@pytest.fixture
+async def store(tmp_path):
+    one = await Store.open(tmp_path / "agent.db")
+    yield one
+    await one.close()
+
+
+def house(*ids):
+    """A ladder and a registry as far as a handover looks at them."""
+    facts = {
+        InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord())
+        for id in ids
+    }
+    return SimpleNamespace(statistics=RepairStatistics()), SimpleNamespace(facts=facts)
+
+
+async def test_statistics_and_usual_rates_are_handed_over(store):
+    ladder, registry = house("a", "b")
+    ladder.statistics = note_step(
+        note_check(RepairStatistics(repaired=3), 0.5), RecoveryKind.RESTART, True, 2.0
+    )
+    learned = note_hour(Inbound(last_wall=5.0), time.time(), 120, SilencePolicy())
+    registry.facts["a"].inbound = learned
+    await Handover(store, ladder, registry).keep()
+
+    ladder, registry = house("a", "b")
+    await Handover(store, ladder, registry).take_over()
+    assert ladder.statistics.repaired == 3
+    assert ladder.statistics.steps == {"restart": StepTally(1, 0, 2.0)}
+    assert registry.facts["a"].inbound == learned
+    assert registry.facts["b"].inbound == Inbound()
+
+
+async def test_what_belongs_to_nobody_any_more_goes(store):
+    ladder, registry = house("a")
+    registry.facts["a"].inbound = Inbound(last_wall=5.0)
+    await Handover(store, ladder, registry).keep()
+    ladder, registry = house()
+    handover = Handover(store, ladder, registry)
+    await handover.take_over()
+    await handover.keep()
+    assert await store.get_facts("inbound:") == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"steps": 3}', '{"steps": {"x": 1}}', '{"checked": "x", "steps": {}}']
+)
+async def test_statistics_that_cannot_be_read_begin_anew(store, text):
+    await store.put_fact("repair_statistics", text)
+    ladder, registry = house()
+    await Handover(store, ladder, registry).take_over()
+    assert ladder.statistics == RepairStatistics()
+
+
+@given(st.text())
+def test_no_text_makes_reading_fail(text):
+    read_statistics(text)
+    read_inbound(text)
+    assert read_inbound('{"rates": [1, 2]}') is None
