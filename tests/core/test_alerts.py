@@ -1,0 +1,296 @@
+"""The parts of the alerts: the past as steps, conditions, pending and firing, the words."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.alerts import (
+    INHIBITIONS,
+    ActiveAlert,
+    Alert,
+    AlertLimits,
+    AlertState,
+    Figures,
+    History,
+    Severity,
+    Sight,
+    advance,
+    alert_table,
+    silenced,
+)
+from agent.core.alerts import series as s
+from agent.core.alerts.expression import Absent, Binary, Fold, Over, Series, duration
+from agent.core.alerts.history import Steps
+from agent.core.alerts.show import show_value, summarize
+from agent.core.alerts.table import Unit
+from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override
+from agent.core.session import reasons_table
+from tests.fakes.supervisor import make_view
+
+TABLE = {alert.name: alert for alert in alert_table(AlertLimits())}
+DOWN = TABLE["WaSessionDown"]
+SALES = (("session", "sales"),)
+
+
+# --- the past ---------------------------------------------------------------------------------
+
+READINGS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=30)
+
+
+def noted(readings: list[tuple[int, int]]) -> tuple[Steps, list[tuple[float, float]]]:
+    steps, plain, at = Steps(), [], 0.0
+    for wait, value in readings:
+        at += wait
+        steps.note(at, value)
+        plain.append((at, float(value)))
+    return steps, plain
+
+
+def holding(plain: list[tuple[float, float]], start: float, end: float) -> list[float]:
+    """Every value that held at some moment of the window, the plain way."""
+    before = [value for at, value in plain if at <= start][-1:]
+    return before + [value for at, value in plain if start < at <= end]
+
+
+@given(READINGS, st.integers(0, 800), st.integers(1, 400))
+def test_steps_say_what_all_readings_would(
+    readings: list[tuple[int, int]], end: int, window: int
+) -> None:
+    steps, plain = noted(readings)
+    start = float(end - window)
+    values = holding(plain, start, float(end))
+    pairs = list(pairwise(values))
+    rise = sum(new - old if new >= old else new for old, new in pairs)
+    assert steps.least(start, end) == min(values, default=None)
+    assert steps.increase(start, end) == (rise if values else None)
+    changed = sum(old != new for old, new in pairs)
+    assert steps.changes(start, end) == (changed if values else None)
+
+
+@given(READINGS, st.integers(1, 400))
+def test_what_was_forgotten_is_missed_by_no_window(
+    readings: list[tuple[int, int]], window: int
+) -> None:
+    steps, plain = noted(readings)
+    end = plain[-1][0]
+    wanted = (steps.least(end - window, end), steps.increase(end - window, end))
+    steps.forget(end - window)
+    assert (steps.least(end - window, end), steps.increase(end - window, end)) == wanted
+
+
+def test_a_value_that_stays_costs_one_point() -> None:
+    steps = Steps()
+    for at in range(10_000):
+        steps.note(float(at), 7.0)
+    assert len(steps) == 1
+
+
+def test_a_line_goes_on_as_it_went() -> None:
+    steps = Steps()
+    for minute in range(61):
+        steps.note(minute * 60.0, 100.0 - minute)
+    assert steps.line(0.0, 3600.0, 3600.0) == pytest.approx(-20, abs=2)
+    still = Steps()
+    still.note(0.0, 5.0)
+    assert still.line(0.0, 3600.0, 7200.0) == pytest.approx(5.0)
+    assert still.line(-10.0, 0.0, 60.0) is None
+
+
+def test_sessions_that_are_deleted_are_forgotten() -> None:
+    condition = Over("increase", s.RECONNECTS, 300.0)
+    history = History([condition])
+    views = {InstanceId(name): make_view(name) for name in ("a", "b")}
+    list(history.note(views, Figures(), 1.0))
+    assert len(history.of(s.RECONNECTS)) == 2
+    del views[InstanceId("a")]
+    list(history.note(views, Figures(), 2.0))
+    assert set(history.of(s.RECONNECTS)) == {(("session", "b"),)}
+
+
+# --- conditions -------------------------------------------------------------------------------
+
+
+def found(alert: str, **views: Any) -> set[str]:
+    """The sessions of which it holds right now."""
+    condition = TABLE[alert].condition
+    history = History([condition])
+    sight = Sight({InstanceId(name): view for name, view in views.items()}, Figures(), history, 0.0)
+    return {dict(key)["session"] for key in condition.vector(sight)}
+
+
+def test_who_is_meant_to_be_connected_is_down_when_it_is_not() -> None:
+    lost = make_view("a", status=ConnectionStatus.RECONNECTING)
+    by_hand = replace(lost, desired=Desired(enabled=True, override=Override.STOPPED))
+    started = replace(lost, desired=Desired(enabled=False, override=Override.STARTED))
+    assert found("WaSessionDown", a=lost, b=make_view("b"), c=by_hand, d=started) == {"a", "d"}
+    scan = make_view("e", status=ConnectionStatus.QR_REQUIRED)
+    assert found("WaSessionDown", e=scan) == set()
+    assert found("WaSessionNeedsScan", e=scan, a=lost) == {"e"}
+
+
+@pytest.mark.parametrize("code", [row[0] for row in reasons_table()])
+def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
+    from agent.core.session import reason_of
+
+    reason = reason_of(code)
+    verdict = HealthVerdict(Health.DISCONNECTED, reason.status, code, "")
+    view = make_view("a", status=ConnectionStatus.DISCONNECTED, verdict=verdict)
+    assert bool(found("WaSessionGivenUp", a=view)) is reason.hopeless
+
+
+def test_division_by_nothing_is_no_alert_and_no_error() -> None:
+    zero = Series("zero", of_agent=lambda _: {(): 0.0})
+    one = Series("one", of_agent=lambda _: {(): 1.0})
+    sight = Sight({}, Figures(), History([]), 0.0)
+    assert Binary(Binary(zero, "/", zero), ">", 0.1).vector(sight) == {}
+    assert Binary(Binary(one, "/", zero), ">", 0.1).vector(sight) == {(): math.inf}
+
+
+def test_without_sessions_nothing_is_counted() -> None:
+    sight = Sight({}, Figures(), History([]), 0.0)
+    assert Fold("count", s.WANTED).vector(sight) == {}
+    assert Absent(s.WANTED).vector(sight) == {(): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(300, "5m"), (90, "90s"), (0.25, "250ms"), (86400, "1d"), (7200, "2h"), (5, "5s")],
+)
+def test_durations_are_prometheus_own(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# --- pending, firing, over --------------------------------------------------------------------
+
+
+def step(
+    active: dict[Any, ActiveAlert], now: float, *, holds: bool, alert: Alert = DOWN, **more: float
+) -> tuple[dict[Any, ActiveAlert], list[str]]:
+    vector = {SALES: 1.0} if holds else {}
+    following, changes = advance(active, [(alert, vector)], now, **more)
+    return following, [change.kind for change in changes]
+
+
+def test_an_alert_waits_fires_once_and_is_over_once() -> None:
+    active: dict[Any, ActiveAlert] = {}
+    told = []
+    for now, holds in ((0, True), (299, True), (300, True), (900, True), (960, False)):
+        active, said = step(active, float(now), holds=holds)
+        told.append((now, said))
+    assert [(now, said) for now, said in told if said] == [(300, ["alert"]), (960, ["alert_over"])]
+    (one,) = active.values()
+    assert (one.state, one.fired_at, one.over_at) == (AlertState.RESOLVED, 300.0, 960.0)
+    active, said = step(active, 960.0 + 899, holds=False)
+    assert active
+    active, said = step(active, 960.0 + 900, holds=False)
+    assert (active, said) == ({}, [])
+
+
+def test_a_condition_that_came_and_went_begins_anew() -> None:
+    active, _ = step({}, 0.0, holds=True)
+    active, _ = step(active, 200.0, holds=False)
+    assert active == {}
+    active, said = step(active, 400.0, holds=True)
+    assert said == []
+    active, said = step(active, 699.0, holds=True)
+    assert said == []
+
+
+def test_one_that_is_over_may_fire_again() -> None:
+    active, _ = step({}, 0.0, holds=True)
+    active, _ = step(active, 300.0, holds=True)
+    active, _ = step(active, 310.0, holds=False)
+    active, said = step(active, 320.0, holds=True)
+    assert (next(iter(active.values())).state, said) == (AlertState.PENDING, [])
+    active, said = step(active, 620.0, holds=True)
+    assert said == ["alert"]
+
+
+def test_patience_stretches_and_shortens() -> None:
+    active, _ = step({}, 0.0, holds=True, patience=0.01)
+    assert step(active, 3.0, holds=True, patience=0.01)[1] == ["alert"]
+    assert step(active, 300.0, holds=True, patience=2.0)[1] == []
+    at_once = TABLE["WaSessionGivenUp"]
+    assert step({}, 0.0, holds=True, alert=at_once)[1] == ["alert"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.booleans()), max_size=30))
+def test_beginnings_and_ends_take_turns(moments: list[tuple[int, bool]]) -> None:
+    active: dict[Any, ActiveAlert] = {}
+    now, told = 0.0, []
+    for wait, holds in moments:
+        now += wait
+        active, said = step(active, now, holds=holds)
+        told += said
+    assert told == ["alert", "alert_over"] * (len(told) // 2) + ["alert"] * (len(told) % 2)
+
+
+# --- who says it for whom ---------------------------------------------------------------------
+
+
+def firing(name: str, **labels: str) -> ActiveAlert:
+    key = tuple(sorted(labels.items()))
+    return ActiveAlert(TABLE[name], key, AlertState.FIRING, 0.0, 1.0, fired_at=0.0)
+
+
+def test_an_incident_silences_the_sessions_of_its_engine_only() -> None:
+    incident = firing("WaFleetIncident", engine="web")
+    web = firing("WaSessionDown", session="a", engine="web")
+    socket = firing("WaSessionDown", session="b", engine="socket")
+    assert silenced([incident, web, socket]) == {(web.name, web.labels): "WaFleetIncident"}
+    assert silenced([web, socket]) == {}
+
+
+def test_what_only_waits_silences_nobody() -> None:
+    waits = replace(firing("WaSessionsCorruptedTogether"), state=AlertState.PENDING)
+    single = firing("WaSessionCorrupted", session="a")
+    assert silenced([waits, single]) == {}
+    fires = replace(waits, state=AlertState.FIRING)
+    assert silenced([fires, single]) == {(single.name, single.labels): fires.name}
+
+
+def test_nothing_silences_itself_or_the_switch() -> None:
+    every = [firing(name, session="a", engine="web") for name in TABLE]
+    quiet = silenced(every)
+    assert "WaDeadMansSwitch" not in {name for name, _ in quiet}
+    for rule in INHIBITIONS:
+        assert rule.source not in rule.silences
+    critical = [one for one in every if one.alert.severity is Severity.CRITICAL]
+    assert any((one.name, one.labels) not in quiet for one in critical)
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.123456, Unit.SHARE, "12.35%"),
+        (math.inf, Unit.SHARE, "+Inf"),
+        (8.0, Unit.SECONDS, "8s"),
+        (0.25, Unit.SECONDS, "250ms"),
+        (75.0, Unit.SECONDS, "1m 15s"),
+        (3723.0, Unit.SECONDS, "1h 2m 3s"),
+        (90061.0, Unit.SECONDS, "1d 1h 1m 1s"),
+        (5 * 1024 * 1024.0, Unit.BYTES, "5Mi"),
+        (3.0, Unit.PLAIN, "3"),
+        (12345.0, Unit.PLAIN, "12.35k"),
+        (0.0, Unit.PLAIN, "0"),
+        (0.002, Unit.PLAIN, "2m"),
+        (math.nan, Unit.PLAIN, "NaN"),
+    ],
+)
+def test_values_are_written_for_people(value: float, unit: Unit, text: str) -> None:
+    assert show_value(value, unit) == text
+
+
+def test_every_summary_can_be_said() -> None:
+    for alert in TABLE.values():
+        said = summarize(alert, (("engine", "web"), ("session", "sales")), 0.5)
+        assert "{" not in said
+        assert said

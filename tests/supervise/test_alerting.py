@@ -1,0 +1,262 @@
+"""The agent's own look at the table: journal, log, Alertmanager; over a restart and a reload."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import Config
+from agent.config.sections import AlertsSection
+from agent.core.alerts import AlertState
+from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
+from agent.core.view import AgentStatus
+from agent.deliver.alertmanager import Raised
+from agent.errors import StoreError
+from agent.metrics.exporter import Exporter
+from agent.store.database import Store
+from agent.supervise.alerting import Alerting, alertmanager_of
+from tests.conftest import Eventually
+from tests.fakes.supervisor import FakeSupervisor, make_view
+
+# A busy machine must not add alerts of its own to those that a test is about.
+CALM = {
+    "patience": 0.0,
+    "host_cpu": 1.0,
+    "host_memory_high": 1.0,
+    "host_memory_critical": 1.0,
+    "disk_free": 0.001,
+    "off": ("WaHostCpuHigh", "WaDiskFills", "WaDiskSpaceLow", "WaFileDescriptorsHigh"),
+}
+
+
+@dataclass
+class Heard:
+    """Stands in for the Alertmanager's end."""
+
+    pictures: list[list[Raised]]
+    changed: list[bool]
+    problem: str = ""
+
+    def tell(self, picture: list[Raised], *, changed: bool) -> None:
+        self.pictures.append(list(picture))
+        self.changed.append(changed)
+
+
+@dataclass
+class Bench:
+    alerting: Alerting
+    supervisor: FakeSupervisor
+    store: Store
+    heard: Heard
+    settings: list[AlertsSection]
+    """The section in force, as its only item."""
+
+    def put(self, id: str, status: ConnectionStatus = ConnectionStatus.CONNECTED) -> None:
+        view = make_view(id, status=status)
+        self.supervisor.known = {**self.supervisor.known, InstanceId(id): view}
+
+    async def story(self) -> list[tuple[str, str | None, str]]:
+        found = await self.store.history(kinds=("alert", "alert_over"), after=0)
+        return [(one.kind, one.instance, one.detail["alert"]) for one in found]
+
+
+def make(tmp_path: Path, store: Any, **changes: Any) -> Bench:
+    supervisor, heard = FakeSupervisor(), Heard([], [])
+    settings = [AlertsSection(**{**CALM, "machine": "m1", **changes})]
+    alerting = Alerting(
+        lambda: replace(Config(), alerts=settings[0]),
+        supervisor.views,
+        supervisor.status,
+        Exporter(supervisor.views, supervisor.status, tmp_path),
+        store,
+        heard,  # type: ignore[arg-type]
+    )
+    return Bench(alerting, supervisor, store, heard, settings)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "agent.db")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store) -> Bench:
+    return make(tmp_path, store)
+
+
+async def test_what_begins_and_what_is_over_is_written_told_and_logged(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench.put("a", ConnectionStatus.RECONNECTING)
+    await bench.alerting.look()
+    await bench.alerting.look()
+    bench.put("a")
+    await bench.alerting.look()
+    await bench.alerting.look()
+    assert await bench.story() == [
+        ("alert", "a", "WaSessionDown"),
+        ("alert_over", "a", "WaSessionDown"),
+    ]
+    assert bench.heard.changed == [True, False, True, False]
+    fires, over = (bench.heard.pictures[at] for at in (0, 2))
+    (one,) = [each for each in fires if each.labels["alertname"] == "WaSessionDown"]
+    assert one.labels == {
+        "alertname": "WaSessionDown",
+        "severity": "warning",
+        "group": "connectivity",
+        "job": "wa-agent",
+        "machine": "m1",
+        "session": "a",
+        "engine": "sandbox",
+    }
+    assert one.ends_wall is None
+    assert abs(one.starts_wall - time.time()) < 5
+    (one,) = [each for each in over if each.labels["alertname"] == "WaSessionDown"]
+    assert one.ends_wall is not None
+    lines = [record.getMessage() for record in caplog.records if "WaSession" in record.message]
+    assert lines == [
+        "WaSessionDown: a should be connected and is not",
+        "WaSessionDown is over: a should be connected and is not",
+    ]
+
+
+async def test_the_switch_is_told_and_never_written(bench: Bench) -> None:
+    await bench.alerting.look()
+    assert [one.labels["alertname"] for one in bench.heard.pictures[0]] == ["WaDeadMansSwitch"]
+    assert await bench.story() == []
+
+
+async def test_what_fired_before_a_restart_is_not_announced_again(
+    bench: Bench, tmp_path: Path, store: Store
+) -> None:
+    for name in ("a", "b"):
+        bench.put(name, ConnectionStatus.RECONNECTING)
+    await bench.alerting.look()
+    (begun,) = {entry.wall for entry in await store.history(kinds=("alert",), limit=1)}
+    later = make(tmp_path, store, patience=1.0)
+    later.put("a", ConnectionStatus.RECONNECTING)
+    later.put("b")
+    await later.alerting._take_over()
+    await later.alerting.look()
+    story = await bench.story()
+    assert story[2:] == [("alert_over", "b", "WaSessionDown")]
+    (one,) = [one for one in later.alerting.board().alerts if one.session == "a"]
+    assert one.state is AlertState.FIRING
+    assert abs((later.alerting.board().wall_of(one.fired_at) or 0) - begun) < 1
+
+
+async def test_starts_of_agents_before_this_one_count(bench: Bench, store: Store) -> None:
+    for ago in (4000, 900, 600, 300, 1):
+        wall = time.time() - ago
+        said = JournalEntry("agent_started", "the agent started", Category.SYSTEM, wall=wall)
+        await store.append(said)
+    await bench.alerting._take_over()
+    await bench.alerting.look()
+    assert ("alert", None, "WaAgentRestarting") in await bench.story()
+
+
+async def test_two_starts_are_none_too_many(bench: Bench, store: Store) -> None:
+    for ago in (4000, 1):
+        wall = time.time() - ago
+        said = JournalEntry("agent_started", "the agent started", Category.SYSTEM, wall=wall)
+        await store.append(said)
+    await bench.alerting._take_over()
+    await bench.alerting.look()
+    assert await bench.story() == []
+
+
+async def test_a_reload_turns_an_alert_off_and_changes_limits(bench: Bench) -> None:
+    bench.put("a", ConnectionStatus.RECONNECTING)
+    await bench.alerting.look()
+    (before,) = bench.settings
+    bench.settings[0] = replace(before, off=(*before.off, "WaSessionDown"))
+    await bench.alerting.look()
+    assert (await bench.story())[-1] == ("alert_over", "a", "WaSessionDown")
+    bench.settings[0] = replace(bench.settings[0], host_memory_high=0.0001)
+    await bench.alerting.look()
+    assert (await bench.story())[-1] == ("alert", None, "WaHostMemoryHigh")
+
+
+async def test_a_store_that_fails_stops_no_alert(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        async def append(self, *_: object) -> None:
+            raise StoreError("cannot write: the disk is full", code="disk_full")
+
+    bench = make(tmp_path, Full())
+    bench.put("a", ConnectionStatus.RECONNECTING)
+    await bench.alerting.look()
+    assert "WaSessionDown" in {one.labels["alertname"] for one in bench.heard.pictures[0]}
+    assert "the disk is full" in caplog.text
+
+
+async def test_nothing_is_looked_at_before_what_is_to_be_restored_was(
+    bench: Bench, eventually: Eventually
+) -> None:
+    asked = 0
+
+    def status() -> AgentStatus:
+        nonlocal asked
+        asked += 1
+        return bench.supervisor.status()
+
+    bench.alerting.status = status
+    bench.supervisor.agent = replace(bench.supervisor.agent, ready=False)
+    bench.put("a", ConnectionStatus.RECONNECTING)
+    task = asyncio.create_task(bench.alerting.run())
+    await eventually(lambda: asked >= 3)
+    assert bench.alerting.board().looked_wall is None
+    bench.supervisor.agent = replace(bench.supervisor.agent, ready=True)
+    await eventually(lambda: bench.alerting.board().looked_wall)
+    task.cancel()
+
+
+async def test_who_is_silenced_is_shown_so(bench: Bench) -> None:
+    bench.supervisor.agent = replace(bench.supervisor.agent, incidents={"sandbox": 3})
+    for name in ("a", "b", "c"):
+        bench.put(name, ConnectionStatus.RECONNECTING)
+    await bench.alerting.look()
+    board = bench.alerting.board()
+    quiet = {name: by for (name, _), by in board.silenced.items()}
+    assert quiet == {"WaSessionDown": "WaFleetIncident"}
+    entries = await bench.store.history(kinds=("alert",), limit=10)
+    by = {one.detail["alert"]: one.detail.get("silenced_by") for one in entries}
+    assert by["WaSessionDown"] == "WaFleetIncident"
+    assert by["WaFleetIncident"] is None
+
+
+async def test_a_thousand_sessions_cost_the_loop_little(bench: Bench) -> None:
+    """Others run between any two conditions; one condition over all takes a few milliseconds."""
+    for number in range(1000):
+        bench.put(f"s{number}")
+    longest, begun, done = 0.0, time.perf_counter(), False
+
+    async def watch() -> None:
+        nonlocal longest
+        while not done:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            longest = max(longest, time.perf_counter() - before)
+
+    watching = asyncio.create_task(watch())
+    await bench.alerting.look()
+    done = True
+    await watching
+    print(f"whole {time.perf_counter() - begun:.3f} s, longest {longest:.4f} s")
+    assert longest < 0.25
+
+
+def test_no_address_means_no_alertmanager() -> None:
+    assert alertmanager_of(AlertsSection()) is None
+    made = alertmanager_of(AlertsSection(alertmanager="http://127.0.0.1:9093"))
+    assert made is not None
+    assert made.url == "http://127.0.0.1:9093"
