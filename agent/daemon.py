@@ -137,6 +137,7 @@ class Daemon:
                 worker=self._config.worker,
                 run_dir=state / "run",
                 session_root=root,
+                cache_root=self._config.cache_root,
             )
             return await self._run_with(store, host)
         finally:

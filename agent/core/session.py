@@ -116,6 +116,15 @@ _ROWS = (
         fresh_worker=True,
     ),
     Reason(
+        "injection_failed",
+        "the page came, and what is put into it did not find its way around",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
+        base=10.0,
+        fresh_worker=True,
+    ),
+    Reason(
         "storage_failed",
         "the session's store could not be read or written",
         Permanence.RETRY,

@@ -41,6 +41,8 @@ class Places:
 
     run_dir: Path
     session_root: Path
+    cache_root: Path | None = None
+    """None = beside the sessions, as a worker finds by itself."""
 
     @property
     def notify_socket(self) -> Path:
@@ -64,6 +66,8 @@ def worker_environment(
         for name, value in os.environ.items()
         if name not in _AGENTS_OWN and not name.startswith("WA_AGENT_")
     }
+    if places.cache_root is not None:
+        kept["WA_CACHE_PATH"] = str(places.cache_root.absolute())
     return {
         **kept,
         "NOTIFY_SOCKET": str(places.notify_socket.absolute()),

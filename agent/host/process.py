@@ -74,6 +74,7 @@ class ProcessHost:
         session_root: Path,
         worker: WorkerSection,
         *,
+        cache_root: Path | None = None,
         forkable: Collection[str] = FORKABLE,
         program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
@@ -83,7 +84,8 @@ class ProcessHost:
         """
         try:
             make_run_dir(run_dir)
-            self = cls(wake, Places(run_dir, session_root), worker, forkable, program)
+            places = Places(run_dir, session_root, cache_root)
+            self = cls(wake, places, worker, forkable, program)
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):

@@ -16,6 +16,9 @@ BACKEND_UNITS = "wa-backend@*.service"
 INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 """WA_SESSION_ROOT of the units as they are shipped."""
 
+INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
+"""WA_CACHE_PATH of the units as they are shipped."""
+
 _UNIT_FOLDERS = tuple(
     Path(folder) / "systemd/system"
     for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")

@@ -22,13 +22,6 @@ ID = "web1"
 ACCOUNT = "5511999999999"
 CACHE = "/var/lib/wa-agent/cache"
 
-# The bundle is the machine's; a unit sees nothing of /var but what it is shown.
-DROP_IN = f"""\
-[Service]
-Environment=WA_CACHE_PATH={CACHE}
-BindReadOnlyPaths={CACHE}
-"""
-
 
 class Played:
     """The stand-in in a thread of its own: the tests of this folder block."""
@@ -66,14 +59,10 @@ def played(bed: Bed) -> Iterator[Played]:
     there = bundle_path(bed.path(CACHE))
     there.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(bundle_path(cache), there)
-    made = bed.write("/etc/systemd/system/wa-instance@.service.d/cache.conf", DROP_IN)
-    bed.run("systemctl", "daemon-reload")
     found = Played()
     yield found
     Fleet(bed, (ID,)).cli("delete", ID)
     found.close()
-    shutil.rmtree(made.parent)
-    bed.run("systemctl", "daemon-reload")
 
 
 def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played) -> None:
