@@ -1,0 +1,81 @@
+"""GET /api/alerts shows the board as it is, to whoever may read."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from agent.api.serve import serve
+from agent.config.sections import ApiSection
+from agent.metrics.exporter import Exporter
+from tests.api.conftest import House
+from tests.fakes.alerts import a_board
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    supervisor = FakeSupervisor()
+    server = await serve(
+        ApiSection(listen=""),
+        supervisor,
+        FakeKeys(),
+        Exporter(supervisor.views, supervisor.status, tmp_path),
+        socket_path=tmp_path / "api.sock",
+        environ={},
+        shutdown_seconds=1.0,
+        alerts=a_board,
+    )
+    connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector, base_url="http://localhost") as session:
+        yield session
+    await server.close()
+
+
+async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSession) -> None:
+    found = await (await client.get("/api/alerts")).json()
+    names = [(one["name"], one["state"], one["silenced_by"]) for one in found["alerts"]]
+    assert names == [
+        ("WaDeadMansSwitch", "firing", None),
+        ("WaFleetIncident", "firing", None),
+        ("WaSessionDown", "firing", "WaFleetIncident"),
+        ("WaSessionNeedsScan", "pending", None),
+        ("WaHostCpuHigh", "resolved", None),
+    ]
+    down = found["alerts"][2]
+    assert down == {
+        "name": "WaSessionDown",
+        "state": "firing",
+        "severity": "warning",
+        "group": "connectivity",
+        "instance": "sales",
+        "labels": {"engine": "web", "session": "sales"},
+        "sentence": "sales should be connected and is not",
+        "since": "2027-01-15T07:50:00.000Z",
+        "fired": "2027-01-15T07:55:00.000Z",
+        "over": None,
+        "silenced_by": "WaFleetIncident",
+        "runbook": "https://wiki.example/alerts#wasessiondown",
+    }
+    assert found["looked"] == "2027-01-15T08:00:00.000Z"
+    assert found["alertmanager_problem"] == "it answered 503"
+
+
+async def test_one_state_can_be_asked_for(client: aiohttp.ClientSession) -> None:
+    found = await (await client.get("/api/alerts?state=resolved")).json()
+    assert [one["name"] for one in found["alerts"]] == ["WaHostCpuHigh"]
+    assert found["alerts"][0]["over"] == "2027-01-15T07:59:00.000Z"
+    assert (await client.get("/api/alerts?state=angry")).status == 400
+
+
+async def test_where_nobody_looked_the_board_is_empty(house: House) -> None:
+    key = await house.key("read")
+    async with aiohttp.ClientSession(headers=key) as session:
+        found = await (await session.get(f"{house.url}/api/alerts")).json()
+        assert found == {"alerts": [], "looked": None, "alertmanager_problem": ""}
+        assert (await session.post(f"{house.url}/api/database/check")).status == 403
+    key = await house.key("operate")
+    async with aiohttp.ClientSession(headers=key) as session:
+        answer = await session.post(f"{house.url}/api/database/check")
+        assert await answer.json() == {"good": True, "found": "ok"}

@@ -1,0 +1,123 @@
+"""`wa-agent alerts`: what is active, and files that are whole and keep what was changed."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.api.serve import serve
+from agent.config.sections import ApiSection
+from agent.metrics.exporter import Exporter
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.alerts import a_board
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+
+
+@pytest.fixture
+async def alarmed(tmp_path: Path) -> AsyncIterator[Path]:
+    """The socket of an agent that has something to say."""
+    supervisor, path = FakeSupervisor(), tmp_path / "alarmed.sock"
+    server = await serve(
+        ApiSection(listen=""),
+        supervisor,
+        FakeKeys(),
+        Exporter(supervisor.views, supervisor.status, tmp_path),
+        socket_path=path,
+        environ={},
+        shutdown_seconds=1.0,
+        alerts=a_board,
+    )
+    yield path
+    await server.close()
+
+
+async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli: Cli) -> None:
+    said = await cli("alerts", "--socket", alarmed)
+    assert said.status == 1
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"]
+    assert re.match(r"firing +critical +WaFleetIncident +\S+ \S+ .*many sessions of web", lines[1])
+    assert lines[2].startswith("under WaFleetIncident")
+    assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
+    assert lines[4] == "the Alertmanager cannot be told: it answered 503"
+    assert len(lines) == 5
+    everything = await cli("alerts", "--all", "--socket", alarmed)
+    assert re.search(r"resolved +warning +WaHostCpuHigh", everything.out)
+
+
+async def test_as_json_the_switch_is_there_too(alarmed: Path, cli: Cli) -> None:
+    found = (await cli("alerts", "--json", "--socket", alarmed)).json()
+    assert {one["name"] for one in found["alerts"]} == {
+        "WaDeadMansSwitch",
+        "WaFleetIncident",
+        "WaSessionDown",
+        "WaSessionNeedsScan",
+    }
+
+
+async def test_nothing_active_is_good(house: House, cli: Cli) -> None:
+    said = await cli("alerts")
+    assert (said.status, said.out) == (0, "no alert is active\n")
+
+
+async def test_the_files_hold_this_machines_numbers(cli: Cli, elsewhere: Path) -> None:
+    (elsewhere / "agent.toml").write_text(
+        '[api]\nlisten = "10.0.0.7:8470"\n[memory]\nwarn = 0.71\n'
+        '[alerts]\nmachine = "shop-1"\nhost_cpu = 0.83\noff = ["WaSessionSilent"]\n'
+        'alertmanager = "http://10.0.0.9:9093"\nrunbooks = "https://wiki.example/alerts"\n'
+    )
+    said = await cli("alerts", "export", "pack", "--config", "agent.toml", "--json")
+    assert said.status == 0, said
+    names = {Path(path).name for path in said.json()["written"]}
+    assert names == {
+        "wa-agent.rules.yml",
+        "prometheus.example.yml",
+        "alertmanager.example.yml",
+        "grafana-dashboard.json",
+    }
+    rules = Path("pack/wa-agent.rules.yml").read_text()
+    assert "wa_host_cpu_usage_ratio > 0.83" in rules
+    assert "> 0.71" in rules
+    assert "WaSessionSilent" not in rules
+    assert "https://wiki.example/alerts#wasessiondown" in rules
+    prometheus = Path("pack/prometheus.example.yml").read_text()
+    for part in ('"10.0.0.7:8470"', '"10.0.0.9:9093"', 'machine: "shop-1"'):
+        assert part in prometheus
+    assert json.loads(Path("pack/grafana-dashboard.json").read_text())["uid"] == "wa-agent"
+    assert not list(Path("pack").glob(".*"))
+
+
+async def test_an_example_that_somebody_changed_is_kept(cli: Cli, elsewhere: Path) -> None:
+    await cli("alerts", "export", "pack")
+    for name in ("alertmanager.example.yml", "wa-agent.rules.yml"):
+        Path("pack", name).write_text("mine")
+    said = await cli("alerts", "export", "pack", "--speed-up", "60")
+    assert Path("pack/alertmanager.example.yml").read_text() == "mine"
+    assert "kept as it is" in said.out
+    assert "for: 5s" in Path("pack/wa-agent.rules.yml").read_text()
+    await cli("alerts", "export", "pack", "--force")
+    assert Path("pack/alertmanager.example.yml").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (("pack", "--speed-up", "0"), 2, "--speed-up"),
+        (("pack", "--speed-up", "nan"), 2, "--speed-up"),
+        (("agent.toml/pack",), 1, "cannot write into"),
+        (("pack", "--config", "bad.toml"), 78, "WaNothing"),
+        (("pack", "--config", "foul.toml"), 78, "alerts.alertmanager"),
+    ],
+)
+async def test_what_cannot_be_exported_is_said(
+    cli: Cli, elsewhere: Path, argv: tuple[str, ...], status: int, words: str
+) -> None:
+    (elsewhere / "agent.toml").write_text("")
+    (elsewhere / "bad.toml").write_text('[alerts]\noff = ["WaNothing"]\n')
+    (elsewhere / "foul.toml").write_text('[alerts]\nalertmanager = "http://a:b@host:9093"\n')
+    said = await cli("alerts", "export", *argv)
+    assert said.status == status, said
+    assert words in said.err
