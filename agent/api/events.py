@@ -6,6 +6,7 @@ before anything new, without gap or repetition.
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -106,7 +107,10 @@ async def _write(
             continue
         if entry is None:
             return
-        if cursor is None or entry.cursor > cursor:
+        if entry.cursor == 0:
+            # In no journal: a listener that comes back goes on where the journal was.
+            await _send_event(listener, replace(entry, cursor=cursor or 0))
+        elif cursor is None or entry.cursor > cursor:
             await _send_event(listener, entry)
             cursor = entry.cursor
 

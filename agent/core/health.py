@@ -290,6 +290,11 @@ def _starting(observation: Observation, state: Status, sentence: str) -> HealthV
 def _stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
     state = Status.INITIALIZING if observation.claim is None else observation.claim.claim.status
     sentence = f"stuck in phase {phase} for {seconds:.0f} s"
+    code = observation.claim.claim.reason if observation.claim else ""
+    if code == "injection_failed":
+        # A changed page shows in whichever phase first needs what changed: one cause, one word.
+        sentence = f"{reason_of(code).title} ({sentence})"
+        return _verdict(observation, Health.STUCK, state, code, sentence)
     return _verdict(observation, Health.STUCK, state, f"phase_{phase}", sentence)
 
 

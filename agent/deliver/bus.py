@@ -79,6 +79,15 @@ class Subscription:
         """Return when there will be no more, however long a delivery under way still takes."""
         await self._over.wait()
 
+    def offer_passing(self, entry: JournalEntry) -> bool:
+        """What is in no journal: only to who named its kind, and left out where too much waits."""
+        if self._over.is_set() or entry.kind not in self.wanted.kinds:
+            return True
+        if len(self._waiting) >= self._limit // 2:
+            return False
+        self.offer(entry)
+        return True
+
     def end(self, reason: str = "") -> None:
         if self._over.is_set():
             return
@@ -96,6 +105,8 @@ class EventBus:
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
         self.dropped_total = 0
+        self.left_out_total = 0
+        """Passing entries that a listener did not get."""
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -110,6 +121,15 @@ class EventBus:
     def publish(self, entry: JournalEntry) -> None:
         for subscription in tuple(self._subscriptions):
             subscription.offer(entry)
+
+    def wants(self, kind: str) -> bool:
+        """Whether anybody named this kind."""
+        return any(kind in each.wanted.kinds for each in self._subscriptions)
+
+    def publish_passing(self, entry: JournalEntry) -> None:
+        """For what happens too often to be written down: its cursor is 0, nobody can ask again."""
+        for subscription in tuple(self._subscriptions):
+            self.left_out_total += not subscription.offer_passing(entry)
 
     def close(self, reason: str = "the agent stops") -> None:
         """End every subscription, so that nobody waits for an event that never comes."""

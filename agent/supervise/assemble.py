@@ -33,7 +33,7 @@ from agent.supervise.repairing import Ladder
 from agent.supervise.repairs import Repairs
 from agent.supervise.sampling import Sampler
 from agent.supervise.show import Eyes
-from agent.supervise.signals import Findings
+from agent.supervise.signals import PASSING, Findings, passing_entry
 from agent.supervise.snapshot_clock import SnapshotClock
 from agent.supervise.supervisor import Supervisor
 
@@ -151,6 +151,7 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
             link_stats=link_stats,
             wake=wakes.wake,
             findings=findings,
+            bus=bus,
         ),
         hands=Hands(host, config.session_root, settings.limits, config.health.timeout),
         rememberer=Rememberer(
@@ -251,11 +252,14 @@ def _senses(
     link_stats: LinkStats,
     wake: Callable[[InstanceId], None],
     findings: Findings,
+    bus: EventBus,
 ) -> Senses:
     def happened(facts: Facts, happening: Happening) -> None:
         if findings.note(facts, happening):
             wake(facts.id)
         registry.touch(facts)
+        if happening.kind in PASSING and bus.wants(happening.kind):
+            bus.publish_passing(passing_entry(facts, happening))
 
     return Senses(
         host,

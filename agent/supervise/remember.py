@@ -234,7 +234,8 @@ def _drop_of(
     if fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE) and fact.claim.reason:
         return fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall
     if verdict.health is Health.STUCK and observation.desired.should_run:
-        code = "zombie" if verdict.reason == "zombie" else "start_stuck"
+        own = verdict.reason in ("zombie", "injection_failed")
+        code = verdict.reason if own else "start_stuck"
         return code, (verdict.reason, unit.run, _stuck_since(fact)), None
     return nothing
 

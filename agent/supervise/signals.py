@@ -13,7 +13,7 @@ from agent.core.crypto import (
 )
 from agent.core.crypto_patterns import read_line
 from agent.core.memory import MemoryPolicy, judge_memory
-from agent.core.model import Category, Happening, Signal
+from agent.core.model import Category, Happening, JournalEntry, Signal
 from agent.core.rate import PerMinute
 from agent.core.silence import SilencePolicy, judge_silence, note_hour
 from agent.log import bound
@@ -21,6 +21,10 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 
 HOUR = 3600.0
+
+PASSING = ("message", "ack")
+"""Happenings that are told to who listens, and are in no journal."""
+_PASSED_ON = ("direction", "type", "id", "ack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,17 @@ class Findings:
             return None
         policy = self.silence_policy()
         return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
+
+
+def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
+    """A message or an acknowledgement for who listens: without its text and without its peer."""
+    told = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
+    if happening.kind == "ack":
+        sentence = f"a message is {told['ack'] or 'acknowledged'}"
+    else:
+        sentence = "a message went out" if told["direction"] == "out" else "a message came in"
+    detail = {key: value for key, value in told.items() if value}
+    return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
 
 
 def _text(value: object) -> str:

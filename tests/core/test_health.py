@@ -171,6 +171,13 @@ def dropped(reason, **record):
             id="proof older than its limit is not CONNECTED",
         ),
         pytest.param(
+            seen(claim=said(S.INITIALIZING, phase="injected", reason="injection_failed", ago=999)),
+            "stuck",
+            S.INITIALIZING,
+            "injection_failed",
+            id="a page that changed",
+        ),
+        pytest.param(
             seen(claim=said(proof_age=181)), "stuck", S.RECONNECTING, "proof_old", id="no proof"
         ),
         pytest.param(

@@ -61,3 +61,19 @@ async def test_a_waiting_listener_wakes_when_it_is_closed() -> None:
     assert len(bus) == 0
     bus.publish(entry(1))
     assert await listener.get() is None
+
+
+async def test_what_is_in_no_journal_reaches_who_named_it_and_drops_nobody() -> None:
+    bus = EventBus(limit=4)
+    everything = bus.subscribe()
+    messages = bus.subscribe(EventFilter(kinds=frozenset({"message", "status"})))
+    assert bus.wants("message")
+    assert not bus.wants("ack")
+    for _ in range(5):
+        bus.publish_passing(entry(0, kind="message"))
+    assert bus.left_out_total == 3
+    for number in (1, 2):
+        bus.publish(entry(number))
+    bus.close("over")
+    assert [e.cursor async for e in everything] == [1, 2]
+    assert [e.cursor async for e in messages] == [0, 0, 1, 2]
