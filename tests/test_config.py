@@ -318,6 +318,11 @@ def test_an_impossible_pair_blames_the_place_that_was_set(load):
         load("[reconnect]\nbase = 5\n", {"WA_AGENT_RECONNECT__MAX": "4"})
 
 
+@pytest.mark.parametrize("name", ["CONFIG", "SOCKET", "URL", "KEY"])
+def test_variables_of_the_command_line_are_no_settings(name):
+    assert load_config(None, {f"WA_AGENT_{name}": "x"}) == Config()
+
+
 def test_variables_of_other_programs_are_left_alone():
     assert load_config(None, {"WA_AGENTX": "1", "PATH": "/bin", "REDIS_URL": "x"}) == Config()
 

@@ -9,7 +9,9 @@ from agent.errors import ConfigError
 
 PREFIX = "WA_AGENT_"
 
-NOT_KEYS = frozenset({"WA_AGENT_CONFIG", "WA_AGENT_SOCKET"})
+NOT_KEYS = frozenset(
+    {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"},
+)
 """Variables of the command line that begin like ours."""
 
 NAMED = {
