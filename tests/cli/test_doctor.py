@@ -1,0 +1,322 @@
+"""doctor finds what is wrong, says what to do, changes nothing; its bundle holds no secret."""
+
+import fcntl
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.bundle import clean_text, without_secrets
+from agent.core.model import Instance, InstanceId
+from agent.host import doctor as machine
+from agent.host.doctor import Level
+from agent.store.database import Store
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.supervisor import make_view
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    (folder / "sessions" / "sales").mkdir(parents=True)
+    store = await Store.open(folder / "agent.db")
+    await store.close()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return folder
+
+
+class Doctor:
+    """Runs it on one state directory and one agent."""
+
+    def __init__(self, cli: Cli, state: Path, socket: Path) -> None:
+        self._run = cli
+        self.state = state
+        self._where = ("--state", str(state), "--socket", str(socket))
+
+    async def __call__(self, *more: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+        said = await self._run("doctor", "--json", *self._where, *more)
+        found: dict[str, list[dict[str, str]]] = {}
+        for one in said.json()["findings"]:
+            found.setdefault(one["check"], []).append(one)
+        return said.status, found
+
+    async def wrong(self, *more: str) -> dict[str, str]:
+        """Check and sentence of all that is wrong."""
+        _, found = await self(*more)
+        every = [one for several in found.values() for one in several]
+        assert all(one["advice"] for one in every if one["level"] != "ok")
+        return {one["check"]: one["sentence"] for one in every if one["level"] == "wrong"}
+
+
+@pytest.fixture
+def doctor(cli: Cli, state: Path, house: House) -> Doctor:
+    return Doctor(cli, state, house.socket_path)
+
+
+async def test_a_good_installation_is_called_good(doctor: Doctor) -> None:
+    status, found = await doctor()
+    assert await doctor.wrong() == {}
+    assert status == 0
+    assert found["database"][0]["sentence"] == "whole"
+    assert found["agent"][0]["level"] == "ok"
+    assert found["alerts"][0]["sentence"] == "none fires"
+
+
+async def test_looking_leaves_no_trace(doctor: Doctor) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in doctor.state.rglob("*"))
+    await doctor()
+    assert sorted((path, path.stat().st_mtime_ns) for path in doctor.state.rglob("*")) == before
+
+
+async def test_what_is_open_to_everybody_is_named(doctor: Doctor) -> None:
+    (doctor.state / "sessions/sales").chmod(0o755)
+    (doctor.state / "agent.db").chmod(0o644)
+    found = await doctor.wrong()
+    assert "sales (0755)" in found["state"]
+    assert "agent.db (0644)" in found["state"]
+    assert (await doctor())[0] == 1
+
+
+async def test_a_damaged_database_is_wrong(doctor: Doctor) -> None:
+    file = doctor.state / "agent.db"
+    raw = bytearray(file.read_bytes())
+    raw[4096:12288] = os.urandom(8192)
+    file.write_bytes(raw)
+    assert "database" in await doctor.wrong()
+    file.write_bytes(b"no database at all" * 100)
+    assert "database" in await doctor.wrong()
+    file.unlink()
+    assert "database" not in await doctor.wrong()
+
+
+@pytest.fixture
+def held(state: Path) -> Iterator[Path]:
+    """As if an agent ran on it."""
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    yield state
+    os.close(fd)
+
+
+async def test_a_database_in_use_is_checked_by_its_agent(doctor: Doctor, held: Path) -> None:
+    (held / "agent.db").write_bytes(b"whoever reads it himself finds this")
+    status, found = await doctor()
+    assert found["database"][0]["sentence"] == "whole"
+    assert found["limits"][0]["sentence"].startswith("the agent may open")
+    assert status == 0
+
+
+async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_path: Path) -> None:
+    doctor = Doctor(cli, state, tmp_path / "nobody.sock")
+    found = await doctor.wrong()
+    assert set(found) == {"agent"}
+    assert "nobody.sock" in found["agent"]
+
+
+async def test_another_version_that_runs_is_noted(doctor: Doctor, house: House) -> None:
+    house.supervisor.agent = replace(house.supervisor.agent, version="0.0.1")
+    _, found = await doctor()
+    assert "version 0.0.1 runs" in found["agent"][0]["sentence"]
+    house.supervisor.agent = replace(house.supervisor.agent, dbus_connected=False)
+    assert "lost D-Bus" in (await doctor.wrong())["dbus"]
+
+
+async def test_a_wrong_setting_is_told_and_the_rest_still_looked_at(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_text("[api]\nlistn = 1\n")
+    status, found = await doctor("--config", str(tmp_path / "bad.toml"))
+    assert status == 1
+    assert "did you mean listen" in found["config"][0]["sentence"]
+    assert found["agent"][0]["level"] == "ok"
+
+
+async def test_for_people_the_advice_stands_below(cli: Cli, state: Path, tmp_path: Path) -> None:
+    where = ("--state", str(state), "--socket", str(tmp_path / "nobody.sock"))
+    said = await cli("doctor", *where)
+    assert said.status == 1
+    assert "wrong  agent" in said.out
+    assert "agent: start it: systemctl start wa-agent" in said.out
+
+
+# --- the bundle -------------------------------------------------------------------------------
+
+TOKEN = "wak_abcdefgh_S3cretS3cretS3cretS3cretS3cret12"
+SECRETS = {
+    "key": TOKEN,
+    "password": "hunter2-hunter2",
+    "api key": "evo-2F9C1A7B-APIKEY",
+    "qr": "2@Qm9vbWVyYW5nQm9vbWVyYW5n,AAAAbbbbCCCCdddd,eeeeFFFF==",
+    "bearer": "Bearer abcdef0123456789",
+    "credentials": "admin:topsecretpass",
+    "number": "491511234567",
+}
+
+
+def hide_secrets(house: House, folder: Path) -> list[str]:
+    """Put each where it might be found: settings, history, states, variables."""
+    view = make_view("sales", sentence=f"it showed {SECRETS['qr']}")
+    settings = {
+        "apikey": SECRETS["api key"],
+        "proxy": {"url": f"http://{SECRETS['credentials']}@p"},
+    }
+    instance = Instance(InstanceId("sales"), "sandbox", True, settings)
+    house.supervisor.known[InstanceId("sales")] = replace(view, instance=instance)
+    for sentence in (
+        f"refused: {SECRETS['bearer']}",
+        f"password={SECRETS['password']} token: {TOKEN}",
+        f"code {SECRETS['qr']}",
+        f"cannot decrypt for {SECRETS['number']}@s.whatsapp.net",
+        f"asked http://{SECRETS['credentials']}@proxy.example:3128",
+        f"call +{SECRETS['number']}",
+    ):
+        house.supervisor.note(InstanceId("sales"), "status", sentence)
+    key, password, login = (SECRETS[name] for name in ("api key", "password", "credentials"))
+    (folder / "agent.toml").write_text(
+        '[[instance]]\nid = "sales"\nengine = "sandbox"\nsettings = '
+        f'{{apikey = "{key}", note = "{password}", proxy = "http://{login}@p",'
+        f' deep = {{x = ["{password}"]}}}}\n'
+    )
+    return [*SECRETS.values(), "topsecretpass", "S3cret"]
+
+
+async def test_the_bundle_has_what_helps_and_no_secret(
+    doctor: Doctor, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = (await house.key("admin"))["Authorization"].removeprefix("Bearer ")
+    hidden = [*hide_secrets(house, tmp_path), real]
+    monkeypatch.setenv("WA_AGENT_KEY", real)
+    monkeypatch.setenv("DATABASE_PASSWORD", SECRETS["password"])
+    target = tmp_path / "bundle.tar.gz"
+    argv = ("--bundle", str(target), "--config", str(tmp_path / "agent.toml"))
+    assert await doctor.wrong(*argv) == {}
+    assert target.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(target) as archive:
+        parts = {
+            member.name: archive.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in archive.getmembers()
+        }
+    assert {name.removeprefix("wa-agent/") for name in parts} == {
+        *("versions.json", "findings.json", "config.json", "environment.json"),
+        *("events.json", "alerts.json", "health.json", "metrics.txt"),
+    }
+    everything = "\n".join(parts.values())
+    for secret in hidden:
+        assert secret not in everything
+    events = json.loads(parts["wa-agent/events.json"])["events"]
+    assert len(events) == 6
+    assert 'wa_session_status{session="sales"' in parts["wa-agent/metrics.txt"]
+    config = json.loads(parts["wa-agent/config.json"])
+    assert config["instance"][0]["settings"]["apikey"] == "[removed]"
+    assert config["health"]["interval"] == 30.0
+    assert json.loads(parts["wa-agent/environment.json"])["WA_AGENT_KEY"] == "[removed]"
+
+
+async def test_a_bundle_replaces_no_file(doctor: Doctor, cli: Cli, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    said = await cli("doctor", "--state", str(doctor.state), "--bundle", str(target))
+    assert (said.status, target.read_text()) == (4, "mine")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    assert (await cli("doctor", "--state", str(doctor.state), "--bundle", str(link))).status == 4
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_without_an_agent_the_bundle_says_what_is_missing(
+    cli: Cli, state: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "bundle.tar.gz"
+    where = ("--state", str(state), "--socket", str(tmp_path / "nobody.sock"))
+    await cli("doctor", *where, "--bundle", str(target))
+    with tarfile.open(target) as archive:
+        metrics = archive.extractfile("wa-agent/metrics.txt")
+        assert metrics is not None
+        assert metrics.read().startswith(b"# missing: cannot reach the agent")
+
+
+def test_settings_of_engines_keep_their_names_only() -> None:
+    given: dict[str, Any] = {"settings": {"key": "x", "port": 7, "on": True, "deep": {"a": ["y"]}}}
+    assert without_secrets(given) == {
+        "settings": {"key": "[removed]", "port": 7, "on": True, "deep": {"a": ["[removed]"]}}
+    }
+
+
+@pytest.mark.parametrize("text", ["2026-01-15 10:30:45", "1800000000.123", "pid 1234567"])
+def test_times_and_numbers_stay_readable(text: str) -> None:
+    assert clean_text(text) == text
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+def test_what_the_installation_lacks_is_named(tmp_path: Path) -> None:
+    found = {one.check: one for one in machine.check_installation(tmp_path)}
+    assert found["units"].level is Level.WRONG
+    assert "wa-agent.service" in found["units"].sentence
+    assert found["polkit"].level is Level.WRONG
+    for name in machine.UNITS:
+        file = tmp_path / "usr/local/lib/systemd/system" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to("/dev/null")
+    masked = [one.sentence for one in machine.check_installation(tmp_path)]
+    assert any(one.startswith("masked:") for one in masked)
+
+
+def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:
+    (only,) = machine.check_systemd(tmp_path)
+    assert only.level is Level.NOTE
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    found = {one.check: one.level for one in machine.check_systemd(tmp_path)}
+    assert found == {"systemd": Level.OK, "dbus": Level.WRONG}
+
+
+def test_clocks() -> None:
+    assert machine.check_clock(0.0, 0).level is Level.WRONG
+    assert machine.check_clock(1_800_000_000.0, 5).level is Level.NOTE
+    assert machine.check_clock(1_800_000_000.0, 0).level is Level.OK
+    assert machine.check_clock().level in (Level.OK, Level.NOTE)
+
+
+def test_too_few_open_files_are_wrong() -> None:
+    assert machine.check_limits(os.getpid(), 1).level is Level.OK
+    assert machine.check_limits(os.getpid(), 10**9).level is Level.WRONG
+    assert machine.check_limits(None, 1).level is Level.OK
+
+
+def test_a_folder_that_is_gone_is_wrong(tmp_path: Path) -> None:
+    assert machine.check_disk(tmp_path / "gone").level is Level.WRONG
+    (found, *_) = machine.check_permissions(tmp_path / "gone", tmp_path, tmp_path / "s")
+    assert found.level is Level.WRONG
+
+
+def test_a_full_disk_is_wrong(small_disk: Any) -> None:
+    folder = small_disk("size=16m")
+    assert machine.check_disk(folder).level is Level.WRONG
+
+
+def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as sock:
+        path = tmp_path / "api.sock"
+        sock.bind(str(path))
+        for mode, level in ((0o666, Level.WRONG), (0o660, Level.OK)):
+            path.chmod(mode)
+            found = {
+                one.check: one.level
+                for one in machine.check_permissions(tmp_path, tmp_path / "none", path)
+            }
+            assert found["socket"] is level
+    path.unlink()
+    path.write_text("")
+    found = {one.check: one.level for one in machine.check_permissions(tmp_path, tmp_path, path)}
+    assert found["socket"] is Level.WRONG
