@@ -233,6 +233,7 @@ class Daemon:
         False when the disk took not all of it: that keeps no session from being closed.
         """
         written = True
+        supervision.supervisor.repairs.stop()
         every = list(supervision.registry.facts.values())
         log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 

@@ -81,6 +81,11 @@ class Repairs:
         self._checking = checking
         self._asking = asking
         self._wake = wake
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Who waits for a repair is told to ask the agent's next life, and holds up no stop."""
+        self._stopping.set()
 
     # one instance
 
@@ -180,25 +185,31 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        try:
-            async with asyncio.timeout(REPAIR_TIMEOUT):
-                await facts.repair_over.wait()
-        except TimeoutError:
-            raise TryLater(
-                f"the repair of {id} still goes on after {REPAIR_TIMEOUT:.0f} s",
-                code="repair_goes_on",
-            ) from None
+        if not await self._wait(facts.repair_over, REPAIR_TIMEOUT):
+            raise TryLater(f"the repair of {id} still goes on", code="repair_goes_on")
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
         assert facts.repair is not None
         return RepairResult(**facts.repair.answer, ending=facts.repair.ending)
+
+    async def _wait(self, event: asyncio.Event, limit: float) -> bool:
+        """False: its time is over. TryLater when the agent stops meanwhile."""
+        waits = [asyncio.create_task(one.wait()) for one in (event, self._stopping)]
+        try:
+            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        if self._stopping.is_set() and not event.is_set():
+            raise TryLater("the agent stops; ask again when it is back", code="stopping")
+        return event.is_set()
 
     async def _settled_verdict(self, facts: Facts) -> HealthVerdict:
         """Who is on its way in time is let come: its own deadlines say when that is over."""
         verdict = await self.check_instance_health(facts.id)
         deadline = time.monotonic() + REPAIR_TIMEOUT
         while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL)
+            await self._wait(asyncio.Event(), _POLL)
             verdict = self._registry.get(facts.id).verdict or verdict
             if _repair_runs(facts):
                 break
@@ -219,7 +230,7 @@ class Repairs:
                         return found
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
-            await asyncio.sleep(_POLL)
+            await self._wait(asyncio.Event(), _POLL)
         raise TryLater(f"{id} shows neither a code nor a connection yet", code="no_qr")
 
     def _must_be_wanted(self, facts: Facts) -> None:

@@ -108,7 +108,6 @@ RESTORE = [
     "snapshot_copied:kill:2",
     "repair_stopped:kill",
     "staging_way_free:kill",
-    "repair_done:kill:2",
 ]
 
 

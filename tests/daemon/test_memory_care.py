@@ -13,8 +13,8 @@ warn = 0.6
 async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_agent, eventually):
     agent = make_agent(SETTINGS)
     await agent.start()
-    for id in ("a", "b"):
-        await agent.create(id)
+    await agent.create("a")
+    await agent.create("b", memory_limit=80 * 2**20, name="with its own limit")
     for id in ("a", "b"):
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
     before, other = await agent.pid("a"), await agent.pid("b")
@@ -38,14 +38,7 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
     }  # fmt: skip
     assert (shown["paired"], shown["memory_limit_bytes"]) == (True, 40 * 2**20)
     assert "QR_REQUIRED" not in str(story[-6:])
+    assert (await agent.show("b"))["memory_limit_bytes"] == 80 * 2**20
     assert await agent.pid("b") == other, "its neighbour was left alone"
     metrics = await agent.do("GET", "/metrics")
     assert 'wa_session_memory_limit_bytes{session="a"} 41943040' in metrics
-
-
-async def test_an_instances_own_limit_counts(make_agent, eventually):
-    agent = make_agent()
-    await agent.start()
-    await agent.create("a", memory_limit=80 * 2**20, name="Sales desk")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert (await agent.show("a"))["memory_limit_bytes"] == 80 * 2**20

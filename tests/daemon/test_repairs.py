@@ -256,10 +256,25 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
     assert (
         found == [{"healthy": True, "cleaned": False, "recovered": True, "ending": "recovered"}] * 3
     )
-    story = await agent.story("a")
-    assert [kind for kind, _ in story].count("repair_over") == 1
-    joined = [one for kind, one in story if kind == "operator" and "joins the repair" in one]
-    assert len(joined) == 3
+    assert [kind for kind, _ in await agent.story("a")].count("repair_over") == 1
+    assert len(await joined(agent)) == 3
+
+
+async def test_who_waits_for_a_repair_holds_up_no_stop(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "stuck-loading")
+    await eventually(lambda: steps(agent))
+    asked = asyncio.create_task(agent.ask("POST", "/api/instance/a/recover"))
+    await eventually(lambda: joined(agent))
+    assert await agent.stop(within=8) == 0
+    status, found = await asked
+    assert (status, found["error"]) == (503, "stopping")
+    await agent.start(PATIENT)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+
+
+async def joined(agent):
+    return [one for kind, one in await agent.story("a") if kind == "operator" and "joins" in one]
 
 
 async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eventually):
