@@ -38,6 +38,14 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
         return named - {re.split(r"[{ ]", line)[0] for line in text.splitlines()}
 
     await eventually(missing, set())
+    # The same agent, looked at by the doctor: nothing is wrong with it.
+    where = ("--config", str(agent.config), "--state", str(agent.state))
+    status, said = await run_program(agent, "doctor", *where, "--json")
+    found = {one["check"]: one for one in json.loads(said)["findings"]}
+    assert status == 0, said
+    assert found["database"]["sentence"] == "whole"
+    assert found["limits"]["sentence"].startswith("the agent may open")
+    assert found["agent"]["sentence"].endswith("1 instances")
 
 
 async def start_servers(
