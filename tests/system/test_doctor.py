@@ -1,0 +1,54 @@
+"""The doctor and tune on a machine that systemd booted, with the agent installed as it ships."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.system.bed import Bed
+
+RULE = "/usr/share/polkit-1/rules.d/50-wa-agent.rules"
+
+
+def wrong(bed: Bed) -> dict[str, str]:
+    done = bed.try_run("wa-agent", "doctor", "--json")
+    found = json.loads(done.stdout)["findings"]
+    named = {one["check"]: one["sentence"] for one in found if one["level"] == "wrong"}
+    assert done.returncode == (1 if named else 0)
+    return named
+
+
+@contextmanager
+def without(bed: Bed, path: str) -> Iterator[None]:
+    bed.run("mv", path, f"{path}.away")
+    try:
+        yield
+    finally:
+        bed.run("mv", f"{path}.away", path)
+
+
+def test_an_installation_as_shipped_is_good(bed: Bed):
+    assert wrong(bed) == {}
+
+
+def test_what_is_taken_away_is_missed(bed: Bed):
+    with without(bed, RULE):
+        assert "polkit rule" in wrong(bed)["polkit"]
+    with without(bed, "/usr/local/lib/systemd/system/wa-instance@.service"):
+        assert "wa-instance@.service" in wrong(bed)["units"]
+    bed.run("chmod", "o+rx", "/var/lib/wa-agent")
+    assert "open to every user" in wrong(bed)["state"]
+    bed.run("chmod", "o-rx", "/var/lib/wa-agent")
+    assert wrong(bed) == {}
+
+
+def test_tune_reads_the_units_limits_and_writes_where_systemd_reads(bed: Bed):
+    rows = json.loads(bed.try_run("wa-agent", "tune", "--json").stdout)["settings"]
+    limits = [one for one in rows if one["name"].startswith("LimitNOFILE")]
+    assert [one["good"] for one in limits] == [True, True]
+    # Written only: this kernel is not the container's alone.
+    bed.run("wa-agent", "tune", "--apply")
+    shown = bed.run("/usr/lib/systemd/systemd-sysctl", "--cat-config")
+    assert "60-wa-agent.conf" in shown
+    bed.run("wa-agent", "tune", "--undo")
+    shown = bed.run("/usr/lib/systemd/systemd-sysctl", "--cat-config")
+    assert "60-wa-agent.conf" not in shown
