@@ -18,6 +18,7 @@ _TELLING = (
     *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
     *("outcome", "repair", "repaired", "repair_over", "canary", "verdict", "restored"),
 )
+_NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _STEPS = {
     "reconnect": "connect anew inside its worker",
     "restart": "restart its worker",
@@ -43,8 +44,9 @@ def add(commands: Subparsers) -> None:
 def why(options: argparse.Namespace) -> int:
     client = client_of(options)
     found = client.get(f"/api/instance/{options.id}/details")
-    query = {"limit": _LATELY, "kind": list(_TELLING)}
+    query = {"limit": 4 * _LATELY, "kind": list(_TELLING)}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
+    events = [one for one in events if not _repeats(one)][:_LATELY]
     now = datetime.now(UTC)
     told = {
         "lately": [f"{moment(one['time'])}  {one['sentence']}" for one in reversed(events)],
@@ -61,6 +63,11 @@ def why(options: argparse.Namespace) -> int:
     return 0
 
 
+def _repeats(event: dict[str, Any]) -> bool:
+    """A verdict that finds nothing wrong says again what the status before it said."""
+    return event["kind"] == "verdict" and event["detail"].get("verdict") in _NOTHING_WRONG
+
+
 def what_is(found: dict[str, Any], now: datetime) -> Iterator[str]:
     """The state, the finding, and how fresh the proof of it is."""
     since = seconds_from(found["since"], now)
@@ -69,7 +76,7 @@ def what_is(found: dict[str, Any], now: datetime) -> Iterator[str]:
     yield f"{found['id']} is {found['connection_status']}{ago}; health: {health}"
     if found["sentence"]:
         yield found["sentence"]
-    yield _proof(found)
+    yield from _proof(found)
     if (probe := found["probe"]) is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
     if found["crypto_errors_lately"]:
@@ -78,13 +85,14 @@ def what_is(found: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"what to know: {reason.advice}"
 
 
-def _proof(found: dict[str, Any]) -> str:
-    age = found["proof_age_seconds"]
+def _proof(found: dict[str, Any]) -> Iterator[str]:
+    age, probe = found["proof_age_seconds"], found["probe"]
     if found["unit"]["state"] != "active":
-        return f"its worker is {found['unit']['state']} ({found['unit']['result']})"
-    if age is None:
-        return "WhatsApp has not proved this state yet"
-    return f"proof: WhatsApp's last sign of life was {duration(age)} old when it was looked at"
+        yield f"its worker is {found['unit']['state']} ({found['unit']['result']})"
+    elif age is not None:
+        yield f"proof: WhatsApp's last sign of life was {duration(age)} old when it was looked at"
+    elif probe is not None and probe["ok"]:
+        yield "its worker runs and answers; it has no connection to WhatsApp"
 
 
 def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:

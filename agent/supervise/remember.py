@@ -166,6 +166,7 @@ class Rememberer:
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
         facts.connected_since_wall = now_wall
+        facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)
         if facts.lost_because:
             facts.reconnects[facts.lost_because] += 1
@@ -236,7 +237,9 @@ def _drop_of(
     if verdict.health is Health.STUCK and observation.desired.should_run:
         own = verdict.reason in ("zombie", "injection_failed")
         code = verdict.reason if own else "start_stuck"
-        return code, (verdict.reason, unit.run, _stuck_since(fact)), None
+        # A zombie is one until it is connected again, whatever it claims in between.
+        since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
+        return code, (verdict.reason, unit.run, since), None
     return nothing
 
 

@@ -102,7 +102,7 @@ class Repairs:
         facts = self._registry.get(id)
         if not confirmed and _is_paired(facts):
             raise Refused(
-                f"cannot clean up {id}: it would end a pairing; say so with confirm",
+                f"cannot clean up {id}: it would end a pairing; confirm that it is meant",
                 field="confirm",
                 code="would_unpair",
             )

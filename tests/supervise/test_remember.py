@@ -13,6 +13,7 @@ from agent.core.model import (
     InstanceId,
     Observation,
     Override,
+    ProbeFact,
     SessionRecord,
     UnitState,
     UnitStatus,
@@ -106,7 +107,9 @@ def test_without_systemd_nobody_acts_past_us():
     assert it.record.override is Override.NONE
 
 
-def look(it: Facts, claim: Claim | None, *, at: float = NOW) -> list[str]:
+def look(
+    it: Facts, claim: Claim | None, *, at: float = NOW, probe: ProbeFact | None = None
+) -> list[str]:
     """One pass's memory of a running worker that says `claim`."""
     it.unit = RUNS
     if claim is not None:
@@ -119,6 +122,7 @@ def look(it: Facts, claim: Claim | None, *, at: float = NOW) -> list[str]:
         at,
         linked_since=900.0,
         claim=it.claim,
+        probe=probe,
         at_wall=WALL + at,
     )
     verdict = judge_health(seen, HealthPolicy(), at)
@@ -145,6 +149,19 @@ def test_a_second_drop_is_counted_again():
     look(it, Claim(ConnectionStatus.INITIALIZING), at=NOW + 1)
     look(it, LOST, at=NOW + 2)
     assert it.record.breaker_failures == 2
+
+
+def test_a_zombie_is_counted_once_until_it_is_connected_again():
+    """A repair connects it anew: what it claims on the way is no new failure."""
+    it, silent = facts(), ProbeFact(False, NOW, 10.0, 3)
+    look(it, CONNECTED)
+    for step, status in enumerate(("CONNECTED", "INITIALIZING", "LOADING", "CONNECTED")):
+        look(it, Claim(ConnectionStatus(status), proof_age=0.1), at=NOW + step, probe=silent)
+    assert it.record.breaker_failures == 1
+    assert it.errors["zombie"] == 1
+    look(it, CONNECTED, at=NOW + 10)
+    look(it, CONNECTED, at=NOW + 20, probe=silent)
+    assert it.errors["zombie"] == 2
 
 
 def test_an_agent_that_restarts_does_not_count_a_drop_again():
