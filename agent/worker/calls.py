@@ -20,16 +20,22 @@ class Calls:
     """Answers the link's calls with one engine. `stop` ends the worker in order."""
 
     def __init__(
-        self, engine: Engine, reports: Reports, stop: Callable[[], Awaitable[None]]
+        self,
+        engine: Engine,
+        reports: Reports,
+        stop: Callable[[], Awaitable[None]],
+        share: Callable[[], object],
     ) -> None:
+        """`share`: lets the agent read what a save wrote."""
         self._engine = engine
         self._reports = reports
+        self._share = share
         self._stop = stop
         self._known: dict[str, Work] = {
             "connect": self._plain(engine.connect),
             "disconnect": self._plain(engine.disconnect),
             "logout": self._plain(engine.logout),
-            "save": self._plain(engine.save),
+            "save": self._plain(self._save),
             "prepare_stop": self._plain(engine.prepare_stop),
             "free_memory": self._plain(engine.free_memory),
             "close": self._plain(stop),
@@ -59,6 +65,12 @@ class Calls:
             return {}
 
         return work
+
+    async def _save(self) -> None:
+        try:
+            await self._engine.save()
+        finally:
+            self._share()
 
     async def _probe(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         answer = await self._engine.probe(deep=args.get("deep") is True)

@@ -21,6 +21,7 @@ from agent.log import LEVELS, set_up_logging
 from agent.worker.calls import Calls
 from agent.worker.identity import Identity, lock_held, read_identity, session_folder
 from agent.worker.reports import Reports
+from agent.worker.sharing import share_session
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
 
@@ -85,10 +86,11 @@ async def _work(identity: Identity, link_path: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in ENDING_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
+    share_session(identity.folder)  # of a worker that was killed
     engine = load_engine(identity.engine)(
         session_folder(identity.folder), identity.settings, reports
     )
-    calls = Calls(engine, reports, ending.stop)
+    calls = Calls(engine, reports, ending.stop, lambda: share_session(identity.folder))
 
     def current() -> Mapping[InstanceId, Claim]:
         return {identity.id: reports.current()}
@@ -107,6 +109,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         log.info("closed in order") if in_order else log.error("closed, but not all was saved")
         return 0 if in_order else 1
     finally:
+        share_session(identity.folder)
         ending.done.set()
         await server.close()
         notifier.close()
