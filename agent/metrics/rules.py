@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition
 from agent.core.alerts.expression import duration
-from agent.core.alerts.table import INHIBITIONS, Alert, Inhibition
 
 JOB = "wa-agent"
 RULES_FILE = "wa-agent.rules.yml"

@@ -24,10 +24,11 @@ from agent.core.alerts import (
     silenced,
 )
 from agent.core.alerts import series as s
-from agent.core.alerts.expression import Absent, Binary, Fold, Over, Series, duration
+from agent.core.alerts.alert import Unit
+from agent.core.alerts.expression import Absent, Binary, Fold, Over, duration
 from agent.core.alerts.history import Steps
 from agent.core.alerts.show import show_value, summarize
-from agent.core.alerts.table import Unit
+from agent.core.alerts.sight import Series
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override
 from agent.core.session import reasons_table
 from tests.fakes.supervisor import make_view

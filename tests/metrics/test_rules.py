@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from agent.core.alerts import AlertLimits, Figures, History, Sight, advance, alert_table, series
-from agent.core.alerts.expression import Series
+from agent.core.alerts.alert import INHIBITIONS, Severity
 from agent.core.alerts.show import summarize
+from agent.core.alerts.sight import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
-from agent.core.alerts.table import INHIBITIONS, Severity
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines

@@ -1,6 +1,7 @@
 """Alerts: one table of conditions, their history, and what is active. Nothing here does I/O."""
 
-from agent.core.alerts.expression import Figures, History, Key, Sight
+from agent.core.alerts.alert import INHIBITIONS, Alert, AlertLimits, Group, Severity
+from agent.core.alerts.sight import Figures, History, Key, Sight
 from agent.core.alerts.state import (
     ActiveAlert,
     AlertBoard,
@@ -9,7 +10,7 @@ from agent.core.alerts.state import (
     advance,
     silenced,
 )
-from agent.core.alerts.table import INHIBITIONS, Alert, AlertLimits, Group, Severity, alert_table
+from agent.core.alerts.table import alert_table
 
 __all__ = [
     "INHIBITIONS",

@@ -2,7 +2,7 @@
 reads it itself. A test compares the two for every one of them.
 """
 
-from agent.core.alerts.expression import Series
+from agent.core.alerts.sight import Series
 from agent.core.model import ConnectionStatus, Health
 from agent.core.session import reason_of
 from agent.core.view import InstanceView

@@ -2,8 +2,8 @@
 
 import math
 
-from agent.core.alerts.expression import Key
-from agent.core.alerts.table import Alert, Unit
+from agent.core.alerts.alert import Alert, Unit
+from agent.core.alerts.sight import Key
 
 _LARGE = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agent.core.alerts.expression import Key
+from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition
 from agent.core.alerts.show import summarize
-from agent.core.alerts.table import INHIBITIONS, Alert, Inhibition
+from agent.core.alerts.sight import Key
 
 
 class AlertState(StrEnum):

@@ -1,0 +1,92 @@
+"""What an alert is: its words, how bad it is, its numbers, and which one speaks for which."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.alerts.sight import Expression
+
+
+class Group(StrEnum):
+    PERFORMANCE = "performance"
+    CONNECTIVITY = "connectivity"
+    SYSTEM = "system"
+    APPLICATION = "application"
+
+
+class Severity(StrEnum):
+    NONE = "none"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Unit(StrEnum):
+    """How an alert's value is shown."""
+
+    PLAIN = "humanize"
+    SHARE = "humanizePercentage"
+    SECONDS = "humanizeDuration"
+    BYTES = "humanize1024"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertLimits:
+    """The numbers of the conditions. Shares are 0 to 1, times are seconds."""
+
+    corrupted_together: int = 3
+    crypto_error_rate: float = 0.10
+    reconnects: int = 10
+    fleet_share: float = 0.20
+    response_time: float = 5.0
+    error_rate: float = 0.10
+    watchdog_restarts: int = 2
+    memory_high: float = 0.80
+    memory_critical: float = 0.95
+    host_memory_high: float = 0.80
+    host_memory_critical: float = 0.95
+    host_cpu: float = 0.90
+    disk_free: float = 0.10
+    file_descriptors: float = 0.80
+    agent_starts: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    name: str
+    group: Group
+    severity: Severity
+    hold: float
+    """So many seconds the condition must hold before it fires."""
+    condition: Expression
+    summary: str
+    """For people; {session}, {engine} and {value} stand for what they say."""
+    unit: Unit = Unit.PLAIN
+
+    @property
+    def anchor(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Inhibition:
+    """While the source fires, these say nothing new: same machine, and the same of `equal`."""
+
+    source: str
+    silences: tuple[str, ...]
+    """Names; a name that ends in * stands for all that begin so."""
+    equal: tuple[str, ...] = ()
+
+
+INHIBITIONS = (
+    Inhibition("WaAgentDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm", "WaFleet*")),
+    Inhibition(
+        "WaFleetIncident",
+        ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),
+        ("engine",),
+    ),
+    Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
+    Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),
+    Inhibition("WaSessionCorrupted", ("WaSessionDown",), ("session",)),
+    Inhibition("WaSessionMemoryCritical", ("WaSessionMemoryHigh",), ("session",)),
+    Inhibition("WaHostMemoryCritical", ("WaHostMemoryHigh",)),
+    Inhibition("WaDiskFills", ("WaDiskSpaceLow",)),
+)
