@@ -22,6 +22,7 @@ from agent.cli import (
     snapshots,
     trash,
     tune,
+    web,
     why,
 )
 from agent.cli.command import add_common
@@ -45,6 +46,7 @@ example:
 """
 _GROUPS = (
     *(agent, instances, qr, health, why, repairs, reasons, events, snapshots, trash, keys, sandbox),
+    web,
     alerts,
     doctor,
     tune,

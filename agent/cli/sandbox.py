@@ -5,6 +5,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
 from agent.cli.show import print_json
+from agent.errors import Refused
 
 
 def add(commands: Subparsers) -> None:
@@ -27,8 +28,49 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("fault", metavar="FAULT", help="what shall go wrong")
     parser.add_argument("--for", type=float, metavar="SECONDS", help="how long")
     parser.add_argument("--peer", action="append", metavar="NAME", help="whose messages fail")
+    parser = add_command(
+        among,
+        "web",
+        web,
+        "serve a page and a phone that play WhatsApp Web for the web engine",
+        "wa-agent sandbox web --port 8480",
+    )
+    parser.add_argument("--port", type=int, default=8480, help="on 127.0.0.1, default 8480")
     parser = add_command(among, "clear", clear, "end every fault", "wa-agent sandbox clear sales")
     add_id(parser)
+
+
+def web(options: argparse.Namespace) -> int:
+    """Until interrupted."""
+    import asyncio
+
+    asyncio.run(_serve_stand_in(options.port))
+    return 0
+
+
+async def _serve_stand_in(port: int) -> None:
+    import asyncio
+
+    from agent.engines.web.standin.server import StandIn
+
+    try:
+        stand_in = await StandIn.open(port=port)
+    except (OSError, OverflowError) as error:
+        raise Refused(
+            f"cannot serve the stand-in on port {port}: {error}; --port 0 takes a free one",
+            field="port",
+        ) from error
+    try:
+        url = stand_in.url
+        print(f"the page:    {url}")
+        print(f"its phone:   {url}phone   (scan, write, log out, make trouble)")
+        print("an instance with a real browser on it:")
+        print(f"  wa-agent create demo --engine web --set url='{url}?name=demo'")
+        print("  wa-agent screenshot demo demo.png")
+        print("Ctrl-C ends it.", flush=True)
+        await asyncio.Event().wait()
+    finally:
+        await stand_in.close()
 
 
 def scan(options: argparse.Namespace) -> int:

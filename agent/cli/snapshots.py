@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
 from agent.cli.progress import of_bytes, with_progress
 from agent.cli.show import moment, print_json, print_table
-from agent.cli.sources import OURS, SOURCES
+from agent.cli.sources import OURS, SOURCES, TARGETS
 from agent.cli.transfer import ask_long, check_target, download, upload
 from agent.errors import WaError
 
@@ -51,7 +52,12 @@ def _add_archives(commands: Subparsers) -> None:
         "wa-agent export sales sales.tar.gz",
     )
     add_id(parser)
-    parser.add_argument("file", metavar="FILE", type=Path, help="the archive to write")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="the archive to write; with --to the folder"
+    )
+    parser.add_argument(
+        "--to", dest="target", choices=(OURS, *TARGETS), default=OURS, help="for which program"
+    )
     parser.add_argument("--snapshot", metavar="NAME", default="", help="of this one, not of now")
     parser.add_argument("--force", action="store_true", help="replace the file")
     parser = add_command(
@@ -112,20 +118,10 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
+    if options.target != OURS:
+        return _export_to(options)
     check_target(options.file, force=options.force)
-    body = {"snapshot": options.snapshot} if options.snapshot else {}
-    path = f"/api/instance/{options.id}/export"
-    received = [0]
-
-    def count(more: int) -> None:
-        received[0] += more
-
-    sha256 = _wait(
-        options,
-        f"exporting {options.id}",
-        lambda client: download(client, path, body, options.file, count),
-        lambda: of_bytes(received[0], 0),
-    )
+    sha256 = _download(options, options.file)
     size = options.file.stat().st_size
     if wants_json(options):
         print_json({"file": str(options.file), "bytes": size, "sha256": sha256})
@@ -133,6 +129,34 @@ def export(options: argparse.Namespace) -> int:
         print(f"{sha256}  {options.file}")
         print(f"{size} bytes; stop {options.id} here before the copy runs anywhere else")
     return 0
+
+
+def _export_to(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
+        archive = Path(folder) / "archive"
+        _download(options, archive)
+        made = TARGETS[options.target](archive, options.file, options.id)
+    if wants_json(options):
+        print_json({"folder": str(made)})
+    else:
+        print(f"{made} written; stop {options.id} here before the copy runs anywhere else")
+    return 0
+
+
+def _download(options: argparse.Namespace, target: Path) -> str:
+    body = {"snapshot": options.snapshot} if options.snapshot else {}
+    path = f"/api/instance/{options.id}/export"
+    received = [0]
+
+    def count(more: int) -> None:
+        received[0] += more
+
+    return _wait(
+        options,
+        f"exporting {options.id}",
+        lambda client: download(client, path, body, target, count),
+        lambda: of_bytes(received[0], 0),
+    )
 
 
 def import_archive(options: argparse.Namespace) -> int:

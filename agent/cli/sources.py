@@ -1,4 +1,4 @@
-"""What `import` can read: each source's name, and how a path becomes one of our archives.
+"""Whose sessions `import` reads and `export` writes, each with the way from or to our archive.
 
 Another program's layout is copied into a folder of its own as our engine keeps it, and packed;
 from there on every check of an import holds for it too.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.core.model import InstanceId
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, Refused
 
 Source = Callable[[Path, InstanceId | None], IO[bytes]]
 """Gives the archive, to be read from its beginning; the id is the one that was asked for."""
@@ -52,4 +52,27 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
     return out
 
 
+def unpack_local_auth(archive: Path, target: Path, id: InstanceId) -> Path:
+    """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
+    from agent.engines.web.exchange import export_local_auth
+    from agent.vault.arrive import unpack_apart
+    from agent.vault.untar import Limits
+
+    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, archive.open("rb") as source:
+        session = Path(folder) / "session"
+        session.mkdir(mode=0o700)
+        arrived = unpack_apart(session, source, Limits())
+        if arrived.manifest.engine != "web":
+            raise Refused(
+                f"cannot export {id} to whatsapp-web.js: its engine is"
+                f" {arrived.manifest.engine}, not web"
+            )
+        return export_local_auth(session, target, id)
+
+
 SOURCES: Mapping[str, Source] = {OURS: open_archive, "wwebjs": pack_local_auth}
+
+Target = Callable[[Path, Path, InstanceId], Path]
+"""Makes another program's layout of our archive in a folder; what was made."""
+
+TARGETS: Mapping[str, Target] = {"wwebjs": unpack_local_auth}

@@ -64,7 +64,7 @@ def download(client: Client, path: str, body: Mapping[str, Any], target: Path, c
     with _answer(client, "POST", path, Sent(raw, "application/json")) as answer:
         told, size = answer.headers.get("X-Archive-SHA256"), answer.length
         digest, received = hashlib.sha256(), 0
-        with _whole_file(target) as file:
+        with whole_file(target) as file:
             while piece := answer.read(_PIECE):
                 file.write(piece)
                 digest.update(piece)
@@ -76,7 +76,8 @@ def download(client: Client, path: str, body: Mapping[str, Any], target: Path, c
 
 
 @contextmanager
-def _whole_file(target: Path) -> Iterator[IO[bytes]]:
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """To write into: it is there when all was written, for its owner alone."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

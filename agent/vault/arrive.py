@@ -10,11 +10,21 @@ from agent.errors import TooLarge, VaultError
 from agent.failpoint import failpoint
 from agent.vault.archive import INNER
 from agent.vault.check import inspect_session
-from agent.vault.locate import modes_of, open_root
+from agent.vault.locate import Modes, modes_of, open_root
 from agent.vault.manifest import FILE, Manifest, parse_manifest
+from agent.vault.places import OURS
 from agent.vault.room import look_for_room
 from agent.vault.staging import staged
-from agent.vault.tree import FileEntry, Tick, add_file, add_folder, checked, no_tick, read_back
+from agent.vault.tree import (
+    FileEntry,
+    Open,
+    Tick,
+    add_file,
+    add_folder,
+    checked,
+    no_tick,
+    read_back,
+)
 from agent.vault.untar import Limits, Member, read_members, refuse
 
 LARGEST_MANIFEST = 16 << 20
@@ -54,20 +64,34 @@ def unpack(
     with staged(root, id, "import") as target:
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
-        for folder in manifest.listing.folders:
-            add_folder(target, folder, modes)
-        for file in manifest.listing.files:
-            member = next(members, None)
-            if member is None:
-                raise refuse(f"{file.path!r:.80} is missing")
-            if member.name != INNER + file.path or member.size != file.size:
-                raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
-            add_file(target, file.path, _as_listed(member, file), modes, tick)
-        if (further := next(members, None)) is not None:
-            raise refuse(f"{further.name!r:.80} is not in its manifest")
-        failpoint("import_unpacked")
-        read_back(target, manifest.listing, tick)
-        report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
+        return _unpack_all(members, manifest, target, modes, tick)
+
+
+def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
+    """Into an empty folder that is no instance's: for another program's use."""
+    members = read_members(source, limits)
+    manifest = _read_manifest(members, limits)
+    with open_root(folder) as fd:
+        return _unpack_all(members, manifest, Open(folder, fd), OURS, no_tick)
+
+
+def _unpack_all(
+    members: Iterator[Member], manifest: Manifest, target: Open, modes: Modes, tick: Tick
+) -> Arrived:
+    for folder in manifest.listing.folders:
+        add_folder(target, folder, modes)
+    for file in manifest.listing.files:
+        member = next(members, None)
+        if member is None:
+            raise refuse(f"{file.path!r:.80} is missing")
+        if member.name != INNER + file.path or member.size != file.size:
+            raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
+        add_file(target, file.path, _as_listed(member, file), modes, tick)
+    if (further := next(members, None)) is not None:
+        raise refuse(f"{further.name!r:.80} is not in its manifest")
+    failpoint("import_unpacked")
+    read_back(target, manifest.listing, tick)
+    report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
     return Arrived(manifest, report.files, report.problem)
 
 
