@@ -9,6 +9,7 @@ from aiohttp.typedefs import Middleware
 from agent.api import (
     alerts,
     events,
+    figures,
     instances,
     keys,
     messages,
@@ -28,7 +29,7 @@ from agent.api.envelope import (
 )
 from agent.api.guard import check_entrance
 from agent.api.openapi import describe, plain_path
-from agent.api.pages import page
+from agent.api.pages import PARTS, page
 from agent.api.qr import show_qr
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
@@ -91,6 +92,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
+    Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine"),  # noqa: E501
+    Route("GET", "/api/memory/report", READ, figures.memory_report, "Who uses the memory"),
     Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501
     Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Its members may try again", ()),  # noqa: E501
     Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "What checks and repairs came to"),  # noqa: E501
@@ -101,6 +104,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,)),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
+    Route("GET", "/api/caller", SOME, keys.show_caller, "Who you are, and what you may do"),
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
     Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
@@ -110,10 +114,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all is restored", answers=(200, 503)),
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
-    Route("GET", "/", OPEN, page("status.html"), "Every instance, for people"),
-    Route("GET", "/page/status.js", OPEN, page("status.js"), "Part of a page"),
-    Route("GET", "/page/docs.js", OPEN, page("docs.js"), "Part of a page"),
-    Route("GET", "/page/page.css", OPEN, page("page.css"), "Part of a page"),
+    Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
+    *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
 )
 # fmt: on
 

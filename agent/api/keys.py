@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from agent.api.auth import parse_scopes
+from agent.api.auth import Right, parse_scopes
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRING, STRINGS, Field
@@ -12,6 +12,12 @@ NEW_KEY = (
     Field("name", STRING, "what it is for", required=True, least=1, most=64),
     Field("scopes", STRINGS, "read, operate, admin, instance:ID", required=True, least=1, most=100),
 )
+
+
+async def show_caller(call: Call) -> web.Response:
+    caller = call.caller
+    level = "" if caller.level is Right.OPEN else caller.level.name.lower()
+    return json_answer({"name": caller.name, "level": level, "instances": sorted(caller.instances)})
 
 
 async def list_keys(call: Call) -> web.Response:

@@ -11,7 +11,18 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+PARTS = (
+    *("theme.js", "dashboard.js", "agent.js", "show.js", "fleet.js", "story.js", "dialogs.js"),
+    *("overview.js", "instance.js", "dashboard.css", "icon.svg", "docs.js", "page.css"),
+)
+"""The files that the pages ask for, each at /page/NAME."""
+
+_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+}
 
 
 def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:

@@ -46,6 +46,10 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "sentence": view.sentence,
         "attempts": view.record.attempts,
         "next_attempt": wall_text(view.next_attempt_wall),
+        "circuit": view.circuit,
+        "circuit_opens": wall_text(view.circuit_opens_wall),
+        "hold": view.hold,
+        "proved": _proved(view),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
@@ -55,6 +59,11 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "restarts": sum(view.restarts.values()),
         "reconnects": sum(view.reconnects.values()),
     }
+
+
+def _proved(view: InstanceView) -> str | None:
+    """When the state was last proved: an age would be old by the time it is read."""
+    return None if view.proof_age is None else wall_text(view.seen_wall - view.proof_age)
 
 
 def show_details(view: InstanceView) -> dict[str, Any]:
@@ -94,10 +103,7 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "messages": dict(view.messages),
         "errors": dict(view.errors),
         "status_seconds": dict(view.status_seconds),
-        "circuit": view.circuit,
-        "circuit_opens": wall_text(view.circuit_opens_wall),
         "repair": None if view.repair is None else show_repair(view.repair),
-        "hold": view.hold,
         "crypto_operations": dict(view.crypto_operations),
         "crypto_errors_lately": view.crypto_lately,
         "key_regenerations": dict(view.key_regenerations),

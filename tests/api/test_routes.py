@@ -9,6 +9,7 @@ import pytest
 from agent.api.app import ROUTES
 from agent.api.auth import Right
 from agent.api.openapi import plain_path
+from agent.api.pages import PARTS
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError
@@ -247,7 +248,7 @@ async def test_openapi_lists_every_route_and_the_pages_ask_nobody_else(house: Ho
         described = await (await anyone.get("/openapi.json")).json()
         listed = {(m.upper(), path) for path, ms in described["paths"].items() for m in ms}
         assert listed == {(route.method, plain_path(route.path)) for route in ROUTES}
-        for path in ("/", "/docs", "/page/status.js", "/page/docs.js", "/page/page.css"):
+        for path in ("/", "/docs", *(f"/page/{name}" for name in PARTS if name != "icon.svg")):
             answer = await anyone.get(path)
             text = await answer.text()
             assert answer.status == 200
@@ -287,5 +288,5 @@ def test_open_routes_are_a_closed_list() -> None:
     opened = {route.path for route in ROUTES if route.right is Right.OPEN}
     assert opened == {
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
-        *("/page/status.js", "/page/docs.js", "/page/page.css"),
+        *(f"/page/{name}" for name in PARTS),
     }

@@ -1,0 +1,91 @@
+"""Figures as JSON: how each instance performs, who uses the memory, how the machine is.
+
+Seconds and bytes, as on /metrics; a figure that is not known is null.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.error_window import Totals
+from agent.api.present import wall_text
+from agent.core.view import InstanceView
+
+
+async def performance(call: Call) -> web.Response:
+    now_wall = time.time()
+    seen = sorted(
+        (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
+    )
+    found: dict[str, Any] = {"instances": {id: show_figures(v, now_wall) for id, v in seen}}
+    if call.caller.sees(None):
+        found["system"] = system_figures(call)
+    return json_answer(found)
+
+
+async def memory_report(call: Call) -> web.Response:
+    views = sorted(call.supervisor.views().items())
+    used = [view.memory_bytes for _, view in views if view.memory_bytes is not None]
+    machine = call.parts.metrics.machine.values()
+    return json_answer(
+        {
+            "time": wall_text(time.time()),
+            "system": system_figures(call),
+            "agentMemory": machine.get("process_resident_memory_bytes"),
+            "sessionsMemory": sum(used),
+            "instances": {
+                id: {
+                    "usedMemory": view.memory_bytes,
+                    "memoryLimit": view.memory_limit or None,
+                    "processes": view.processes,
+                }
+                for id, view in views
+            },
+        }
+    )
+
+
+def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
+    connected = view.connected_since_wall
+    return {
+        "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
+        "messagesProcessed": _messages(view),
+        "messagesPerMinute": sum(view.messages_per_minute.values()),
+        "averageResponseTime": round(view.probe_seconds / view.probes, 6) if view.probes else None,
+        "errorCount": sum(view.errors.values()),
+        "reconnectCount": sum(view.reconnects.values()),
+    }
+
+
+def _messages(view: InstanceView) -> int:
+    return view.messages.get("in", 0) + view.messages.get("out", 0)
+
+
+def system_figures(call: Call) -> dict[str, Any]:
+    views = call.supervisor.views().values()
+    machine: Mapping[str, float] = call.parts.metrics.machine.values()
+    links = sum(view.linked for view in views)
+    return {
+        "totalMemory": machine.get("wa_host_memory_total_bytes"),
+        "usedMemory": machine.get("wa_host_memory_used_bytes"),
+        "cpuUsage": machine.get("wa_host_cpu_usage_ratio"),
+        "activeConnections": links + len(call.parts.listeners),
+        "errorRate": call.parts.errors.rate(_totals(views)),
+        "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
+        "openFiles": machine.get("process_open_fds"),
+        "openFilesLimit": machine.get("process_max_fds"),
+        "watchdogRestarts": sum(view.restarts.get("watchdog", 0) for view in views),
+        "meanCheckSeconds": call.supervisor.status().repairs.mean_check_seconds,
+    }
+
+
+def _totals(views: Iterable[InstanceView]) -> Totals:
+    done = failed = 0
+    for view in views:
+        done += view.probes + _messages(view)
+        failed += sum(view.errors.values())
+    return float(done), float(failed)

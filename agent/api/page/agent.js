@@ -1,0 +1,147 @@
+// Talks to the agent: the key, requests, and what happens, over a WebSocket that comes back.
+const KEY = "wa-agent-key";
+const SILENCE = 13000; // the agent says something every 5 s
+const LONGEST_PAUSE = 10000;
+
+let key = sessionStorage.getItem(KEY) || "";
+let ahead = 0;
+
+export const hasKey = () => key !== "";
+
+export function useKey(text) {
+  key = text;
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+// The agent's clock: a phone's may be minutes off, and countdowns would be too.
+export const now = () => Date.now() + ahead;
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export async function send(method, path, { body, accept, seconds = 30 } = {}) {
+  const headers = { Accept: accept || "application/json" };
+  if (key) headers.Authorization = "Bearer " + key;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers,
+      cache: "no-store",
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(seconds * 1000),
+    });
+  } catch (error) {
+    throw new Refused(0, error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent cannot be reached");
+  }
+  setClock(answer.headers.get("Date"));
+  if (!answer.ok) {
+    const found = await answer.json().catch(() => ({}));
+    throw new Refused(answer.status, found.message || "the agent answered " + answer.status);
+  }
+  return answer;
+}
+
+export const get = async (path) => (await send("GET", path)).json();
+export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
+
+function setClock(date) {
+  const theirs = Date.parse(date || "");
+  if (Number.isNaN(theirs)) return;
+  const found = theirs + 500 - Date.now(); // the header has whole seconds
+  ahead = Math.abs(found) < 2000 ? 0 : found;
+}
+
+// Hears every event once and in order; after a break it resumes behind the last one.
+export class Live {
+  constructor({ heard, changed }) {
+    this.heard = heard;
+    this.changed = changed;
+    this.cursor = null;
+    this.state = "new";
+    this.failures = 0;
+    this.retryAt = 0;
+    this.wanted = false;
+    addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
+  }
+
+  open(cursor) {
+    if (cursor !== undefined && (this.cursor === null || cursor > this.cursor)) this.cursor = cursor;
+    this.wanted = true;
+    this.connect();
+  }
+
+  close() {
+    this.wanted = false;
+    this.drop();
+  }
+
+  retryNow() {
+    if (this.wanted && this.state === "lost") this.connect();
+  }
+
+  connect() {
+    this.drop();
+    const after = this.cursor === null ? "" : "&after=" + this.cursor;
+    const words = key ? ["wa-agent", "bearer." + key] : ["wa-agent"];
+    const place = location.origin.replace(/^http/, "ws") + "/api/events?heartbeat=5" + after;
+    const socket = new WebSocket(place, words);
+    this.socket = socket;
+    this.listen();
+    socket.onmessage = (message) => {
+      if (this.socket !== socket) return;
+      this.listen();
+      this.take(JSON.parse(message.data));
+    };
+    socket.onclose = (event) => {
+      if (this.socket === socket) this.lost(event.reason);
+    };
+  }
+
+  take(found) {
+    if (found.type === "event") {
+      if (this.cursor !== null && found.cursor <= this.cursor) return;
+      this.cursor = found.cursor;
+      this.heard(found);
+    } else if (found.type === "hello") {
+      this.failures = 0;
+      this.become("live");
+    }
+  }
+
+  listen() {
+    clearTimeout(this.watch);
+    this.watch = setTimeout(() => this.lost("the connection fell silent"), SILENCE);
+  }
+
+  lost(why) {
+    this.drop();
+    if (!this.wanted) return;
+    const pause = Math.min(500 * 2 ** this.failures, LONGEST_PAUSE) * (0.75 + Math.random() / 2);
+    this.failures += 1;
+    this.retryAt = Date.now() + pause;
+    this.retry = setTimeout(() => this.connect(), pause);
+    this.become("lost", why);
+  }
+
+  drop() {
+    clearTimeout(this.watch);
+    clearTimeout(this.retry);
+    const socket = this.socket;
+    this.socket = null;
+    if (socket) socket.close();
+  }
+
+  become(state, why) {
+    const before = this.state;
+    this.state = state;
+    this.changed(state, before, why || "");
+  }
+}

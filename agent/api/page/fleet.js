@@ -1,0 +1,144 @@
+// What the page knows: the last answers, and the figures of the last minutes.
+import { Live, Refused, get } from "/page/agent.js";
+
+const POINTS = 60;
+const STORY = 400;
+
+export const fleet = {
+  caller: null,
+  instances: new Map(),
+  figures: new Map(),
+  loaded: null, // when the list was last answered
+  story: [],
+  olderStory: null,
+  alerts: null,
+  incidents: null,
+  health: null,
+  system: null,
+};
+
+let tell = () => {};
+let fail = () => {};
+let refreshing = null;
+let again = false;
+let fullTimer = null;
+
+export const live = new Live({ heard: (event) => hear(event), changed: (...how) => tell("live", ...how) });
+
+export function start(onChange, onFailure) {
+  tell = onChange;
+  fail = onFailure;
+}
+
+export const reads = () => fleet.caller !== null && fleet.caller.level !== "";
+export function may(right, id) {
+  if (!fleet.caller) return false;
+  const levels = ["", "read", "operate", "admin"];
+  if (levels.indexOf(fleet.caller.level) >= levels.indexOf(right)) return true;
+  return right !== "admin" && id !== undefined && fleet.caller.instances.includes(id);
+}
+
+// Everything anew; then listen from the newest event on.
+export async function enter() {
+  fleet.caller = await get("/api/caller");
+  await loadStory();
+  await refresh();
+  live.open(fleet.story.length ? fleet.story[0].cursor : undefined);
+  clearInterval(fullTimer);
+  fullTimer = setInterval(() => document.hidden || refresh(), 5000);
+}
+
+export function leave() {
+  clearInterval(fullTimer);
+  live.close();
+  live.cursor = null;
+  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, health: null, system: null });
+}
+
+async function loadStory() {
+  const pages = reads()
+    ? [await get("/api/events?limit=100")]
+    : await Promise.all(fleet.caller.instances.map((id) => get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] }))));
+  fleet.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
+  fleet.olderStory = reads() ? pages[0].next : null;
+  tell("story");
+}
+
+export async function older() {
+  if (!fleet.olderStory) return;
+  const page = await get("/api/events?limit=100&before=" + fleet.olderStory);
+  fleet.story.push(...page.events);
+  fleet.olderStory = page.next;
+  tell("story");
+}
+
+function hear(event) {
+  fleet.story.unshift(event);
+  if (fleet.story.length > STORY) {
+    fleet.story.length = STORY;
+    fleet.olderStory = reads() ? fleet.story[STORY - 1].cursor : null;
+  }
+  tell("story", event);
+  refreshSoon();
+}
+
+// Events come in bursts; one look afterwards is enough, and never two at a time.
+let soon = null;
+export function refreshSoon() {
+  if (soon === null) soon = setTimeout(() => { soon = null; refresh(); }, 150);
+}
+
+export async function refresh() {
+  if (refreshing) { again = true; return refreshing; }
+  refreshing = look();
+  try {
+    await refreshing;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    fail(error);
+  } finally {
+    refreshing = null;
+  }
+  if (again) { again = false; refreshSoon(); }
+}
+
+async function look() {
+  const found = new Map();
+  let after = "";
+  do {
+    const page = await get("/api/instances?limit=1000" + (after && "&after=" + after));
+    for (const one of page.instances) found.set(one.id, one);
+    after = page.next;
+  } while (after);
+  fleet.instances = found;
+  fleet.loaded = Date.now();
+  note((await get("/performance-metrics")).instances);
+  if (reads()) {
+    const [alerts, incidents, health, memory] = await Promise.all(
+      ["/api/alerts", "/api/incidents", "/api/health", "/api/memory/report"].map((path) => get(path)));
+    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, health, system: memory });
+  }
+  tell("fleet");
+}
+
+let noted = 0;
+function note(measured) {
+  const fresh = Date.now() - noted >= 4000;
+  if (fresh) noted = Date.now();
+  for (const id of fleet.figures.keys()) if (!fleet.instances.has(id)) fleet.figures.delete(id);
+  for (const [id, one] of fleet.instances) {
+    const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null };
+    const first = kept.now === null;
+    kept.now = measured[id] || kept.now;
+    if (fresh || first) {
+      push(kept.memory, one.memory_bytes);
+      push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);
+    }
+    fleet.figures.set(id, kept);
+  }
+}
+
+function push(points, value) {
+  points.push(value);
+  if (points.length > POINTS) points.shift();
+}

@@ -1,0 +1,142 @@
+// Small parts that every view is made of. Foreign text goes in as text, nothing else.
+import { now } from "/page/agent.js";
+
+export const at = (id) => document.getElementById(id);
+
+export function make(kind, options, ...inside) {
+  const found = document.createElement(kind);
+  const { text, name, ...more } = options || {};
+  if (text !== undefined) found.textContent = text;
+  if (name) found.className = name;
+  for (const [key, value] of Object.entries(more)) {
+    if (key === "click") found.addEventListener("click", value);
+    else if (value === true) found.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) found.setAttribute(key, value);
+  }
+  found.append(...inside.filter((one) => one !== null && one !== undefined));
+  return found;
+}
+
+// Only what changed is touched: a reader's place, a selection and a screen reader stay calm.
+export function setText(element, text) {
+  const wanted = text === null || text === undefined ? "" : String(text);
+  if (element.textContent !== wanted) element.textContent = wanted;
+}
+
+export function setAttribute(element, name, value) {
+  const wanted = value === null || value === undefined ? null : String(value);
+  if (wanted === null) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== wanted) element.setAttribute(name, wanted);
+}
+
+const STATUS = {
+  CONNECTED: ["good", "Connected"],
+  QR_REQUIRED: ["warn", "Waits for a scan"],
+  LOADING: ["busy", "Loading"],
+  INITIALIZING: ["busy", "Starting"],
+  RECONNECTING: ["busy", "Reconnecting"],
+  DISCONNECTED: ["off", "Disconnected"],
+  AUTH_FAILURE: ["bad", "Login failed"],
+};
+const UNWELL = new Set(["degraded", "stuck", "corrupted"]);
+
+export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE";
+
+export function statusOf(one) {
+  const [tone, word] = STATUS[one.connection_status] || ["off", one.connection_status];
+  if (!one.should_run && one.connection_status === "DISCONNECTED") {
+    return ["off", one.enabled ? "Stopped" : "Disabled"];
+  }
+  return [isUnwell(one) && tone !== "bad" ? "bad" : tone, word];
+}
+
+// Trouble first, then what waits for a person, then what is under way.
+const ORDER = ["bad", "warn", "busy", "good", "off"];
+export const rank = (one) => ORDER.indexOf(statusOf(one)[0]);
+
+export function setPill(pill, tone, word) {
+  setText(pill, word);
+  if (pill.className !== "pill " + tone) pill.className = "pill " + tone;
+}
+
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return whole + " s";
+  if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole < 600 ? (whole % 60) + " s" : "");
+  if (whole < 86400) return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
+  return Math.floor(whole / 86400) + " d " + Math.floor((whole % 86400) / 3600) + " h";
+}
+
+export function bytes(count) {
+  if (count === null || count === undefined) return "unknown";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let place = 0;
+  while (count >= 1024 && place < units.length - 1) { count /= 1024; place += 1; }
+  return (count < 10 && place ? count.toFixed(1) : Math.round(count)) + " " + units[place];
+}
+
+export const percent = (share) => (share === null || share === undefined ? "unknown" : (share * 100).toFixed(share < 0.1 ? 1 : 0) + " %");
+
+export function clock(text) {
+  const when = new Date(text);
+  const time = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const today = new Date(now()).toDateString() === when.toDateString();
+  return today ? time : when.toLocaleDateString([], { day: "numeric", month: "short" }) + " " + time;
+}
+
+// Texts that move with the clock: marked once, drawn every second by tick().
+export function setSince(element, text, after = "") {
+  setAttribute(element, "data-since", text || null);
+  setAttribute(element, "data-after", after || null);
+  setAttribute(element, "title", text ? new Date(text).toLocaleString() : null);
+  if (text) drawClock(element); else setText(element, "");
+}
+
+export function setUntil(element, text, before = "in ") {
+  setAttribute(element, "data-until", text || null);
+  setAttribute(element, "data-before", before);
+  if (text) drawClock(element); else setText(element, "");
+}
+
+function drawClock(element) {
+  const { since, until, after, before } = element.dataset;
+  if (since) setText(element, duration((now() - Date.parse(since)) / 1000).trim() + (after || ""));
+  else if (until) {
+    const left = (Date.parse(until) - now()) / 1000;
+    setText(element, left > 0.5 ? before + duration(left).trim() : "now");
+  }
+}
+
+export function tick() {
+  for (const element of document.querySelectorAll("[data-since], [data-until]")) drawClock(element);
+}
+
+// A line without axes: its figure stands beside it, and its range is told in words.
+export function makeSpark(label) {
+  const svg = document.getElementById("spark").content.firstElementChild.cloneNode(true);
+  svg.setAttribute("aria-label", label);
+  return svg;
+}
+
+export function drawSpark(svg, points, floor) {
+  const line = svg.querySelector("polyline");
+  const area = svg.querySelector("polygon");
+  const known = points.filter((one) => one !== null);
+  if (known.length < 2) {
+    setAttribute(line, "points", "");
+    setAttribute(area, "points", "");
+    return;
+  }
+  const low = Math.min(...known), high = Math.max(...known);
+  const room = Math.max(high - low, floor);
+  const bottom = Math.max(0, (low + high - room) / 2);
+  const step = 100 / Math.max(known.length - 1, 1);
+  const places = known.map((one, index) =>
+    (index * step).toFixed(1) + "," + (26 - 24 * Math.min((one - bottom) / room, 1)).toFixed(1));
+  setAttribute(line, "points", places.join(" "));
+  setAttribute(area, "points", "0,28 " + places.join(" ") + " 100,28");
+}
+
+export function empty(title, text) {
+  return make("div", { name: "empty" }, make("p", { name: "empty-title", text: title }), make("p", { text }));
+}

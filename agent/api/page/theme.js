@@ -1,0 +1,29 @@
+"use strict";
+// Before anything is drawn, so that no wrong colours flash up.
+(function () {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const words = { system: "System colours", light: "Light colours", dark: "Dark colours" };
+  const order = Object.keys(words);
+  let chosen = "system";
+  try { chosen = localStorage.getItem("wa-agent-theme") || chosen; } catch { /* storage is off */ }
+
+  function apply() {
+    const dark = chosen === "dark" || (chosen !== "light" && system.matches);
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    const button = document.getElementById("theme");
+    if (button) button.textContent = words[chosen] || words.system;
+  }
+
+  apply();
+  system.addEventListener("change", apply);
+  document.addEventListener("DOMContentLoaded", () => {
+    const button = document.getElementById("theme");
+    if (!button) return;
+    button.addEventListener("click", () => {
+      chosen = order[(order.indexOf(chosen) + 1) % order.length];
+      try { localStorage.setItem("wa-agent-theme", chosen); } catch { /* holds for this page */ }
+      apply();
+    });
+    apply();
+  });
+})();

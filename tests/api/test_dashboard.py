@@ -1,0 +1,232 @@
+"""The dashboard in a real browser, before a real agent with real workers."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.api.watcher import Watcher
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent, make_agent
+
+__all__ = ["make_agent"]
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+@pytest.fixture
+async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
+    found = await Watcher.open(tmp_path / "profile")
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def listening(
+    make_agent: Callable[..., RunningAgent],
+) -> Callable[..., RunningAgent]:
+    """Makes an agent that listens on a port of its own, the same after a restart."""
+
+    def make(settings: str = "") -> RunningAgent:
+        one = make_agent(settings)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            one.listen = f"127.0.0.1:{free.getsockname()[1]}"
+        return one
+
+    return make
+
+
+def pill(id: str, tone: str) -> str:
+    return f"document.querySelector('[data-id={id}] .pill.{tone}')"
+
+
+async def check_manners(watcher: Watcher, agent: RunningAgent) -> None:
+    """Nothing of it left the agent, broke the policy, or failed unseen."""
+    assert watcher.asked
+    for url in watcher.asked:
+        ours = url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:"))
+        assert ours, url
+        assert "wak_" not in url
+    assert await watcher.violations() == []
+    assert watcher.complaints == []
+
+
+async def picture(watcher: Watcher, name: str) -> None:
+    """For people to look at, where they say (WA_PICTURES)."""
+    if folder := os.environ.get("WA_PICTURES"):
+        await watcher.picture(Path(folder) / f"{name}.png")
+
+
+async def test_create_scan_fault_and_repair_are_seen_live(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    await watcher.until("document.querySelector('.empty-title').textContent === 'No instance yet'")
+
+    await watcher.click(".tools-end .primary")
+    await watcher.until("document.activeElement.id === 'new-id'")
+    await watcher.type("sales")
+    await watcher.run("document.querySelector('dialog details').open = true")
+    await watcher.run("document.querySelector('#new-engine').value = 'sandbox'")
+    await watcher.run(
+        "document.querySelector('#new-settings').value ="
+        ' \'{"scan": "manual", "messages_per_minute": 60}\''
+    )
+    await watcher.click("dialog .primary")
+
+    await watcher.until("location.hash === '#/instance/sales'")
+    await watcher.until("document.querySelector('.qr img').naturalWidth > 100")
+    await picture(watcher, "qr")
+    await watcher.click("[data-do=scan]")
+    await watcher.until("document.querySelector('.title .pill').textContent === 'Connected'")
+    await watcher.until("document.querySelector('.panel.qr').hidden")
+
+    await watcher.run("location.hash = '#/'")
+    await watcher.until(pill("sales", "good"))
+    first = await agent.pid("sales")
+    await watcher.run(
+        "window.seen = []; new MutationObserver(() => window.seen.push("
+        "document.querySelector('[data-id=sales] .pill').textContent)).observe("
+        "document.querySelector('[data-id=sales]'), {subtree: true, childList: true})"
+    )
+    await agent.fault("sales", "crash")
+    await watcher.until("window.seen.some((word) => word !== 'Connected')")
+    await watcher.until(pill("sales", "good"))
+    assert await agent.pid("sales") != first
+    told = await watcher.run("document.querySelector('.story').innerText")
+    assert "exit" in told or "crash" in told or "ended" in told, told
+    assert watcher.loads == 1, "all of it was seen without loading the page again"
+    await check_manners(watcher, agent)
+
+
+async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await agent.create("sales")
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("sales", "good"))
+    await agent.kill()
+    await watcher.until("!document.querySelector('#banner').hidden")
+    await watcher.until("document.querySelector('#live').textContent === 'Not live'")
+    await picture(watcher, "not-live")
+    await agent.start()
+    await agent.create("meanwhile")
+    await watcher.until("document.querySelector('#banner').hidden", within=20)
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    await watcher.until(pill("meanwhile", "good"))
+
+    journal = await agent.do("GET", "/api/events?limit=1000")
+    wanted = [one["cursor"] for one in journal["events"]]
+    shown = "[...document.querySelectorAll('#overview .story-entry')].map((e) => +e.dataset.cursor)"
+    await watcher.until(f"{shown}.length >= {len(wanted)}")
+    found = await watcher.run(shown)
+    assert found == sorted(set(found), reverse=True), "in order, and each once"
+    assert set(wanted) <= set(found)
+    assert watcher.loads == 1
+    await check_manners(watcher, agent)
+
+
+async def test_a_key_lets_in_and_decides_what_can_be_done(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening()
+    await agent.start()
+    await agent.create("sales")
+    await agent.create("other")
+    keys = {
+        scope: (await agent.do("POST", "/api/keys", {"name": "x", "scopes": [scope]}))["token"]
+        for scope in ("read", "instance:sales")
+    }
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until("!document.querySelector('#entrance').hidden")
+    await picture(watcher, "entrance")
+    await watcher.until("document.activeElement.id === 'entrance-key'")
+    for wrong in ("nonsense", "wak_aaaaaaaa_" + "b" * 43):
+        await watcher.run("document.querySelector('#entrance-wrong').textContent = ''")
+        await watcher.run("document.querySelector('#entrance-key').value = ''")
+        await watcher.click("#entrance-key")
+        await watcher.type(wrong)
+        await watcher.press("Enter", 13)
+        await watcher.until("document.querySelector('#entrance-wrong').textContent !== ''")
+
+    await watcher.click("#entrance-key")
+    await watcher.type(keys["read"])
+    await watcher.press("Enter", 13)
+    await watcher.until(pill("sales", "good"))
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    assert await watcher.run("document.querySelector('.tools-end .primary').hidden")
+    await watcher.run("location.hash = '#/instance/sales'")
+    await watcher.until("document.querySelector('#instance .facts').children.length > 5")
+    assert not await watcher.run("document.querySelector('[data-do=delete]').checkVisibility()")
+
+    await watcher.click("#forget")
+    await watcher.until("!document.querySelector('#entrance').hidden")
+    assert await watcher.run("sessionStorage.length") == 0
+    await watcher.click("#entrance-key")
+    await watcher.type(keys["instance:sales"])
+    await watcher.press("Enter", 13)
+    await watcher.until(pill("sales", "good"))
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    assert await watcher.run("document.querySelector('[data-id=other]')") is None
+    await watcher.run("location.hash = '#/instance/sales'")
+    await watcher.until("document.querySelector('[data-do=delete]').checkVisibility()")
+    stored = await watcher.run("[document.cookie, JSON.stringify(Object.entries(localStorage))]")
+    assert "wak_" not in "".join(stored)
+    await check_manners(watcher, agent)
+
+
+async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await agent.create("sales")
+    await watcher.go(f"http://{agent.listen}/#/instance/sales")
+    await watcher.until("document.querySelector('.title .pill').textContent === 'Connected'")
+
+    await watcher.run("document.querySelector('[data-do=log-out]').focus()")
+    await watcher.press("Enter", 13)
+    await watcher.until("document.querySelector('dialog').open")
+    assert await watcher.run("document.activeElement.textContent") == "Cancel"
+    await watcher.press("Escape", 27)
+    await watcher.until("!document.querySelector('dialog').open")
+    assert await watcher.run("document.activeElement.dataset.do") == "log-out"
+    assert await agent.status("sales") == "CONNECTED"
+
+    await watcher.click("[data-do=delete]")
+    await watcher.until("document.activeElement.id === 'dialog-typed'")
+    assert await watcher.run("document.querySelector('dialog .danger').disabled")
+    await watcher.type("sale")
+    assert await watcher.run("document.querySelector('dialog .danger').disabled")
+    await watcher.type("s")
+    await picture(watcher, "dialog")
+    await watcher.press("Enter", 13)
+    await watcher.until("location.hash === '#/'")
+    await watcher.until("!document.querySelector('[data-id=sales]')")
+    assert (await agent.ask("GET", "/api/instance/sales"))[0] == 404
+    await check_manners(watcher, agent)
+
+
+async def test_f83_hostile_text_is_shown_and_does_nothing(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    """A name for an account comes from WhatsApp: it is anybody's text."""
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await agent.create("sales", account=HOSTILE)
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("sales", "good"))
+    await watcher.until("document.querySelector('[data-id=sales]').innerText.includes('<script>')")
+    await watcher.run("location.hash = '#/instance/sales'")
+    await watcher.until("document.querySelector('#instance .facts').innerText.includes('<script>')")
+    assert await watcher.run("document.title") == "wa-agent"
+    assert not await watcher.run("document.querySelector('img[src=x]')")
+    await check_manners(watcher, agent)

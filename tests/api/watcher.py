@@ -1,0 +1,139 @@
+"""A person at the dashboard: a real browser with one page, and what it did on the network."""
+
+import asyncio
+import base64
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.engines.web.arguments import command_line, find_browser
+from agent.engines.web.browser import Browser
+from agent.engines.web.connection import Debugger
+from agent.errors import ConfigError
+
+_WATCH = """
+window.__violations = [];
+document.addEventListener("securitypolicyviolation",
+    (event) => window.__violations.push(event.violatedDirective + " " + event.blockedURI));
+"""
+
+
+class Watcher:
+    def __init__(self, browser: Browser, page: Debugger) -> None:
+        self._browser = browser
+        self._page = page
+        self.asked: list[str] = []
+        """Every address that the page asked for."""
+        self.complaints: list[str] = []
+        """Errors in its console, and exceptions that nobody caught."""
+        self.loads = 0
+
+    @classmethod
+    async def open(cls, profile: Path) -> "Watcher":
+        try:
+            program = find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
+        except ConfigError as error:
+            pytest.skip(str(error))
+        line = command_line(program, profile, user_agent="", sandboxed=os.geteuid() != 0)
+        browser = await Browser.run(line, "")
+        targets = await browser.debugger.call("Target.getTargets", within=10)
+        first = next(one for one in targets["targetInfos"] if one["type"] == "page")
+        made = cls(browser, await browser.debugger.attach(first["targetId"], within=10))
+        await made._listen()
+        return made
+
+    async def _listen(self) -> None:
+        page = self._page
+        page.on("Network.requestWillBeSent", lambda e: self.asked.append(e["request"]["url"]))
+        page.on("Network.webSocketCreated", lambda e: self.asked.append(e["url"]))
+        page.on("Page.loadEventFired", lambda _: self._loaded())
+        page.on("Runtime.exceptionThrown", lambda e: self.complaints.append(json.dumps(e)[:2000]))
+        page.on("Log.entryAdded", self._logged)
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            await self.call(f"{domain}.enable")
+        await self.call("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH})
+
+    def _loaded(self) -> None:
+        self.loads += 1
+
+    def _logged(self, event: Mapping[str, Any]) -> None:
+        entry = event["entry"]
+        # What the network refuses (no key yet, no agent) is part of the play.
+        if entry["level"] == "error" and entry["source"] not in ("network", "other"):
+            self.complaints.append(entry["text"])
+
+    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        return await self._page.call(method, params, within=15)
+
+    async def size(self, width: int, height: int, *, phone: bool = False, scale: int = 1) -> None:
+        shape = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone}
+        await self.call("Emulation.setDeviceMetricsOverride", shape)
+
+    async def colours(self, scheme: str) -> None:
+        wanted = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self.call("Emulation.setEmulatedMedia", {"features": wanted})
+
+    async def go(self, url: str) -> None:
+        await self.call("Page.navigate", {"url": url})
+
+    async def run(self, script: str) -> Any:
+        """What the expression comes to, as JSON."""
+        told = await self.call(
+            "Runtime.evaluate",
+            {"expression": script, "returnByValue": True, "awaitPromise": True},
+        )
+        assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
+        return told["result"].get("value")
+
+    async def until(self, script: str, *, within: float = 15.0) -> Any:
+        """Wait until the expression comes to something true."""
+        deadline = time.monotonic() + within
+        while True:
+            # What is not there yet is waited for as well.
+            found = await self.run(f"(() => {{ try {{ return !!({script}); }} catch {{ }} }})()")
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                shown = await self.run("document.body.innerText")
+                raise AssertionError(f"{script}\n{shown}\n{self.complaints}")
+            await asyncio.sleep(0.03)
+
+    async def click(self, selector: str) -> None:
+        """With the mouse, in the middle of what is visible there."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        await self.until(f"{found} && {found}.checkVisibility()")
+        at = await self.run(
+            f"(() => {{ const e = {found}; e.scrollIntoView({{block: 'center'}});"
+            " const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            event = {"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}
+            await self.call("Input.dispatchMouseEvent", event)
+
+    async def type(self, text: str) -> None:
+        await self.call("Input.insertText", {"text": text})
+
+    async def press(self, key: str, code: int) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
+            await self.call("Input.dispatchKeyEvent", event)
+            if kind == "rawKeyDown" and key == "Enter":
+                await self.call("Input.dispatchKeyEvent", {"type": "char", "text": "\r"})
+
+    async def picture(self, path: Path, *, whole: bool = False) -> None:
+        shape = {"format": "png", "captureBeyondViewport": whole}
+        told = await self.call("Page.captureScreenshot", shape)
+        path.write_bytes(base64.b64decode(told["data"]))
+
+    async def violations(self) -> list[str]:
+        found: list[str] = await self.run("window.__violations")
+        return found
+
+    async def close(self) -> None:
+        await self._browser.close(within=5)
