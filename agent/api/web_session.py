@@ -10,7 +10,7 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRING, Field
-from agent.errors import EngineError, Refused
+from agent.errors import EngineError, InvalidRequest, Refused
 
 PAIRING_CODE = (
     Field("phone", STRING, "the account's number, with country code", True, least=7, most=32),
@@ -21,6 +21,10 @@ _OUR_FAULT = frozenset({"engine", "timeout", "page_error", "not_ready"})
 
 async def pairing_code(call: Call) -> web.Response:
     body = await call.body()
+    if not 7 <= sum(sign in "0123456789" for sign in body["phone"]) <= 15:
+        raise InvalidRequest(
+            "cannot use the field 'phone': it must be a number with 7 to 15 digits", field="phone"
+        )
     found = await _ask(call, "pairing_code", {"phone": body["phone"]})
     return json_answer({"code": found.get("code"), "expires_in": found.get("expires_in")})
 

@@ -1,0 +1,240 @@
+"""The web engine under a real agent: a real browser on the stand-in page, cared for."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.engines.web.arguments import find_browser
+from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.standin.server import StandIn
+from agent.errors import ConfigError, EngineError
+from tests.daemon.conftest import RunningAgent, alive
+from tests.daemon.test_vault import cli
+
+pytestmark = pytest.mark.slow
+
+ACCOUNT = "5511999999999"
+ID = "shop"
+
+# A browser takes longer than the sandbox; what is waited for is still the fault.
+SETTINGS = """\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+first_check = 0.2
+
+[health]
+interval = 1
+timeout = 1
+
+[worker]
+watchdog = 8
+stop_timeout = 15
+
+[stop]
+save = 10
+
+[reconnect]
+base = 0.2
+jitter = 0
+"""
+
+
+@pytest.fixture
+async def stand_in() -> AsyncIterator[StandIn]:
+    found = await StandIn.open(qr_every=300, alive_every=0.5)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
+    cache = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[2] / ".cache"))
+    try:
+        find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
+        fetch_bundle(cache)
+    except (ConfigError, EngineError) as error:
+        pytest.skip(str(error))
+    one = make_agent(base=SETTINGS)
+    await one.start(env={"CACHE_PATH": str(cache)})
+    return one
+
+
+async def create(agent: RunningAgent, stand_in: StandIn, id: str = ID) -> None:
+    settings = {"url": f"{stand_in.url}?name={id}"}
+    await agent.do("POST", "/api/instance", {"id": id, "engine": "web", "settings": settings})
+
+
+async def pair(agent: RunningAgent, stand_in: StandIn, eventually: Any, id: str = ID) -> None:
+    await create(agent, stand_in, id)
+    await eventually(lambda: agent.status(id), "QR_REQUIRED", within=30)
+    stand_in.scan(ACCOUNT, id)
+    await eventually(lambda: agent.status(id), "CONNECTED", within=20)
+
+
+def below(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                found += below(int(child))
+    return found
+
+
+def browser_of(worker: int) -> int | None:
+    """The one process of its browser that the others hang below."""
+    for pid in below(worker)[1:]:
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"--user-data-dir=" in line and b"--type=" not in line:
+                return pid
+    return None
+
+
+async def test_a_session_is_paired_by_a_code_for_the_phone(agent, stand_in, eventually, tmp_path):
+    await create(agent, stand_in)
+    await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=30)
+    status, out = await cli(agent, "pairing-code", ID, "letters")
+    assert (status, "phone" in out) == (2, True), out
+    status, out = await cli(agent, "pairing-code", ID, f"+{ACCOUNT}")
+    assert status == 0, out
+    stand_in.enter_code(out.split()[0].replace("-", ""))
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+    assert (await agent.show(ID))["account"] == ACCOUNT
+    status, answer = await agent.ask("POST", f"/api/instance/{ID}/pairing-code", {"phone": ACCOUNT})
+    assert (status, answer["error"]) == (409, "not_waiting")
+
+    status, out = await cli(agent, "screenshot", ID, tmp_path / "page.png")
+    assert status == 0, out
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "page.png").stat().st_mode & 0o777 == 0o600
+
+
+async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventually):
+    await pair(agent, stand_in, eventually)
+    connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        heard = await session.ws_connect("http://localhost/api/events?kind=message&kind=ack")
+        assert (await heard.receive_json())["type"] == "hello"
+        path = f"/api/instance/{ID}/messages"
+        sent = await agent.do("POST", path, {"to": "5511777777777", "text": "hello"})
+        assert sent["outcome"] == "sent"
+        picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
+        file = {"type": "media", "content": picture, "mimetype": "image/png", "caption": "look"}
+        sent = await agent.do("POST", path, {"to": "5511777777777", **file})
+        assert sent["outcome"] == "sent"
+        message = {"from": "5511777777777@c.us", "body": "a secret"}
+        stand_in.page(ID).tell("message", **message)
+        directions = set()
+        async with asyncio.timeout(10):
+            while directions != {"in", "out"}:
+                event = await heard.receive_json()
+                assert "a secret" not in str(event)
+                assert "5511777777777" not in str(event)
+                if event.get("kind") == "message":
+                    directions.add(event["detail"]["direction"])
+        await heard.close()
+    counts = (await agent.show(ID))["messages"]
+    assert counts["in"] >= 1
+    assert counts["out"] >= 2
+    assert not [kind for kind, _ in await agent.story(ID) if kind in ("message", "ack")]
+
+    # Its worker dies while the page still sends: nobody knows, and that is what is said.
+    stand_in.answers_sends = False
+    sending = asyncio.create_task(
+        agent.ask("POST", path, {"to": "5511777777777", "text": "is it there?"})
+    )
+    page = stand_in.page(ID)
+    await eventually(lambda: "send" in [told.get("do") for told in page.received[-2:]])
+    os.kill(await agent.pid(ID), signal.SIGKILL)
+    status, answer = await sending
+    assert (status, answer["error"]) == (503, "unknown_outcome")
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
+
+
+async def test_a_browser_that_is_killed_comes_back_in_the_same_worker(agent, stand_in, eventually):
+    await pair(agent, stand_in, eventually)
+    worker = await agent.pid(ID)
+    killed = browser_of(worker)
+    assert killed is not None
+    tree = below(killed)
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: not any(alive(pid) for pid in tree))
+
+    async def is_back() -> bool:
+        new = browser_of(worker)
+        return await agent.status(ID) == "CONNECTED" and new not in (None, killed)
+
+    await eventually(is_back, within=30)
+    assert await agent.pid(ID) == worker
+    assert (await agent.show(ID))["account"] == ACCOUNT
+
+
+async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eventually):
+    await pair(agent, stand_in, eventually)
+    hung = stand_in.page(ID)
+    hung.tell("hang", seconds=120)
+
+    async def is_noticed() -> bool:
+        return (await agent.show(ID))["health"]["verdict"] != "healthy"
+
+    async def is_back() -> bool:
+        shown = await agent.show(ID)
+        healthy = shown["health"]["verdict"] == "healthy"
+        return healthy and any(each is not hung for each in stand_in.clients)
+
+    await eventually(is_noticed, within=30)
+    await eventually(is_back, within=60)
+    assert (await agent.show(ID))["account"] == ACCOUNT
+    assert len(stand_in.devices) == 1
+
+
+async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
+    agent, stand_in, eventually
+):
+    await pair(agent, stand_in, eventually)
+    stand_in.log_out(ACCOUNT)
+
+    async def offers_a_new_code() -> bool:
+        trash = (await agent.do("GET", "/api/trash"))["trash"]
+        return bool(trash) and await agent.status(ID) == "QR_REQUIRED"
+
+    await eventually(offers_a_new_code, within=40)
+    assert any("removed from the account" in sentence for _, sentence in await agent.story(ID))
+    stand_in.scan(ACCOUNT, ID)
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+
+
+async def test_a_session_goes_to_another_program_and_comes_back_without_a_scan(
+    agent, stand_in, eventually, tmp_path
+):
+    await pair(agent, stand_in, eventually)
+    made = await agent.do("POST", f"/api/instance/{ID}/snapshots")
+    assert (made["state"], made["problem"]) == ("whole", "")
+    out = tmp_path / ".wwebjs_auth"
+    status, said = await cli(agent, "export", ID, out, "--to", "wwebjs")
+    assert (status, f"session-{ID} written" in said) == (0, True), said
+    assert (out / f"session-{ID}" / "Default" / "IndexedDB").is_dir()
+    status, said = await cli(agent, "export", ID, out, "--to", "wwebjs")
+    assert (status, "it exists" in said) == (4, True), said
+
+    await agent.do("DELETE", f"/api/instance/{ID}")
+    status, said = await cli(agent, "import", out, ID, "--from", "wwebjs")
+    assert status == 0, said
+    settings = {"settings": {"url": f"{stand_in.url}?name={ID}"}}
+    await agent.do("PATCH", f"/api/instance/{ID}", settings)
+    await agent.do("POST", f"/api/instance/{ID}/enable")
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
+    assert len(stand_in.devices) == 1
+    assert not [s for _, s in await agent.story(ID) if "→ QR_REQUIRED" in s][1:]
