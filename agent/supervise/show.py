@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.core.crypto import CryptoPolicy, judge_crypto
-from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
 from agent.core.reconnect import BreakerPolicy, breaker_of
+from agent.core.session import reason_of
 from agent.core.view import (
     CRYPTO_RESULTS,
     MESSAGE_DIRECTIONS,
@@ -65,7 +66,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         messages={**dict.fromkeys(MESSAGE_DIRECTIONS, 0), **facts.messages},
         errors=dict(facts.errors),
         status_seconds=dict(facts.status_seconds),
-        next_attempt_wall=record.not_before_wall if record.not_before_wall > now_wall else None,
+        next_attempt_wall=_next_attempt(record, now_wall),
         enabled_by_operator=facts.enabled_by_operator,
         probes=facts.probes,
         probe_seconds=facts.probe_seconds,
@@ -87,3 +88,10 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         },
         last_snapshot_wall=facts.last_snapshot_wall,
     )
+
+
+def _next_attempt(record: SessionRecord, now_wall: float) -> float | None:
+    """None also where nothing is tried by itself: after a ban a time would be a promise."""
+    if record.not_before_wall <= now_wall or reason_of(record.reason).hopeless:
+        return None
+    return record.not_before_wall

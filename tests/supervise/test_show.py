@@ -1,0 +1,32 @@
+"""The picture of an instance promises nothing that will not happen."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from agent.core.crypto import CryptoPolicy
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.reconnect import BreakerPolicy
+from agent.supervise.facts import Facts
+from agent.supervise.show import Eyes, view_of
+
+
+class AnyHost:
+    def boot_id(self) -> str:
+        return "boot-1"
+
+
+EYES = Eyes(AnyHost(), BreakerPolicy, CryptoPolicy, lambda facts: 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("connection_lost", True), ("conflict", True), ("banned", False), ("logout", False)],
+)
+async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
+    record = SessionRecord(reason=reason, not_before_wall=time.time() + 100)
+    facts = Facts(Instance(InstanceId("a"), "sandbox", True), record)
+    assert (view_of(facts, EYES).next_attempt_wall is not None) is told
+    facts.record = replace(record, not_before_wall=0.0)
+    assert view_of(facts, EYES).next_attempt_wall is None
