@@ -20,6 +20,7 @@ from agent.cli import (
     repairs,
     sandbox,
     snapshots,
+    top,
     trash,
     tune,
     web,
@@ -45,7 +46,21 @@ example:
   wa-agent create sales --engine sandbox && wa-agent qr sales --watch
 """
 _GROUPS = (
-    *(agent, instances, qr, health, why, repairs, reasons, events, snapshots, trash, keys, sandbox),
+    *(
+        agent,
+        instances,
+        qr,
+        top,
+        health,
+        why,
+        repairs,
+        reasons,
+        events,
+        snapshots,
+        trash,
+        keys,
+        sandbox,
+    ),
     web,
     alerts,
     doctor,

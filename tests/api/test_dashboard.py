@@ -123,6 +123,10 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     await watcher.until(pill("meanwhile", "good"))
 
+    await watcher.run(
+        "(() => { const e = document.querySelector('.panel-head select'); e.value = '';"
+        " e.dispatchEvent(new Event('change')); })()"
+    )
     journal = await agent.do("GET", "/api/events?limit=1000")
     wanted = [one["cursor"] for one in journal["events"]]
     shown = "[...document.querySelectorAll('#overview .story-entry')].map((e) => +e.dataset.cursor)"

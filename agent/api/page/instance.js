@@ -25,6 +25,7 @@ export function buildInstance(place) {
     body: make("div", { name: "columns wide-left" }),
     qr: make("section", { name: "panel qr", hidden: true }), image: make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 }),
     qrNote: make("p", { name: "soft", role: "status" }), qrLeft: make("p", { name: "soft small", "aria-hidden": "true" }),
+    pairing: makePairing(),
     facts: make("dl", { name: "facts" }), actions: make("div", { name: "actions" }), harsh: make("div", { name: "actions" }),
     sandbox: make("section", { name: "panel", hidden: true }),
     story: make("ol", { name: "story" }), repair: make("p", { name: "notice-line", hidden: true }),
@@ -32,7 +33,7 @@ export function buildInstance(place) {
     actionPanel: null,
   };
   part.next.append(part.nextText, part.nextTime);
-  part.qr.append(make("h2", { text: "Scan with WhatsApp" }), part.image, part.qrNote, part.qrLeft);
+  part.qr.append(make("h2", { text: "Scan with WhatsApp" }), part.image, part.qrNote, part.qrLeft, part.pairing);
   part.actionPanel = make("section", { name: "panel" }, make("h2", { text: "Actions" }), part.actions, make("h3", { text: "These end something" }), part.harsh);
   part.body.append(
     make("div", {},
@@ -45,6 +46,24 @@ export function buildInstance(place) {
     make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All instances" })),
     make("div", { name: "title" }, part.title, part.pill, part.code), part.why, part.next, part.gone, part.body);
   buildActions();
+}
+
+function makePairing() {
+  const phone = make("input", { id: "pairing-phone", type: "tel", autocomplete: "off", placeholder: "Number with country code", required: true, minlength: 7, maxlength: 32 });
+  const code = make("output", { name: "pairing-code", for: "pairing-phone" });
+  const form = make("form", { name: "pairing" }, make("label", { for: "pairing-phone", text: "Or type a code on the phone" }),
+    make("div", { name: "actions" }, phone, make("button", { text: "Get a code" })), code);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const asked = id;
+    ask.act(form.querySelector("button"), "", async () => {
+      const found = await (await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", { body: { phone: phone.value.trim() }, seconds: 90 })).json();
+      if (asked === id) setText(code, found.code);
+      return "type the code on the phone: Linked devices, Link with phone number";
+    });
+  });
+  form.forget = () => { phone.value = ""; setText(code, ""); };
+  return form;
 }
 
 function button(text, work, name) {
@@ -99,6 +118,7 @@ export function hideInstance() {
 function forgetCode() {
   if (codeUrl) URL.revokeObjectURL(codeUrl);
   codeUrl = null;
+  part.pairing.forget();
   part.image.removeAttribute("src");
   part.image.hidden = true;
 }
@@ -206,6 +226,7 @@ function drawDetails(one) {
 function watchCode(one) {
   const wanted = Boolean(one) && one.connection_status === "QR_REQUIRED" && one.should_run && may("operate", id);
   part.qr.hidden = !wanted;
+  part.pairing.hidden = !wanted || one.engine === "sandbox"; // its phone has no keys to type on
   if (!wanted) {
     clearTimeout(codeTimer);
     codeTimer = null;

@@ -15,7 +15,8 @@ const CHOICES = {
 let choice = "all";
 let words = "";
 let most = SHOWN;
-let category = "";
+let category = "main";
+const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // each is told by a status as well
 const cards = new Map();
 let part = null;
 
@@ -31,7 +32,7 @@ export function buildOverview(place) {
     count: make("p", { name: "soft small", role: "status" }),
     story: make("ol", { name: "story" }),
     older: make("button", { type: "button", text: "Show older", click: () => older().catch((error) => note(error.message, true)) }),
-    category: make("select", { "aria-label": "Which part of the story" }, make("option", { value: "", text: "Everything" }),
+    category: make("select", { "aria-label": "Which part of the story" }, make("option", { value: "main", text: "Main events" }), make("option", { value: "", text: "Everything" }),
       ...["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"].map((one) => make("option", { value: one, text: one[0] + one.slice(1).toLowerCase() }))),
     system: make("dl", { name: "facts" }),
     systemPanel: null,
@@ -212,7 +213,7 @@ export function drawFacts(list, rows) {
 }
 
 export function drawOverviewStory(fresh) {
-  const chosen = fleet.story.filter((one) => !category || one.category === category);
+  const chosen = fleet.story.filter((one) => category === "main" ? !BY_THE_WAY.has(one.kind) : !category || one.category === category);
   drawStory(part.story, chosen.slice(0, 200), { fresh });
   part.older.hidden = !fleet.olderStory;
 }

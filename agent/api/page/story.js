@@ -1,12 +1,13 @@
 // The journal as a story, newest first.
 import { at, clock, empty, make } from "/page/show.js";
 
-const TONES = { alert: "bad", alert_over: "good", incident: "bad", incident_over: "good", repair: "warn", repaired: "good" };
+const TONES = { alert: "bad", alert_over: "good", incident: "bad", incident_over: "good", repair: "warn", restarted: "warn", repaired: "good" };
 
 function toneOf(event) {
   const status = event.detail && (event.detail.status || event.detail.to);
   if (status === "CONNECTED") return "good";
   if (status === "QR_REQUIRED") return "warn";
+  if (status === "RECONNECTING") return "busy";
   if (status === "AUTH_FAILURE" || (event.detail && event.detail.ok === false)) return "bad";
   return TONES[event.kind] || "off";
 }

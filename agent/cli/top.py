@@ -1,0 +1,181 @@
+"""Every instance live in a terminal, those in trouble first; q ends it."""
+
+import argparse
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from types import FrameType
+
+from agent.cli.client import AgentSaidNo, Client
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.frame import Sight, draw
+from agent.cli.show import clean, print_json
+from agent.errors import AgentUnreachable, InvalidRequest, WaError
+
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_LEAST_SIZE = (20, 5)
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "top", top, "watch every instance live; q quits", "wa-agent top --every 1"
+    )
+    parser.add_argument("--once", action="store_true", help="print one frame and end")
+    parser.add_argument(
+        "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks, default 2"
+    )
+
+
+def top(options: argparse.Namespace) -> int:
+    if not 0.2 <= options.every <= 3600:
+        raise InvalidRequest("cannot look so often: --every takes 0.2 to 3600 seconds")
+    client = client_of(options)
+    if wants_json(options):
+        print_json(look(client).as_json())
+        return 0
+    if options.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        size = shutil.get_terminal_size((120, 0))
+        colours = sys.stdout.isatty()
+        print("\n".join(draw(look(client), size.columns, 0, colours=colours)))
+        return 0
+    with own_screen():
+        _watch(client, options.every)
+    return 0
+
+
+def look(client: Client) -> Sight:
+    """One picture of everything; what the key may not see is left out."""
+    instances: list[dict[str, object]] = []
+    after: str | None = ""
+    while after is not None:
+        page = client.get("/api/instances", {"limit": 1000, **({"after": after} if after else {})})
+        instances += page["instances"]
+        after = page["next"]
+    figures = client.get("/performance-metrics")
+    health, alerts, incidents = {}, [], []
+    with contextlib.suppress(AgentSaidNo):
+        health = client.get("/api/health")
+        alerts = client.get("/api/alerts", {"state": "firing"})["alerts"]
+        incidents = client.get("/api/incidents")["incidents"]
+    return Sight(instances, figures["instances"], figures.get("system"), health, alerts, incidents)
+
+
+def _watch(client: Client, every: float) -> None:
+    seen: Sight | None = None
+    lost = ""
+    with waking() as wake:
+        while True:
+            try:
+                seen, lost = look(client), ""
+            except AgentUnreachable as error:
+                lost = str(error)
+            until = time.monotonic() + every
+            while (left := until - time.monotonic()) > 0:
+                _show(seen, lost)
+                pressed = _wait(wake, min(left, 1.0))
+                if pressed in (b"q", b"Q", b"\x03", b"\x04"):
+                    return
+                if pressed in (b"r", b" "):
+                    break
+
+
+def _show(seen: Sight | None, lost: str) -> None:
+    size = shutil.get_terminal_size()
+    width, height = max(size.columns, _LEAST_SIZE[0]), max(size.lines, _LEAST_SIZE[1])
+    if seen is None:
+        lines = [clean(lost)[:width]]
+    else:
+        lines = draw(seen, width, height, colours=True, lost=lost)
+    # Each line is cleared behind its end: nothing flickers as it would after a cleared screen.
+    text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _wait(wake: int, seconds: float) -> bytes:
+    """A key that was pressed; b"" when the time is over or the window has another size."""
+    fd = sys.stdin.fileno()
+    ready, _, _ = select.select([fd, wake], [], [], seconds)
+    if wake in ready:
+        os.read(wake, 4096)
+    if fd in ready:
+        # An end of input would be ready for ever.
+        return os.read(fd, 1) or b"q"
+    return b""
+
+
+@contextlib.contextmanager
+def waking() -> Iterator[int]:
+    """A descriptor that becomes readable when the window changes its size."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    os.set_blocking(reading, False)
+    before = signal.signal(signal.SIGWINCH, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGWINCH, before)
+        os.close(reading)
+        os.close(writing)
+
+
+class Ended(WaError):
+    """Somebody told this process to end."""
+
+    code = "ended"
+    exit_status = 143
+
+
+@contextlib.contextmanager
+def own_screen() -> Iterator[None]:
+    """The alternate screen, keys one by one; the terminal is as before whatever happens."""
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Ended(f"ended by {signal.Signals(number).name}")
+
+    def suspend(number: int, _: FrameType | None) -> None:
+        _leave(fd, before)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+
+    def resume(number: int, _: FrameType | None) -> None:
+        signal.signal(signal.SIGTSTP, suspend)
+        _enter(fd)
+
+    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: suspend}
+    kept = {one: signal.signal(one, run) for one, run in handlers.items()}
+    kept[signal.SIGCONT] = signal.signal(signal.SIGCONT, resume)
+    try:
+        _enter(fd)
+        yield
+    finally:
+        _leave(fd, before)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _enter(fd: int) -> None:
+    tty.setcbreak(fd)
+    sys.stdout.write(_ENTER)
+    sys.stdout.flush()
+
+
+def _leave(fd: int, before: list[object]) -> None:
+    # A terminal that is gone (SIGHUP) needs nothing back.
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)  # type: ignore[arg-type]
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.write(_LEAVE)
+        sys.stdout.flush()

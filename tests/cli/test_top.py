@@ -1,0 +1,257 @@
+"""`wa-agent top`: worst first, nothing wider than the window, the terminal as it was."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from agent.cli.frame import Sight, draw, duration, size_text, worst_first
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.conftest import Eventually
+from tests.fakes.supervisor import make_view
+
+S = ConnectionStatus
+FOUL = "\x1b[2J\x1b]0;owned\x07 evil \u202etxt"
+
+
+def one(
+    id: str, status: str = "CONNECTED", verdict: str = "healthy", **more: Any
+) -> dict[str, Any]:
+    return {
+        **{"id": id, "connection_status": status, "health": {"verdict": verdict}},
+        **{"since": "2026-01-15T10:00:00.000Z", "proved": None, "memory_bytes": None},
+        **{"attempts": 0, "circuit": "closed", "circuit_opens": None, "next_attempt": None},
+        **{"sentence": "as it should be", **more},
+    }
+
+
+def test_trouble_comes_first() -> None:
+    found = worst_first(
+        [
+            one("fine"),
+            one("off", "DISCONNECTED", "disconnected"),
+            one("starting", "LOADING", "disconnected"),
+            one("unscanned", "QR_REQUIRED", "disconnected"),
+            one("silent", verdict="stuck"),
+        ]
+    )
+    assert [row["id"] for row in found] == ["silent", "unscanned", "starting", "fine", "off"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+@pytest.mark.parametrize("height", [5, 10, 50])
+def test_a_frame_fits_the_window(width: int, height: int) -> None:
+    rows = [one(f"instance-{n}", sentence="日本語" * 40) for n in range(30)]
+    lines = draw(Sight(rows, at_wall=0.0), width, height, colours=False, lost="gone " * 50)
+    assert len(lines) <= height
+    for line in lines:
+        columns = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
+        assert columns <= width, line
+
+
+def test_those_without_room_are_counted() -> None:
+    lines = draw(Sight([one(f"i{n}") for n in range(30)]), 100, 12, colours=False)
+    assert lines[-1].startswith("… and 21 more")
+
+
+def test_foreign_text_cannot_move_the_cursor() -> None:
+    sight = Sight(
+        [one("a", sentence=FOUL)],
+        alerts=[{"name": "X", "sentence": FOUL, "severity": "critical"}],
+        incidents=[{"sentence": FOUL}],
+    )
+    text = "".join(draw(sight, 300, 0, colours=False, lost=FOUL))
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202e]", text)
+
+
+def test_the_next_try_is_counted_down() -> None:
+    trying = one(
+        "a", "RECONNECTING", "degraded", attempts=4, next_attempt="2026-01-15T10:01:00.000Z"
+    )
+    now = 1768471200.0  # 10:00:00
+    assert "4     in 1m00s" in draw(Sight([trying]), 150, 0, colours=False, now_wall=now)[-1]
+    assert "in 10s" in draw(Sight([trying]), 150, 0, colours=False, now_wall=now + 50)[-1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (185, "3m05s"), (7620, "2h07m"), (792000, "9d04h")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "-"),
+        (10, "10B"),
+        (1000, "1.0K"),
+        (6 << 20, "6.0M"),
+        (500 << 20, "500M"),
+        (3 << 40, "3072G"),
+    ],
+)
+def test_sizes_are_short(count: float | None, text: str) -> None:
+    assert size_text(count) == text
+
+
+async def test_once_prints_a_frame_and_ends(cli: Cli, house: House) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    said = await cli("top", "--once")
+    assert said.status == 0
+    assert "1 instances: 1 well" in said.out
+    assert re.search(r"^sales +CONNECTED +healthy", said.out, re.M)
+    assert "\x1b" not in said.out
+    found = (await cli("--json", "top")).json()
+    assert [row["id"] for row in found["instances"]] == ["sales"]
+    assert (await cli("top", "--every", "0")).status == 2
+
+
+@dataclass
+class Screen:
+    """A terminal and the program on it."""
+
+    pid: int
+    fd: int
+    text: str = ""
+    before: list[Any] = field(default_factory=list)
+
+    def read(self) -> str:
+        with suppress(OSError):  # nothing there, or the other end is closed
+            self.text += os.read(self.fd, 65536).decode("utf-8", "replace")
+        return self.text
+
+    def shows(self, text: str) -> Callable[[], bool]:
+        return lambda: text in self.read()
+
+    def ended(self) -> int | None:
+        self.read()
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
+
+
+@contextmanager
+def on_a_terminal(house: House) -> Iterator[Screen]:
+    env = {**os.environ, "WA_AGENT_SOCKET": str(house.socket_path), "TERM": "xterm"}
+    main, side = pty.openpty()
+    before = termios.tcgetattr(side)
+    fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    code = (
+        "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "from agent.cli.main import run; sys.exit(run(['top', '--every', '0.3']))"
+    )
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", code],
+        env,
+        file_actions=[(os.POSIX_SPAWN_DUP2, side, fd) for fd in (0, 1, 2)],
+    )
+    os.set_blocking(main, False)
+    screen = Screen(pid, main, before=before)
+    try:
+        yield screen
+        # The side is still open here, so its settings can be read after the program's end.
+        assert termios.tcgetattr(side) == before
+        assert screen.read().count("\x1b[?1049h") == screen.text.count("\x1b[?1049l") == 1
+        assert screen.text.count("\x1b[?25h") == 1
+    finally:
+        if _alive(pid):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        os.close(main)
+        os.close(side)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
+async def end(screen: Screen, eventually: Eventually) -> int:
+    found: list[int] = []
+
+    def ended() -> bool:
+        status = screen.ended()
+        if status is not None:
+            found.append(status)
+        return bool(found)
+
+    await eventually(ended)
+    return found[0]
+
+
+async def test_it_is_live_resizes_and_q_restores_the_terminal(
+    house: House, eventually: Eventually
+) -> None:
+    id = InstanceId("sales")
+    house.supervisor.known[id] = make_view("sales")
+    with on_a_terminal(house) as screen:
+        await eventually(screen.shows("CONNECTED"))
+        assert "\x1b[?1049h" in screen.text
+        verdict = HealthVerdict(Health.STUCK, S.CONNECTED, "zombie", "it answers nothing")
+        house.supervisor.known[id] = replace(
+            house.supervisor.known[id], verdict=verdict, sentence="it answers nothing"
+        )
+        await eventually(screen.shows("stuck"))
+        assert "it answers nothing" not in screen.text, "too narrow for it"
+        screen.resize(24, 160)
+        await eventually(screen.shows("it answers nothing"))
+        os.write(screen.fd, b"q")
+        assert await end(screen, eventually) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)]
+)
+async def test_the_terminal_is_restored_however_it_ends(
+    house: House, eventually: Eventually, number: signal.Signals, status: int
+) -> None:
+    with on_a_terminal(house) as screen:
+        await eventually(screen.shows("no instance yet"))
+        os.kill(screen.pid, number)
+        assert await end(screen, eventually) == status
+
+
+async def test_a_lost_agent_is_said_and_the_last_picture_stays(
+    house: House, eventually: Eventually
+) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    with on_a_terminal(house) as screen:
+        await eventually(screen.shows("CONNECTED"))
+        await house.server.close()
+        await eventually(screen.shows("NOT LIVE"))
+        await eventually(lambda: "sales" in screen.read().rpartition("NOT LIVE")[2], within=5)
+        os.write(screen.fd, b"q")
+        assert await end(screen, eventually) == 0
+
+
+async def test_what_a_key_may_not_see_is_left_out(
+    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "theirs"):
+        house.supervisor.known[InstanceId(name)] = make_view(name)
+    key = (await house.key("instance:mine"))["Authorization"].removeprefix("Bearer ")
+    monkeypatch.setenv("WA_AGENT_URL", house.url)
+    monkeypatch.setenv("WA_AGENT_KEY", key)
+    said = await cli("top", "--once")
+    assert said.status == 0
+    assert "mine" in said.out
+    assert "theirs" not in said.out
