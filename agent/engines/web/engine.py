@@ -29,7 +29,7 @@ from agent.engines.web.settings import (
     read_settings,
 )
 from agent.engines.web.view import View
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import ConfigError, EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ _FAILED_START = {
     "page_unreachable": "connection_lost",
     "page_missing": "misconfigured",
     "setpriv_missing": "misconfigured",
+    "bundle_missing": "misconfigured",
+    "bundle_changed": "misconfigured",
     "storage_failed": "storage_failed",
     "profile_in_use": "storage_failed",
 }
@@ -56,8 +58,15 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
     """ConfigError when the browser or the bundle is missing: a restart would not bring them."""
     known = read_settings(settings)
     program = find_browser(known.browser, os.environ.get("WA_BROWSER", ""))
-    bundle = read_bundle(cache_folder())
-    script = page_script(known.url, page_config(known.device_name), bundle)
+    cache = cache_folder()
+    read_bundle(cache)
+
+    def script() -> str:
+        try:
+            return page_script(known.url, page_config(known.device_name), read_bundle(cache))
+        except ConfigError as error:
+            raise EngineError(str(error), code=error.code) from error
+
     return WebEngine(folder, known, program, script, reporter)
 
 
@@ -65,7 +74,12 @@ class WebEngine:
     """One session. At most one task of its own: a start, or a way back from trouble."""
 
     def __init__(
-        self, folder: Path, settings: WebSettings, program: Program, script: str, reporter: Reporter
+        self,
+        folder: Path,
+        settings: WebSettings,
+        program: Program,
+        script: Callable[[], str],
+        reporter: Reporter,
     ) -> None:
         self._folder = folder
         self._settings = settings

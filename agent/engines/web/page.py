@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -235,7 +235,7 @@ class Page:
 
 def page_script(url: str, config: str, bundle: str) -> str:
     """What runs in each document first: only in WhatsApp's own page, never in frames."""
-    observer = (files(__package__) / "observer.js").read_text()
+    observer = Path(__file__).with_name("observer.js").read_text()
     where = json.dumps(origin_of(url))
     return (
         f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"

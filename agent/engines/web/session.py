@@ -31,14 +31,17 @@ class Listener:
 
 
 class Session:
-    """At most one browser at a time, on the one profile in `folder`."""
+    """At most one browser at a time, on the one profile in `folder`.
+
+    `script` makes what runs in each document; it is large and needed for a moment only.
+    """
 
     def __init__(
         self,
         folder: Path,
         settings: WebSettings,
         program: Program,
-        script: str,
+        script: Callable[[], str],
         listener: Listener,
     ) -> None:
         self._folder = folder
@@ -80,9 +83,8 @@ class Session:
         )
         self._browser = browser
         browser.on_end(lambda status: self._ended(browser, status))
-        self._page = await Page.open(
-            browser.debugger, self._script, browser.version, self._listener.word
-        )
+        script = await asyncio.to_thread(self._script)
+        self._page = await Page.open(browser.debugger, script, browser.version, self._listener.word)
         if pinned is not None:
             await self._page.serve(pinned, within=RELOAD)
 
