@@ -15,6 +15,10 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if options.subject == "footprint":
         report = footprint.measure(options.instances, options.only, quick=options.quick)
+    elif options.subject == "web":
+        from scripts.benches import web  # the others need no browser's libraries
+
+        report = web.measure(options.instances, quick=options.quick)
     else:
         subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
         report = subject(quick=options.quick)
@@ -28,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--instances", type=int, default=200, metavar="N")
     found.add_argument("--only", choices=footprint.SYSTEMS, metavar="NAME", action="append")
     found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
+    found = subjects.add_parser("web", help="one browser per session, and whatsapp-web.js' own")
+    found.add_argument("--instances", type=int, default=8, metavar="N")
+    found.add_argument("--quick", action="store_true", help="one round, shorter windows")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benches import footprint, passes, scrape
+from agent.engines.web.arguments import find_browser
+from agent.engines.web.fetch import fetch_bundle
+from agent.errors import ConfigError, EngineError
+from scripts.benches import footprint, passes, scrape, web
 from scripts.benches.fleet import measure_ours
-from scripts.benches.machine import this_machine
+from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import Times
@@ -144,3 +147,22 @@ def test_the_program_explains_itself():
         check=True,
     )
     assert "--instances" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_browser_is_measured_beside_theirs_and_leaves_nothing(monkeypatch, tmp_path):
+    try:
+        find_browser("headless-shell")
+        find_browser("chromium")
+        fetch_bundle(Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache")))
+    except (ConfigError, EngineError) as error:
+        pytest.skip(str(error))
+    short = web.Times(1, 0.1, 0.5)
+    monkeypatch.setattr(web, "Times", lambda *_: short)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    found = web.measure(1, quick=True)
+    memory = found.rows[0]
+    assert memory.median(OURS) < memory.median(web.THEIRS)
+    assert all(row.median(name) > 0 for row in found.rows for name in found.names)
+    assert list(tmp_path.glob("wa-bench-*")) == []

@@ -1,0 +1,308 @@
+"""One session in a browser: the web engine with its worker, beside a browser with the arguments of
+whatsapp-web.js; the same page, the same bundle, the same machine, in turns in one run.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.engines.web.arguments import find_browser, user_agent
+from agent.engines.web.browser import Browser, version_of
+from agent.engines.web.bundle import page_config, read_bundle
+from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.page import Page, page_script
+from agent.engines.web.standin.server import StandIn
+from agent.errors import LinkError
+from agent.link.client import Link
+from scripts.benches.machine import TOP, this_machine
+from scripts.benches.processes import cpu, pss
+from scripts.benches.report import OURS, Goal, Report, Row
+
+THEIRS, FULL = "whatsapp-web.js", "wa-agent, full chromium"
+SHARE = 0.4
+"""Of their memory: what ours may use at most, the worker included; their Node.js is left out."""
+
+# whatsapp-web.js 1.34.7 adds two arguments to those of puppeteer 24.38.0 (ChromeLauncher.js).
+PEER = [
+    "--allow-pre-commit-input",
+    "--disable-background-networking",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-breakpad",
+    "--disable-client-side-phishing-detection",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-crash-reporter",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-hang-monitor",
+    "--disable-infobars",
+    "--disable-ipc-flooding-protection",
+    "--disable-popup-blocking",
+    "--disable-prompt-on-repost",
+    "--disable-renderer-backgrounding",
+    "--disable-search-engine-choice-screen",
+    "--disable-sync",
+    "--enable-automation",
+    "--export-tagged-pdf",
+    "--force-color-profile=srgb",
+    "--generate-pdf-document-outline",
+    "--metrics-recording-only",
+    "--no-first-run",
+    "--password-store=basic",
+    "--use-mock-keychain",
+    "--disable-features=Translate,AcceptCHFrame,MediaRouter,OptimizationHints,RenderDocument,PartitionAllocSchedulerLoopQuarantineTaskControlledPurge,ProcessPerSiteUpToMainFrameThreshold,IsolateSandboxedIframes",
+    "--enable-features=PdfOopif",
+    "--headless=new",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--disable-extensions",
+    "--disable-blink-features=AutomationControlled",
+    "--remote-debugging-pipe",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    rounds: int = 3
+    settle: float = 10.0
+    idle: float = 20.0
+
+
+class Session(Protocol):
+    """One instance, whoever runs it."""
+
+    async def start(self) -> None: ...
+    async def until_code(self) -> None: ...
+    async def until_connected(self) -> None: ...
+    async def stop(self) -> None: ...
+    @property
+    def pid(self) -> int: ...
+
+
+class Theirs:
+    """The browser alone, as puppeteer would start it, with the bundle in its page."""
+
+    def __init__(self, folder: Path, url: str, cache: Path) -> None:
+        self._url, self._name = url, folder.name
+        self._profile = folder / "profile"
+        self._profile.mkdir(parents=True)
+        self._script = page_script(url, page_config(""), read_bundle(cache))
+        self._facts: dict[str, object] = {}
+        self._told = asyncio.Event()
+        self._browser: Browser | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._browser.pid if self._browser else 0
+
+    async def start(self) -> None:
+        program = find_browser("chromium")
+        found = version_of(program)
+        line = [str(program.path), *PEER, f"--user-data-dir={self._profile}"]
+        line += [f"--user-agent={user_agent(found)}", "about:blank"]
+        self._facts = {}
+        self._browser = await Browser.run(
+            line + (["--no-sandbox"] if os.geteuid() == 0 else []), found
+        )
+        page = await Page.open(self._browser.debugger, self._script, found, self._take)
+        await page.navigate(f"{self._url}?name={self._name}", within=30)
+
+    def _take(self, _word: str, told: object) -> None:
+        if isinstance(told, dict) and isinstance(told.get("s"), dict):
+            self._facts = told["s"]
+            self._told.set()
+
+    async def until_code(self) -> None:
+        await self._until(mode="QR", ready=True)
+
+    async def until_connected(self) -> None:
+        await self._until(mode="MAIN", auth=True)
+
+    async def _until(self, **wanted: object) -> None:
+        async with asyncio.timeout(60):
+            while not wanted.items() <= self._facts.items():
+                self._told.clear()
+                await self._told.wait()
+
+    async def stop(self) -> None:
+        if self._browser is not None:
+            await self._browser.close()
+
+
+class Ours:
+    """A real worker with its browser, asked over its link as the agent does."""
+
+    def __init__(self, folder: Path, url: str, cache: Path, browser: str) -> None:
+        self._root, self._id = folder.parent, InstanceId(folder.name)
+        self._runtime, self._cache = folder / "run", cache
+        self._runtime.mkdir(parents=True)
+        settings = {"url": f"{url}?name={self._id}", "browser": browser}
+        told = {"version": 1, "id": self._id, "engine": "web", "settings": settings}
+        (folder / "instance.json").write_text(json.dumps(told))
+        self._process: asyncio.subprocess.Process | None = None
+        self._link: Link | None = None
+        self._claim = asyncio.Event()
+        self._status: ConnectionStatus | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        self._status = None
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent.worker", self._id),
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(TOP),
+                "RUNTIME_DIRECTORY": str(self._runtime),
+                "WA_SESSION_ROOT": str(self._root),
+                "WA_CACHE_PATH": str(self._cache),
+                "WA_LOG_LEVEL": "error",
+            },
+        )
+        async with asyncio.timeout(20):
+            while self._link is None:
+                with suppress(LinkError, OSError):
+                    path = self._runtime / "link.sock"
+                    self._link = await Link.open(
+                        path, self._id, self._is_it, self._hear, lambda *_: None, lambda _: None
+                    )
+                await asyncio.sleep(0.01)
+
+    def _is_it(self, peer: object) -> str | None:
+        return None if getattr(peer, "pid", 0) == self.pid else "another worker"
+
+    def _hear(self, _id: str, _run: str, claim: Claim) -> None:
+        self._status = claim.status
+        self._claim.set()
+
+    async def until_code(self) -> None:
+        await self._until(ConnectionStatus.QR_REQUIRED)
+
+    async def until_connected(self) -> None:
+        await self._until(ConnectionStatus.CONNECTED)
+
+    async def _until(self, wanted: ConnectionStatus) -> None:
+        async with asyncio.timeout(60):
+            while self._status is not wanted:
+                self._claim.clear()
+                await self._claim.wait()
+
+    async def stop(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+
+def measure(instances: int, *, quick: bool) -> Report:
+    machine = this_machine()
+    times = Times(1, 2.0, 5.0) if quick else Times()
+    cache = Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache"))
+    fetch_bundle(cache)
+    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for _ in range(times.rounds):
+        # In turns, so that what else the machine does falls on all of them.
+        for name in (THEIRS, OURS, FULL):
+            print(f"measuring {name} ...", file=sys.stderr)
+            for measure_, value in asyncio.run(_round(name, instances, times, cache)).items():
+                figures[measure_][name].append(value)
+    theirs = statistics.median(figures["memory"][THEIRS])
+    rows = [
+        Row(
+            f"memory of one of {instances}, connected and idle",
+            "MiB PSS",
+            figures["memory"],
+            Goal(f"{SHARE:g} x {THEIRS}'s", theirs * SHARE),
+        ),
+        Row("processes of one", "", figures["processes"]),
+        Row("processor time of one, idle", "s/min", figures["cpu"]),
+        Row("from nothing to a code", "s", figures["code"]),
+        Row("from stopped to connected, restored", "s", figures["restore"]),
+    ]
+    shell, full = (version_of(find_browser(kind)) for kind in ("headless-shell", "chromium"))
+    versions = {OURS: f"{version('wa-agent')} with {shell}", FULL: full}
+    versions[THEIRS] = f"1.34.7's arguments, puppeteer 24.38.0's, with {full}"
+    notes = [
+        "Ours is the worker with its browser; theirs is the browser alone, without its Node.js.",
+        "The page is the stand-in with the unmodified wa-js bundle; WhatsApp's own page needs more"
+        " in each of them.",
+    ]
+    return Report("web", machine, versions, rows, notes)
+
+
+async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, float]:
+    stand_in = await StandIn.open(qr_every=300, alive_every=5)
+    root = Path(tempfile.mkdtemp(prefix="wa-bench-"))
+    found: list[Session] = []
+    codes = []
+    try:
+        for number in range(count):
+            folder = root / f"i{number}"
+            one = _session(name, folder, stand_in.url, cache)
+            found.append(one)
+            begun = time.perf_counter()
+            await one.start()
+            await one.until_code()
+            codes.append(time.perf_counter() - begun)
+            stand_in.scan(f"55119999900{number:02d}", folder.name)
+            await one.until_connected()
+        await asyncio.sleep(times.settle)
+        pids = [pid for each in found for pid in _tree(each.pid)]
+        spent = await _spent(pids, times.idle)
+        memory = sum(pss(pid) for pid in pids)
+        await found[0].stop()
+        begun = time.perf_counter()
+        await found[0].start()
+        await found[0].until_connected()
+        restored = time.perf_counter() - begun
+    finally:
+        for each in found:
+            await each.stop()
+        await stand_in.close()
+        shutil.rmtree(root, ignore_errors=True)
+    return {
+        "memory": memory / count,
+        "processes": len(pids) / count,
+        "cpu": spent / count,
+        "code": statistics.median(codes),
+        "restore": restored,
+    }
+
+
+def _session(name: str, folder: Path, url: str, cache: Path) -> Session:
+    if name == THEIRS:
+        return Theirs(folder, url, cache)
+    return Ours(folder, url, cache, "headless-shell" if name == OURS else "chromium")
+
+
+async def _spent(pids: Sequence[int], seconds: float) -> float:
+    """Processor seconds in a minute."""
+    used, begun = cpu(pids), time.perf_counter()
+    await asyncio.sleep(seconds)
+    return (cpu(pids) - used) * 60 / (time.perf_counter() - begun)
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    # Of each thread: a browser starts its children from several.
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in path.read_text().split():
+                yield from _tree(int(child))
