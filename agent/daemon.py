@@ -19,6 +19,7 @@ from agent.errors import ConfigError, TryLater, WaError
 from agent.host.base import Host
 from agent.host.choose import open_host
 from agent.log import set_level, set_up_logging
+from agent.logfiles import open_files
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.alerting import Alerting, alertmanager_of
@@ -26,6 +27,7 @@ from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes, boot_now
+from agent.supervise.performance_log import log_performance
 from agent.supervise.restoring import load_instances
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
@@ -78,6 +80,9 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     try:
         config = load_config(config_path, os.environ, overrides=overrides)
         set_up_logging(config.agent.log_level, config.agent.log_format)
+        if config.log.folder:
+            chosen, form = config.log, config.agent.log_format
+            open_files(Path(chosen.folder), form, max_bytes=chosen.max_bytes, keep=chosen.keep)
         with only_agent(config.agent.state_path):
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:
@@ -196,6 +201,13 @@ class Daemon:
                 tasks.create_task(supervision.handover.run(), name="handover")
                 tasks.create_task(supervision.snapshots.run(), name="snapshots")
                 tasks.create_task(watchdog.run(), name="watchdog")
+                tasks.create_task(
+                    log_performance(
+                        supervision.supervisor.views,
+                        lambda: supervision.settings.config.log.performance_interval,
+                    ),
+                    name="performance log",
+                )
                 tasks.create_task(alerting.run(), name="alerts")
                 if alerting.alertmanager is not None:
                     tasks.create_task(alerting.alertmanager.run(), name="alertmanager")

@@ -100,7 +100,12 @@ def set_up_logging(
 
 
 def set_level(level: str) -> None:
-    logging.getLogger().setLevel(LEVELS[level])
+    root, wanted = logging.getLogger(), LEVELS[level]
+    others = [one.level for one in root.handlers if not isinstance(one, LineWriter)]
+    for one in root.handlers:
+        if isinstance(one, LineWriter):
+            one.setLevel(wanted)
+    root.setLevel(min([wanted, *filter(None, others)]))
     # These tell each request and each loop start; their warnings are worth a line.
     for chatty in ("aiohttp.access", "asyncio"):
         logging.getLogger(chatty).setLevel(max(LEVELS[level], logging.WARNING))

@@ -18,7 +18,7 @@ from agent.api import (
     snapshots,
     web_session,
 )
-from agent.api.auth import Right, identify, require
+from agent.api.auth import NOBODY, Caller, Right, identify, require
 from agent.api.call import Call, Parts, Route, read_call
 from agent.api.envelope import (
     HEADERS,
@@ -34,6 +34,7 @@ from agent.api.qr import show_qr
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
 from agent.log import bound
+from agent.logfiles import AUDIT
 
 log = bound(Category.API)
 
@@ -135,13 +136,24 @@ def _bound(route: Route, parts: Parts) -> Answering:
         request[ROUTE] = plain_path(route.path)
         caller = identify(request, parts.section, parts.ring)
         text = request.match_info.get("id")
-        require(caller, route.right, InstanceId(text) if text else None)
-        answered = await route.run(read_call(request, route, parts, caller))
-        if route.method != "GET":
-            log.info("%s: %s %s → %d", caller.name, route.method, request.path, answered.status)
+        try:
+            require(caller, route.right, InstanceId(text) if text else None)
+            answered = await route.run(read_call(request, route, parts, caller))
+        except WaError as error:
+            _audit(request, caller, text, error.http, error.code)
+            raise
+        _audit(request, caller, text, answered.status, answered.headers.get("Location", ""))
         return answered
 
     return answer
+
+
+def _audit(request: web.Request, caller: Caller, id: str | None, status: int, more: str) -> None:
+    """Who changed what, or was refused. Neither query nor body: they may hold secrets."""
+    if request.method in ("GET", "HEAD") or caller == NOBODY:
+        return  # whoever has no key could fill the log; the metrics count him
+    what = f"{request.method} {request.path} → {status} {more}".rstrip()
+    bound(Category.API, id, AUDIT).info("%s: %s", caller.name, what)
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:

@@ -28,7 +28,9 @@ async def add_key(call: Call) -> web.Response:
     body = await call.body()
     scopes = parse_scopes(body["scopes"])
     row, token = await call.parts.ring.add(body["name"], scopes)
-    return json_answer({**show_key(row), "token": token}, 201)
+    answer = json_answer({**show_key(row), "token": token}, 201)
+    answer.headers["Location"] = f"/api/keys/{row.id}"
+    return answer
 
 
 async def revoke_key(call: Call) -> web.Response:

@@ -49,6 +49,25 @@ class AgentSection:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSection:
+    """Files besides stderr and the journal."""
+
+    folder: str = setting(
+        "",
+        "folder of audit.log, performance.log and repairs.log, for a service below"
+        ' /var/lib/wa-agent; "" = none of them',
+        restart=True,
+    )
+    max_bytes: int = setting(
+        10 * MIB, "bytes of such a file before it is put aside", low=32 * 1024, restart=True
+    )
+    keep: int = setting(5, "older files kept of each", low=0, high=1000, restart=True)
+    performance_interval: float = setting(
+        60.0, "seconds between two lines of an instance in performance.log", low=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSection:
     listen: str = setting(
         "127.0.0.1:8470", 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
@@ -312,6 +331,7 @@ class Config:
     """The whole of agent.toml, checked. The section's name is the table's name."""
 
     agent: AgentSection = field(default_factory=AgentSection)
+    log: LogSection = field(default_factory=LogSection)
     api: ApiSection = field(default_factory=ApiSection)
     start: StartSection = field(default_factory=StartSection)
     stop: StopSection = field(default_factory=StopSection)
