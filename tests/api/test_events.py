@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import Category, InstanceId, JournalEntry
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -45,6 +45,18 @@ async def test_a_listener_hears_what_it_asked_for(house: House) -> None:
         assert await read_events(only_b, 1) == ["three"]
         await everything.close()
         await only_b.close()
+
+
+async def test_a_listener_hears_the_categories_it_asked_for(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        listener = await local.ws_connect("/api/events?category=RECOVERY,CRYPTO")
+        assert (await read(listener))["type"] == "hello"
+        for cursor, word in enumerate(("SESSION", "RECOVERY", "API", "CRYPTO"), 1):
+            entry = JournalEntry("x", word, Category(word), A, 1.0, cursor=cursor)
+            house.supervisor.bus.publish(entry)
+        assert await read_events(listener, 2) == ["RECOVERY", "CRYPTO"]
+        assert (await local.get("/api/events?category=NONE")).status == 400
+        await listener.close()
 
 
 async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house: House) -> None:

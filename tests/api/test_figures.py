@@ -1,0 +1,112 @@
+"""Figures as JSON under the names that were promised, and only what a key may see."""
+
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.api.error_window import WINDOW, ErrorWindow
+from agent.core.model import InstanceId
+from tests.api.conftest import House
+from tests.fakes.supervisor import make_view
+
+INSTANCE = {
+    *("connectionUptime", "messagesProcessed", "messagesPerMinute", "averageResponseTime"),
+    *("errorCount", "reconnectCount"),
+}
+SYSTEM = {"totalMemory", "usedMemory", "cpuUsage", "activeConnections", "errorRate"}
+
+
+@pytest.fixture
+def peopled(house: House) -> House:
+    figures: dict[str, Any] = {
+        "messages": {"in": 5, "out": 3, "ack": 3},
+        "messages_per_minute": {"in": 2, "out": 1},
+        "probes": 4,
+        "probe_seconds": 0.5,
+        "errors": {"crypto": 1, "page_crashed": 2},
+        "reconnects": {"connection_lost": 2},
+        "memory_limit": 1 << 29,
+    }
+    for id, more in (("sales", figures), ("new", {"memory_bytes": None, "linked": False})):
+        house.supervisor.known[InstanceId(id)] = make_view(id, **more)
+    return house
+
+
+async def test_performance_metrics(peopled: House) -> None:
+    async with peopled.local(base_url="http://localhost") as local:
+        found = await (await local.get("/performance-metrics")).json()
+        described = await (await local.get("/openapi.json")).json()
+    sales = found["instances"]["sales"]
+    assert set(sales) == INSTANCE
+    assert 59 <= sales.pop("connectionUptime") <= 62
+    assert sales == {
+        "messagesProcessed": 8,
+        "messagesPerMinute": 3,
+        "averageResponseTime": 0.125,
+        "errorCount": 3,
+        "reconnectCount": 2,
+    }
+    assert found["instances"]["new"]["averageResponseTime"] is None
+    system = found["system"]
+    assert set(system) >= SYSTEM
+    assert 0 < system["usedMemory"] < system["totalMemory"]
+    assert 0 <= system["cpuUsage"] <= 1
+    assert system["activeConnections"] == 1
+    assert system["errorRate"] == 0.25, "3 errors among 4 answers and 8 messages"
+    assert {"/performance-metrics", "/api/memory/report", "/api/caller"} <= set(described["paths"])
+
+
+async def test_the_memory_report(peopled: House) -> None:
+    async with peopled.local(base_url="http://localhost") as local:
+        found = await (await local.get("/api/memory/report")).json()
+    assert set(found["system"]) >= SYSTEM
+    assert found["agentMemory"] > 1 << 20
+    assert found["sessionsMemory"] == 10_000_000
+    assert found["instances"] == {
+        "new": {"usedMemory": None, "memoryLimit": None, "processes": 1},
+        "sales": {"usedMemory": 10_000_000, "memoryLimit": 1 << 29, "processes": 1},
+    }
+
+
+async def test_a_key_of_one_instance_sees_that_one_only(peopled: House) -> None:
+    key = await peopled.key("instance:new")
+    async with aiohttp.ClientSession(peopled.url, headers=key) as session:
+        found = await (await session.get("/performance-metrics")).json()
+        assert set(found) == {"instances"}
+        assert set(found["instances"]) == {"new"}
+        assert (await session.get("/api/memory/report")).status == 403
+        caller = await (await session.get("/api/caller")).json()
+        assert caller == {"name": "key a test", "level": "", "instances": ["new"]}
+    async with aiohttp.ClientSession(peopled.url) as anyone:
+        for path in ("/performance-metrics", "/api/memory/report", "/api/caller"):
+            assert (await anyone.get(path)).status == 401
+
+
+async def test_a_listed_instance_says_what_the_dashboard_shows(peopled: House) -> None:
+    id = InstanceId("sales")
+    view = peopled.supervisor.known[id]
+    peopled.supervisor.known[id] = replace(
+        view, circuit="open", circuit_opens_wall=1768471200.0, hold="an incident", proof_age=2.5
+    )
+    async with peopled.local(base_url="http://localhost") as local:
+        found = await (await local.get("/api/instances")).json()
+    sales = next(one for one in found["instances"] if one["id"] == "sales")
+    assert sales["circuit"] == "open"
+    assert sales["circuit_opens"] == "2026-01-15T10:00:00.000Z"
+    assert sales["hold"] == "an incident"
+    assert sales["proved"] > sales["since"], "a moment ago, and connected for a minute"
+
+
+def test_the_error_rate_is_of_the_last_minutes() -> None:
+    now = [0.0]
+    window = ErrorWindow(lambda: now[0])
+    assert window.rate((0.0, 0.0)) is None
+    now[0] = 20
+    assert window.rate((100.0, 50.0)) == 0.5
+    for minute in range(1, 12):
+        now[0] = minute * 60.0
+        rate = window.rate((100.0 + minute * 10, 50.0))
+    assert rate == 0.0, f"what failed is more than {WINDOW} s ago"
+    assert window.rate((5.0, 1.0)) == 0.2, "fewer than before: it is counted anew"
