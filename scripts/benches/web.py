@@ -29,49 +29,12 @@ from agent.errors import LinkError
 from agent.link.client import Link
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import cpu, pss
+from scripts.benches.puppeteer import PEER
 from scripts.benches.report import OURS, Goal, Report, Row
 
 THEIRS, FULL = "whatsapp-web.js", "wa-agent, full chromium"
 SHARE = 0.4
 """Of their memory: what ours may use at most, the worker included; their Node.js is left out."""
-
-# whatsapp-web.js 1.34.7 adds two arguments to those of puppeteer 24.38.0 (ChromeLauncher.js).
-PEER = [
-    "--allow-pre-commit-input",
-    "--disable-background-networking",
-    "--disable-background-timer-throttling",
-    "--disable-backgrounding-occluded-windows",
-    "--disable-breakpad",
-    "--disable-client-side-phishing-detection",
-    "--disable-component-extensions-with-background-pages",
-    "--disable-crash-reporter",
-    "--disable-default-apps",
-    "--disable-dev-shm-usage",
-    "--disable-hang-monitor",
-    "--disable-infobars",
-    "--disable-ipc-flooding-protection",
-    "--disable-popup-blocking",
-    "--disable-prompt-on-repost",
-    "--disable-renderer-backgrounding",
-    "--disable-search-engine-choice-screen",
-    "--disable-sync",
-    "--enable-automation",
-    "--export-tagged-pdf",
-    "--force-color-profile=srgb",
-    "--generate-pdf-document-outline",
-    "--metrics-recording-only",
-    "--no-first-run",
-    "--password-store=basic",
-    "--use-mock-keychain",
-    "--disable-features=Translate,AcceptCHFrame,MediaRouter,OptimizationHints,RenderDocument,PartitionAllocSchedulerLoopQuarantineTaskControlledPurge,ProcessPerSiteUpToMainFrameThreshold,IsolateSandboxedIframes",
-    "--enable-features=PdfOopif",
-    "--headless=new",
-    "--hide-scrollbars",
-    "--mute-audio",
-    "--disable-extensions",
-    "--disable-blink-features=AutomationControlled",
-    "--remote-debugging-pipe",
-]
 
 
 @dataclass(frozen=True, slots=True)
