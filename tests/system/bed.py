@@ -6,6 +6,7 @@ the outside, so services that would fight over ports are masked.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
+CHECKOUT = Path("/usr/src/wa-agent")
+"""A copy of the source inside the bed: where the checkout lies may be hidden there."""
+NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", ".cache", ".state", ".*_cache", "__pycache__")
 
 # Not ours to test, slow to boot, or bound to ports that the outside may use.
 QUIET = """\
@@ -56,6 +60,9 @@ class Bed:
             _hide_below(place / "up")
             layers = f"lowerdir=/,upperdir={place}/up,workdir={place}/work"
             _run("mount", "-t", "overlay", "overlay", "-o", layers, bed.root)
+            inside = bed.root / CHECKOUT.relative_to("/")
+            shutil.rmtree(inside, ignore_errors=True)
+            shutil.copytree(SOURCE, inside, symlinks=True, ignore=NOT_SOURCE)
             bed._calm()
         except BaseException:
             bed.close()

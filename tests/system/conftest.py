@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.bed import SOURCE, Bed, free_port
+from tests.system.bed import CHECKOUT, SOURCE, Bed, free_port
 
 STANDIN = SOURCE / "tests/host/standin.py"
 PYTHON = "/opt/wa-agent/venv/bin/python"
@@ -42,7 +42,7 @@ def machine() -> Iterator[Bed]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bed = Bed.make()
     try:
-        done = bed.chroot(SOURCE / "scripts/install")
+        done = bed.chroot(CHECKOUT / "scripts/install")
         assert done.returncode == 0, done.stdout + done.stderr
         port = free_port()
         bed.port = port

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.bed import SOURCE, Bed, free_port
+from tests.system.bed import CHECKOUT, Bed, free_port
 from tests.system.fleet import AGENT, Fleet
 
 
@@ -26,26 +26,26 @@ def bare() -> Iterator[Bed]:
 
 
 def test_install_live_uninstall_and_install_again_keeps_the_sessions(bare: Bed):
-    bare.run(SOURCE / "scripts/install", "--prefix", "/opt/elsewhere", within=300)
+    bare.run(CHECKOUT / "scripts/install", "--prefix", "/opt/elsewhere", within=300)
     assert bare.show(AGENT, "ActiveState") == "active"
     assert "/opt/elsewhere/venv/bin/wa-agent run" in bare.show(AGENT, "ExecStart")
     fleet = Fleet(bare, ("s1", "s2"))
     fleet.make()
     accounts = fleet.accounts()
 
-    bare.run(SOURCE / "scripts/uninstall", within=200)
+    bare.run(CHECKOUT / "scripts/uninstall", within=200)
     assert set(fleet.states().values()) == {"inactive"}
     assert bare.try_run("test", "-e", "/opt/elsewhere").returncode == 1
     assert bare.try_run("test", "-e", "/usr/local/bin/wa-agent").returncode == 1
     assert bare.run("ls", "/var/lib/wa-agent/sessions").split() == ["s1", "s2"]
     assert bare.show(AGENT, "LoadState") == "not-found"
-    bare.run(SOURCE / "scripts/uninstall")
+    bare.run(CHECKOUT / "scripts/uninstall")
 
-    bare.run(SOURCE / "scripts/install", within=300)
+    bare.run(CHECKOUT / "scripts/install", within=300)
     fleet.until_connected()
     assert fleet.accounts() == accounts
 
-    bare.run(SOURCE / "scripts/uninstall", "--purge", within=200)
+    bare.run(CHECKOUT / "scripts/uninstall", "--purge", within=200)
     assert bare.try_run("test", "-e", "/var/lib/wa-agent").returncode == 1
     (backup,) = bare.run("sh", "-c", "ls -d /var/backups/wa-agent.*").split()
     kept = bare.run("ls", f"{backup}/state/sessions/s1/session").split()
@@ -57,6 +57,6 @@ def test_install_live_uninstall_and_install_again_keeps_the_sessions(bare: Bed):
     "arguments", [["--prefix", "/home/x"], ["--prefix", "x y"], ["--prefix"], ["--what"]]
 )
 def test_a_prefix_that_cannot_work_is_refused(bed: Bed, arguments: list[str]):
-    done = bed.try_run(SOURCE / "scripts/install", *arguments)
+    done = bed.try_run(CHECKOUT / "scripts/install", *arguments)
     assert done.returncode == 1
     assert "scripts/install: " in done.stderr

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.bed import SOURCE, Bed
+from tests.system.bed import CHECKOUT, Bed
 from tests.system.fleet import AGENT, Fleet, traffic
 
 IDS = ("s1", "s2", "s3", "s4", "s5")
@@ -212,7 +212,7 @@ def test_f20_a_reload_with_a_bad_file_keeps_the_old_settings(bed: Bed, fleet: Fl
 def test_an_upgrade_restarts_the_agent_alone(bed: Bed, fleet: Fleet):
     runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
     with traffic(bed) as seen:
-        bed.run(SOURCE / "scripts/install", within=200)
+        bed.run(CHECKOUT / "scripts/install", within=200)
     fleet.until_connected()
     assert seen.unanswered == []
     assert bed.show(AGENT, "MainPID") != agent

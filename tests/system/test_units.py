@@ -118,7 +118,7 @@ def test_f85_a_worker_reaches_its_own_folder_and_nothing_else_of_ours(bed: Bed):
         "own": True,
         "own_link": True,
         "sessions": ["probe"],
-        "state": ["sessions"],
+        "state": ["cache", "sessions"],
         "links": ["probe"],
         "database": False,
         "api": False,
