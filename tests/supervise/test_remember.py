@@ -133,6 +133,34 @@ CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, accoun
 LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
 
 
+def test_a_failing_injection_is_its_own_reason_and_counts_for_the_fleet():
+    it, failed = facts(), []
+    lost = Claim(ConnectionStatus.INITIALIZING, "injection_failed", phase="injected")
+    it.unit = RUNS
+    it.heard(lost, NOW)
+    seen = Observation(
+        it.instance,
+        Desired(True),
+        it.record,
+        it.unit,
+        NOW + 99,
+        linked_since=900.0,
+        claim=it.claim,
+        at_wall=WALL,
+    )
+    remembering = Rememberer(
+        HealthPolicy,
+        BOOT,
+        True,
+        lambda: 0.0,
+        lambda _facts, code: failed.append(code),
+        lambda _: None,
+    )
+    remembering.remember(it, seen, judge_health(seen, HealthPolicy(), NOW + 99))
+    assert it.record.reason == "injection_failed"
+    assert failed == ["injection_failed"]
+
+
 def test_a_drop_is_counted_once_however_often_it_is_told():
     it = facts()
     look(it, CONNECTED)
