@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -62,7 +61,6 @@ def add(commands: Subparsers) -> None:
         commands, "delete", delete, "retire its session and remove it", "wa-agent delete sales"
     )
     add_id(parser)
-    _add_send(commands)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -79,16 +77,6 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="return when it is connected; 75 when late"
     )
-
-
-def _add_send(commands: Subparsers) -> None:
-    parser = add_command(
-        commands, "send", send, "send a text message", "wa-agent send sales 4915112345678 hello"
-    )
-    add_id(parser)
-    parser.add_argument("to", metavar="TO", help="a number or a chat's id")
-    parser.add_argument("text", metavar="TEXT", help="the message; - reads it from the input")
-    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key sends once")
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -252,21 +240,4 @@ def delete(options: argparse.Namespace) -> int:
         print(f"{options.id} deleted")
         if found["trash"]:
             print(f"its session can come back: wa-agent trash restore {found['trash']}")
-    return 0
-
-
-def send(options: argparse.Namespace) -> int:
-    text = sys.stdin.read() if options.text == "-" else options.text
-    key = options.idempotency_key
-    answer = client_of(options).request(
-        "POST",
-        f"/api/instance/{options.id}/messages",
-        body={"to": options.to, "text": text},
-        headers={"Idempotency-Key": key} if key else None,
-    )
-    found = answer.json()
-    if wants_json(options):
-        print_json(found)
-    else:
-        print("sent", *(f"{name}={value}" for name, value in found.items()))
     return 0

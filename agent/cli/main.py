@@ -19,6 +19,7 @@ from agent.cli import (
     reasons,
     repairs,
     sandbox,
+    send,
     snapshots,
     top,
     trash,
@@ -49,6 +50,7 @@ _GROUPS = (
     *(
         agent,
         instances,
+        send,
         qr,
         top,
         health,

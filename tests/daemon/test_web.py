@@ -134,6 +134,10 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
         file = {"type": "media", "content": picture, "mimetype": "image/png", "caption": "look"}
         sent = await agent.do("POST", path, {"to": "5511777777777", **file})
         assert sent["outcome"] == "sent"
+        (agent.state / "note.txt").write_text("a document")
+        words = ("send", ID, "5511777777777", "look", "--file", agent.state / "note.txt")
+        status, said = await cli(agent, *words)
+        assert (status, said.split()[0]) == (0, "sent"), said
         message = {"from": "5511777777777@c.us", "body": "a secret"}
         stand_in.page(ID).tell("message", **message)
         directions = set()
