@@ -96,7 +96,10 @@ async def _write(
 ) -> None:
     cursor = call.query.get("after")
     await _send(listener, {"type": "hello", "cursor": cursor})
-    if cursor is not None:
+    if cursor is not None and await _is_from_another_journal(call, cursor):
+        cursor = 0
+        await _send(listener, {"type": "reset", "cursor": cursor})
+    elif cursor is not None:
         cursor = await _catch_up(call, listener, wanted, cursor)
     while True:
         try:
@@ -113,6 +116,12 @@ async def _write(
         elif cursor is None or entry.cursor > cursor:
             await _send_event(listener, entry)
             cursor = entry.cursor
+
+
+async def _is_from_another_journal(call: Call, cursor: int) -> bool:
+    """A journal that was lost counts from 1 again: who resumes far ahead of it heard nothing."""
+    newest = await call.supervisor.history(None, limit=1)
+    return cursor > (newest[0].cursor if newest else 0)
 
 
 async def _catch_up(

@@ -91,6 +91,22 @@ async def test_messages_pass_by_whoever_named_them_and_move_no_cursor(house: Hou
         await some.close()
 
 
+async def test_a_listener_of_a_journal_that_was_lost_is_told_and_hears_on(house: House) -> None:
+    house.supervisor.note(A, "status", "one")
+    async with house.local(base_url="http://localhost") as local:
+        listener = await local.ws_connect("/api/events?after=500")
+        assert (await read(listener))["type"] == "hello"
+        assert await read(listener) == {"type": "reset", "cursor": 0}
+        house.supervisor.note(A, "status", "two")
+        assert await read_events(listener, 1) == ["two"]
+        await listener.close()
+        resumed = await local.ws_connect("/api/events?after=2")
+        assert (await read(resumed))["type"] == "hello"
+        house.supervisor.note(A, "status", "three")
+        assert (await read(resumed))["sentence"] == "three", "the end of the journal is no other"
+        await resumed.close()
+
+
 async def test_silence_is_filled_with_heartbeats(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
         listener = await local.ws_connect("/api/events?heartbeat=1")

@@ -60,8 +60,9 @@ function setClock(date) {
 
 // Hears every event once and in order; after a break it resumes behind the last one.
 export class Live {
-  constructor({ heard, changed }) {
+  constructor({ heard, changed, reset }) {
     this.heard = heard;
+    this.reset = reset;
     this.changed = changed;
     this.cursor = null;
     this.state = "new";
@@ -113,6 +114,9 @@ export class Live {
     } else if (found.type === "hello") {
       this.failures = 0;
       this.become("live");
+    } else if (found.type === "reset") {
+      this.cursor = found.cursor; // the agent's journal is another one than before
+      this.reset();
     }
   }
 

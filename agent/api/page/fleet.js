@@ -23,7 +23,7 @@ let refreshing = null;
 let again = false;
 let fullTimer = null;
 
-export const live = new Live({ heard: (event) => hear(event), changed: (...how) => tell("live", ...how) });
+export const live = new Live({ heard: (event) => hear(event), changed: (...how) => tell("live", ...how), reset: () => loadStory().catch(fail) });
 
 export function start(onChange, onFailure) {
   tell = onChange;

@@ -202,9 +202,9 @@ function drawDetails(one) {
   const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
   drawFacts(part.facts, [
     ["Verdict", one.health.verdict.replaceAll("_", " ") + (one.reason ? ", " + one.reason.replaceAll("_", " ") : "")],
-    ["In this state", one.since, true],
+    ["In this state", one.since, "for"],
     ["Last proof", one.proved || "none", Boolean(one.proved)],
-    ["Connected", known.connected_since || "not now", Boolean(known.connected_since)],
+    ["Connected", known.connected_since || "not now", known.connected_since && "for"],
     ["Circuit", one.circuit.replaceAll("_", " ")],
     ["Tries", String(one.attempts)],
     ["Worker", known.unit.state + (known.unit.main_pid ? ", process " + known.unit.main_pid : "")],

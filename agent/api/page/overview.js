@@ -199,7 +199,7 @@ function drawSystem() {
   drawFacts(part.system, rows);
 }
 
-// Rows of [label, value, true when the value is a time that passed].
+// Rows of [label, value, true when the value is a time that passed, "for" when it still goes on].
 export function drawFacts(list, rows) {
   if (list.children.length !== rows.length) {
     list.replaceChildren(...rows.map(([label]) => make("div", {}, make("dt", { text: label }), make("dd"))));
@@ -207,7 +207,7 @@ export function drawFacts(list, rows) {
   rows.forEach(([label, value, passed], place) => {
     const [dt, dd] = list.children[place].children;
     setText(dt, label);
-    if (passed && value) setSince(dd, value, " ago");
+    if (passed && value) setSince(dd, value, passed === "for" ? "" : " ago");
     else { setSince(dd, null); setText(dd, value); }
   });
 }
