@@ -1,8 +1,10 @@
 """The dashboard in a real browser, before a real agent with real workers."""
 
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,54 @@ async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
     await watcher.until("!document.querySelector('[data-id=sales]')")
     assert (await agent.ask("GET", "/api/instance/sales"))[0] == 404
     await check_manners(watcher, agent)
+
+
+async def test_the_code_is_replaced_before_it_runs_out_and_fits_a_phone(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await agent.create("sales", scan="manual", qr_every=1.0, qr_codes=50)
+    await watcher.size(390, 844, phone=True)
+    await watcher.go(f"http://{agent.listen}/#/instance/sales")
+    image = "document.querySelector('.qr img')"
+    await watcher.until(f"{image}.naturalWidth > 100")
+    first = int(await watcher.run(f"{image}.dataset.number"))
+    await watcher.run(
+        "window.blank = 0; setInterval(() => { window.blank +="
+        f" {image}.hidden || !{image}.complete ? 1 : 0; }}, 20)"
+    )
+    await watcher.until(f"Number({image}.dataset.number) >= {first + 3}")
+    assert await watcher.run("window.blank") <= 2, "one code takes the other's place"
+    assert await watcher.run(f"{image}.getBoundingClientRect().width") > 280
+    assert await watcher.run("document.documentElement.scrollWidth") <= 390
+    await watcher.run("location.hash = '#/'")
+    await watcher.until(pill("sales", "warn"))
+    assert await watcher.run("document.documentElement.scrollWidth") <= 390
+    await check_manners(watcher, agent)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", [":root {", ':root[data-theme="dark"] {'])
+def test_every_text_stands_out_enough(theme: str) -> None:
+    """4.5 to 1, as WCAG asks for."""
+    css = (files("agent.api") / "page" / "dashboard.css").read_text()
+    block = css.partition(theme)[2].partition("}")[0]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    pairs = [(one, ground) for one in ("text", "soft", "link") for ground in ("ground", "card")]
+    pairs += [(tone, f"{tone}-ground") for tone in ("good", "warn", "bad", "busy", "off")]
+    pairs += [(tone, "card") for tone in ("good", "warn", "bad", "busy", "off")]
+    pairs += [("accent-text", "accent"), ("ground", "text")]
+    for text, ground in pairs:
+        dark, light = sorted((luminance(colours[text]), luminance(colours[ground])))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
 
 async def test_f83_hostile_text_is_shown_and_does_nothing(

@@ -83,9 +83,11 @@ function hear(event) {
 }
 
 // Events come in bursts; one look afterwards is enough, and never two at a time.
+// A look that took long (thousands of instances) gives the agent a longer rest before the next.
 let soon = null;
+let cost = 0;
 export function refreshSoon() {
-  if (soon === null) soon = setTimeout(() => { soon = null; refresh(); }, 150);
+  if (soon === null) soon = setTimeout(() => { soon = null; refresh(); }, Math.max(150, cost * 4));
 }
 
 export async function refresh() {
@@ -103,6 +105,7 @@ export async function refresh() {
 }
 
 async function look() {
+  const begun = Date.now();
   const found = new Map();
   let after = "";
   do {
@@ -118,6 +121,7 @@ async function look() {
       ["/api/alerts", "/api/incidents", "/api/health", "/api/memory/report"].map((path) => get(path)));
     Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, health, system: memory });
   }
+  cost = Date.now() - begun;
   tell("fleet");
 }
 
