@@ -283,7 +283,10 @@ class WorkerSection:
         500 * MIB, "bytes above which a worker is killed; 0 = no limit", low=0, restart=True
     )
     tasks_max: int = setting(
-        64, "processes and threads of one worker; 0 = no limit", low=0, restart=True
+        512,
+        "processes and threads of one worker (a browser has some 80); 0 = no limit",
+        low=0,
+        restart=True,
     )
     warm: bool = setting(
         True, "true = the process host forks workers from one warm process", restart=True
