@@ -3,19 +3,21 @@ from pathlib import Path
 import pytest
 
 from agent.cli.reasons import markdown_table
-from agent.core.session import (
+from agent.core.engine_words import (
     NEONIZE_CONNECT_FAILURE,
-    REASONS,
     WEB_WORDS,
     WHATSAPP_CODES,
     WHATSMEOW_EVENTS,
-    Permanence,
     baileys_reason,
     evolution_reason,
-    reason_of,
-    reasons_table,
     web_reason,
     whatsmeow_reason,
+)
+from agent.core.session import (
+    REASONS,
+    Permanence,
+    reason_of,
+    reasons_table,
 )
 
 SANDBOX = (

@@ -1,14 +1,15 @@
 """What the page's words mean: one look at the page and the story so far make one claim.
 
-Pure. The words are wa-js's and WhatsApp Web's own; `core.session.web_reason` translates them.
+Pure. The words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.core.engine_words import web_reason
 from agent.core.model import Claim, ConnectionStatus
-from agent.core.session import reason_of, web_reason
+from agent.core.session import reason_of
 
 Status = ConnectionStatus
 
