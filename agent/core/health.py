@@ -288,7 +288,10 @@ def _starting(observation: Observation, state: Status, sentence: str) -> HealthV
 
 
 def _stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
-    state = Status.INITIALIZING if observation.claim is None else observation.claim.claim.status
+    running = observation.unit.state is UnitState.ACTIVE
+    # What an earlier run claimed is no word about one that still starts.
+    claim = observation.claim if running else None
+    state = Status.INITIALIZING if claim is None else claim.claim.status
     sentence = f"stuck in phase {phase} for {seconds:.0f} s"
     code = observation.claim.claim.reason if observation.claim else ""
     if code == "injection_failed":
