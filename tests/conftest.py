@@ -14,7 +14,13 @@ import hypothesis
 import pytest
 
 # A test that a busy machine makes slow is not wrong.
-hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.register_profile(
+    "busy machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # In CI the same examples each time: new ones are for whoever sits in front of them.
+    derandomize="CI" in os.environ,
+)
 hypothesis.settings.load_profile("busy machine")
 
 Eventually = Callable[..., Awaitable[Any]]
