@@ -54,6 +54,8 @@ class Facts:
     acting: asyncio.Task[Outcome] | None = None
     acting_start: bool = False
     """True while the action under way is a start, which a stop may interrupt."""
+    start_asked: bool = False
+    """A person said: start it now, whatever made it fail before."""
     failed_actions: int = 0
     """Plans in a row that failed."""
     started_run: str = ""

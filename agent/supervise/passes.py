@@ -127,6 +127,11 @@ class Passes:
             return [Action(ActionKind.RESTART, "an operator asked for a restart")]
         if facts.restart_for and facts.unit.state is UnitState.ACTIVE:
             return [Action(ActionKind.RESTART, facts.restart_for)]
+        asked, facts.start_asked = facts.start_asked, False
+        if asked and facts.unit.state is UnitState.FAILED:
+            # By ourselves a wrong configuration is not tried again; a person may have put it right.
+            why = "an operator asked for a start"
+            return [Action(ActionKind.RESET_FAILED, why), Action(ActionKind.START, why)]
         return []
 
     def _must_renew(self, facts: Facts, observation: Observation) -> bool:

@@ -141,6 +141,7 @@ class Supervisor:
 
     async def enable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        facts.start_asked = True
         facts.instance = replace(facts.instance, enabled=True)
         facts.record = _by_hand(forgive(facts.record), Override.NONE, "")
         return await self._intend(facts, entry(facts, "enabled", "enabled: it should run"))
@@ -160,6 +161,7 @@ class Supervisor:
 
     async def start(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        facts.start_asked = True
         wanted = facts.instance.enabled or facts.enabled_by_operator
         override = Override.NONE if wanted else Override.STARTED
         facts.record = _by_hand(forgive(facts.record), override, self._host.boot_id())

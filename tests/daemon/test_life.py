@@ -248,3 +248,19 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
     transport.close()
     assert told[0] == "READY=1"
     assert told[-1] == "STOPPING=1"
+
+
+async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):
+    await agent.create("a", scan="never heard of")
+
+    async def is_told():
+        return "cannot run as it is configured" in (await agent.show("a"))["sentence"]
+
+    await eventually(is_told)
+    tried = [one for one in await agent.story("a") if one[0] == "action"]
+    await agent.do("POST", "/api/health/check")
+    assert [one for one in await agent.story("a") if one[0] == "action"] == tried
+    good = {"scan": "auto", "scan_after": 0.05}
+    await agent.do("PATCH", "/api/instance/a", {"settings": good})
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
