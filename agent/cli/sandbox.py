@@ -1,6 +1,7 @@
 """What only an instance with the sandbox engine can do: be scanned, and fail on command."""
 
 import argparse
+import sys
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
@@ -64,7 +65,10 @@ async def _serve_stand_in(port: int) -> None:
         url = stand_in.url
         print(f"the page:    {url}")
         print(f"its phone:   {url}phone   (scan, write, log out, make trouble)")
-        print("an instance with a real browser on it:")
+        print(
+            "an instance with a real browser on it (`wa-agent doctor` says if something is missing;"
+        )
+        print(f"the bundle: {sys.executable} -m agent.engines.web.fetch STATE/cache):")
         print(f"  wa-agent create demo --engine web --set url='{url}?name=demo'")
         print("  wa-agent screenshot demo demo.png")
         print("Ctrl-C ends it.", flush=True)
