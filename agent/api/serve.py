@@ -34,7 +34,7 @@ from agent.metrics.exporter import Exporter
 log = bound(Category.API)
 
 _MAX_HEADERS = 64
-_GRACE_FOR_UNHEARD = 0.5
+_GRACE_FOR_UNHEARD = 2.0
 
 
 class Server:
@@ -75,10 +75,11 @@ class Server:
     async def _hear_the_last(self) -> None:
         """Who was accepted a moment ago is about to send: closing now would refuse him."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _GRACE_FOR_UNHEARD
-        while loop.time() < deadline:
-            if not any(connection.unheard for connection in self._entrance.connections):
-                return
+        deadline, calm = loop.time() + _GRACE_FOR_UNHEARD, 0
+        # More than one look: one that the kernel has handed over may not be a connection yet.
+        while loop.time() < deadline and calm < 5:
+            unheard = any(connection.unheard for connection in self._entrance.connections)
+            calm = 0 if unheard else calm + 1
             await asyncio.sleep(0.01)
 
     def _remove_own_socket(self) -> None:

@@ -214,6 +214,13 @@ def _by_claim(
     if claim.status is Status.QR_REQUIRED:
         return _asks_for_scan(observation, claim)
     if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+        if (
+            not claim.reason
+            and claim.status is Status.DISCONNECTED
+            and (now - fact.since < policy.stuck)
+        ):
+            # Nothing ended it: we hung up ourselves, to connect anew.
+            return _starting(observation, Status.RECONNECTING, "it is connected anew")
         return _dropped(observation, claim, policy, now)
     if phase := overdue_phase(fact, now, policy.phases):
         return _stuck_in(observation, phase, now - fact.phase_since)

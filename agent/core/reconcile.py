@@ -102,7 +102,7 @@ def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action
 def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Action]:
     if observation.claim is None or observation.linked_since is None:
         return []
-    if observation.claim.claim.status is not Status.DISCONNECTED:
+    if observation.claim.claim.status is not Status.DISCONNECTED or verdict.reason == "starting":
         return []
     # A worker that is linked holds its folder's lock: the session is ours to reconnect.
     fresh = reason_of(last_reason(observation)).fresh_worker
