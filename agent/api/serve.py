@@ -59,8 +59,7 @@ class Server:
 
     async def close(self) -> None:
         """Take no one new in, answer who is in, then end. Bounded by the runner's time limit."""
-        for server in self._listening:
-            server.close()
+        await self._stop_accepting()
         self._remove_own_socket()
         await self._hear_the_last()
         await asyncio.gather(
@@ -71,6 +70,20 @@ class Server:
             return_exceptions=True,
         )
         await self._runner.cleanup()
+
+    async def _stop_accepting(self) -> None:
+        """First no further accept, then a turn of the loop, then the end of listening.
+
+        A server that is closed between the accept and the making of its connection resets that
+        client (asyncio asserts that the server is open), and he was promised an answer.
+        """
+        loop = asyncio.get_running_loop()
+        for server in self._listening:
+            for sock in server.sockets:
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.01)
+        for server in self._listening:
+            server.close()
 
     async def _hear_the_last(self) -> None:
         """Who was accepted a moment ago is about to send: closing now would refuse him."""
