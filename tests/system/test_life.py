@@ -79,12 +79,14 @@ def test_f01_an_agent_that_goes_and_comes_back_touches_no_session(bed: Bed, flee
     print(
         f"\n{how}: adopted in {took:.2f} s, {seen.answered} answers, slowest {seen.slowest:.2f} s"
     )
-    # One client asks one thing at a time: what was on the wire at the very instant may be lost
-    # with the process; nothing after it may be, and nobody is ever refused.
-    assert len(seen.unanswered) <= 1, seen.unanswered
-    assert "refused" not in str(seen.unanswered)
     assert seen.answered > 50
     assert fleet.runs() == runs
+    # All of them must be answered. A request on the wire at the very instant was seen reset in a
+    # few runs; until that is understood the summary shows it, and more than that is a failure.
+    assert len(seen.unanswered) <= 1, seen.unanswered
+    assert "refused" not in str(seen.unanswered)
+    if seen.unanswered:
+        pytest.xfail(f"{how}: a request at the very instant was lost: {seen.unanswered}")
 
 
 def test_a_stop_of_the_agent_saves_and_closes_in_order_and_stays_stopped(bed: Bed, fleet: Fleet):
