@@ -104,8 +104,11 @@ async def test_a_module_that_is_missing_takes_its_event_along(
     assert never not in shown.words
 
 
-async def test_scripts_put_into_the_page_by_other_means_do_not_run(shown: Shown) -> None:
+async def test_scripts_put_into_the_page_by_other_means_do_not_run(
+    shown: Shown, eventually: Any
+) -> None:
     page = await shown.open()
+    await eventually(lambda: "load" in shown.words)
     added = """(() => { const added = document.createElement('script');
       added.textContent = 'globalThis.added = 1'; document.head.append(added);
       return globalThis.added || 0 })()"""
