@@ -186,6 +186,36 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerClaim:
+    """What a backend's worker says of the server behind it."""
+
+    up: bool
+    reason: str = ""
+    """A short code while it is not up: unreachable, tls, timeout, garbage, refused_key,
+    licence_missing, not_found (another program answers), failing (it answers with 5xx)."""
+    sentence: str = ""
+    """For people; without keys."""
+    version: str = ""
+    """The server's own version, where it tells one."""
+    seconds: float = 0.0
+    """How long its last answer took."""
+    sessions: int | None = None
+    """How many sessions it has; None = it was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSession:
+    """One session as a backend's own list shows it."""
+
+    name: str
+    """What the server calls it: a name, or a number as text."""
+    status: str = ""
+    """The server's own word."""
+    account: str = ""
+    """The phone number or JID it is paired with; "" = none that the list knows of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Happening:
     """Something countable that happened in the session; never with a message's text."""
 

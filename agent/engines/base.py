@@ -9,9 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.core.model import Claim, Happening
+from agent.core.model import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 
-__all__ = ["Claim", "Engine", "Happening", "OpenEngine", "ProbeAnswer", "Qr", "Reporter"]
+__all__ = [
+    "Backend",
+    "BackendReporter",
+    "Claim",
+    "Engine",
+    "Happening",
+    "OpenBackend",
+    "OpenEngine",
+    "ProbeAnswer",
+    "Qr",
+    "RemoteEngine",
+    "RemoteSession",
+    "Reporter",
+    "ServerClaim",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +98,53 @@ class Engine(Protocol):
 
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Every engine's module offers `open_engine` of this type: folder, settings, reporter."""
+
+
+class RemoteEngine(Engine, Protocol):
+    """A session that a backend's server runs for us: it can also be begun anew over there."""
+
+    async def restart(self) -> None:
+        """Let the server start this session anew with the pairing it has."""
+
+    async def renew(self) -> None:
+        """Give the pairing up: away with what the server holds of it, then a fresh one with a QR.
+
+        What can be backed up is backed up before.
+        """
+
+
+class BackendReporter(Protocol):
+    """How a backend speaks up by itself; every call returns at once."""
+
+    def server(self, claim: ServerClaim) -> None: ...
+
+    def crashed(self, error: BaseException) -> None:
+        """Its own background work ended in a way it did not foresee: the worker ends."""
+
+
+class Backend(Protocol):
+    """One server and all of its sessions that are ours to watch; lives in one worker."""
+
+    async def open(self) -> None:
+        """Begin to watch. A server that is away is no error here: it is reported."""
+
+    async def check(self) -> ServerClaim:
+        """Ask the server now whether it is well; never raises for what the server does."""
+
+    async def sessions(self) -> list[RemoteSession]:
+        """Every session the server knows; EngineError when it does not tell."""
+
+    def hold(self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter) -> RemoteEngine:
+        """Watch one session from now on. `settings["remote"]` is its name there ("" = the id)."""
+
+    def release(self, id: InstanceId) -> None:
+        """Watch it no more; nothing is done to it."""
+
+    async def hook(self, told: Mapping[str, Any]) -> None:
+        """The server itself said that something happened (a webhook's body)."""
+
+    async def close(self) -> None: ...
+
+
+OpenBackend = Callable[[Path, Mapping[str, Any], BackendReporter], Backend]
+"""Every backend's module offers `open_backend` of this type: folder, settings, reporter."""

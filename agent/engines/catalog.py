@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
-from agent.engines.base import OpenEngine
+from agent.engines.base import OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
 
@@ -18,6 +19,9 @@ class EngineEntry:
     """False where the worker may leave OpenSSL out of its memory."""
     forkable: bool = False
     """True where a worker may be forked from a warm process: no threads, no foreign runtime."""
+    remote: bool = False
+    """True where the sessions live on a server of someone else's: `open_backend` is offered, and
+    one worker per backend holds them all."""
 
 
 CATALOG = {
@@ -35,6 +39,18 @@ CATALOG = {
             "WhatsApp Web in one headless browser per instance",
             "agent.engines.web",
             tls=False,
+        ),
+        EngineEntry(
+            "evolution",
+            "sessions on an Evolution API server",
+            "agent.engines.evolution",
+            remote=True,
+        ),
+        EngineEntry(
+            "whaticket",
+            "sessions on a whaticket-like (Baileys) server",
+            "agent.engines.whaticket",
+            remote=True,
         ),
     )
 }
@@ -57,13 +73,42 @@ def find_engine(name: str) -> EngineEntry:
     return entry
 
 
+def remote_engines() -> frozenset[str]:
+    return frozenset(entry.name for entry in CATALOG.values() if entry.remote)
+
+
 def load_engine(name: str) -> OpenEngine:
     """Import the engine of that name."""
     entry = find_engine(name)
+    if entry.remote:
+        raise ConfigError(
+            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
+            field="engine",
+            code="engine_is_remote",
+        )
+    open_engine: OpenEngine = _offer(entry, "open_engine")
+    return open_engine
+
+
+def load_backend(name: str) -> OpenBackend:
+    """Import the engine of that name, whose sessions live on a server."""
+    entry = find_engine(name)
+    if not entry.remote:
+        raise ConfigError(
+            f"cannot use engine {name} for a backend: its sessions live on this machine",
+            field="engine",
+            code="engine_is_local",
+        )
+    open_backend: OpenBackend = _offer(entry, "open_backend")
+    return open_backend
+
+
+def _offer(entry: EngineEntry, name: str) -> Any:
     try:
-        open_engine: OpenEngine = import_module(entry.module).open_engine
+        return getattr(import_module(entry.module), name)
     except ImportError as error:
         raise ConfigError(
-            f"cannot load engine {name}: {error}", field="engine", code="engine_not_installed"
+            f"cannot load engine {entry.name}: {error}",
+            field="engine",
+            code="engine_not_installed",
         ) from error
-    return open_engine
