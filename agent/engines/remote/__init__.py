@@ -1,0 +1,1 @@
+"""What every backend on somebody's server needs: asking it over HTTP, and saying how it is."""

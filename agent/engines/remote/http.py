@@ -1,0 +1,180 @@
+"""Ask a backend's server over HTTP: one session, a deadline for each request, bounded answers.
+
+It never retries and follows no redirect; no proxy and no password file of the environment is
+used. No key, query or body is ever in an error: bodies may hold QR texts and messages.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from agent.core.model import ServerClaim
+from agent.engines.remote.place import Place, tls_of
+from agent.errors import EngineError, InvalidRequest
+
+LARGEST_BODY = 8 << 20
+_IDLE = 4.0
+"""Node closes a connection that is idle for 5 s; a POST into one that just closes is lost."""
+
+
+class ServerDown(EngineError):
+    """The server gave no answer that can be used: nothing is known of the session asked about.
+
+    `code` is the same for all, so that nobody acts on the session; `reason` is ServerClaim's word.
+    """
+
+    code = "backend_down"
+
+    def __init__(self, what: str, reason: str, cause: str) -> None:
+        super().__init__(f"cannot {what}: {cause}")
+        self.reason = reason
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `body` is None where none came, or where a refusal was not JSON."""
+
+    status: int
+    body: Any = field(repr=False)
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        return self.status < 400
+
+
+class RemoteHttp:
+    """One server's connections. Made inside a running loop; `close` ends them."""
+
+    def __init__(self, place: Place, headers: Mapping[str, str]) -> None:
+        """`headers` go with each request and may hold the key."""
+        self._place = place
+        self._turns = asyncio.Semaphore(place.parallel)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(place), keepalive_timeout=_IDLE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=None),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        urgent: bool = False,
+    ) -> Answer:
+        """One request; ServerDown when no usable answer comes in time.
+
+        A refusal (4xx) and a 5xx with a JSON body are answers. `path` is ready for the wire
+        (`segment` quotes what goes into it). `urgent` takes no turn: the server's own check must
+        get through while all turns wait for it.
+        """
+        what = f"{method} {path}"
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout or self._place.timeout):
+                async with nullcontext() if urgent else self._turns:
+                    begun = time.monotonic()
+                    status, raw = await self._exchange(method, path, body, query, headers)
+        except TimeoutError as error:
+            limit = timeout or self._place.timeout
+            raise ServerDown(what, "timeout", f"no answer within {limit:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason, cause = _classified(error)
+            raise ServerDown(what, reason, cause) from error
+        return Answer(status, _read(what, status, raw), time.monotonic() - begun)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> tuple[int, bytes]:
+        url = self._place.url + path + ("?" + urlencode(query) if query else "")
+        async with self._session.request(
+            method,
+            URL(url, encoded=True),
+            json=body,
+            headers=headers,
+            allow_redirects=False,
+        ) as reply:
+            return reply.status, await _bounded(reply)
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path, whatever it holds."""
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
+    return quote(name, safe="")
+
+
+def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> ServerClaim:
+    """What a failed request says of the server."""
+    return ServerClaim(False, down.reason, str(down), version, seconds)
+
+
+async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
+    told = bytearray()
+    async for chunk in reply.content.iter_any():
+        told += chunk
+        if len(told) > LARGEST_BODY:
+            raise ValueError("the answer is larger than 8 MiB")
+    return bytes(told)
+
+
+def _read(what: str, status: int, raw: bytes) -> Any:
+    if 300 <= status < 400:
+        raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
+    try:
+        return json.loads(raw) if raw else None
+    except (ValueError, RecursionError):
+        if status >= 500:
+            raise ServerDown(what, "failing", f"it answers {status}") from None
+        if status < 400:
+            raise ServerDown(what, "garbage", "the answer is not JSON") from None
+        return None
+
+
+def _classified(error: Exception) -> tuple[str, str]:
+    """ServerClaim's reason and a cause for people; the error's own text may show too much."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
+            return "tls", f"its certificate is refused: {why}"
+        case aiohttp.ClientSSLError():
+            return "tls", "no TLS with it"
+        case aiohttp.ClientConnectorDNSError():
+            return "unreachable", "its name is not known"
+        case aiohttp.ServerDisconnectedError():
+            return "unreachable", "it closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "unreachable", "its answer broke off"
+        case aiohttp.ClientResponseError():
+            return "garbage", "its answer is not HTTP"
+        case OSError():
+            return "unreachable", error.strerror or "no connection"
+        case aiohttp.ClientError():
+            return "unreachable", type(error).__name__
+        case _:
+            return "garbage", "the answer cannot be read"

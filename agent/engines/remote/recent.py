@@ -1,0 +1,60 @@
+"""One question for many: an answer that holds for a while and is asked for once at a time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """Keeps the last answer only. Errors are not kept, but all who wait for one get it."""
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        holds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`holds`: seconds for which an answer is as good as a new one."""
+        self._ask = ask
+        self._holds = holds
+        self._clock = clock
+        self._kept: tuple[T, float] | None = None
+        self._asking: asyncio.Task[T] | None = None
+
+    async def get(self, *, holds: float | None = None) -> T:
+        """An answer not older than `holds`. Nobody's cancelling takes it from the others."""
+        if (kept := self._kept) is not None:
+            value, at = kept
+            if self._clock() - at < (self._holds if holds is None else holds):
+                return value
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._renew(), name="recent")
+            self._asking.add_done_callback(self._ended)
+        return await asyncio.shield(self._asking)
+
+    def last(self) -> tuple[T, float] | None:
+        """The last answer, however old, and its age."""
+        return None if self._kept is None else (self._kept[0], self._clock() - self._kept[1])
+
+    def forget(self) -> None:
+        """What was answered no longer holds: something was changed."""
+        self._kept = None
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+
+    async def _renew(self) -> T:
+        at = self._clock()
+        value = await self._ask()
+        self._kept = (value, at)
+        return value
+
+    def _ended(self, task: "asyncio.Task[T]") -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # seen by whoever waits; nobody may wait any more

@@ -1,0 +1,80 @@
+"""How a backend's server is, told when it changes.
+
+A request that fails says little of the server: one session may hang there. So a doubt asks
+for one check, and the check's answer is what is told.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from agent.core.model import ServerClaim
+
+DOUBT_EVERY = 1.0
+"""A thousand failing requests ask for one check, and for the next after this time."""
+
+
+class ServerWatch:
+    """Holds the newest ServerClaim; `tell` gets each that differs from the one before."""
+
+    def __init__(
+        self,
+        check: Callable[[], Awaitable[ServerClaim]],
+        tell: Callable[[ServerClaim], None],
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        """`check` never raises for what the server does; what it does not foresee is `crashed`."""
+        self._check = check
+        self._tell = tell
+        self._crashed = crashed
+        self._claim: ServerClaim | None = None
+        self._checking: asyncio.Task[ServerClaim] | None = None
+        self._checked_at = float("-inf")
+
+    @property
+    def claim(self) -> ServerClaim | None:
+        """The newest one; None before the first check."""
+        return self._claim
+
+    async def check(self) -> ServerClaim:
+        """Ask now; callers at the same time share one check."""
+        if self._checking is None:
+            self._begin()
+        assert self._checking is not None
+        return await asyncio.shield(self._checking)
+
+    def doubt(self) -> None:
+        """A request failed, or came through to a server that is said to be down."""
+        if self._checking is None and time.monotonic() - self._checked_at > DOUBT_EVERY:
+            self._begin()
+
+    def answered(self) -> None:
+        """A request came through: only news where the server is said to be down."""
+        if self._claim is not None and not self._claim.up:
+            self.doubt()
+
+    async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait({self._checking})
+
+    def _begin(self) -> None:
+        self._checking = asyncio.create_task(self._run(), name="server-check")
+        self._checking.add_done_callback(self._ended)
+
+    async def _run(self) -> ServerClaim:
+        claim = await self._check()
+        before, self._claim = self._claim, claim
+        if before is None or _news(before) != _news(claim):
+            self._tell(claim)
+        return claim
+
+    def _ended(self, task: "asyncio.Task[ServerClaim]") -> None:
+        self._checking = None
+        self._checked_at = time.monotonic()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+
+def _news(claim: ServerClaim) -> tuple[object, ...]:
+    return (claim.up, claim.reason, claim.version)
