@@ -7,7 +7,7 @@ progress_since, proof_age), probe (ok, failures, seconds), files, not_before, at
 hold.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.model import (
     Claim,
@@ -30,8 +30,12 @@ Status = ConnectionStatus
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
 
+AWAY = frozenset({"backend_down", "backend_missing"})
+"""Holds that leave nothing to be known of the session itself."""
+
 HOLDS = {
     "backend_down": "its backend is down",
+    "backend_missing": "no [[backend]] of the name in its settings is declared",
     "network_down": "the network seems to be down for many at once",
     "incident": "the same fails for many of its engine; one is tried first",
     "memory_full": "the machine has no memory for one more",
@@ -61,6 +65,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
         _not_wanted(observation)
         or _session_files(observation)
         or _hopeless_past(observation)
+        or _backend_away(observation)
         or _without_worker(observation, policy, now)
         or _silent_worker(observation, policy, now)
     )
@@ -155,6 +160,11 @@ def _hopeless_past(observation: Observation) -> HealthVerdict | None:
     return _waits_for_person(observation, reason_of(code))
 
 
+def _backend_away(observation: Observation) -> HealthVerdict | None:
+    """What it last said of its session is no fact while nobody can ask."""
+    return _held(observation) if observation.hold in AWAY else None
+
+
 def _without_worker(
     observation: Observation, policy: HealthPolicy, now: float
 ) -> HealthVerdict | None:
@@ -202,6 +212,9 @@ def _silent_worker(
         state = Status.RECONNECTING if connected else observation.claim.claim.status
         sentence = f"it does not answer: {probe.failures} pings failed in a row"
         return _verdict(observation, Health.STUCK, state, "zombie", sentence)
+    if probe is not None and probe.disagrees:
+        found = _corrupted(observation, "remote_disagrees")
+        return replace(found, sentence=f"{found.sentence}: {probe.disagrees}")
     return None
 
 
@@ -274,6 +287,9 @@ def _dropped(
     observation: Observation, claim: Claim, policy: HealthPolicy, now: float
 ) -> HealthVerdict:
     reason = reason_of(claim.reason)
+    if reason.code == "remote_missing":
+        sentence = f"{reason.title}; {reason.advice}"
+        return _verdict(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
     if reason.hopeless:
         return _waits_for_person(observation, reason)
     if given_up := gave_up(observation, policy.reconnect):

@@ -85,6 +85,18 @@ class Instance:
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
 
+    @property
+    def backend(self) -> str:
+        """The server of someone else's that runs it; "" = it runs on this machine."""
+        name = self.settings.get("backend")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def remote(self) -> str:
+        """What its backend calls it."""
+        name = self.settings.get("remote")
+        return name if isinstance(name, str) and name else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Desired:
@@ -250,6 +262,8 @@ class ProbeFact:
     failures: int = 0
     """Failed probes in a row."""
     error: str = ""
+    disagrees: str = ""
+    """What contradicts what over there: a sentence of the last deep probe; "" = nothing."""
 
 
 class SessionFiles(StrEnum):

@@ -248,6 +248,21 @@ _ROWS = (
         "Do not scan yet: the old pairing may be restored from a snapshot.",
     ),
     Reason(
+        "remote_missing",
+        "its backend knows no session of that name",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Look who deleted it there; `wa-agent ensure-healthy ID` makes it anew, to be scanned.",
+        counts_as_failure=False,
+    ),
+    Reason(
+        "remote_disagrees",
+        "its backend says two different things about it",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; it is repaired, and the journal tells how.",
+    ),
+    Reason(
         "logout",
         "the device was removed from the account",
         Permanence.NEVER,

@@ -1,0 +1,95 @@
+"""The folder of one backend's worker: what it is about, and which sessions are its to watch.
+
+The agent writes, the worker reads; `kept/` below it is the worker's own. Holds secrets: the
+files are for the agent and the service's group alone.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import InvalidRequest, VaultError
+from agent.vault.atomic import read_plain_file, write_atomically
+from agent.vault.locate import make_folder, modes_of, open_folder, open_root
+
+VERSION = 1
+ABOUT = "backend.json"
+ROSTER = "roster.json"
+HOOK = "hook"
+KEPT = "kept"
+
+_HOOK = re.compile(r"[A-Za-z0-9_-]{32,64}")
+
+Roster = Mapping[InstanceId, Mapping[str, Any]]
+"""The sessions that its worker holds, each with its settings."""
+
+
+def lay_out_backend(
+    root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]
+) -> None:
+    """Make the folder if it is not there and write what its worker must know."""
+    about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
+    with open_root(root, create=True) as root_fd:
+        modes = modes_of(root_fd)
+        path = root / parse_instance_id(name)
+        make_folder(path, name, root_fd, modes)
+        with open_folder(path, name, root_fd) as fd:
+            make_folder(path / KEPT, KEPT, fd, modes)
+            _write(path, fd, ABOUT, about, root_fd)
+
+
+def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
+    content = {
+        "version": VERSION,
+        "sessions": {id: dict(settings) for id, settings in roster.items()},
+    }
+    with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
+        _write(root / name, fd, ROSTER, content, root_fd)
+
+
+def read_roster(root: Path, name: InstanceId) -> dict[InstanceId, Mapping[str, Any]]:
+    """Whom the worker was told to hold; nobody when there is no such file or it is damaged."""
+    try:
+        with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
+            told = json.loads(read_plain_file(root / name, fd, ROSTER))
+    except (VaultError, ValueError, RecursionError):
+        return {}
+    sessions = told.get("sessions") if isinstance(told, dict) else None
+    if not isinstance(sessions, dict):
+        return {}
+    found: dict[InstanceId, Mapping[str, Any]] = {}
+    for text, settings in sessions.items():
+        try:
+            id = parse_instance_id(text)
+        except InvalidRequest:
+            continue
+        if isinstance(settings, dict):
+            found[id] = settings
+    return found
+
+
+def hook_secret(root: Path, name: InstanceId) -> str:
+    """The secret part of the address that the server calls; made once, then kept."""
+    with open_root(root, create=True) as root_fd:
+        modes = modes_of(root_fd)
+        make_folder(root / parse_instance_id(name), name, root_fd, modes)
+        with open_folder(root / name, name, root_fd) as fd:
+            try:
+                kept = read_plain_file(root / name, fd, HOOK).decode(errors="replace").strip()
+            except VaultError:
+                kept = ""
+            if _HOOK.fullmatch(kept):
+                return kept
+            made = secrets.token_urlsafe(32)
+            write_atomically(root / name, fd, HOOK, made.encode() + b"\n", mode=0o600)
+            return made
+
+
+def _write(path: Path, fd: int, file: str, content: Mapping[str, Any], root_fd: int) -> None:
+    modes = modes_of(root_fd)
+    raw = json.dumps(content, indent=1).encode() + b"\n"
+    write_atomically(path, fd, file, raw, mode=modes.file & 0o640, group=modes.group)
