@@ -87,6 +87,39 @@ class InstanceView:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendView:
+    """Everything that is shown of one server of someone else's, and of the worker that asks it."""
+
+    name: str
+    engine: str
+    url: str
+    """Without a password."""
+    worker_state: str = "inactive"
+    pid: int = 0
+    up: bool = False
+    reason: str = ""
+    """A short code while it is not up (ServerClaim.reason, or one of the worker's)."""
+    sentence: str = ""
+    version: str = ""
+    """The server's own; "" = it has told none."""
+    since_wall: float = 0.0
+    """Since when it is up, or is not."""
+    checked_wall: float | None = None
+    """When it was last asked; None: not yet."""
+    seconds: float = 0.0
+    """How long its last answer took."""
+    sessions: int | None = None
+    """All that it has; None: it has not told."""
+    held: int = 0
+    """Instances of ours on it."""
+    connected: int = 0
+    """How many of those are connected."""
+    breaker: str = "closed"
+    """closed, open or half_open."""
+    next_check_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentStatus:
     """The agent's own figures."""
 
