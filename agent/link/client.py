@@ -6,15 +6,15 @@ refusal is counted and ends the link, never the agent. Reconnecting is the calle
 
 import asyncio
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, Happening, InstanceId
+from agent.core.model import Claim, Happening, InstanceId, ServerClaim
 from agent.errors import EngineError, LinkError
+from agent.link.allowance import Allowance
+from agent.link.limits import INSTANCE_LINK, LinkLimits, LinkStats
 from agent.link.messages import (
     AgentHello,
     Call,
@@ -24,6 +24,7 @@ from agent.link.messages import (
     Hello,
     Refused,
     Reply,
+    ServerClaimed,
     parse_from_worker,
 )
 from agent.link.sockets import CheckPeer, Peer, reach_trusted
@@ -36,28 +37,8 @@ log = logging.getLogger(__name__)
 OnClaim = Callable[[InstanceId, str, Claim], None]
 OnHappening = Callable[[InstanceId, str, Happening], None]
 OnClose = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkLimits:
-    """What one worker may ask of the agent."""
-
-    rate: float = 200.0
-    """Messages per second in the long run, and how many more at once."""
-    burst: float = 1000.0
-    calls: int = 64
-    """Calls on their way at the same time."""
-
-
-@dataclass(slots=True)
-class LinkStats:
-    """Counted over all links that share it."""
-
-    opened: int = 0
-    messages: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    """By rule: unreachable, peer, silent, version, identity, malformed, oversized, flood,
-    old_run."""
+OnServer = Callable[[str, ServerClaim], None]
+SpeaksFor = Callable[[InstanceId], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +46,8 @@ class _Ears:
     on_claim: OnClaim
     on_happening: OnHappening
     on_close: OnClose
+    on_server: OnServer | None
+    speaks_for: SpeaksFor | None
 
 
 class Link(asyncio.Protocol):
@@ -84,11 +67,15 @@ class Link(asyncio.Protocol):
         *,
         timeout: float = 5.0,
         stats: LinkStats | None = None,
-        limits: LinkLimits = LinkLimits(),
+        limits: LinkLimits = INSTANCE_LINK,
+        speaks_for: SpeaksFor | None = None,
+        on_server: OnServer | None = None,
     ) -> "Link":
         """Return a usable link or raise LinkError; its code is the rule that was broken.
 
         `on_close` is called once when the link ends by itself, not after `close()`.
+        `speaks_for`: which sessions a backend's worker may speak for; what it says of another
+        one is dropped, it may just have been deleted. None: for `expected` alone, strictly.
         """
         stats = stats if stats is not None else LinkStats()
         try:
@@ -96,7 +83,8 @@ class Link(asyncio.Protocol):
         except LinkError as error:
             stats.refused[error.code] += 1
             raise
-        link = cls(expected, peer, _Ears(on_claim, on_happening, on_close), stats, limits)
+        ears = _Ears(on_claim, on_happening, on_close, on_server, speaks_for)
+        link = cls(expected, peer, ears, stats, limits)
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: link, sock=sock)
         try:
@@ -133,23 +121,29 @@ class Link(asyncio.Protocol):
         self._calls: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._last_call = 0
         self._why = ""
-        self._allowance = limits.burst
-        self._allowed_at = time.monotonic()
+        self._allowance = Allowance(limits.rate, limits.burst)
 
     async def call(
-        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+        self,
+        do: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = 10.0,
+        id: InstanceId | None = None,
     ) -> Mapping[str, Any]:
-        """Ask the worker. EngineError carries its own code; LinkError: gone, busy or silent."""
+        """Ask the worker. EngineError carries its own code; LinkError: gone, busy or silent.
+
+        `id`: whom it is about; None = whom the worker is called after.
+        """
+        about = self._expected if id is None else id
         if self._transport is None or self._closed.done():
-            raise LinkError(f"cannot {do} {self._expected}: the link is closed", code="gone")
+            raise LinkError(f"cannot {do} {about}: the link is closed", code="gone")
         if len(self._calls) >= self._limits.calls:
-            raise LinkError(f"cannot {do} {self._expected}: too many calls at once", code="busy")
+            raise LinkError(f"cannot {do} {about}: too many calls at once", code="busy")
         # The worker gives up a little earlier, so that its own words arrive in time.
         deadline = max(timeout * 0.9, timeout - 0.2)
         number = self._last_call + 1
-        frame = encode(
-            Call(number, do, self._expected, {"deadline": deadline, **(args or {})}).wire()
-        )
+        frame = encode(Call(number, do, about, {"deadline": deadline, **(args or {})}).wire())
         self._last_call = number
         answer = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
@@ -160,7 +154,7 @@ class Link(asyncio.Protocol):
                 return value
         except TimeoutError as error:
             raise LinkError(
-                f"cannot {do} {self._expected}: no answer in {timeout:g} s", code="timeout"
+                f"cannot {do} {about}: no answer in {timeout:g} s", code="timeout"
             ) from error
         finally:
             del self._calls[number]
@@ -221,17 +215,35 @@ class Link(asyncio.Protocol):
             raise LinkError(
                 "cannot accept a message: it came before the greeting", code="malformed"
             )
-        elif message.id != self._expected:
-            raise LinkError(
-                f"cannot accept a message: the worker of {self._expected} spoke for {message.id}",
-                code="identity",
-            )
+        elif not self._may_say(message):
+            self._stats.refused["stranger"] += 1
         elif message.run != self._greeted.result().run:
             self._stats.refused["old_run"] += 1
+        elif isinstance(message, ServerClaimed):
+            assert self._ears.on_server is not None
+            self._ears.on_server(message.run, message.claim)
         elif isinstance(message, Claimed):
             self._ears.on_claim(message.id, message.run, message.claim)
         elif isinstance(message, Happened):
             self._ears.on_happening(message.id, message.run, message.happening)
+
+    def _may_say(self, message: Claimed | Happened | ServerClaimed) -> bool:
+        """False: to be dropped. An instance's worker that speaks for another one is no more."""
+        speaks_for = self._ears.speaks_for
+        if isinstance(message, ServerClaimed):
+            if self._ears.on_server is not None:
+                return True
+            about = "a server"
+        elif speaks_for is not None:
+            return speaks_for(message.id)
+        elif message.id == self._expected:
+            return True
+        else:
+            about = message.id
+        raise LinkError(
+            f"cannot accept a message: the worker of {self._expected} spoke for {about}",
+            code="identity",
+        )
 
     def _greet(self, hello: Hello) -> None:
         if self._greeted.done():
@@ -260,11 +272,7 @@ class Link(asyncio.Protocol):
             answer.set_result(reply.value)
 
     def _spend(self) -> None:
-        now = time.monotonic()
-        more = (now - self._allowed_at) * self._limits.rate
-        self._allowance = min(self._limits.burst, self._allowance + more) - 1
-        self._allowed_at = now
-        if self._allowance < 0:
+        if not self._allowance.take():
             raise LinkError(
                 f"cannot follow the worker of {self._expected}: more than"
                 f" {self._limits.rate:g} messages a second",

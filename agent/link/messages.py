@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, parse_instance_id
+from agent.core.model import (
+    Claim,
+    ConnectionStatus,
+    Happening,
+    InstanceId,
+    ServerClaim,
+    parse_instance_id,
+)
 from agent.errors import InvalidRequest, LinkError
 
 VERSION = 1
@@ -59,6 +66,17 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerClaimed:
+    """What a backend's worker says of the server behind it."""
+
+    run: str
+    claim: ServerClaim
+
+    def wire(self) -> dict[str, Any]:
+        return {"t": "server", "run": self.run, "claim": _fields_of(self.claim)}
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     id: InstanceId
     run: str
@@ -105,7 +123,7 @@ class Reply:
         return {"t": "reply", "n": self.number, "ok": True, "value": dict(self.value)}
 
 
-FromWorker = Hello | Refused | Claimed | Happened | Reply
+FromWorker = Hello | Refused | Claimed | ServerClaimed | Happened | Reply
 FromAgent = AgentHello | Refused | Call
 
 
@@ -117,6 +135,9 @@ def parse_from_worker(message: Mapping[str, Any]) -> FromWorker:
     if kind == "happened":
         happening = Happening(_code(message, "kind"), _object(message, "detail"))
         return Happened(_id(message), _text(message, "run", 64), happening)
+    if kind == "server":
+        server = parse_server_claim(_object(message, "claim"))
+        return ServerClaimed(_text(message, "run", 64), server)
     if kind == "reply":
         return _parse_reply(message)
     if kind == "hello":
@@ -167,6 +188,22 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
         account=_text(told, "account", 128, ""),
         until_wall=_number(told, "until_wall"),
         raw=_text(told, "raw", 500, ""),
+    )
+
+
+def parse_server_claim(told: Mapping[str, Any]) -> ServerClaim:
+    if "up" not in told:
+        raise _wrong("up", "missing")
+    seconds = _number(told, "seconds") or 0.0
+    if seconds < 0:
+        raise _wrong("seconds", "negative")
+    return ServerClaim(
+        up=_truth(told, "up"),
+        reason=_code(told, "reason", ""),
+        sentence=_text(told, "sentence", 500, ""),
+        version=_text(told, "version", 64, ""),
+        seconds=seconds,
+        sessions=_whole(told, "sessions") if told.get("sessions") is not None else None,
     )
 
 

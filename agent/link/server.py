@@ -6,49 +6,34 @@ happenings first, while the newest claim always waits for it.
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, Happening, InstanceId
+from agent.core.model import Claim, Happening, InstanceId, ServerClaim
 from agent.errors import LinkError, WaError
+from agent.link.allowance import Allowance
+from agent.link.limits import INSTANCE_SERVER, ServerLimits
 from agent.link.messages import (
     AgentHello,
     Call,
-    Claimed,
-    Happened,
     Hello,
     Refused,
     Reply,
     parse_from_agent,
+    parse_from_worker,
 )
+from agent.link.outbox import Outbox
 from agent.link.sockets import inode_of, listen_at, remove_own
 from agent.link.wire import Decoder, encode
+
+__all__ = ["LinkServer", "ServerLimits"]
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]
 CurrentClaims = Callable[[], Mapping[InstanceId, Claim]]
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What a worker keeps and takes at most; its rate stays under what the agent refuses."""
-
-    happenings: int = 500
-    """Kept for an agent that is away or slow to read."""
-    rate: float = 150.0
-    """Happenings per second in the long run, and how many more at once."""
-    burst: float = 500.0
-    calls: int = 64
-    """Answered at the same time."""
-    strangers: int = 8
-    """Connections that have not greeted yet."""
-    greeting: float = 5.0
-    """Seconds until one of those is dropped."""
+AnswersFor = Callable[[InstanceId], bool]
 
 
 class LinkServer:
@@ -64,22 +49,30 @@ class LinkServer:
         answer: Answer,
         current: CurrentClaims,
         *,
-        limits: ServerLimits = ServerLimits(),
+        limits: ServerLimits = INSTANCE_SERVER,
+        answers_for: AnswersFor | None = None,
     ) -> "LinkServer":
-        """`answer` does one call; `current` tells a new agent what is claimed at this moment."""
+        """`answer` does one call; `current` tells a new agent what is claimed at this moment.
+
+        `answers_for`: which ids a call may be about; None = this worker's own, no other.
+        """
         sock = listen_at(path)
-        server = cls(path, hello, answer, current, limits)
+        server = cls(path, hello, answer, current, limits, answers_for)
         loop = asyncio.get_running_loop()
         server._listener = await loop.create_unix_server(lambda: _Connection(server), sock=sock)
         return server
 
-    def __init__(
-        self, path: Path, hello: Hello, answer: Answer, current: CurrentClaims, limits: ServerLimits
+    def __init__(  # noqa: PLR0917 - only `open` calls it
+        self,
+        path: Path,
+        hello: Hello,
+        answer: Answer,
+        current: CurrentClaims,
+        limits: ServerLimits,
+        answers_for: AnswersFor | None,
     ) -> None:
         self.hello = hello
         self.limits = limits
-        self.dropped = 0
-        """Happenings that no agent read in time."""
         self.refused = 0
         """Connections ended because of what was said on them."""
         self.strangers: set[_Connection] = set()
@@ -87,11 +80,10 @@ class LinkServer:
         self._inode = inode_of(path)
         self._answer = answer
         self._current = current
+        self._answers_for = answers_for
         self._agent: _Connection | None = None
-        self._claims: dict[InstanceId, Claim] = {}
-        self._happenings: deque[Happened] = deque()
-        self._allowance = limits.burst
-        self._allowed_at = time.monotonic()
+        self._outbox = Outbox(hello.run, limits.happenings)
+        self._allowance = Allowance(limits.rate, limits.burst)
         self._later: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -100,16 +92,23 @@ class LinkServer:
         """True while an agent is in charge."""
         return self._agent is not None
 
+    @property
+    def dropped(self) -> int:
+        """Happenings that no agent read in time."""
+        return self._outbox.dropped
+
     def claim(self, id: InstanceId, claim: Claim) -> None:
         if self._agent is not None:
-            self._claims[id] = claim
+            self._outbox.claim(id, claim)
             self.pump()
 
+    def server_claim(self, claim: ServerClaim) -> None:
+        """Tell what the server behind this worker is like; every new agent hears the newest."""
+        self._outbox.server_claim(claim)
+        self.pump()
+
     def happened(self, id: InstanceId, happening: Happening) -> None:
-        if len(self._happenings) >= self.limits.happenings:
-            self._happenings.popleft()
-            self.dropped += 1
-        self._happenings.append(Happened(id, self.hello.run, happening))
+        self._outbox.happened(id, happening)
         self.pump()
 
     def pump(self) -> None:
@@ -117,13 +116,18 @@ class LinkServer:
         agent = self._agent
         if agent is None:
             return
-        while self._claims and agent.writable:
-            id, claim = self._claims.popitem()
-            agent.write(Claimed(id, self.hello.run, claim).wire())
-        while self._happenings and agent.writable:
-            if not self._spend():
+        while self._outbox.waits and agent.writable:
+            if not self._allowance.take():
+                if self._later is None:
+                    self._later = asyncio.get_running_loop().call_later(0.1, self._go_on)
                 return
-            agent.write(self._happenings.popleft().wire())
+            said = self._outbox.pop().wire()
+            try:
+                parse_from_worker(said)
+                agent.write(said)
+            except LinkError as error:
+                # Said, it would end the link, and again with every next agent.
+                log.error("cannot tell the agent: %s", error)
 
     def take_over(self, agent: "_Connection") -> None:
         """The newest agent is in charge: an older connection may be a dead agent's."""
@@ -132,14 +136,14 @@ class LinkServer:
             self._agent.end("replaced")
         self.strangers.discard(agent)
         self._agent = agent
-        self._claims.update(self._current())
+        self._outbox.new_agent(self._current())
         self.pump()
 
     def forget(self, connection: "_Connection") -> None:
         self.strangers.discard(connection)
         if self._agent is connection:
             self._agent = None
-            self._claims.clear()
+            self._outbox.no_agent()
 
     def take_call(self, call: Call, connection: "_Connection") -> None:
         if len(self._calls) >= self.limits.calls:
@@ -168,7 +172,7 @@ class LinkServer:
 
     async def _do(self, call: Call, connection: "_Connection") -> None:
         try:
-            if call.id != self.hello.id:
+            if not self._may_ask_about(call.id):
                 raise LinkError(f"cannot {call.do} {call.id}: not this worker's", code="not_found")
             reply = Reply(call.number, await self._answer(call)).wire()
             frame = encode(reply)
@@ -180,17 +184,10 @@ class LinkServer:
             frame = encode(Reply(call.number, error=why, code="internal").wire())
         connection.write_frame(frame)
 
-    def _spend(self) -> bool:
-        now = time.monotonic()
-        more = (now - self._allowed_at) * self.limits.rate
-        self._allowance = min(self.limits.burst, self._allowance + more)
-        self._allowed_at = now
-        if self._allowance >= 1:
-            self._allowance -= 1
-            return True
-        if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(0.1, self._go_on)
-        return False
+    def _may_ask_about(self, id: InstanceId) -> bool:
+        if self._answers_for is None:
+            return id == self.hello.id
+        return self._answers_for(id)
 
     def _go_on(self) -> None:
         self._later = None

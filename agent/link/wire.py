@@ -18,8 +18,9 @@ _HEAD = 4
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """Return the frame of one message."""
+    """Return the frame of one message; what the other end would refuse is refused here."""
     try:
+        check_plain(message)
         body = json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise LinkError(f"cannot write a message: {error}", code="malformed") from error
@@ -100,7 +101,7 @@ def check_plain(value: object, depth: int = 0) -> None:
         for key, item in value.items():
             check_plain(key, depth + 1)
             check_plain(item, depth + 1)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for item in value:
             check_plain(item, depth + 1)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
 from agent.errors import LinkError
 from agent.link.messages import (
     AgentHello,
@@ -18,6 +18,7 @@ from agent.link.messages import (
     Hello,
     Refused,
     Reply,
+    ServerClaimed,
     parse_from_agent,
     parse_from_worker,
 )
@@ -49,7 +50,17 @@ claims = st.builds(
     until_wall=st.none() | numbers,
     raw=shown,
 )
+server_claims = st.builds(
+    ServerClaim,
+    up=st.booleans(),
+    reason=codes | st.just(""),
+    sentence=shown,
+    version=shown,
+    seconds=numbers,
+    sessions=st.none() | st.integers(0, 2**50),
+)
 from_worker = st.one_of(
+    st.builds(ServerClaimed, run=shown, claim=server_claims),
     st.builds(Hello, id=ids, run=shown, engine=shown, pid=st.integers(0, 2**31)),
     st.builds(Refused, why=shown),
     st.builds(Claimed, id=ids, run=shown, claim=claims),
@@ -148,6 +159,31 @@ def test_a_claim_of_anything_is_sound_or_refused(told: dict[str, Any]) -> None:
     assert len(claim.raw) <= 500 and len(claim.account) <= 128
 
 
+@given(st.dictionaries(st.sampled_from(ServerClaim.__slots__), plain))
+def test_a_servers_claim_of_anything_is_sound_or_refused(told: dict[str, Any]) -> None:
+    wire = {"t": "server", "run": "r", "claim": {"up": True, **told}}
+    try:
+        message = parse_from_worker(wire)
+    except LinkError as error:
+        assert error.code == "malformed"
+        return
+    assert isinstance(message, ServerClaimed)
+    claim = message.claim
+    assert claim.seconds >= 0 and math.isfinite(claim.seconds)
+    assert claim.sessions is None or claim.sessions >= 0
+    assert claim.sentence.isprintable() and len(claim.sentence) <= 500
+    assert claim.version.isprintable() and len(claim.version) <= 64
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"up": 1}, {"up": "yes"}, {"up": True, "seconds": -1}, {"up": True, "sessions": 1.5}],
+)
+def test_a_server_that_is_neither_up_nor_down_is_refused(told: dict[str, Any]) -> None:
+    with pytest.raises(LinkError):
+        parse_from_worker({"t": "server", "run": "r", "claim": told})
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -193,7 +229,13 @@ def test_the_longest_message_passes_and_one_byte_more_is_never_sent() -> None:
     assert caught.value.code == "oversized"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1, 2}, b"x"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(math.nan, math.inf, object(), {1, 2}, b"x", 2**70),
+        *("\ud800", ["\udfff"], ("\ud800",), {"\ud800": 1}),
+    ],
+)
 def test_what_cannot_be_written_is_an_error_here_and_not_there(value: object) -> None:
     with pytest.raises(LinkError):
         encode({"t": value})

@@ -1,0 +1,58 @@
+"""What a worker has to say and its agent has not read yet. Bounded; the newest claim stays."""
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+
+from agent.core.model import Claim, Happening, InstanceId, ServerClaim
+from agent.link.messages import Claimed, Happened, ServerClaimed
+
+
+class Outbox:
+    def __init__(self, run: str, most_happenings: int) -> None:
+        self.dropped = 0
+        """Happenings that no agent read in time."""
+        self._run = run
+        self._most = most_happenings
+        self._server: ServerClaim | None = None
+        self._server_told = False
+        self._claims: OrderedDict[InstanceId, Claim] = OrderedDict()
+        self._happenings: deque[Happened] = deque()
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._tells_server or self._claims or self._happenings)
+
+    @property
+    def _tells_server(self) -> bool:
+        return self._server is not None and not self._server_told
+
+    def claim(self, id: InstanceId, claim: Claim) -> None:
+        self._claims[id] = claim
+
+    def server_claim(self, claim: ServerClaim) -> None:
+        self._server, self._server_told = claim, False
+
+    def happened(self, id: InstanceId, happening: Happening) -> None:
+        if len(self._happenings) >= self._most:
+            self._happenings.popleft()
+            self.dropped += 1
+        self._happenings.append(Happened(id, self._run, happening))
+
+    def new_agent(self, claims: Mapping[InstanceId, Claim]) -> None:
+        """It hears of everything that is claimed at this moment."""
+        self._server_told = False
+        self._claims.update(claims)
+
+    def no_agent(self) -> None:
+        self._claims.clear()
+
+    def pop(self) -> Claimed | ServerClaimed | Happened:
+        """The next one to tell; only while something waits."""
+        if self._server is not None and not self._server_told:
+            self._server_told = True
+            return ServerClaimed(self._run, self._server)
+        if self._claims:
+            # Oldest first: of many sessions none waits for ever behind those that flap.
+            id, claim = self._claims.popitem(last=False)
+            return Claimed(id, self._run, claim)
+        return self._happenings.popleft()
