@@ -1,0 +1,110 @@
+// One client's socket: frames, handshake, and then stanzas both ways.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Noise } from './noise.js';
+import { node, openDialect } from './stanza.js';
+
+// A client that has sent ClientFinish still has to change its keys: what comes at once is lost.
+const BEFORE_THE_FIRST_STANZA = 200;
+
+export class Connection {
+  dialect = null;
+  device = null;
+  silent = false;
+
+  #bytes = Buffer.alloc(0);
+  #socket;
+  #noise = null;
+  #step = 'hello';
+  #work = Promise.resolve();
+  #whatsapp;
+  #certificates;
+
+  constructor(socket, whatsapp, certificates) {
+    this.#socket = socket;
+    this.#whatsapp = whatsapp;
+    this.#certificates = certificates;
+    // One after the other: the keys count frames.
+    socket.on('message', (bytes) => {
+      this.#work = this.#work.then(() => this.#take(bytes)).catch((error) => this.#fail(error));
+    });
+    socket.on('close', () => whatsapp.gone(this));
+    socket.on('error', () => {});
+  }
+
+  get open() {
+    return this.#socket.readyState === this.#socket.OPEN;
+  }
+
+  send(stanza) {
+    if (this.silent || !this.open) return;
+    this.#frame(this.#noise.seal(this.dialect.encode(stanza)));
+  }
+
+  /** Say a last word and hang up. */
+  end(stanza) {
+    this.send(stanza);
+    this.#socket.close();
+  }
+
+  drop() {
+    this.#socket.terminate();
+  }
+
+  #fail(error) {
+    if (this.open) console.error(`cannot serve a client: ${error.stack}`);
+    this.drop();
+  }
+
+  #frame(bytes) {
+    const length = Buffer.alloc(3);
+    length.writeUIntBE(bytes.length, 0, 3);
+    this.#socket.send(Buffer.concat([length, bytes]));
+  }
+
+  async #take(bytes) {
+    this.#bytes = Buffer.concat([this.#bytes, bytes]);
+    if (!this.#noise && !(await this.#takeHeader())) return;
+    while (this.#bytes.length >= 3) {
+      const end = 3 + this.#bytes.readUIntBE(0, 3);
+      if (this.#bytes.length < end) return;
+      const frame = this.#bytes.subarray(3, end);
+      this.#bytes = this.#bytes.subarray(end);
+      await this.#takeFrame(frame);
+    }
+  }
+
+  async #takeHeader() {
+    let from = 0;
+    if (this.#bytes.subarray(0, 2).toString() === 'ED') {
+      if (this.#bytes.length < 7) return false;
+      from = 7 + this.#bytes.readUIntBE(4, 3);
+    }
+    if (this.#bytes.length < from + 4) return false;
+    const header = this.#bytes.subarray(from, from + 4);
+    if (header.subarray(0, 3).toString('latin1') !== 'WA\x06') throw new Error('no client of ours');
+    this.dialect = await openDialect(header[3]);
+    this.#noise = new Noise(header, this.#certificates);
+    this.#bytes = this.#bytes.subarray(from + 4);
+    return true;
+  }
+
+  async #takeFrame(frame) {
+    if (this.#step === 'hello') {
+      this.#frame(this.#noise.hello(frame));
+      this.#step = 'finish';
+    } else if (this.#step === 'finish') {
+      const { noiseKey, wish } = this.#noise.finish(frame);
+      this.#step = 'stanzas';
+      await sleep(BEFORE_THE_FIRST_STANZA);
+      this.#whatsapp.greet(this, noiseKey, wish);
+    } else {
+      const stanza = await this.dialect.decode(this.#noise.unseal(frame));
+      if (!this.silent) await this.#whatsapp.take(this, stanza);
+    }
+  }
+}
+
+export const failure = (code) => node('failure', { reason: String(code), location: 'stand-in' });
+export const streamError = (code) => node('stream:error', { code: String(code) });
+export const conflict = (type) =>
+  node('stream:error', type === 'device_removed' ? { code: '401' } : {}, [node('conflict', { type })]);

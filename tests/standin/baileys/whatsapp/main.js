@@ -1,0 +1,61 @@
+// Stands in for WhatsApp's server: ws://127.0.0.1:PORT/ws/chat for clients, http for commands.
+// Prints its address when it listens; ends when its standard input does.
+import { createServer } from 'node:http';
+import { WebSocketServer } from 'ws';
+import { Connection } from './connection.js';
+import { makeCertificates } from './noise.js';
+import { WhatsApp } from './whatsapp.js';
+
+const whatsapp = new WhatsApp();
+const certificates = makeCertificates();
+
+const showDevice = (device) => ({
+  user: device.user,
+  device: device.number,
+  connected: device.connection !== null,
+  logins: device.logins,
+  pre_keys: device.preKeys.size,
+  receipts: device.receipts,
+});
+
+const showPerson = ({ user, lid, heard, unread, retries }) => ({ user, lid, heard, unread, retries });
+
+const COMMANDS = {
+  'GET /state': () => ({
+    devices: [...whatsapp.devices.values()].map(showDevice),
+    people: [...whatsapp.people.values()].map(showPerson),
+  }),
+  'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
+  'POST /say': async ({ from, to, text }) => ({ id: await whatsapp.say(from, to, text) }),
+  'POST /trouble': (told) => whatsapp.trouble(told.user, told),
+  'POST /person': ({ user, answers }) => {
+    whatsapp.person(user).answers = answers;
+  },
+};
+
+const body = async (request) => {
+  const read = [];
+  for await (const chunk of request) read.push(chunk);
+  return read.length ? JSON.parse(Buffer.concat(read)) : {};
+};
+
+const server = createServer(async (request, response) => {
+  const reply = (status, told) =>
+    response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(told));
+  const command = COMMANDS[`${request.method} ${request.url}`];
+  if (!command) return reply(404, { error: 'no such command' });
+  try {
+    reply(200, (await command(await body(request))) ?? {});
+  } catch (error) {
+    reply(409, { error: error.message });
+  }
+});
+
+new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket) => {
+  new Connection(socket, whatsapp, certificates);
+});
+
+server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
+  console.log(`http://127.0.0.1:${server.address().port}`);
+});
+process.stdin.resume().on('end', () => process.exit(0));

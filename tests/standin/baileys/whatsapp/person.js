@@ -1,0 +1,145 @@
+// Somebody with a phone: real Signal keys, and the texts that came and could be read.
+import { randomBytes, randomInt } from 'node:crypto';
+import libsignal from 'libsignal';
+import curve from 'libsignal/src/curve.js';
+import baileys from 'baileys-6';
+import { child, node, number } from './stanza.js';
+
+const { proto } = baileys;
+const SIGNED = 1;
+
+const bare = (key) => Buffer.from(key).subarray(-32);
+const marked = (key) => Buffer.concat([Buffer.from([5]), bare(key)]);
+
+const pad = (bytes) => {
+  const more = randomInt(1, 17);
+  return Buffer.concat([bytes, Buffer.alloc(more, more)]);
+};
+const unpad = (bytes) => bytes.subarray(0, bytes.length - bytes[bytes.length - 1]);
+
+/** WhatsApp's number for a person when it does not show the phone's. */
+export const lidOf = (user) => `1${user}`;
+
+export class Person {
+  heard = [];
+  sent = new Map();
+  unread = 0;
+  retries = 0;
+  /** Whether a message that could not be read is sent again, with new keys. */
+  answers = true;
+
+  #identity = curve.generateKeyPair();
+  #registration = randomInt(1, 16380);
+  #signedKey = curve.generateKeyPair();
+  #preKeys = new Map();
+  #records = new Map();
+  #nextPreKey = 1;
+
+  constructor(user) {
+    this.user = user;
+    this.lid = lidOf(user);
+  }
+
+  get identity() {
+    return this.#identity;
+  }
+
+  /** What somebody needs who wants to write to this person for the first time. */
+  bundle(jid) {
+    const id = this.#nextPreKey++;
+    this.#preKeys.set(id, curve.generateKeyPair());
+    const signature = curve.calculateSignature(this.#identity.privKey, this.#signedKey.pubKey);
+    return node('user', { jid }, [
+      node('registration', {}, number(this.#registration, 4)),
+      node('type', {}, Buffer.from([5])),
+      node('identity', {}, bare(this.#identity.pubKey)),
+      node('key', {}, [
+        node('id', {}, number(id, 3)),
+        node('value', {}, bare(this.#preKeys.get(id).pubKey)),
+      ]),
+      node('skey', {}, [
+        node('id', {}, number(SIGNED, 3)),
+        node('value', {}, bare(this.#signedKey.pubKey)),
+        node('signature', {}, signature),
+      ]),
+    ]);
+  }
+
+  /** A text for one device, in the session with it; `takeBundle` gives its keys for a new one. */
+  async encrypt(address, text, takeBundle) {
+    return this.encryptMessage(address, proto.Message.fromObject({ conversation: text }), takeBundle);
+  }
+
+  async encryptMessage(address, message, takeBundle) {
+    const plain = pad(Buffer.from(proto.Message.encode(message).finish()));
+    if (!this.#records.has(address)) {
+      const builder = new libsignal.SessionBuilder(this.#storage(), this.#address(address));
+      await builder.initOutgoing(takeBundle());
+    }
+    const { type, body } = await this.#cipher(address).encrypt(plain);
+    return node('enc', { v: '2', type: type === 3 ? 'pkmsg' : 'msg' }, Buffer.from(body, 'binary'));
+  }
+
+  async decrypt(address, enc) {
+    const cipher = this.#cipher(address);
+    const bytes = Buffer.from(enc.content);
+    const plain =
+      enc.attrs.type === 'pkmsg'
+        ? await cipher.decryptPreKeyWhisperMessage(bytes)
+        : await cipher.decryptWhisperMessage(bytes);
+    return proto.Message.decode(unpad(plain));
+  }
+
+  forget(address) {
+    this.#records.delete(address);
+  }
+
+  #address(address) {
+    return libsignal.ProtocolAddress.from(address);
+  }
+
+  #cipher(address) {
+    return new libsignal.SessionCipher(this.#storage(), this.#address(address));
+  }
+
+  #storage() {
+    const records = this.#records;
+    return {
+      loadSession: async (id) =>
+        records.has(id) ? libsignal.SessionRecord.deserialize(records.get(id)) : undefined,
+      // A record goes on changing after it was stored; what is kept must not.
+      storeSession: async (id, record) => {
+        records.set(id, structuredClone(record.serialize()));
+      },
+      isTrustedIdentity: async () => true,
+      loadPreKey: async (id) => this.#preKeys.get(Number(id)),
+      removePreKey: async (id) => {
+        this.#preKeys.delete(Number(id));
+      },
+      loadSignedPreKey: async () => this.#signedKey,
+      getOurIdentity: async () => this.#identity,
+      getOurRegistrationId: async () => this.#registration,
+    };
+  }
+}
+
+/** The keys that a client uploaded, as libsignal wants them; takes one pre-key away. */
+export const takeBundle = (device) => {
+  const [first] = device.preKeys;
+  if (first) device.preKeys.delete(first[0]);
+  return {
+    registrationId: device.registration,
+    identityKey: marked(device.identity),
+    signedPreKey: device.signedKey,
+    preKey: first ? { keyId: first[0], publicKey: marked(first[1]) } : undefined,
+  };
+};
+
+export const readSignedKey = (skey) => ({
+  keyId: Buffer.from(child(skey, 'id').content).readUIntBE(0, 3),
+  publicKey: marked(child(skey, 'value').content),
+  signature: Buffer.from(child(skey, 'signature').content),
+});
+
+export const randomId = () => `3EB0${randomBytes(9).toString('hex').toUpperCase()}`;
+export { marked };

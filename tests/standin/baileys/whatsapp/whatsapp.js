@@ -1,0 +1,309 @@
+// What WhatsApp is to its clients: pairing, login, the people, and their messages under way.
+import { createHmac } from 'node:crypto';
+import { deflateSync } from 'node:zlib';
+import curve from 'libsignal/src/curve.js';
+import baileys from 'baileys-6';
+import { answer } from './answers.js';
+import { conflict, failure, streamError } from './connection.js';
+import { randomRef } from './noise.js';
+import { Person, marked, randomId, takeBundle } from './person.js';
+import { WHATSAPP, child, children, node, parts } from './stanza.js';
+
+const { proto } = baileys;
+const REFS = 6;
+const BY_ACCOUNT = Buffer.from([6, 0]);
+const BY_DEVICE = Buffer.from([6, 1]);
+
+const now = () => Math.floor(Date.now() / 1000);
+const same = (one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)) === 0;
+
+export class WhatsApp {
+  people = new Map();
+  devices = new Map();
+  #waiting = new Map();
+  #nextDevice = 1;
+  #nextId = 1;
+
+  id() {
+    return `stand-in-${this.#nextId++}`;
+  }
+
+  person(user) {
+    if (!this.people.has(user)) this.people.set(user, new Person(user));
+    return this.people.get(user);
+  }
+
+  personOf(jid) {
+    const { user, server } = parts(jid);
+    return this.person(server === 'lid' ? user.slice(1) : user);
+  }
+
+  /** The devices of one account, its phone excepted. */
+  linked(user) {
+    return [...this.devices.values()].filter((each) => each.user === user && !each.removed);
+  }
+
+  greet(connection, noiseKey, wish) {
+    if (wish.devicePairingData) this.#offerPairing(connection, noiseKey, wish.devicePairingData);
+    else this.#login(connection, noiseKey, `${wish.username}.${wish.device}`);
+  }
+
+  #offerPairing(connection, noiseKey, told) {
+    const refs = Array.from({ length: REFS }, randomRef);
+    connection.registering = {
+      dialect: connection.dialect.version,
+      noiseKey: Buffer.from(noiseKey),
+      identity: Buffer.from(told.eIdent),
+      registration: Buffer.from(told.eRegid).readUInt32BE(0),
+      signedKey: {
+        keyId: Buffer.from(told.eSkeyId).readUIntBE(0, 3),
+        publicKey: marked(told.eSkeyVal),
+        signature: Buffer.from(told.eSkeySig),
+      },
+    };
+    for (const ref of refs) this.#waiting.set(ref, connection);
+    const offered = refs.map((ref) => node('ref', {}, Buffer.from(ref)));
+    connection.send(
+      node('iq', { from: WHATSAPP, type: 'set', id: this.id(), xmlns: 'md' }, [
+        node('pair-device', {}, offered),
+      ]),
+    );
+  }
+
+  /** A phone scans the code that a client shows. */
+  scan(qr, user) {
+    const [ref, noiseKey, identity, secret] = qr.replace(/^[^#]*#/, '').split(',');
+    const connection = this.#waiting.get(ref);
+    if (!connection?.open) throw new Error('nobody waits with this code');
+    const registering = connection.registering;
+    const shown = [noiseKey, identity].map((each) => Buffer.from(each, 'base64'));
+    if (!same(shown[0], registering.noiseKey) || !same(shown[1], registering.identity)) {
+      throw new Error('the code shows other keys than its client has');
+    }
+    const phone = this.person(user);
+    const number = this.#nextDevice++;
+    const details = proto.ADVDeviceIdentity.encode({
+      rawId: number,
+      timestamp: now(),
+      keyIndex: number,
+    }).finish();
+    const signed = Buffer.concat([BY_ACCOUNT, details, registering.identity]);
+    const account = {
+      details,
+      accountSignatureKey: phone.identity.pubKey.subarray(1),
+      accountSignature: curve.calculateSignature(phone.identity.privKey, signed),
+    };
+    const sealed = Buffer.from(proto.ADVSignedDeviceIdentity.encode(account).finish());
+    const hmac = createHmac('sha256', Buffer.from(secret, 'base64')).update(sealed).digest();
+    const device = {
+      ...registering,
+      ...{ user, number, account, preKeys: new Map(), refused: null, queue: [] },
+      ...{ logins: 0, connection: null, removed: false, synced: false, receipts: [] },
+    };
+    connection.pairing = { id: this.id(), device };
+    connection.send(
+      node('iq', { from: WHATSAPP, type: 'set', id: connection.pairing.id, xmlns: 'md' }, [
+        node('pair-success', {}, [
+          node(
+            'device-identity',
+            {},
+            proto.ADVSignedDeviceIdentityHMAC.encode({ details: sealed, hmac }).finish(),
+          ),
+          node('device', { jid: this.jid(device), lid: `${phone.lid}:${number}@lid` }),
+          node('platform', { name: 'android' }),
+        ]),
+      ]),
+    );
+    return { user, device: number };
+  }
+
+  jid(device) {
+    return `${device.user}:${device.number}${WHATSAPP}`;
+  }
+
+  /** The client signed in turn: it is paired, and shall log in. */
+  #confirm(connection, stanza) {
+    const { device } = connection.pairing;
+    const sign = child(child(stanza, 'pair-device-sign'), 'device-identity');
+    const told = proto.ADVSignedDeviceIdentity.decode(sign.content);
+    const { details, accountSignatureKey } = device.account;
+    const signed = Buffer.concat([BY_DEVICE, details, device.identity, accountSignatureKey]);
+    const identity = marked(device.identity);
+    if (!curve.verifySignature(identity, signed, Buffer.from(told.deviceSignature))) {
+      throw new Error('the client signed with another key');
+    }
+    this.devices.set(`${device.user}.${device.number}`, device);
+    connection.pairing = null;
+    connection.end(streamError(515));
+  }
+
+  #login(connection, noiseKey, name) {
+    const device = this.devices.get(name);
+    if (!device || device.removed || !same(device.noiseKey, noiseKey)) {
+      connection.end(failure(401));
+    } else if (device.refused) {
+      connection.end(failure(device.refused));
+    } else {
+      device.connection?.end(conflict('replaced'));
+      device.connection = connection;
+      connection.device = device;
+      device.logins += 1;
+      const lid = `${this.person(device.user).lid}:${device.number}@lid`;
+      connection.send(node('success', { t: String(now()), lid, location: 'stand-in' }));
+    }
+  }
+
+  /** The client has all it needs: what waited for it comes now. */
+  async active(connection) {
+    const { device } = connection;
+    if (!device.synced) {
+      device.synced = true;
+      await this.#shareFromPhone(device);
+    }
+    const waited = device.queue.splice(0);
+    for (const stanza of waited) {
+      stanza.attrs.offline = '0';
+      connection.send(stanza);
+    }
+    const count = String(waited.length);
+    connection.send(node('ib', { from: WHATSAPP }, [node('offline', { count })]));
+  }
+
+  gone(connection) {
+    const { device } = connection;
+    if (device?.connection === connection) device.connection = null;
+    for (const [ref, each] of this.#waiting) if (each === connection) this.#waiting.delete(ref);
+  }
+
+  async take(connection, stanza) {
+    if (stanza.tag === 'iq') await this.#takeQuery(connection, stanza);
+    else if (stanza.tag === 'message') await this.#takeMessage(connection, stanza);
+    else if (stanza.tag === 'receipt') await this.#takeReceipt(connection, stanza);
+  }
+
+  async #takeQuery(connection, stanza) {
+    if (stanza.attrs.type === 'result') {
+      if (stanza.attrs.id === connection.pairing?.id) this.#confirm(connection, stanza);
+      return;
+    }
+    const content = answer(this, connection, stanza);
+    const { id } = stanza.attrs;
+    connection.send(node('iq', { from: WHATSAPP, type: 'result', id }, content));
+    if (child(stanza, 'active')) await this.active(connection);
+  }
+
+  async #takeMessage(connection, stanza) {
+    const { device } = connection;
+    const { id, to } = stanza.attrs;
+    connection.send(node('ack', { class: 'message', id, from: to, t: String(now()) }));
+    for (const each of children(child(stanza, 'participants'), 'to')) {
+      await this.#deliver(device, parts(each.attrs.jid), each, stanza);
+    }
+    if (child(stanza, 'enc')) await this.#deliver(device, parts(to), stanza, stanza);
+  }
+
+  async #deliver(device, to, holder, stanza) {
+    const person = this.personOf(`${to.user}@${to.server}`);
+    const { id } = stanza.attrs;
+    try {
+      const enc = child(holder, 'enc');
+      const message = await person.decrypt(`${device.user}.${device.number}`, enc);
+      const text = message.conversation || message.extendedTextMessage?.text;
+      if (text) person.heard.push({ from: device.user, id, type: enc.attrs.type, text });
+      if (person.user === device.user) return;
+      device.connection?.send(
+        node('receipt', { from: `${to.user}@${to.server}`, id, t: String(now()) }),
+      );
+    } catch (error) {
+      person.unread += 1;
+      console.log(`${person.user} cannot read ${id}: ${error.message}`);
+    }
+  }
+
+  async #takeReceipt(connection, stanza) {
+    const { device } = connection;
+    const { id, to, type = 'delivered' } = stanza.attrs;
+    connection.send(node('ack', { class: 'receipt', id, from: to }));
+    device.receipts.push({ id, type });
+    if (type !== 'retry') return;
+    const person = this.personOf(to);
+    person.retries += 1;
+    const text = person.sent.get(id);
+    if (!person.answers || text === undefined) return;
+    person.forget(`${device.user}.${device.number}`);
+    const count = child(stanza, 'retry').attrs.count;
+    await this.#write(person, device, { conversation: text }, { id, count });
+  }
+
+  /** Somebody writes to every linked device of an account. */
+  async say(from, to, text) {
+    const person = this.person(from);
+    const id = randomId();
+    person.sent.set(id, text);
+    const devices = this.linked(to);
+    if (!devices.length) throw new Error(`${to} has no linked device`);
+    for (const device of devices) await this.#write(person, device, { conversation: text }, { id });
+    return id;
+  }
+
+  async #write(person, device, message, { id, count, category }) {
+    const address = `${device.user}.${device.number}`;
+    const told = proto.Message.fromObject(message);
+    const enc = await person.encryptMessage(address, told, () => takeBundle(device));
+    if (count) enc.attrs.count = count;
+    const [pn, lid] = [`${person.user}${WHATSAPP}`, `${person.lid}@lid`];
+    // Clients of the newer dictionary know people by their LID.
+    const newer = device.dialect === 3 && person.user !== device.user;
+    const attrs = newer
+      ? { from: lid, sender_pn: pn, addressing_mode: 'lid' }
+      : { from: pn, category };
+    const stanza = node(
+      'message',
+      { ...attrs, id, type: 'text', t: String(now()), notify: person.user },
+      [enc],
+    );
+    if (device.connection) device.connection.send(stanza);
+    else device.queue.push(stanza);
+  }
+
+  /** What the phone gives to a device that is new: a key of the app state, and its history. */
+  async #shareFromPhone(device) {
+    const phone = this.person(device.user);
+    const { Type } = proto.Message.ProtocolMessage;
+    const keyData = {
+      keyData: Buffer.alloc(32, device.number),
+      fingerprint: { rawId: device.number, currentIndex: 0, deviceIndexes: [0] },
+      timestamp: now(),
+    };
+    const keyId = { keyId: Buffer.from([0, 0, 0, 0, 0, device.number]) };
+    const share = { type: Type.APP_STATE_SYNC_KEY_SHARE, appStateSyncKeyShare: { keys: [{ keyId, keyData }] } };
+    const syncType = proto.HistorySync.HistorySyncType.RECENT;
+    const history = proto.HistorySync.encode({ syncType, progress: 100 }).finish();
+    const notice = {
+      type: Type.HISTORY_SYNC_NOTIFICATION,
+      historySyncNotification: { syncType, initialHistBootstrapInlinePayload: deflateSync(history) },
+    };
+    const told = device.dialect === 3 ? [share, notice] : [share];
+    for (const protocolMessage of told) {
+      await this.#write(phone, device, { protocolMessage }, { id: randomId(), category: 'peer' });
+    }
+  }
+
+  /** Trouble on command, for one account's devices. */
+  trouble(user, { kind, code, type }) {
+    for (const device of this.linked(user)) {
+      const { connection } = device;
+      if (kind === 'refuse') device.refused = code;
+      else if (kind === 'none') device.refused = null;
+      else if (kind === 'drop') connection?.drop();
+      else if (kind === 'silence') {
+        if (connection) connection.silent = true;
+      } else if (kind === 'stream_error') connection?.end(streamError(code));
+      else if (kind === 'conflict') {
+        if (type === 'device_removed') device.removed = true;
+        connection?.end(conflict(type));
+      } else throw new Error(`no such trouble: ${kind}`);
+      if (kind === 'refuse') connection?.end(failure(code));
+    }
+  }
+}
