@@ -1,5 +1,7 @@
 """Settings: what a file and an environment may say, and how a mistake is named."""
 
+import json
+import re
 import tomllib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -9,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import (
+    BackendDeclaration,
     Config,
     Declaration,
     changes_that_need_restart,
     load_config,
     render_config,
+    secrets_of,
     split_address,
+    without_secrets,
+    worker_settings,
 )
+from agent.config.backends import REMOTE_ENGINES
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.config.setting import settings_of
@@ -26,13 +33,24 @@ from agent.core.memory import MemoryPolicy
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
 from agent.core.repair import RecoveryPolicy
+from agent.engines.catalog import remote_engines
 from agent.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "agent.toml.example"
 
 
 def sections(config: Config) -> dict[str, object]:
-    return {one.name: getattr(config, one.name) for one in fields(Config) if one.name != "instance"}
+    names = [one.name for one in fields(Config) if one.name not in ("instance", "backend")]
+    return {name: getattr(config, name) for name in names}
+
+
+EVO = (
+    "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example:8080'\nkey = 'K-1'\n"
+)
+TICKET = (
+    "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'https://t.example/api'\n"
+    "user = 'a@b.example'\npassword = 'P-1'\n"
+)
 
 
 @pytest.fixture
@@ -313,6 +331,326 @@ def test_a_mistake_in_the_environment_names_the_variable(env, words):
         assert word in str(caught.value)
 
 
+def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
+    config = load(
+        EVO + "adopt = ['shop-*']\nwebhook = true\nwebhook_url = 'http://10.0.0.5:8470'\n" + TICKET
+    )
+    evo, tick = config.backend
+    assert (evo.name, evo.adopt, evo.timeout, evo.parallel) == ("evo", ("shop-*",), 10.0, 50)
+    assert (tick.preset, tick.disconnect_keeps_pairing) == ("spec", None)
+    assert config.backends_root == Path("/var/lib/wa-agent/backends")
+    told = worker_settings(evo, secrets_of(evo))
+    assert told["key"] == "K-1"
+    assert told["adopt"] == ["shop-*"]
+    assert "key_file" not in told
+    assert "disconnect_keeps_pairing" not in told, "the preset knows better"
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
+    assert set(REMOTE_ENGINES) == remote_engines()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line", "cause"),
+    [
+        pytest.param("[backend]\nname='x'", "backend", 1, "[[backend]]", id="one table"),
+        pytest.param(EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout", id="a typo"),
+        pytest.param(EVO + "timeout = '3'", "backend[0].timeout", 6, "a number", id="a text"),
+        pytest.param(EVO + "parallel = 0", "backend[0].parallel", 6, "at least 1", id="range"),
+        pytest.param(EVO + "webhook = 1", "backend[0].webhook", 6, "true or false", id="int"),
+        pytest.param(EVO + "adopt = '*'", "backend[0].adopt", 6, "a list", id="no list"),
+        pytest.param(
+            TICKET + "disconnect_keeps_pairing = 'yes'",
+            "backend[0].disconnect_keeps_pairing", 7, "true or false", id="a word",
+        ),
+        pytest.param(
+            EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of", id="web",
+        ),
+        pytest.param(EVO.replace("name", "#"), "backend[0].name", 1, "needs it", id="no name"),
+        pytest.param(EVO.replace("'evo'", "'Evo'"), "backend[0].name", 2, "a-z", id="bad name"),
+        pytest.param(EVO.replace("url", "#"), "backend[0].url", 1, "needs it", id="no url"),
+        pytest.param(
+            EVO.replace("engine", "#"), "backend[0].engine", 1, "needs it", id="no engine",
+        ),
+        pytest.param(EVO + EVO, "backend[1].name", 7, "declared twice", id="twins"),
+        pytest.param(
+            EVO.replace("http:", "ftp:"), "backend[0].url", 4, "http://HOST", id="no http"
+        ),
+        pytest.param(EVO.replace(":8080", ":99999"), "backend[0].url", 4, "HOST:PORT", id="port"),
+        pytest.param(
+            EVO.replace("http://", "http://u:sesame@"),
+            "backend[0].url", 4, "stand in logs", id="a password in the url",
+        ),
+        pytest.param(
+            EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?", id="query"
+        ),
+        pytest.param(EVO.replace("key = 'K-1'", ""), "backend[0].key", 1, "nobody", id="no key"),
+        pytest.param(
+            EVO + "key_file = '/k'", "backend[0].key_file", 6, "both", id="key and key_file"
+        ),
+        pytest.param(EVO.replace("K-1", "K 1"), "backend[0].key", 5, "one line", id="key in two"),
+        pytest.param(
+            EVO + "auth_folder = '/a/{id}'",
+            "backend[0].auth_folder", 6, "only for engine whaticket", id="evolution has no folder",
+        ),
+        pytest.param(
+            TICKET + "webhook = true",
+            "backend[0].webhook", 7, "only for engine evolution", id="hook",
+        ),
+        pytest.param(
+            EVO + "webhook = true", "backend[0].webhook", 6, "is reached", id="a hook to nowhere"
+        ),
+        pytest.param(
+            EVO + "webhook_url = 'here:1'", "backend[0].webhook_url", 6, "HOST:PORT", id="hook url"
+        ),
+        pytest.param(
+            EVO + "ca_file = '/c'\ntls_verify = false",
+            "backend[0].tls_verify", 7, "whom to trust", id="trust of one and of all",
+        ),
+        pytest.param(
+            EVO + "ca_file = 'ca.pem'", "backend[0].ca_file", 6, "absolute", id="relative file"
+        ),
+        pytest.param(
+            TICKET.replace("user", "#"), "backend[0].user", 1, "ready token", id="nobody logs in"
+        ),
+        pytest.param(
+            TICKET.replace("password", "#"), "backend[0].user", 5, "ready token", id="no password"
+        ),
+        pytest.param(
+            TICKET.replace("password", "key = 'x'\n#"),
+            "backend[0].user", 5, "belong together", id="a user without password",
+        ),
+        pytest.param(
+            TICKET + "password_file = '/p'",
+            "backend[0].password_file", 7, "both", id="two passwords",
+        ),
+        pytest.param(
+            TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}", id="every folder"
+        ),
+        pytest.param(
+            TICKET + "auth_folder = 'auth/{id}'",
+            "backend[0].auth_folder", 7, "absolute", id="relative folder",
+        ),
+        pytest.param(
+            TICKET + "auth_folder = '/a/../{id}'",
+            "backend[0].auth_folder", 7, "without ..", id="a way up",
+        ),
+        pytest.param(
+            TICKET + "redis_pattern = 'sessions:*'",
+            "backend[0].redis_pattern", 7, "{id}", id="every key",
+        ),
+        pytest.param(
+            TICKET + "redis_pattern = 'sessions:{id}*'",
+            "backend[0].redis_pattern", 7, "session 10 too", id="other sessions' keys",
+        ),
+        pytest.param(
+            TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://", id="no redis"
+        ),
+        pytest.param(
+            TICKET + "logs = ['file:/a', 'syslog:x']",
+            "backend[0].logs", 7, "no source of log lines", id="an unknown source",
+        ),
+        pytest.param(
+            TICKET + "logs = ['file:a.log']", "backend[0].logs", 7, "absolute", id="relative log"
+        ),
+        pytest.param(
+            TICKET + "logs = ['journal:-x']",
+            "backend[0].logs", 7, "no unit", id="an option as unit",
+        ),
+        pytest.param(
+            TICKET + "logs = ['command:bin/tail x']",
+            "backend[0].logs", 7, "relative path", id="relative program",
+        ),
+        pytest.param(
+            TICKET + "logs = ['command:tail \"x']", "backend[0].logs", 7, "split", id="half a word"
+        ),
+        pytest.param(
+            TICKET + "log_session = '('", "backend[0].log_session", 7, "expression", id="no regex"
+        ),
+        pytest.param(
+            TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group", id="no group"
+        ),
+        pytest.param(
+            TICKET + "start_route = '/whatsapp/{id}'",
+            "backend[0].start_route", 7, "VERB", id="no verb",
+        ),
+        pytest.param(
+            TICKET + "start_route = 'POST /whatsapp'",
+            "backend[0].start_route", 7, "{id}", id="which session",
+        ),
+        pytest.param(
+            TICKET + "list_route = 'GET /{name}'",
+            "backend[0].list_route", 7, "only {id}", id="an unknown place",
+        ),
+        pytest.param(
+            "[[instance]]\nid='a'\nengine='evolution'",
+            "instance[0].settings.backend", 1, "there are: none", id="no backend at all",
+        ),
+        pytest.param(
+            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='other'}",
+            "instance[0].settings.backend", 9, "there are: evo", id="an unknown backend",
+        ),
+        pytest.param(
+            EVO + "[[instance]]\nid='a'\nengine='whaticket'\n[instance.settings]\nbackend='evo'",
+            "instance[0].settings.backend", 10, "has engine evolution", id="of another engine",
+        ),
+        pytest.param(
+            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
+            "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
+            "instance[1].settings.remote", 13, "already", id="one session twice",
+        ),
+        pytest.param(
+            EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo', remote=7}",
+            "instance[0].settings.remote", 9, "a text", id="a number as name",
+        ),
+        pytest.param(
+            "[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
+            "agent.session_storage_path", 2, "must lie apart", id="sessions among the backends",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
+    load, tmp_path, *, text, key, line, cause
+):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    message = str(caught.value)
+    assert (caught.value.field, caught.value.exit_status) == (key, 78), message
+    assert f"{tmp_path / 'agent.toml'}, line {line}:" in message
+    assert cause in message
+    assert "sesame" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EVO.replace("'K-1'", "12345678"),
+        TICKET.replace("'P-1'", "12345678"),
+        TICKET + "redis_url = 12345678",
+        TICKET + "redis_url = 'http://x:12345678@r'",
+        EVO.replace("K-1", "12345678 x"),
+    ],
+)
+def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert "12345678" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "logs = ['file:/l', 'folder:/l', 'journal:wa@1.service', 'command:docker logs -f x', "
+        "'command:/bin/tail -F x', 'pm2:/home/x/.pm2/logs/app']",
+        "redis_url = 'redis://:geheim@r:6379/2'\nredis_pattern = 's:{id}:*'",
+        "redis_url = 'unix:///run/redis.sock'",
+        "auth_folder = '/srv/auth/session-{id}'\nlog_session = 'Socket +(\\S+)'",
+        "start_route = 'PUT /whatsapp/{id}/start-session'\nlist_route = 'GET /whatsapp/'",
+        "disconnect_keeps_pairing = false\npreset = 'ticketz'",
+    ],
+)
+def test_what_a_backend_may_say_reads_back_as_it_was(load, more):
+    config = load(TICKET + more)
+    assert load(render_config(config)) == config
+    assert load(render_config(config, only_changed=False)) == config
+
+
+def test_secrets_come_from_their_files(load, tmp_path, caplog):
+    key, password = tmp_path / "key", tmp_path / "password"
+    key.write_text("K-2\n")
+    password.write_text("blank and ü\n")
+    key.chmod(0o600)
+    password.chmod(0o644)
+    (evo,) = load(EVO.replace("key = 'K-1'", f"key_file = '{key}'")).backend
+    assert secrets_of(evo).key == "K-2"
+    assert not caplog.records
+    text = TICKET.replace("password = 'P-1'", f"password_file = '{password}'")
+    (tick,) = load(text).backend
+    assert secrets_of(tick).password == "blank and ü"
+    assert f"{password} is open to every user" in caplog.text
+    assert worker_settings(tick, secrets_of(tick))["password"] == "blank and ü"
+
+
+@pytest.mark.parametrize(
+    ("raw", "cause"),
+    [
+        (None, "No such file"),
+        (b"", "it is empty"),
+        (b"\n", "it is empty"),
+        (b"sesame\nsesame\n", "one line"),
+        (b"sesame\xff", "not UTF-8"),
+        (b"x" * 20_000, "longer than"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_is_named_and_not_shown(tmp_path, raw, cause):
+    path = tmp_path / "key"
+    if raw is not None:
+        path.write_bytes(raw)
+    one = BackendDeclaration("evo", "evolution", "http://e", key_file=str(path))
+    with pytest.raises(ConfigError, match=cause) as caught:
+        secrets_of(one)
+    assert str(path) in str(caught.value)
+    assert "backend evo" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+def test_nobody_sees_a_secret_in_a_listing(load):
+    config = load(EVO + TICKET + "redis_url = 'redis://u:R-1@r:1/0?password=R-1'\n")
+    shown = without_secrets(config)
+    assert (shown.backend[0].key, shown.backend[1].password) == ("***", "***")
+    assert shown.backend[1].redis_url == "redis://***@r:1/0"
+    for text in (
+        render_config(shown),
+        repr(shown),
+        repr(config),
+        repr(secrets_of(shown.backend[0])),
+    ):
+        assert not any(secret in text for secret in ("K-1", "P-1", "R-1"))
+    assert without_secrets(Config()) == Config()
+
+
+def test_the_environment_overrides_the_first_backend_that_can_take_it(load):
+    env = {"BACKEND_URL": "http://other:1", "REDIS_URL": "redis://r:1"}
+    evo, tick = load(EVO + TICKET, env).backend
+    assert (evo.url, tick.url) == ("http://other:1", "https://t.example/api")
+    assert (evo.redis_url, tick.redis_url) == ("", "redis://r:1")
+    assert load(EVO.replace("url", "#"), env | {"REDIS_URL": ""}).backend[0].url == "http://other:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "words"),
+    [
+        ("", {"BACKEND_URL": "http://x"}, ["BACKEND_URL", "there is no [[backend]] whose url"]),
+        ("", {"REDIS_URL": "redis://x"}, ["REDIS_URL", "engine whaticket"]),
+        (EVO, {"REDIS_URL": "redis://x"}, ["REDIS_URL", "engine whaticket"]),
+        (EVO, {"BACKEND_URL": "x"}, ["environment variable BACKEND_URL", "backend[0].url"]),
+        (TICKET, {"REDIS_URL": "x"}, ["environment variable REDIS_URL", "redis://"]),
+    ],
+)
+def test_an_address_in_the_environment_that_nobody_can_use_is_an_error(load, text, env, words):
+    with pytest.raises(ConfigError) as caught:
+        load(text, env)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_backend_in_the_example_is_a_good_one_with_every_key():
+    text = EXAMPLE.read_text().partition("# [[backend]]\n")[2].partition("# [[instance]]")[0]
+    keys = re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
+    marks = [one.name for one, _ in settings_of(BackendDeclaration)]
+    assert [key.partition(" ")[0] for key in keys] == marks
+    # Its default cannot be written: TOML has no word for "not said".
+    table = [key for key in keys if not key.startswith("disconnect_keeps_pairing")]
+    found = tomllib.loads("[[backend]]\n" + "\n".join(table))["backend"][0]
+    assert BackendDeclaration(**{**found, "adopt": (), "logs": ()}) == BackendDeclaration(
+        name="evo",
+        engine="evolution",
+        url="http://127.0.0.1:8080",
+        key_file="/etc/wa-agent/evo.key",
+    )
+
+
 def test_an_impossible_pair_blames_the_place_that_was_set(load):
     with pytest.raises(ConfigError, match="environment variable WA_AGENT_RECONNECT__MAX"):
         load("[reconnect]\nbase = 5\n", {"WA_AGENT_RECONNECT__MAX": "4"})
@@ -324,7 +662,7 @@ def test_variables_of_the_command_line_are_no_settings(name):
 
 
 def test_variables_of_other_programs_are_left_alone():
-    assert load_config(None, {"WA_AGENTX": "1", "PATH": "/bin", "REDIS_URL": "x"}) == Config()
+    assert load_config(None, {"WA_AGENTX": "1", "PATH": "/bin", "REDIS_HOST": "x"}) == Config()
 
 
 def test_the_example_file_is_the_dataclasses():
@@ -368,6 +706,7 @@ def test_a_reload_tells_what_only_a_restart_changes(load):
     )
     assert changes_that_need_restart(Config(), new) == ["agent.state_path", "api.listen"]
     assert changes_that_need_restart(new, new) == []
+    assert changes_that_need_restart(Config(), load(EVO)) == ["backend"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.cli.client import Client
 from agent.config import Config
+from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
 from agent.log import redact
 
@@ -41,7 +42,7 @@ def write_bundle(
     parts = {
         "versions.json": _versions(),
         "findings.json": findings,
-        "config.json": without_secrets(asdict(config)),
+        "config.json": without_secrets(asdict(hide_secrets(config))),
         "environment.json": _environment(os.environ),
         "events.json": _asked(client, "/api/events", {"limit": ENTRIES}),
         "alerts.json": _asked(client, "/api/alerts"),

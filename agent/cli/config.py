@@ -49,9 +49,9 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from agent.config import render_config
+    from agent.config import render_config, without_secrets
 
-    config = _load(options)
+    config = without_secrets(_load(options))
     if wants_json(options):
         print_json(_plain(asdict(config)))
     else:

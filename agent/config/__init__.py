@@ -3,14 +3,21 @@
 An unknown key, a wrong type or an impossible pair is a ConfigError that names key, file and line.
 """
 
+from agent.config.backends import (
+    BackendDeclaration,
+    BackendSecrets,
+    secrets_of,
+    worker_settings,
+)
 from agent.config.load import load_config
-from agent.config.render import render_config
+from agent.config.render import render_config, without_secrets
 from agent.config.rules import changes_that_need_restart, split_address
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
     AgentSection,
     ApiSection,
+    BackendsSection,
     Config,
     Declaration,
     HealthSection,
@@ -27,6 +34,9 @@ __all__ = [
     "INSTALLED_STATE",
     "AgentSection",
     "ApiSection",
+    "BackendDeclaration",
+    "BackendSecrets",
+    "BackendsSection",
     "Config",
     "Declaration",
     "HealthSection",
@@ -39,5 +49,8 @@ __all__ = [
     "changes_that_need_restart",
     "load_config",
     "render_config",
+    "secrets_of",
     "split_address",
+    "without_secrets",
+    "worker_settings",
 ]

@@ -1,9 +1,10 @@
 """Which environment variables stand for which keys, and how their text becomes a value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from agent.config.backends import WHATICKET, BackendDeclaration
 from agent.config.setting import settings_of
 from agent.errors import ConfigError
 
@@ -26,6 +27,9 @@ NAMED = {
     "WHATSAPP_HEALTH_CHECK_INTERVAL": ("health.interval", 0.001),
 }
 """Name → key and the unit of the variable in seconds (0.001: it is given in milliseconds)."""
+
+OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", WHATICKET)}
+"""Name → the key of the first [[backend]] of that engine ("" = any) that it overrides."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
@@ -55,6 +59,24 @@ def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any
             source,
         )
     return found
+
+
+def read_for_backends(
+    env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
+) -> Iterator[tuple[int, str, str, str]]:
+    """For each variable that is set: which backend, which key, the value, where it came from."""
+    for name, (key, engine) in OF_BACKENDS.items():
+        if not env.get(name):
+            continue
+        source = f"environment variable {name}"
+        fitting = [n for n, one in enumerate(backends) if not engine or one.engine == engine]
+        if not fitting:
+            wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
+            raise ConfigError(
+                f"cannot use {source}: there is no {wanted} whose {key} it could be",
+                field=f"backend.{key}",
+            )
+        yield fitting[0], key, env[name], source
 
 
 def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0) -> Any:

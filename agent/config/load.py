@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from agent.config.environment import parse_text, read_environment
+from agent.config.backends import HIDDEN, BackendDeclaration
+from agent.config.environment import parse_text, read_environment, read_for_backends
 from agent.config.lines import find_lines, line_of
-from agent.config.rules import Problem, find_problem
+from agent.config.problem import Problem
+from agent.config.rules import find_problem
 from agent.config.sections import Config, Declaration
 from agent.config.setting import Setting, settings_of
 from agent.core.model import parse_instance_id
@@ -60,6 +62,12 @@ def load_config(
         section, _, name = key.partition(".")
         holder = getattr(config, section)
         config = replace(config, **{section: _apply(holder, section, {name: value}, origin[key])})
+    for number, name, value, words in read_for_backends(env, config.backend):
+        key = f"backend[{number}].{name}"
+        origin[key] = _Source(words, Path.cwd(), {})
+        one = _apply(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
+        rest = (*config.backend[:number], one, *config.backend[number + 1 :])
+        config = replace(config, backend=rest)
     if problem := find_problem(config):
         raise _blame(problem, origin)
     return config
@@ -108,6 +116,8 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
             raise source.refuse(name, "there is no such table" + _nearest(name, known))
         if name == "instance":
             config = replace(config, instance=_declarations(table, source))
+        elif name == "backend":
+            config = replace(config, backend=_backends(table, source))
         elif isinstance(table, dict):
             config = replace(config, **{name: _apply(getattr(config, name), name, table, source)})
         else:
@@ -131,7 +141,8 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
 
 def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -> Any:
     """Check one value against the type of its default and its mark. bool is not a number."""
-    if isinstance(default, bool):
+    shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
+    if default is None or isinstance(default, bool):
         good, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
         good, wanted = type(value) is int, "a whole number"
@@ -146,7 +157,7 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
         good, wanted = isinstance(value, str) and "\0" not in value, "a text"
         good = good and not (isinstance(default, Path) and not value)
     if not good:
-        raise source.refuse(key, f"it must be {wanted}, not {value!r:.80}")
+        raise source.refuse(key, f"it must be {wanted}, not {shown}")
     if mark.choices and value not in mark.choices:
         raise source.refuse(key, f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -156,6 +167,15 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
     if mark.high is not None and value > mark.high:
         raise source.refuse(key, f"it must be at most {mark.high:g}, not {value!r}")
     return Path(value) if isinstance(default, Path) else value
+
+
+def _backends(tables: Any, source: _Source) -> tuple[BackendDeclaration, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise source.refuse("backend", "it must be written as [[backend]]")
+    return tuple(
+        _apply(BackendDeclaration(), f"backend[{number}]", table, source)
+        for number, table in enumerate(tables)
+    )
 
 
 def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:

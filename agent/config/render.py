@@ -1,11 +1,12 @@
 """A Config as a commented file: what `config init` writes and what the example is."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.sections import Config, Declaration
 from agent.config.setting import Setting, settings_of
 
@@ -13,6 +14,19 @@ HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.
 # Durations are seconds, sizes are bytes. `wa-agent config check` reads this file.
 """
+
+BACKENDS = """\
+# Servers of someone else's whose sessions are watched and repaired. Each begins with [[backend]];
+# what is said to be of one engine is only for that one.
+# [[backend]]
+"""
+
+EXAMPLE = BackendDeclaration(
+    name="evo",
+    engine="evolution",
+    url="http://127.0.0.1:8080",
+    key_file="/etc/wa-agent/evo.key",
+)
 
 TAIL = """\
 # Instances that must exist: created when missing, never deleted because they are absent here.
@@ -29,7 +43,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
     default = Config()
     parts = [HEAD]
     for section in fields(Config):
-        if section.name == "instance":
+        if section.name in ("backend", "instance"):
             continue
         chosen, plain = getattr(config, section.name), getattr(default, section.name)
         parts.append(f"[{section.name}]")
@@ -38,6 +52,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
             live = not only_changed or value != getattr(plain, one.name)
             parts.append(f"# {mark.meaning}{_range(mark)}")
             parts.append(("" if live else "# ") + _line(one.name, value) + "\n")
+    parts += [_backend(one, only_changed) for one in config.backend] or [_example_backend()]
     parts += [_declaration(one) for one in config.instance] or [TAIL.rstrip("\n")]
     return "\n".join(parts) + "\n"
 
@@ -60,6 +75,27 @@ def _line(name: str, value: Any) -> str:
     return tomli_w.dumps({name: plain}).rstrip("\n")
 
 
+def _example_backend() -> str:
+    """Every key of a backend, as comments: with the marks taken away it is a good one."""
+    lines = [BACKENDS]
+    for one, mark in settings_of(EXAMPLE):
+        value = getattr(EXAMPLE, one.name)
+        # TOML has no word for "not said", and that is what this key is by itself.
+        line = f"{one.name} = false" if value is None else _line(one.name, value)
+        lines += [f"# {mark.meaning}{_range(mark)}", f"# {line}\n"]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _backend(one: BackendDeclaration, only_changed: bool) -> str:
+    plain = BackendDeclaration()
+    lines = ["[[backend]]"]
+    for each, _ in settings_of(one):
+        value = getattr(one, each.name)
+        if value is not None and not (only_changed and value == getattr(plain, each.name)):
+            lines.append(_line(each.name, value))
+    return "\n".join(lines) + "\n"
+
+
 def _declaration(one: Declaration) -> str:
     table: dict[str, Any] = {"id": str(one.id), "engine": one.engine, "enabled": one.enabled}
     text = "[[instance]]\n" + tomli_w.dumps(table)
@@ -67,3 +103,8 @@ def _declaration(one: Declaration) -> str:
         # After [[instance]], this header means the settings of that one.
         text += tomli_w.dumps({"instance": {"settings": dict(one.settings)}})
     return text
+
+
+def without_secrets(config: Config) -> Config:
+    """The same to be shown: keys and passwords of backends read ***."""
+    return replace(config, backend=tuple(hide_secrets(one) for one in config.backend))

@@ -1,25 +1,26 @@
 """Pairs of settings that cannot be true together, and what a reload cannot change."""
 
 import ipaddress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent.config.backend_rules import find_backend_problem
+from agent.config.problem import Problem
 from agent.config.sections import Config
 from agent.config.setting import settings_of
 from agent.core.alerts import AlertLimits, alert_table
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    keys: tuple[str, ...]
-    cause: str
-
-
 def find_problem(config: Config) -> Problem | None:
     """The first impossible pair, or None."""
     return (
-        _address(config) or _paths(config) or _times(config) or _limits(config) or _alerts(config)
+        _address(config)
+        or _paths(config)
+        or _times(config)
+        or _limits(config)
+        or _alerts(config)
+        or find_backend_problem(config)
     )
 
 
@@ -46,12 +47,14 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
     found = []
     for section in fields(Config):
-        before, after = getattr(old, section.name), getattr(new, section.name)
-        if section.name == "instance":
+        if section.name in ("instance", "backend"):
             continue
+        before, after = getattr(old, section.name), getattr(new, section.name)
         for one, mark in settings_of(before):
             if mark.restart and getattr(before, one.name) != getattr(after, one.name):
                 found.append(f"{section.name}.{one.name}")
+    if old.backend != new.backend:
+        found.append("backend")
     return found
 
 
@@ -86,6 +89,13 @@ def _paths(config: Config) -> Problem | None:
             ("agent.cache_path", "agent.state_path"),
             f"the state ({state}) must not lie in the cache ({cache})",
         )
+    backends = config.backends_root.absolute()
+    for key, folder in (("agent.session_storage_path", sessions), ("agent.cache_path", cache)):
+        if folder == backends or folder in backends.parents or backends in folder.parents:
+            return Problem(
+                (key, "agent.state_path"),
+                f"{folder} and the backends' folder ({backends}) must lie apart",
+            )
     return None
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from agent.config.backends import BackendDeclaration
 from agent.config.setting import setting
 from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
@@ -108,6 +109,9 @@ class StartSection:
     stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
     spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
     parallel: int = setting(0, "starts going on at the same time; 0 = twice the cores", low=0)
+    remote_parallel: int = setting(
+        50, "the same for sessions on a backend, where no process of ours is started", low=1
+    )
     idle_load: float = setting(
         0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
     )
@@ -320,6 +324,15 @@ class SessionsSection:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendsSection:
+    """What holds for every [[backend]]."""
+
+    discover: float = setting(
+        60.0, "seconds between two looks at a backend's own list of sessions", low=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Declaration:
     """One [[instance]]: created when it is missing, never deleted because it is absent."""
 
@@ -348,6 +361,8 @@ class Config:
     alerts: AlertsSection = field(default_factory=AlertsSection)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
+    backends: BackendsSection = field(default_factory=BackendsSection)
+    backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
 
     @property
@@ -409,6 +424,11 @@ class Config:
     @property
     def cache_root(self) -> Path:
         return Path(self.agent.cache_path or self.agent.state_path / "cache")
+
+    @property
+    def backends_root(self) -> Path:
+        """One folder per backend: what its worker reads, and what its engine keeps."""
+        return self.agent.state_path / "backends"
 
     @property
     def api_socket(self) -> Path:

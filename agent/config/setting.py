@@ -18,6 +18,10 @@ class Setting:
     choices: tuple[str, ...] = ()
     restart: bool = False
     """True when a running agent cannot take a new value on."""
+    secret: bool = False
+    """True when nobody may see the value: not in a listing, not in an error."""
+    credentials: bool = False
+    """True for a URL that may carry a password."""
 
 
 def setting(
@@ -28,10 +32,13 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     restart: bool = False,
+    secret: bool = False,
+    credentials: bool = False,
 ) -> T:
     """A field with a default and its mark; mypy sees the default's type."""
-    mark = Setting(meaning, low, high, choices, restart)
-    made: T = field(default=default, metadata={"setting": mark})
+    mark = Setting(meaning, low, high, choices, restart, secret, credentials)
+    shown = not (secret or credentials)
+    made: T = field(default=default, repr=shown, metadata={"setting": mark})
     return made
 
 

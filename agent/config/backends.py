@@ -1,0 +1,157 @@
+"""[[backend]]: the servers of someone else's whose sessions are watched, and their secrets.
+
+The keys are flat: the same names stand in the table, in `backend.json` and in the engine.
+"""
+
+import logging
+import os
+import stat
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.config.setting import setting, settings_of
+from agent.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+EVOLUTION, WHATICKET = "evolution", "whaticket"
+REMOTE_ENGINES = (EVOLUTION, WHATICKET)
+PRESETS = ("spec", "community", "saas", "ticketz")
+HIDDEN = "***"
+LONGEST_SECRET = 16 * 1024
+"""Characters of a key or a password; a longer file is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDeclaration:
+    """One server. What only one engine reads keeps its default for the other."""
+
+    name: str = setting("", "what it is called here: [a-z0-9][a-z0-9_-]{0,47}")
+    engine: str = setting("", "what kind of server it is", choices=REMOTE_ENGINES)
+    url: str = setting("", "http://HOST:PORT or https://… of the server, without a password")
+    key: str = setting("", "its API key, or a ready token for whaticket", secret=True)
+    key_file: str = setting("", "file that holds the key alone, instead of key")
+    adopt: tuple[str, ...] = setting(
+        (), 'names of its sessions that become instances by themselves; ["*"] = all, [] = none'
+    )
+    timeout: float = setting(10.0, "seconds that one request may take", low=0.1, high=120)
+    parallel: int = setting(50, "requests at the same time", low=1, high=1000)
+    ca_file: str = setting("", "file with the certificates to trust; none = the machine's own")
+    tls_verify: bool = setting(True, "false = any certificate will do: for tests only")
+    prove: bool = setting(True, "true = a session must also answer a harmless query")
+
+    webhook: bool = setting(False, "evolution: true = it is told to call this agent")
+    webhook_url: str = setting(
+        "", "evolution: http://HOST:PORT under which the server reaches this agent's API"
+    )
+
+    preset: str = setting("spec", "whaticket: whose routes it has", choices=PRESETS)
+    user: str = setting("", "whaticket: e-mail address to log in with")
+    password: str = setting("", "whaticket: its password", secret=True)
+    password_file: str = setting("", "whaticket: file with the password, instead of password")
+    list_route: str = setting("", 'whaticket: "VERB /path" instead of the preset\'s')
+    state_route: str = setting("", 'whaticket: "VERB /path/{id}" instead of the preset\'s')
+    start_route: str = setting("", "whaticket: the same, to start a session")
+    disconnect_route: str = setting("", "whaticket: the same, to disconnect one")
+    new_qr_route: str = setting("", "whaticket: the same, for a new QR code")
+    logout_route: str = setting("", "whaticket: the same, to end a pairing")
+    login_route: str = setting("", 'whaticket: "VERB /path" to log in')
+    send_route: str = setting("", 'whaticket: "VERB /path" to send a text')
+    disconnect_keeps_pairing: bool | None = setting(
+        None, "whaticket: false = its disconnect logs out; left away = what the preset knows"
+    )
+    logs: tuple[str, ...] = setting(
+        (), "whaticket: file:/… folder:/… journal:UNIT command:PROGRAM … pm2:/…/logs[/APP]"
+    )
+    log_session: str = setting(
+        "", "whaticket: regular expression whose one group names the session in a log line"
+    )
+    auth_folder: str = setting("", "whaticket: /path/{id} of a session's auth folder")
+    redis_url: str = setting(
+        "", "whaticket: redis://HOST:PORT/DATABASE that holds its keys", credentials=True
+    )
+    redis_pattern: str = setting("sessions:{id}:*", "whaticket: a session's keys in Redis")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSecrets:
+    """What opens the server's door, from the file or the table."""
+
+    key: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+
+def secrets_of(declaration: BackendDeclaration) -> BackendSecrets:
+    """Key and password, read from their files where files are named. ConfigError says which."""
+    return BackendSecrets(
+        key=declaration.key or _from_file(declaration, "key_file"),
+        password=declaration.password or _from_file(declaration, "password_file"),
+    )
+
+
+def worker_settings(declaration: BackendDeclaration, secrets: BackendSecrets) -> dict[str, Any]:
+    """The flat settings of `backend.json`: secrets in, the files that held them out."""
+    found = asdict(declaration)
+    found |= {"key": secrets.key, "password": secrets.password}
+    found |= {name: list(value) for name, value in found.items() if isinstance(value, tuple)}
+    left_out = {"key_file", "password_file"}
+    return {k: v for k, v in found.items() if k not in left_out and v is not None}
+
+
+def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
+    """The same with *** for whatever opens a door."""
+    hidden: dict[str, Any] = {}
+    for one, mark in settings_of(declaration):
+        value = getattr(declaration, one.name)
+        if value and mark.secret:
+            hidden[one.name] = HIDDEN
+        elif value and mark.credentials:
+            hidden[one.name] = _without_credentials(value)
+    return replace(declaration, **hidden)
+
+
+def secret_fault(text: str) -> str:
+    """Why a key cannot stand in a header; "" = it can."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return "it must be one line of printable ASCII without blanks"
+    return ""
+
+
+def _without_credentials(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    shown = f"{HIDDEN}@{host}" if at and credentials else authority
+    return f"{scheme}{mark}{shown}{slash}{path.partition('?')[0]}"
+
+
+def _from_file(declaration: BackendDeclaration, name: str) -> str:
+    path = getattr(declaration, name)
+    if not path:
+        return ""
+
+    def refuse(cause: str) -> ConfigError:
+        return ConfigError(
+            f"cannot read {path} ({name} of backend {declaration.name}): {cause}",
+            field=f"backend.{name}",
+        )
+
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(LONGEST_SECRET + 1)
+    except UnicodeDecodeError:
+        raise refuse("it is not UTF-8") from None  # the error's own text shows what it holds
+    except OSError as error:
+        raise refuse(error.strerror or str(error)) from error
+    if len(text) > LONGEST_SECRET:
+        raise refuse(f"it is longer than {LONGEST_SECRET} characters")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise refuse("it is empty")
+    if name == "key_file" and (fault := secret_fault(text)):
+        raise refuse(fault)
+    if stat.S_IMODE(mode) & 0o004:
+        log.warning("%s is open to every user: chmod o-rwx %s", path, path)
+    return text
