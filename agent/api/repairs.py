@@ -112,6 +112,7 @@ def show_statistics(found: RepairStatistics) -> dict[str, Any]:
         "failed": found.failed,
         "mean_seconds_to_repair": found.mean_time_to_repair,
         "success_rate": found.success_rate,
+        "interventions": dict(found.interventions),
         "steps": {name: asdict(tally) for name, tally in sorted(found.steps.items())},
     }
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.repair import Ending, RecoveryKind, Repair
+from agent.core.repair import Ending, Goal, RecoveryKind, Repair
 
 _HEALED = (Ending.RECOVERED, Ending.CLEANED)
+_FOR_A_PERSON = (Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
 _UNHEALED = (Ending.GAVE_UP, Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)
 
 
@@ -26,6 +27,14 @@ class RepairStatistics:
     repair_seconds: float = 0.0
     """From the beginning to the end of the repairs that healed."""
     steps: Mapping[str, StepTally] = field(default_factory=dict)
+    asked: int = 0
+    """Repairs that a person asked for, begun or joined by a hand."""
+    needed_person: int = 0
+    """Repairs that ended with something only a person can do."""
+
+    @property
+    def interventions(self) -> Mapping[str, int]:
+        return {"asked": self.asked, "needed": self.needed_person}
 
     @property
     def mean_check_seconds(self) -> float | None:
@@ -59,7 +68,12 @@ def note_step(
 
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """A repair that has ended; one that nobody wanted any more counts as nothing."""
+    """A repair that has ended; one that nobody wanted any more counts as nothing else."""
+    statistics = replace(
+        statistics,
+        asked=statistics.asked + (repair.goal is not Goal.HEAL),
+        needed_person=statistics.needed_person + (repair.ending in _FOR_A_PERSON),
+    )
     if repair.ending in _UNHEALED:
         return replace(statistics, failed=statistics.failed + 1)
     if repair.ending not in _HEALED:

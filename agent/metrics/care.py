@@ -124,6 +124,11 @@ def _statistics(found: RepairStatistics) -> Iterator[tuple[Family, str]]:
         Family(name, COUNTER, "Repairs that ended, by outcome."),
         "".join(sample(name, count, outcome=word) for word, count in outcomes.items()),
     )
+    name = "wa_agent_interventions_total"
+    yield (
+        Family(name, COUNTER, "Repairs that a person asked for, and that ended needing one."),
+        "".join(sample(name, count, kind=kind) for kind, count in found.interventions.items()),
+    )
     name = "wa_agent_repair_duration_seconds"
     yield (
         Family(name, SUMMARY, "From the beginning to the end of repairs that healed."),

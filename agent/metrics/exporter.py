@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from agent.core.model import InstanceId
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
 from agent.metrics.own import agent_samples
@@ -130,6 +131,7 @@ class Exporter:
         self.http = HttpFigures()
         self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
+        self.backends: Callable[[], Iterable[BackendView]] = tuple
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format that was asked for."""
@@ -150,6 +152,7 @@ class Exporter:
         self.sessions.update(views)
         yield from self.sessions.samples(self._wall())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
+        yield from _encoded(backend_samples(self.backends()))
         yield from _encoded(self.http.samples())
         yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()

@@ -62,7 +62,7 @@ def _rule(alert: Alert, site: Site) -> list[str]:
 def template(alert: Alert) -> str:
     """The summary in Prometheus' template language; numbers are written for people."""
     text = alert.summary.replace("{value}", f"{{{{ $value | {alert.unit} }}}}")
-    for label in ("session", "engine"):
+    for label in ("session", "engine", "backend"):
         text = text.replace(f"{{{label}}}", f"{{{{ $labels.{label} }}}}")
     return text
 

@@ -24,7 +24,10 @@ _MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "a
 
 
 def _info(label: str, view: InstanceView) -> str:
-    return f'wa_session_info{{{label},engine="{escape(view.instance.engine)}"}} 1\n'
+    labels = f'{label},engine="{escape(view.instance.engine)}"'
+    if view.instance.backend:
+        labels += f',backend="{escape(view.instance.backend)}"'
+    return f"wa_session_info{{{labels}}} 1\n"
 
 
 def _messages(label: str, view: InstanceView) -> str:

@@ -167,6 +167,7 @@ class Alerting:
             requests=requests,
             requests_failed=failed,
             incidents={engine: members > 0 for engine, members in status.incidents.items()},
+            backends={one.name: one.up for one in self.exporter.backends()},
         )
 
     def _picture(self) -> list[Raised]:

@@ -134,6 +134,21 @@ def test_who_is_meant_to_be_connected_is_down_when_it_is_not() -> None:
     assert found("WaSessionNeedsScan", e=scan, a=lost) == {"e"}
 
 
+def test_of_a_backend_that_is_down_no_session_is_said_to_be_down() -> None:
+    lost = make_view("a", status=ConnectionStatus.RECONNECTING)
+    remote = replace(lost, instance=replace(lost.instance, settings={"backend": "evo"}))
+    views = {InstanceId("here"): lost, InstanceId("there"): remote}
+
+    def down(*, up: bool) -> set[Any]:
+        figures = Figures(backends={"evo": up, "other": False})
+        return set(DOWN.condition.vector(Sight(views, figures, History([]), 0.0)))
+
+    here = (("engine", "sandbox"), ("session", "here"))
+    there = (("backend", "evo"), ("engine", "sandbox"), ("session", "there"))
+    assert down(up=True) == {here, there}
+    assert down(up=False) == {here}
+
+
 @pytest.mark.parametrize("code", [row[0] for row in reasons_table()])
 def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
     from agent.core.session import reason_of
@@ -247,6 +262,14 @@ def test_an_incident_silences_the_sessions_of_its_engine_only() -> None:
     assert silenced([web, socket]) == {}
 
 
+def test_a_backend_that_is_down_silences_what_is_said_of_its_sessions_only() -> None:
+    backend = firing("WaBackendDown", backend="evo")
+    its = firing("WaSessionGivenUp", session="a", engine="evolution", backend="evo")
+    others = firing("WaSessionGivenUp", session="b", engine="evolution", backend="evo2")
+    here = firing("WaSessionGivenUp", session="c", engine="web")
+    assert silenced([backend, its, others, here]) == {(its.name, its.labels): "WaBackendDown"}
+
+
 def test_what_only_waits_silences_nobody() -> None:
     waits = replace(firing("WaSessionsCorruptedTogether"), state=AlertState.PENDING)
     single = firing("WaSessionCorrupted", session="a")
@@ -292,6 +315,6 @@ def test_values_are_written_for_people(value: float, unit: Unit, text: str) -> N
 
 def test_every_summary_can_be_said() -> None:
     for alert in TABLE.values():
-        said = summarize(alert, (("engine", "web"), ("session", "sales")), 0.5)
+        said = summarize(alert, (("backend", "evo"), ("engine", "web"), ("session", "sales")), 0.5)
         assert "{" not in said
         assert said

@@ -5,7 +5,7 @@ own evaluation and, through the real exporter's lines, to promtool.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core.alerts import Figures
@@ -86,6 +86,20 @@ def machine(**figures: Any) -> World:
     return World(sessions().views, Figures(**{**known, **figures}))
 
 
+def on_backend(up: bool, count: int = 2, **more: Any) -> World:
+    """Sessions on the backend evo, and one on this machine that is well."""
+    remote = {
+        id: replace(
+            view, instance=replace(view.instance, engine="evolution", settings={"backend": "evo"})
+        )
+        for id, view in sessions(count, **more).views.items()
+    }
+    return World(
+        {**remote, InstanceId("local"): make_view("local")},
+        replace(QUIET, backends={"evo": up, "other": True}),
+    )
+
+
 def until(seconds: float, first: World, then: World) -> Callable[[float], World]:
     return lambda t: first if t < seconds else then
 
@@ -108,6 +122,10 @@ LOST: dict[str, Any] = {
 TO_SCAN: dict[str, Any] = {
     "status": S.QR_REQUIRED,
     "verdict": verdict(Health.DISCONNECTED, S.QR_REQUIRED, "waiting_for_scan"),
+}
+HELD: dict[str, Any] = {
+    "status": S.RECONNECTING,
+    "verdict": verdict(Health.DISCONNECTED, S.RECONNECTING, "backend_down"),
 }
 STOPPED: dict[str, Any] = {
     "status": S.DISCONNECTED,
@@ -280,6 +298,29 @@ STORIES = (
         "both of two",
         10,
         lambda t: sessions(2, reconnects={"connection_lost": times(t, 120)}),
+    ),
+    _quiet("WaSessionDown", "its backend is down", 8, always(on_backend(False, **HELD))),
+    _fires("WaSessionDown", "lost on a backend that is up", 8, always(on_backend(True, **LOST))),
+    _fires(
+        "WaSessionDown",
+        "lost here while a backend is down",
+        8,
+        always(World(sessions(**LOST).views, on_backend(False).figures)),
+    ),
+    _fires(
+        "WaSessionDown",
+        "still lost when its backend is back",
+        12,
+        until(240, on_backend(False, **HELD), on_backend(True, **LOST)),
+    ),
+    _fires("WaBackendDown", "does not answer", 4, always(on_backend(False, **HELD))),
+    _fires("WaBackendDown", "without sessions", 4, always(machine(backends={"evo": False}))),
+    _quiet("WaBackendDown", "answers", 4, always(on_backend(True))),
+    _quiet(
+        "WaBackendDown",
+        "back in time",
+        6,
+        until(90, on_backend(False, **HELD), on_backend(True)),
     ),
     _fires("WaFleetIncident", "goes on", 1, always(machine(incidents={"web": True}))),
     _quiet("WaFleetIncident", "is over", 1, always(machine(incidents={"web": False}))),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from agent.core.model import ConnectionStatus, Health, InstanceId
+from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
 from agent.core.session import reasons_table
 from agent.core.statistics import RepairStatistics
-from agent.core.view import RESTART_REASONS, InstanceView
+from agent.core.view import RESTART_REASONS, BackendView, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines
 from agent.metrics.sessions import FAMILIES
 from agent.metrics.text import escape, number, wants_openmetrics
@@ -59,6 +59,7 @@ def test_prometheus_own_checker_has_nothing_to_say(
         put(supervisor, id)
     with exporter.http.observe("GET") as seen:
         seen.code = 200
+    exporter.backends = lambda: [BackendView("evo", "evolution", "http://a", checked_wall=NOW)]
     exporter.render()
     done = subprocess.run(
         [promtool, "check", "metrics"], input=exporter.render()[0], capture_output=True, check=False
@@ -158,7 +159,9 @@ def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporte
     supervisor.agent = replace(
         supervisor.agent,
         incidents={"sandbox": 3, "web": 0},
-        repairs=RepairStatistics(checked=8, check_seconds=0.4, repaired=2, repair_seconds=9.0),
+        repairs=RepairStatistics(
+            checked=8, check_seconds=0.4, repaired=2, repair_seconds=9.0, asked=3, needed_person=1
+        ),
     )
     found = samples(exporter)
     for labels, value in (
@@ -179,7 +182,47 @@ def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporte
     assert of(found, "wa_agent_incident_active", engine="sandbox") == 1
     assert of(found, "wa_agent_incident_active", engine="web") == 0
     assert of(found, "wa_agent_repairs_total", outcome="repaired") == 2
+    assert of(found, "wa_agent_interventions_total", kind="asked") == 3
+    assert of(found, "wa_agent_interventions_total", kind="needed") == 1
     assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 8
+
+
+def test_backends_are_told_and_name_the_sessions_on_them(
+    house: tuple[FakeSupervisor, Exporter],
+) -> None:
+    supervisor, exporter = house
+    on = Instance(InstanceId("a"), "evolution", True, {"backend": "evo"}, NOW)
+    put(supervisor, "a", instance=on)
+    put(supervisor, "b")
+    exporter.backends = lambda: [
+        BackendView("tickets", "whaticket", "http://b"),
+        BackendView(
+            "evo", "evolution", "http://a", up=True, version='2.3.7"', since_wall=NOW - 60,
+            checked_wall=NOW - 5, seconds=0.25, sessions=12, held=3, connected=2,
+        ),
+    ]  # fmt: skip
+    found = samples(exporter)
+    assert of(found, "wa_session_info", session="a", engine="evolution", backend="evo") == 1
+    assert of(found, "wa_session_info", session="b", engine="sandbox") == 1
+    assert of(found, "wa_backend_up", backend="evo") == 1
+    assert of(found, "wa_backend_up", backend="tickets") == 0
+    assert of(found, "wa_backend_info", backend="evo", engine="evolution", version='2.3.7"') == 1
+    counted = {
+        state: of(found, "wa_backend_sessions", backend="evo", state=state)
+        for state in ("held", "connected", "seen")
+    }
+    assert counted == {"held": 3, "connected": 2, "seen": 12}
+    assert of(found, "wa_backend_entered_timestamp_seconds", backend="evo") == NOW - 60
+    assert of(found, "wa_backend_checked_timestamp_seconds", backend="evo") == NOW - 5
+    assert of(found, "wa_backend_check_duration_seconds", backend="evo") == 0.25
+    assert of(found, "wa_backend_circuit", backend="evo", state="closed") == 1
+    # Of what nobody has asked yet nothing is claimed.
+    told = {name for name, labels in found if ("backend", "tickets") in labels}
+    assert told == {"wa_backend_up", "wa_backend_info", "wa_backend_sessions", "wa_backend_circuit"}
+    assert (
+        "wa_backend_sessions",
+        frozenset({("backend", "tickets"), ("state", "seen")}),
+    ) not in found
 
 
 def test_f74_words_that_nobody_knows_are_counted_together(

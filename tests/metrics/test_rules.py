@@ -17,6 +17,8 @@ from agent.core.alerts.show import summarize
 from agent.core.alerts.sight import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.view import BackendView
+from agent.metrics.backends import backend_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file, runbook
@@ -96,6 +98,12 @@ def scraped(world: World, lines: SessionLines, t: float) -> dict[str, str]:
     for code, count in ((200, own.requests - own.requests_failed), (503, own.requests_failed)):
         labels = f'route="/x",method="GET",code="{code}"'
         found[f"wa_agent_http_requests_total{{{labels},{TARGET}}}"] = str(count)
+    views = [BackendView(name, "evolution", "", up=up) for name, up in own.backends.items()]
+    for _, text in backend_samples(views):
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.partition("{")[0] in NAMES:
+                found[f"{name[:-1]},{TARGET}}}"] = value
     for engine, goes_on in own.incidents.items():
         name = f'wa_agent_incident_active{{engine="{engine}",{TARGET}}}'
         found[name] = str(int(goes_on))
@@ -178,6 +186,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaSessionGivenUp": {},
     "WaSessionSilent": {},
     "WaFleetIncident": {},
+    "WaBackendDown": {},
     "WaSessionMemoryHigh": {},
     "WaSessionMemoryCritical": {},
     "WaSessionMemoryLeak": {},

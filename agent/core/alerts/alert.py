@@ -58,7 +58,7 @@ class Alert:
     """So many seconds the condition must hold before it fires."""
     condition: Expression
     summary: str
-    """For people; {session}, {engine} and {value} stand for what they say."""
+    """For people; {session}, {engine}, {backend} and {value} stand for what they say."""
     unit: Unit = Unit.PLAIN
 
     @property
@@ -78,6 +78,8 @@ class Inhibition:
 
 INHIBITIONS = (
     Inhibition("WaAgentDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm", "WaFleet*")),
+    # Whatever is said of a session on a server that does not answer is old.
+    Inhibition("WaBackendDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm"), ("backend",)),
     Inhibition(
         "WaFleetIncident",
         ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),

@@ -168,29 +168,61 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class WithEngine:
-    """The same result, carrying which engine the session runs on."""
+class OfSession:
+    """The same result, carrying which engine the session runs on and, if any, which backend.
+
+    An inhibition compares labels: without these nothing could speak for a session.
+    """
 
     inner: Expression
 
     @property
     def labels(self) -> frozenset[str]:
-        return self.inner.labels | {"engine"}
+        return self.inner.labels | {"engine", "backend"}
 
     def promql(self) -> str:
-        on = "on (instance, job, machine, session) group_left (engine)"
+        on = "on (instance, job, machine, session) group_left (engine, backend)"
         return f"{bracketed(self.inner)} * {on} wa_session_info"
 
     def vector(self, sight: Sight) -> Vector:
         found: Vector = {}
         for key, value in self.inner.vector(sight).items():
             view = sight.views.get(InstanceId(dict(key).get("session", "")))
-            if view is not None:
-                found[tuple(sorted((*key, ("engine", view.instance.engine))))] = value
+            if view is None:
+                continue
+            more = [("engine", view.instance.engine)]
+            if view.instance.backend:
+                more.append(("backend", view.instance.backend))
+            found[tuple(sorted((*key, *more)))] = value
         return found
 
     def windows(self) -> Iterator[tuple[Series, float]]:
         return self.inner.windows()
+
+
+@dataclass(frozen=True, slots=True)
+class UnlessBackend:
+    """The same result without what belongs to a backend for which `condition` holds."""
+
+    inner: Expression
+    condition: Expression
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return self.inner.labels
+
+    def promql(self) -> str:
+        on = "on (backend, instance, job, machine)"
+        return f"{bracketed(self.inner)} unless {on} {bracketed(self.condition)}"
+
+    def vector(self, sight: Sight) -> Vector:
+        away = {dict(key).get("backend", "") for key in self.condition.vector(sight)}
+        inner = self.inner.vector(sight)
+        return {key: value for key, value in inner.items() if dict(key).get("backend") not in away}
+
+    def windows(self) -> Iterator[tuple[Series, float]]:
+        yield from self.inner.windows()
+        yield from self.condition.windows()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +260,7 @@ class Always:
 
 
 def bracketed(expression: Expression) -> str:
-    simple = not isinstance(expression, Binary | WithEngine)
+    simple = not isinstance(expression, Binary | OfSession | UnlessBackend)
     return expression.promql() if simple else f"({expression.promql()})"
 
 

@@ -135,5 +135,9 @@ INCIDENT = Series(
         (("engine", engine),): float(active) for engine, active in own.incidents.items()
     },
 )
+BACKEND_UP = Series(
+    "wa_backend_up",
+    of_agent=lambda own: {(("backend", name),): float(up) for name, up in own.backends.items()},
+)
 UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0})
 """Whoever evaluates this himself is up."""

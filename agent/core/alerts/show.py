@@ -10,7 +10,13 @@ _SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")
 
 
 def summarize(alert: Alert, labels: Key, value: float) -> str:
-    words = {"session": "", "engine": "", **dict(labels), "value": show_value(value, alert.unit)}
+    words = {
+        "session": "",
+        "engine": "",
+        "backend": "",
+        **dict(labels),
+        "value": show_value(value, alert.unit),
+    }
     return alert.summary.format_map(words)
 
 

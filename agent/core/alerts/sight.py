@@ -34,6 +34,8 @@ class Figures:
     requests_failed: float = 0.0
     incidents: Mapping[str, bool] = field(default_factory=dict)
     """By engine; one that never had any may be missing."""
+    backends: Mapping[str, bool] = field(default_factory=dict)
+    """By name: does its server answer?"""
 
 
 @dataclass(frozen=True, slots=True)

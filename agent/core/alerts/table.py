@@ -10,9 +10,10 @@ from agent.core.alerts.expression import (
     Always,
     Binary,
     Fold,
+    OfSession,
     Over,
     Predict,
-    WithEngine,
+    UnlessBackend,
 )
 from agent.core.alerts.sight import Expression, Series
 
@@ -36,6 +37,10 @@ def _is(series: Expression) -> Binary:
     return Binary(series, "==", 1.0)
 
 
+def _is_not(series: Expression) -> Binary:
+    return Binary(series, "==", 0.0)
+
+
 def _rise(series: Series, seconds: float) -> Over:
     return Over("increase", series, seconds)
 
@@ -53,7 +58,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.CRITICAL,
             10 * MINUTE,
-            _is(s.CORRUPTED),
+            OfSession(_is(s.CORRUPTED)),
             "{session} is corrupted and was not repaired",
         ),
         Alert(
@@ -94,7 +99,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            WithEngine(_is(s.CIRCUIT_OPEN)),
+            OfSession(_is(s.CIRCUIT_OPEN)),
             "the circuit of {session} is open: its tries failed in a row",
         ),
     )
@@ -111,7 +116,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            WithEngine(down),
+            UnlessBackend(OfSession(down), _is_not(s.BACKEND_UP)),
             "{session} should be connected and is not",
         ),
         Alert(
@@ -119,7 +124,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            Binary(_is(s.WANTED), "and", _is(s.QR_REQUIRED)),
+            OfSession(Binary(_is(s.WANTED), "and", _is(s.QR_REQUIRED))),
             "{session} waits for somebody to scan its QR code",
         ),
         Alert(
@@ -127,7 +132,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.CRITICAL,
             0.0,
-            _is(s.GIVEN_UP),
+            OfSession(_is(s.GIVEN_UP)),
             "{session} is not tried any more: a person must look at it",
         ),
         Alert(
@@ -135,7 +140,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             0.0,
-            _is(s.SILENT),
+            OfSession(_is(s.SILENT)),
             "{session} is connected, and no message came for far longer than usual",
         ),
         Alert(
@@ -143,7 +148,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             0.0,
-            WithEngine(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects))),
+            OfSession(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects))),
             "{session} reconnected {value} times in ten minutes",
         ),
         Alert(
@@ -165,6 +170,14 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             _is(s.INCIDENT),
             "many sessions of {engine} fail alike; one is tried before the others",
         ),
+        Alert(
+            "WaBackendDown",
+            group,
+            Severity.CRITICAL,
+            2 * MINUTE,
+            _is_not(s.BACKEND_UP),
+            "the backend {backend} does not answer; of its sessions nothing is known",
+        ),
     )
 
 
@@ -183,7 +196,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            WithEngine(_above(mean, limits.response_time)),
+            OfSession(_above(mean, limits.response_time)),
             "{session} takes {value} to answer",
             Unit.SECONDS,
         ),
@@ -201,7 +214,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            _above(memory, limits.memory_high),
+            OfSession(_above(memory, limits.memory_high)),
             "{session} uses {value} of the memory it may have",
             Unit.SHARE,
         ),
@@ -210,7 +223,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.CRITICAL,
             1 * MINUTE,
-            _above(memory, limits.memory_critical),
+            OfSession(_above(memory, limits.memory_critical)),
             "{session} uses {value} of the memory it may have",
             Unit.SHARE,
         ),
@@ -219,7 +232,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             0.0,
-            _leak(),
+            OfSession(_leak()),
             "{session} grew by {value}B within the hour and goes on growing",
             Unit.BYTES,
         ),

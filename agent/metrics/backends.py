@@ -1,0 +1,57 @@
+"""The servers of someone else's: do they answer, how fast, and how many sessions are on them."""
+
+from collections.abc import Iterable, Iterator
+
+from agent.core.reconnect import BreakerState
+from agent.core.view import BackendView
+from agent.metrics.text import GAUGE, Family, sample
+
+_UP = Family("wa_backend_up", GAUGE, "1 while the backend's server answers.")
+_INFO = Family("wa_backend_info", GAUGE, "What the backend is; always 1.")
+_SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions: ours, connected, and all it has.")
+_ENTERED = Family("wa_backend_entered_timestamp_seconds", GAUGE, "Since when it is up, or is not.")
+_CHECKED = Family("wa_backend_checked_timestamp_seconds", GAUGE, "When it was last asked.")
+_SECONDS = Family("wa_backend_check_duration_seconds", GAUGE, "How long its last answer took.")
+_CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the circuit's present state.")
+
+
+def backend_samples(backends: Iterable[BackendView]) -> Iterator[tuple[Family, str]]:
+    every = sorted(backends, key=lambda one: one.name)
+    yield _UP, _lines(_UP, ((one, {}, int(one.up)) for one in every))
+    yield _INFO, _lines(_INFO, ((one, _what(one), 1) for one in every))
+    yield _SESSIONS, _lines(_SESSIONS, (row for one in every for row in _counted(one)))
+    yield _ENTERED, _lines(_ENTERED, ((one, {}, one.since_wall) for one in every if one.since_wall))
+    asked = [one for one in every if one.checked_wall is not None]
+    yield _CHECKED, _lines(_CHECKED, ((one, {}, one.checked_wall or 0.0) for one in asked))
+    yield _SECONDS, _lines(_SECONDS, ((one, {}, one.seconds) for one in asked))
+    yield (
+        _CIRCUIT,
+        _lines(
+            _CIRCUIT,
+            (
+                (one, {"state": state.value}, int(one.breaker == state))
+                for one in every
+                for state in BreakerState
+            ),
+        ),
+    )
+
+
+_Row = tuple[BackendView, dict[str, str], float]
+
+
+def _lines(family: Family, rows: Iterable[_Row]) -> str:
+    return "".join(
+        sample(family.name, value, backend=one.name, **labels) for one, labels, value in rows
+    )
+
+
+def _what(one: BackendView) -> dict[str, str]:
+    return {"engine": one.engine, "version": one.version}
+
+
+def _counted(one: BackendView) -> Iterator[_Row]:
+    yield one, {"state": "held"}, one.held
+    yield one, {"state": "connected"}, one.connected
+    if one.sessions is not None:
+        yield one, {"state": "seen"}, one.sessions
