@@ -15,60 +15,53 @@ BOOTED_BY_SYSTEMD = Path("/run/systemd/system")
 
 
 async def open_host(
-    kind: str,
+    choice: str,
     wake: Wake,
     *,
     run_dir: Path,
     session_root: Path,
     worker: WorkerSection,
     cache_root: Path | None = None,
+    kind: units.Kind = units.INSTANCES,
 ) -> Host:
-    """`kind` is the setting: auto, systemd or process."""
-    if kind == "process":
-        return await _open_process(wake, run_dir, session_root, worker, cache_root)
-    if kind == "systemd":
-        return await _open_systemd(wake, worker, cache_root)
-    missing = _what_systemd_lacks(session_root)
-    if missing:
-        log.info("workers are plain processes: %s", missing)
-        return await _open_process(wake, run_dir, session_root, worker, cache_root)
-    # From here on a failure is one: units of ours may run, and a second set of workers
-    # beside them would fight over the sessions.
-    return await _open_systemd(wake, worker, cache_root)
+    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name."""
+    if choice == "auto":
+        missing = _what_systemd_lacks(session_root, kind)
+        if missing:
+            log.info("workers are plain processes: %s", missing)
+        # Without a lack a failure is one: units of ours may run, and a second set of workers
+        # beside them would fight over the sessions.
+        choice = "process" if missing else "systemd"
+    # Each host is imported only where it serves: neither costs the other's machine memory.
+    if choice == "process":
+        from agent.host.process import ProcessHost
+
+        return await ProcessHost.open(
+            wake, run_dir, session_root, worker, kind, cache_root=cache_root
+        )
+    _check_systemd(cache_root, kind)
+    from agent.host.systemd import SystemdHost
+
+    return await SystemdHost.open(wake, worker, kind)
 
 
-def _what_systemd_lacks(session_root: Path) -> str:
+def _what_systemd_lacks(session_root: Path, kind: units.Kind) -> str:
     """Why "auto" does not take systemd; "" when it does."""
     if not BOOTED_BY_SYSTEMD.is_dir():
         return "systemd did not boot this machine"
-    if not units.template_installed():
-        return f"{units.INSTANCE_TEMPLATE} is not installed"
-    if session_root.absolute() != units.INSTALLED_SESSIONS:
-        return f"the installed units serve {units.INSTALLED_SESSIONS}, not {session_root}"
+    if not units.template_installed(kind):
+        return f"{kind.template} is not installed"
+    if session_root.absolute() != kind.installed:
+        return f"the installed units serve {kind.installed}, not {session_root}"
     return ""
 
 
-# Each host is imported only where it serves: neither costs the other's machine memory.
-
-
-async def _open_process(
-    wake: Wake,
-    run_dir: Path,
-    session_root: Path,
-    worker: WorkerSection,
-    cache_root: Path | None,
-) -> Host:
-    from agent.host.process import ProcessHost
-
-    return await ProcessHost.open(wake, run_dir, session_root, worker, cache_root=cache_root)
-
-
-async def _open_systemd(wake: Wake, worker: WorkerSection, cache_root: Path | None) -> Host:
+def _check_systemd(cache_root: Path | None, kind: units.Kind) -> None:
     if not BOOTED_BY_SYSTEMD.is_dir():
         raise HostError("cannot use systemd for the workers: it did not boot this machine")
-    if not units.template_installed():
+    if not units.template_installed(kind):
         raise HostError(
-            f"cannot use systemd for the workers: {units.INSTANCE_TEMPLATE} is not installed;"
+            f"cannot use systemd for the workers: {kind.template} is not installed;"
             " scripts/install does that"
         )
     if cache_root not in (None, units.INSTALLED_CACHE):
@@ -76,8 +69,5 @@ async def _open_systemd(wake: Wake, worker: WorkerSection, cache_root: Path | No
             "the installed units read their cache in %s, not in %s: %s needs a drop-in for that",
             units.INSTALLED_CACHE,
             cache_root,
-            units.INSTANCE_TEMPLATE,
+            kind.template,
         )
-    from agent.host.systemd import SystemdHost
-
-    return await SystemdHost.open(wake, worker)

@@ -20,14 +20,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from agent.host.units import (
-    AGENT_SERVICE,
-    AGENT_SOCKET,
-    INSTANCE_TEMPLATE,
-    INSTANCES_SLICE,
-)
+from agent.host.units import AGENT_SERVICE, AGENT_SOCKET, BACKENDS, INSTANCES, INSTANCES_SLICE
 
-UNITS = (AGENT_SERVICE, AGENT_SOCKET, INSTANCE_TEMPLATE, INSTANCES_SLICE)
+UNITS = (AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE)
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 RULE = "50-wa-agent.rules"
 RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")

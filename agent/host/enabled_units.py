@@ -24,15 +24,17 @@ class UnitFiles:
         return (self.enabled ^ other.enabled) | (self.masked ^ other.masked)
 
 
-def read_unit_files(folders: Iterable[Path] = FOLDERS) -> UnitFiles:
+def read_unit_files(
+    folders: Iterable[Path] = FOLDERS, kind: units.Kind = units.INSTANCES
+) -> UnitFiles:
     enabled: set[InstanceId] = set()
     masked: set[InstanceId] = set()
     for folder in folders:
         for name in _names(folder):
             if name.endswith((".wants", ".requires")):
-                enabled.update(_instances(_names(folder / name)))
-        for instance in _instances(_names(folder)):
-            if _is_mask(folder / units.instance_unit(instance)):
+                enabled.update(_ids(_names(folder / name), kind))
+        for instance in _ids(_names(folder), kind):
+            if _is_mask(folder / kind.unit(instance)):
                 masked.add(instance)
     return UnitFiles(frozenset(enabled), frozenset(masked))
 
@@ -44,8 +46,8 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _instances(names: Iterable[str]) -> list[InstanceId]:
-    found = (units.instance_of(name) for name in names)
+def _ids(names: Iterable[str], kind: units.Kind) -> list[InstanceId]:
+    found = (kind.id_of(name) for name in names)
     return [instance for instance in found if instance is not None]
 
 

@@ -26,11 +26,11 @@ from agent.host.run_file import RunNote, read_note, remove_note, write_note
 from agent.host.session_root import engine_of, instances_below
 from agent.host.strays import lock_holders
 from agent.host.sweep import Remains, Sweep
+from agent.host.units import INSTANCES, Kind
 from agent.host.warm import WarmProcess
 
 log = logging.getLogger(__name__)
 
-FORKABLE = frozenset({"sandbox"})
 WORKER = ("-m", "agent.worker")
 EARLY_NOTICES = 256
 PASSING = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
@@ -73,19 +73,19 @@ class ProcessHost:
         run_dir: Path,
         session_root: Path,
         worker: WorkerSection,
+        kind: Kind = INSTANCES,
         *,
         cache_root: Path | None = None,
-        forkable: Collection[str] = FORKABLE,
         program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
-        """`forkable`: the engines whose workers may be forked from the warm process.
+        """`run_dir` is one kind's alone. `program`: what Python runs, before the kind's arguments.
 
-        `program`: what Python runs for the others, before the instance's id.
+        Nothing is shared with the host of another kind beside this one.
         """
         try:
             make_run_dir(run_dir)
             places = Places(run_dir, session_root, cache_root)
-            self = cls(wake, places, worker, forkable, program)
+            self = cls(wake, places, worker, kind.forkable, [*program, *kind.arguments])
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):

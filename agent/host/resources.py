@@ -35,9 +35,11 @@ class Usage:
 UNSEEN = Usage(None, None, None)
 
 
-def measure(main_pids: Mapping[InstanceId, int]) -> dict[InstanceId, Usage]:
+def measure(
+    main_pids: Mapping[InstanceId, int], kind: units.Kind = units.INSTANCES
+) -> dict[InstanceId, Usage]:
     """By the kernel's account of a unit's control group where it has one, else by /proc."""
-    found = {instance: _of_group(instance, pid) for instance, pid in main_pids.items()}
+    found = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
     lacking = {id: main_pids[id] for id, usage in found.items() if usage.partial}
     if lacking:
         trees = _trees(frozenset(lacking.values()))
@@ -46,8 +48,8 @@ def measure(main_pids: Mapping[InstanceId, int]) -> dict[InstanceId, Usage]:
     return found
 
 
-def _of_group(instance: InstanceId, main_pid: int) -> Usage:
-    group = units.control_group(units.instance_unit(instance))
+def _of_group(unit: str, main_pid: int) -> Usage:
+    group = units.control_group(unit)
     try:
         pids = (group / "cgroup.procs").read_text(encoding="ascii").split()
     except OSError:

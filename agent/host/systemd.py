@@ -33,13 +33,16 @@ NO_LIMIT = 2**64 - 1
 
 
 class SystemdHost:
-    """Workers are `wa-instance@ID.service`; their names are made in `units` only."""
+    """The workers of one kind; what their units are called is made in `units` only."""
 
     name = "systemd"
 
-    def __init__(self, wake: Wake, worker: WorkerSection, unit_folders: Sequence[Path]) -> None:
+    def __init__(
+        self, wake: Wake, worker: WorkerSection, kind: units.Kind, unit_folders: Sequence[Path]
+    ) -> None:
         self._wake = wake
         self._worker = worker
+        self._kind = kind
         self._cache = UnitCache()
         self._unit_folders = unit_folders
         self._files = UnitFiles()
@@ -54,11 +57,17 @@ class SystemdHost:
 
     @classmethod
     async def open(
-        cls, wake: Wake, worker: WorkerSection, *, unit_folders: Sequence[Path] = FOLDERS
+        cls,
+        wake: Wake,
+        worker: WorkerSection,
+        kind: units.Kind = units.INSTANCES,
+        *,
+        unit_folders: Sequence[Path] = FOLDERS,
     ) -> "SystemdHost":
-        self = cls(wake, worker, unit_folders)
+        """Each host has a connection of its own: two kinds do not disturb each other."""
+        self = cls(wake, worker, kind, unit_folders)
         try:
-            self._files = await asyncio.to_thread(read_unit_files, unit_folders)
+            self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
             await self._bus.open()
         except BaseException:
             self._files_reader.cancel()
@@ -91,7 +100,7 @@ class SystemdHost:
         return self._boot
 
     def link_path(self, instance: InstanceId) -> Path:
-        return units.runtime_directory(instance) / "link.sock"
+        return self._kind.runtime_directory(instance) / "link.sock"
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return instance in self._files.enabled
@@ -119,12 +128,12 @@ class SystemdHost:
     async def _loaded(self) -> frozenset[InstanceId]:
         """Every loaded unit of ours; what it says and we do not believe yet is asked anew."""
         try:
-            rows = await self._systemd.units(units.INSTANCE_UNITS)
+            rows = await self._systemd.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
             raise HostError(f"cannot list the workers' units: {error}") from error
         loaded = set()
         for unit, _, _, active, _, _, _, job, _, _ in rows:
-            instance = units.instance_of(unit)
+            instance = self._kind.id_of(unit)
             if instance is not None:
                 loaded.add(instance)
                 if self._cache.differs(instance, active, job):
@@ -135,7 +144,7 @@ class SystemdHost:
         return await asyncio.gather(*(self.status(instance) for instance in instances))
 
     async def status(self, instance: InstanceId) -> UnitStatus:
-        unit = units.instance_unit(instance)
+        unit = self._kind.unit(instance)
         known = self._cache.status(instance) if self._bus.connected else None
         if known is None:
             known = await self._ask(instance, unit)
@@ -176,7 +185,7 @@ class SystemdHost:
         return self._worker.stop_timeout + STOP_EXTENSION + JOB_MARGIN
 
     async def reset_failed(self, instance: InstanceId) -> None:
-        unit = units.instance_unit(instance)
+        unit = self._kind.unit(instance)
         try:
             await self._systemd.allowed("ResetFailedUnit", "s", unit)
         except (BusCallFailed, BusGone) as error:
@@ -189,7 +198,7 @@ class SystemdHost:
         """Held by systemd until the machine boots again; 0 takes a limit away."""
         if self._limits.get(instance) == limits:
             return
-        unit = units.instance_unit(instance)
+        unit = self._kind.unit(instance)
         given = {
             "MemoryHigh": limits.memory_high,
             "MemoryMax": limits.memory_max,
@@ -209,7 +218,7 @@ class SystemdHost:
         self._limits[instance] = limits
 
     async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
-        unit = units.instance_unit(instance)
+        unit = self._kind.unit(instance)
 
         async def begin() -> str:
             path: str = (await self._systemd.allowed(method, "ss", unit, "replace"))[0]
@@ -268,7 +277,7 @@ class SystemdHost:
 
     def _properties_changed(self, message: Message) -> None:
         unit = units.unit_of_path(message.path or "")
-        instance = units.instance_of(unit) if unit else None
+        instance = self._kind.id_of(unit) if unit else None
         if instance is None:
             return
         _, changed, invalidated = message.body
@@ -278,14 +287,14 @@ class SystemdHost:
 
     def _job_removed(self, message: Message) -> None:
         _, path, unit, result = message.body
-        instance = units.instance_of(unit)
+        instance = self._kind.id_of(unit)
         if instance is not None:
             self._cache.mark_stale(instance)
             self._jobs.removed(path, result)
             self._wake(instance)
 
     def _unit_came_or_went(self, message: Message) -> None:
-        instance = units.instance_of(message.body[0])
+        instance = self._kind.id_of(message.body[0])
         if instance is not None:
             # Not believed but asked: a reload removes every unit and makes it anew.
             self._cache.mark_stale(instance)
@@ -296,7 +305,7 @@ class SystemdHost:
             await self._files_changed.wait()
             self._files_changed.clear()
             before = self._files
-            self._files = await asyncio.to_thread(read_unit_files, self._unit_folders)
+            self._files = await asyncio.to_thread(read_unit_files, self._unit_folders, self._kind)
             for instance in before.differences(self._files):
                 self._cache.mark_stale(instance)
                 self._wake(instance)

@@ -125,7 +125,7 @@ def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
         return HostError(f"cannot {verb} {unit}: an operator masked it", code="masked")
     if name == NO_SUCH_UNIT:
         return HostError(
-            f"cannot {verb} {unit}: systemd does not know {units.INSTANCE_TEMPLATE};"
+            f"cannot {verb} {unit}: systemd does not know {units.template_of(unit)};"
             " is wa-agent installed on this machine?"
         )
     if name in _DENIED or "polkit" in str(error):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import Refused, WaError
-from agent.host.units import AGENT_SERVICE, INSTANCE_TEMPLATE
+from agent.host.units import AGENT_SERVICE, BACKENDS, INSTANCES
 
 DROP_IN = Path("etc/sysctl.d/60-wa-agent.conf")
 HEAD = "# Written by `wa-agent tune --apply`; `wa-agent tune --undo` takes it back.\n"
@@ -105,7 +105,7 @@ WANTED = (
     ),
 )
 
-LIMITS = ((AGENT_SERVICE, 65_536), (INSTANCE_TEMPLATE, 16_384))
+LIMITS = ((AGENT_SERVICE, 65_536), (INSTANCES.template, 16_384), (BACKENDS.template, 16_384))
 """LimitNOFILE that each unit should have at least."""
 
 

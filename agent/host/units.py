@@ -1,5 +1,6 @@
 """The names of our systemd units. No other module spells one."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
@@ -8,13 +9,12 @@ from agent.errors import InvalidRequest
 AGENT_SERVICE = "wa-agent.service"
 AGENT_SOCKET = "wa-agent.socket"
 INSTANCES_SLICE = "wa-instances.slice"
-INSTANCE_TEMPLATE = "wa-instance@.service"
-INSTANCE_UNITS = "wa-instance@*.service"
-BACKEND_TEMPLATE = "wa-backend@.service"
-BACKEND_UNITS = "wa-backend@*.service"
 
 INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 """WA_SESSION_ROOT of the units as they are shipped."""
+
+INSTALLED_BACKENDS = Path("/var/lib/wa-agent/backends")
+"""The same of the backends' units."""
 
 INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
 """WA_CACHE_PATH of the units as they are shipped."""
@@ -26,37 +26,51 @@ _UNIT_FOLDERS = tuple(
 _UNIT_PATHS = "/org/freedesktop/systemd1/unit/"
 
 
-def instance_unit(instance: InstanceId) -> str:
-    return f"wa-instance@{parse_instance_id(instance)}.service"
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of worker: how its units are called and where they have their places."""
+
+    prefix: str
+    runtime: Path
+    """Holds what RuntimeDirectory= in the unit makes for each worker."""
+    installed: Path
+    """WA_SESSION_ROOT of the units as they are shipped."""
+    arguments: tuple[str, ...] = ()
+    """For the worker's program, before its name."""
+    forkable: frozenset[str] = frozenset()
+    """Engines whose workers may be forked from the warm process, where there is no systemd."""
+
+    @property
+    def template(self) -> str:
+        return f"{self.prefix}.service"
+
+    @property
+    def pattern(self) -> str:
+        """Every unit of this kind."""
+        return f"{self.prefix}*.service"
+
+    def unit(self, id: str) -> str:
+        return f"{self.prefix}{parse_instance_id(id)}.service"
+
+    def id_of(self, unit: str) -> InstanceId | None:
+        """Whose worker this unit runs; None for every other unit."""
+        if not (unit.startswith(self.prefix) and unit.endswith(".service")):
+            return None
+        try:
+            return parse_instance_id(unit[len(self.prefix) : -len(".service")])
+        except InvalidRequest:
+            # An operator may have started `wa-instance@Some.Thing`; it is not one of ours.
+            return None
+
+    def runtime_directory(self, id: str) -> Path:
+        return self.runtime / parse_instance_id(id)
 
 
-def backend_unit(name: str) -> str:
-    """Backends are named by the same rule as instances."""
-    return f"wa-backend@{parse_instance_id(name)}.service"
-
-
-def instance_of(unit: str) -> InstanceId | None:
-    """The instance whose worker this unit runs; None for every other unit."""
-    return _parameter(unit, "wa-instance@")
-
-
-def backend_of(unit: str) -> str | None:
-    return _parameter(unit, "wa-backend@")
-
-
-def _parameter(unit: str, prefix: str) -> InstanceId | None:
-    if not (unit.startswith(prefix) and unit.endswith(".service")):
-        return None
-    try:
-        return parse_instance_id(unit[len(prefix) : -len(".service")])
-    except InvalidRequest:
-        # An operator may have started `wa-instance@Some.Thing`; it is not one of ours.
-        return None
-
-
-def runtime_directory(instance: InstanceId) -> Path:
-    """What RuntimeDirectory= in the unit makes for the worker."""
-    return Path("/run/wa-instance") / parse_instance_id(instance)
+INSTANCES = Kind(
+    "wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS, forkable=frozenset({"sandbox"})
+)
+BACKENDS = Kind("wa-backend@", Path("/run/wa-backend"), INSTALLED_BACKENDS, ("--backend",))
+"""Backends are named by the same rule as instances."""
 
 
 def object_path(unit: str) -> str:
@@ -88,5 +102,9 @@ def control_group(unit: str) -> Path:
     return Path("/sys/fs/cgroup/wa.slice") / INSTANCES_SLICE / unit
 
 
-def template_installed() -> bool:
-    return any((folder / INSTANCE_TEMPLATE).exists() for folder in _UNIT_FOLDERS)
+def template_of(unit: str) -> str:
+    return unit.partition("@")[0] + "@.service"
+
+
+def template_installed(kind: Kind = INSTANCES) -> bool:
+    return any((folder / kind.template).exists() for folder in _UNIT_FOLDERS)

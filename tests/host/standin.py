@@ -1,6 +1,6 @@
 """A worker with one bad habit, named by its instance's id (what stands before the first "-").
 
-Runs under both hosts: python standin.py ID. Standard library only.
+Runs under both hosts: python standin.py [--backend] ID. Standard library only.
 """
 
 import fcntl
@@ -88,4 +88,4 @@ def main(id: str) -> None:
     ping_for(600)
 
 
-main(sys.argv[1])
+main(sys.argv[-1])

@@ -32,13 +32,13 @@ async def test_without_systemd_workers_are_processes(kind, tmp_path, monkeypatch
 
 async def test_a_checkout_beside_an_installation_leaves_its_units_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
-    monkeypatch.setattr(units, "template_installed", lambda: True)
+    monkeypatch.setattr(units, "template_installed", lambda _kind: True)
     assert await opened("auto", tmp_path) == "process"
 
 
 async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
-    monkeypatch.setattr(units, "template_installed", lambda: True)
+    monkeypatch.setattr(units, "template_installed", lambda _kind: True)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
     with pytest.raises(HostError, match="cannot connect to the system bus"):
         await opened("auto", tmp_path, units.INSTALLED_SESSIONS)
@@ -47,7 +47,7 @@ async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, m
 @pytest.mark.parametrize("cache", ["/var/cache/wa", units.INSTALLED_CACHE])
 async def test_a_cache_that_the_units_do_not_show_is_told(cache, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
-    monkeypatch.setattr(units, "template_installed", lambda: True)
+    monkeypatch.setattr(units, "template_installed", lambda _kind: True)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
     with pytest.raises(HostError):
         await opened("auto", tmp_path, units.INSTALLED_SESSIONS, Path(cache))
@@ -71,6 +71,6 @@ def test_a_worker_process_is_told_the_cache(tmp_path):
 @pytest.mark.parametrize("booted", [False, True])
 async def test_asking_for_systemd_where_it_is_not_is_a_clear_error(booted, tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path if booted else tmp_path / "absent")
-    monkeypatch.setattr(units, "template_installed", lambda: False)
+    monkeypatch.setattr(units, "template_installed", lambda _kind: False)
     with pytest.raises(HostError, match="not installed" if booted else "did not boot"):
         await opened("systemd", tmp_path)

@@ -10,6 +10,7 @@ from agent.core.model import ID_PATTERN, InstanceId
 from agent.errors import InvalidRequest
 from agent.host import units
 
+KINDS = [(units.INSTANCES, units.BACKENDS), (units.BACKENDS, units.INSTANCES)]
 HOSTILE = [
     "",
     "-a",
@@ -31,33 +32,33 @@ HOSTILE = [
 
 @given(st.from_regex(ID_PATTERN, fullmatch=True))
 def test_a_name_reads_back_as_its_instance(id):
-    unit = units.instance_unit(InstanceId(id))
-    assert units.instance_of(unit) == id
-    assert units.backend_of(unit) is None
-    assert units.backend_of(units.backend_unit(id)) == id
-    assert units.unit_of_path(units.object_path(unit)) == unit
+    for kind, other in KINDS:
+        unit = kind.unit(InstanceId(id))
+        assert kind.id_of(unit) == id
+        assert other.id_of(unit) is None
+        assert units.unit_of_path(units.object_path(unit)) == unit
+        assert units.template_of(unit) == kind.template
 
 
 @pytest.mark.parametrize("id", HOSTILE)
 def test_f70_hostile_ids_never_become_a_unit_name_or_a_path(id):
-    for make in (
-        units.instance_unit,
-        units.backend_unit,
-        units.runtime_directory,
-    ):
-        with pytest.raises(InvalidRequest):
-            make(id)
+    for kind, _ in KINDS:
+        for make in (kind.unit, kind.runtime_directory):
+            with pytest.raises(InvalidRequest):
+                make(id)
 
 
 @pytest.mark.parametrize("id", HOSTILE)
 def test_units_that_are_not_ours_are_nobody(id):
-    assert units.instance_of(f"wa-instance@{id}.service") is None
+    for kind, _ in KINDS:
+        assert kind.id_of(f"{kind.prefix}{id}.service") is None
 
 
 @given(st.text(max_size=60))
 def test_any_name_is_read_without_harm(name):
-    found = units.instance_of(name)
-    assert found is None or units.instance_unit(found) == name
+    for kind, _ in KINDS:
+        found = kind.id_of(name)
+        assert found is None or kind.unit(found) == name
     units.unit_of_path("/org/freedesktop/systemd1/unit/" + name)
 
 
@@ -74,9 +75,16 @@ def test_the_shipped_units_agree_with_the_names():
         units.AGENT_SERVICE,
         units.AGENT_SOCKET,
         units.INSTANCES_SLICE,
-        units.INSTANCE_TEMPLATE,
-        units.BACKEND_TEMPLATE,
+        *(kind.template for kind, _ in KINDS),
     } <= shipped
-    text = (Path(__file__).parents[2] / "systemd" / units.INSTANCE_TEMPLATE).read_text()
-    assert f"WA_SESSION_ROOT={units.INSTALLED_SESSIONS}" in text
-    assert f"Slice={units.INSTANCES_SLICE}" in text
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS], ids=lambda kind: kind.prefix)
+def test_a_shipped_template_agrees_with_its_kind(kind):
+    text = (Path(__file__).parents[2] / "systemd" / kind.template).read_text()
+    words = " ".join(("-m", "agent.worker", *kind.arguments, "%i"))
+    assert f"python {words}\n" in text
+    assert f"WA_SESSION_ROOT={kind.installed}\n" in text
+    assert f"Slice={units.INSTANCES_SLICE}\n" in text
+    assert f"RuntimeDirectory={kind.runtime.relative_to('/run')}/%i\n" in text
+    assert f"BindPaths=-{kind.installed}/%i {kind.runtime}/%i\n" in text

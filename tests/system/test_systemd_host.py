@@ -334,4 +334,4 @@ async def test_without_a_bus_opening_is_a_clear_error(monkeypatch: pytest.Monkey
 
 def test_the_runtime_directory_is_where_the_unit_makes_it(bed: Bed):
     assert bed.show(UNIT, "RuntimeDirectory") == "wa-instance/good"
-    assert str(units.runtime_directory(GOOD)) == "/run/wa-instance/good"
+    assert str(units.INSTANCES.runtime_directory(GOOD)) == "/run/wa-instance/good"
