@@ -171,14 +171,18 @@ class Block(StrEnum):
 
     NONE = "none"
     OPEN = "open"
-    COUNTED = "counted"
+
+
+_TRIED = "Session error:"
 
 
 @dataclass(frozen=True, slots=True)
 class LogReader:
     """Reads a log line by line: an error waits for the stack under it, which names the peer.
 
-    Under its header libsignal prints one error per session that it tried; they are one message.
+    Under its header libsignal prints one error per session that it tried; they are one message
+    and one finding, told at the block's end. One of them a duplicate: so is the message, however
+    little the peer's older sessions fit it.
     """
 
     own: tuple[CryptoPattern, ...] = ()
@@ -190,31 +194,44 @@ class LogReader:
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
         if in_stack:
             return self._feed_stack(line)
-        reader, done = self.flush()
         found = read_line(line, self.own)
+        if found is not None and self.block is Block.OPEN and _TRIED in line:
+            return self._feed_tried(found), ()
+        reader, done = self.flush()
         if found is None:
             return reader, done
         if found.name == "known_header":
             return replace(reader, block=Block.OPEN), (*done, found)
-        if found.effect in (Effect.SUMMARY, Effect.BENIGN) or line.lstrip().startswith("{"):
-            return replace(reader, block=Block.NONE), (*done, found)
-        if reader.block is Block.COUNTED:
-            return reader, done
-        block = Block.COUNTED if reader.block is Block.OPEN else Block.NONE
-        if found.peer:
-            return replace(reader, block=block), (*done, found)
-        return replace(reader, waiting=found, block=block), done
+        at_once = found.effect in (Effect.SUMMARY, Effect.BENIGN) or found.peer
+        if at_once or line.lstrip().startswith("{"):
+            return reader, (*done, found)
+        return replace(reader, waiting=found), done
+
+    def _feed_tried(self, found: CryptoFinding) -> "LogReader":
+        """One more session that libsignal tried for the same message."""
+        if self.waiting is None:
+            return replace(self, waiting=found, stack=0)
+        if _TELLS[found.effect] <= _TELLS[self.waiting.effect]:
+            return self
+        return replace(self, waiting=replace(found, peer=self.waiting.peer or found.peer))
 
     def _feed_stack(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
-        if self.waiting is None:
+        if self.waiting is None or self.waiting.peer:
             return self, ()
         if self.stack >= _LONGEST_STACK:
             return self.flush()
         if peer := peer_in(line):
-            return replace(self, waiting=None, stack=0), (replace(self.waiting, peer=peer),)
+            named = replace(self.waiting, peer=peer)
+            if self.block is Block.OPEN:
+                return replace(self, waiting=named, stack=0), ()
+            return replace(self, waiting=None, stack=0), (named,)
         return replace(self, stack=self.stack + 1), ()
 
     def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
-        """No more of its stack: what waits is told without a peer."""
+        """No more of its stack or its block: what waits is told as it is."""
         done = (self.waiting,) if self.waiting is not None else ()
-        return replace(self, waiting=None, stack=0), done
+        return replace(self, waiting=None, stack=0, block=Block.NONE), done
+
+
+_TELLS = {Effect.COUNTS: 1, Effect.SUMMARY: 1, Effect.REGENERATES: 2, Effect.BENIGN: 3}
+"""Which of several errors of one message says what was the matter with it."""

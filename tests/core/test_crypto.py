@@ -163,6 +163,29 @@ def test_the_sessions_that_were_tried_for_one_message_are_one_error():
     assert [one.peer for one in counted] == ["491511234567"] * 2
 
 
+STACK = "    at 5511888888888.3 [as awaitable] (session_cipher.js:171:39)"
+HEADER = "Failed to decrypt message with any known session..."
+DUPLICATE = "Session error:MessageCounterError: Key used already or never filled"
+BAD_MAC = "Session error:Error: Bad MAC Error: Bad MAC"
+FAR = "Session error:SessionError: Over 2000 messages into the future!"
+
+
+@pytest.mark.parametrize(
+    ("tried", "name"),
+    [
+        pytest.param([DUPLICATE, BAD_MAC], "duplicate", id="the older session does not fit it"),
+        pytest.param([BAD_MAC, DUPLICATE], "duplicate", id="in the other order"),
+        pytest.param([BAD_MAC, FAR, BAD_MAC], "far_future", id="the one that needs new keys"),
+        pytest.param([BAD_MAC], "bad_mac", id="one"),
+    ],
+)
+def test_a_message_is_judged_by_what_says_most(tried, name):
+    lines = [HEADER, *(line for error in tried for line in (error, STACK)), "next"]
+    found = read(lines)
+    assert [one.name for one in found] == ["known_header", name]
+    assert found[-1].peer == "5511888888888"
+
+
 def test_errors_without_a_header_count_one_by_one():
     assert len(read(["Session error:Error: Bad MAC"] * 5)) == 5
 
