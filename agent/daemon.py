@@ -16,6 +16,7 @@ from agent.config import Config, changes_that_need_restart, load_config
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
+from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
 from agent.log import set_level, set_up_logging
@@ -23,12 +24,12 @@ from agent.logfiles import open_files
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.alerting import Alerting, alertmanager_of
-from agent.supervise.assemble import Supervision, assemble
+from agent.supervise.assemble import Ground, Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.performance_log import log_performance
-from agent.supervise.restoring import load_instances
+from agent.supervise.restoring import line_up, load_instances
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
 from agent.vault.retire import sweep
@@ -125,6 +126,7 @@ class Daemon:
         self._overrides = overrides
         self._signals = Signals()
         self._wakes = Wakes()
+        self._backend_wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
 
     async def run(self) -> int:
@@ -136,28 +138,39 @@ class Daemon:
         store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
         store.on_append = self._bus.publish
         try:
-            host = await open_host(
-                self._config.agent.host,
-                wake=self._wakes.wake,
-                worker=self._config.worker,
-                run_dir=state / "run",
-                session_root=root,
-                cache_root=self._config.cache_root,
-            )
-            return await self._run_with(store, host)
+            host = await self._open_host(self._config.agent.host, units.INSTANCES)
+            backends = None
+            if self._config.backend:
+                backends = await self._open_host(host.name, units.BACKENDS)
+            ground = Ground(store, host, backends, self._bus, self._wakes, self._backend_wakes)
+            return await self._run_on(ground)
         finally:
             await store.close()
             log.info("database closed; the agent has stopped")
             self._signals.ignore()
 
-    async def _run_with(self, store: Store, host: Host) -> int:
-        supervision = assemble(self._config, store, host, self._bus, self._wakes)
+    async def _open_host(self, choice: str, kind: units.Kind) -> Host:
+        state, local = self._config.agent.state_path, kind is units.INSTANCES
+        return await open_host(
+            choice,
+            wake=self._wakes.wake if local else self._backend_wakes.wake,
+            worker=self._config.worker,
+            run_dir=state / ("run" if local else "run-backends"),
+            session_root=self._config.session_root if local else self._config.backends_root,
+            cache_root=self._config.cache_root,
+            kind=kind,
+        )
+
+    async def _run_on(self, ground: Ground) -> int:
+        supervision = assemble(self._config, ground)
+        store, host = ground.store, ground.host
         leave = False
         server: Server | None = None
         try:
-            for id in await load_instances(
-                supervision.registry, store, host, self._config.session_root, self._config.instance
-            ):
+            registry, root = supervision.registry, self._config.session_root
+            await load_instances(registry, store, root, self._config.instance)
+            await supervision.backends.take_over(self._config.backend)
+            for id in await line_up(registry, supervision.seats):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
             supervision.figures.expect(len(supervision.registry.facts))
@@ -180,21 +193,24 @@ class Daemon:
                 socket_path=self._config.api_socket,
                 alerts=alerting.board,
             )
-            status = await self._serve_until_stopped(supervision, store, server, alerting)
+            status = await self._serve_until_stopped(supervision, ground, server, alerting)
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
-            written = await self._stop_in_order(supervision, store, host, server, leave=leave)
+            written = await self._stop_in_order(supervision, ground, server, leave=leave)
         return status if written else 1
 
     async def _serve_until_stopped(
-        self, supervision: Supervision, store: Store, server: Server, alerting: Alerting
+        self, supervision: Supervision, ground: Ground, server: Server, alerting: Alerting
     ) -> int:
+        store = ground.store
         watchdog = Watchdog(supervision.loop, store.answers)
         status = 0
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(supervision.loop.run(), name="passes")
+                if ground.backend_host is not None:
+                    tasks.create_task(supervision.backends.loop.run(), name="backends")
                 tasks.create_task(supervision.sampler.run(), name="sampling")
                 tasks.create_task(supervision.incidents.run(), name="incidents")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
@@ -234,8 +250,7 @@ class Daemon:
     async def _stop_in_order(
         self,
         supervision: Supervision,
-        store: Store,
-        host: Host,
+        ground: Ground,
         server: Server | None,
         *,
         leave: bool,
@@ -244,9 +259,10 @@ class Daemon:
 
         False when the disk took not all of it: that keeps no session from being closed.
         """
-        written = True
+        written, store, host = True, ground.store, ground.host
         supervision.supervisor.repairs.stop()
-        every = list(supervision.registry.facts.values())
+        facts = supervision.registry.facts.values()
+        every = [one for one in facts if not one.instance.backend]
         log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
         async def write(what: Awaitable[object]) -> None:
@@ -268,6 +284,7 @@ class Daemon:
             chosen = self._config.stop
             times = StopTimes(chosen.prepare, chosen.save, chosen.close)
             await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
+        await supervision.backends.close(leave_workers=leave)
         await write(store.append(_said("agent_stopped", "the agent stopped in order")))
         if server is not None:
             await server.close()

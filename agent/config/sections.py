@@ -128,6 +128,7 @@ class StopSection:
 @dataclass(frozen=True, slots=True)
 class HealthSection:
     interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
+    deep: float = setting(120.0, "seconds between two looks at an engine's insides", low=1)
     timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
     zombie_pings: int = setting(3, "failed pings in a row that make a zombie", low=1)
     stuck: float = setting(30.0, "seconds in a state that should pass", low=1)

@@ -6,8 +6,8 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
-from agent.link.client import Link
 from agent.store.database import Store
+from agent.supervise.backend_facts import WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
 
@@ -52,7 +52,7 @@ class Asking:
                 f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome"
             ) from error
 
-    def _link(self, id: InstanceId, doing: str) -> Link:
+    def _link(self, id: InstanceId, doing: str) -> WorkerLink:
         facts = self._registry.get(id)
         if facts.link is None:
             raise Refused(

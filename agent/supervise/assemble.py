@@ -15,10 +15,12 @@ from agent.host.base import Host, Limits
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.asking import Asking
+from agent.supervise.backends import Backends
 from agent.supervise.checking import Checking
+from agent.supervise.discovery import BackendFace
 from agent.supervise.execute import Hands
 from agent.supervise.facts import Facts
-from agent.supervise.gate import StartGate
+from agent.supervise.gate import Gates, StartGate
 from agent.supervise.handover import Handover
 from agent.supervise.incidents import Incidents
 from agent.supervise.keeping import Keeping
@@ -32,6 +34,7 @@ from agent.supervise.remember import Rememberer
 from agent.supervise.repairing import Ladder
 from agent.supervise.repairs import Repairs
 from agent.supervise.sampling import Sampler
+from agent.supervise.seats import Seats
 from agent.supervise.show import Eyes
 from agent.supervise.signals import PASSING, Findings, passing_entry
 from agent.supervise.snapshot_clock import SnapshotClock
@@ -65,6 +68,10 @@ class Settings:
         policy = StartPolicy(stagger=chosen.stagger, parallel=parallel)
         return replace(policy, login_every=0.0) if chosen.stagger == 0 else policy
 
+    def remote_start_policy(self) -> StartPolicy:
+        """On a backend no process of ours begins: only logins are spread."""
+        return StartPolicy(stagger=0.0, parallel=self.config.start.remote_parallel)
+
     def limits(self, _facts: Facts) -> Limits:
         chosen = self.config.worker
         return Limits(
@@ -95,18 +102,45 @@ class Supervision:
     supervisor: Supervisor
     handover: Handover
     snapshots: SnapshotClock
+    backends: Backends
+    seats: Host
+    """The host as everybody above it sees it: local workers and seats with backends."""
 
 
-def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wakes) -> Supervision:
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What supervision stands on."""
+
+    store: Store
+    host: Host
+    backend_host: Host | None
+    """Starts the workers of backends; None where none is declared."""
+    bus: EventBus
+    wakes: Wakes
+    backend_wakes: Wakes
+
+
+def assemble(config: Config, ground: Ground) -> Supervision:
     settings = Settings(config)
+    store, bus, wakes = ground.store, ground.bus, ground.wakes
     eyes = Eyes(
-        host,
+        ground.host,
         breaker_policy=lambda: settings.config.breaker_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
         memory_limit=settings.memory_limit,
     )
     registry = Registry(store, eyes, config.session_root)
     link_stats = LinkStats()
+    backends = Backends(
+        host=ground.backend_host,
+        root=config.backends_root,
+        wakes=ground.backend_wakes,
+        facts=registry.facts,
+        wake=wakes.wake,
+        note=registry.note,
+        link_stats=link_stats,
+    )
+    host = Seats(ground.host, backends, registry.facts.get)
     incidents = Incidents(
         lambda: settings.config.incident_policy,
         registry.facts,
@@ -136,13 +170,9 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         keeper=keeping,
         incidents=incidents,
         save=registry.save,
+        hold=backends.hold,
     )
-    gate = StartGate(
-        settings.start_policy,
-        wake=wakes.wake,
-        idle=settings.machine_is_idle,
-        jitter=lambda: random.uniform(0.0, settings.config.start.spread),
-    )
+    gate = _gates(settings, wakes.wake)
     passes = Passes(
         senses=_senses(
             settings,
@@ -152,6 +182,7 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
             wake=wakes.wake,
             findings=findings,
             bus=bus,
+            backends=backends,
         ),
         hands=Hands(host, config.session_root, settings.limits, config.health.timeout),
         rememberer=Rememberer(
@@ -176,7 +207,17 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         facts = registry.facts.get(id)
         return None if facts is None else await passes.run(facts)
 
-    loop = Loop(wakes, run_pass, parallel=PASSES_AT_ONCE, retry_after=config.health.interval)
+    def lane_of(id: InstanceId) -> str:
+        facts = registry.facts.get(id)
+        return "" if facts is None else facts.instance.backend
+
+    loop = Loop(
+        wakes,
+        run_pass,
+        parallel=PASSES_AT_ONCE,
+        retry_after=config.health.interval,
+        lane_of=lane_of,
+    )
     figures = OwnFigures(
         host=host,
         store=store,
@@ -203,6 +244,12 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         wake=wakes.wake,
     )
     asking = Asking(registry, store, wakes.wake)
+    face = BackendFace(
+        backends,
+        registry.facts,
+        discover_every=lambda: settings.config.backends.discover,
+        breaker_failures=lambda: settings.config.reconnect.breaker_failures,
+    )
     checking = Checking(registry, passes, wakes.wake, at_once=CHECKS_AT_ONCE)
     supervisor = Supervisor(
         registry=registry,
@@ -227,7 +274,9 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         ),
         keeping=keeping,
         moving=moving,
+        backends=face,
     )
+    face.create = supervisor.create
     sampler = Sampler(
         registry,
         lambda: settings.config,
@@ -240,8 +289,30 @@ def assemble(config: Config, store: Store, host: Host, bus: EventBus, wakes: Wak
         keeping, registry, config.session_root, lambda: settings.config.sessions
     )
     return Supervision(
-        settings, registry, loop, sampler, incidents, figures, supervisor, handover, snapshots
+        settings=settings,
+        registry=registry,
+        loop=loop,
+        sampler=sampler,
+        incidents=incidents,
+        figures=figures,
+        supervisor=supervisor,
+        handover=handover,
+        snapshots=snapshots,
+        backends=backends,
+        seats=host,
     )
+
+
+def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
+    def gate(policy: Callable[[], StartPolicy]) -> StartGate:
+        return StartGate(
+            policy,
+            wake=wake,
+            idle=settings.machine_is_idle,
+            jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+        )
+
+    return Gates(gate(settings.start_policy), lambda: gate(settings.remote_start_policy))
 
 
 def _senses(
@@ -253,6 +324,7 @@ def _senses(
     wake: Callable[[InstanceId], None],
     findings: Findings,
     bus: EventBus,
+    backends: Backends,
 ) -> Senses:
     def happened(facts: Facts, happening: Happening) -> None:
         if findings.note(facts, happening):
@@ -267,7 +339,9 @@ def _senses(
         link_stats,
         wake,
         happened,
+        backends=backends,
         probe_every=settings.config.health.interval,
+        deep_every=settings.config.health.deep,
         probe_timeout=settings.config.health.timeout,
         first_probe=boot_now() + settings.config.start.first_check,
     )

@@ -91,5 +91,7 @@ async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
 async def _renew(facts: Facts, hands: Hands) -> None:
     """The pairing is gone: set its files aside as evidence and lay out an empty folder."""
     await hands.host.stop(facts.id)
+    if facts.instance.backend:
+        return  # its server took the keys away itself, and nothing of them is here
     why = f"the pairing ended: {facts.record.reason}"
     await asyncio.to_thread(set_aside, hands.session_root, facts, why)

@@ -25,7 +25,7 @@ from agent.core.model import (
 from agent.core.rate import PerMinute
 from agent.core.repair import Repair
 from agent.core.silence import Inbound
-from agent.link.client import Link
+from agent.supervise.backend_facts import WorkerLink
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Facts:
     instance: Instance
     record: SessionRecord
     unit: UnitStatus = UNIT_ABSENT
-    link: Link | None = None
+    link: WorkerLink | None = None
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
@@ -43,6 +43,9 @@ class Facts:
     """Set with each claim, and when the link ends."""
     probe: ProbeFact | None = None
     next_probe: float = 0.0
+    next_deep: float = 0.0
+    disagrees: str = ""
+    """What the last deep probe found to contradict itself."""
     files: SessionFiles = SessionFiles.UNPAIRED
     verdict: HealthVerdict | None = None
     sentence: str = ""

@@ -81,3 +81,32 @@ class StartGate:
         for queue in (self._starts, self._reconnects):
             if queue:
                 self._wake(next(iter(queue)))
+
+
+class Gates:
+    """One gate for what this machine runs, and one per backend: none waits for another's."""
+
+    def __init__(self, local: StartGate, remote: Callable[[], StartGate]) -> None:
+        """`remote` makes the gate of one more backend."""
+        self._gates = {"": local}
+        self._remote = remote
+        self._lane_of: dict[InstanceId, str] = {}
+
+    def ask(
+        self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
+    ) -> float | None:
+        if lane not in self._gates:
+            self._gates[lane] = self._remote()
+        if lane:
+            self._lane_of[instance] = lane
+        return self._gates[lane].ask(instance, now, reconnects=reconnects or bool(lane))
+
+    def settled(self, instance: InstanceId) -> None:
+        self._of(instance).settled(instance)
+
+    def withdraw(self, instance: InstanceId) -> None:
+        self._of(instance).withdraw(instance)
+        self._lane_of.pop(instance, None)
+
+    def _of(self, instance: InstanceId) -> StartGate:
+        return self._gates[self._lane_of.get(instance, "")]

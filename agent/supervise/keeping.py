@@ -135,6 +135,12 @@ class Keeping:
             raise
 
     async def take(self, facts: Facts, why: str, *, backup: bool = False) -> Snapshot:
+        if facts.instance.backend:
+            raise Refused(
+                f"cannot make a snapshot of {facts.id}: its session's files are on"
+                f" {facts.instance.backend}, not here",
+                code="remote",
+            )
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
             keep = max(self._settings().snapshots, 1)

@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from agent.core.model import InstanceId
@@ -39,13 +40,29 @@ class Loop:
     """Runs passes side by side, bounded, each instance by itself."""
 
     def __init__(
-        self, wakes: Wakes, run_pass: RunPass, *, parallel: int, retry_after: float
+        self,
+        wakes: Wakes,
+        run_pass: RunPass,
+        *,
+        parallel: int,
+        retry_after: float,
+        lane_of: Callable[[InstanceId], str] = lambda _instance: "",
+        lane_parallel: int = 64,
     ) -> None:
+        """`lane_of`: what passes share a fate with others wait for, "" = nothing.
+
+        Each such lane has its own places, so that a slow server fills nobody else's.
+        """
         self._wakes = wakes
         self._run_pass = run_pass
         self._parallel = parallel
         self._retry_after = retry_after
-        self._running: dict[InstanceId, float] = {}
+        self._lane_of = lane_of
+        self._lane_parallel = lane_parallel
+        self._running: dict[InstanceId, str] = {}
+        """The lane of each pass under way."""
+        self._taken: Counter[str] = Counter()
+        """Places taken in each lane."""
         self._due: dict[InstanceId, float] = {}
         self._heap: list[tuple[float, InstanceId]] = []
         self._stopping = False
@@ -100,12 +117,15 @@ class Loop:
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         for instance in list(self._wakes.woken):
-            if len(self._running) >= self._parallel:
-                self._full_since = self._full_since or now
-                return
+            lane = self._lane_of(instance)
+            if self._taken[lane] >= (self._lane_parallel if lane else self._parallel):
+                if not lane:
+                    self._full_since = self._full_since or now
+                continue
             if instance not in self._running:
                 del self._wakes.woken[instance]
-                self._running[instance] = now
+                self._running[instance] = lane
+                self._taken[lane] += 1
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     def _seconds_until_due(self, now: float) -> float:
@@ -122,8 +142,10 @@ class Loop:
             self.passes_failed += 1
             log.exception("a pass for %s failed; the next one tries again", instance)
         finally:
-            del self._running[instance]
-            self._full_since = None
+            lane = self._running.pop(instance)
+            self._taken[lane] -= 1
+            if not lane:
+                self._full_since = None
             self._wakes.rung.set()
         now = boot_now()
         self.passes += 1

@@ -20,6 +20,7 @@ from agent.core.model import (
     Observation,
     Override,
     ProbeFact,
+    SessionFiles,
     Signal,
     UnitState,
     UnitStatus,
@@ -29,6 +30,8 @@ from agent.errors import EngineError, LinkError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.messages import parse_claim
+from agent.supervise.backend_facts import Ears, WorkerLink
+from agent.supervise.backends import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.vault.check import check_files
@@ -36,6 +39,7 @@ from agent.vault.check import check_files
 log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
+BACKEND_DOWN = "backend_down"
 FIRST_WORDS = 1.0
 
 
@@ -48,7 +52,9 @@ class Senses:
     link_stats: LinkStats
     wake: Callable[[InstanceId], None]
     happened: Callable[[Facts, Happening], None]
+    backends: Backends
     probe_every: float
+    deep_every: float
     probe_timeout: float
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
@@ -59,7 +65,10 @@ async def observe(facts: Facts, senses: Senses) -> None:
     note_unit(facts, await senses.host.status(facts.id))
     await _attach_if_it_runs(facts, senses)
     await _probe_if_due(facts, senses)
-    if not facts.unit.runs:
+    if facts.instance.backend:
+        # Its files are its server's; what it says of them is a claim.
+        facts.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
+    elif not facts.unit.runs:
         # The files of a running engine belong to it; a stopped one's are checked before a start.
         facts.files = await asyncio.to_thread(
             check_files,
@@ -134,6 +143,11 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
         facts.next_attach = boot_now() + ATTACH_DELAY
         return
     facts.link = link
+    if facts.instance.backend:
+        facts.linked_since = boot_now()
+        if facts.claim is None:
+            facts.next_probe = 0.0
+        return
     await _wait_for_first_words(facts)
     facts.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.
@@ -150,13 +164,31 @@ async def _wait_for_first_words(facts: Facts) -> None:
                 await facts.spoke.wait()
 
 
-async def _open_link(facts: Facts, senses: Senses) -> Link:
+async def _open_link(facts: Facts, senses: Senses) -> WorkerLink:
+    ears = _ears(facts, senses)
+    if facts.instance.backend:
+        return senses.backends.attach(facts, ears)
     main_pid = facts.unit.main_pid
 
     def check_peer(peer: Peer) -> str | None:
         if peer.pid != main_pid:
             return f"process {peer.pid} answers, the unit's main process is {main_pid}"
         return None
+
+    return await Link.open(
+        senses.host.link_path(facts.id),
+        facts.id,
+        check_peer,
+        ears.on_claim,
+        ears.on_happening,
+        ears.on_close,
+        stats=senses.link_stats,
+    )
+
+
+def _ears(facts: Facts, senses: Senses) -> Ears:
+    """What is heard counts only while it is said in the present run."""
+    opened_in = facts.unit.run
 
     def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
         if run != facts.unit.run:
@@ -172,27 +204,21 @@ async def _open_link(facts: Facts, senses: Senses) -> Link:
         senses.happened(facts, happening)
 
     def on_close(_why: str) -> None:
-        if facts.link is link:
-            facts.link = None
-            facts.linked_since = None
-            facts.spoke.set()
-            senses.wake(facts.id)
+        if facts.link is None or facts.link.hello.run != opened_in:
+            return  # the end of a link that was replaced
+        facts.link = None
+        facts.linked_since = None
+        facts.spoke.set()
+        senses.wake(facts.id)
 
-    link = await Link.open(
-        senses.host.link_path(facts.id),
-        facts.id,
-        check_peer,
-        on_claim,
-        on_happening,
-        on_close,
-        stats=senses.link_stats,
-    )
-    return link
+    return Ears(on_claim, on_happening, on_close)
 
 
 async def _probe_if_due(facts: Facts, senses: Senses) -> None:
-    if facts.link is not None and boot_now() >= facts.next_probe:
-        await probe(facts, senses)
+    now = boot_now()
+    if facts.link is None or now < facts.next_probe or not senses.backends.may_ask(facts):
+        return
+    await probe(facts, senses, deep=now >= facts.next_deep)
 
 
 async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
@@ -202,16 +228,23 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         return
     begun = boot_now()
     facts.next_probe = begun + senses.probe_every
+    if deep:
+        facts.next_deep = begun + senses.deep_every
     failures = facts.probe.failures if facts.probe else 0
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=senses.probe_timeout)
         claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
+        if error.code == BACKEND_DOWN:
+            return  # its server's failure, which is known of that one: the proof grows old
         now = boot_now()
         facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
         return
     now = boot_now()
-    facts.probe = ProbeFact(True, now, now - begun)
+    if deep:
+        found = _object(answer.get("detail", {})).get("disagrees")
+        facts.disagrees = found[:200] if isinstance(found, str) else ""
+    facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
     facts.probes += 1
     facts.probe_seconds += now - begun
     if link is facts.link:

@@ -25,7 +25,7 @@ from agent.core.session import reason_of
 from agent.log import bound
 from agent.supervise.execute import Hands, execute
 from agent.supervise.facts import Facts
-from agent.supervise.gate import StartGate
+from agent.supervise.gate import Gates
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.observe import Senses, observe, picture
@@ -47,7 +47,7 @@ class Passes:
     senses: Senses
     hands: Hands
     rememberer: Rememberer
-    gate: StartGate
+    gate: Gates
     ladder: Ladder
     incidents: Incidents
     findings: Findings
@@ -85,7 +85,7 @@ class Passes:
 
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
-        facts.hold = self.incidents.hold(facts)
+        facts.hold = self.senses.backends.hold(facts) or self.incidents.hold(facts)
         observation = picture(
             facts,
             self.senses.host,
@@ -151,7 +151,8 @@ class Passes:
         for action in actions:
             if action.kind in (ActionKind.START, ActionKind.CONNECT):
                 reconnects = action.kind is ActionKind.CONNECT
-                wait = self.gate.ask(facts.id, boot_now(), reconnects=reconnects)
+                lane = facts.instance.backend
+                wait = self.gate.ask(facts.id, boot_now(), reconnects=reconnects, lane=lane)
                 if wait is not None:
                     return wait
             await self._begin(facts, action)

@@ -47,7 +47,9 @@ class Rememberer:
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
         """Conclude from the unit alone what an operator did by hand, and respect it."""
         entries: list[JournalEntry] = []
-        if self.operators_act_past_us and not unit.job_pending:
+        # A seat in a backend's worker is no unit: nobody can touch it past us.
+        past_us = self.operators_act_past_us and not facts.instance.backend
+        if past_us and not unit.job_pending:
             if self._stopped_by_hand(facts, unit):
                 self._override(facts, Override.STOPPED)
                 sentence = "its unit was stopped by hand: it stays stopped until it is started"

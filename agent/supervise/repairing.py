@@ -56,6 +56,11 @@ log = logging.getLogger(__name__)
 
 STEP_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
+CALL_TIMEOUT = 15.0
+REMOTE_TIMEOUT = 120.0
+"""A server takes its time over what it does to a session."""
+BACKED_UP_THERE = "its backend's worker, as it removes things"
+"""A session that lives on a server leaves nothing here to copy."""
 
 SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
 
@@ -84,6 +89,8 @@ class Ladder:
     keeper: Keeper
     incidents: Incidents
     save: SaveRecord
+    hold: Callable[[Facts], str]
+    """Why it must wait for its backend; "" when it need not."""
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def follow(
@@ -144,9 +151,10 @@ class Ladder:
         # All else is asked after that wait: an incident may have been declared meanwhile.
         crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
         around = Circumstances(
-            well=self.incidents.well(facts),
+            well=self.incidents.well(facts) and not self.hold(facts),
             odd_one_out=self.incidents.odd_one_out(facts),
-            canary=not self.incidents.hold(facts),
+            can_log_out=bool(facts.instance.backend),
+            canary=not (self.hold(facts) or self.incidents.hold(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
             peers=crypto.peers,
@@ -163,6 +171,9 @@ class Ladder:
         except WaError as error:
             problem = str(error)
         failpoint("repair_done")
+        # What was found before this step is no word about what it did.
+        facts.next_probe = facts.next_deep = 0.0
+        facts.disagrees = ""
         seconds, ok = boot_now() - begun, not problem
         self.statistics = note_step(self.statistics, kind, ok, seconds)
         facts.repair_steps[(kind.value, "done" if ok else "failed")] += 1
@@ -190,6 +201,8 @@ class Ladder:
             case RecoveryKind.REGENERATE_KEYS:
                 await self._regenerate(facts)
             case RecoveryKind.BACK_UP:
+                if facts.instance.backend:
+                    return BACKED_UP_THERE
                 return await self.keeper.back_up(facts, "before a repair")
             case RecoveryKind.RESTORE:
                 # First, so that a copy that is in place by the next life finds nothing against it.
@@ -199,7 +212,7 @@ class Ladder:
                 await self._start_anew(facts)
             case RecoveryKind.LOGOUT_RESTART:
                 await _call(facts, "logout")
-                await self._clean_up(facts)
+                await self._clean_up(facts, "restart")
             case RecoveryKind.CLEANUP:
                 await self._clean_up(facts)
             case _:
@@ -214,8 +227,9 @@ class Ladder:
             await self.host.restart(facts.id)
         else:
             # While a worker runs nobody looks: what was found before the step must not stay.
-            folder = self.session_root / facts.id
-            facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
+            if not facts.instance.backend:
+                folder = self.session_root / facts.id
+                facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
             await self.host.start(facts.id)
         facts.started_run = (await self.host.status(facts.id)).run
 
@@ -232,7 +246,8 @@ class Ladder:
         tries = 0
         while True:
             try:
-                await _call(facts, "regenerate_keys", {"peers": list(peers)})
+                limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
+                await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
                 break
             except WaError:
                 tries += 1
@@ -244,8 +259,11 @@ class Ladder:
         facts.key_regenerations["done"] += 1
         facts.crypto = note_regenerated(facts.crypto, peers, boot_now())
 
-    async def _clean_up(self, facts: Facts) -> None:
+    async def _clean_up(self, facts: Facts, remote_call: str = "renew") -> None:
         """Retire the session, reset the record, begin afresh."""
+        if facts.instance.backend:
+            await self._clean_up_there(facts, remote_call)
+            return
         await self._stop(facts)
         facts.record = replace(forgive(facts.record), paired=False, account="")
         facts.identity_changed = True
@@ -254,6 +272,16 @@ class Ladder:
         await asyncio.to_thread(set_aside, self.session_root, facts, "cleaned up")
         facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
         await self._start_anew(facts)
+
+    async def _clean_up_there(self, facts: Facts, do: str) -> None:
+        """Its server gives the pairing up and begins afresh; only then ours is forgotten."""
+        await _call(facts, do, timeout=REMOTE_TIMEOUT)
+        failpoint("cleanup_reset")
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.identity_changed = True
+        facts.claim = None
+        await self.save(facts, [])
+        facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
 
     async def _end(self, facts: Facts, repair: Repair, sentence: str) -> None:
         self.statistics = note_repair(self.statistics, repair)
@@ -311,10 +339,16 @@ def set_aside(root: Path, facts: Facts, why: str) -> None:
     create(root, facts.instance)
 
 
-async def _call(facts: Facts, do: str, arguments: dict[str, object] | None = None) -> None:
+async def _call(
+    facts: Facts,
+    do: str,
+    arguments: dict[str, object] | None = None,
+    *,
+    timeout: float = CALL_TIMEOUT,
+) -> None:
     if facts.link is None:
         raise LinkError(f"cannot {do} {facts.id}: its worker cannot be reached", code="gone")
-    await facts.link.call(do, arguments or {}, timeout=15.0)
+    await facts.link.call(do, arguments or {}, timeout=timeout)
 
 
 def _about(one: JournalEntry) -> dict[str, str]:

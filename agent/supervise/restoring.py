@@ -32,18 +32,18 @@ log = logging.getLogger(__name__)
 
 
 async def load_instances(
-    registry: Registry,
-    store: Store,
-    host: Host,
-    session_root: Path,
-    declared: Iterable[Declaration],
-) -> list[InstanceId]:
-    """Fill the registry; return all ids in the order in which they should be looked at."""
+    registry: Registry, store: Store, session_root: Path, declared: Iterable[Declaration]
+) -> None:
+    """Fill the registry."""
     for instance, record in await store.instances():
         registry.add(instance, record)
     await _take_in_folders(registry, store, session_root)
     await _create_declared(registry, store, session_root, declared)
     await _lay_out_missing(registry, store, session_root)
+
+
+async def line_up(registry: Registry, host: Host) -> list[InstanceId]:
+    """Mark who waits for a start; all ids in the order in which they should be looked at."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     every = list(registry.facts.values())
     for facts in every:

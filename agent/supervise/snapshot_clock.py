@@ -55,6 +55,8 @@ class SnapshotClock:
         chosen = self._settings()
         if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
             return False
+        if facts.instance.backend:
+            return False  # its files are its server's
         since, last = facts.connected_since_wall, facts.last_snapshot_wall
         well = (
             facts.record.status is ConnectionStatus.CONNECTED

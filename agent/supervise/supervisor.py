@@ -35,8 +35,9 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.asking import Asking
 from agent.supervise.checking import Checking
+from agent.supervise.discovery import BackendFace
 from agent.supervise.facts import Facts
-from agent.supervise.gate import StartGate
+from agent.supervise.gate import Gates
 from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.moving import Moving
@@ -62,14 +63,16 @@ class Supervisor:
         bus: EventBus,
         wakes: Wakes,
         loop: Loop,
-        gate: StartGate,
+        gate: Gates,
         figures: OwnFigures,
         asking: Asking,
         checking: Checking,
         repairs: Repairs,
         keeping: Keeping,
         moving: Moving,
+        backends: BackendFace,
     ) -> None:
+        self.backends = backends
         self.bus = bus
         self.repairs = repairs
         self.keeping = keeping
@@ -112,7 +115,7 @@ class Supervisor:
     # wanting
 
     async def create(self, instance: Instance) -> InstanceView:
-        _check_engine(instance.engine)
+        self._check_engine(instance)
         if instance.id in self._registry.facts:
             raise Refused(
                 f"cannot create {instance.id}: it exists already", field="id", code="exists"
@@ -135,7 +138,14 @@ class Supervisor:
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
         """The worker reads them when it starts next."""
         facts = self._registry.get(id)
-        facts.instance = replace(facts.instance, settings=dict(settings))
+        changed = replace(facts.instance, settings=dict(settings))
+        if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
+            raise Refused(
+                f"cannot move {id} to another backend or session: delete it here and adopt that one",
+                field="settings",
+                code="place_is_fixed",
+            )
+        facts.instance = changed
         await self._registry.save_instance(facts, entry(facts, "settings", "its settings changed"))
         return self.view(id)
 
@@ -259,6 +269,14 @@ class Supervisor:
         if facts.acting is not None and facts.acting_start:
             facts.acting.cancel()
 
+    def _check_engine(self, instance: Instance) -> None:
+        try:
+            known = find_engine(instance.engine)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="engine", code=error.code) from None
+        if known.remote or instance.backend:
+            self.backends.check_place(instance)
+
     async def _retire(self, facts: Facts) -> str:
         try:
             retired = await asyncio.to_thread(retire, self._session_root, facts.id, "deleted")
@@ -267,13 +285,6 @@ class Supervisor:
                 raise
             return ""
         return retired.name
-
-
-def _check_engine(name: str) -> None:
-    try:
-        find_engine(name)
-    except ConfigError as error:
-        raise InvalidRequest(str(error), field="engine", code=error.code) from None
 
 
 def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:

@@ -30,8 +30,8 @@ Roster = Mapping[InstanceId, Mapping[str, Any]]
 
 def lay_out_backend(
     root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]
-) -> None:
-    """Make the folder if it is not there and write what its worker must know."""
+) -> bool:
+    """Make the folder if it is not there and write what its worker must know; True: it is new."""
     about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
     with open_root(root, create=True) as root_fd:
         modes = modes_of(root_fd)
@@ -39,7 +39,10 @@ def lay_out_backend(
         make_folder(path, name, root_fd, modes)
         with open_folder(path, name, root_fd) as fd:
             make_folder(path / KEPT, KEPT, fd, modes)
+            if _read(path, fd, ABOUT) == about:
+                return False
             _write(path, fd, ABOUT, about, root_fd)
+            return True
 
 
 def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
@@ -52,12 +55,9 @@ def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
 
 
 def read_roster(root: Path, name: InstanceId) -> dict[InstanceId, Mapping[str, Any]]:
-    """Whom the worker was told to hold; nobody when there is no such file or it is damaged."""
-    try:
-        with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
-            told = json.loads(read_plain_file(root / name, fd, ROSTER))
-    except (VaultError, ValueError, RecursionError):
-        return {}
+    """Whom its worker was told to hold; nobody when that file is missing or damaged."""
+    with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
+        told = _read(root / name, fd, ROSTER)
     sessions = told.get("sessions") if isinstance(told, dict) else None
     if not isinstance(sessions, dict):
         return {}
@@ -87,6 +87,13 @@ def hook_secret(root: Path, name: InstanceId) -> str:
             made = secrets.token_urlsafe(32)
             write_atomically(root / name, fd, HOOK, made.encode() + b"\n", mode=0o600)
             return made
+
+
+def _read(path: Path, fd: int, file: str) -> Any:
+    try:
+        return json.loads(read_plain_file(path, fd, file))
+    except (VaultError, ValueError, RecursionError):
+        return None
 
 
 def _write(path: Path, fd: int, file: str, content: Mapping[str, Any], root_fd: int) -> None:
