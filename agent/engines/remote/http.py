@@ -33,10 +33,12 @@ class ServerDown(EngineError):
 
     code = "backend_down"
 
-    def __init__(self, what: str, reason: str, cause: str) -> None:
+    def __init__(self, what: str, reason: str, cause: str, *, reached: bool = True) -> None:
+        """`reached`: False where the request surely never got to the server."""
         super().__init__(f"cannot {what}: {cause}")
         self.reason = reason
         self.cause = cause
+        self.reached = reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +88,20 @@ class RemoteHttp:
         get through while all turns wait for it.
         """
         what = f"{method} {path}"
-        begun = time.monotonic()
+        begun, started = time.monotonic(), False
         try:
             async with asyncio.timeout(timeout or self._place.timeout):
                 async with nullcontext() if urgent else self._turns:
-                    begun = time.monotonic()
+                    begun, started = time.monotonic(), True
                     status, raw = await self._exchange(method, path, body, query, headers)
         except TimeoutError as error:
             limit = timeout or self._place.timeout
-            raise ServerDown(what, "timeout", f"no answer within {limit:g} s") from error
+            cause = f"no answer within {limit:g} s" if started else f"no turn within {limit:g} s"
+            raise ServerDown(what, "timeout", cause, reached=started) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason, cause = _classified(error)
-            raise ServerDown(what, reason, cause) from error
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
+            raise ServerDown(what, reason, cause, reached=reached) from error
         return Answer(status, _read(what, status, raw), time.monotonic() - begun)
 
     async def close(self) -> None:
