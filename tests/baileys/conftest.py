@@ -1,0 +1,102 @@
+"""Real Baileys clients against the stand-in for WhatsApp, in real processes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Eventually
+from tests.standin.baileys.run import PACKAGES, BaileysServer, WhatsApp, why_not
+
+ACCOUNT = "5511900000001"
+PEER = "5511900000002"
+NEIGHBOUR = "5511900000003"
+
+
+@dataclass
+class Bed:
+    """One session, "sales" with the id 7, of one account; and everybody it writes with."""
+
+    package: str
+    whatsapp: WhatsApp
+    folder: Path
+    log: Path
+    server: BaileysServer
+    start_server: Callable[[], BaileysServer]
+    eventually: Eventually
+
+    @property
+    def auth(self) -> Path:
+        return self.folder / "7"
+
+    def restart_server(self) -> None:
+        self.server = self.start_server()
+
+    async def pair(self) -> None:
+        qr = await self.eventually(self.server.qr, within=20)
+        self.whatsapp.scan(qr, ACCOUNT)
+        await self.connected()
+        # The last that the phone gives to a new device; until then files come and go.
+        last = "hist_sync" if self.package == "baileys" else "peer_msg"
+        await self.eventually(lambda: last in self._receipt_types())
+
+    def _receipt_types(self) -> list[str]:
+        return [each["type"] for each in self.whatsapp.device(ACCOUNT)["receipts"]]
+
+    async def connected(self) -> None:
+        await self.eventually(self.server.status, "CONNECTED", within=20)
+
+    async def hear(self, sender: str, text: str) -> None:
+        """Somebody writes to the account, and its client can read it."""
+        id = self.whatsapp.say(sender, ACCOUNT, text)
+        await self.eventually(lambda: is_read(self.whatsapp.receipts(ACCOUNT, id)), within=20)
+
+    async def send(self, to: str, text: str) -> str:
+        """The account's client writes, and the other can read it; the message's kind."""
+        self.server.send(to, text)
+        return str(await self.eventually(lambda: self._heard(to, text), within=20))
+
+    def _heard(self, who: str, text: str) -> str:
+        heard = self.whatsapp.person(who).get("heard", [])
+        return next((each["type"] for each in heard if each["text"] == text), "")
+
+    async def talk(self, who: str, text: str) -> None:
+        """Both ways, so that the keys move on."""
+        await self.send(who, f"{text}?")
+        await self.hear(who, f"{text}!")
+
+    def files(self) -> dict[str, bytes]:
+        return {each.name: each.read_bytes() for each in self.auth.iterdir()}
+
+    def codes_shown(self) -> int:
+        return self.log.read_text().count("Session QRCode Generate")
+
+
+def is_read(receipts: list[str]) -> bool:
+    """ "inactive" is what a client says that nobody looks at."""
+    return bool({"delivered", "inactive"} & set(receipts))
+
+
+@pytest.fixture(params=PACKAGES)
+def package(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if reason := why_not(name):
+        pytest.skip(reason)
+    return name
+
+
+@pytest.fixture
+def bed(package: str, tmp_path: Path, eventually: Eventually) -> Iterator[Bed]:
+    folder, log = tmp_path / "auth", tmp_path / "server.log"
+    with ExitStack() as running:
+        whatsapp = WhatsApp(tmp_path / "whatsapp.log")
+        running.callback(whatsapp.end)
+
+        def start() -> BaileysServer:
+            server = BaileysServer(whatsapp, folder, log, package)
+            running.callback(server.end)
+            return server
+
+        yield Bed(package, whatsapp, folder, log, start(), start, eventually)

@@ -1,0 +1,139 @@
+"""The proof on real files: only what is corrupted is removed, and the same client goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.core.crypto_patterns import CryptoFinding, LogReader
+from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read
+
+pytestmark = pytest.mark.slow
+
+WRITTEN_BY_BAILEYS_AT_LOGIN = {"creds.json", "device-list-5511900000001.json"}
+"""What a login alone may rewrite: the account's own, no key of anybody."""
+
+
+def session_of(bed: Bed, who: str) -> Path:
+    """The file of the keys with one person; 7.x names it after the LID."""
+    name = f"session-1{who}_1.0.json" if bed.package == "baileys" else f"session-{who}.0.json"
+    return bed.auth / name
+
+
+def address_of(bed: Bed, who: str) -> str:
+    return f"1{who}_1" if bed.package == "baileys" else who
+
+
+def remove_peer(folder: Path, who: str) -> set[str]:
+    """FACTS E.6: all sessions of that person's devices, in both of its names."""
+    users = {who}
+    mapping = folder / f"lid-mapping-{who}.json"
+    if mapping.exists():
+        users.add(json.loads(mapping.read_text()) + "_1")
+    gone = {
+        each
+        for each in folder.iterdir()
+        for user in users
+        if each.name.startswith((f"session-{user}.", f"identity-key-{user}."))
+    }
+    for each in gone:
+        each.unlink()
+    return {each.name for each in gone}
+
+
+def read_log(text: str) -> list[CryptoFinding]:
+    reader, found = LogReader(), []
+    for line in text.splitlines():
+        reader, told = reader.feed(line)
+        found += told
+    return [*found, *reader.flush()[1]]
+
+
+async def break_session(bed: Bed, who: str) -> None:
+    """The file of the keys with one person comes from an old copy, as after a bad restore."""
+    bed.server.disconnect()
+    old = session_of(bed, who).read_bytes()
+    bed.server.start_session()
+    await bed.connected()
+    await bed.talk(who, "two")
+    await bed.talk(who, "three")
+    bed.server.disconnect()
+    session_of(bed, who).write_bytes(old)
+    bed.server.start_session()
+    await bed.connected()
+
+
+async def test_a_corrupted_peer_is_healed_and_nothing_else_is_touched(bed: Bed) -> None:
+    await bed.pair()
+    await bed.talk(NEIGHBOUR, "one")
+    await bed.talk(PEER, "one")
+    await break_session(bed, PEER)
+
+    # The client itself says so, on its console, and names the peer by its Signal address.
+    bed.whatsapp.answers_retries(PEER, False)
+    begun = len(bed.log.read_text())
+    lost = [bed.whatsapp.say(PEER, ACCOUNT, f"lost {number}") for number in range(2)]
+    await bed.eventually(
+        lambda: all("retry" in bed.whatsapp.receipts(ACCOUNT, each) for each in lost), within=20
+    )
+    said = bed.log.read_text()[begun:]
+    assert "Session error:Error: Bad MAC Error: Bad MAC" in said
+    bad = [each for each in read_log(said) if each.name == "bad_mac"]
+    assert [each.peer for each in bad] == [address_of(bed, PEER)] * 2
+
+    bed.server.disconnect()
+    before = bed.files()
+    removed = remove_peer(bed.auth, PEER)
+    assert session_of(bed, PEER).name in removed
+    bed.server.start_session()
+    await bed.connected()
+
+    assert bed.codes_shown() == 1, "it came back without a QR"
+    after = bed.files()
+    untouched = {name: raw for name, raw in before.items() if name not in removed}
+    changed = {name for name, raw in untouched.items() if after.get(name) != raw}
+    assert changed <= WRITTEN_BY_BAILEYS_AT_LOGIN
+    assert removed.isdisjoint(after)
+
+    # The neighbour's keys go on as if nothing had been; the peer's are made anew.
+    begun = len(bed.log.read_text())
+    kept = bed.whatsapp.say(NEIGHBOUR, ACCOUNT, "with the keys of before")
+    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, kept)), within=20)
+    assert "retry" not in bed.whatsapp.receipts(ACCOUNT, kept)
+    bed.whatsapp.answers_retries(PEER, True)
+    assert await bed.send(PEER, "new keys") == "pkmsg"
+    await bed.hear(PEER, "got them")
+    await bed.talk(PEER, "and they go on")
+    assert not [each for each in read_log(bed.log.read_text()[begun:]) if each.name == "bad_mac"]
+
+
+async def test_a_message_for_the_removed_keys_comes_again_with_new_ones(bed: Bed) -> None:
+    await bed.pair()
+    await bed.talk(PEER, "one")
+    bed.server.disconnect()
+    assert session_of(bed, PEER).name in remove_peer(bed.auth, PEER)
+    under_way = bed.whatsapp.say(PEER, ACCOUNT, "under way with the old keys")
+    bed.server.start_session()
+    await bed.connected()
+    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, under_way)), within=20)
+    assert bed.whatsapp.receipts(ACCOUNT, under_way)[0] == "retry"
+    assert "No session record" in bed.log.read_text()
+    assert bed.codes_shown() == 1
+
+
+async def test_removing_under_a_running_client_helps_nothing(bed: Bed) -> None:
+    """Why the round disconnects first: the client goes on with the keys in its memory."""
+    await bed.pair()
+    await bed.talk(PEER, "one")
+    await break_session(bed, PEER)
+    bed.whatsapp.answers_retries(PEER, False)
+    lost = bed.whatsapp.say(PEER, ACCOUNT, "lost")
+    await bed.eventually(lambda: "retry" in bed.whatsapp.receipts(ACCOUNT, lost), within=20)
+    remove_peer(bed.auth, PEER)
+
+    begun = len(bed.log.read_text())
+    again = bed.whatsapp.say(PEER, ACCOUNT, "lost as well")
+    await bed.eventually(lambda: "retry" in bed.whatsapp.receipts(ACCOUNT, again), within=20)
+    assert "Bad MAC" in bed.log.read_text()[begun:]
+    bed.server.send(PEER, "with the old keys")
+    await bed.eventually(session_of(bed, PEER).exists, within=20)

@@ -1,0 +1,103 @@
+"""A real client's pairing: its folder, its logins, and what WhatsApp may answer."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import SessionFiles
+from agent.vault.formats import FilesReport, check_auth_folder
+from tests.baileys.conftest import ACCOUNT, PEER, Bed
+
+pytestmark = pytest.mark.slow
+
+
+def look(folder: Path) -> FilesReport:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return check_auth_folder(folder, fd, True)
+    finally:
+        os.close(fd)
+
+
+async def test_a_paired_folder_is_whole_and_outlives_a_kill_without_a_code(bed: Bed) -> None:
+    await bed.pair()
+    await bed.talk(PEER, "hello")
+    assert look(bed.auth) == FilesReport(SessionFiles.WHOLE)
+    assert bed.whatsapp.device(ACCOUNT)["logins"] == 1
+
+    bed.server.kill()
+    bed.restart_server()
+    await bed.connected()
+    assert bed.whatsapp.device(ACCOUNT)["logins"] == 2
+    assert bed.codes_shown() == 1
+    await bed.talk(PEER, "again")
+
+
+async def test_a_cut_short_creds_file_costs_the_pairing_unless_it_is_put_back(bed: Bed) -> None:
+    await bed.pair()
+    bed.server.end()
+    creds = bed.auth / "creds.json"
+    whole = creds.read_bytes()
+    creds.write_bytes(whole[: len(whole) // 2])
+    assert look(bed.auth).files is SessionFiles.DAMAGED
+
+    # The client takes what it cannot read for a new session and shows a code.
+    bed.restart_server()
+    await bed.eventually(bed.server.qr, within=20)
+    assert bed.codes_shown() == 2
+
+    bed.server.end()
+    creds.write_bytes(whole)
+    bed.restart_server()
+    await bed.connected()
+    assert bed.codes_shown() == 2
+
+
+async def test_what_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> None:
+    await bed.pair()
+    for code in (401, 402, 403, 405, 406, 409):
+        bed.whatsapp.trouble(ACCOUNT, "refuse", code=code)
+        await bed.eventually(
+            lambda code=code: f"Disconnected session: sales, reason: {code}\n" in bed.log.read_text()
+        )
+        await bed.eventually(bed.server.status, "DISCONNECTED")
+        bed.whatsapp.trouble(ACCOUNT, "none")
+        bed.server.start_session()
+        await bed.connected()
+    assert bed.codes_shown() == 1
+    assert look(bed.auth).files is SessionFiles.WHOLE
+
+
+async def test_what_passes_is_tried_again_without_a_code(bed: Bed) -> None:
+    await bed.pair()
+    for kind, code, reason in (
+        ("refuse", 503, "503"),
+        ("refuse", 500, "500"),
+        ("stream_error", 503, "503"),
+        ("drop", 0, "428"),
+    ):
+        logins = bed.whatsapp.device(ACCOUNT)["logins"]
+        bed.whatsapp.trouble(ACCOUNT, kind, code=code)
+        await bed.eventually(
+            lambda reason=reason: f"Disconnected session: sales, reason: {reason}\n"
+            in bed.log.read_text()
+        )
+        bed.whatsapp.trouble(ACCOUNT, "none")
+        await bed.eventually(
+            lambda logins=logins: bed.whatsapp.device(ACCOUNT)["logins"] > logins, within=20
+        )
+        await bed.connected()
+    assert bed.codes_shown() == 1
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("replaced", "440"), ("device_removed", "401")])
+async def test_a_conflict_ends_the_session(bed: Bed, kind: str, reason: str) -> None:
+    await bed.pair()
+    bed.whatsapp.trouble(ACCOUNT, "conflict", type=kind)
+    await bed.eventually(
+        lambda: f"Disconnected session: sales, reason: {reason}\n" in bed.log.read_text()
+    )
+    assert bed.server.status() == "DISCONNECTED"
+    assert "Stream Errored (conflict)" in bed.log.read_text()
+    assert look(bed.auth).files is SessionFiles.WHOLE

@@ -1,0 +1,166 @@
+"""Starts the stand-in for WhatsApp and the real Baileys server, and talks to both.
+
+Real processes: they end with their standard input, so that none outlives its test.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+TOKEN = "token-of-the-tests"
+_OLDEST_NODE = {"baileys": 20, "baileys-6": 18}
+PACKAGES = tuple(_OLDEST_NODE)
+"""7.0.0-rc14 and 6.17.16, each unmodified."""
+
+
+def why_not(package: str) -> str:
+    """Why this package cannot run here; "" when it can."""
+    node = shutil.which("node")
+    if node is None:
+        return "node is not installed (./scripts/test installs it)"
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(told.lstrip("v").split(".")[0]) < _OLDEST_NODE[package]:
+        return f"{package} needs node {_OLDEST_NODE[package]}, here is {told.strip()}"
+    if not (HERE / "node_modules" / package / "package.json").exists():
+        return "npm's packages are not installed (tests/standin/baileys/install does it)"
+    return ""
+
+
+def call(url: str, body: Mapping[str, Any] | None = None, verb: str = "", token: str = "") -> Any:
+    """One request with a JSON answer; an answer of 400 and more raises `HTTPError`."""
+    raw = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, raw, method=verb or ("GET" if raw is None else "POST"))
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            error.add_note(error.read().decode())
+        raise
+
+
+class Program:
+    """A Node program that says on a line of its log where it listens."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self.log = log
+        written = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                ["node", *arguments],
+                cwd=HERE,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        self.url = self._address(written)
+
+    def _address(self, written: int) -> str:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self._process.poll() is None:
+            for line in self.log.read_text()[written:].splitlines(keepends=True):
+                _, found, port = line.partition("http://127.0.0.1:")
+                if found and port.endswith("\n"):
+                    return found + port.strip()
+            time.sleep(0.02)
+        self.end()
+        raise AssertionError(f"it does not listen: {self.log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.end()
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class WhatsApp(Program):
+    """The stand-in for WhatsApp's server, with its people."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(["whatsapp/main.js"], log)
+        self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
+
+    def scan(self, qr: str, user: str) -> None:
+        call(self.url + "/scan", {"qr": qr, "user": user})
+
+    def say(self, sender: str, to: str, text: str) -> str:
+        """Somebody writes; the message's id."""
+        return str(call(self.url + "/say", {"from": sender, "to": to, "text": text})["id"])
+
+    def trouble(self, user: str, kind: str, **more: Any) -> None:
+        """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none."""
+        call(self.url + "/trouble", {"user": user, "kind": kind, **more})
+
+    def answers_retries(self, user: str, answers: bool) -> None:
+        """Whether somebody sends again, with new keys, what could not be read."""
+        call(self.url + "/person", {"user": user, "answers": answers})
+
+    def device(self, user: str) -> dict[str, Any]:
+        """The newest linked device of that account; {} when there is none."""
+        devices = call(self.url + "/state")["devices"]
+        return next((each for each in reversed(devices) if each["user"] == user), {})
+
+    def receipts(self, user: str, id: str) -> list[str]:
+        """The types of the receipts that the account's device gave for one message."""
+        return [each["type"] for each in self.device(user)["receipts"] if each["id"] == id]
+
+    def person(self, user: str) -> dict[str, Any]:
+        people = call(self.url + "/state")["people"]
+        return next((each for each in people if each["user"] == user), {})
+
+
+class BaileysServer(Program):
+    """A whaticket-like server with real Baileys sessions; `log` is what it prints."""
+
+    def __init__(
+        self,
+        whatsapp: WhatsApp,
+        folder: Path,
+        log: Path,
+        package: str = PACKAGES[0],
+        sessions: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        told = {
+            "package": package,
+            "folder": str(folder),
+            "url": whatsapp.socket,
+            "token": TOKEN,
+            "sessions": dict(sessions or {"7": "sales"}),
+        }
+        super().__init__(["server/main.js", json.dumps(told)], log)
+
+    def ask(self, path: str, verb: str = "", body: Mapping[str, Any] | None = None) -> Any:
+        return call(self.url + path, body, verb, TOKEN)
+
+    def status(self, id: str = "7") -> str:
+        return str(self.ask(f"/whatsapp/{id}")["status"])
+
+    def qr(self, id: str = "7") -> str:
+        return str(self.ask(f"/whatsapp/{id}")["qrcode"])
+
+    def disconnect(self, id: str = "7") -> None:
+        self.ask(f"/whatsapp/{id}/disconnect", "PUT")
+
+    def start_session(self, id: str = "7") -> None:
+        self.ask(f"/whatsapp/{id}/start-session", "PUT")
+
+    def send(self, number: str, body: str, id: str = "7") -> str:
+        sent = self.ask(f"/whatsapp/{id}/send", body={"number": number, "body": body})
+        return str(sent["id"])
