@@ -171,9 +171,10 @@ class Ladder:
         except WaError as error:
             problem = str(error)
         failpoint("repair_done")
-        # What was found before this step is no word about what it did.
-        facts.next_probe = facts.next_deep = 0.0
-        facts.disagrees = ""
+        if facts.instance.backend:
+            # What was found before this step is no word about what it did over there.
+            facts.next_probe = facts.next_deep = 0.0
+            facts.disagrees = ""
         seconds, ok = boot_now() - begun, not problem
         self.statistics = note_step(self.statistics, kind, ok, seconds)
         facts.repair_steps[(kind.value, "done" if ok else "failed")] += 1
