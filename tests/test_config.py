@@ -505,6 +505,10 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
             "instance[0].settings.remote", 9, "a text", id="a number as name",
         ),
         pytest.param(
+            EVO + "[[instance]]\nid='a'\nengine='sandbox'\nsettings={backend='evo'}",
+            "instance[0].settings.backend", 9, "runs on this machine", id="a local one elsewhere",
+        ),
+        pytest.param(
             "[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
             "agent.session_storage_path", 2, "must lie apart", id="sessions among the backends",
         ),

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Middleware
 
 from agent.api import (
     alerts,
+    backends,
     events,
     figures,
     instances,
@@ -27,7 +28,7 @@ from agent.api.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.guard import check_entrance
+from agent.api.guard import check_entrance, is_hook
 from agent.api.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
 from agent.api.qr import show_qr
@@ -44,6 +45,8 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
+BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
+HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
 SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
@@ -67,7 +70,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", ID, READ, instances.show, "An instance's state"),
     Route("GET", f"{ID}/details", READ, instances.details, "Everything known of it"),
     Route("PATCH", ID, OPERATE, instances.change, "Change its settings", instances.CHANGE),
-    Route("DELETE", ID, OPERATE, instances.delete, "Retire its session and remove it", ()),
+    Route("DELETE", ID, OPERATE, instances.delete, "Retire its session and remove it; one on a backend stays there", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
     _intent("enable", "It should run"),
     _intent("disable", "It should not run"),
     _intent("start", "Run it now, until the machine boots"),
@@ -86,6 +89,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "What the agent alerts of", query=alerts.LIST),  # noqa: E501
+    Route("GET", "/api/backends", READ, backends.list_backends, "The servers of someone else's, and how they are"),  # noqa: E501
+    Route("GET", BACKEND, READ, backends.show, "One of them"),
+    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "All sessions that it has, and which are watched"),  # noqa: E501
+    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a session that it has", backends.ADOPT, answers=(201,)),  # noqa: E501
+    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Ask it now how it is", ()),
+    Route("POST", HOOK, OPEN, backends.hook, "What a backend calls when something happened there", hook=True),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
@@ -134,7 +143,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
-        caller = identify(request, parts.section, parts.ring)
+        caller = NOBODY if route.hook else identify(request, parts.section, parts.ring)
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
@@ -192,7 +201,9 @@ async def _safely(
     except ConnectionError:
         raise  # the client is gone: there is nobody to answer
     except Exception:
-        log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+        # Of what is no secret: a hook's path is one.
+        path = request.path if not is_hook(request) else request.get(ROUTE, "a hook")
+        log.exception("request %s failed: %s %s", request_id, request.method, path)
         return library_error_answer(500, request_id)
 
 

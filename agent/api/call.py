@@ -48,6 +48,9 @@ class Route:
     body: tuple[Field, ...] | None = None
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
+    hook: bool = False
+    """True where a server of someone else's calls: a secret in the path is its only key, so no
+    other one is looked at, and the path is written down nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

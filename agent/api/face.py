@@ -1,14 +1,20 @@
 """What the HTTP interface needs of the rest of the agent, as Protocols."""
 
-from collections.abc import AsyncIterable, Collection, Mapping
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.core.incident import Incident
-from agent.core.model import HealthVerdict, Instance, InstanceId, JournalEntry
+from agent.core.model import (
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    JournalEntry,
+    RemoteSession,
+)
 from agent.core.statistics import RepairStatistics
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.store.keys import KeyRow
@@ -90,6 +96,21 @@ class Moving(Protocol):
     ) -> Import: ...
 
 
+class Backends(Protocol):
+    """The servers of someone else's. Unknown names raise NotFound."""
+
+    def views(self) -> Sequence[BackendView]: ...
+    def view(self, name: str) -> BackendView: ...
+    async def sessions(self, name: str) -> Sequence[RemoteSession]: ...
+    async def adopt(self, name: str, remote: str, id: InstanceId | None) -> InstanceId: ...
+    async def check(self, name: str) -> BackendView: ...
+    def hook_ok(self, name: str, secret: str) -> bool:
+        """Whether that server may call us under this secret; false for unknown names too."""
+
+    async def hook(self, name: str, told: Mapping[str, Any]) -> None:
+        """Hand over what a server told; TryLater while its worker is away."""
+
+
 class Supervision(Protocol):
     """The supervisor as its callers see it. Unknown ids raise NotFound."""
 
@@ -101,6 +122,8 @@ class Supervision(Protocol):
     def keeping(self) -> Keeping: ...
     @property
     def moving(self) -> Moving: ...
+    @property
+    def backends(self) -> Backends: ...
     def views(self) -> Mapping[InstanceId, InstanceView]: ...
     def view(self, id: InstanceId) -> InstanceView: ...
     def status(self) -> AgentStatus: ...

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -9,10 +10,11 @@ from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.present import show_details, show_event, show_instance, show_trashed
+from agent.api.remote import PLACE, placed, still_placed
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, Refused
 
 CREATE = (
     Field("id", STRING, "the instance's id: [a-z0-9][a-z0-9_-]{0,47}", required=True),
@@ -21,12 +23,18 @@ CREATE = (
     ),
     Field("enabled", BOOLEAN, "should it run? default true"),
     Field("settings", OBJECT, "the engine's settings"),
+    *PLACE,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
+DELETE = (Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),)
+DELETE_QUERY = (
+    Field("remote", BOOLEAN, "true = the session on its backend goes too; default: it stays"),
+)
 LIST = (
     Field("status", STRINGS, "only these statuses", choices=tuple(ConnectionStatus)),
     Field("verdict", STRINGS, "only these verdicts", choices=tuple(Health)),
     Field("engine", STRING, "only this engine", most=32),
+    Field("backend", STRING, "only those on this backend", most=48),
     Field("enabled", BOOLEAN, "only those that should, or should not, run"),
     Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
     Field("after", STRING, "the `next` of the page before", most=48),
@@ -45,7 +53,7 @@ async def create(call: Call) -> web.Response:
         id=parse_instance_id(body["id"]),
         engine=body["engine"],
         enabled=body.get("enabled", True),
-        settings=body.get("settings", {}),
+        settings=placed(body["engine"], body),
         created_wall=time.time(),
     )
     view = await call.supervisor.create(instance)
@@ -79,6 +87,7 @@ def _wanted(call: Call, view: InstanceView) -> bool:
         ("status" not in query or view.status in query["status"])
         and ("verdict" not in query or view.verdict.health in query["verdict"])
         and ("engine" not in query or view.instance.engine == query["engine"])
+        and ("backend" not in query or view.instance.backend == query["backend"])
         and ("enabled" not in query or view.instance.enabled == query["enabled"])
     )
 
@@ -94,16 +103,40 @@ async def details(call: Call) -> web.Response:
 
 
 async def change(call: Call) -> web.Response:
-    call.supervisor.view(call.id)
+    instance = call.supervisor.view(call.id).instance
     body = await call.body()
-    return json_answer(
-        show_details(await call.supervisor.change_settings(call.id, body["settings"]))
-    )
+    settings = still_placed(instance, body["settings"])
+    return json_answer(show_details(await call.supervisor.change_settings(call.id, settings)))
 
 
 async def delete(call: Call) -> web.Response:
-    await call.body()
-    return json_answer({"id": call.id, "trash": await call.supervisor.delete(call.id)})
+    """The session of a backend stays there unless its end is asked for in so many words."""
+    body = await call.body()
+    instance = call.supervisor.view(call.id).instance
+    found: dict[str, Any] = {"id": call.id}
+    if instance.backend:
+        there = call.query.get("remote", False)
+        if there:
+            _confirm(instance, body.get("confirm"))
+            # First there: when that fails nothing is forgotten here, and it can be tried again.
+            await call.supervisor.command(call.id, "delete", {})
+        found |= {"backend": instance.backend, "remote": instance.remote, "remote_deleted": there}
+    elif "remote" in call.query:
+        raise InvalidRequest(
+            f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
+        )
+    return json_answer({**found, "trash": await call.supervisor.delete(call.id)})
+
+
+def _confirm(instance: Instance, told: str | None) -> None:
+    words = f"delete {instance.remote}"
+    if told != words:
+        raise Refused(
+            f"cannot delete {instance.remote} on backend {instance.backend} without a word more:"
+            f' its pairing ends for good; send {{"confirm": "{words}"}}',
+            field="confirm",
+            code="confirm",
+        )
 
 
 async def history(call: Call) -> web.Response:

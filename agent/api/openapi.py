@@ -55,6 +55,8 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def _needs(route: Route) -> str:
+    if route.hook:
+        return "No key: the secret in the path is the server's own."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
@@ -82,6 +84,11 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.right is not Right.OPEN:
         found["security"] = [{"key": []}]
+    if route.hook:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
     if route.body is not None:
         found["requestBody"] = {
             "required": any(f.required for f in route.body),

@@ -9,7 +9,7 @@ from agent.api.face import Trashed
 from agent.core.incident import Incident
 from agent.core.model import HealthVerdict, JournalEntry
 from agent.core.repair import Repair, Stage
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.store.keys import KeyRow
 
 
@@ -37,6 +37,8 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
     return {
         "id": view.instance.id,
         "engine": view.instance.engine,
+        "backend": view.instance.backend or None,
+        "remote": view.instance.remote if view.instance.backend else None,
         "enabled": view.instance.enabled,
         "override": view.desired.override.value,
         "should_run": view.desired.should_run,
@@ -148,6 +150,28 @@ def show_reconnection(view: InstanceView) -> dict[str, Any]:
         "hold": view.hold,
         "reason": view.reason,
         "sentence": view.sentence,
+    }
+
+
+def show_backend(view: BackendView) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "engine": view.engine,
+        "url": view.url,
+        "worker": view.worker_state,
+        "pid": view.pid or None,
+        "up": view.up,
+        "reason": view.reason,
+        "sentence": view.sentence,
+        "version": view.version,
+        "since": wall_text(view.since_wall),
+        "checked": wall_text(view.checked_wall),
+        "answer_seconds": view.seconds,
+        "sessions": view.sessions,
+        "held": view.held,
+        "connected": view.connected,
+        "circuit": view.breaker,
+        "next_check": wall_text(view.next_check_wall),
     }
 
 

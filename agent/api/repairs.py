@@ -12,6 +12,7 @@ from agent.api.envelope import json_answer
 from agent.api.face import Result
 from agent.api.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_incident, show_instance, show_reconnection
+from agent.api.remote import PLACE, engine_of, placed, still_placed
 from agent.core.model import Instance, parse_instance_id
 from agent.core.statistics import RepairStatistics
 from agent.engines.catalog import engine_names
@@ -25,9 +26,10 @@ SETUP = (
     Field(
         "engine",
         STRING,
-        f"for one that does not exist yet; default {DEFAULT_ENGINE}",
+        f"for one that does not exist yet; default {DEFAULT_ENGINE}, or the backend's",
         choices=tuple(engine_names()),
     ),
+    *PLACE,
 )
 
 
@@ -72,8 +74,8 @@ async def set_up(call: Call) -> web.Response:
     body = await call.body()
     id = parse_instance_id(body["instanceName"])
     known = call.supervisor.views().get(id)
-    engine = body.get("engine") or (known.instance.engine if known else DEFAULT_ENGINE)
-    wanted = Instance(id, engine, True, {"name": body["name"]}, time.time())
+    engine, settings = _place(call, body, known.instance if known else None)
+    wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
     done = await call.supervisor.set_up(wanted)
     return json_answer(
         {
@@ -85,6 +87,19 @@ async def set_up(call: Call) -> web.Response:
             **_result(done.result),
         }
     )
+
+
+def _place(
+    call: Call, body: Mapping[str, Any], known: Instance | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Engine and place of what shall be set up; one that exists is where it is."""
+    told = {name: body[name] for name in ("backend", "remote") if name in body}
+    if known is not None:
+        return body.get("engine") or known.engine, still_placed(known, told)
+    engine = body.get("engine") or (
+        engine_of(call, told["backend"]) if told.get("backend") else DEFAULT_ENGINE
+    )
+    return engine, placed(engine, told)
 
 
 async def incidents(call: Call) -> web.Response:

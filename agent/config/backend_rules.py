@@ -229,16 +229,19 @@ def _instances(instances: Sequence[Declaration], engines: Mapping[str, str]) -> 
     """An instance on a backend must name one that is there, and a session of its own."""
     taken: dict[tuple[str, str], str] = {}
     for number, one in enumerate(instances):
-        if one.engine not in REMOTE_ENGINES:
-            continue
         key = f"instance[{number}].settings.backend"
+        if one.engine not in REMOTE_ENGINES:
+            if one.settings.get("backend"):
+                cause = f"engine {one.engine} runs on this machine, on no backend"
+                return Problem((key,), cause)
+            continue
         name, remote = one.settings.get("backend"), one.settings.get("remote", "")
         if not isinstance(name, str) or name not in engines:
             known = ", ".join(engines) or "none"
             return Problem((key,), f"it must name a [[backend]]; there are: {known}")
         if engines[name] != one.engine:
             cause = f"backend {name} has engine {engines[name]}, the instance {one.engine}"
-            return Problem((key, f"instance[{number}].engine"), cause)
+            return Problem((key,), cause)
         if not isinstance(remote, str):
             return Problem((f"instance[{number}].settings.remote",), "it must be a text")
         session = (name, remote or one.id)

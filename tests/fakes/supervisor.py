@@ -28,8 +28,10 @@ from agent.core.statistics import RepairStatistics
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
+from agent.engines.catalog import remote_engines
 from agent.errors import NotFound, Refused
 from agent.store.keys import KeyRow
+from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
 
 S = ConnectionStatus
@@ -136,6 +138,7 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
+        self.backends = FakeBackends(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []
         self.retired: list[FakeRetired] = []
@@ -173,6 +176,8 @@ class FakeSupervisor:
     async def create(self, instance: Instance) -> InstanceView:
         if instance.id in self.known:
             raise Refused(f"cannot create {instance.id}: it exists", code="exists", field="id")
+        if instance.engine in remote_engines():
+            self.backends.check_place(instance)
         status = S.QR_REQUIRED if instance.enabled else S.DISCONNECTED
         self.known[instance.id] = make_view(
             instance.id, status=status, instance=instance, desired=Desired(instance.enabled)

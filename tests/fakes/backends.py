@@ -1,0 +1,110 @@
+"""Backends over memory: the same face, every answer at once, no workers."""
+
+import hmac
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
+from agent.core.view import BackendView
+from agent.errors import InvalidRequest, NotFound, Refused, TryLater
+
+if TYPE_CHECKING:
+    from tests.fakes.supervisor import FakeSupervisor
+
+HOOK_SECRET = "Geheim-0123456789_abcdefghijklmnopqrstuvwxy"
+
+
+def make_backend(name: str, engine: str = "evolution", **more: Any) -> BackendView:
+    now = time.time()
+    made: dict[str, Any] = {
+        "worker_state": "active",
+        "pid": 4321,
+        "up": True,
+        "sentence": "it answers",
+        "version": "2.3.7",
+        "since_wall": now - 600,
+        "checked_wall": now - 5,
+        "seconds": 0.02,
+        "sessions": 2,
+        "next_check_wall": now + 25,
+    }
+    return BackendView(name, engine, f"http://{name}.example:8080", **{**made, **more})
+
+
+class FakeBackends:
+    """`known` are declared; `there` are the sessions each has."""
+
+    def __init__(self, house: "FakeSupervisor") -> None:
+        self.house = house
+        self.known: dict[str, BackendView] = {}
+        self.there: dict[str, list[RemoteSession]] = {}
+        self.secrets: dict[str, str] = {}
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.checked: list[str] = []
+        self.away = False
+        """While true no worker can be reached."""
+        self.breaks_with: Exception | None = None
+
+    def declare(self, name: str, engine: str = "evolution", **more: Any) -> BackendView:
+        self.known[name] = make_backend(name, engine, **more)
+        self.secrets[name] = HOOK_SECRET
+        return self.known[name]
+
+    def views(self) -> Sequence[BackendView]:
+        return list(self.known.values())
+
+    def view(self, name: str) -> BackendView:
+        if name not in self.known:
+            raise NotFound(f"cannot find the backend {name}: none of that name is declared")
+        return self.known[name]
+
+    async def sessions(self, name: str) -> list[RemoteSession]:
+        self._reach(name)
+        return self.there.get(name, [])
+
+    async def adopt(self, name: str, remote: str, id: InstanceId | None) -> InstanceId:
+        view = self._reach(name)
+        if remote not in {one.name for one in self.there.get(name, [])}:
+            raise NotFound(f"cannot adopt {remote}: backend {name} has no such session")
+        wanted = id or parse_instance_id(remote.lower())
+        if wanted in self.house.known:
+            raise Refused(f"cannot adopt {remote} as {wanted}: it exists", code="exists")
+        settings = {"backend": name, "remote": remote}
+        await self.house.create(Instance(wanted, view.engine, True, settings))
+        return wanted
+
+    async def check(self, name: str) -> BackendView:
+        self.checked.append(name)
+        view = self._reach(name)
+        self.known[name] = replace(view, checked_wall=time.time())
+        return self.known[name]
+
+    def check_place(self, instance: Instance) -> None:
+        """As the real one refuses to create."""
+        if instance.backend not in self.known:
+            raise InvalidRequest(
+                f"cannot create {instance.id}: no [[backend]] {instance.backend!r}",
+                field="settings.backend",
+                code="unknown_backend",
+            )
+        if self.known[instance.backend].engine != instance.engine:
+            raise InvalidRequest(
+                f"cannot create {instance.id}: another engine", field="engine", code="wrong_engine"
+            )
+
+    def hook_ok(self, name: str, secret: str) -> bool:
+        return hmac.compare_digest(self.secrets.get(name, ""), secret)
+
+    async def hook(self, name: str, told: Mapping[str, Any]) -> None:
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        self._reach(name)
+        self.told.append((name, dict(told)))
+
+    def _reach(self, name: str) -> BackendView:
+        view = self.view(name)
+        if self.away:
+            raise TryLater(f"cannot reach the worker of backend {name}: it does not run")
+        return view
