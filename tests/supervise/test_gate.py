@@ -2,7 +2,7 @@
 
 from agent.core.admission import StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.gate import StartGate
+from agent.supervise.gate import Gates, StartGate
 
 A, B, C = (InstanceId(name) for name in "abc")
 
@@ -76,3 +76,18 @@ def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
     assert len(at_once) == 3
     assert it.ask(ids[3], 101.0, reconnects=True) is None
     assert it.ask(ids[4], 101.0, reconnects=True) is not None
+
+
+def test_each_backend_has_a_gate_of_its_own():
+    local = gate([], parallel=1)
+    gates = Gates(local, lambda: gate([], parallel=2, stagger=0.0))
+    assert gates.ask(A, 100.0) is None
+    assert gates.ask(B, 100.0) is not None, "the machine starts one at a time"
+    assert gates.ask(C, 100.0, lane="evo") is None, "which is nothing to a backend"
+    D, E = InstanceId("d"), InstanceId("e")
+    assert gates.ask(D, 100.0, lane="evo") is None
+    assert gates.ask(E, 100.0, lane="evo") is not None
+    gates.settled(C)
+    assert gates.ask(E, 100.0, lane="evo") is None
+    gates.withdraw(D)
+    assert local.under_way == 1

@@ -140,3 +140,37 @@ async def test_f52_after_a_sleep_of_the_machine_what_was_due_meanwhile_passes_at
         slept = 4 * 3600.0
         monkeypatch.setattr(time, "clock_gettime", lambda clock: gettime(clock) + slept)
         await eventually(lambda: loop.passes, 2, within=5)
+
+
+async def test_a_slow_lane_fills_its_own_places_only(eventually):
+    """Forty sessions whose server hangs, and one that has nothing to do with it."""
+    hang = asyncio.Event()
+    begun: Counter[str] = Counter()
+
+    async def run_pass(id: InstanceId) -> None:
+        begun["slow" if id.startswith("slow") else id] += 1
+        if id.startswith("slow"):
+            await hang.wait()
+
+    wakes = Wakes()
+    loop = Loop(
+        wakes,
+        run_pass,
+        parallel=2,
+        retry_after=0.05,
+        lane_of=lambda id: "evo" if id.startswith("slow") else "",
+        lane_parallel=4,
+    )
+    task = asyncio.create_task(loop.run())
+    for number in range(40):
+        wakes.wake(InstanceId(f"slow{number}"))
+    wakes.wake(A)
+    await eventually(lambda: begun[A], 1)
+    assert begun["slow"] == 4
+    assert loop.blocked(boot_now()) == 0.0, "a slow server is no reason to restart the agent"
+    wakes.wake(B)
+    await eventually(lambda: begun[B], 1)
+    hang.set()
+    await eventually(lambda: begun["slow"], 40)
+    loop.stop()
+    await asyncio.wait_for(task, 5)

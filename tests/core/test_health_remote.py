@@ -1,0 +1,84 @@
+"""What is judged of a session that a server of someone else's runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    ConnectionStatus,
+    Health,
+    Instance,
+    InstanceId,
+    ProbeFact,
+    SessionRecord,
+    UnitState,
+)
+from agent.core.reconcile import may_try_now, plan_actions
+from agent.core.repair import needs_repair
+from tests.core.made import NOW, PAIRED, said, seen, unit, without_worker
+
+S = ConnectionStatus
+POLICY = HealthPolicy()
+REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo", "remote": "Sales 1"})
+
+
+def test_an_instance_knows_its_backend_and_its_name_there():
+    assert (REMOTE.backend, REMOTE.remote) == ("evo", "Sales 1")
+    assert Instance(InstanceId("a"), "evolution", True, {"backend": "evo"}).remote == "a"
+    assert Instance(InstanceId("a"), "sandbox", True, {}).backend == ""
+    assert Instance(InstanceId("a"), "sandbox", True, {"backend": 7, "remote": []}).backend == ""
+
+
+@pytest.mark.parametrize("hold", ["backend_down", "backend_missing"])
+@pytest.mark.parametrize(
+    "observation",
+    [
+        seen(instance=REMOTE),
+        seen(instance=REMOTE, claim=said(S.DISCONNECTED, reason="connection_lost")),
+        seen(instance=REMOTE, probe=ProbeFact(False, NOW, 1.0, failures=9)),
+        seen(instance=REMOTE, claim=None, linked_since=None),
+        seen(instance=REMOTE, unit=unit(UnitState.ACTIVATING), claim=None, linked_since=None),
+        replace(without_worker(), instance=REMOTE),
+    ],
+    ids=["connected", "dropped", "zombie", "silent", "activating", "no seat"],
+)
+def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observation, hold):
+    held = replace(observation, hold=hold)
+    verdict = judge_health(held, POLICY, NOW)
+    assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, hold)
+    assert verdict.state is S.RECONNECTING
+    assert not needs_repair(verdict)
+    assert not may_try_now(held, POLICY, NOW)
+    assert plan_actions(held, verdict, POLICY, NOW) == []
+
+
+def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout():
+    gone = SessionRecord(paired=True, reason="logout")
+    held = replace(without_worker(record=gone), instance=REMOTE, hold="backend_down")
+    assert judge_health(held, POLICY, NOW).reason == "logout"
+
+
+def test_one_that_its_backend_does_not_know_is_not_found_and_is_left_to_a_person():
+    missing = seen(instance=REMOTE, claim=said(S.DISCONNECTED, reason="remote_missing"))
+    verdict = judge_health(missing, POLICY, NOW)
+    assert (verdict.health, verdict.reason) == (Health.NOT_FOUND, "remote_missing")
+    assert "ensure-healthy" in verdict.sentence
+    assert plan_actions(missing, verdict, POLICY, NOW) == []
+
+
+def test_two_different_words_about_one_session_are_corruption_with_the_words_shown():
+    probe = ProbeFact(True, NOW - 5, 0.1, disagrees="the list says close, it says open")
+    verdict = judge_health(seen(instance=REMOTE, probe=probe), POLICY, NOW)
+    assert (verdict.health, verdict.reason) == (Health.CORRUPTED, "remote_disagrees")
+    assert "the list says close, it says open" in verdict.sentence
+    assert not verdict.should_cleanup, "it is paired"
+    unpaired = replace(PAIRED, paired=False)
+    fresh = seen(
+        instance=REMOTE,
+        probe=probe,
+        record=unpaired,
+        files="unpaired",
+        claim=said(S.QR_REQUIRED),
+    )
+    assert judge_health(fresh, POLICY, NOW).should_cleanup
