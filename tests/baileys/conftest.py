@@ -48,6 +48,11 @@ class Bed:
     async def connected(self) -> None:
         await self.eventually(self.server.status, "CONNECTED", within=20)
 
+    async def disconnected(self, code: int) -> None:
+        """The client was told so by the library, with that status code."""
+        line = f"Disconnected session: sales, reason: {code}\n"
+        await self.eventually(lambda: line in self.log.read_text(), within=20)
+
     async def hear(self, sender: str, text: str) -> None:
         """Somebody writes to the account, and its client can read it."""
         id = self.whatsapp.say(sender, ACCOUNT, text)
