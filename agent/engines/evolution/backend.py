@@ -1,0 +1,125 @@
+"""One Evolution server and all of its sessions that are ours to watch."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId, RemoteSession, ServerClaim
+from agent.engines.base import BackendReporter, Reporter
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.hooks import Seen, read_event
+from agent.engines.evolution.proof import Prover
+from agent.engines.evolution.rows import Rows
+from agent.engines.evolution.session import EvolutionSession, Server
+from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
+from agent.engines.evolution.subscription import Subscription
+from agent.engines.remote.http import RemoteHttp, ServerDown, claim_of, segment
+from agent.engines.remote.recent import Recent
+from agent.engines.remote.watch import ServerWatch
+from agent.errors import InvalidRequest
+
+
+def open_backend(
+    folder: Path, settings: Mapping[str, Any], reporter: BackendReporter
+) -> "EvolutionBackend":
+    return EvolutionBackend(folder, read_settings(settings), reporter)
+
+
+class EvolutionBackend:
+    """Made inside a running loop. It polls nothing by itself but what changed it told."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: EvolutionSettings,
+        reporter: BackendReporter,
+        pace: Pace | None = None,
+    ) -> None:
+        pace = pace or Pace()
+        place = settings.place
+        self._pace = pace
+        self._http = RemoteHttp(place, {"apikey": settings.key})
+        self._watch = ServerWatch(self._look, reporter.server, reporter.crashed)
+        self._api = EvolutionApi(self._http, self._watch.doubt, self._watch.answered)
+        prover = Prover(self._api, place.parallel, place.timeout) if settings.prove else None
+        hooks = Subscription(
+            self._api, settings.hook_base, settings.hook_url, pace.hook_again, reporter.crashed
+        )
+        rows: Recent[Rows] = Recent(self._api.rows, pace.list_holds)
+        self._server = Server(self._api, rows, prover, hooks, Seen(), pace, folder / "removed")
+        self._by_id: dict[InstanceId, EvolutionSession] = {}
+        self._by_name: dict[str, EvolutionSession] = {}
+        self._timeout = place.timeout
+        self._version_at = float("-inf")
+
+    async def open(self) -> None:
+        self._watch.doubt()
+
+    async def check(self) -> ServerClaim:
+        return await self._watch.check()
+
+    async def sessions(self) -> list[RemoteSession]:
+        rows = await self._server.rows.get()
+        return rows.sessions()
+
+    def hold(
+        self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
+    ) -> EvolutionSession:
+        remote = settings.get("remote") or id
+        if not isinstance(remote, str) or len(remote) > 200:
+            raise InvalidRequest("cannot watch it: its name there is no name", field="remote")
+        segment(remote)
+        held = self._by_id.get(id)
+        if held is not None and held.remote == remote:
+            held.reporter = reporter
+            return held
+        taken = self._by_name.get(remote)
+        if taken is not None and taken.id != id:
+            raise InvalidRequest(
+                f"cannot watch {remote} as {id}: it is already watched as {taken.id}",
+                field="remote",
+                code="remote_taken",
+            )
+        self.release(id)
+        session = EvolutionSession(id, remote, self._server, reporter)
+        self._by_id[id] = self._by_name[remote] = session
+        self._server.hooks.want(remote)
+        return session
+
+    def release(self, id: InstanceId) -> None:
+        session = self._by_id.pop(id, None)
+        if session is not None:
+            del self._by_name[session.remote]
+            self._server.hooks.forget(session.remote)
+
+    async def hook(self, told: Mapping[str, Any]) -> None:
+        event = read_event(told)
+        session = self._by_name.get(event.session) if event is not None else None
+        if event is not None and session is not None:
+            await session.told(event)
+
+    async def close(self) -> None:
+        await self._server.hooks.close()
+        await self._server.rows.close()
+        await self._watch.close()
+        await self._http.close()
+
+    async def _look(self) -> ServerClaim:
+        """Never raises for what the server does."""
+        try:
+            seconds = await self._api.check()
+        except ServerDown as down:
+            self._version_at = float("-inf")  # it may come back as another one
+            return claim_of(down, version=self._api.version)
+        await self._learn_version()
+        last = self._server.rows.last()
+        count = len(last[0].by_name) if last is not None else None
+        return ServerClaim(True, "", "", self._api.version, seconds, count)
+
+    async def _learn_version(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._version_at < self._pace.version_again:
+            return
+        self._version_at = now
+        await self._api.learn_version(min(self._timeout, 5.0))

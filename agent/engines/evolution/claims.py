@@ -1,0 +1,132 @@
+"""From what the server says of one session to a Claim. Facts in, one value out.
+
+The list's `disconnection*` columns outlive a success, so they count only for an end that is
+newer than the last time the session was known to be open.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.engine_words import evolution_reason
+from agent.core.model import Claim, ConnectionStatus
+from agent.engines.evolution.rows import Row
+
+Status = ConnectionStatus
+
+
+class Live(StrEnum):
+    """A session's state as the server's process has it."""
+
+    OPEN = "open"
+    CONNECTING = "connecting"
+    CLOSE = "close"
+    REFUSED = "refused"
+    """Only told by the webhook: nobody scanned the last code."""
+    UNLOADED = "not loaded"
+    """The database has it, the process does not (yet)."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one session at one moment."""
+
+    live: Live
+    row: Row | None = None
+    """From a list that is newer than the state; None = not listed, or nobody knows."""
+    ended: str = ""
+    """Why it ended, as the webhook told it."""
+    paired: bool = False
+    account: str = ""
+    code_shown: bool = False
+    blank_for: float = 0.0
+    """Seconds for which it has been connecting without showing a code."""
+    open_until: float = 0.0
+    """Ends up to this moment of the server's clock are old: it was open afterwards."""
+
+
+def claim_of(facts: Facts, blank_limit: float) -> Claim:
+    """What a session of these facts claims. Proof is for who asked WhatsApp through it."""
+    match facts.live:
+        case Live.OPEN:
+            return Claim(Status.CONNECTED, proof_age=0.0, paired=True, account=facts.account)
+        case Live.MISSING:
+            return Claim(Status.DISCONNECTED, "remote_missing", raw="missing")
+        case Live.UNLOADED:
+            return _with(facts, Status.INITIALIZING)
+        case Live.REFUSED:
+            return _with(facts, Status.QR_REQUIRED, "qr_idle", paired=False)
+        case Live.CONNECTING:
+            return _connecting(facts, blank_limit)
+        case Live.CLOSE:
+            return _closed(facts)
+
+
+def fresh_end(row: Row | None, open_until: float) -> int | None:
+    """WhatsApp's number of the last final close, where that is what ended it."""
+    if row is None or row.code is None or row.status != Live.CLOSE:
+        return None  # opened, or showed a code, since
+    return row.code if row.closed_wall > open_until else None
+
+
+def is_paired(row: Row | None, open_until: float) -> bool:
+    """Whether the list knows of a pairing that still stands."""
+    if row is None or not row.account:
+        return False
+    # A final close and a logout delete the keys and leave the owner's name; a code that is
+    # shown sets "connecting".
+    return row.status == Live.OPEN and fresh_end(row, open_until) is None
+
+
+def disagreement(live: Live, row: Row | None) -> str:
+    """How the list contradicts the live state; "" where it does not."""
+    if live is Live.UNLOADED:
+        return "its database holds the session and its process does not"
+    if live is Live.MISSING:
+        return "its list shows the session and it is not there" if row is not None else ""
+    if row is None:
+        return f"the session is {live} and its list does not show it"
+    if row.live or row.status == live:
+        return ""
+    # Reconnects by itself leave "open" in the row; the last code nobody scanned "connecting".
+    if live is Live.OPEN or (live is Live.CLOSE and row.status == Live.OPEN):
+        return f"its list says {row.status:.20} and the session is {live}"
+    return ""
+
+
+def _connecting(facts: Facts, blank_limit: float) -> Claim:
+    if facts.code_shown:
+        return _with(facts, Status.QR_REQUIRED, paired=False)
+    refused = fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated"
+    # Without a pairing a code comes within seconds, unless WhatsApp refuses the client and the
+    # server connects again and again, without a pause.
+    if refused or (not facts.paired and facts.blank_for >= blank_limit):
+        return _with(facts, Status.DISCONNECTED, "client_outdated")
+    return _with(facts, Status.INITIALIZING)
+
+
+def _closed(facts: Facts) -> Claim:
+    row = facts.row
+    if facts.ended:
+        reason = facts.ended
+    elif (code := fresh_end(row, facts.open_until)) is not None:
+        reason = evolution_reason(code)
+    elif row is not None and not row.live and row.status == Live.CONNECTING:
+        reason = "qr_idle"  # a code was shown, and then it closed without an end
+    else:
+        reason = "connection_closed"
+    if reason == "qr_idle":
+        return _with(facts, Status.QR_REQUIRED, reason, paired=False)
+    return _with(facts, Status.DISCONNECTED, reason)
+
+
+def _with(
+    facts: Facts, status: ConnectionStatus, reason: str = "", *, paired: bool | None = None
+) -> Claim:
+    return Claim(
+        status,
+        reason,
+        paired=facts.paired if paired is None else paired,
+        account=facts.account,
+        raw=str(facts.live),
+    )

@@ -1,0 +1,216 @@
+"""What is known of one session, from answers and from the webhook. It asks nobody."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.core.engine_words import evolution_reason
+from agent.core.model import Claim
+from agent.engines.base import Qr
+from agent.engines.evolution.answers import Shown
+from agent.engines.evolution.claims import Facts, Live, claim_of, is_paired
+from agent.engines.evolution.hooks import (
+    HookEvent,
+    code_told,
+    codes_used_up,
+    end_told,
+    outdated,
+    state_told,
+)
+from agent.engines.evolution.rows import FINAL, Row
+from agent.engines.evolution.settings import Pace
+
+STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    text: str = field(repr=False)
+    pairing_code: str = field(repr=False)
+    number: int
+    at: float
+    """When it was first seen; it was issued before."""
+
+
+class Known:
+    """Facts go in, the claim comes out."""
+
+    def __init__(self, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        self.live = Live.MISSING
+        self.since = clock()
+        """When `live` was first seen."""
+        self.account = ""
+        self.integration = ""
+        self._pace = pace
+        self._clock = clock
+        self._paired: bool | None = None
+        self._row: Row | None = None
+        self._ended = ""
+        self._open_until = 0.0
+        self._code: Code | None = None
+        self._blank_since: float | None = None
+        self._newest = 0.0
+
+    # what is asked of it
+
+    @property
+    def paired_unknown(self) -> bool:
+        return self._paired is None
+
+    @property
+    def paired(self) -> bool:
+        return self._paired is True
+
+    @property
+    def ended(self) -> str:
+        return self._ended
+
+    def seconds(self) -> float:
+        """For how long it has been in its state, as far as was seen."""
+        return self._clock() - self.since
+
+    def code(self) -> Code | None:
+        """The code that is shown now."""
+        code = self._code
+        if code is None or self.live is not Live.CONNECTING:
+            return None
+        return code if self._clock() - code.at < self._pace.code_holds else None
+
+    def qr(self) -> Qr | None:
+        code = self.code()
+        if code is None or not code.text:
+            return None
+        left = self._pace.code_holds - (self._clock() - code.at)
+        return Qr(code.text, max(1.0, left), max(1, code.number))
+
+    def claim(self) -> Claim:
+        facts = Facts(
+            self.live,
+            self._row,
+            self._ended,
+            self.paired,
+            self.account,
+            self.code() is not None,
+            self._blank_for(),
+            self._open_until,
+        )
+        return claim_of(facts, self._pace.blank_limit)
+
+    # what is told to it
+
+    def begin(self) -> None:
+        """It was asked to connect: what ended it before is over."""
+        if self._ended != "client_outdated":
+            self._ended = ""
+        if self._blank_since is None:
+            self._blank_since = self._clock()
+
+    def note_live(self, live: Live) -> None:
+        if live is Live.CLOSE and self.live is Live.CLOSE:
+            # Twice in a row: closed, and not the moment between two tries of an endless loop.
+            self._blank_since = None
+        if live is not self.live:
+            self.live, self.since = live, self._clock()
+            self._row = None
+        if live is Live.OPEN:
+            self._ended, self._code, self._blank_since, self._paired = "", None, None, True
+        elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
+            self._blank_since = self._clock()
+        elif live is Live.MISSING:
+            self._paired, self._code, self._blank_since = False, None, None
+
+    def note_shown(self, shown: Shown) -> None:
+        """What `connect` answered."""
+        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+            self.note_live(Live(shown.state))
+        if not shown.code and not shown.pairing_code:
+            return
+        before = self._code
+        self.live, self.since = self._connecting_since()
+        self._paired, self._ended, self._blank_since = False, "", None
+        if before is None or before.text != shown.code:
+            number = shown.count or (before.number + 1 if before is not None else 1)
+            self._code = Code(shown.code, shown.pairing_code, number, self._clock())
+        elif shown.pairing_code:
+            self._code = Code(before.text, shown.pairing_code, before.number, before.at)
+
+    def note_row(self, row: Row | None) -> None:
+        """A row of a list that is newer than the state."""
+        self._row = row
+        if row is None:
+            return
+        self.account = row.account or self.account
+        self.integration = row.integration
+        if self.live is Live.OPEN:
+            if row.status == Live.OPEN:
+                self._open_until = max(self._open_until, row.updated_wall)
+            self._open_until = max(self._open_until, row.closed_wall)
+        elif not row.live:
+            self._paired = is_paired(row, self._open_until) and self._ended not in _UNPAIRED
+
+    def note_logout(self) -> None:
+        self._ended, self._paired, self._code = "logout", False, None
+
+    def told(self, event: HookEvent) -> bool:
+        """A state event of the webhook; True when something was made of it."""
+        if outdated(event, self._newest):
+            return False
+        self._newest = event.stamp or self._newest
+        match event.kind:
+            case "CONNECTION_UPDATE":
+                return self._state_told(event)
+            case "QRCODE_UPDATED":
+                return self._code_told(event)
+            case "STATUS_INSTANCE":
+                code = end_told(event.content)
+                if code is None:
+                    return False
+                self._end(code)
+            case _:
+                # It follows each final close; a reason that is known says more.
+                self._ended = self._ended or "logout"
+                self._paired = False
+        self.note_live(Live.CLOSE)
+        return True
+
+    def _state_told(self, event: HookEvent) -> bool:
+        told = state_told(event.content)
+        if told is None:
+            return False
+        self.account = told.account or self.account
+        if told.live is Live.REFUSED:
+            self._ended, self._paired, self._code = "qr_idle", False, None
+        self.note_live(told.live)
+        if told.live is Live.CLOSE and told.code is not None:
+            self._end(told.code)
+        return True
+
+    def _code_told(self, event: HookEvent) -> bool:
+        if codes_used_up(event.content):
+            self._ended, self._paired, self._code = "qr_idle", False, None
+            self.note_live(Live.REFUSED)
+            return True
+        shown = code_told(event.content)
+        if shown is not None:
+            self.note_shown(shown)
+        return shown is not None
+
+    def _end(self, code: int) -> None:
+        if self._ended == "qr_idle" and code in (401, 428):
+            return  # after the last code the server logs itself out
+        self._ended = evolution_reason(code)
+        if code in FINAL:
+            self._paired, self._code = False, None
+
+    def _connecting_since(self) -> tuple[Live, float]:
+        since = self.since if self.live is Live.CONNECTING else self._clock()
+        return Live.CONNECTING, since
+
+    def _blank_for(self) -> float:
+        unknown = self._paired is None
+        if self._blank_since is None or unknown:
+            return 0.0
+        return self._clock() - self._blank_since
+
+
+_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")

@@ -1,0 +1,81 @@
+"""Is an open session really connected? Only an answer of WhatsApp through it can say so.
+
+The query is for the account's own business profile: it reads, it changes nothing, it tells
+nobody, and Baileys asks WhatsApp each time. Presence would pass into a dead socket unnoticed
+and silence the phone's notifications; number checks are answered from the server's database.
+"""
+
+import asyncio
+from enum import StrEnum
+
+from agent.engines.evolution.answers import refusal_words
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.remote.http import Answer, ServerDown
+
+_SHARE = 0.6
+"""Of a request's time: the rest is for asking whether the server itself still answers."""
+_DEAD = (
+    "Connection Closed",
+    "Connection Terminated",
+    "Connection was lost",
+    "Connection Failure",
+    "Timed Out",
+    "Cannot read properties of",
+)
+_REFUSED_BY_WHATSAPP = (
+    "item-not-found",
+    "bad-request",
+    "not-authorized",
+    "not-acceptable",
+    "forbidden",
+    "rate-overlimit",
+    "internal-server-error",
+    "service-unavailable",
+)
+
+
+class Proof(StrEnum):
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    """It could not be asked."""
+
+
+class Prover:
+    """Asks sessions for proof; dead ones hold their turns long, so only half of all are theirs."""
+
+    def __init__(self, api: EvolutionApi, parallel: int, timeout: float) -> None:
+        self._api = api
+        self._turns = asyncio.Semaphore(max(1, parallel // 2))
+        self._timeout = timeout * _SHARE
+
+    async def ask(self, name: str, account: str) -> Proof:
+        """ServerDown when it is the server that does not answer."""
+        try:
+            async with asyncio.timeout(self._timeout / 2):
+                await self._turns.acquire()
+        except TimeoutError:
+            return Proof.UNKNOWN
+        try:
+            return read_proof(await self._api.own_profile(name, account, self._timeout))
+        except ServerDown as down:
+            if not down.reached:
+                return Proof.UNKNOWN
+            if down.reason != "timeout":
+                raise
+            # It is this session that hangs if the server still answers for it.
+            await self._api.state(name, urgent=True)
+            return Proof.DEAD
+        finally:
+            self._turns.release()
+
+
+def read_proof(answer: Answer) -> Proof:
+    if answer.good:
+        return Proof.ALIVE
+    words = refusal_words(answer.body)
+    if any(each in words for each in _DEAD):
+        return Proof.DEAD
+    if any(each in words for each in _REFUSED_BY_WHATSAPP):
+        return Proof.ALIVE
+    return Proof.UNKNOWN

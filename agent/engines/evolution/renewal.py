@@ -1,0 +1,130 @@
+"""Begin a session anew on the server: keep what it was, delete it, create it as it was.
+
+Its pairing, and the messages and contacts in the server's database, are gone with that. What
+the server shows of the rest (its token, settings, webhook, proxy) is kept in our folder first
+and given back, also when the agent or the server died in between.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.engines.evolution import kept
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.settings import Pace
+from agent.errors import EngineError
+
+_SETTINGS = {
+    "rejectCall": "reject_call",
+    "msgCall": "msg_call",
+    "groupsIgnore": "groups_ignore",
+    "alwaysOnline": "always_online",
+    "readMessages": "read_messages",
+    "readStatus": "read_status",
+    "syncFullHistory": "sync_full_history",
+}
+"""What both versions have, in 2.x's words and in 1.8's."""
+
+
+async def renew(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
+    """Delete and create; the code to scan comes with the next connect."""
+    if await api.state(name) is not Live.MISSING:
+        await _keep(api, folder, name)
+        await _remove(api, name, pace)
+    await create(api, folder, name)
+
+
+async def create(api: EvolutionApi, folder: Path, name: str) -> None:
+    """Create it as it was kept, if a renewal did not come to its end; else with nothing set."""
+    place = await asyncio.to_thread(kept.unfinished, folder, name)
+    there = await asyncio.to_thread(kept.read, place) if place is not None else {}
+    await api.create(name, _again(there.get("row"), api.old))
+    for what in ("settings", "webhook"):
+        if body := _body_of(what, there.get(what), api.old):
+            await api.set(what, name, body)
+    if place is not None:
+        await asyncio.to_thread(kept.finish, place)
+
+
+async def _keep(api: EvolutionApi, folder: Path, name: str) -> None:
+    found = {
+        "row": await api.row(name),
+        "settings": await api.found("settings", name),
+        "webhook": await api.found("webhook", name),
+    }
+    await asyncio.to_thread(kept.keep, folder, name, found)
+
+
+def settings_body(told: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
+    """The whole of a session's settings with `changes`: the server wants all of them each time."""
+    inner = told.get("settings") if isinstance(told, Mapping) else None
+    there = inner if isinstance(inner, Mapping) else told
+    body: dict[str, Any] = {}
+    for name, old_name in _SETTINGS.items():
+        theirs = old_name if old else name
+        value = there.get(theirs) if isinstance(there, Mapping) else None
+        if value is None:
+            value = "" if name == "msgCall" else False
+        body[theirs] = changes.get(name, value)
+    return body
+
+
+async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
+    if await api.state(name) is Live.OPEN:
+        await api.logout(name)
+        await until(api, name, pace, lambda live: live is not Live.OPEN)
+    await api.delete(name)
+    if not await until(api, name, pace, lambda live: live is Live.MISSING):
+        raise EngineError(
+            f"cannot delete {name}: it is still there after {pace.gone_wait:g} s", code="timeout"
+        )
+
+
+async def until(api: EvolutionApi, name: str, pace: Pace, wanted: Callable[[Live], bool]) -> bool:
+    deadline = time.monotonic() + pace.gone_wait
+    while not wanted(await api.state(name)):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(pace.look_every)
+    return True
+
+
+def _again(row: Any, old: bool) -> dict[str, Any]:
+    """What only `create` can set."""
+    if not isinstance(row, Mapping):
+        return {}
+    if old:
+        inner = row.get("instance")
+        token = inner.get("apikey") if isinstance(inner, Mapping) else None
+        return {"token": token} if isinstance(token, str) and token else {}
+    more = {"token": row.get("token"), "number": row.get("number")}
+    proxy = row.get("Proxy")
+    if isinstance(proxy, Mapping) and proxy.get("enabled") is True:
+        for key in ("host", "port", "protocol", "username", "password"):
+            more[f"proxy{key.capitalize()}"] = proxy.get(key)
+    return {key: value for key, value in more.items() if isinstance(value, str) and value}
+
+
+def _body_of(what: str, there: Any, old: bool) -> dict[str, Any]:
+    if not isinstance(there, Mapping):
+        return {}
+    if what == "settings":
+        return settings_body(there, {}, old)
+    url, enabled = there.get("url"), there.get("enabled")
+    if enabled is not True or not isinstance(url, str) or not url:
+        return {}
+    events = there.get("events") if isinstance(there.get("events"), list) else []
+    both = {"enabled": True, "url": url, "events": events}
+    if old:
+        names = ("webhook_by_events", "webhook_base64")
+        return both | {key: there.get(key) is True for key in names}
+    headers = there.get("headers")
+    more = {
+        "headers": headers if isinstance(headers, Mapping) else {},
+        "byEvents": there.get("webhookByEvents") is True,
+        "base64": there.get("webhookBase64") is True,
+    }
+    return {"webhook": both | more}

@@ -1,0 +1,93 @@
+"""What the server's list says of its sessions. In 2.x it is the database, not the live state.
+
+The two versions show different rows: 1.8 nests them and shows the live state of its process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agent.engines.base import RemoteSession
+
+FINAL = frozenset({401, 402, 403, 406})
+"""WhatsApp's numbers after which the server gives the pairing up by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    status: str
+    """open, connecting or close."""
+    account: str = ""
+    """The number it was last paired with; it stays there after a logout."""
+    code: int | None = None
+    """WhatsApp's number at the last final close; never cleared by a later success."""
+    closed_wall: float = 0.0
+    """When that was, by the server's clock."""
+    updated_wall: float = 0.0
+    integration: str = ""
+    live: bool = False
+    """1.8: the status is the process's own and adds nothing to what it says anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One list, ready to be asked for names."""
+
+    by_name: Mapping[str, Row]
+    old: bool
+    """It has the look of 1.8."""
+
+    def sessions(self) -> list[RemoteSession]:
+        return [RemoteSession(row.name, row.status, row.account) for row in self.by_name.values()]
+
+
+def read_rows(body: Any) -> Rows | None:
+    """None when it is no list. A row that cannot be read is left out."""
+    if isinstance(body, Mapping) and "instance" in body:
+        body = [body]  # 1.8 with a key that knows one session only
+    if not isinstance(body, list):
+        return None
+    old = any(isinstance(each, Mapping) and "instance" in each for each in body)
+    found = (_old_row(each) if old else _row(each) for each in body)
+    return Rows({row.name: row for row in found if row is not None}, old)
+
+
+def account_of(jid: object) -> str:
+    """The number in a JID, without its device."""
+    return jid.split("@")[0].split(":")[0][:40] if isinstance(jid, str) else ""
+
+
+def _row(told: Any) -> Row | None:
+    if not isinstance(told, Mapping) or not (name := _word(told.get("name"))):
+        return None
+    code = told.get("disconnectionReasonCode")
+    return Row(
+        name=name,
+        status=_word(told.get("connectionStatus")),
+        account=account_of(told.get("ownerJid")),
+        code=code if isinstance(code, int) and not isinstance(code, bool) else None,
+        closed_wall=_time(told.get("disconnectionAt")),
+        updated_wall=_time(told.get("updatedAt")),
+        integration=_word(told.get("integration")),
+    )
+
+
+def _old_row(told: Any) -> Row | None:
+    inner = told.get("instance") if isinstance(told, Mapping) else None
+    if not isinstance(inner, Mapping) or not (name := _word(inner.get("instanceName"))):
+        return None
+    account = account_of(inner.get("owner"))
+    return Row(name, _word(inner.get("status")), account, live=True)
+
+
+def _word(value: Any) -> str:
+    return value[:200] if isinstance(value, str) else ""
+
+
+def _time(value: Any) -> float:
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0

@@ -1,0 +1,358 @@
+"""One session on the server: asked how it is, and acted on. It judges nothing by itself."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.evolution import renewal
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.claims import Live, disagreement
+from agent.engines.evolution.hooks import HookEvent, Seen, acks_told, messages_told
+from agent.engines.evolution.known import STATE_EVENTS, Code, Known
+from agent.engines.evolution.messages import outcome, read_text
+from agent.engines.evolution.proof import Proof, Prover
+from agent.engines.evolution.rows import Row, Rows
+from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.subscription import Hooked, Subscription
+from agent.engines.remote.http import ServerDown
+from agent.engines.remote.recent import Recent
+from agent.errors import EngineError, InvalidRequest
+
+BAILEYS = ("", "WHATSAPP-BAILEYS")
+"""Only these can be asked for proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What all sessions of one server share."""
+
+    api: EvolutionApi
+    rows: Recent[Rows]
+    prover: Prover | None
+    hooks: Subscription
+    seen: Seen
+    pace: Pace
+    folder: Path
+    """For what sessions were before they were deleted."""
+
+
+class EvolutionSession:
+    """A RemoteEngine. Actions wait for each other; a probe waits for none of them."""
+
+    def __init__(self, id: InstanceId, remote: str, server: Server, reporter: Reporter) -> None:
+        self.id = id
+        self.remote = remote
+        self.reporter = reporter
+        self._server = server
+        self._api = server.api
+        self._known = Known(server.pace)
+        self._acting = asyncio.Lock()
+        self._renewing = False
+        self._dead = False
+        self._disagreed = ""
+        self._told: Claim | None = None
+
+    # asked
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        if self._renewing:
+            return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="begun anew"))
+        known = self._known
+        known.note_live(await self._api.state(self.remote))
+        match known.live:
+            case Live.OPEN:
+                if deep or self._dead:
+                    await self._prove()
+            case Live.CONNECTING:
+                await self._look_for_code()
+                if known.paired_unknown:
+                    await self._take_row()
+            case Live.CLOSE if not known.ended:
+                await self._take_row()
+        detail = await self._deep() if deep else {}
+        self._told = known.claim()
+        return ProbeAnswer(self._told, detail)
+
+    async def qr(self) -> Qr | None:
+        known = self._known
+        known.note_live(await self._api.state(self.remote))
+        if known.live is Live.CLOSE:
+            await self._take_row()
+            if known.paired:
+                return None
+            await self.connect()
+        elif known.live is Live.CONNECTING:
+            known.note_shown(await self._api.connect(self.remote))
+        if known.live is Live.CONNECTING and not known.paired and known.code() is None:
+            await self._wait_for_code(self._server.pace.code_wait, lambda code: bool(code.text))
+        return known.qr()
+
+    # acted on
+
+    async def connect(self) -> None:
+        async with self._acting:
+            await self._connect()
+
+    async def disconnect(self) -> None:
+        """The server has no way to hang up that keeps the pairing."""
+
+    async def restart(self) -> None:
+        async with self._acting:
+            self._known.note_live(await self._api.state(self.remote))
+            # In `close` a restart is refused, and a connect does the same.
+            if self._known.live is not Live.CLOSE and await self._api.restart(self.remote):
+                self._known.begin()
+                return
+            if self._api.old and self._known.live is Live.CONNECTING:
+                raise EngineError(
+                    f"cannot restart {self.remote}: this version restarts open sessions only",
+                    code="remote_refused",
+                )
+            await self._connect()
+
+    async def logout(self) -> None:
+        async with self._acting:
+            await self._api.logout(self.remote)
+            self._server.rows.forget()
+            self._known.note_logout()
+            self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=self._known.account))
+
+    async def renew(self) -> None:
+        async with self._acting:
+            self._renewing = True
+            try:
+                server = self._server
+                await renewal.renew(self._api, server.folder, self.remote, server.pace)
+                server.rows.forget()
+                self._known = Known(server.pace)
+                self._dead = False
+                await self._connect()
+            finally:
+                self._renewing = False
+            server.hooks.want(self.remote, now=True)
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        raise EngineError(
+            "cannot regenerate keys: an Evolution server offers no way to", code="not_supported"
+        )
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        number, text = read_text(message)
+        try:
+            told = outcome(await self._api.send_text(self.remote, number, text))
+        except ServerDown as down:
+            if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
+                raise
+            # Handed over, and nobody knows how far it came.
+            return {"id": "", "outcome": "unknown", "cause": down.cause}
+        if told["outcome"] == "sent" and self._server.seen.first(self.remote, told["id"]):
+            detail = {"direction": "out", "type": "text", "id": told["id"]}
+            self.reporter.happened(Happening("message", detail))
+        return told
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "pairing_code":
+            return await self._pairing_code(arguments)
+        if name == "settings":
+            return await self._settings(arguments)
+        raise InvalidRequest(
+            f"cannot {name!r:.40}: the evolution engine knows pairing_code and settings",
+            field="name",
+        )
+
+    async def free_memory(self) -> None: ...
+
+    async def prepare_stop(self) -> None: ...
+
+    async def save(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    # told by the webhook
+
+    async def told(self, event: HookEvent) -> None:
+        if event.kind in STATE_EVENTS:
+            if not self._renewing and self._known.told(event):
+                self._tell_change(self._known.claim())
+            return
+        if event.kind == "REMOVE_INSTANCE":
+            await self._look_again()
+            return
+        happenings = acks_told if event.kind == "MESSAGES_UPDATE" else messages_told
+        for happening in happenings(event.content):
+            id = str(happening.detail.get("id"))
+            if happening.kind == "message" and not self._server.seen.first(self.remote, id):
+                continue
+            if happening.detail.get("direction") == "in":
+                self._dead = False  # what came in came through it
+            self.reporter.happened(happening)
+
+    async def _look_again(self) -> None:
+        """Something was deleted; it may be what we ourselves deleted and created again."""
+        if self._renewing:
+            return
+        try:
+            self._known.note_live(await self._api.state(self.remote))
+        except EngineError:
+            return  # the next probe tells
+        self._tell_change(self._known.claim())
+
+    # in small steps
+
+    async def _connect(self) -> None:
+        known = self._known
+        known.begin()
+        try:
+            shown = await self._api.connect(self.remote)
+        except EngineError as error:
+            if error.code != "remote_missing":
+                raise
+            await self._create()
+            shown = await self._api.connect(self.remote)
+        known.note_live(Live.CONNECTING)
+        known.note_shown(shown)
+        self._tell_change(known.claim())
+
+    async def _create(self) -> None:
+        await renewal.create(self._api, self._server.folder, self.remote)
+        self._server.rows.forget()
+        self._server.hooks.want(self.remote, now=True)
+
+    async def _prove(self) -> None:
+        known = self._known
+        if self._server.prover is None or known.integration not in BAILEYS:
+            return
+        proof = await self._server.prover.ask(self.remote, known.account)
+        if proof is not Proof.UNKNOWN:
+            self._dead = proof is Proof.DEAD
+        if self._dead:
+            raise EngineError(
+                "cannot query WhatsApp through the session: it says open and does not answer",
+                code="zombie",
+            )
+
+    async def _look_for_code(self) -> None:
+        if self._known.paired or self._known.code() is not None:
+            return
+        try:
+            self._known.note_shown(await self._api.connect(self.remote))
+        except ServerDown:
+            raise
+        except EngineError:
+            return  # it changed since it was asked for its state: the next probe sees
+
+    async def _wait_for_code(self, patience: float, wanted: Any) -> Code | None:
+        deadline = time.monotonic() + patience
+        while True:
+            code = self._known.code()
+            if code is not None and wanted(code):
+                return code
+            if self._known.live is not Live.CONNECTING or time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(self._server.pace.look_every)
+            self._known.note_shown(await self._api.connect(self.remote))
+
+    async def _take_row(self) -> None:
+        """A row that is newer than the state, or none: the claim does without it."""
+        if (found := await self._row(newer=True)) is not None:
+            self._known.note_row(found[0])
+
+    async def _row(self, *, newer: bool = False) -> tuple[Row | None, float] | None:
+        """The row and its age; None when the list cannot be had in time."""
+        pace, rows = self._server.pace, self._server.rows
+        holds = pace.old_list_holds if self._api.old else pace.list_holds
+        if newer and not self._api.old:
+            holds = min(holds, self._known.seconds())
+        try:
+            async with asyncio.timeout(pace.list_patience):
+                await rows.get(holds=holds)
+        except (EngineError, TimeoutError):
+            pass
+        if (last := rows.last()) is None or (newer and last[1] > holds):
+            return None
+        return last[0].by_name.get(self.remote), last[1]
+
+    async def _deep(self) -> dict[str, Any]:
+        known = self._known
+        self._server.hooks.want(self.remote)
+        found = await self._row()
+        row = found[0] if found is not None else None
+        detail: dict[str, Any] = {
+            "exists": known.live not in (Live.MISSING, Live.UNLOADED),
+            "live": str(known.live),
+            "listed": row is not None,
+            "list_status": row.status if row is not None else "",
+            "state_seconds": round(known.seconds(), 1),
+            "qr": self._can_show_code(),
+        }
+        if found is None:
+            detail["listed"] = None  # the list was not to be had
+        else:
+            self._compare(row, found[1], detail)
+            known.note_row(row)
+        if (hooked := self._server.hooks.word(self.remote)) is not Hooked.OFF:
+            detail["webhook"] = str(hooked)
+        return detail
+
+    def _compare(self, row: Row | None, age: float, detail: dict[str, Any]) -> None:
+        """Told from the second time on: a list is always a little behind."""
+        if age > self._known.seconds():
+            return  # it is older than the state
+        found = disagreement(self._known.live, row)
+        if found and found == self._disagreed:
+            detail["disagrees"] = found
+        self._disagreed = found
+
+    def _can_show_code(self) -> str:
+        if self._known.live is Live.OPEN or self._known.paired:
+            return "not_needed"
+        return "yes" if self._known.code() is not None else "no"
+
+    async def _pairing_code(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        phone = arguments.get("phone")
+        digits = "".join(each for each in str(phone) if each in "0123456789")
+        if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
+            raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
+        async with self._acting:
+            return await self._code_for(digits)
+
+    async def _code_for(self, digits: str) -> Mapping[str, Any]:
+        known, pace = self._known, self._server.pace
+        known.note_live(await self._api.state(self.remote))
+        await self._take_row()
+        if known.live is Live.OPEN or known.paired:
+            raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
+        if known.live is Live.CONNECTING:
+            # The number counts only when a login begins; there is no pairing to lose here.
+            await self._api.logout(self.remote)
+            await renewal.until(self._api, self.remote, pace, lambda live: live is Live.CLOSE)
+        known.begin()
+        known.note_live(Live.CONNECTING)
+        known.note_shown(await self._api.connect(self.remote, digits))
+        code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
+        if code is None:
+            raise EngineError("cannot get a pairing code: none came", code="not_ready")
+        left = pace.code_holds - (time.monotonic() - code.at)
+        return {"code": code.pairing_code, "expires_in": round(max(1.0, left), 1)}
+
+    async def _settings(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        there = await self._api.found("settings", self.remote)
+        body = renewal.settings_body(there, arguments, self._api.old)
+        if arguments:
+            await self._api.set("settings", self.remote, body)
+        return {"settings": body}
+
+    def _tell(self, claim: Claim) -> None:
+        self._told = claim
+        self.reporter.claim(claim)
+
+    def _tell_change(self, claim: Claim) -> None:
+        """An endless loop says `connecting` many times a second."""
+        told = self._told
+        if told is None or (told.status, told.reason) != (claim.status, claim.reason):
+            self._tell(claim)

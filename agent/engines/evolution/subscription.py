@@ -1,0 +1,128 @@
+"""Have the server call us when something happens in a session.
+
+A session has one webhook. One that is somebody else's is left alone: their program needs it
+more than we do, we only poll a little more. Ours is renewed when it is gone or points to an
+earlier secret.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.hooks import EVENTS, OLD_EVENTS
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+
+
+class Hooked(StrEnum):
+    OFF = "off"
+    """The settings want none."""
+    UNKNOWN = "unknown"
+    OURS = "ours"
+    TAKEN = "taken"
+    """Somebody else's: changes are found by asking only."""
+    FAILED = "failed"
+
+
+class Subscription:
+    """Keeps the webhooks of all sessions as they should be, a few at a time, in the background."""
+
+    def __init__(
+        self,
+        api: EvolutionApi,
+        base: str,
+        url: str,
+        again: float,
+        crashed: Callable[[BaseException], None],
+    ) -> None:
+        """`base`: how our addresses begin ("" = no webhooks); `again`: seconds to a new look."""
+        self._api = api
+        self._base = base
+        self._url = url
+        self._again = again
+        self._crashed = crashed
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._found: dict[str, tuple[Hooked, float]] = {}
+        self._looking: dict[str, asyncio.Task[None]] = {}
+
+    def word(self, name: str) -> Hooked:
+        if not self._base:
+            return Hooked.OFF
+        return self._found.get(name, (Hooked.UNKNOWN, 0.0))[0]
+
+    def want(self, name: str, *, now: bool = False) -> None:
+        """See to it that this session's webhook is set; `now`: whatever was seen before."""
+        if not self._base or name in self._looking:
+            return
+        state, at = self._found.get(name, (Hooked.UNKNOWN, 0.0))
+        settled = state in (Hooked.OURS, Hooked.TAKEN)
+        if not now and settled and time.monotonic() - at < self._again:
+            return
+        task = asyncio.create_task(self._see_to(name), name=f"webhook {name}")
+        self._looking[name] = task
+        task.add_done_callback(lambda done: self._ended(name, done))
+
+    def forget(self, name: str) -> None:
+        self._found.pop(name, None)
+        if (task := self._looking.get(name)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        if tasks := list(self._looking.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _see_to(self, name: str) -> None:
+        async with self._turns:
+            before = self.word(name)
+            try:
+                state = await self._look(name)
+            except EngineError as error:
+                state = Hooked.FAILED
+                if before is not state:
+                    log.warning("%s", error)
+            if state is Hooked.TAKEN and before is not state:
+                log.warning("%s has a webhook of somebody else: it is only asked", name)
+            self._found[name] = (state, time.monotonic())
+
+    async def _look(self, name: str) -> Hooked:
+        events = OLD_EVENTS if self._api.old else EVENTS
+        there = await self._api.found("webhook", name)
+        url, enabled, listed = _read(there)
+        if enabled and url and not url.startswith(self._base):
+            return Hooked.TAKEN
+        if not enabled or url != self._url or not set(events) <= listed:
+            await self._api.set("webhook", name, self._body(events))
+        return Hooked.OURS
+
+    def _body(self, events: tuple[str, ...]) -> dict[str, Any]:
+        if self._api.old:
+            flat = {"webhook_by_events": False, "webhook_base64": False}
+            return {"enabled": True, "url": self._url, "events": list(events), **flat}
+        nested = {"headers": {}, "byEvents": False, "base64": False}
+        return {"webhook": {"enabled": True, "url": self._url, "events": list(events), **nested}}
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._looking.pop(name, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+
+def _read(there: Any) -> tuple[str, bool, set[str]]:
+    if not isinstance(there, Mapping):
+        return "", False, set()
+    inner = there.get("webhook")
+    told = inner if isinstance(inner, Mapping) else there
+    url, events = told.get("url"), told.get("events")
+    listed = (
+        {each for each in events if isinstance(each, str)} if isinstance(events, list) else set()
+    )
+    return url if isinstance(url, str) else "", told.get("enabled") is True, listed
