@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from agent.cli.command import Subparsers, add_command
 
 SHELLS = ("bash", "zsh", "fish")
+_NAMES = {"ID": "wa-agent list --ids", "BACKEND": "wa-agent backends list --names"}
+"""What stands for names that only the agent knows, and how it is asked for them."""
 
 _BASH = """\
 # wa-agent: source this, or put it into /etc/bash_completion.d/
@@ -54,7 +56,8 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, list[str]]:
-    """For every command (by its words): what may follow. `ID` stands for the instances."""
+    """For every command (by its words): what may follow. `ID` stands for the instances,
+    `BACKEND` for the backends."""
     found: dict[str, list[str]] = {path: []}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -63,17 +66,16 @@ def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, 
                 found.update(command_words(inner, f"{path} {name}"))
         elif action.option_strings:
             found[path] += [word for word in action.option_strings if word.startswith("--")]
-        elif action.metavar == "ID":
-            found[path].append("ID")
+        elif action.metavar in _NAMES and not action.option_strings:
+            found[path].append(str(action.metavar))
         elif action.choices:
             found[path] += [str(choice) for choice in action.choices]
     return found
 
 
 def _bash_case(path: str, words: list[str]) -> str:
-    shown = [word for word in words if word != "ID"]
-    ids = " $(wa-agent list --ids 2>/dev/null)" if "ID" in words else ""
-    return f'        "{path}") echo "{" ".join(shown)}{ids}" ;;'
+    shown = [f"$({_NAMES[word]} 2>/dev/null)" if word in _NAMES else word for word in words]
+    return f'        "{path}") echo "{" ".join(shown)}" ;;'
 
 
 def _fish(words: Mapping[str, list[str]]) -> str:
@@ -86,8 +88,8 @@ def _fish(words: Mapping[str, list[str]]) -> str:
 
 
 def _fish_line(condition: str, word: str) -> str:
-    if word == "ID":
-        return f"complete -c wa-agent -f -n '{condition}' -a '(wa-agent list --ids 2>/dev/null)'"
+    if word in _NAMES:
+        return f"complete -c wa-agent -f -n '{condition}' -a '({_NAMES[word]} 2>/dev/null)'"
     if word.startswith("--"):
         return f"complete -c wa-agent -n '{condition}' -l {word[2:]}"
     return f"complete -c wa-agent -f -n '{condition}' -a {word}"

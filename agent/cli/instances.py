@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.show import duration, mebibytes, moment, print_json, print_pairs, print_table
+from agent.cli.show import clean, duration, mebibytes, moment, print_json, print_pairs, print_table
 from agent.errors import InvalidRequest, TryLater
 
 _INTENTS = (
@@ -27,6 +28,7 @@ def add(commands: Subparsers) -> None:
     )
     add_id(parser)
     parser.add_argument("--engine", required=True, help="how it reaches WhatsApp")
+    add_place(parser)
     parser.add_argument("--disabled", action="store_true", help="do not run it yet")
     _add_settings(parser)
     _add_wait(parser)
@@ -37,6 +39,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--status", action="append", help="only this status")
     parser.add_argument("--verdict", action="append", help="only this verdict")
     parser.add_argument("--engine", help="only this engine")
+    parser.add_argument("--backend", metavar="NAME", help="only those on this backend")
     parser.add_argument("--enabled", choices=("true", "false"), help="only (not) enabled ones")
     parser.add_argument("--ids", action="store_true", help="print the ids alone")
 
@@ -58,9 +61,28 @@ def add(commands: Subparsers) -> None:
         if name in ("enable", "start", "restart"):
             _add_wait(parser)
     parser = add_command(
-        commands, "delete", delete, "retire its session and remove it", "wa-agent delete sales"
+        commands,
+        "delete",
+        delete,
+        "retire its session and remove it; one on a backend stays there",
+        "wa-agent delete sales",
     )
     add_id(parser)
+    parser.add_argument(
+        "--remote", action="store_true", help="its session on the backend goes too, for good"
+    )
+    parser.add_argument(
+        "--confirm", metavar="WORDS", help="for --remote: 'delete REMOTE', instead of being asked"
+    )
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", metavar="NAME", help="the backend that runs its session")
+    parser.add_argument("--remote", metavar="NAME", help="what the backend calls it; else the id")
+
+
+def place_of(options: argparse.Namespace) -> dict[str, str]:
+    return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +121,7 @@ def create(options: argparse.Namespace) -> int:
         "engine": options.engine,
         "enabled": not options.disabled,
         "settings": parse_settings(options.set),
+        **place_of(options),
     }
     made = client.post("/api/instance", body)
     return _tell(client, options, made, "created" + (", disabled" if options.disabled else ""))
@@ -145,7 +168,7 @@ def every_instance(client: Client, query: dict[str, Any]) -> Iterator[dict[str, 
 
 
 def list_instances(options: argparse.Namespace) -> int:
-    names = ("status", "verdict", "engine", "enabled")
+    names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
     found = list(every_instance(client_of(options), query))
     if wants_json(options):
@@ -190,6 +213,7 @@ def show(options: argparse.Namespace) -> int:
         {
             "id": found["id"],
             "engine": found["engine"],
+            **_place(found),
             "enabled": _enabled(found),
             "status": f"{found['connection_status']} since {moment(found['since'])}",
             "why": found["sentence"] or "-",
@@ -210,6 +234,12 @@ def show(options: argparse.Namespace) -> int:
     for event in reversed(found["events"]):
         print_pairs({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
     return 0
+
+
+def _place(found: dict[str, Any]) -> dict[str, str]:
+    if not found["backend"]:
+        return {}
+    return {"backend": found["backend"], "there": found["remote"]}
 
 
 def _counts(found: dict[str, int]) -> str:
@@ -233,11 +263,35 @@ def settings(options: argparse.Namespace) -> int:
 
 
 def delete(options: argparse.Namespace) -> int:
-    found = client_of(options).request("DELETE", f"/api/instance/{options.id}").json()
+    client, path = client_of(options), f"/api/instance/{options.id}"
+    if options.remote:
+        body = {"confirm": _confirmed(client, options)}
+        answer = client.request("DELETE", path, query={"remote": "true"}, body=body)
+    else:
+        answer = client.request("DELETE", path)
+    found = answer.json()
     if wants_json(options):
         print_json(found)
     else:
         print(f"{options.id} deleted")
+        if "remote" in found:
+            state = "deleted too" if found["remote_deleted"] else "untouched"
+            print(f"{found['remote']} on {found['backend']} is {state}")
         if found["trash"]:
             print(f"its session can come back: wa-agent trash restore {found['trash']}")
     return 0
+
+
+def _confirmed(client: Client, options: argparse.Namespace) -> str:
+    """The words that end a pairing: given, or typed by whoever sits there."""
+    if options.confirm is not None:
+        return str(options.confirm)
+    found = client.get(f"/api/instance/{options.id}")
+    words = f"delete {found['remote']}"
+    if not found["backend"] or not sys.stdin.isatty():
+        return ""  # the agent refuses, and says which words are wanted
+    print(f"{clean(found['remote'])} on {found['backend']} will be deleted for good.")
+    try:
+        return input(f"To go on, type: {clean(words)}\n> ").strip()
+    except EOFError:
+        return ""

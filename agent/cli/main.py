@@ -8,6 +8,7 @@ import sys
 from agent.cli import (
     agent,
     alerts,
+    backends,
     completion,
     config,
     doctor,
@@ -50,6 +51,7 @@ _GROUPS = (
     *(
         agent,
         instances,
+        backends,
         send,
         qr,
         top,
@@ -89,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(argv: list[str]) -> int:
     try:
-        options = build_parser().parse_args(argv)
+        options = build_parser().parse_args(backends.spelled_out(argv))
         status: int = options.run(options)
         sys.stdout.flush()
         return status

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
-from agent.cli.instances import every_instance
+from agent.cli.instances import add_place, every_instance, place_of
 from agent.cli.progress import with_progress
 from agent.cli.repair_round import SECONDS, repair_all
 from agent.cli.show import duration, moment, print_json, print_pairs, print_table
@@ -46,6 +46,7 @@ def add(commands: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("id", metavar="NAME", type=instance_id, help="the instance's id")
     parser.add_argument("--engine", help="how a new one reaches WhatsApp")
+    add_place(parser)
     parser.add_argument("--title", help="what people call it; default: its id")
     _add_incidents(commands)
 
@@ -162,6 +163,7 @@ def set_up(options: argparse.Namespace) -> int:
     body = {"name": options.title or options.id, "instanceName": options.id}
     if options.engine:
         body["engine"] = options.engine
+    body |= place_of(options)
     path = "/api/v1/whatsapp/setup"
     found = with_progress(
         f"setting up {options.id}",

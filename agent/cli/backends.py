@@ -1,0 +1,179 @@
+"""Backends: the servers of someone else's, their own sessions, and which of those are ours."""
+
+import argparse
+from typing import Any
+
+from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.show import moment, print_json, print_pairs, print_table
+from agent.core.model import parse_instance_id
+from agent.errors import InvalidRequest
+
+_SECONDS = 150.0
+"""A server may take as long as its `timeout` says; the agent tells when it is over."""
+VERBS = ("list", "show", "sessions", "adopt", "check")
+_WITH_VALUE = ("--socket", "--url", "--key")
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands, "backends", list_backends, "list the backends, or show one",
+        "wa-agent backends evo",
+    )  # fmt: skip
+    among = parser.add_subparsers(metavar="COMMAND|NAME", required=False)
+    parser = add_command(
+        among, "list", list_backends, "list the backends", "wa-agent backends list"
+    )
+    parser.add_argument("--names", action="store_true", help="print the names alone")
+    _add(among, "show", show, "show all that is known of one", "wa-agent backends show evo")
+    _add(
+        among, "sessions", sessions, "list the sessions that it has, and which are watched",
+        "wa-agent backends sessions evo",
+    )  # fmt: skip
+    parser = _add(
+        among, "adopt", adopt, "make an instance of a session that it has",
+        "wa-agent backends adopt evo shop-1 --id shop",
+    )  # fmt: skip
+    parser.add_argument("remote", metavar="REMOTE", help="what the server calls it")
+    parser.add_argument(
+        "--id", dest="wanted", type=instance_id, metavar="ID", help="else made from that name"
+    )
+    _add(
+        among, "check", check, "ask it now how it is; exit status 1 when it is not well",
+        "wa-agent backends check evo",
+    )  # fmt: skip
+
+
+def _add(
+    among: Subparsers, name: str, run: Any, summary: str, example: str
+) -> argparse.ArgumentParser:
+    parser = add_command(among, name, run, summary, example)
+    parser.add_argument("backend", metavar="BACKEND", type=backend_name, help="its name here")
+    return parser
+
+
+def backend_name(text: str) -> str:
+    try:
+        return parse_instance_id(text)
+    except InvalidRequest:
+        raise argparse.ArgumentTypeError(
+            f"cannot use {text!r:.80} as the name of a backend"
+        ) from None
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+    """`backends NAME` is short for `backends show NAME`; argparse cannot say that by itself."""
+    place = _next_word(argv, 0)
+    if place is None or argv[place] != "backends":
+        return argv
+    word = _next_word(argv, place + 1)
+    if word is None or argv[word] in VERBS:
+        return argv
+    return [*argv[:word], "show", *argv[word:]]
+
+
+def _next_word(argv: list[str], place: int) -> int | None:
+    """Where the next word stands that is no option and no option's value."""
+    while place < len(argv):
+        if not argv[place].startswith("-"):
+            return place
+        place += 2 if argv[place] in _WITH_VALUE else 1
+    return None
+
+
+def list_backends(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/backends")["backends"]
+    if wants_json(options):
+        print_json(found)
+    elif getattr(options, "names", False):
+        for one in found:
+            print(one["name"])
+    elif not found:
+        print("no backends: [[backend]] in agent.toml names them")
+    else:
+        heads = ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY")
+        print_table(heads, [_row(one) for one in found])
+    return 0
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        one["name"],
+        one["engine"],
+        one["url"],
+        "yes" if one["up"] else "no",
+        one["version"] or "-",
+        "-" if one["sessions"] is None else one["sessions"],
+        f"{one['connected']} of {one['held']}",
+        one["circuit"],
+        one["sentence"],
+    )
+
+
+def show(options: argparse.Namespace) -> int:
+    found = client_of(options).get(f"/api/backends/{options.backend}")
+    if wants_json(options):
+        print_json(found)
+    else:
+        _print(found)
+    return 0
+
+
+def _print(found: dict[str, Any]) -> None:
+    state = "up" if found["up"] else f"not up ({found['reason'] or 'unknown'})"
+    sessions = "not told" if found["sessions"] is None else found["sessions"]
+    print_pairs(
+        {
+            "name": found["name"],
+            "engine": found["engine"],
+            "url": found["url"],
+            "state": f"{state} since {moment(found['since'])}",
+            "why": found["sentence"] or "-",
+            "version": found["version"] or "-",
+            "answered in": f"{found['answer_seconds']:.3f} s",
+            "worker": f"{found['worker']}, pid {found['pid'] or '-'}",
+            "sessions": f"{sessions} there, {found['held']} ours, {found['connected']} connected",
+            "circuit": found["circuit"],
+            "checked": moment(found["checked"]),
+            "next check": moment(found["next_check"]),
+        }
+    )
+
+
+def sessions(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    path = f"/api/backends/{options.backend}/sessions"
+    found = client.request("GET", path, seconds=_SECONDS).json()
+    if wants_json(options):
+        print_json(found)
+        return 0
+    rows = [
+        (one["remote"], one["status"] or "-", one["account"] or "-", one["instance"] or "-")
+        for one in found["sessions"]
+    ]
+    rows += [(one["remote"], "not there", "-", one["instance"]) for one in found["missing"]]
+    if rows:
+        print_table(("REMOTE", "STATUS", "ACCOUNT", "INSTANCE"), rows)
+    else:
+        print(f"{options.backend} has no sessions")
+    return 0
+
+
+def adopt(options: argparse.Namespace) -> int:
+    body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
+    path = f"/api/backends/{options.backend}/adopt"
+    made = client_of(options).request("POST", path, body=body, seconds=_SECONDS).json()
+    if wants_json(options):
+        print_json(made)
+    else:
+        print(f"{made['id']} is {made['remote']} on {made['backend']}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    path = f"/api/backends/{options.backend}/check"
+    found = client_of(options).request("POST", path, seconds=_SECONDS).json()
+    if wants_json(options):
+        print_json(found)
+    else:
+        _print(found)
+    return 0 if found["up"] else 1

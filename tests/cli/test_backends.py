@@ -1,0 +1,151 @@
+"""The commands of backends, and what they add to those of instances."""
+
+import argparse
+import re
+
+import pytest
+
+from agent.cli import backends, instances
+from agent.cli.main import build_parser
+from agent.core.model import InstanceId, RemoteSession
+
+
+@pytest.fixture
+def evo(house):
+    found = house.supervisor.backends
+    found.declare("evo")
+    found.there["evo"] = [RemoteSession("Shop 1", "open", "491700000001"), RemoteSession("b", "")]
+    return found
+
+
+async def test_backends_are_listed_and_one_is_shown_by_its_name(cli, evo):
+    evo.declare("desk", "whaticket", up=False, reason="timeout", sentence="no answer in 10 s")
+    listed = await cli("backends")
+    assert listed.status == 0
+    assert re.search(r"evo +evolution +http://evo.example:8080 +yes +2.3.7 +2", listed.out)
+    assert re.search(r"desk +whaticket .* no .*no answer in 10 s", listed.out)
+    assert (await cli("backends", "list")).out == listed.out
+    assert [one["name"] for one in (await cli("backends", "--json")).json()] == ["desk", "evo"]
+    assert (await cli("backends", "list", "--names")).out == "desk\nevo\n"
+    shown = await cli("backends", "desk")
+    assert "not up (timeout) since" in shown.out
+    assert (await cli("backends", "show", "desk")).out == shown.out
+    for argv in (("--json", "backends", "evo"), ("backends", "--json", "evo")):
+        assert (await cli(*argv)).json()["name"] == "evo"
+    missing = await cli("backends", "other")
+    assert (missing.status, "none of that name" in missing.err) == (3, True)
+    assert (await cli("backends", "../x")).status == 2
+
+
+async def test_without_backends_it_says_where_they_are_named(cli):
+    assert "[[backend]] in agent.toml" in (await cli("backends")).out
+
+
+async def test_a_backend_may_be_called_as_a_command_is(cli, evo):
+    evo.declare("list")
+    assert (await cli("backends", "show", "list", "--json")).json()["name"] == "list"
+
+
+async def test_sessions_of_the_server_are_listed_and_adopted(cli, house, evo):
+    adopted = await cli("backends", "adopt", "evo", "Shop 1", "--id", "shop")
+    assert adopted.out == "shop is Shop 1 on evo\n"
+    assert (await cli("backends", "adopt", "evo", "b", "--json")).json()["id"] == "b"
+    await cli("create", "gone", "--engine", "evolution", "--backend", "evo", "--remote", "away")
+    listed = await cli("backends", "sessions", "evo")
+    assert re.search(r"Shop 1 +open +491700000001 +shop", listed.out)
+    assert re.search(r"away +not there +- +gone", listed.out)
+    assert len((await cli("backends", "sessions", "evo", "--json")).json()["sessions"]) == 2
+    assert (await cli("backends", "adopt", "evo", "none")).status == 3
+    assert (await cli("backends", "adopt", "evo", "b")).status == 4
+    assert (await cli("backends", "adopt", "evo", "b", "--id", "B")).status == 2
+
+
+async def test_a_check_says_with_its_status_how_it_is(cli, evo):
+    assert (await cli("backends", "check", "evo")).status == 0
+    evo.declare("evo", up=False)
+    assert (await cli("backends", "check", "evo", "--json")).status == 1
+    evo.away = True
+    away = await cli("backends", "check", "evo")
+    assert (away.status, "cannot reach the worker" in away.err) == (75, True)
+
+
+async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, evo):
+    made = await cli(
+        "create", "shop", "--engine", "evolution", "--backend", "evo", "--remote", "Shop 1"
+    )
+    assert made.out == "shop created\n"
+    settings = house.supervisor.known[InstanceId("shop")].instance.settings
+    assert settings == {"backend": "evo", "remote": "Shop 1"}
+    await cli("create", "here", "--engine", "sandbox")
+    assert (await cli("list", "--backend", "evo", "--ids")).out == "shop\n"
+    shown = (await cli("show", "shop")).out
+    assert re.search(r"backend +evo\nthere +Shop 1\n", shown)
+    assert "backend" not in (await cli("show", "here")).out
+    wrong = await cli("create", "x", "--engine", "whaticket", "--backend", "evo")
+    assert wrong.status == 2
+    assert (await cli("create", "x", "--engine", "sandbox", "--backend", "evo")).status == 2
+
+
+async def test_setup_on_a_backend_needs_no_engine(cli, house, evo):
+    assert (await cli("setup", "shop", "--backend", "evo")).status == 0
+    assert house.supervisor.known[InstanceId("shop")].instance.engine == "evolution"
+
+
+async def test_deleting_leaves_the_session_on_the_server(cli, house, evo):
+    await cli("create", "shop", "--engine", "evolution", "--backend", "evo")
+    said = await cli("delete", "shop")
+    assert "shop on evo is untouched" in said.out
+    assert house.supervisor.commands == []
+
+
+async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
+    await cli("create", "shop", "--engine", "evolution", "--backend", "evo", "--remote", "Shop 1")
+    refused = await cli("delete", "shop", "--remote")
+    assert (refused.status, "delete Shop 1" in refused.err) == (4, True), "nobody was there to ask"
+    assert (await cli("delete", "shop", "--remote", "--confirm", "yes")).status == 4
+    typed = iter(["delete shop", "delete Shop 1"])
+    asked = []
+    monkeypatch.setattr(instances.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or next(typed))
+    assert (await cli("delete", "shop", "--remote")).status == 4
+    assert house.supervisor.commands == []
+    done = await cli("delete", "shop", "--remote")
+    assert "Shop 1 on evo is deleted too" in done.out
+    assert "type: delete Shop 1" in asked[-1]
+    assert house.supervisor.commands == [("shop", "delete", {})]
+
+
+def test_the_short_form_knows_every_command():
+    (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    parser = commands.choices["backends"]
+    (inner,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    assert tuple(inner.choices) == backends.VERBS
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["backends"], ["backends"]),
+        (["backends", "evo"], ["backends", "show", "evo"]),
+        (["backends", "--json", "evo"], ["backends", "--json", "show", "evo"]),
+        (["--socket", "backends", "list"], ["--socket", "backends", "list"]),
+        (["--socket", "s", "backends", "evo"], ["--socket", "s", "backends", "show", "evo"]),
+        (["backends", "--key", "evo"], ["backends", "--key", "evo"]),
+        (["backends", "check", "evo"], ["backends", "check", "evo"]),
+        (["backends", "--help"], ["backends", "--help"]),
+        (["show", "backends"], ["show", "backends"]),
+        ([], []),
+    ],
+)
+def test_a_name_after_backends_means_show(argv, expected):
+    assert backends.spelled_out(argv) == expected
+
+
+async def test_the_shells_complete_names_of_backends(cli):
+    for shell in ("bash", "zsh", "fish"):
+        script = (await cli("completion", shell)).out
+        assert "wa-agent backends list --names" in script
+    bash = (await cli("completion", "bash")).out
+    assert re.search(r'" backends adopt"\).*backends list --names.*--id', bash) or re.search(
+        r'" backends adopt"\).*--id.*backends list --names', bash
+    )
