@@ -442,7 +442,21 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
         ),
         pytest.param(
             TICKET + "redis_pattern = 'sessions:{id}*'",
-            "backend[0].redis_pattern", 7, "session 10 too", id="other sessions' keys",
+            "backend[0].redis_pattern", 7, "before its star", id="other sessions' keys",
+        ),
+        pytest.param(
+            TICKET + "auth_folder = '/a/{id}/b'",
+            "backend[0].auth_folder", 7, "last part", id="a folder above",
+        ),
+        pytest.param(
+            TICKET + "redis_pattern = ''", "backend[0].redis_pattern", 7, "{id}", id="no pattern"
+        ),
+        pytest.param(
+            TICKET + "start_route = 'none'", "backend[0].start_route", 7, "without", id="no start"
+        ),
+        pytest.param(
+            TICKET + "send_route = 'POST /send/{id}'",
+            "backend[0].send_route", 7, "takes no {id}", id="an id where none belongs",
         ),
         pytest.param(
             TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://", id="no redis"
@@ -551,7 +565,7 @@ def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
         "redis_url = 'unix:///run/redis.sock'",
         "auth_folder = '/srv/auth/session-{id}'\nlog_session = 'Socket +(\\S+)'",
         "start_route = 'PUT /whatsapp/{id}/start-session'\nlist_route = 'GET /whatsapp/'",
-        "disconnect_keeps_pairing = false\npreset = 'ticketz'",
+        "disconnect_keeps_pairing = false\npreset = 'ticketz'\nsend_route = 'none'",
     ],
 )
 def test_what_a_backend_may_say_reads_back_as_it_was(load, more):

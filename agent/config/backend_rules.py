@@ -17,6 +17,12 @@ from agent.config.sections import Config, Declaration
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 
+_NEEDED = ("list", "login", "state", "start")
+_OF_ONE_SESSION = ("state", "start", "disconnect", "restart", "new_qr", "logout")
+ROUTES = (*_OF_ONE_SESSION, "list", "login", "create", "send")
+NONE = "none"
+"""As a route: this server has none."""
+
 ONLY_FOR = {
     EVOLUTION: ("webhook", "webhook_url"),
     WHATICKET: (
@@ -24,15 +30,10 @@ ONLY_FOR = {
         "user",
         "password",
         "password_file",
-        "list_route",
-        "state_route",
-        "start_route",
-        "disconnect_route",
-        "new_qr_route",
-        "logout_route",
-        "login_route",
-        "send_route",
+        *(f"{name}_route" for name in ROUTES),
         "disconnect_keeps_pairing",
+        "disconnect_within",
+        "connect_within",
         "logs",
         "log_session",
         "auth_folder",
@@ -40,10 +41,9 @@ ONLY_FOR = {
         "redis_pattern",
     ),
 }
-_OF_ONE_SESSION = ("state", "start", "disconnect", "new_qr", "logout")
-_ROUTES = (*_OF_ONE_SESSION, "list", "login", "send")
-_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[!-~]*)")
-_WILD = "*?["
+_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/{}:-]{0,200})")
+# Without a sign between the id and the star, session 1 would be session 10 too.
+_KEYS_OF_ONE = re.compile(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*")
 _SOURCES = ("file", "folder", "journal", "command", "pm2")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,254}")
 
@@ -177,15 +177,14 @@ def _command_fault(text: str) -> str:
 
 
 def _patterns(one: BackendDeclaration) -> Found:
-    for key in ("auth_folder", "redis_pattern"):
-        value = getattr(one, key)
-        if value and (fault := _pattern_fault(value)):
-            yield (key,), fault
-    for name in _ROUTES:
-        key = f"{name}_route"
-        route = getattr(one, key)
-        if route and (fault := _route_fault(route, name in _OF_ONE_SESSION)):
-            yield (key,), fault
+    if one.auth_folder and (fault := _folder_fault(one.auth_folder)):
+        yield ("auth_folder",), fault
+    if not _KEYS_OF_ONE.fullmatch(one.redis_pattern):
+        yield ("redis_pattern",), "it must be like sessions:{id}:*, with a sign before its star"
+    for name in ROUTES:
+        route = getattr(one, f"{name}_route")
+        if route and (fault := _route_fault(name, route)):
+            yield (f"{name}_route",), fault
     if one.log_session:
         try:
             groups = re.compile(one.log_session).groups
@@ -196,22 +195,23 @@ def _patterns(one: BackendDeclaration) -> Found:
                 yield ("log_session",), f"it must have one group, it has {groups}"
 
 
-def _pattern_fault(text: str) -> str:
-    before, mark, after = text.partition("{id}")
-    if not mark or "{" in before + after or "}" in before + after:
-        return "it must hold {id} once, and no other { }: else it would mean every session"
-    if any(beside in _WILD for beside in before[-1:] + after[:1]):
-        return "beside {id} no * ? [ may stand: session 1 would be session 10 too"
+def _folder_fault(text: str) -> str:
+    above, _, last = text.rstrip("/").rpartition("/")
+    if "{id}" in above or last.count("{id}") != 1 or not above:
+        return "it must be like /path/{id}, with {id} once, in its last part"
     return ""
 
 
-def _route_fault(text: str, of_one: bool) -> str:
+def _route_fault(name: str, text: str) -> str:
+    if text == NONE:
+        return "no such server can be without it" if name in _NEEDED else ""
     match = _ROUTE.fullmatch(text)
-    if match is None:
+    if match is None or ".." in text:
         return f'it must be "VERB /path" with GET, POST, PUT, PATCH or DELETE, not {text!r:.80}'
-    if of_one and match[2].count("{id}") != 1:
-        return "its path must hold {id} once"
-    rest = match[2].replace("{id}", "")
+    places, path = (1 if name in _OF_ONE_SESSION else 0), match[2]
+    if path.count("{id}") != places:
+        return "its path must hold {id} once" if places else "its path takes no {id}"
+    rest = path.replace("{id}", "")
     return "only {id} may stand in { }" if "{" in rest or "}" in rest else ""
 
 

@@ -51,15 +51,25 @@ class BackendDeclaration:
     password: str = setting("", "whaticket: its password", secret=True)
     password_file: str = setting("", "whaticket: file with the password, instead of password")
     list_route: str = setting("", 'whaticket: "VERB /path" instead of the preset\'s')
+    login_route: str = setting("", 'whaticket: "VERB /path" to log in')
     state_route: str = setting("", 'whaticket: "VERB /path/{id}" instead of the preset\'s')
-    start_route: str = setting("", "whaticket: the same, to start a session")
-    disconnect_route: str = setting("", "whaticket: the same, to disconnect one")
+    start_route: str = setting("", 'whaticket: "VERB /path/{id}" to start a session')
+    disconnect_route: str = setting(
+        "", 'whaticket: "VERB /path/{id}" to disconnect one, or "none" where there is no way'
+    )
+    restart_route: str = setting("", "whaticket: the same, to let it connect anew")
     new_qr_route: str = setting("", "whaticket: the same, for a new QR code")
     logout_route: str = setting("", "whaticket: the same, to end a pairing")
-    login_route: str = setting("", 'whaticket: "VERB /path" to log in')
-    send_route: str = setting("", 'whaticket: "VERB /path" to send a text')
+    create_route: str = setting("", 'whaticket: "VERB /path" or "none", to create a session')
+    send_route: str = setting("", 'whaticket: "VERB /path" or "none", to send a text')
     disconnect_keeps_pairing: bool | None = setting(
         None, "whaticket: false = its disconnect logs out; left away = what the preset knows"
+    )
+    disconnect_within: float = setting(
+        30.0, "whaticket: seconds until a disconnected session must be down", low=0.1, high=300
+    )
+    connect_within: float = setting(
+        90.0, "whaticket: seconds until a started session must be connected", low=0.1, high=300
     )
     logs: tuple[str, ...] = setting(
         (), "whaticket: file:/… folder:/… journal:UNIT command:PROGRAM … pm2:/…/logs[/APP]"
