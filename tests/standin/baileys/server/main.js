@@ -2,9 +2,13 @@
 // Arguments: one JSON object {package, folder, url, token, sessions: {id: name}}.
 // Its standard output is the log, as with the real ones: libsignal prints, Baileys' pino writes.
 // The first line says where it listens; it ends when its standard input does.
+import { webcrypto } from 'node:crypto';
 import { createServer } from 'node:http';
 import pino from 'pino';
 import { Session } from './session.js';
+
+// Node 18 has it under this name only; 6.17.16 needs it as a global there.
+globalThis.crypto ??= webcrypto;
 
 const told = JSON.parse(process.argv[2]);
 const found = await import(told.package);
