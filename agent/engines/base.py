@@ -126,7 +126,10 @@ class Backend(Protocol):
     """One server and all of its sessions that are ours to watch; lives in one worker."""
 
     async def open(self) -> None:
-        """Begin to watch. A server that is away is no error here: it is reported."""
+        """Begin to watch. A server that is away is no error here: it is reported.
+
+        Sessions may be held before it has come back, and before it was called.
+        """
 
     async def check(self) -> ServerClaim:
         """Ask the server now whether it is well; never raises for what the server does."""

@@ -1,4 +1,7 @@
-"""`python -m agent.worker ID`: the worker of one instance. `--warm`: the process to fork from."""
+"""`python -m agent.worker ID`: the worker of one instance. `--backend NAME`: of one backend.
+
+`--warm`: the process that instances' workers are forked from.
+"""
 
 import os
 import sys
@@ -11,17 +14,21 @@ from agent.worker.lean import import_asyncio_without_tls
 
 
 def main(argv: list[str]) -> int:
+    # The modules below import asyncio: each only where its worker is wanted.
     if argv == ["--warm"]:
         import_asyncio_without_tls()
         from agent.worker.warm import serve_forks
 
         return serve_forks()
+    if len(argv) == 2 and argv[0] == "--backend":
+        from agent.worker.backend_run import run_backend
+
+        return run_backend(argv[1])
     if len(argv) != 1:
-        print("usage: python -m agent.worker ID", file=sys.stderr)
+        print("usage: python -m agent.worker ID | --backend NAME", file=sys.stderr)
         return 78
     if not _needs_tls(argv[0]):
         import_asyncio_without_tls()
-    # Only now: the modules below import asyncio.
     from agent.worker.run import run_worker
 
     return run_worker(argv[0])

@@ -1,47 +1,93 @@
-"""Who this worker is: its folder, its `instance.json`, its lock. Reads, never writes them."""
+"""Who this worker is: its folder, what the agent wrote in it, its lock. Reads, never writes."""
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, TryLater
 
-_SIZE_LIMIT = 1024 * 1024
+log = logging.getLogger(__name__)
+
+_SIZE_LIMIT = 8 * 1024 * 1024
+"""Ten thousand sessions of a backend take about one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the agent wrote down of this instance."""
+    """What the agent wrote down of this instance, or of this backend."""
 
     id: InstanceId
+    """A backend's name follows the same rule."""
     folder: Path
     engine: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(repr=False)
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
-    """Raise ConfigError for everything that a restart would not cure."""
+    """Of an instance. Raise ConfigError for everything that a restart would not cure."""
+    found = _identity(id_text, session_root, "instance.json", "id")
+    return replace(found, settings=own_settings(found.settings))
+
+
+def read_backend(name: str, root: Path) -> Identity:
+    """Of a backend; its settings hold its keys."""
+    return _identity(name, root, "backend.json", "name")
+
+
+def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
+    """The sessions that this backend's worker is to hold; nobody where it cannot be read.
+
+    Without it the worker lives and waits for its agent, which knows.
+    """
+    path = folder / "roster.json"
+    if not path.exists():
+        return {}
+    found: dict[InstanceId, Mapping[str, Any]] = {}
+    try:
+        sessions = _parse(_read(path), path).get("sessions")
+        if not isinstance(sessions, dict):
+            raise _broken(path, "it lists no sessions")
+    except ConfigError as error:
+        log.error("%s", error)
+        return {}
+    for text, settings in sessions.items():
+        try:
+            id = parse_instance_id(text)
+        except InvalidRequest as error:
+            log.error("cannot hold a session of %s: %s", path, error)
+            continue
+        found[id] = own_settings(settings if isinstance(settings, dict) else {})
+    return found
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the agent reads itself."""
+    return {name: value for name, value in settings.items() if name not in AGENT_SETTINGS}
+
+
+def _identity(id_text: str, root: Path, file: str, key: str) -> Identity:
     try:
         id = parse_instance_id(id_text)
     except InvalidRequest as error:
         raise ConfigError(str(error), field="id", code=error.code) from error
-    folder = session_root / id
-    told = _parse(_read(folder), folder)
+    folder = root / id
+    path = folder / file
+    told = _parse(_read(path), path)
     if told.get("version") != 1:
-        raise _broken(folder, f"version {told.get('version')!r:.40} is not 1")
-    if told.get("id") != id:
-        raise _broken(folder, f"it is about {told.get('id')!r:.60}")
+        raise _broken(path, f"version {told.get('version')!r:.40} is not 1")
+    if told.get(key) != id:
+        raise _broken(path, f"it is about {told.get(key)!r:.60}")
     engine, settings = told.get("engine"), told.get("settings", {})
     if not isinstance(engine, str) or not isinstance(settings, dict):
-        raise _broken(folder, "engine or settings is missing or of a wrong type")
-    own = {name: value for name, value in settings.items() if name not in AGENT_SETTINGS}
-    return Identity(id, folder, engine, own)
+        raise _broken(path, "engine or settings is missing or of a wrong type")
+    return Identity(id, folder, engine, settings)
 
 
 @contextmanager
@@ -64,46 +110,44 @@ def lock_held(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
-def session_folder(folder: Path) -> Path:
+def engine_folder(folder: Path, name: str) -> Path:
     """The engine's own folder, made with its parent's rights when it is not there yet."""
-    session = folder / "session"
+    own = folder / name
     try:
-        session.mkdir(mode=0o700)
-        session.chmod(folder.stat().st_mode & 0o770)
+        own.mkdir(mode=0o700)
+        own.chmod(folder.stat().st_mode & 0o770)
     except FileExistsError:
         pass
     except OSError as error:
-        raise ConfigError(f"cannot make {session}: {_shown(folder, error)}") from error
-    return session
+        raise ConfigError(f"cannot make {own}: {_shown(folder, error)}") from error
+    return own
 
 
-def _read(folder: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"cannot open folder {_shown(folder, error)}") from error
+        raise ConfigError(f"cannot open folder {_shown(path.parent, error)}") from error
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.open("instance.json", flags, dir_fd=parent)
+        file = os.open(path.name, flags, dir_fd=parent)
         with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
             return stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
-        raise ConfigError(
-            f"cannot open {_shown(folder / 'instance.json', error)}", code="bad_identity"
-        ) from error
+        raise ConfigError(f"cannot open {_shown(path, error)}", code="bad_identity") from error
     finally:
         os.close(parent)
 
 
-def _parse(text: bytes, folder: Path) -> dict[str, Any]:
+def _parse(text: bytes, path: Path) -> dict[str, Any]:
     if len(text) > _SIZE_LIMIT:
-        raise _broken(folder, "it is too large")
+        raise _broken(path, "it is too large")
     try:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _broken(folder, str(error)) from error
+        raise _broken(path, str(error)) from error
     if not isinstance(told, dict):
-        raise _broken(folder, "it is not an object")
+        raise _broken(path, "it is not an object")
     return told
 
 
@@ -120,5 +164,5 @@ def _shown(path: Path, error: OSError) -> str:
     return text
 
 
-def _broken(folder: Path, why: str) -> ConfigError:
-    return ConfigError(f"cannot use {folder / 'instance.json'}: {why}", code="bad_identity")
+def _broken(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"cannot use {path}: {why}", code="bad_identity")

@@ -13,7 +13,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from agent.worker.run import ENDING_SIGNALS, run_worker
+from agent.worker.life import ENDING_SIGNALS
+from agent.worker.run import run_worker
 
 _SECONDS = 0.15
 """A worker of the sandbox is connected after a fifth of it."""

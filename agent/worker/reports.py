@@ -1,8 +1,9 @@
-"""What the engine says goes through here: to the agent, to the log, to STATUS=."""
+"""What an engine says of its session goes through here: to the agent, to the log, to STATUS=."""
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
@@ -12,17 +13,23 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """The engine's Reporter; keeps the newest claim and lets its proof grow old."""
+    """One session's Reporter; keeps the newest claim and lets its proof grow old."""
 
-    def __init__(self, id: InstanceId) -> None:
-        self.progressed_at = 0.0
-        """When a save last told that it goes on."""
-        self.crash: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self.changed = asyncio.Event()
+    __slots__ = ("_at", "_claim", "_id", "_progressed_at", "_server", "changed", "crashed", "said")
+
+    def __init__(
+        self, id: InstanceId, changed: asyncio.Event, crashed: Callable[[BaseException], None]
+    ) -> None:
+        """`changed` is set when STATUS= may have to be another."""
+        self.changed = changed
+        self.crashed = crashed
+        self.said = False
+        """Whether anything is known of the session yet."""
         self._id = id
         self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
         self._at = now()
+        self._progressed_at = 0.0
 
     def attach(self, server: LinkServer) -> None:
         self._server = server
@@ -31,26 +38,31 @@ class Reports:
         before = self._claim
         if (before.status, before.reason) != (claim.status, claim.reason):
             level = logging.WARNING if claim.reason else logging.INFO
-            log.log(level, "%s -> %s", _words(before), _words(claim))
+            words = _words(before), _words(claim)
+            log.log(level, "%s -> %s", *words, extra={"wa_instance": self._id})
         self.renew(claim)
-        self.changed.set()
         if self._server is not None:
             self._server.claim(self._id, claim)
 
     def renew(self, claim: Claim) -> None:
         """Take what a probe found as the newest claim, without telling it at once."""
-        self._claim, self._at = claim, now()
+        self._claim, self._at, self.said = claim, now(), True
+        self.changed.set()
 
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
             self._server.happened(self._id, happening)
 
     def progress(self) -> None:
-        self.progressed_at = now()
+        self._progressed_at = now()
 
-    def crashed(self, error: BaseException) -> None:
-        if not self.crash.done():
-            self.crash.set_result(error)
+    def progressed(self) -> float:
+        """When a save last told that it goes on."""
+        return self._progressed_at
+
+    @property
+    def status(self) -> ConnectionStatus:
+        return self._claim.status
 
     def current(self) -> Claim:
         """The newest claim as it stands now: its proof is older than when it was made."""

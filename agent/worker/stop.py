@@ -6,13 +6,12 @@ short, never the saving.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from agent.engines.base import Engine
 from agent.host.notify import Notifier
-from agent.worker.reports import Reports, now
+from agent.worker.reports import now
 
 log = logging.getLogger(__name__)
 
@@ -27,31 +26,41 @@ class StopLimits:
     close: float = 5.0
 
 
+class Stoppable(Protocol):
+    async def prepare_stop(self) -> None: ...
+
+    async def save(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 async def stop_in_order(
-    engine: Engine,
-    reports: Reports,
+    engine: Stoppable,
+    progressed: Callable[[], float],
     notifier: Notifier,
     hurry: asyncio.Event,
     limits: StopLimits = StopLimits(),
 ) -> bool:
-    """Return True when all was saved and closed."""
+    """Return True when all was saved and closed. `progressed`: when a save last went on."""
     notifier.stopping("stopping: preparing")
     await _bounded("prepare", engine.prepare_stop(), limits.prepare, hurry)
     notifier.status("stopping: saving")
-    saved = await _save(engine, reports, notifier, limits)
+    saved = await _save(engine, progressed, notifier, limits)
     notifier.status("stopping: closing")
     closed = await _bounded("close", engine.close(), limits.close, hurry)
     return saved and closed
 
 
-async def _save(engine: Engine, reports: Reports, notifier: Notifier, limits: StopLimits) -> bool:
+async def _save(
+    engine: Stoppable, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
+) -> bool:
     task = asyncio.ensure_future(engine.save())
     deadline = now() + limits.save
-    seen = reports.progressed_at
+    seen = progressed()
     while not task.done() and now() < deadline:
         await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - now())))
-        if reports.progressed_at > seen:
-            seen = reports.progressed_at
+        if progressed() > seen:
+            seen = progressed()
             deadline = seen + limits.save
             notifier.extend(limits.save + limits.close)
     return await _ended("save", task)

@@ -8,6 +8,7 @@ does not answer" is alive: that session is the agent's to repair.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from agent.engines.base import Engine
 from agent.errors import EngineError
@@ -51,20 +52,26 @@ async def watch_engine(
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 
 
-async def tell_status(reports: Reports, notifier: Notifier) -> None:
-    """Keep STATUS= at what is claimed. Only a change is told: each telling wakes the manager."""
+async def tell_status(
+    changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier, apart: float = 0.0
+) -> None:
+    """Keep STATUS= up to date. Only a change is told: each telling wakes the manager.
+
+    `apart`: seconds from one to the next at least.
+    """
     told = ""
     while True:
-        await reports.changed.wait()
-        reports.changed.clear()
-        text = reports.status_text()
+        await changed.wait()
+        changed.clear()
+        text = text_now()
         if text == told:
             continue
         if notifier.status(text):
             told = text
+            await asyncio.sleep(apart)
         else:
             await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full
-            reports.changed.set()
+            changed.set()
 
 
 async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:

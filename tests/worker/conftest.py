@@ -6,14 +6,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
+from agent.link.limits import BACKEND_LINK
+from tests.worker.loop_server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -21,8 +23,12 @@ QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame
 class Bench:
     """One instance's folder and its worker, started as often as a test wants."""
 
+    program = ("-m", "agent.worker")
+    roots = "sessions"
+    quick: Mapping[str, Any] = QUICK
+
     def __init__(self, root: Path, id: str = "sales") -> None:
-        self.root = root / "sessions"
+        self.root = root / self.roots
         self.folder = self.root / id
         self.session = self.folder / "session"
         self.runtime = root / "run"
@@ -75,10 +81,10 @@ class Bench:
         env: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         if identity:
-            self.identity(settings={**QUICK, **(settings or {})})
+            self.identity(settings={**self.quick, **(settings or {})})
         self.notices.clear()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent.worker", self.id if argument is None else argument],
+            [sys.executable, *self.program, self.id if argument is None else argument],
             env={**self.environment(watchdog), **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -90,7 +96,12 @@ class Bench:
         """Connect as the agent does, as soon as the worker listens."""
         await self.until(lambda: "READY=1" in "\n".join(self.notices))
         self.claims.clear()
-        self.link = await Link.open(
+        self.link = await self.open_link()
+        self._links.append(self.link)
+        return self.link
+
+    async def open_link(self) -> Link:
+        return await Link.open(
             self.runtime / "link.sock",
             self.id,
             self.check_peer,
@@ -99,8 +110,6 @@ class Bench:
             self.closed.append,
             stats=self.stats,
         )
-        self._links.append(self.link)
-        return self.link
 
     def check_peer(self, peer: Peer) -> str | None:
         assert self.process is not None
@@ -164,6 +173,71 @@ class Bench:
                 self.notices.append(self._notify.recv(65536).decode())
             except BlockingIOError:
                 return
+
+
+class BackendBench(Bench):
+    """A backend's folder, its server on the loopback, and its worker."""
+
+    program = ("-m", "tests.worker.backend_main", "--backend")
+    roots = "backends"
+    quick: Mapping[str, Any] = {}
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, "evo")
+        self.server = LoopServer()
+        self.servers: list[ServerClaim] = []
+        self.said: list[tuple[str, Claim]] = []
+        self.known: set[str] = set()
+
+    def identity(self, **changes: Any) -> None:
+        settings = {"name": self.id, "port": self.server.port, **changes.pop("settings", {})}
+        told = {"version": 1, "name": self.id, "engine": "loop", "settings": settings}
+        (self.folder / "backend.json").write_text(json.dumps({**told, **changes}))
+
+    def roster(self, sessions: dict[str, Any]) -> None:
+        self.known |= set(sessions)
+        told = {"version": 1, "sessions": sessions}
+        (self.folder / "roster.json").write_text(json.dumps(told))
+
+    def serve(self, count: int, state: str = "CONNECTED") -> list[str]:
+        """So many sessions on the server and in the roster; returns their names."""
+        names = [f"s{number:04}" for number in range(count)]
+        self.server.states = dict.fromkeys(names, state)
+        self.roster({name: {"backend": "evo", "remote": ""} for name in names})
+        return names
+
+    async def open_link(self) -> Link:
+        self.said.clear()
+        self.servers.clear()
+        return await Link.open(
+            self.runtime / "link.sock",
+            self.id,
+            self.check_peer,
+            lambda id, _run, claim: self.said.append((id, claim)),
+            lambda _id, _run, happening: self.happened.append(happening),
+            self.closed.append,
+            stats=self.stats,
+            limits=BACKEND_LINK,
+            speaks_for=lambda id: id in self.known,
+            on_server=lambda _run, claim: self.servers.append(claim),
+        )
+
+    def states(self) -> dict[str, str]:
+        """What was claimed last of each session."""
+        return {id: str(claim.status) for id, claim in self.said}
+
+    def statuses(self) -> list[str]:
+        lines = "\n".join(self.notices).splitlines()
+        return [line.removeprefix("STATUS=") for line in lines if line.startswith("STATUS=")]
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[BackendBench]:
+    bench = BackendBench(tmp_path)
+    await bench.server.open()
+    yield bench
+    await bench.clean_up()
+    await bench.server.close()
 
 
 @pytest.fixture

@@ -114,8 +114,8 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
         ),
         pytest.param(
             '{"version": 1, "id": "sales", "engine": "evolution"}',
-            "sandbox",
-            id="engine of another day",
+            "its sessions live on a backend",
+            id="an engine whose sessions live elsewhere",
         ),
         pytest.param(
             '{"version":1,"id":"sales","engine":"sandbox","settings":{"scan":3}}',

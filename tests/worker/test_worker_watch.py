@@ -38,6 +38,10 @@ class Notices:
         return self.send(f"EXTEND={seconds:g}")
 
 
+def made_reports() -> Reports:
+    return Reports(InstanceId("a"), asyncio.Event(), lambda _error: None)
+
+
 class ScriptedEngine:
     """Answers, is slow, refuses or breaks, step by step."""
 
@@ -95,7 +99,7 @@ class ScriptedEngine:
 
 async def watched(engine: ScriptedEngine, watchdog: float | None, lasting: float) -> list[str]:
     notices = Notices()
-    reports = Reports(InstanceId("a"))
+    reports = made_reports()
     task = asyncio.create_task(watch_engine(engine, reports, notices, watchdog))  # type: ignore[arg-type]
     await asyncio.sleep(lasting)
     assert not task.done(), "the watch never ends by itself"
@@ -156,7 +160,7 @@ async def test_the_agent_hears_the_claim_again_and_again(monkeypatch: pytest.Mon
             heard.append(claim)
 
     for watchdog in (None, 0.1):
-        reports = Reports(InstanceId("a"))
+        reports = made_reports()
         reports.attach(Server())  # type: ignore[arg-type]
         task = asyncio.create_task(
             watch.watch_engine(ScriptedEngine(), reports, Notices(), watchdog)  # type: ignore[arg-type]
@@ -176,8 +180,10 @@ async def test_a_status_that_the_manager_had_no_room_for_is_told_again(eventuall
             return self.room > 2 and super().send(*assignments)
 
     notices = Full()
-    reports = Reports(InstanceId("a"))
-    task = asyncio.create_task(watch.tell_status(reports, notices))  # type: ignore[arg-type]
+    reports = made_reports()
+    task = asyncio.create_task(
+        watch.tell_status(reports.changed, reports.status_text, notices)  # type: ignore[arg-type]
+    )
     reports.claim(UP)
     await eventually(lambda: notices.sent, ["STATUS=CONNECTED"])
     task.cancel()
@@ -187,12 +193,12 @@ async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple
     notices = Notices()
     limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
     hurry = how.get("hurry", asyncio.Event())
-    return await stop_in_order(engine, reports, notices, hurry, limits), notices.sent  # type: ignore[arg-type]
+    return await stop_in_order(engine, reports.progressed, notices, hurry, limits), notices.sent  # type: ignore[arg-type]
 
 
 async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:
     engine = ScriptedEngine()
-    ok, sent = await stopped(engine, Reports(InstanceId("a")))
+    ok, sent = await stopped(engine, made_reports())
     assert ok and engine.done == ["prepare_stop", "save", "close"]
     assert sent[0] == "STOPPING=1"
 
@@ -203,13 +209,13 @@ async def test_a_step_that_fails_or_hangs_does_not_keep_the_next_from_its_turn(
     step: str, what: Any
 ) -> None:
     engine = ScriptedEngine(**{step: what})
-    ok, _ = await stopped(engine, Reports(InstanceId("a")))
+    ok, _ = await stopped(engine, made_reports())
     assert engine.done == [each for each in ("prepare_stop", "save", "close") if each != step]
     assert ok is (step == "prepare_stop")
 
 
 async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not() -> None:
-    reports = Reports(InstanceId("a"))
+    reports = made_reports()
 
     async def slow_but_moving() -> None:
         for _ in range(10):
@@ -221,7 +227,7 @@ async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not()
     assert ok and "save" in engine.done and "EXTEND=0.7" in sent
 
     engine = ScriptedEngine(save=1.0)
-    ok, sent = await stopped(engine, Reports(InstanceId("a")))
+    ok, sent = await stopped(engine, made_reports())
     assert not ok and not any(each.startswith("EXTEND") for each in sent)
 
 
@@ -230,5 +236,5 @@ async def test_a_hurry_cuts_the_waiting_but_not_the_saving() -> None:
     hurry = asyncio.Event()
     hurry.set()
     async with asyncio.timeout(1.0):
-        await stopped(engine, Reports(InstanceId("a")), hurry=hurry)
+        await stopped(engine, made_reports(), hurry=hurry)
     assert engine.done == ["save"]

@@ -1,0 +1,139 @@
+"""What every worker's life has in common: its log, its lock, who wants its end, how it ends."""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Category
+from agent.errors import ConfigError, WaError
+from agent.host.notify import notifier_from, watchdog_from
+from agent.link.messages import Hello
+from agent.link.server import LinkServer
+from agent.log import LEVELS, set_up_logging
+from agent.worker.identity import Identity, lock_held
+
+log = logging.getLogger(__name__)
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Read = Callable[[str, Path], Identity]
+Work = Callable[[Identity, Path], Coroutine[Any, Any, int]]
+
+
+def live(id_text: str, read: Read, work: Work) -> int:
+    """Do it all with what the environment says; return the exit status."""
+    set_up_worker_log(id_text, os.environ)
+    faulthandler.enable()  # the watchdog's SIGABRT then shows where the worker hung
+    try:
+        root, runtime = _path("WA_SESSION_ROOT"), _path("RUNTIME_DIRECTORY")
+        identity = read(id_text, root)
+        with lock_held(identity.folder):
+            return asyncio.run(work(identity, runtime / "link.sock"))
+    except WaError as error:
+        log.error("%s", error)
+        return error.exit_status
+    except Exception:
+        log.exception("the worker ended unforeseen")
+        return 1
+
+
+def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
+    level = env.get("WA_LOG_LEVEL", "info").lower()
+    set_up_logging(level if level in LEVELS else "info")
+
+    def stamp(record: logging.LogRecord) -> bool:
+        record.__dict__.setdefault("wa_instance", id_text[:48])
+        record.__dict__.setdefault("wa_category", str(Category.SESSION))
+        return True
+
+    for each in logging.getLogger().handlers:
+        each.addFilter(stamp)
+
+
+class Life:
+    """One run of a worker: made in its event loop, spent, ended."""
+
+    def __init__(self, identity: Identity) -> None:
+        run = os.environ.get("INVOCATION_ID") or os.urandom(16).hex()
+        self.hello = Hello(identity.id, run, identity.engine, os.getpid())
+        self.notifier = notifier_from(os.environ)
+        self.watchdog = watchdog_from(os.environ, os.getpid())
+        """Seconds in which the manager wants a sign of life; None = it wants none."""
+        self.hurry = asyncio.Event()
+        """The end was asked for twice."""
+        self._wanted = asyncio.Event()
+        self._done = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._crash: asyncio.Future[BaseException] = self._loop.create_future()
+        for number in ENDING_SIGNALS:
+            self._loop.add_signal_handler(number, self._ask)
+
+    def crashed(self, error: BaseException) -> None:
+        """The engine is in an unknown state: end without a save."""
+        if not self._crash.done():
+            self._crash.set_result(error)
+
+    async def stop(self) -> None:
+        """The link's way to end it: returns when all is saved and closed."""
+        self._wanted.set()
+        await self._done.wait()
+
+    async def spend(
+        self,
+        works: Mapping[str, Coroutine[Any, Any, None]],
+        status: Callable[[], str],
+        stop: Callable[[], Awaitable[bool]],
+    ) -> int:
+        """Do the works until somebody wants the end, then `stop`; return the exit status.
+
+        `status` is what the manager is told with READY; `stop` says whether all was saved.
+        """
+        crash = await self._until_wanted({"ready": self._say_ready(status), **works})
+        if crash is not None:
+            # Its memory is in an unknown state: what the disk holds is better than a save.
+            log.error("the engine crashed: %s: %s", type(crash).__name__, crash, exc_info=crash)
+            return 1
+        in_order = await stop()
+        log.info("closed in order") if in_order else log.error("closed, but not all was saved")
+        return 0 if in_order else 1
+
+    async def end(self, server: LinkServer) -> None:
+        self._done.set()
+        await server.close()
+        self.notifier.close()
+        for number in ENDING_SIGNALS:
+            # All is saved: a signal from here on may not turn a good end into a bad one.
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+    def _ask(self) -> None:
+        (self.hurry if self._wanted.is_set() else self._wanted).set()
+
+    async def _until_wanted(
+        self, works: Mapping[str, Coroutine[Any, Any, None]]
+    ) -> BaseException | None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=name) for name, work in works.items()]
+            wanted = group.create_task(self._wanted.wait(), name="wanted")
+            either: set[asyncio.Future[Any]] = {wanted, self._crash}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*tasks, wanted):
+                task.cancel()
+        return self._crash.result() if self._crash.done() else None
+
+    async def _say_ready(self, status: Callable[[], str]) -> None:
+        # A full notify queue must not lose the one notice that a start waits for.
+        while not self.notifier.ready(status()):  # noqa: ASYNC110 - the manager tells nothing
+            await asyncio.sleep(0.1)
+
+
+def _path(name: str) -> Path:
+    value = os.environ.get(name, "").split(":")[0]
+    if not value:
+        raise ConfigError(f"cannot start a worker: {name} is not set", field=name)
+    return Path(value)
