@@ -32,8 +32,17 @@ _PEOPLE = re.compile(
     r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"]+@")
-_VARIABLES = ("WA_AGENT_", "SESSION_STORAGE_PATH", "CACHE_PATH", "LANG", "LC_ALL", "TZ")
-_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils", "pyppeteer")
+_VARIABLES = (
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "WA_AGENT_",
+    "SESSION_STORAGE_PATH",
+    "CACHE_PATH",
+    "BACKEND_URL",
+    "REDIS_URL",
+)
+_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils", "pyppeteer", "redis")
 
 
 def write_bundle(
@@ -46,6 +55,7 @@ def write_bundle(
         "environment.json": _environment(os.environ),
         "events.json": _asked(client, "/api/events", {"limit": ENTRIES}),
         "alerts.json": _asked(client, "/api/alerts"),
+        "backends.json": _asked(client, "/api/backends"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
     }

@@ -47,6 +47,7 @@ def doctor(options: argparse.Namespace) -> int:
         # The very agent that these settings are for, not whichever is found first.
         client = Client(sockets=(config.api_socket,))
     findings += list(_examine(config, client))
+    findings += list(_backends(config, client, options))
     if options.bundle:
         from agent.cli.bundle import write_bundle
 
@@ -102,6 +103,13 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield _database(state / "agent.db", client)
     if "web" in engines:
         yield from _browser(config)
+
+
+def _backends(config: "Config", client: Client, options: argparse.Namespace) -> "Iterator[Finding]":
+    if config.backend:
+        from agent.cli.doctor_backends import examine
+
+        yield from examine(config, client, config_path(options.config, os.environ))
 
 
 def _agent(client: Client) -> "tuple[dict[str, int], list[Finding]]":

@@ -1,0 +1,117 @@
+"""What a backend's worker may read and write: asked as its user, behind its unit's walls."""
+
+import grp
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.host.units import BACKENDS
+
+WORKER = "wa-worker"
+HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp", "/etc/wa-agent", "/run/wa-agent")
+"""What wa-backend@.service keeps from its worker."""
+UNIT_FOLDERS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system")
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who it is, and what its drop-ins add."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    walled: bool
+    """True where it runs in its unit, which hides most folders."""
+    shown: tuple[str, ...] = ()
+    """Folders that a drop-in lets it see."""
+    writable: tuple[str, ...] = ()
+
+    def may(self, path: Path, way: str) -> bool | None:
+        """`way` is r, w or x; None: only root (or the worker) can find out."""
+        if os.geteuid() == self.uid:
+            return os.access(path, {"r": os.R_OK, "w": os.W_OK, "x": os.X_OK}[way])
+        if os.geteuid() != 0:
+            return None
+        try:
+            done = subprocess.run(
+                ["/usr/bin/test", f"-{way}", path],
+                user=self.uid,
+                group=self.gid,
+                extra_groups=self.groups,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.returncode == 0
+
+    def sees(self, path: Path) -> bool:
+        return not self.walled or not _below(path, HIDDEN) or _below(path, self.shown)
+
+    def may_change(self, path: Path) -> bool:
+        """As far as the unit is concerned: all that is not named is read-only."""
+        return not self.walled or _below(path, self.writable)
+
+
+def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("/")) -> Worker:
+    """An installed agent's workers have a user of their own; else they are the agent's own."""
+    try:
+        row = pwd.getpwnam(WORKER) if installed else pwd.getpwuid(state.stat().st_uid)
+    except (KeyError, OSError):
+        me = os.geteuid()
+        return Worker(f"user {me}", me, os.getegid(), tuple(os.getgroups()), walled=False)
+    groups = set(os.getgrouplist(row.pw_name, row.pw_gid))
+    walled = installed and (root / "run/systemd/system").is_dir()
+    shown, writable = [], []
+    for key, value in _drop_ins(backend, root) if walled else ():
+        words = [word.lstrip("-+").partition(":")[0] for word in value.split()]
+        if key in ("BindPaths", "BindReadOnlyPaths"):
+            shown += words
+        if key in ("BindPaths", "ReadWritePaths"):
+            writable += words
+        if key == "SupplementaryGroups":
+            groups |= set(_group_ids(words))
+    return Worker(
+        row.pw_name,
+        row.pw_uid,
+        row.pw_gid,
+        tuple(sorted(groups)),
+        walled,
+        tuple(shown),
+        tuple(writable),
+    )
+
+
+def _drop_ins(backend: str, root: Path) -> Iterator[tuple[str, str]]:
+    for folder in UNIT_FOLDERS:
+        for unit in (BACKENDS.template, BACKENDS.unit(backend)):
+            for file in sorted((root / folder / f"{unit}.d").glob("*.conf")):
+                yield from _settings(file)
+
+
+def _settings(file: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = file.read_text().replace("\\\n", " ").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith(("#", ";", "[")):
+            yield key.strip(), value.strip()
+
+
+def _group_ids(names: list[str]) -> Iterator[int]:
+    for name in names:
+        try:
+            yield int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        except KeyError:
+            continue
+
+
+def _below(path: Path, folders: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)

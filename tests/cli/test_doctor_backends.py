@@ -1,0 +1,238 @@
+"""doctor on backends: what their workers tell, and what these need on this machine."""
+
+import asyncio
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.cli import doctor_backends, worker_sight
+from agent.cli.worker_sight import Worker, worker_of
+from agent.config import BackendDeclaration
+
+EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
+TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
+
+
+@pytest.fixture
+def doctor(cli, house, tmp_path):
+    """Run it on a configuration; (level, sentence, advice) of each finding about backends."""
+    state = tmp_path / "state"
+    (state / "sessions").mkdir(parents=True)
+    state.chmod(0o700)
+
+    async def examine(text: str, mode: int = 0o600):
+        file = tmp_path / "agent.toml"
+        file.write_text(text)
+        file.chmod(mode)
+        argv = ("--state", str(state), "--socket", str(house.socket_path), "--config", str(file))
+        said = await cli("doctor", "--json", *argv)
+        assert "Traceback" not in said.err, said.err
+        found = said.json()["findings"]
+        return [
+            (one["level"], one["sentence"], one["advice"])
+            for one in found
+            if one["check"].startswith("backend") or one["check"] == "config"
+        ]
+
+    return examine
+
+
+def wrong(found):
+    return [(sentence, advice) for level, sentence, advice in found if level == "wrong"]
+
+
+async def test_a_backend_that_answers_is_good(doctor, house):
+    house.supervisor.backends.declare("evo", held=4, connected=3)
+    found = await doctor(EVO)
+    assert wrong(found) == []
+    assert any(
+        "evolution 2.3.7 answers in 0.02 s; 2 sessions, 3 of our 4 connected" in sentence
+        for _, sentence, _ in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence", "advice"),
+    [
+        (
+            {"reason": "refused_key", "sentence": "it does not accept the key"},
+            "does not accept",
+            "put the right key",
+        ),
+        ({"reason": "timeout", "sentence": "no answer in 10 s"}, "no answer", "overloaded"),
+        ({"reason": "unreachable", "sentence": "nobody listens"}, "nobody", "does it run"),
+        ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
+        (
+            {"worker_state": "failed", "sentence": "its worker is failed"},
+            "worker is failed",
+            "journalctl -u wa-backend@evo",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_server_comes_with_advice(doctor, house, more, sentence, advice):
+    house.supervisor.backends.declare("evo", up=False, **more)
+    (found,) = wrong(await doctor(EVO))
+    assert sentence in found[0]
+    assert advice in found[1]
+
+
+async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
+    found = await doctor(EVO)
+    assert wrong(found) == []
+    assert any("does not know it" in sentence for _, sentence, _ in found)
+
+
+async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
+    house.supervisor.backends.declare("evo")
+    ((sentence, advice),) = wrong(await doctor(EVO, 0o644))
+    assert "agent.toml holds keys (evo)" in sentence
+    assert "chmod o-rwx" in advice
+    key = tmp_path / "key"
+    key.write_text("K-1\n")
+    key.chmod(0o644)
+    text = EVO.replace("key = 'K-1'", f"key_file = '{key}'")
+    ((sentence, _),) = wrong(await doctor(text, 0o644))
+    assert sentence == f"{key} is open to every user"
+    key.unlink()
+    ((sentence, _),) = wrong(await doctor(text))
+    assert f"cannot read {key}" in sentence
+
+
+async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_sight, "WORKER", "nobody")
+    house.supervisor.backends.declare("tick", "whaticket")
+    log, auth = tmp_path / "app.log", tmp_path / "auth"
+    log.write_text("x")
+    (auth / "session-7").mkdir(parents=True)
+    text = (
+        f"{TICKET}logs = ['file:{log}', 'file:{tmp_path}/gone', 'folder:{tmp_path}',"
+        f" 'command:tail -F x', 'command:no-such-program-here']\n"
+        f"auth_folder = '{auth}/session-{{id}}'\n"
+    )
+    found = await doctor(text)
+    good = [sentence for level, sentence, _ in found if level == "ok"]
+    assert any(f"may read {log}" in sentence for sentence in good)
+    assert any(f"may write in {auth}/session-7" in sentence for sentence in good)
+    assert any("tail is there" in sentence for sentence in good)
+    assert [sentence for sentence, _ in wrong(found)] == [
+        f"{tmp_path}/gone: No such file or directory",
+        "there is no program no-such-program-here",
+    ]
+    (auth / "session-7").rmdir()
+    noted = [sentence for level, sentence, _ in await doctor(text) if level == "note"]
+    assert noted == [f"no folder is like {auth}/session-{{id}}"]
+
+
+NOBODY = Worker("nobody", 65534, 65534, (), walled=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+def test_the_workers_own_user_is_asked(tmp_path: Path):
+    (tmp_path / "open").mkdir(mode=0o755)
+    (tmp_path / "shut").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder == Path("/tmp"):
+            break
+        folder.chmod(0o755)
+    one = BackendDeclaration("tick", "whaticket")
+
+    def levels(path: Path, ways: str) -> list[str]:
+        return [str(found.level) for found in doctor_backends._place(one, NOBODY, path, ways)]
+
+    assert levels(tmp_path / "open", "rx") == ["ok"]
+    assert levels(tmp_path / "open", "rwx") == ["wrong"]
+    assert levels(tmp_path / "shut", "rx") == ["wrong"]
+
+
+def test_who_is_neither_root_nor_the_worker_cannot_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert NOBODY.may(tmp_path, "r") is None
+    one = BackendDeclaration("tick", "whaticket")
+    (found,) = doctor_backends._place(one, NOBODY, tmp_path, "r")
+    assert (str(found.level), found.advice) == ("note", "run it as root")
+
+
+def test_what_the_unit_hides_is_seen_through_its_drop_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_sight, "WORKER", "nobody")
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    log = Path("/home/app/.pm2/logs/app.log")
+    before = worker_of("tick", tmp_path, installed=True, root=tmp_path)
+    assert (before.name, before.walled) == ("nobody", True)
+    assert not before.sees(log)
+    assert before.sees(Path("/srv/app.log"))
+    assert not before.may_change(Path("/srv/auth"))
+    folder = tmp_path / "etc/systemd/system/wa-backend@tick.service.d"
+    folder.mkdir(parents=True)
+    (folder / "reach.conf").write_text(
+        "[Service]\n# BindPaths=/root\nBindReadOnlyPaths=-/home/app/.pm2/logs \\\n  /var/log/app\n"
+        "BindPaths=/srv/auth:/srv/auth\nSupplementaryGroups=daemon 4711 nosuchgroup\n"
+    )
+    after = worker_of("tick", tmp_path, installed=True, root=tmp_path)
+    assert after.sees(log)
+    assert after.sees(Path("/var/log/app/x"))
+    assert not after.sees(Path("/root/x"))
+    assert after.may_change(Path("/srv/auth/7"))
+    assert not after.may_change(log)
+    assert 4711 in after.groups
+    assert worker_of("other", tmp_path, installed=True, root=tmp_path).shown == ()
+    one = BackendDeclaration("tick", "whaticket")
+    hidden = tmp_path / "there"
+    hidden.touch()
+    monkeypatch.setattr(worker_sight, "HIDDEN", (str(tmp_path),))
+    monkeypatch.setattr(Worker, "may", lambda *_: True)
+    (found,) = doctor_backends._place(one, before, hidden, "r")
+    assert "hidden from its worker" in found.sentence
+    assert "wa-agent backends drop-in tick" in found.advice
+
+
+# Redis
+
+
+@pytest.fixture
+async def redis(tmp_path, eventually):
+    """A real server that wants a password; its path."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    path = tmp_path / "redis.sock"
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *("--port", "0", "--unixsocket", str(path), "--requirepass", "R-1", "--save", ""),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(path.exists)
+        yield path
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_a_real_redis_is_asked(doctor, house, redis):
+    house.supervisor.backends.declare("tick", "whaticket")
+    found = await doctor(f"{TICKET}redis_url = 'unix://:R-1@{redis}'\n")
+    assert wrong(found) == []
+    assert any(sentence == f"Redis at {redis} answers" for _, sentence, _ in found)
+    for password in (":other@", ""):
+        ((sentence, advice),) = wrong(
+            await doctor(f"{TICKET}redis_url = 'unix://{password}{redis}'\n")
+        )
+        assert "refuses us" in sentence
+        assert "redis_url" in advice
+        assert "other" not in sentence
+
+
+async def test_a_redis_that_is_none_is_wrong(doctor, house):
+    house.supervisor.backends.declare("tick", "whaticket")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ((sentence, _),) = wrong(await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{port}'\n"))
+    assert "Connection refused" in sentence
+    ((sentence, _),) = wrong(
+        await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")
+    )
+    assert "is no Redis" in sentence
