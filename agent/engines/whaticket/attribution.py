@@ -1,0 +1,75 @@
+"""Which session an error in a log belongs to."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from agent.core.model import InstanceId
+from agent.engines.whaticket.rows import Row
+
+_FILE_OF = re.compile(r"(?:session|whatsapp|wpp|baileys)[-_.](.{1,200})")
+
+
+class Nobody(StrEnum):
+    """Why an error belongs to none of ours."""
+
+    OTHER = "other"
+    """To a session that is not ours to watch."""
+    UNKNOWN = "unknown"
+    """The log does not tell whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Everything that the sessions of one server are called."""
+
+    ours: Mapping[str, InstanceId] = field(default_factory=dict)
+    """Server's id, server's name, our own id → our id."""
+    others: frozenset[str] = frozenset()
+    only: InstanceId | None = None
+    """The server has one session, and it is this one."""
+
+    def whose(self, told: str, stream: str) -> InstanceId | Nobody:
+        """`told`: the session as the line has it; `stream`: what its file is called."""
+        for name in (told, *_in_file_name(stream)):
+            if name in self.ours:
+                return self.ours[name]
+            if name in self.others:
+                return Nobody.OTHER
+        return self.only if self.only is not None else Nobody.UNKNOWN
+
+
+def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | None) -> Names:
+    """`held`: our id → what we were told it is called there, and the server's id ("" unknown).
+
+    `rows` None: the server's list was never seen.
+    """
+    ours: dict[str, InstanceId] = {}
+    others: set[str] = set()
+    by_name: dict[str, set[str]] = {}
+    known = list(rows) if rows is not None else []
+    server_ids = {server_id: id for id, (_, server_id) in held.items() if server_id}
+    for row in known:
+        by_name.setdefault(row.name, set()).add(row.id)
+    for id, (remote, server_id) in held.items():
+        ours |= {name: id for name in (id, remote, server_id) if name}
+    for row in known:
+        mine = server_ids.get(row.id) or ours.get(row.id)
+        unique = row.name and len(by_name[row.name]) == 1
+        if mine is not None:
+            ours |= {row.id: mine, **({row.name: mine} if unique else {})}
+        else:
+            others |= {row.id, *([row.name] if row.name else [])}
+    count = len(known) if rows is not None else len(held)
+    only = next(iter(held)) if count == 1 and len(held) == 1 else None
+    if only is not None and known and ours.get(known[0].id) != only:
+        only = None
+    return Names(ours, frozenset(others - set(ours)), only)
+
+
+def _in_file_name(stream: str) -> tuple[str, ...]:
+    if not stream:
+        return ()
+    found = _FILE_OF.fullmatch(stream)
+    return (stream, found[1]) if found else (stream,)

@@ -1,0 +1,121 @@
+"""A whaticket-like server and its sessions, as a Backend: requests, logs, keys."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import InstanceId, RemoteSession, ServerClaim
+from agent.engines.base import BackendReporter, Reporter
+from agent.engines.remote.http import ServerDown, claim_of
+from agent.engines.remote.watch import ServerWatch
+from agent.engines.whaticket.errors_told import ErrorsTold
+from agent.engines.whaticket.kept import make_private
+from agent.engines.whaticket.logs import Logs
+from agent.engines.whaticket.server import WhaticketServer
+from agent.engines.whaticket.session import Ground, WhaticketSession
+from agent.engines.whaticket.settings import WhaticketSettings, read_settings
+from agent.engines.whaticket.store import open_store
+from agent.errors import EngineError, InvalidRequest
+
+log = logging.getLogger(__name__)
+
+KEPT = "kept"
+_SWEEP_EVERY = 86400.0
+
+
+def open_backend(
+    folder: Path, settings: Mapping[str, Any], reporter: BackendReporter
+) -> "WhaticketBackend":
+    return WhaticketBackend(folder, read_settings(settings), reporter)
+
+
+class WhaticketBackend:
+    """Made inside a running loop."""
+
+    def __init__(
+        self, folder: Path, settings: WhaticketSettings, reporter: BackendReporter
+    ) -> None:
+        self._reporter = reporter
+        self._kept = make_private(folder / KEPT)
+        self._server = WhaticketServer(settings)
+        self._store = open_store(settings, self._kept)
+        self._watch = ServerWatch(self._ask, reporter.server, reporter.crashed)
+        self._ground = Ground(self._server, self._store, settings, self._watch.doubt)
+        self._held: dict[InstanceId, WhaticketSession] = {}
+        self._reporters: dict[InstanceId, Reporter] = {}
+        self._errors = ErrorsTold(self._server, self._store, self._held, self._reporters)
+        self._logs = Logs(settings, self._kept, self._errors.take, reporter.crashed)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        await self._logs.open()
+        for work in (self._errors.run(), self._sweep_daily()):
+            task = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
+        self._watch.doubt()
+
+    async def check(self) -> ServerClaim:
+        return await self._watch.check()
+
+    async def sessions(self) -> list[RemoteSession]:
+        rows = await self._server.rows.get()
+        return [RemoteSession(row.id, row.status, row.number) for row in rows]
+
+    def hold(
+        self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
+    ) -> WhaticketSession:
+        remote = settings.get("remote", "")
+        if not isinstance(remote, str) or len(remote) > 200:
+            raise InvalidRequest("cannot hold a session: remote is no name", field="remote")
+        session = WhaticketSession(id, remote, self._ground, reporter)
+        self._held[id], self._reporters[id] = session, reporter
+        return session
+
+    def release(self, id: InstanceId) -> None:
+        self._held.pop(id, None)
+        self._reporters.pop(id, None)
+
+    async def hook(self, told: Mapping[str, Any]) -> None:
+        raise EngineError(
+            "cannot take a webhook: whaticket-like servers send none", code="not_supported"
+        )
+
+    async def close(self) -> None:
+        for session in list(self._held.values()):
+            await session.close()
+        await self._logs.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._watch.close()
+        await self._store.close()
+        await self._server.close()
+
+    async def _ask(self) -> ServerClaim:
+        begun = time.monotonic()
+        try:
+            rows = await self._server.rows.get(holds=0.0)
+        except ServerDown as down:
+            return claim_of(down, seconds=time.monotonic() - begun)
+        sentences = [*self._logs.troubles(), *self._errors.sentences()]
+        return ServerClaim(
+            True,
+            sentence="; ".join(sentences)[:1000],
+            seconds=self._server.answered_in,
+            sessions=len(rows),
+        )
+
+    async def _sweep_daily(self) -> None:
+        while True:
+            if gone := await asyncio.to_thread(self._store.shelf.sweep):
+                log.info("%d removals of keys were old enough to be deleted", gone)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._reporter.crashed(error)

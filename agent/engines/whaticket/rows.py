@@ -1,0 +1,112 @@
+"""A session as the server's own list and state show it, and what its words mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.core.engine_words import web_reason
+from agent.core.model import Claim, ConnectionStatus
+
+Status = ConnectionStatus
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the server's table of sessions."""
+
+    id: str
+    name: str = ""
+    status: str = ""
+    qrcode: str = field(default="", repr=False)
+    """The text of the QR code to scan now: a secret."""
+    number: str = ""
+    """The phone number it is paired with, where the server keeps it."""
+    retries: int = 0
+    token: str = field(default="", repr=False)
+    """What sends through this session, where each has its own."""
+    stored: bool = False
+    """The row itself holds a pairing (in its column `session`)."""
+
+    @property
+    def connected(self) -> bool:
+        return self.status.upper() in ("CONNECTED", "IMPORTING")
+
+    @property
+    def down(self) -> bool:
+        """Nothing of it runs over there, as the server says."""
+        return self.status.upper() in ("DISCONNECTED", "PENDING")
+
+    @property
+    def asks(self) -> bool:
+        return self.status.lower() == "qrcode"
+
+
+def parse_row(told: object) -> Row | None:
+    """None when it is no row."""
+    if not isinstance(told, Mapping):
+        return None
+    id = told.get("id")
+    if isinstance(id, bool) or not isinstance(id, int | str) or not str(id):
+        return None
+    retries = told.get("retries")
+    return Row(
+        id=str(id)[:_LONGEST],
+        name=_text(told, "name")[:_LONGEST],
+        status=_text(told, "status")[:60],
+        qrcode=_text(told, "qrcode")[:4000],
+        number=_text(told, "number")[:60],
+        retries=retries if isinstance(retries, int) and not isinstance(retries, bool) else 0,
+        token=_text(told, "token")[:4000],
+        stored=bool(told.get("session")),
+    )
+
+
+def parse_rows(told: object) -> list[Row] | None:
+    """The list route's answer: an array, or one under a name; None when it is neither."""
+    if isinstance(told, Mapping):
+        told = next((v for k in ("whatsapps", "sessions", "data") if (v := told.get(k))), None)
+    if not isinstance(told, list):
+        return None
+    rows = [parse_row(each) for each in told]
+    return None if None in rows else [row for row in rows if row is not None]
+
+
+def parse_state(told: object) -> Row | None:
+    """The state route's answer: a row, or one under a name."""
+    if isinstance(told, Mapping) and "id" not in told:
+        told = next((v for k in ("whatsapp", "session", "data") if (v := told.get(k))), None)
+    return parse_row(told)
+
+
+_WORDS: Mapping[str, tuple[Status, str, str]] = {
+    "OPENING": (Status.INITIALIZING, "", "login"),
+    "PAIRING": (Status.INITIALIZING, "", "login"),
+    "QRCODE": (Status.QR_REQUIRED, "", "login"),
+    "UNPAIRED": (Status.QR_REQUIRED, "", "login"),
+    "UNPAIRED_IDLE": (Status.QR_REQUIRED, "qr_idle", ""),
+    # A person has to confirm on the phone, and no code of ours helps with that.
+    "PASSKEY_REQUIRED": (Status.QR_REQUIRED, "qr_idle", ""),
+    "CONNECTED": (Status.CONNECTED, "", ""),
+    "IMPORTING": (Status.LOADING, "", "sync"),
+    "DISCONNECTED": (Status.DISCONNECTED, "connection_closed", ""),
+    # Dropped; most of these servers start it again by themselves every two seconds.
+    "PENDING": (Status.RECONNECTING, "connection_lost", ""),
+}
+
+
+def claim_of_row(row: Row) -> Claim:
+    """What the server's word says, without what else is known of the session."""
+    word = row.status.upper()
+    known = _WORDS.get(word)
+    status, reason, phase = known or (Status.DISCONNECTED, web_reason(word), "")
+    return Claim(status, reason, phase, account=row.number, raw=row.status)
+
+
+def missing_claim() -> Claim:
+    return Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
+
+
+def _text(told: Mapping[str, Any], key: str) -> str:
+    value = told.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,174 @@
+"""One whaticket-like server: its login, its token, and what its routes answer.
+
+A token lasts 15 minutes and its end is told as 401 or 403, so a refusal is answered by one
+new login and one more try; a refusal after that is final.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agent.engines.remote.http import Answer, RemoteHttp, ServerDown
+from agent.engines.remote.recent import Recent
+from agent.engines.whaticket.contract import Route
+from agent.engines.whaticket.rows import Row, parse_rows, parse_state
+from agent.engines.whaticket.settings import WhaticketSettings
+from agent.errors import EngineError
+
+LIST_HOLDS = 2.0
+REFUSED_HOLDS = 30.0
+"""Seconds in which a refused login is not tried again: a thousand sessions ask at once."""
+_REFUSALS = (401, 403)
+
+
+class WhaticketServer:
+    """Asks; `EngineError` says what the server would not do, `ServerDown` that it is not well."""
+
+    def __init__(self, settings: WhaticketSettings) -> None:
+        self._settings = settings
+        self.contract = settings.contract
+        self._http = RemoteHttp(settings.place, {})
+        self._token = "" if settings.user else settings.key
+        self._refused: tuple[float, ServerDown] | None = None
+        self._login = asyncio.Lock()
+        self.rows: Recent[list[Row]] = Recent(self._list, LIST_HOLDS)
+        self.answered_in = 0.0
+        """Seconds that the last list took."""
+
+    async def close(self) -> None:
+        await self.rows.close()
+        await self._http.close()
+
+    # what the server knows
+
+    async def state(self, id: str) -> Row | None:
+        """None: it does not know that session."""
+        route = self.contract.state
+        answer = await self.ask(route, id)
+        if answer.status == 404 and not _is_no_route(answer):
+            return None
+        self._must_be_good(route, answer)
+        row = parse_state(answer.body)
+        if row is None:
+            raise ServerDown(f"ask {route}", "garbage", "the answer is no session")
+        return row
+
+    async def _list(self) -> list[Row]:
+        route = self.contract.list
+        answer = await self.ask(route, urgent=True)
+        self._must_be_good(route, answer)
+        rows = parse_rows(answer.body)
+        if rows is None:
+            raise ServerDown(f"ask {route}", "garbage", "the answer is no list of sessions")
+        self.answered_in = answer.seconds
+        return rows
+
+    # what it is asked to do
+
+    async def do(self, what: str, route: Route | None, id: str = "", body: Any = None) -> Answer:
+        """`what` for people: "start session 7". The list is no longer good afterwards."""
+        if route is None:
+            raise EngineError(
+                f"cannot {what}: this server has no route for it", code="not_supported"
+            )
+        try:
+            answer = await self.ask(route, id, body)
+        finally:
+            self.rows.forget()
+        if answer.status == 404:
+            if _is_no_route(answer):
+                raise EngineError(
+                    f"cannot {what}: the server does not know {route}", code="not_supported"
+                )
+            raise EngineError(f"cannot {what}: {_told(answer)}", code="remote_missing")
+        if not answer.good:
+            raise EngineError(f"cannot {what}: {_told(answer)}", code="remote_refused")
+        return answer
+
+    async def send(self, token: str, body: Mapping[str, Any]) -> Answer:
+        """Another token than the rest: the session's own, or one made for sending."""
+        route = self.contract.send
+        if route is None:
+            raise EngineError("cannot send: this server has no route for it", code="not_supported")
+        if not token:
+            raise EngineError(
+                "cannot send: the session has no token, and no key is set", code="no_token"
+            )
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self._http.ask(route.verb, route.path, body, headers=headers)
+
+    # a request, and the token that it needs
+
+    async def ask(
+        self, route: Route, id: str = "", body: Any = None, *, urgent: bool = False
+    ) -> Answer:
+        """An answer that is no refusal of our token."""
+        token = self._token or await self._log_in("", urgent)
+        answer = await self._ask(route, id, body, token, urgent)
+        if answer.status in _REFUSALS:
+            token = await self._log_in(token, urgent)
+            answer = await self._ask(route, id, body, token, urgent)
+        if answer.status in _REFUSALS:
+            raise ServerDown(f"ask {route}", "refused_key", f"it is refused ({answer.status})")
+        return answer
+
+    async def _ask(self, route: Route, id: str, body: Any, token: str, urgent: bool) -> Answer:
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self._http.ask(route.verb, route.at(id), body, headers=headers, urgent=urgent)
+
+    async def _log_in(self, refused: str, urgent: bool) -> str:
+        """A token that is not the refused one. However many ask, one login is made."""
+        what = f"log in by {self.contract.login}"
+        if not self._settings.user:
+            raise ServerDown(what, "refused_key", "the key is refused")
+        async with self._login:
+            if self._token and self._token != refused:
+                return self._token
+            if self._refused is not None and time.monotonic() - self._refused[0] < REFUSED_HOLDS:
+                down = self._refused[1]
+                raise ServerDown(what, down.reason, down.cause)
+            try:
+                self._token = await self._new_token(what, urgent)
+            except ServerDown as down:
+                self._token = ""
+                if down.reason == "refused_key":
+                    self._refused = (time.monotonic(), down)
+                raise
+            self._refused = None
+            return self._token
+
+    async def _new_token(self, what: str, urgent: bool) -> str:
+        route, settings = self.contract.login, self._settings
+        who = {"email": settings.user, "password": settings.password}
+        answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
+        if answer.status in (*_REFUSALS, 400):
+            raise ServerDown(what, "refused_key", "user or password is refused")
+        if answer.status == 404:
+            raise ServerDown(what, "not_found", "the server does not know this route")
+        self._must_be_good(route, answer)
+        token = answer.body.get("token") if isinstance(answer.body, Mapping) else None
+        if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
+            raise ServerDown(what, "garbage", "the answer holds no token")
+        return token
+
+    def _must_be_good(self, route: Route, answer: Answer) -> None:
+        if answer.status >= 500:
+            raise ServerDown(f"ask {route}", "failing", f"it answers {answer.status}")
+        if answer.status == 404:
+            raise ServerDown(f"ask {route}", "not_found", "the server does not know this route")
+        if not answer.good:
+            raise ServerDown(f"ask {route}", "garbage", f"it answers {_told(answer)}")
+
+
+def _is_no_route(answer: Answer) -> bool:
+    """These servers say in JSON that a session is missing; a framework's own 404 is none."""
+    return not isinstance(answer.body, Mapping) or "error" not in answer.body
+
+
+def _told(answer: Answer) -> str:
+    """The status and the server's own error code, if it looks like one: bodies may hold more."""
+    error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
+    if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
+        return f"{answer.status} {error}"
+    return str(answer.status)

@@ -1,0 +1,367 @@
+"""One session on a whaticket-like server, as a RemoteEngine."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.remote.http import ServerDown
+from agent.engines.whaticket.known import Known
+from agent.engines.whaticket.round import Round
+from agent.engines.whaticket.rows import Row, claim_of_row, missing_claim
+from agent.engines.whaticket.server import WhaticketServer
+from agent.engines.whaticket.settings import WhaticketSettings
+from agent.engines.whaticket.shelf import Removal
+from agent.engines.whaticket.store import SessionStore, to_end
+from agent.engines.whaticket.words import Turn
+from agent.errors import EngineError, InvalidRequest
+
+Status = ConnectionStatus
+_PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,24}")
+_CODE_LASTS = 20.0
+_LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all sessions of one backend stand on."""
+
+    server: WhaticketServer
+    store: SessionStore
+    settings: WhaticketSettings
+    doubt: Callable[[], None]
+    """Called when the server gave no usable answer."""
+
+
+class WhaticketSession:
+    """Repairs run in tasks of their own: whoever asked may go, the session comes up again."""
+
+    def __init__(self, id: InstanceId, remote: str, ground: Ground, reporter: Reporter) -> None:
+        self.id = id
+        self.remote = remote or id
+        self._server = ground.server
+        self._store = ground.store
+        self._settings = ground.settings
+        self._doubt = ground.doubt
+        self._reporter = reporter
+        self._known = Known(ground.settings.prove)
+        self._busy = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.server_id = self.remote if self.remote.isdigit() else ""
+        """What the routes take; "" = not known yet."""
+
+    # what is
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        try:
+            id = await self._find()
+            row = await self._server.state(id) if id else None
+            rows = await self._server.rows.get() if deep else []
+        except ServerDown:
+            self._doubt()
+            raise
+        claim = missing_claim() if row is None else await self._claim(row)
+        if not deep:
+            return ProbeAnswer(claim, {} if row is None else {"status": row.status})
+        listed = next((each for each in rows if each.id == id), None)
+        return ProbeAnswer(claim, self._known.answers(row, listed, time.monotonic()))
+
+    async def qr(self) -> Qr | None:
+        row = await self._row()
+        if row.down and not self._known.paired:
+            # Nobody scanned in time: the server makes codes again when it is started.
+            round = self._round(row.id)
+            await round.begin()
+            row = await round.wait("get a code of", lambda row: row.asks or row.connected)
+        if not row.asks or not row.qrcode:
+            return None
+        number, age = self._known.code(row.qrcode, time.monotonic())
+        return Qr(row.qrcode, max(_CODE_LASTS - age, 1.0), number)
+
+    def note_turn(self, turn: Turn) -> None:
+        """The log tells that a connection began or ended: look at once."""
+        self._known.note_turn(turn, time.monotonic())
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = self._start(self._look(), "look")
+
+    # what is to be done
+
+    async def connect(self) -> None:
+        id = await self._find() or await self._create()
+        row = await self._round(id).look()
+        if row.down or claim_of_row(row).status is Status.DISCONNECTED:
+            await self._server.do(f"start {id}", self._server.contract.start, id)
+        self._known.hung_up = False
+        self.look_soon()
+
+    async def disconnect(self) -> None:
+        row = await self._row()
+
+        async def work() -> None:
+            self._known.hung_up = True
+            await self._round(row.id).go_down()
+
+        await self._alone("disconnect", work())
+
+    async def restart(self) -> None:
+        row = await self._row()
+        contract, id = self._server.contract, row.id
+
+        async def work() -> None:
+            if contract.hang_up is not None:
+                await self._round(id).go_down()
+                await self._round(id).begin()
+            elif contract.restart is not None and not row.down:
+                await self._server.do(f"restart {id}", contract.restart, id)
+            else:
+                await self._server.do(f"start {id}", contract.start, id)
+
+        await self._alone("restart", work())
+
+    async def logout(self) -> None:
+        row = await self._row()
+        await self._server.do(f"log out {row.id}", self._server.contract.logout, row.id)
+        self._known.logged_out()
+        self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
+
+    async def renew(self) -> None:
+        row = await self._row()
+        await self._alone("begin anew", self._renew(self._round(row.id)))
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        self._can_change_keys("make keys anew")
+        row = await self._row()
+        await self._store.plan_peers(row.id, peers)  # what cannot be read stops us before we act
+        try:
+            await self._alone("make keys anew", self._regenerate(self._round(row.id), peers))
+        except EngineError as error:
+            self._tell_regenerated(peers, ok=False, code=error.code)
+            raise
+        self._tell_regenerated(peers, ok=True)
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        to, text = message.get("to"), message.get("text")
+        if not isinstance(text, str) or not text or message.get("type", "text") != "text":
+            raise InvalidRequest("cannot send: this engine sends a text", field="text")
+        if not isinstance(to, str) or not _PHONE.fullmatch(bare := to.split("@")[0].strip()):
+            raise InvalidRequest("cannot send: `to` is no phone number", field="to")
+        if to.endswith("@g.us"):
+            raise InvalidRequest("cannot send: this engine writes to no groups", field="to")
+        row = await self._row()
+        if not row.connected:
+            raise EngineError("cannot send: not connected", code="not_connected")
+        body = {"number": re.sub(r"[^0-9]", "", bare), "body": text, "whatsappId": row.id}
+        try:
+            answer = await self._server.send(row.token or self._settings.key, body)
+        except ServerDown as down:
+            if down.reason == "timeout":
+                return {"id": "", "outcome": "unknown", "cause": "no answer in time"}
+            raise
+        if not answer.good:
+            raise EngineError(f"cannot send: the server answers {answer.status}", code="not_sent")
+        self._reporter.happened(Happening("message", {"direction": "out", "type": "text"}))
+        return {"id": "", "outcome": "sent"}
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "removed":
+            row = await self._row()
+            removals = await to_end(asyncio.to_thread(self._store.shelf.all, row.id))
+            return {"removed": [_shown(each) for each in removals]}
+        if name == "restore_removed":
+            self._can_change_keys("put keys back")
+            row = await self._row()
+            removal = self._store.shelf.find(row.id, arguments.get("name"))
+            round = self._round(row.id)
+            work = round.while_down(lambda: self._put_back(round, removal.name))
+            await self._alone("put keys back", work)
+            return {"name": removal.name}
+        raise InvalidRequest(
+            f"cannot {name!r:.40}: the whaticket engine knows removed and restore_removed",
+            field="name",
+        )
+
+    async def free_memory(self) -> None:
+        """Nothing of it is in our memory."""
+
+    async def prepare_stop(self) -> None:
+        """The session goes on without us."""
+
+    async def save(self) -> None:
+        """Its server saves it."""
+
+    async def close(self) -> None:
+        """A repair that has begun is ended, so that the session does not stay down."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    # the rounds
+
+    async def _regenerate(self, round: Round, peers: list[str]) -> None:
+        async def work() -> None:
+            plan = await self._store.plan_peers(round.id, peers)
+            if plan:
+                await self._store.take_out(round.id, plan, "new keys with single peers")
+                await round.must_stay_gone(plan)
+
+        await round.while_down(work)
+
+    async def _renew(self, round: Round) -> None:
+        contract, store = self._server.contract, self._store
+        if contract.hang_up is None or not store.usable:
+            await store.copy_all(round.id, "the session is begun anew")
+            what = f"begin {round.id} anew"
+            await self._server.do(what, contract.new_qr, round.id)
+        else:
+            await round.go_down()
+            await self._clear_and_start(round)
+        self._known.logged_out()
+        await round.wait("get a code of", lambda row: row.asks)
+
+    async def _clear_and_start(self, round: Round) -> None:
+        store, id = self._store, round.id
+        plan = await store.plan_all(id)
+        removal = await store.take_out(id, plan, "the session is begun anew") if plan else None
+
+        async def undo() -> None:
+            if removal is not None:
+                await store.put_back(id, removal)
+
+        try:
+            await round.must_stay_gone(plan)
+        except EngineError:
+            await round.begin()
+            raise
+        await round.start_or(undo)
+
+    async def _put_back(self, round: Round, name: str) -> None:
+        store, id = self._store, round.id
+        removal = store.shelf.find(id, name)
+        if plan := await store.in_the_way(id, removal):
+            await store.take_out(id, plan, f"made way for {name}")
+            await round.must_stay_gone(plan)
+        await store.put_back(id, removal)
+
+    def _can_change_keys(self, what: str) -> None:
+        if not self._store.usable:
+            raise EngineError(
+                f"cannot {what}: neither auth_folder nor redis_url of the backend is set",
+                code="not_supported",
+            )
+        if self._server.contract.hang_up is None:
+            raise EngineError(
+                f"cannot {what}: this server has no disconnect that keeps the pairing, and keys"
+                " may change only while a session is down",
+                code="not_supported",
+            )
+
+    def _tell_regenerated(self, peers: list[str], *, ok: bool, code: str = "") -> None:
+        for peer in peers:
+            detail = {"peer": peer, "ok": ok, **({"code": code} if code else {})}
+            self._reporter.happened(Happening("key_regeneration", detail))
+
+    async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """One at a time, and to its end."""
+        if self._busy.locked():
+            work.close()
+            raise EngineError(f"cannot {what}: another repair of it is under way", code="busy")
+        await self._busy.acquire()
+        task = self._start(work, what)
+        task.add_done_callback(lambda _: self._busy.release())
+        try:
+            await asyncio.shield(task)
+        finally:
+            self.look_soon()
+
+    # small things
+
+    async def _look(self) -> None:
+        try:
+            answer = await self.probe()
+        except EngineError:
+            return
+        self._reporter.claim(answer.claim)
+        await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _claim(self, row: Row) -> Claim:
+        files = "unknown"
+        if not row.connected:
+            try:
+                files = await self._store.look(row.id)
+            except EngineError:
+                files = "unknown"
+        claim = self._known.judge(row, files, time.monotonic())
+        return claim if claim.account else replace(claim, account=row.number)
+
+    async def _row(self) -> Row:
+        id = await self._find()
+        row = await self._server.state(id) if id else None
+        if row is None:
+            raise EngineError(
+                f"cannot find {self.remote!r:.60}: the server knows no such session",
+                code="remote_missing",
+            )
+        return row
+
+    async def _find(self) -> str:
+        """The server's id of it; "" when there is none."""
+        if self.server_id:
+            return self.server_id
+        rows = await self._server.rows.get()
+        found = [row.id for row in rows if row.id == self.remote]
+        found = found or [row.id for row in rows if row.name == self.remote]
+        if len(found) > 1:
+            raise EngineError(
+                f"cannot tell which session is {self.remote!r:.60}: several have that name there",
+                code="remote_ambiguous",
+            )
+        self.server_id = found[0] if found else ""
+        return self.server_id
+
+    async def _create(self) -> str:
+        body = {"name": self.remote}
+        await self._server.do(f"create {self.remote!r:.60}", self._server.contract.create, "", body)
+        id = await self._find()
+        if not id:
+            raise EngineError(
+                f"cannot create {self.remote!r:.60}: it is not in the server's list",
+                code="remote_missing",
+            )
+        return id
+
+    def _round(self, id: str) -> Round:
+        return Round(self._server, self._store, self._settings, id)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, EngineError | InvalidRequest):
+            self._reporter.crashed(error)
+
+
+def _shown(removal: Removal) -> dict[str, Any]:
+    return {
+        "name": removal.name,
+        "at": removal.wall,
+        "why": removal.why,
+        "state": removal.state,
+        "files": len(removal.files),
+        "keys": removal.keys,
+        "whole": removal.whole,
+    }

@@ -1,0 +1,71 @@
+"""What these servers write when a connection begins or ends, and the reasons they give."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.core.engine_words import WEB_WORDS, WHATSAPP_CODES, web_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A connection that began or ended, as the log tells it."""
+
+    session: str
+    """What the log calls it; "" = it did not say."""
+    open: bool
+    reason: str = ""
+    """Why it ended, "" where the log's words leave that open."""
+
+
+_LINES = (
+    re.compile(
+        r"Socket {1,2}(?P<name>.{1,200}?) Connection Update (?P<state>open|close)\b(?P<why>.*)"
+    ),
+    re.compile(r"Session: (?P<name>.{1,200}?) (?P<state>READY)\b(?P<why>)"),
+    re.compile(r"(?P<state>Disconnected) session: (?P<name>.{1,200}?), reason: (?P<why>.*)"),
+    re.compile(r"(?P<state>DESCONECTOU) REASON: (?P<why>\w{1,60})(?P<name>)"),
+)
+_CODE_OF_NAME: Mapping[str, int] = {
+    "loggedOut": 401,
+    "forbidden": 403,
+    "connectionLost": 408,
+    "timedOut": 408,
+    "multideviceMismatch": 411,
+    "connectionClosed": 428,
+    "connectionReplaced": 440,
+    "badSession": 500,
+    "unavailableService": 503,
+    "restartRequired": 515,
+}
+"""Baileys' DisconnectReason."""
+_TEXTS: Mapping[str, str] = {
+    # Only those that mean one thing: `Stream Errored (conflict)` is a logout as well as a
+    # second copy, `Connection Failure` anything.
+    "Intentional Logout": "logout",
+    "QR refs attempts ended": "qr_idle",
+    "Connection was lost": "connection_lost",
+    "Connection Terminated": "connection_closed",
+    "Connection Closed": "connection_closed",
+    "restart required": "restart_required",
+    "Multi-device beta not joined": "multidevice_mismatch",
+}
+
+
+def read_turn(line: str, session: str = "") -> Turn | None:
+    """`session`: what the line's surroundings call it; better than the name in the line."""
+    for pattern in _LINES:
+        if found := pattern.search(line):
+            opened = found["state"] in ("open", "READY")
+            reason = "" if opened else _reason(found["why"].strip())
+            return Turn(session or found["name"].strip(), opened, reason)
+    return None
+
+
+def _reason(why: str) -> str:
+    first = why.split(maxsplit=1)[0] if why else ""
+    if (code := _CODE_OF_NAME.get(first)) is not None:
+        return WHATSAPP_CODES[code]
+    if first.upper() in WEB_WORDS:
+        return web_reason(first.upper())
+    return next((code for text, code in _TEXTS.items() if text in why), "")
