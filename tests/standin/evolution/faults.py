@@ -1,0 +1,164 @@
+"""Faults of the whole server, at its socket and in its answers."""
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KINDS = ("", "slow", "refuse", "reset", "black_hole", "garbage", "html", "failing", "licence")
+
+
+@dataclass
+class Front:
+    """What stands before the application: the listening socket and what is wrong with it."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    fault: str = ""
+    seconds: float = 0.0
+    """How slow "slow" is."""
+    only: str = ""
+    """Only paths that hold this are slow or failing."""
+
+    def __post_init__(self) -> None:
+        self._factory: Callable[[], asyncio.BaseProtocol] | None = None
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.BaseTransport] = set()
+
+    async def open(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._factory = factory
+        await self._listen()
+
+    async def set(self, fault: str, seconds: float = 1.0, only: str = "") -> None:
+        """The connections that are open break off, so that no client goes on with a good one."""
+        if fault not in KINDS:
+            raise ValueError(f"no such fault: {fault}")
+        self.fault, self.seconds, self.only = fault, seconds, only
+        if fault in ("refuse", "reset", "black_hole", "garbage"):
+            self.break_off()
+        if fault == "refuse":
+            await self._deaf()
+        elif self._server is None:
+            await self._listen()
+
+    async def close(self) -> None:
+        await self._deaf()
+        self.break_off()
+
+    def break_off(self) -> None:
+        for transport in list(self._open):
+            transport.abort()  # type: ignore[attr-defined]
+        self._open.clear()
+
+    async def new_certificate(self, tls: ssl.SSLContext | None) -> None:
+        self.tls = tls
+        self.break_off()
+        await self._deaf()
+        await self._listen()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol, self.host, self.port, ssl=self.tls, reuse_address=True, backlog=1024
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _deaf(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        match self.fault:
+            case "reset" | "black_hole" | "garbage":
+                return _Broken(self.fault, self._open)
+        assert self._factory is not None
+        return _Noted(self._factory(), self._open)
+
+
+class _Noted(asyncio.Protocol):
+    """The application's own protocol, its connection in the list of those that are open."""
+
+    def __init__(self, inner: Any, open: set[asyncio.BaseTransport]) -> None:
+        self._inner, self._open = inner, open
+        self._transport: asyncio.BaseTransport | None = None
+        self.data_received = inner.data_received
+        self.eof_received = inner.eof_received
+        self.pause_writing = inner.pause_writing
+        self.resume_writing = inner.resume_writing
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._open.add(transport)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is not None:
+            self._open.discard(self._transport)
+        self._inner.connection_lost(error)
+
+
+class _Broken(asyncio.Protocol):
+    def __init__(self, fault: str, open: set[asyncio.BaseTransport]) -> None:
+        self._fault, self._open = fault, open
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open.add(transport)
+        self._transport = transport
+        if self._fault == "reset":
+            plain = transport.get_extra_info("socket")
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()  # type: ignore[attr-defined]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._open.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._fault == "garbage":
+            self._transport.write(os.urandom(64) + b"\r\n\r\n")  # type: ignore[attr-defined]
+            self._transport.close()
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority of our own with a server's certificate, and one that nobody signed."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> "Certificates":
+        folder.mkdir(parents=True, exist_ok=True)
+        made = cls(folder)
+        days = ("-days", "2")
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        made._run("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", *days,
+                  "-subj", "/CN=stand-in authority")  # fmt: skip
+        made._run("req", *key, "-keyout", "good.key", "-out", "good.csr", "-subj", "/CN=localhost",
+                  *names)  # fmt: skip
+        made._run("x509", "-req", "-in", "good.csr", "-CA", "ca.pem", "-CAkey", "ca.key", *days,
+                  "-CAcreateserial", "-out", "good.pem", "-copy_extensions", "copy")  # fmt: skip
+        made._run("req", "-x509", *key, "-keyout", "self.key", "-out", "self.pem", *days,
+                  "-subj", "/CN=localhost", *names)  # fmt: skip
+        return made
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def context(self, which: str) -> ssl.SSLContext:
+        """`good` or `self`."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / f"{which}.pem", self.folder / f"{which}.key")
+        return context
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(
+            ["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30
+        )

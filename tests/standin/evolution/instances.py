@@ -1,0 +1,259 @@
+"""One instance on the stand-in: its live state, its row in the database, its codes to scan."""
+
+import asyncio
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+CODE_NUMBERS = itertools.count(1)
+SETTINGS = {
+    "rejectCall": False,
+    "msgCall": "",
+    "groupsIgnore": False,
+    "alwaysOnline": False,
+    "readMessages": False,
+    "readStatus": False,
+    "syncFullHistory": False,
+}
+
+
+def now_text() -> str:
+    moment = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    return f"{whole}.{int(moment % 1 * 1000):03}Z"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds. The defaults are the server's own."""
+
+    connect_wait: float = 2.0
+    create_wait: float = 5.0
+    opens_after: float = 0.8
+    first_code: float = 1.0
+    code_holds: float = 45.0
+    codes: int = 30
+    again: float = 0.0
+    """Between two tries after a drop."""
+    loop: float = 0.4
+    """Between two tries that WhatsApp refuses with 405."""
+    removal: float = 0.1
+    webhook_first: float = 5.0
+    webhook_last: float = 300.0
+
+    @classmethod
+    def fast(cls, **more: Any) -> "Times":
+        quick: dict[str, Any] = {
+            "connect_wait": 0.02,
+            "create_wait": 0.05,
+            "opens_after": 0.05,
+            "first_code": 0.05,
+            "loop": 0.02,
+            "removal": 0.03,
+            "webhook_first": 0.05,
+            "webhook_last": 0.2,
+        }
+        return cls(**{**quick, **more})
+
+
+@dataclass
+class Row:
+    """The database's row: what the list shows in 2.x."""
+
+    connectionStatus: str = "close"
+    ownerJid: str | None = None
+    disconnectionReasonCode: int | None = None
+    disconnectionObject: str | None = None
+    disconnectionAt: str | None = None
+    createdAt: str = field(default_factory=now_text)
+    updatedAt: str = field(default_factory=now_text)
+
+    def set(self, **changes: Any) -> None:
+        for key, value in changes.items():
+            setattr(self, key, value)
+        self.updatedAt = now_text()
+
+
+class Instance:
+    """`state` is None where the process does not hold it; `tell` sends its webhook."""
+
+    def __init__(
+        self, name: str, times: Times, version: str, tell: Callable[["Instance", str, Any], None]
+    ) -> None:
+        self.name = name
+        self.id = str(uuid.uuid4())
+        self.token = str(uuid.uuid4()).upper()
+        self.number: str | None = None
+        self.integration = "WHATSAPP-BAILEYS"
+        self.row = Row()
+        self.state: str | None = "close"
+        self.creds = False
+        self.settings: dict[str, Any] = dict(SETTINGS)
+        self.webhook: dict[str, Any] | None = None
+        self.proxy: dict[str, Any] | None = None
+        self.count = 0
+        self.code = ""
+        self.pairing_code: str | None = None
+        self.stuck = False
+        """Connecting goes nowhere."""
+        self.dead = ""
+        """Open, and WhatsApp does not answer: "silent" or "closed"."""
+        self.outdated = False
+        """WhatsApp refuses each login with 405, and the server tries again at once."""
+        self.sent: list[dict[str, Any]] = []
+        self._times = times
+        self._version = version
+        self._tell = tell
+        self._phone: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def old(self) -> bool:
+        return self._version.startswith("1.")
+
+    @property
+    def wuid(self) -> str:
+        number = self.number or f"5511{int(self.id[:8], 16) % 10**9:09}"
+        return f"{number}@s.whatsapp.net"
+
+    # what the API does
+
+    def connect(self, phone: str | None = None) -> None:
+        self._phone = phone
+        self.count, self.code, self.pairing_code = 0, "", None
+        self._connecting()
+
+    def restart(self) -> None:
+        self.connect(self._phone)
+
+    def scan(self) -> bool:
+        """A phone scans the code that is shown."""
+        if self.state != "connecting" or not self.code:
+            return False
+        self.creds, self.code, self.pairing_code = True, "", None
+        self._after(self._times.opens_after, self._open)
+        return True
+
+    def logout(self) -> None:
+        self.end(401)
+
+    def end(self, code: int) -> None:
+        """A close after which the server does not come back: the keys are deleted."""
+        self._stop()
+        self.creds, self.state, self.code = False, "close", ""
+        told: dict[str, Any] = {"instance": self.name, "status": "closed"}
+        if not self.old:
+            final = {"statusCode": code, "payload": {"message": "Connection Failure"}}
+            what = {"error": {"isBoom": True, "output": final}, "date": now_text()}
+            about = {
+                "disconnectionAt": now_text(),
+                "disconnectionReasonCode": code,
+                "disconnectionObject": json.dumps(what),
+            }
+            told |= about
+            self.row.set(connectionStatus="close", **about)
+        self._tell(self, "status.instance", told)
+        self._tell(self, "logout.instance", None)
+        self._state_told(code)
+
+    def drop(self, code: int) -> None:
+        """A close after which the server connects again by itself, without saying so in 2.x."""
+        finals = (401,) if self.old else (401, 402, 403, 406)
+        if code in finals or (self._version.startswith("2.4") and code == 408):
+            self.end(code)
+            return
+        self._stop()
+        self.state = "close"
+        if self.old:
+            self._state_told(code)
+        self._after(self._times.again, self._connecting)
+
+    def unload(self) -> None:
+        """The process ended."""
+        self._stop()
+        self.state, self.code, self.count = None, "", 0
+
+    def load(self, *, connects: bool) -> None:
+        self.state = "close"
+        if connects:
+            self.connect()
+
+    def shown(self) -> dict[str, Any]:
+        """The QR object; without a code it is a count alone."""
+        if not self.code:
+            return {"count": self.count}
+        image = "data:image/png;base64,iVBORw0KGgo="
+        return {
+            "pairingCode": self.pairing_code,
+            "code": self.code,
+            "base64": image,
+            "count": self.count,
+        }
+
+    # how it goes
+
+    def _connecting(self) -> None:
+        self._stop()
+        self.state = "connecting"
+        self._state_told(200)
+        if self.outdated:
+            self._after(self._times.loop, self._refused)
+        elif self.stuck:
+            return
+        elif self.creds:
+            self._after(self._times.opens_after, self._open)
+        else:
+            self._after(self._times.first_code, self._next_code)
+
+    def _refused(self) -> None:
+        self.state = "close"
+        if self.old:
+            self._state_told(405)
+        self._connecting()
+
+    def _open(self) -> None:
+        self._stop()
+        self.state, self.count = "open", 0
+        self.row.set(connectionStatus="open", ownerJid=self.wuid)
+        self._state_told(200)
+
+    def _next_code(self) -> None:
+        if self.count == self._times.codes:
+            self._codes_used_up()
+            return
+        self.count += 1
+        self.code = f"2@{uuid.uuid4().hex}{next(CODE_NUMBERS)},{uuid.uuid4().hex},key"
+        self.pairing_code = "ABCD1234" if self._phone else None
+        self.row.set(connectionStatus="connecting")
+        shown = {"instance": self.name, **self.shown()}
+        del shown["count"]
+        self._tell(self, "qrcode.updated", {"qrcode": shown})
+        self._after(self._times.code_holds, self._next_code)
+
+    def _codes_used_up(self) -> None:
+        self._stop()
+        text = "QR code limit reached, please login again"
+        self._tell(self, "qrcode.updated", {"message": text, "statusCode": 500})
+        refused = {"instance": self.name, "state": "refused", "statusReason": 428}
+        self._tell(self, "connection.update", refused)
+        # The row keeps "connecting": nobody writes it any more.
+        self.state, self.code, self.count = "close", "", 0
+
+    def _state_told(self, reason: int) -> None:
+        told = {"instance": self.name, "state": self.state, "statusReason": reason}
+        if self.state == "open":
+            told |= {"wuid": self.wuid, "profileName": "Stand-in", "profilePictureUrl": None}
+        self._tell(self, "connection.update", told)
+
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        self._stop()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
