@@ -1,0 +1,790 @@
+"""scripts/auto-fix-sessions.sh against a real server on loopback, real folders, a real Redis."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from agent.core.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.crypto_patterns import LogReader
+from tests.conftest import Eventually
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
+TOKEN, PASSWORD = "a-token-that-nobody-may-see", 'a "pass\\word" nobody may see'
+PEER, LID, OTHER = "5511999999999", "123456789012345", "5511888888888"
+NEEDED = (
+    "sh awk basename cat cksum cmp cp curl cut date dirname find grep head id kill ls mkdir mktemp"
+    " mv od redis-cli rm rmdir sed sleep sort sync tail tr wc"
+)
+
+
+def needs(*programs: str) -> None:
+    for name in programs:
+        assert shutil.which(name), f"{name} is missing; scripts/test installs its package"
+
+
+def block(peer: str, *, device: int = 0) -> str:
+    """What libsignal prints of one message that it cannot read."""
+    return (
+        "Failed to decrypt message with any known session...\n"
+        "Session error:Error: Bad MAC Error: Bad MAC\n"
+        "    at Object.verifyMAC (/app/node_modules/libsignal/src/crypto.js:87:15)\n"
+        f"    at async {peer}.{device} [as awaitable] (/app/node_modules/libsignal/src/queue.js)\n"
+    )
+
+
+@dataclass
+class Server:
+    """A server with the routes of SPEC 9, and what it was asked."""
+
+    folders: Path
+    asked: list[str] = field(default_factory=list)
+    status: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=lambda: {TOKEN})
+    comes_back_as: str = "CONNECTED"
+    refuses: dict[str, int] = field(default_factory=dict)
+    """By the word in its path: the status that it answers."""
+    before: Callable[[str], Awaitable[None]] | None = None
+    """Called with the request's word before anything is done, so that it can hang or kill."""
+    url: str = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        word = request.path.rsplit("/", 1)[-1]
+        session = request.match_info.get("id", "")
+        self.asked.append(f"{word if word != session else 'state'} {session}".strip())
+        if self.before is not None:
+            await self.before(word)
+        if word in self.refuses:
+            return web.json_response({"error": "no"}, status=self.refuses[word])
+        if word == "login":
+            told = await request.json()
+            if told != {"email": "admin@x.example", "password": PASSWORD}:
+                return web.json_response({"error": "ERR_INVALID_CREDENTIALS"}, status=401)
+            self.tokens = {f"made-{len(self.asked)}"}
+            return web.json_response(
+                {"user": {"token": "not this"}, "token": next(iter(self.tokens))}
+            )
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            return web.json_response({"error": "Invalid token."}, status=403)
+        if session not in self.status:
+            return web.json_response({"error": "ERR_NO_WAPP_FOUND"}, status=404)
+        if word == "disconnect":
+            self.status[session] = "DISCONNECTED"
+        elif word == "start-session":
+            self.status[session] = "OPENING"
+            return web.json_response({"message": "Starting session."})
+        elif self.status[session] == "OPENING":
+            self.status[session] = self.comes_back_as
+            return web.json_response({"queues": [{"status": "CONNECTED"}], "status": "OPENING"})
+        return web.json_response({"queues": [{"status": "x"}], "status": self.status[session]})
+
+
+@dataclass
+class Place:
+    """A project as an operator has it: server, log, auth folders, and the script's settings."""
+
+    root: Path
+    server: Server
+    log: Path
+    settings: dict[str, str]
+
+    def add(self, session: str, *peers: str) -> Path:
+        folder = self.root / "auth" / session
+        folder.mkdir(parents=True)
+        names = ["creds", "pre-key-1", "pre-key-2", "app-state-sync-key-AAAA", "tctoken-x"]
+        for peer in peers:
+            names += [f"session-{peer}.0", f"session-{peer}.12", f"device-list-{peer}"]
+            names += [f"sender-key-120363@g.us--{peer}--0", f"sender-key-memory-{peer}@g.us"]
+        for name in names:
+            (folder / f"{name}.json").write_text(f'{{"of":"{session}","is":"{name}"}}')
+        self.server.status[session] = "CONNECTED"
+        return folder
+
+    def errors(self, count: int, peer: str = PEER) -> None:
+        with self.log.open("a") as log:
+            log.write(block(peer) * count)
+
+    async def begin(self, *argv: str, **settings: str) -> asyncio.subprocess.Process:
+        environment = {"PATH": os.environ["PATH"], **self.settings, **settings}
+        shell = environment.pop("SHELL_OF_TEST", "/bin/dash").split()
+        return await asyncio.create_subprocess_exec(
+            *shell,
+            str(SCRIPT),
+            *argv,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    async def run(self, *argv: str, **settings: str) -> "Said":
+        process = await self.begin(*argv, **settings)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        return Said(process.returncode or 0, out.decode(), err.decode())
+
+    @property
+    def audit(self) -> str:
+        return (self.root / "logs" / "auto-fix-sessions.log").read_text()
+
+    @property
+    def removed(self) -> Path:
+        return self.root / "logs" / "auto-fix-sessions" / "removed"
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    needs("dash", "curl", "awk", "flock")
+    server = Server(tmp_path / "auth")
+    app = web.Application()
+    for verb, path in (
+        ("PUT", "/whatsapp/{id}/disconnect"),
+        ("PUT", "/whatsapp/{id}/start-session"),
+        ("GET", "/whatsapp/{id}"),
+        ("POST", "/auth/login"),
+    ):
+        app.router.add_route(verb, path, server.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    server.url = f"http://127.0.0.1:{port}"
+    log = tmp_path / "server.log"
+    log.write_text("Server started on port: 8080\n")
+    settings = {
+        "BACKEND_URL": server.url,
+        "BACKEND_TOKEN": TOKEN,
+        "LOG_FILE": str(log),
+        "SESSIONS_DIR": str(tmp_path / "auth"),
+        "AUDIT_LOG": str(tmp_path / "logs" / "auto-fix-sessions.log"),
+        "WA_AGENT_SOCKET": str(tmp_path / "no-agent.sock"),
+        "WAIT": "5",
+        "POLL": "0.1",
+        "TIMEOUT": "3",
+        "TRIES": "2",
+        "PAUSE": "0",
+    }
+    found = Place(tmp_path, server, log, settings)
+    found.add("7", PEER, OTHER)
+    found.add("8", "5511777777777")
+    # The first round remembers where the log stands: nobody knows how old its lines are.
+    first = await found.run("all")
+    assert (first.status, first.out, first.err) == (0, "nothing needs a repair\n", "")
+    yield found
+    await runner.cleanup()
+
+
+# --- the round --------------------------------------------------------------------------------
+
+
+async def test_a_round_renews_the_keys_of_who_fails_and_touches_nothing_else(place: Place) -> None:
+    seven, eight = place.root / "auth" / "7", place.root / "auth" / "8"
+    before = tree(place.root / "auth")
+    place.errors(5)
+    done = await place.run("all")
+    assert (done.status, done.err) == (0, "")
+    assert words(done.out) == "ID WHY RESULT 7 5 crypto errors in 5 min recovered"
+    assert place.server.asked[:2] == ["disconnect 7", "start-session 7"]
+    assert set(place.server.asked[2:]) == {"state 7"}
+    gone = before.keys() - tree(place.root / "auth").keys()
+    assert gone == {
+        f"7/session-{PEER}.0.json",
+        f"7/session-{PEER}.12.json",
+        f"7/sender-key-120363@g.us--{PEER}--0.json",
+    }
+    assert tree(place.root / "auth") == {n: t for n, t in before.items() if n not in gone}
+    (backup,) = (place.removed / "7").iterdir()
+    assert {f"7/{n}": t for n, t in tree(backup / "files").items()} == {n: before[n] for n in gone}
+    assert (seven / "creds.json").exists()
+    assert (eight / "creds.json").exists()
+    lines = place.audit.splitlines()
+    assert [line.split("] ", 3)[3] for line in lines[:4]] == [
+        "[7] 5 crypto errors in 5 min: disconnect",
+        "[7] backed up and removed 3 files",
+        "[7] start-session",
+        "[7] wait until it is connected",
+    ]
+    assert "[INFO] [RECOVERY] [7] recovered in " in lines[4]
+    again = await place.run("all")
+    assert (again.status, again.out) == (0, "nothing needs a repair\n")
+
+
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash --posix", "busybox sh"])
+async def test_any_posix_shell_does_the_same(place: Place, tmp_path: Path, shell: str) -> None:
+    needs(shell.split(maxsplit=1)[0])
+    settings = {"SHELL_OF_TEST": shell}
+    if shell.startswith("busybox"):
+        tools = tmp_path / "busybox"
+        tools.mkdir()
+        install = await asyncio.create_subprocess_exec("busybox", "--install", "-s", str(tools))
+        assert await install.wait() == 0
+        for name in ("curl", "cksum"):  # Debian builds its busybox without the second
+            (tools / name).unlink(missing_ok=True)
+            (tools / name).symlink_to(str(shutil.which(name)))
+        settings = {"SHELL_OF_TEST": f"{tools}/sh", "PATH": str(tools)}
+    with place.log.open("a") as log:
+        log.write("2020-01-01 10:00:00 Session error:Error: Bad MAC\n" * 9)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        log.write(f"{now} a line with a time\n" + block(PEER) * 5)
+    done = await place.run("7", **settings)
+    assert (done.status, done.err) == (0, "")
+    assert "5 crypto errors in 5 min" in done.out
+    assert not (place.root / "auth" / "7" / f"session-{PEER}.0.json").exists()
+
+
+async def test_a_dry_round_says_what_it_would_do_and_does_nothing(place: Place) -> None:
+    place.errors(6)
+    before = tree(place.root)
+    for _ in range(2):
+        done = await place.run("all", "--dry-run", "--debug")
+        assert done.status == 0
+        assert (
+            "would do: disconnect, back up and remove 3 files and 0 keys, start-session" in done.out
+        )
+        assert f"[7] would remove session-{PEER}.12.json" in done.err
+    assert place.server.asked == []
+    assert tree(place.root) == before
+
+
+async def test_errors_of_two_rounds_add_up_and_few_are_none(place: Place) -> None:
+    place.errors(4)
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+    place.errors(1)
+    assert "5 crypto errors" in (await place.run("all")).out
+
+
+async def test_old_errors_and_errors_far_apart_do_not_count(place: Place) -> None:
+    now = time.time()
+    with place.log.open("a") as log:
+        for ago in (2000, 1990, 1980, 1970, 1960, 1950, 800, 600, 400, 200, 0):
+            at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now - ago))
+            log.write(f"{at}.123Z ERROR: it begins\n{block(PEER)}")
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied and cut"])
+async def test_a_log_that_rotates_loses_no_error_and_tells_none_twice(
+    place: Place, how: str
+) -> None:
+    place.errors(2)
+    await place.run("all")
+    place.errors(1)
+    old = place.log.with_name("server.log.1")
+    if how == "renamed":
+        place.log.rename(old)
+    else:
+        shutil.copy(place.log, old)
+        place.log.write_text("")
+    place.log.write_text("a new log begins\n")
+    place.errors(1)
+    assert (await place.run("all")).out == "nothing needs a repair\n", "four so far"
+    with place.log.open("a") as log:
+        log.write(block(PEER)[:60])  # half a line counts when the other half is there
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+    with place.log.open("a") as log:
+        log.write(block(PEER)[60:])
+    assert "5 crypto errors" in (await place.run("all")).out
+
+
+async def test_a_flood_is_read_in_parts_and_its_keys_go_nowhere(place: Place) -> None:
+    dump = "Closing session: SessionEntry {\n  privKey: <Buffer 5e c2 e7 s3cr3t-k3y>\n}\n"
+    with place.log.open("a") as log:
+        log.write((dump + block(PEER)) * 20_000)
+        log.write("x" * 3_000_000 + "\0\n")
+    done = await place.run("all", "--debug", MAX_READ="6000000")
+    assert done.status == 0
+    assert "recovered" in done.out
+    assert "were not read: more came than MAX_READ" in done.err
+    told = done.out + done.err + "".join(tree(place.root / "logs").values())
+    assert "s3cr3t-k3y" not in told
+    memory = place.root / "logs" / "auto-fix-sessions" / "memory"
+    assert memory.stat().st_size < 2000
+
+
+# --- whose error it is ------------------------------------------------------------------------
+
+
+async def test_a_line_or_a_file_can_name_the_session(place: Place, tmp_path: Path) -> None:
+    place.add("9", PEER)  # now two sessions know the peer, and nothing tells them apart
+    place.errors(5)
+    lost = await place.run("all")
+    assert lost.out == "nothing needs a repair\n"
+    assert "5 errors name no session: set LOG_SESSION" in lost.err
+    with place.log.open("a") as log:
+        log.write(f"whatsappId=9 {block(PEER)}" * 5)
+    done = await place.run("all", LOG_SESSION="whatsappId=")
+    assert [row.split()[0] for row in done.out.splitlines()] == ["ID", "9"]
+    logs = tmp_path / "per-session"
+    logs.mkdir()
+    for session in ("7", "9"):
+        (logs / f"{session}.log").write_text("begins\n")
+    await place.run("all", LOG_FILE=f"{logs}/{{id}}.log")
+    (logs / "7.log").write_text("begins\n" + block(PEER) * 5)
+    done = await place.run("all", LOG_FILE=f"{logs}/{{id}}.log")
+    assert [row.split()[0] for row in done.out.splitlines()] == ["ID", "7"]
+
+
+async def test_a_peer_known_by_two_names_loses_the_keys_of_both(place: Place) -> None:
+    folder = place.root / "auth" / "7"
+    names = (f"session-{LID}_1.0", f"session-{LID}_1.3", f"identity-key-{LID}_1.0")
+    for name in names:
+        (folder / f"{name}.json").write_text("{}")
+    (folder / f"lid-mapping-{PEER}.json").write_text(f'"{LID}"')
+    (folder / f"lid-mapping-{LID}_reverse.json").write_text(f'"{PEER}"')
+    (folder / f"session-{LID}.9.json").symlink_to("creds.json")
+    place.errors(5)
+    assert (await place.run("all")).status == 0
+    assert not [name for name in names if (folder / f"{name}.json").exists()]
+    assert (folder / f"session-{LID}.9.json").is_symlink()
+    assert (folder / f"lid-mapping-{PEER}.json").exists()
+    assert (folder / "creds.json").exists()
+
+
+PINO = (
+    '{"level":50,"time":%d,"key":{"remoteJid":"120363@g.us","participant":"%s@s.whatsapp.net"},'
+    '"err":{"type":"SessionError","message":"No session record"},'
+    '"msg":"failed to decrypt message"}\n'
+)
+PRETTY = (
+    "[%s] ERROR (77): failed to decrypt message\n    key: {\n"
+    '      "remoteJid": "%s@s.whatsapp.net",\n'
+    '      "fromMe": false\n    }\n    err: {\n      "type": "SessionError",\n'
+    '      "message": "No session record",\n      "stack":\n          SessionError: No session\n'
+    "              at SessionCipher.decrypt (file:///app/x.js:1:2)\n    }\n"
+)
+
+
+async def test_records_of_the_servers_logger_are_one_error_each(place: Place) -> None:
+    clock = time.strftime("%H:%M:%S.000", time.gmtime())
+    with place.log.open("a") as log:
+        for seconds in (-100, -70, -40):
+            log.write(PINO % ((time.time() + seconds) * 1000, PEER))
+        log.write(PRETTY % (clock, PEER))
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+    with place.log.open("a") as log:
+        log.write(PINO % ((time.time() + 20) * 1000, PEER))
+    assert "7 " in (await place.run("all", "--dry-run")).out
+
+
+CORPUS = (
+    block(PEER) * 3,
+    "Session error:Error: Bad MAC Error: Bad MAC\n    at verifyMAC (x.js)\n" * 2,
+    block(PEER, device=7) + "Session error:SessionError: Over 2000 messages into the future!\n",
+    "Session error:MessageCounterError: Key used already or never filled\n    at x (y.js)\n" * 4,
+    "Invalid PreKey ID\nPreKeyError: Invalid PreKey ID\n",
+    "Decrypted message with closed session.\nClosing session: SessionEntry {\n",
+    "No SenderKeyRecord found for decryption\nInvalid signature!\n",
+    "failed to decrypt message\nfailed to decrypt message\n",
+    f"Error decrypting message ABC from {OTHER}:3@s.whatsapp.net: nothing\n",
+    "MAC error detected, forcing immediate session recreation\nNo sessions\nNo sessionsx\n",
+    'Invalid patch mac\nfailed to sync regular_low from v3\nmyAppStateKey ("AA") not present\n',
+    block(PEER) + block(PEER).split("\n", 1)[1] + "Session error:MessageCounterError: Key used\n",
+    "BAD_MAC\nbad-mac\nbadmac\nUndecryptableMessageEv\nSessionError: x\n",
+)
+
+
+@pytest.mark.parametrize("text", [*CORPUS, "".join(CORPUS)])
+async def test_the_script_and_the_agent_read_a_log_alike(place: Place, text: str) -> None:
+    reader, window, policy = LogReader(), CryptoWindow(), CryptoPolicy()
+    for line in text.splitlines():
+        reader, found = reader.feed(line)
+        for one in found:
+            window = note_error(window, one, policy, 1000.0)
+    for one in reader.flush()[1]:
+        window = note_error(window, one, policy, 1000.0)
+    wanted = judge_crypto(window, policy, 1000.0).errors
+    with place.log.open("a") as log:
+        log.write(text)
+    await place.run("all", LOG_FILE=str(place.log), THRESHOLD="999", SESSIONS_DIR="")
+    memory = (place.root / "logs" / "auto-fix-sessions" / "memory").read_text()
+    counted = sum(int(row.split()[-1]) for row in memory.splitlines() if row.startswith("e "))
+    assert counted == wanted, memory
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+async def test_it_logs_in_and_again_when_its_token_is_too_old(place: Place) -> None:
+    place.errors(5)
+    login = {"BACKEND_TOKEN": "too-old", "BACKEND_USER": "admin@x.example"}
+    done = await place.run("all", **login, BACKEND_PASSWORD=PASSWORD)
+    assert (done.status, done.err) == (0, "")
+    assert place.server.asked[:3] == ["disconnect 7", "login", "disconnect 7"]
+    refused = await place.run("7", "--reset", **login, BACKEND_PASSWORD="wrong")
+    assert refused.status == 4
+    assert "it refuses to log admin@x.example in (401)" in refused.out
+
+
+@pytest.mark.parametrize(
+    ("word", "answer", "status", "says"),
+    [
+        ("disconnect", 500, 1, "cannot disconnect it: it fails (500)"),
+        ("disconnect", 403, 4, "cannot disconnect it: it refuses (403)"),
+        ("disconnect", 404, 3, "cannot disconnect it: it does not know this session (404)"),
+        ("start-session", 500, 1, "cannot start it again: it fails (500)"),
+    ],
+)
+async def test_what_the_server_refuses_ends_as_documented(
+    place: Place, word: str, answer: int, status: int, says: str
+) -> None:
+    place.errors(5)
+    place.server.refuses = {word: answer}
+    before = tree(place.root / "auth")
+    done = await place.run("all")
+    assert (done.status, says in done.out) == (status, True), done.out
+    if word == "disconnect":
+        assert tree(place.root / "auth") == before, "who still runs would write them back"
+
+
+async def test_who_does_not_come_back_is_said_to_need_what_it_needs(place: Place) -> None:
+    place.errors(5)
+    place.server.comes_back_as = "qrcode"
+    done = await place.run("all", WAIT="2")
+    assert (done.status, "needs a person: scan its code" in done.out) == (1, True)
+    place.errors(5)
+    place.server.comes_back_as = "PENDING"
+    done = await place.run("all", WAIT="2")
+    assert (done.status, "it shows PENDING" in done.out) == (1, True)
+    shown = (await place.run("--stats")).out
+    assert "ended needing a person       1" in shown
+    assert "failed                       2" in shown
+
+
+async def test_backups_are_kept_for_a_week(place: Place) -> None:
+    place.errors(5)
+    await place.run("all")
+    (backup,) = (place.removed / "7").iterdir()
+    for days, kept in ((6, True), (9, False)):
+        os.utime(backup, (time.time() - days * 86400,) * 2)
+        await place.run("all")
+        assert backup.exists() is kept
+
+
+async def test_a_server_that_is_away_is_gone_on_with_when_it_is_back(place: Place) -> None:
+    place.errors(5)
+    done = await place.run("all", BACKEND_URL="http://127.0.0.1:9")
+    assert (done.status, "does not answer" in done.out) == (5, True)
+    done = await place.run("all")
+    assert (done.status, "its last round was cut off recovered" in words(done.out)) == (
+        0,
+        True,
+    )
+
+
+async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -> None:
+    before = tree(place.root / "auth" / "7")
+    assert (await place.run("all", "--reset")).status == 2
+    place.server.comes_back_as = "qrcode"
+    done = await place.run("7", "--reset")
+    assert (done.status, "begun afresh: scan its new code" in done.out) == (0, True)
+    assert not (place.root / "auth" / "7").exists()
+    (backup,) = (place.removed / "7").iterdir()
+    assert tree(backup / "folder") == before
+    shown = (await place.run("--stats")).out
+    assert "cleaned                      1" in shown
+    assert "success rate                 100%" in shown
+
+
+# --- Redis ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Callable[..., bytes]]:
+    needs("redis-server", "redis-cli")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    settings = f'port {port}\nbind 127.0.0.1\nrequirepass r3dis-s3cret\nsave ""\n'
+    process = subprocess.Popen(
+        ["redis-server", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path
+    )
+    assert process.stdin is not None
+    process.stdin.write(settings.encode())
+    process.stdin.close()
+
+    def ask(*argv: str, told: bytes | None = None) -> bytes:
+        return subprocess.run(
+            ["redis-cli", "-p", str(port), "-n", "3", *argv],
+            env={**os.environ, "REDISCLI_AUTH": "r3dis-s3cret"},
+            input=told,
+            stdin=subprocess.DEVNULL if told is None else None,
+            capture_output=True,
+            check=False,
+        ).stdout
+
+    deadline = time.monotonic() + 10
+    while ask("PING") != b"PONG\n" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    ask.url = f"redis://:r3dis-s3cret@127.0.0.1:{port}/3"  # type: ignore[attr-defined]
+    yield ask
+    process.terminate()
+    process.wait(10)
+
+
+async def test_the_keys_in_redis_are_dumped_before_they_go(
+    place: Place, redis: Callable[..., bytes]
+) -> None:
+    shutil.rmtree(place.root / "auth")
+    mine = (f"session-{PEER}.0", f"session-{LID}_1.5", f"sender-key-1@g.us::{PEER}::0")
+    kept = ("creds", "pre-key-12", "app-state-sync-key-AAA=", f"session-{OTHER}.0")
+    kept += (f"session-{PEER}9.0", f"sender-key-memory-{PEER}@g.us")
+    for name in (*mine, *kept):
+        redis("-x", "SET", f"sessions:7:{name}", told=name.encode() + b" with \0 \n bytes\n\n")
+    redis("SET", f"sessions:7:lid-mapping-{PEER}", f'"{LID}"')
+    redis("SET", "sessions:8:session-5511777777777.0", "not mine")
+    settings = {"REDIS_URL": redis.url, "SESSIONS_DIR": ""}  # type: ignore[attr-defined]
+    everything = {key: redis("GET", key.decode()) for key in redis("KEYS", "*").split()}
+    place.errors(5)
+    done = await place.run("all", **settings)
+    assert (done.status, done.err) == (0, "")
+    left = set(redis("KEYS", "*").split())
+    assert everything.keys() - left == {f"sessions:7:{name}".encode() for name in mine}
+    (backup,) = (place.removed / "7").iterdir()
+    for line in (backup / "manifest").read_text().splitlines():
+        if line.startswith("key "):
+            _, file, key = line.split(" ", 2)
+            payload = (backup / "keys" / file).read_bytes()
+            assert redis("-x", "RESTORE", key, "0", told=payload) == b"OK\n"
+    assert {key: redis("GET", key.decode()) for key in redis("KEYS", "*").split()} == everything
+
+
+# --- secrets, kills, two at once --------------------------------------------------------------
+
+
+async def test_no_secret_is_seen_by_whoever_lists_processes_or_reads_logs(
+    place: Place, redis: Callable[..., bytes]
+) -> None:
+    seen: list[bytes] = []
+
+    async def look(_word: str) -> None:
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                seen.append(file.read_bytes())
+            except OSError:
+                continue
+
+    place.server.before = look
+    place.errors(5)
+    login = {"BACKEND_USER": "admin@x.example", "BACKEND_PASSWORD": PASSWORD}
+    url = redis.url  # type: ignore[attr-defined]
+    done = await place.run("all", "--debug", **login, BACKEND_TOKEN="made-before", REDIS_URL=url)
+    assert done.status == 0
+    assert any(b"curl" in line for line in seen)
+    told = [done.out, done.err, *(tree(place.root / "logs").values())]
+    everything = b"\0".join(seen) + "\n".join(told).encode()
+    for secret in (PASSWORD, "pass\\word", "made-", "r3dis-s3cret", TOKEN):
+        assert secret.encode() not in everything, secret
+
+
+@pytest.mark.parametrize("word", ["disconnect", "start-session", "7"])
+@pytest.mark.parametrize("when", ["asked", "answered"])
+async def test_a_kill_in_the_middle_loses_nothing_and_is_made_good(
+    place: Place, word: str, when: str, eventually: Eventually
+) -> None:
+    before = tree(place.root / "auth")
+    place.errors(5)
+    killed = asyncio.Event()
+
+    async def kill(asked: str) -> None:
+        if asked == word and not killed.is_set():
+            if when == "asked":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                asyncio.get_running_loop().call_later(0.02, os.killpg, process.pid, signal.SIGKILL)
+            killed.set()
+
+    place.server.before = kill
+    process = await place.begin("all")
+    await process.communicate()
+    assert killed.is_set()
+    left = tree(place.root / "auth")
+    kept = {f"7/{file.name}": file.read_text() for file in place.removed.glob("7/*/files/*")}
+    assert {**kept, **left} == before, "each file is where it was, or in a backup, and whole"
+    done = await place.run("all")
+    assert done.status == 0
+    assert "its last round was cut off" in done.out
+    assert place.server.status["7"] == "CONNECTED"
+    assert not [name for name in tree(place.root / "auth" / "7") if f"session-{PEER}." in name]
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+
+
+@pytest.mark.parametrize("lock", ["flock", "mkdir"])
+async def test_two_rounds_never_run_at_once(place: Place, tmp_path: Path, lock: str) -> None:
+    settings = {}
+    if lock == "mkdir":
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for name in NEEDED.split():
+            if found := shutil.which(name):
+                (tools / name).symlink_to(found)
+        settings = {"PATH": str(tools)}
+    going, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_word: str) -> None:
+        going.set()
+        await go_on.wait()
+
+    place.server.before = wait
+    place.errors(5)
+    first = await place.begin("all", **settings, TIMEOUT="20")
+    async with asyncio.timeout(20):
+        await going.wait()
+    second = await place.run("all", **settings)
+    assert (second.status, second.err) == (
+        75,
+        "auto-fix-sessions: another round runs; try again later\n",
+    )
+    os.killpg(first.pid, signal.SIGKILL)
+    await first.wait()
+    go_on.set()
+    assert (await place.run("all", **settings)).status == 0, "a killed one locks nobody out"
+
+
+async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Place) -> None:
+    place.add("6", "5511666666666")
+
+    async def stop(word: str) -> None:
+        if word == "disconnect":
+            process.send_signal(signal.SIGTERM)
+
+    place.server.before = stop
+    place.errors(5)
+    place.errors(5, "5511666666666")
+    process = await place.begin("all")
+    await process.communicate()
+    assert place.server.asked[:2] == ["disconnect 6", "start-session 6"]
+    assert "disconnect 7" not in place.server.asked
+
+
+# --- how it is used ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "settings", "status", "says"),
+    [
+        ([], {}, 2, "say all, a session, or --stats"),
+        (["--all"], {}, 2, "cannot understand '--all'"),
+        (["all", "7"], {}, 2, "in one round"),
+        (["../x"], {}, 2, "cannot use '../x' as a session's id"),
+        (["all"], {"LOG_FILE": ""}, 78, "LOG_FILE is not set"),
+        (["all"], {"LOG_FILE": "/nowhere.log"}, 78, "cannot read the log /nowhere.log"),
+        (["all"], {"LOG_SESSION": "(("}, 78, "an awk expression is needed"),
+        (["all"], {"THRESHOLD": "five"}, 78, "cannot use THRESHOLD='five'"),
+        (["all"], {"BACKEND_URL": "http://a:b@c"}, 78, "settings of their own"),
+        (["all"], {"DISCONNECT_ROUTE": "PUT /x"}, 78, "VERB /path/{id} is needed"),
+        (["all"], {"BACKEND_TOKEN_FILE": "/nowhere"}, 78, "cannot read BACKEND_TOKEN_FILE"),
+        (["all"], {"AUDIT_LOG": "/proc/no/x.log"}, 78, "cannot write /proc/no/x.log"),
+        (["all"], {"REDIS_URL": "redis://127.0.0.1:9/0"}, 5, "cannot reach Redis"),
+    ],
+)
+async def test_what_is_wrong_is_said_and_has_its_status(
+    place: Place, argv: list[str], settings: dict[str, str], status: int, says: str
+) -> None:
+    done = await place.run(*argv, **settings)
+    assert (done.status, says in done.err) == (status, True), done.err
+    assert place.server.asked == []
+
+
+@pytest.mark.parametrize("missing", ["curl", "redis-cli"])
+async def test_a_missing_program_is_named(place: Place, tmp_path: Path, missing: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in NEEDED.split():
+        if name != missing and (found := shutil.which(name)):
+            (tools / name).symlink_to(found)
+    done = await place.run("all", PATH=str(tools), REDIS_URL="redis://127.0.0.1:1")
+    assert (done.status, missing in done.err, "install" in done.err) == (78, True, True)
+
+
+async def test_where_an_agent_runs_it_is_asked_instead(place: Place, tmp_path: Path) -> None:
+    app = web.Application()
+    app.router.add_get("/healthz", _well)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.UnixSite(runner, place.settings["WA_AGENT_SOCKET"]).start()
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "wa-agent").write_text('#!/bin/sh\necho "$WA_AGENT_SOCKET: $*"; exit 4\n')
+    (tools / "wa-agent").chmod(0o755)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}", "LOG_FILE": ""}
+    where = place.settings["WA_AGENT_SOCKET"]
+    try:
+        for argv, told in (
+            (["all", "--debug"], "repair all --debug"),
+            (["7", "--dry-run"], "repair 7 --dry-run"),
+            (["--stats"], "repair --stats"),
+            (["7", "--reset"], "cleanup 7 --yes"),
+        ):
+            done = await place.run(*argv, **path)
+            assert (done.status, done.out) == (4, f"{where}: {told}\n")
+    finally:
+        await runner.cleanup()
+    assert (await place.run("all", **path)).status == 78, "no agent: its own settings count"
+
+
+async def _well(_request: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+SETTINGS = (
+    *("BACKEND_URL", "BACKEND_TOKEN_FILE", "BACKEND_PASSWORD_FILE", "CA_FILE", "LOG_SESSION"),
+    *(
+        "SESSIONS_DIR",
+        "REDIS_PATTERN",
+        "THRESHOLD",
+        "WINDOW",
+        "WAIT",
+        "POLL",
+        "TIMEOUT",
+        "TRIES",
+        "PAUSE",
+    ),
+    *("DISCONNECT_ROUTE", "START_ROUTE", "STATE_ROUTE", "LOGIN_ROUTE", "WA_AGENT_SOCKET"),
+    *("AUDIT_LOG", "STATE_DIR", "BACKUP_DIR", "KEEP_DAYS", "MAX_READ"),
+)
+
+
+async def test_its_help_names_every_setting_it_reads(place: Place) -> None:
+    shown = (await place.run("--help")).out
+    assert shown.startswith("One round over the sessions")
+    text = SCRIPT.read_text()
+    for name in SETTINGS:
+        assert name in shown
+        assert f"${{{name}" in text or f"${name}" in text
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    needs("shellcheck")
+    done = subprocess.run(
+        ["shellcheck", "-s", "dash", "-S", "warning", str(SCRIPT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
