@@ -574,6 +574,25 @@ def test_what_a_backend_may_say_reads_back_as_it_was(load, more):
     assert load(render_config(config, only_changed=False)) == config
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        EVO + "webhook = true\nwebhook_url = 'http://10.0.0.5:8470'\nprove = false\ntimeout = 1",
+        TICKET,
+        TICKET + "logs = ['pm2:/l/app', 'journal:wa.service']\nauth_folder = '/a/{id}'\n"
+        "redis_url = 'redis://:x@r:1/2'\nrestart_route = 'GET /r/{id}'\nsend_route = 'none'\n"
+        "create_route = 'POST /whatsapp'\ndisconnect_within = 5",
+        TICKET.replace("user = 'a@b.example'\npassword = 'P-1'", "key = 'T'\npreset = 'saas'"),
+    ],
+)
+def test_what_a_backend_may_say_its_engine_understands(load, text):
+    (one,) = load(text).backend
+    settings = pytest.importorskip(f"agent.engines.{one.engine}.settings")
+    told = worker_settings(one, secrets_of(one)) | {"hook": "s" * 43}
+    read = settings.read_settings(told)
+    assert (read.name, read.place.url, read.place.timeout) == (one.name, one.url, one.timeout)
+
+
 def test_secrets_come_from_their_files(load, tmp_path, caplog):
     key, password = tmp_path / "key", tmp_path / "password"
     key.write_text("K-2\n")

@@ -10,6 +10,9 @@ from agent.api.fields import STRING, Field
 from agent.api.present import show_backend, show_instance
 from agent.core.model import Instance, parse_instance_id
 
+MOST_TOLD = 256 * 1024
+"""Bytes of what a server tells at once: written anew it must fit into one frame of the link."""
+
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
     Field("id", STRING, "the instance's id; left out: made from that name", least=1, most=48),
@@ -73,7 +76,7 @@ async def hook(call: Call) -> web.Response:
     name, secret = _name(call), call.request.match_info["secret"]
     if not call.supervisor.backends.hook_ok(name, secret):
         raise web.HTTPNotFound
-    await call.supervisor.backends.hook(name, await call.raw_body())
+    await call.supervisor.backends.hook(name, await call.raw_body(MOST_TOLD))
     return json_answer({"taken": True})
 
 

@@ -76,9 +76,11 @@ class Call:
         found = await self.raw_body()
         return read_body(found, self.route.body or ())
 
-    async def raw_body(self) -> dict[str, Any]:
+    async def raw_body(self, most: int | None = None) -> dict[str, Any]:
+        """`most`: bytes, where less than the interface's own limit is taken."""
         section = self.parts.section
-        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
+        limit = section.body_limit if most is None else min(most, section.body_limit)
+        return await read_json(self.request, limit=limit, seconds=section.body_timeout)
 
 
 def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:

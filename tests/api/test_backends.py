@@ -304,6 +304,16 @@ async def test_what_is_no_json_object_of_a_fair_size_is_refused(open_house, body
         assert house.supervisor.backends.told == []
 
 
+async def test_what_would_not_fit_through_the_link_is_refused_at_the_door(server, evo):
+    fits = {"x": "\u00fc" * 120_000}
+    body = json.dumps(fits, ensure_ascii=False).encode()
+    headers = {"Content-Type": "application/json"}
+    assert (await server.post(HOOK, data=body, headers=headers)).status == 200
+    assert len(json.dumps({"told": evo.told[0][1]})) < 1 << 20
+    too_much = json.dumps({"x": "\u00fc" * 140_000}, ensure_ascii=False).encode()
+    assert (await server.post(HOOK, data=too_much, headers=headers)).status == 413
+
+
 async def test_a_stranger_does_not_get_his_body_read(open_house):
     async with open_house(body_timeout=30.0) as house:
         house.supervisor.backends.declare("evo")

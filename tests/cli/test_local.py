@@ -52,6 +52,23 @@ def test_output_into_a_closed_pipe_is_no_error() -> None:
     assert done.stdout.startswith("# wa-agent")
 
 
+def test_a_shown_configuration_hides_what_opens_backends(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "a.toml").write_text(
+        "[[backend]]\nname = 'desk'\nengine = 'whaticket'\nurl = 'http://d.example'\n"
+        "user = 'a@b.example'\npassword = 'P-1'\nredis_url = 'redis://:R-1@r:6379/0'\n"
+    )
+    for more in ([], ["--json"]):
+        assert run(["config", "show", "--config", "a.toml", *more]) == 0
+        out = capsys.readouterr().out
+        assert "***" in out
+        assert "redis://***@r:6379/0" in out
+        assert not any(secret in out for secret in ("P-1", "R-1"))
+    assert run(["config", "check", "--config", "a.toml", "--json"]) == 0
+    assert "P-1" not in capsys.readouterr().out
+
+
 def test_a_configuration_is_written_checked_and_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
