@@ -177,6 +177,7 @@ class Daemon:
             supervisor = supervision.supervisor
             state = self._config.agent.state_path
             exporter = Exporter(supervisor.views, supervisor.status, state)
+            exporter.backends = supervisor.backends.views
             alerting = Alerting(
                 lambda: supervision.settings.config,
                 supervisor.views,

@@ -14,6 +14,8 @@ UNITS = [
     "wa-instance@x.service",
     "wa-backend@x.service",
     "wa-instances.slice",
+    "wa-repair.service",
+    "wa-repair.timer",
 ]
 
 
@@ -27,7 +29,12 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
 
 @pytest.mark.parametrize(
     ("unit", "reachable"),
-    [("wa-agent.service", 1.2), ("wa-instance@x.service", 1.8), ("wa-backend@x.service", 1.1)],
+    [
+        ("wa-agent.service", 1.2),
+        ("wa-instance@x.service", 1.8),
+        ("wa-backend@x.service", 1.1),
+        ("wa-repair.service", 1.5),
+    ],
 )
 def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: float, capsys):
     last = bed.run("systemd-analyze", "security", "--no-pager", unit).splitlines()[-1]
@@ -43,6 +50,18 @@ def test_workers_are_stopped_before_the_agent_and_outlive_it(bed: Bed):
         assert "wa-agent.service" in bed.show(unit, "After").split()
         for tie in ("Requires", "BindsTo", "PartOf", "Wants"):
             assert "wa-agent.service" not in bed.show(unit, tie).split()
+
+
+def test_the_round_without_an_agent_is_not_turned_on_and_waits_while_there_is_one(bed: Bed):
+    assert bed.try_run("systemctl", "is-enabled", "wa-repair.timer").stdout.strip() == "disabled"
+    bed.write("/etc/wa-agent/repair.env", "LOG_FILE=/var/log/nothing.log\n")
+    try:
+        bed.run("systemctl", "start", "wa-repair.service")
+        assert bed.show("wa-repair.service", "ConditionResult") == "no"
+        done = bed.try_run("/opt/wa-agent/scripts/auto-fix-sessions.sh", "all", "--dry-run")
+        assert (done.returncode, done.stdout) == (0, "nothing needs a repair\n"), done.stderr
+    finally:
+        bed.run("rm", "/etc/wa-agent/repair.env")
 
 
 def test_only_the_worker_is_asked_to_stop(bed: Bed):
