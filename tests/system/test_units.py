@@ -33,7 +33,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
         ("wa-agent.service", 1.2),
         ("wa-instance@x.service", 1.8),
         ("wa-backend@x.service", 1.1),
-        ("wa-repair.service", 1.5),
+        ("wa-repair.service", 1.3),
     ],
 )
 def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: float, capsys):
