@@ -331,6 +331,12 @@ class BackendsSection:
     discover: float = setting(
         60.0, "seconds between two looks at a backend's own list of sessions", low=1
     )
+    patience: float = setting(
+        10.0, "seconds that a backend may be away before its sessions are held", low=0.1
+    )
+    back_rate: float = setting(
+        50.0, "sessions per second that are looked at again when a backend is back", low=0.1
+    )
 
 
 @dataclass(frozen=True, slots=True)

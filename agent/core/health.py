@@ -185,7 +185,9 @@ def _without_worker(
         return _given_up(observation, given_up)
     if observation.hold:
         return _held(observation)
-    sentence = "it should run and no worker does" + _next_try(observation, policy, now)
+    here, there = "it should run and no worker does", "its backend's worker does not watch it yet"
+    sentence = there if observation.instance.backend else here
+    sentence += _next_try(observation, policy, now)
     return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 
 

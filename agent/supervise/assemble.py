@@ -139,6 +139,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         wake=wakes.wake,
         note=registry.note,
         link_stats=link_stats,
+        settings=lambda: settings.config.backends,
     )
     host = Seats(ground.host, backends, registry.facts.get)
     incidents = Incidents(

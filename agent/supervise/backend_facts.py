@@ -22,9 +22,6 @@ OnClaim = Callable[[InstanceId, str, Claim], None]
 OnHappening = Callable[[InstanceId, str, Happening], None]
 OnClose = Callable[[str], None]
 
-BLINK = 10.0
-"""Seconds that a worker or its server may be away before anything is made of it."""
-
 
 class WorkerLink(Protocol):
     """What supervision says to whoever runs a session: its own worker, or its backend's."""

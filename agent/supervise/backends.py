@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
-from agent.config import BackendDeclaration, secrets_of, worker_settings
+from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.model import (
     Category,
     Claim,
@@ -27,7 +27,7 @@ from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.limits import BACKEND_LINK
-from agent.supervise.backend_facts import BLINK, BackendFacts, Ears, SeatLink
+from agent.supervise.backend_facts import BackendFacts, Ears, SeatLink
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 30.0
 ATTACH_AGAIN = 0.5
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
-BACK_PER_SECOND = 50.0
 TAKE_OVER = 5.0
 MISCONFIGURED = 78
 CALLS_AT_ONCE = 32
@@ -56,6 +55,7 @@ class Backends:
         wake: Callable[[InstanceId], None],
         note: Callable[[JournalEntry], None],
         link_stats: LinkStats,
+        settings: Callable[[], BackendsSection],
     ) -> None:
         """`host` starts the workers of backends; None where no backend is declared."""
         self.all: dict[str, BackendFacts] = {}
@@ -70,6 +70,7 @@ class Backends:
         self._wake = wake
         self._note = note
         self._link_stats = link_stats
+        self._settings = settings
         self._returning: set[asyncio.Task[None]] = set()
         self._files = asyncio.Lock()
         self.loop = Loop(wakes, self._look, parallel=64, retry_after=ATTACH_AGAIN * 10)
@@ -176,7 +177,11 @@ class Backends:
     def _next_look(self, one: BackendFacts) -> float:
         now = boot_now()
         if one.link is not None:
-            soon = [one.unwell_since + BLINK] if one.unwell_since and not one.down else []
+            soon = (
+                [one.unwell_since + self._settings().patience]
+                if one.unwell_since and not one.down
+                else []
+            )
             return min([now + LOOK_EVERY, *soon])
         if one.unit.state is UnitState.ACTIVE:
             return max(one.next_attach, now)
@@ -317,7 +322,7 @@ class Backends:
                 self._is_back(one)
             return
         one.unwell_since = one.unwell_since or now
-        if not one.down and now - one.unwell_since >= BLINK:
+        if not one.down and now - one.unwell_since >= self._settings().patience:
             self._is_down(one)
 
     def _is_down(self, one: BackendFacts) -> None:
@@ -350,7 +355,7 @@ class Backends:
             facts.claim, facts.probe, facts.next_probe = None, None, 0.0
             facts.linked_since = boot_now()
             self._wake(facts.id)
-            await asyncio.sleep(1.0 / BACK_PER_SECOND)
+            await asyncio.sleep(1.0 / self._settings().back_rate)
 
     # small things
 

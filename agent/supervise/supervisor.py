@@ -141,7 +141,7 @@ class Supervisor:
         changed = replace(facts.instance, settings=dict(settings))
         if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
             raise Refused(
-                f"cannot move {id} to another backend or session: delete it here and adopt that one",
+                f"cannot move {id} to another backend or session: delete it, adopt that one",
                 field="settings",
                 code="place_is_fixed",
             )
