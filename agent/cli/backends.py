@@ -120,7 +120,7 @@ def show(options: argparse.Namespace) -> int:
 
 def _print(found: dict[str, Any]) -> None:
     state = "up" if found["up"] else f"not up ({found['reason'] or 'unknown'})"
-    sessions = "not told" if found["sessions"] is None else found["sessions"]
+    there = "how many is not told" if found["sessions"] is None else f"{found['sessions']} there"
     print_pairs(
         {
             "name": found["name"],
@@ -131,7 +131,7 @@ def _print(found: dict[str, Any]) -> None:
             "version": found["version"] or "-",
             "answered in": f"{found['answer_seconds']:.3f} s",
             "worker": f"{found['worker']}, pid {found['pid'] or '-'}",
-            "sessions": f"{sessions} there, {found['held']} ours, {found['connected']} connected",
+            "sessions": f"{there}, {found['held']} ours, {found['connected']} connected",
             "circuit": found["circuit"],
             "checked": moment(found["checked"]),
             "next check": moment(found["next_check"]),
