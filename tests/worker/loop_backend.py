@@ -42,7 +42,9 @@ class LoopBackend:
     async def ask(self, do: str, session: str = "", limit: float = 1.0) -> dict[str, Any]:
         try:
             async with asyncio.timeout(limit):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self.port, limit=1 << 24
+                )
                 try:
                     writer.write(json.dumps({"do": do, "session": session}).encode() + b"\n")
                     answer = json.loads(await reader.readline() or b"null")
