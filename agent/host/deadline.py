@@ -1,14 +1,17 @@
 """One moment by which something must have happened, moved often and cheaply."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 
 class Deadline:
     """Moving it later costs no new timer: the old one looks again when it fires."""
 
-    def __init__(self, passed: Callable[[], None]) -> None:
+    def __init__(self, passed: Callable[[], None], renewed: Callable[[], float]) -> None:
+        """`renewed`: a later moment of the loop's clock that holds instead, asked for in time."""
         self._passed = passed
+        self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -20,7 +23,7 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
         if self._timer is None and self._at is not None:
-            self._timer = self._loop.call_at(self._at, self._look)
+            self._arm(self._at)
 
     def extend(self, seconds: float) -> None:
         """At least this long from now; never sooner than it is, and only where there is one."""
@@ -31,8 +34,16 @@ class Deadline:
         self._timer = None
         if self._at is None:
             return
+        self._at = max(self._at, self._renewed())
         if self._loop.time() < self._at:
-            self._timer = self._loop.call_at(self._at, self._look)
+            self._arm(self._at)
         else:
             self._at = None
             self._passed()
+
+    def _arm(self, at: float) -> None:
+        # The first look is early, at a whole second: hundreds that were renewed meanwhile, as
+        # nearly all are, share that wake-up. Who was not is looked at again, in time.
+        early = float(math.floor(at))
+        when = early if early > self._loop.time() else at
+        self._timer = self._loop.call_at(when, self._look)

@@ -5,13 +5,18 @@ The kernel tells who sent a notice; what the text says about the sender counts f
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from agent.errors import HostError
+
+log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")
 _LONGEST_NOTICE = 4096
@@ -25,55 +30,102 @@ _SOCKET_LEVEL, _CREDENTIALS_SENT = int(socket.SOL_SOCKET), int(socket.SCM_CREDEN
 _PING = b"WATCHDOG=1"
 
 OnNotice = Callable[[int, Mapping[str, str]], None]
-"""pid of the sender, and the assignments."""
+"""pid of the sender, and the assignments. Plain pings are not told, they are noted."""
 
 
 class NotifySocket:
-    def __init__(self, sock: socket.socket, path: Path, on_notice: OnNotice) -> None:
+    """A thread of its own listens. Nearly all that comes are pings, a thousand a minute from
+    200 workers: each would be a turn of the event loop, here it is a number in a table. And
+    the kernel keeps ten notices at most, so a loop that is busy would lose them.
+    """
+
+    def __init__(
+        self, sock: socket.socket, path: Path, on_notice: OnNotice, known: Collection[int]
+    ) -> None:
         self._sock = sock
         self._on_notice = on_notice
+        self._known = known
+        self._pinged: dict[int, float] = {}
+        self._users = (os.geteuid(), 0)
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        # Bounded, so that a flood of notices cannot hold the loop.
+        self._room = threading.Semaphore(_AT_ONCE)
         self.path = path
         self.refused = 0
         """Notices that nobody could have meant: from another user, too long, without text."""
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+        self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
+        self._thread.start()
 
     @classmethod
-    def open(cls, path: Path, on_notice: OnNotice) -> "NotifySocket":
-        """Bound anew at the same path, so that workers of an earlier agent reach us."""
+    def open(cls, path: Path, on_notice: OnNotice, known: Collection[int]) -> "NotifySocket":
+        """Bound anew at the same path, so that workers of an earlier agent reach us.
+
+        `known`: the pids whose pings count.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             _bind(sock, path)
         except OSError as error:
             sock.close()
             raise HostError(f"cannot listen on {path}: {error}") from error
-        return cls(sock, path, on_notice)
+        return cls(sock, path, on_notice, known)
+
+    def pinged(self, pid: int) -> float:
+        """When it last sent a ping, on the event loop's clock; 0: it did not."""
+        return self._pinged.get(pid, 0.0)
+
+    def forget(self, pid: int) -> None:
+        self._pinged.pop(pid, None)
 
     def close(self) -> None:
-        if self._sock.fileno() < 0:
+        if self._closed:
             return
-        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._closed = True
+        self._room.release()
+        self._sock.shutdown(socket.SHUT_RDWR)  # ends the thread's waiting
+        self._thread.join()
         self._sock.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
 
-    def _readable(self) -> None:
-        # Bounded, so that a flood of notices cannot hold the loop.
-        for _ in range(_AT_ONCE):
+    # In the thread
+
+    def _listen(self) -> None:
+        while not self._closed:
             try:
-                text, ancillary, flags, _ = self._sock.recvmsg(
-                    _LONGEST_NOTICE, _ROOM, _CLOSE_ON_EXEC
-                )
-            except (BlockingIOError, InterruptedError):
-                return
-            pid = _sender(ancillary)
-            notice = _assignments(text)
-            if pid and notice and not flags & _CUT:
-                self._on_notice(pid, notice)
-            else:
-                self.refused += 1
+                self._take_one()
+            except OSError as error:
+                if not self._closed:
+                    log.error("cannot hear the workers: %s", error)
+                    time.sleep(1.0)
+
+    def _take_one(self) -> None:
+        text, ancillary, flags, _ = self._sock.recvmsg(_LONGEST_NOTICE, _ROOM, _CLOSE_ON_EXEC)
+        pid = _sender(ancillary, self._users)
+        if text == _PING and pid:
+            if pid in self._known:
+                self._pinged[pid] = time.monotonic()
+            return
+        notice = _assignments(text)
+        if pid and notice and not flags & _CUT:
+            self._room.acquire()
+            self._hand_over(pid, notice)
+        elif not self._closed:
+            self.refused += 1
+
+    def _hand_over(self, pid: int, notice: Mapping[str, str]) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._tell, pid, notice)
+
+    # In the event loop
+
+    def _tell(self, pid: int, notice: Mapping[str, str]) -> None:
+        self._room.release()
+        if not self._closed:
+            self._on_notice(pid, notice)
 
 
 def _bind(sock: socket.socket, path: Path) -> None:
@@ -88,18 +140,16 @@ def _bind(sock: socket.socket, path: Path) -> None:
     path.chmod(0o600)
 
 
-def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
+def _sender(ancillary: list[tuple[int, int, bytes]], users: Collection[int]) -> int:
     """0 when it is not this process's own user (or root, who may do anything anyway)."""
     for level, kind, content in ancillary:
         if level == _SOCKET_LEVEL and kind == _CREDENTIALS_SENT:
             pid, uid, _ = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])
-            return pid if uid in (os.geteuid(), 0) else 0
+            return pid if uid in users else 0
     return 0
 
 
 def _assignments(text: bytes) -> Mapping[str, str]:
-    if text == _PING:  # nearly all there ever is
-        return {"WATCHDOG": "1"}
     lines = text.decode("utf-8", "replace").splitlines()
     pairs = (line.partition("=") for line in lines)
     return {name: value for name, equals, value in pairs if equals and name}

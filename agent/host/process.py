@@ -60,10 +60,12 @@ class ProcessHost:
         self._limits: dict[InstanceId, Limits] = {}
         # A forked worker may speak before we are told its pid.
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
-        self._notify = NotifySocket.open(places.notify_socket, self._notice)
+        self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
         self._warm = WarmProcess(places.run_dir / "warm.log", self._told, self._warm_lost)
-        self._around = Surroundings(worker, self._launch, self._kill_remains, self._changed)
+        self._around = Surroundings(
+            worker, self._launch, self._kill_remains, self._notify.pinged, self._changed
+        )
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
     @classmethod
@@ -214,6 +216,7 @@ class ProcessHost:
                     self._notice(child.pid, said)
         elif child is not None and worker.phase is Phase.SWEEPING:
             self._by_pid.pop(child.pid, None)
+            self._notify.forget(child.pid)
             self._take_early(child.pid)
             remove_note(folder)
         self._wake(worker.id)

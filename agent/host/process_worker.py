@@ -36,6 +36,8 @@ class Surroundings:
     """Start a process for this run; HostError when there is none."""
     sweep: Callable[[int, str], Awaitable[int]]
     """Kill what is left of a run: pid, run."""
+    pinged: Callable[[int], float]
+    """When this pid last sent a watchdog ping, on the loop's clock."""
     changed: Callable[["ProcessWorker"], None]
     """Its phase is another one now."""
 
@@ -58,7 +60,7 @@ class ProcessWorker:
         self._stop_wanted = False
         self._starts: deque[float] = deque()
         self._loop = asyncio.get_running_loop()
-        self._deadline = Deadline(self._deadline_passed)
+        self._deadline = Deadline(self._deadline_passed, self._renewed)
         self._task: asyncio.Task[None] | None = None
         self._turned = asyncio.Event()
         self._was_ready = False
@@ -217,6 +219,11 @@ class ProcessWorker:
             self.child.send(number)
             if number is not signal.SIGKILL:
                 self.child.send(signal.SIGCONT)  # or a frozen one would never get it
+
+    def _renewed(self) -> float:
+        if self.phase is not Phase.RUNNING or self.child is None:
+            return 0.0
+        return self._around.pinged(self.child.pid) + self._settings.watchdog
 
     def _deadline_passed(self) -> None:
         if self.phase is Phase.STARTING:
