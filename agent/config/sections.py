@@ -5,6 +5,7 @@ Durations are seconds, sizes are bytes. The example file is made from this modul
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from agent.config.backends import BackendDeclaration
 from agent.config.setting import setting
 from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
+from agent.core.health import HealthPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.memory import MemoryPolicy
 from agent.core.model import InstanceId
@@ -349,9 +351,12 @@ class Declaration:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
-    """The whole of agent.toml, checked. The section's name is the table's name."""
+    """The whole of agent.toml, checked. The section's name is the table's name.
+
+    Without slots: what is made of the sections is asked for in every pass, and kept.
+    """
 
     agent: AgentSection = field(default_factory=AgentSection)
     log: LogSection = field(default_factory=LogSection)
@@ -372,11 +377,23 @@ class Config:
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
 
-    @property
+    @cached_property
+    def health_policy(self) -> HealthPolicy:
+        chosen = self.health
+        return HealthPolicy(
+            interval=chosen.interval,
+            zombie_pings=chosen.zombie_pings,
+            stuck=chosen.stuck,
+            proof_limit=chosen.proof_limit,
+            phases=self.phase_deadlines,
+            reconnect=self.reconnect_policy,
+        )
+
+    @cached_property
     def phase_deadlines(self) -> PhaseDeadlines:
         return PhaseDeadlines(**asdict(self.phases))
 
-    @property
+    @cached_property
     def reconnect_policy(self) -> ReconnectPolicy:
         chosen = self.reconnect
         return ReconnectPolicy(
@@ -389,25 +406,25 @@ class Config:
             breaker=self.breaker_policy,
         )
 
-    @property
+    @cached_property
     def recovery_policy(self) -> RecoveryPolicy:
         return RecoveryPolicy(**{**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)})
 
-    @property
+    @cached_property
     def memory_policy(self) -> MemoryPolicy:
         values = asdict(self.memory)
         del values["interval"]
         return MemoryPolicy(**values)
 
-    @property
+    @cached_property
     def crypto_policy(self) -> CryptoPolicy:
         return CryptoPolicy(**asdict(self.crypto))
 
-    @property
+    @cached_property
     def incident_policy(self) -> IncidentPolicy:
         return IncidentPolicy(**asdict(self.incident))
 
-    @property
+    @cached_property
     def alert_limits(self) -> AlertLimits:
         """The conditions' numbers; those of a session's memory are the memory check's own."""
         chosen = asdict(self.alerts)
@@ -419,7 +436,7 @@ class Config:
             memory_critical=self.memory.critical,
         )
 
-    @property
+    @cached_property
     def breaker_policy(self) -> BreakerPolicy:
         return BreakerPolicy(self.reconnect.breaker_failures, self.reconnect.breaker_pause)
 

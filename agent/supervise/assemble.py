@@ -36,7 +36,7 @@ from agent.supervise.repairs import Repairs
 from agent.supervise.sampling import Sampler
 from agent.supervise.seats import Seats
 from agent.supervise.show import Eyes
-from agent.supervise.signals import PASSING, Findings, passing_entry
+from agent.supervise.signals import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.snapshot_clock import SnapshotClock
 from agent.supervise.supervisor import Supervisor
 
@@ -51,15 +51,7 @@ class Settings:
     config: Config
 
     def health_policy(self) -> HealthPolicy:
-        chosen = self.config.health
-        return HealthPolicy(
-            interval=chosen.interval,
-            zombie_pings=chosen.zombie_pings,
-            stuck=chosen.stuck,
-            proof_limit=chosen.proof_limit,
-            phases=self.config.phase_deadlines,
-            reconnect=self.config.reconnect_policy,
-        )
+        return self.config.health_policy
 
     def start_policy(self) -> StartPolicy:
         chosen = self.config.start
@@ -331,6 +323,8 @@ def _senses(
         if findings.note(facts, happening):
             wake(facts.id)
         registry.touch(facts)
+        if happening.kind == "repair_step":
+            registry.note(step_entry(facts, happening))
         if happening.kind in PASSING and bus.wants(happening.kind):
             bus.publish_passing(passing_entry(facts, happening))
 

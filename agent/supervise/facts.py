@@ -5,7 +5,7 @@ Callbacks of the link and the host write here and wake the loop; the pass reads.
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agent.core.crypto import CryptoWindow, LogLimit
 from agent.core.memory import MemoryHistory
@@ -135,9 +135,7 @@ class Facts:
         )
 
         self.spoke.set()
-        return before is None or replace(before.claim, proof_age=None) != replace(
-            claim, proof_age=None
-        )
+        return before is None or _words(before.claim) != _words(claim)
 
     def forget_run(self) -> None:
         """The worker of these facts is gone: nothing it said counts any more."""
@@ -145,6 +143,20 @@ class Facts:
         self.probe = None
         self.linked_since = None
         self.next_attach = 0.0
+
+
+def _words(claim: Claim) -> tuple[object, ...]:
+    """All that it says, but how old its proof is."""
+    return (
+        claim.status,
+        claim.reason,
+        claim.phase,
+        claim.progress,
+        claim.paired,
+        claim.account,
+        claim.until_wall,
+        claim.raw,
+    )
 
 
 def _grew(before: ClaimFact | None, claim: Claim) -> bool:

@@ -5,8 +5,10 @@ An event carries no command, so losing one costs time, never correctness.
 """
 
 import asyncio
+import contextlib
 import heapq
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,6 +16,12 @@ from collections.abc import Awaitable, Callable
 from agent.core.model import InstanceId
 
 log = logging.getLogger(__name__)
+
+TURN = 1.0
+"""Seconds after which the loop turns though nothing is due."""
+FAR = 10.0
+TICK = 0.25
+"""What is due later than FAR is due at a common tick, so that many share one wake-up."""
 
 RunPass = Callable[[InstanceId], Awaitable[float | None]]
 """Runs one pass; returns when (boot clock) the instance must be looked at again at the latest."""
@@ -65,6 +73,7 @@ class Loop:
         """Places taken in each lane."""
         self._due: dict[InstanceId, float] = {}
         self._heap: list[tuple[float, InstanceId]] = []
+        self._sleeps_until = 0.0
         self._stopping = False
         self._full_since: float | None = None
         """Since then every place is taken, somebody waits, and no pass has ended."""
@@ -100,12 +109,7 @@ class Loop:
                 self.turned_at = now = boot_now()
                 self._collect_due(now)
                 self._begin_passes(passes, now)
-                try:
-                    async with asyncio.timeout(self._seconds_until_due(now)):
-                        await self._wakes.rung.wait()
-                except TimeoutError:
-                    pass
-                self._wakes.rung.clear()
+                await self._sleep(now)
 
     def _collect_due(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
@@ -128,9 +132,13 @@ class Loop:
                 self._taken[lane] += 1
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
-    def _seconds_until_due(self, now: float) -> float:
-        nearest = self._heap[0][0] if self._heap else now + 1.0
-        return min(max(nearest - now, 0.0), 1.0)  # the watchdog wants to see it turn
+    async def _sleep(self, now: float) -> None:
+        """Until somebody is woken or the nearest is due; the watchdog wants to see it turn."""
+        self._sleeps_until = min(self._heap[0][0], now + TURN) if self._heap else now + TURN
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._sleeps_until - now):
+                await self._wakes.rung.wait()
+        self._wakes.rung.clear()
 
     async def _one_pass(self, instance: InstanceId) -> None:
         begun = boot_now()
@@ -146,14 +154,19 @@ class Loop:
             self._taken[lane] -= 1
             if not lane:
                 self._full_since = None
-            self._wakes.rung.set()
+            if self._wakes.woken:  # who waited for this place, or was woken during the pass
+                self._wakes.rung.set()
         now = boot_now()
         self.passes += 1
         self.pass_seconds += now - begun
         self.last_pass_at = now
         if again is not None:
-            self._schedule(instance, max(again, now + 0.01))
+            self._schedule(instance, max(again, now + 0.01), now)
 
-    def _schedule(self, instance: InstanceId, at: float) -> None:
+    def _schedule(self, instance: InstanceId, at: float, now: float) -> None:
+        if at - now > FAR:
+            at = math.ceil(at / TICK) * TICK
         self._due[instance] = at
         heapq.heappush(self._heap, (at, instance))
+        if at < self._sleeps_until:
+            self._wakes.rung.set()

@@ -70,11 +70,13 @@ class Passes:
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
         observation, verdict = self._judge(facts)
+        judged = facts.record
         entries += self.rememberer.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        # The record has changed, and what many share may have: judge what is true now.
-        observation, verdict = self._judge(facts)
+        if facts.record is not judged or facts.hold != self.incidents.hold(facts):
+            # The record has changed, or what many share: judge what is true now.
+            observation, verdict = self._judge(facts)
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
         self._settle_gate(facts, observation, verdict)

@@ -59,7 +59,8 @@ class Rememberer:
                 self._override(facts, Override.NONE if wanted else Override.STARTED)
                 entries.append(entry(facts, "operator", "its unit was started by hand"))
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
-        if unit.runs and unit.run and settled:
+        seen = (facts.record.seen_run, facts.record.seen_boot)
+        if unit.runs and unit.run and settled and seen != (unit.run, self.boot):
             facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
         return entries
 
@@ -137,7 +138,8 @@ class Rememberer:
         """`before` is the record as it was until this pass, drops not yet counted."""
         if verdict.state is before.status:
             since = before.status_since_wall
-            facts.record = replace(facts.record, status=before.status, status_since_wall=since)
+            if facts.record is not before:  # a drop was counted; the status stays what it was
+                facts.record = replace(facts.record, status=before.status, status_since_wall=since)
             if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
                 facts.connected_since_wall = since  # adopted: it was connected all the while
             return []

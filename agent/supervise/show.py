@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from agent.core.crypto import CryptoPolicy, judge_crypto
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
+from agent.core.rate import PerMinute
 from agent.core.reconnect import BreakerPolicy, breaker_of
 from agent.core.session import reason_of
 from agent.core.view import (
-    CRYPTO_RESULTS,
     MESSAGE_DIRECTIONS,
     REGENERATION_RESULTS,
     RESTART_REASONS,
@@ -23,6 +23,10 @@ from agent.supervise.observe import desired_of
 NOT_LOOKED_YET = HealthVerdict(
     Health.NOT_FOUND, ConnectionStatus.DISCONNECTED, "not_looked_yet", "not looked at yet"
 )
+_NO_RESTARTS = dict.fromkeys(RESTART_REASONS, 0)
+_NO_MESSAGES = dict.fromkeys(MESSAGE_DIRECTIONS, 0)
+_NO_REGENERATIONS = dict.fromkeys(REGENERATION_RESULTS, 0)
+_NO_RATE = PerMinute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,9 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         memory_bytes=facts.memory_bytes,
         cpu_seconds=facts.cpu_seconds,
         processes=facts.processes,
-        restarts={**dict.fromkeys(RESTART_REASONS, 0), **facts.restarts},
+        restarts={**_NO_RESTARTS, **facts.restarts},
         reconnects=dict(facts.reconnects),
-        messages={**dict.fromkeys(MESSAGE_DIRECTIONS, 0), **facts.messages},
+        messages={**_NO_MESSAGES, **facts.messages},
         errors=dict(facts.errors),
         status_seconds=dict(facts.status_seconds),
         next_attempt_wall=_next_attempt(record, now_wall),
@@ -75,16 +79,15 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair,
         hold=facts.hold,
-        crypto_operations={**dict.fromkeys(CRYPTO_RESULTS, 0), **decrypted},
+        crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
-        key_regenerations={**dict.fromkeys(REGENERATION_RESULTS, 0), **facts.key_regenerations},
+        key_regenerations={**_NO_REGENERATIONS, **facts.key_regenerations},
         repair_steps=dict(facts.repair_steps),
         repair_seconds=facts.repair_seconds,
         cleanups=dict(facts.cleanups),
         memory_limit=eyes.memory_limit(facts),
         messages_per_minute={
-            word: rate.count(now) if rate else 0
-            for word, rate in ((word, facts.per_minute.get(word)) for word in ("in", "out"))
+            word: facts.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
         },
         last_snapshot_wall=facts.last_snapshot_wall,
     )

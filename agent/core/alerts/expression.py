@@ -116,8 +116,7 @@ class Binary:
     def vector(self, sight: Sight) -> Vector:
         left = self.left.vector(sight)
         if isinstance(self.right, float | int):
-            number = float(self.right)
-            return self._each(left, dict.fromkeys(left, number))
+            return self._with(left, float(self.right))
         right = self.right.vector(sight)
         if self.sign == "or":
             return {**right, **left}
@@ -126,6 +125,13 @@ class Binary:
         if self.sign == "and":
             return {key: value for key, value in left.items() if key in right}
         return self._each(left, right)
+
+    def _with(self, left: Vector, number: float) -> Vector:
+        if self.sign in _COMPARISONS:
+            holds = _COMPARISONS[self.sign]
+            return {key: one for key, one in left.items() if holds(one, number)}
+        reckon = _divide if self.sign == "/" else _ARITHMETIC[self.sign]
+        return {key: reckon(one, number) for key, one in left.items()}
 
     def _each(self, left: Vector, right: Vector) -> Vector:
         if self.sign in _COMPARISONS:

@@ -30,6 +30,8 @@ class Steps:
 
     def forget(self, before: float) -> None:
         """Drop what no window reaches any more; the value that still held then stays."""
+        if len(self._at) < 2 or self._at[1] > before:
+            return
         keep = bisect_right(self._at, before) - 1
         if keep > 0:
             del self._at[:keep]
@@ -43,7 +45,14 @@ class Steps:
         first = max(bisect_right(self._at, start) - 1, 0)
         return iter(self._values[first : bisect_right(self._at, end)])
 
+    def _still(self, start: float, end: float) -> bool:
+        """Whether there is but one value in the window, as nearly always."""
+        at = self._at
+        return bool(at) and (at[-1] <= start or (len(at) == 1 and at[0] <= end))
+
     def increase(self, start: float, end: float) -> float | None:
+        if self._still(start, end):
+            return 0.0
         values = self._between(start, end)
         before = next(values, None)
         if before is None:
@@ -55,10 +64,14 @@ class Steps:
         return total
 
     def changes(self, start: float, end: float) -> float | None:
+        if self._still(start, end):
+            return 0.0
         found = sum(1 for _ in self._between(start, end))
         return float(found - 1) if found else None
 
     def least(self, start: float, end: float) -> float | None:
+        if self._still(start, end):
+            return self._values[-1]
         return min(self._between(start, end), default=None)
 
     def line(self, start: float, end: float, ahead: float) -> float | None:
