@@ -36,7 +36,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
 
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
-        reports.renew(answer.claim)
+        reports.answered(answer.claim)
         return {"claim": wire_claim(answer.claim), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:

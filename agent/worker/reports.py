@@ -15,7 +15,17 @@ log = logging.getLogger(__name__)
 class Reports:
     """One session's Reporter; keeps the newest claim and lets its proof grow old."""
 
-    __slots__ = ("_at", "_claim", "_id", "_progressed_at", "_server", "changed", "crashed", "said")
+    __slots__ = (
+        "_at",
+        "_claim",
+        "_id",
+        "_progressed_at",
+        "_server",
+        "changed",
+        "crashed",
+        "said",
+        "told_at",
+    )
 
     def __init__(
         self, id: InstanceId, changed: asyncio.Event, crashed: Callable[[BaseException], None]
@@ -25,6 +35,8 @@ class Reports:
         self.crashed = crashed
         self.said = False
         """Whether anything is known of the session yet."""
+        self.told_at = 0.0
+        """When the agent last heard a claim, asked for or not."""
         self._id = id
         self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
@@ -40,7 +52,7 @@ class Reports:
             level = logging.WARNING if claim.reason else logging.INFO
             words = _words(before), _words(claim)
             log.log(level, "%s -> %s", *words, extra={"wa_instance": self._id})
-        self.renew(claim)
+        self.answered(claim)
         if self._server is not None:
             self._server.claim(self._id, claim)
 
@@ -48,6 +60,11 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it at once."""
         self._claim, self._at, self.said = claim, now(), True
         self.changed.set()
+
+    def answered(self, claim: Claim) -> None:
+        """As `renew`, and the agent hears of it: it asked, or is told."""
+        self.renew(claim)
+        self.told_at = self._at
 
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
@@ -72,6 +89,7 @@ class Reports:
 
     def repeat(self) -> None:
         """Tell the agent again."""
+        self.told_at = now()
         if self._server is not None:
             self._server.claim(self._id, self.current())
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from agent.engines.base import Engine
 from agent.errors import EngineError
 from agent.host.notify import Notifier
-from agent.worker.reports import Reports
+from agent.worker.reports import Reports, now
 
 log = logging.getLogger(__name__)
 
 PROBE_EVERY = 10.0
 """Where no watchdog asks for pings."""
 REPEAT = 60.0
-"""The agent hears the claim at least this often; it asks for itself in between."""
+"""The agent hears the claim at least this often, by its own probes or without them."""
 STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
@@ -35,7 +35,6 @@ async def watch_engine(
     every = min(PROBE_EVERY, watchdog * _EVERY) if watchdog else PROBE_EVERY
     limit = watchdog * _LIMIT if watchdog else PROBE_EVERY
     answered = True
-    repeated = time.monotonic()
     while True:
         begun = time.monotonic()
         before, answered = answered, await _answers(engine, reports, limit)
@@ -46,8 +45,7 @@ async def watch_engine(
                 logging.INFO if answered else logging.ERROR,
                 "the engine answers again" if answered else "the engine does not answer: no ping",
             )
-        if time.monotonic() - repeated > REPEAT - every / 2:
-            repeated = time.monotonic()
+        if now() - reports.told_at > REPEAT - every / 2:
             reports.repeat()
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 
