@@ -34,23 +34,26 @@ class Bed:
     def restart_server(self) -> None:
         self.server = self.start_server()
 
-    async def pair(self) -> None:
-        qr = await self.eventually(self.server.qr, within=20)
-        self.whatsapp.scan(qr, ACCOUNT)
-        await self.connected()
-        # The last that the phone gives to a new device; until then files come and go.
+    async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
+        qr = await self.eventually(lambda: self.server.qr(id), within=20)
+        self.whatsapp.scan(qr, account)
+        await self.settled(account, id)
+
+    async def settled(self, account: str = ACCOUNT, id: str = "7") -> None:
+        """Connected, and it has all that the phone gives to a new device: files come and go."""
+        await self.connected(id)
         last = "hist_sync" if self.package == "baileys" else "peer_msg"
-        await self.eventually(lambda: last in self._receipt_types())
+        await self.eventually(lambda: last in self._receipt_types(account))
 
-    def _receipt_types(self) -> list[str]:
-        return [each["type"] for each in self.whatsapp.device(ACCOUNT)["receipts"]]
+    def _receipt_types(self, account: str) -> list[str]:
+        return [each["type"] for each in self.whatsapp.device(account)["receipts"]]
 
-    async def connected(self) -> None:
-        await self.eventually(self.server.status, "CONNECTED", within=20)
+    async def connected(self, id: str = "7") -> None:
+        await self.eventually(lambda: self.server.status(id), "CONNECTED", within=20)
 
     async def disconnected(self, code: int) -> None:
         """The client was told so by the library, with that status code."""
-        line = f"Disconnected session: sales, reason: {code}\n"
+        line = f'--> {{"session":"sales","statusCode":{code}}}\n'
         await self.eventually(lambda: line in self.log.read_text(), within=20)
 
     async def hear(self, sender: str, text: str) -> None:
@@ -72,8 +75,8 @@ class Bed:
         await self.send(who, f"{text}?")
         await self.hear(who, f"{text}!")
 
-    def files(self) -> dict[str, bytes]:
-        return {each.name: each.read_bytes() for each in self.auth.iterdir()}
+    def files(self, id: str = "7") -> dict[str, bytes]:
+        return {each.name: each.read_bytes() for each in (self.folder / id).iterdir()}
 
     def codes_shown(self) -> int:
         return self.log.read_text().count("Session QRCode Generate")
@@ -84,23 +87,38 @@ def is_read(receipts: list[str]) -> bool:
     return bool({"delivered", "inactive"} & set(receipts))
 
 
+NEWEST = "the newest that runs here"
+one_package = pytest.mark.parametrize("package", [NEWEST], indirect=True)
+"""For what one version is enough."""
+two_sessions = pytest.mark.parametrize("sessions", [{"7": "sales", "8": "support"}])
+
+
 @pytest.fixture(params=PACKAGES)
 def package(request: pytest.FixtureRequest) -> str:
-    name = str(request.param)
-    if reason := why_not(name):
-        pytest.skip(reason)
-    return name
+    wanted = PACKAGES if request.param == NEWEST else (str(request.param),)
+    reasons = {name: why_not(name) for name in wanted}
+    for name, reason in reasons.items():
+        if not reason:
+            return name
+    pytest.skip("; ".join(dict.fromkeys(reasons.values())))
 
 
 @pytest.fixture
-def bed(package: str, tmp_path: Path, eventually: Eventually) -> Iterator[Bed]:
+def sessions() -> dict[str, str]:
+    return {"7": "sales"}
+
+
+@pytest.fixture
+def bed(
+    package: str, sessions: dict[str, str], tmp_path: Path, eventually: Eventually
+) -> Iterator[Bed]:
     folder, log = tmp_path / "auth", tmp_path / "server.log"
     with ExitStack() as running:
         whatsapp = WhatsApp(tmp_path / "whatsapp.log")
         running.callback(whatsapp.end)
 
         def start() -> BaileysServer:
-            server = BaileysServer(whatsapp, folder, log, package)
+            server = BaileysServer(whatsapp, folder, log, package, sessions)
             running.callback(server.end)
             return server
 

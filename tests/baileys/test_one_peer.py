@@ -1,13 +1,13 @@
 """The proof on real files: only what is corrupted is removed, and the same client goes on."""
 
-import json
 import time
 from pathlib import Path
 
 import pytest
 
 from agent.core.crypto_patterns import CryptoFinding, LogReader
-from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read
+from agent.engines.whaticket.folder import AuthFolder
+from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
 
 pytestmark = pytest.mark.slow
 
@@ -22,21 +22,13 @@ def address_of(bed: Bed, who: str) -> str:
     return f"1{who}_1" if bed.package == "baileys" else who
 
 
-def remove_peer(folder: Path, who: str) -> set[str]:
-    """FACTS E.6: all sessions of that person's devices, in both of its names."""
-    users = {who}
-    mapping = folder / f"lid-mapping-{who}.json"
-    if mapping.exists():
-        users.add(json.loads(mapping.read_text()) + "_1")
-    gone = {
-        each
-        for each in folder.iterdir()
-        for user in users
-        if each.name.startswith((f"session-{user}.", f"identity-key-{user}."))
-    }
-    for each in gone:
-        each.unlink()
-    return {each.name for each in gone}
+def remove_peer(auth: Path, who: str) -> set[str]:
+    """By the agent's own rule, and by nothing of the agent but the rule."""
+    place = AuthFolder(str(auth.parent / "{id}"))
+    gone = place.names(auth.name, place.other_names(auth.name, {who}))
+    for name in gone:
+        (auth / name).unlink()
+    return set(gone)
 
 
 def read_log(text: str) -> list[CryptoFinding]:
@@ -120,6 +112,7 @@ async def test_a_message_for_the_removed_keys_comes_again_with_new_ones(bed: Bed
     assert bed.codes_shown() == 1
 
 
+@one_package
 async def test_removing_under_a_running_client_helps_nothing(bed: Bed) -> None:
     """Why the round disconnects first: the client goes on with the keys in its memory."""
     await bed.pair()

@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.model import SessionFiles
 from agent.vault.formats import FilesReport, check_auth_folder
-from tests.baileys.conftest import ACCOUNT, PEER, Bed
+from tests.baileys.conftest import ACCOUNT, PEER, Bed, one_package
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +54,7 @@ async def test_a_cut_short_creds_file_costs_the_pairing_unless_it_is_put_back(be
     assert bed.codes_shown() == 2
 
 
+@one_package
 async def test_what_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> None:
     await bed.pair()
     for code in (401, 402, 403, 405, 406, 409):
@@ -67,6 +68,7 @@ async def test_what_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> No
     assert look(bed.auth).files is SessionFiles.WHOLE
 
 
+@one_package
 async def test_what_passes_is_tried_again_without_a_code(bed: Bed) -> None:
     await bed.pair()
     for kind, told, code in (
@@ -85,6 +87,7 @@ async def test_what_passes_is_tried_again_without_a_code(bed: Bed) -> None:
     assert bed.codes_shown() == 1
 
 
+@one_package
 @pytest.mark.parametrize(("kind", "code"), [("replaced", 440), ("device_removed", 401)])
 async def test_a_conflict_ends_the_session(bed: Bed, kind: str, code: int) -> None:
     await bed.pair()

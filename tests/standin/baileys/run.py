@@ -161,6 +161,6 @@ class BaileysServer(Program):
     def start_session(self, id: str = "7") -> None:
         self.ask(f"/whatsapp/{id}/start-session", "PUT")
 
-    def send(self, number: str, body: str, id: str = "7") -> str:
-        sent = self.ask(f"/whatsapp/{id}/send", body={"number": number, "body": body})
-        return str(sent["id"])
+    def send(self, number: str, body: str, id: str = "7") -> None:
+        told = {"number": number, "body": body, "whatsappId": id}
+        self.ask("/api/messages/send", body=told)

@@ -37,6 +37,14 @@ const find = (id) => {
   return session;
 };
 
+const create = async (name) => {
+  const id = Math.max(0, ...[...sessions.keys()].map(Number)) + 1;
+  const session = new Session(id, name, setting);
+  sessions.set(String(id), session);
+  await session.start();
+  return session.show();
+};
+
 const ROUTES = [
   ['GET', /^\/whatsapp\/?$/, () => [...sessions.values()].map((each) => each.show())],
   ['GET', /^\/whatsapp\/(\w+)$/, ([id]) => find(id).show()],
@@ -72,10 +80,14 @@ const ROUTES = [
       return { message: 'Session disconnected.' };
     },
   ],
+  ['POST', /^\/whatsapp\/$/, (_, { name }) => create(name)],
   [
     'POST',
-    /^\/whatsapp\/(\w+)\/send$/,
-    async ([id], { number, body }) => ({ id: await find(id).send(number, body) }),
+    /^\/api\/messages\/send$/,
+    async (_, { number, body, whatsappId }) => {
+      await find(String(whatsappId)).send(number, body);
+      return { mensagem: 'Mensagem enviada' };
+    },
   ],
 ];
 

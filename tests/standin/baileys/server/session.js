@@ -131,7 +131,9 @@ export class Session {
 
   async #closed(code) {
     this.#socket = null;
-    this.#setting.say(`Disconnected session: ${this.name}, reason: ${code ?? ''}`);
+    const { say, baileys } = this.#setting;
+    const told = JSON.stringify({ session: this.name, statusCode: code });
+    say(`DESCONECTOU REASON: ${baileys.DisconnectReason[code] ?? code} --> ${told}`);
     await this.#saving;
     if (!this.#wanted || FINAL.has(code)) {
       this.#tell('DISCONNECTED');
