@@ -54,6 +54,8 @@ class Findings:
                 return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
+            case "key_regeneration" | "repair_step":
+                return False  # what a repair does over there is no error
             case kind:
                 facts.errors[kind] += 1
                 return False
@@ -116,6 +118,12 @@ class Findings:
             return None
         policy = self.silence_policy()
         return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
+
+
+def step_entry(facts: Facts, happening: Happening) -> JournalEntry:
+    """What a backend's worker did within one step of a repair."""
+    sentence = _text(happening.detail.get("text"))
+    return JournalEntry("repair_step", sentence, Category.RECOVERY, facts.id, time.time())
 
 
 def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -23,6 +23,10 @@ LOOK_EVERY = 0.25
 SETTLE = 0.5
 """Seconds after which what somebody still writes would have shown."""
 Look = Callable[[Row], bool]
+Tell = Callable[[str], None]
+
+
+def _unheard(_sentence: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,13 @@ class Round:
     store: SessionStore
     settings: WhaticketSettings
     id: str
+    tell: Tell = _unheard
+    """Hears of each step that was done, in words for people."""
 
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
         """Down, the work, up again; up also when the work fails. The work's error goes first."""
         await self.go_down()
+        self.tell("disconnect: the server says that it is down")
         problem: EngineError | None = None
         try:
             await work()
@@ -88,7 +95,9 @@ class Round:
     async def come_up(self) -> None:
         """Return when it is connected; a QR code instead means that the pairing is gone."""
         await self.begin()
+        self.tell("start-session: the server takes it up")
         await self.wait("connect", self._is_up)
+        self.tell("wait: it is connected")
 
     async def wait(self, what: str, wanted: Look) -> Row:
         deadline = time.monotonic() + self.settings.connect_within

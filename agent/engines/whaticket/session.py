@@ -212,6 +212,9 @@ class WhaticketSession:
             if plan:
                 await self._store.take_out(round.id, plan, "new keys with single peers")
                 await round.must_stay_gone(plan)
+            round.tell(
+                f"back up and remove: {len(plan.files)} files, {len(plan.keys)} keys in Redis"
+            )
 
         await round.while_down(work)
 
@@ -339,7 +342,10 @@ class WhaticketSession:
         return id
 
     def _round(self, id: str) -> Round:
-        return Round(self._server, self._store, self._settings, id)
+        return Round(self._server, self._store, self._settings, id, self._tell_step)
+
+    def _tell_step(self, sentence: str) -> None:
+        self._reporter.happened(Happening("repair_step", {"text": sentence}))
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work, name=name)
