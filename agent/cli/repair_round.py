@@ -9,7 +9,8 @@ from typing import Any
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.progress import with_progress
 from agent.cli.show import clean, moment
-from agent.core.ladder import LADDERS, UNPAIRING
+from agent.core.ladder import UNPAIRING
+from agent.core.ladder import steps_for as ladder_steps
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
 from agent.core.repair import trouble_of
 
@@ -17,7 +18,13 @@ AT_ONCE = 4
 SECONDS = 330.0
 """A little longer than the agent itself waits for a repair to end."""
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
-_STORY = frozenset({"operator", "repair", "repaired", "repair_over", "status", "verdict"})
+_STORY = frozenset(
+    {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}
+)
+_THERE = {
+    ("whaticket", "regenerate_keys"): "disconnect, back up and remove, start-session, wait",
+}
+"""What a step is made of where it is done on somebody else's server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ def repair_all(
 ) -> list[Done]:
     """Side by side, a few at a time; in the order of the ids."""
     unwell = [one for one in every if needs_round(one)]
+    begun = {one["id"]: _newest(client, one["id"]) for one in unwell} if options.debug else {}
     if options.dry_run:
         return [_would(one) for one in unwell]
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
@@ -66,7 +74,7 @@ def repair_all(
     with_progress(f"repairing {len(unwell)} instances", work, lambda: f", {len(done)} done")
     if options.debug:
         for one in done:
-            _tell_story(client, one.id)
+            _tell_story(client, one.id, begun[one.id])
     return done
 
 
@@ -80,13 +88,19 @@ def steps_for(one: dict[str, Any]) -> tuple[str, ...]:
     verdict = HealthVerdict(
         Health(told["verdict"]), ConnectionStatus(told["state"]), told["reason"], told["sentence"]
     )
-    ladder = LADDERS[trouble_of(verdict)]
+    ladder = ladder_steps(verdict, trouble_of(verdict))
     return tuple(step.value for step in ladder if not (one["paired"] and step in UNPAIRING))
 
 
 def _would(one: dict[str, Any]) -> Done:
     steps = steps_for(one)
-    return _done(one, f"would try: {', '.join(steps)}", good=True, steps=steps)
+    told = ", ".join(_in_full(one["engine"], step) for step in steps)
+    return _done(one, f"would try: {told}", good=True, steps=steps)
+
+
+def _in_full(engine: str, step: str) -> str:
+    there = _THERE.get((engine, step), "")
+    return f"{step} ({there})" if there else step
 
 
 def _repair(client: Client, one: dict[str, Any]) -> Done:
@@ -103,9 +117,15 @@ def _done(one: dict[str, Any], result: str, *, good: bool, steps: tuple[str, ...
     return Done(one["id"], told["verdict"], told["sentence"], result, good, steps)
 
 
-def _tell_story(client: Client, id: str) -> None:
-    found = client.get(f"/api/instance/{id}/events", {"limit": 60})["events"]
-    for event in reversed(found):
+def _newest(client: Client, id: str) -> int:
+    found = client.get(f"/api/instance/{id}/events", {"limit": 1})["events"]
+    return int(found[0]["cursor"]) if found else 0
+
+
+def _tell_story(client: Client, id: str, begun: int) -> None:
+    """What this round did, and nothing of what was before."""
+    found = client.get(f"/api/instance/{id}/events", {"limit": 200, "after": begun})["events"]
+    for event in found:
         if event["kind"] in _STORY:
             line = f"{moment(event['time'])} [{id}] {event['kind']}: {event['sentence']}"
             print(clean(line), file=sys.stderr)

@@ -33,11 +33,15 @@ def add(commands: Subparsers) -> None:
     parser.set_defaults(verb="cleanup")
 
     parser = add_command(
-        commands, "repair", repair, "one round of repairs by hand", "wa-agent repair all --dry-run"
-    )
+        commands, "repair", repair,
+        "one round of repairs by hand; exit status 1 when one is not well after it",
+        "wa-agent repair all --dry-run",
+    )  # fmt: skip
     parser.add_argument("id", metavar="all|ID", nargs="?", help="every instance, or this one")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
-    parser.add_argument("--debug", action="store_true", help="show each step as history has it")
+    parser.add_argument(
+        "--debug", action="store_true", help="show each step that was done, on stderr"
+    )
     parser.add_argument("--stats", action="store_true", help="what checks and repairs came to")
 
     parser = add_command(
@@ -141,6 +145,8 @@ def _show_statistics(client: Client, options: argparse.Namespace) -> int:
             "failed": found["failed"],
             "mean time to repair": duration(found["mean_seconds_to_repair"]),
             "success rate": "-" if rate is None else f"{rate:.0%}",
+            "asked for by hand": found["interventions"]["asked"],
+            "ended needing a person": found["interventions"]["needed"],
         }
     )
     if found["steps"]:

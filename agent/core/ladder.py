@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from agent.core.health import last_reason, no_pairing_to_lose
-from agent.core.model import Health, UnitState
+from agent.core.model import Health, HealthVerdict, UnitState
 from agent.core.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
 from agent.core.session import reason_of
 
@@ -38,6 +38,10 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
 _ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 
 
+def steps_for(verdict: HealthVerdict, trouble: Trouble) -> tuple[RecoveryKind, ...]:
+    return _ONE_PEER if verdict.reason == "crypto_peer" else LADDERS[trouble]
+
+
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     """The step to try now: the same again while it has tries left, else the next that may be."""
     ladder = ladder_for(case, repair)
@@ -50,9 +54,9 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
 def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
     if repair.goal is Goal.CLEANUP:
         return (RecoveryKind.CLEANUP,)
-    if case.verdict.reason == "crypto_peer":
-        return _ONE_PEER
-    steps = LADDERS[repair.trouble]
+    steps = steps_for(case.verdict, repair.trouble)
+    if steps is _ONE_PEER:
+        return steps
     if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
         return (*steps, RecoveryKind.CLEANUP)
     return steps

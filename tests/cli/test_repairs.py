@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.core.incident import Incident, IncidentKind
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
 from agent.core.repair import Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -61,10 +61,26 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     assert (await cli("repair", "../x")).status == 2
 
 
+async def test_a_round_over_there_says_what_it_is_made_of_and_tells_no_older_story(
+    house: House, cli: Cli
+) -> None:
+    verdict = HealthVerdict(Health.DEGRADED, S.CONNECTED, "crypto_peer", "5 crypto errors")
+    remote = Instance(InstanceId("desk"), "whaticket", True, {"backend": "tickets"}, 0.0)
+    put(house, "desk", instance=remote, verdict=verdict)
+    planned = (await cli("repair", "desk", "--dry-run")).out
+    steps = "disconnect, back up and remove, start-session, wait"
+    assert f"would try: regenerate_keys ({steps}), reconnect, restart" in planned
+    house.supervisor.note(InstanceId("desk"), "repaired", "of yesterday")
+    done = await cli("repair", "desk", "--debug")
+    assert "repair_over: recover: recovered" in done.err
+    assert "of yesterday" not in done.err
+
+
 async def test_what_it_all_came_to(house: House, cli: Cli) -> None:
     shown = await cli("repair", "--stats")
     assert re.search(r"mean time of a check +50\.0 ms", shown.out)
     assert re.search(r"success rate +100%", shown.out)
+    assert re.search(r"asked for by hand +2\nended needing a person +1", shown.out)
     assert (await cli("repair", "--stats", "--json")).json()["repaired"] == 1
 
 

@@ -95,7 +95,9 @@ class FakeRepairs:
         self.asked: list[tuple[str, InstanceId]] = []
         self.active: list[Incident] = []
         self.result = FakeResult()
-        self.tally = RepairStatistics(checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0)
+        self.tally = RepairStatistics(
+            checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
+        )
 
     async def try_recover(self, id: InstanceId) -> FakeResult:
         return self._note("recover", id)
