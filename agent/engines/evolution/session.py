@@ -64,6 +64,7 @@ class EvolutionSession:
             return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="begun anew"))
         known = self._known
         known.note_live(await self._api.state(self.remote))
+        detail = await self._deep() if deep else {}
         match known.live:
             case Live.OPEN:
                 if deep or self._dead:
@@ -74,7 +75,8 @@ class EvolutionSession:
                     await self._take_row()
             case Live.CLOSE if not known.ended:
                 await self._take_row()
-        detail = await self._deep() if deep else {}
+        if deep:
+            detail["qr"] = self._can_show_code()
         self._told = known.claim()
         return ProbeAnswer(self._told, detail)
 
@@ -103,16 +105,17 @@ class EvolutionSession:
 
     async def restart(self) -> None:
         async with self._acting:
-            self._known.note_live(await self._api.state(self.remote))
-            # In `close` a restart is refused, and a connect does the same.
-            if self._known.live is not Live.CLOSE and await self._api.restart(self.remote):
-                self._known.begin()
-                return
-            if self._api.old and self._known.live is Live.CONNECTING:
+            known = self._known
+            known.note_live(await self._api.state(self.remote))
+            if known.live is Live.CONNECTING and self._api.old:
                 raise EngineError(
                     f"cannot restart {self.remote}: this version restarts open sessions only",
                     code="remote_refused",
                 )
+            # In `close` a restart is refused, and a connect does the same.
+            if known.live is not Live.CLOSE and await self._api.restart(self.remote):
+                known.begin()
+                return
             await self._connect()
 
     async def logout(self) -> None:
@@ -273,7 +276,8 @@ class EvolutionSession:
                 await rows.get(holds=holds)
         except (EngineError, TimeoutError):
             pass
-        if (last := rows.last()) is None or (newer and last[1] > holds):
+        last = rows.last()
+        if last is None or (newer and not self._api.old and last[1] > self._known.seconds()):
             return None
         return last[0].by_name.get(self.remote), last[1]
 
@@ -288,7 +292,6 @@ class EvolutionSession:
             "listed": row is not None,
             "list_status": row.status if row is not None else "",
             "state_seconds": round(known.seconds(), 1),
-            "qr": self._can_show_code(),
         }
         if found is None:
             detail["listed"] = None  # the list was not to be had

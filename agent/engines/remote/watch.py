@@ -30,6 +30,7 @@ class ServerWatch:
         self._claim: ServerClaim | None = None
         self._checking: asyncio.Task[ServerClaim] | None = None
         self._checked_at = float("-inf")
+        self._later: asyncio.TimerHandle | None = None
 
     @property
     def claim(self) -> ServerClaim | None:
@@ -38,15 +39,15 @@ class ServerWatch:
 
     async def check(self) -> ServerClaim:
         """Ask now; callers at the same time share one check."""
-        if self._checking is None:
-            self._begin()
+        self._begin()
         assert self._checking is not None
         return await asyncio.shield(self._checking)
 
     def doubt(self) -> None:
         """A request failed, or came through to a server that is said to be down."""
-        if self._checking is None and time.monotonic() - self._checked_at > DOUBT_EVERY:
-            self._begin()
+        if self._checking is None and self._later is None:
+            wait = max(0.0, self._checked_at + DOUBT_EVERY - time.monotonic())
+            self._later = asyncio.get_running_loop().call_later(wait, self._begin)
 
     def answered(self) -> None:
         """A request came through: only news where the server is said to be down."""
@@ -54,11 +55,18 @@ class ServerWatch:
             self.doubt()
 
     async def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.wait({self._checking})
 
     def _begin(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._checking is not None:
+            return
         self._checking = asyncio.create_task(self._run(), name="server-check")
         self._checking.add_done_callback(self._ended)
 

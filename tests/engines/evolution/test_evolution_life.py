@@ -1,5 +1,8 @@
 """A session's life on a real socket: created, scanned, open, dropped, logged out, begun anew."""
 
+import json
+import stat
+
 import pytest
 
 from agent.core.model import ConnectionStatus
@@ -23,7 +26,8 @@ async def any_bench(
 async def test_a_session_is_created_scanned_and_open(
     any_bench: Bench, eventually: Eventually
 ) -> None:
-    session = any_bench.hold("sales", "Sales Brazil/1")
+    name = "Sales Brazil/1"
+    session = any_bench.hold("sales", name)
     missing = (await session.probe()).claim
     assert (missing.status, missing.reason) == (Status.DISCONNECTED, "remote_missing")
 
@@ -32,9 +36,11 @@ async def test_a_session_is_created_scanned_and_open(
     assert qr is not None
     assert qr.text.startswith("2@")
     assert qr.text not in repr(qr)
+    assert qr.number == 1
+    assert 40 < qr.expires_in <= 45
     assert (await session.probe()).claim.status is Status.QR_REQUIRED
 
-    assert any_bench.standin.instances["Sales Brazil/1"].scan()
+    assert any_bench.standin.instances[name].scan()
 
     async def status() -> Status:
         return (await session.probe()).claim.status
@@ -43,5 +49,236 @@ async def test_a_session_is_created_scanned_and_open(
     claim = (await session.probe(deep=True)).claim
     assert claim.paired
     assert claim.proof_age == 0.0
-    assert claim.account == any_bench.standin.instances["Sales Brazil/1"].wuid.split("@")[0]
+    assert (await session.probe()).claim.account == any_bench.standin.instances[name].wuid[:-15]
     assert await session.qr() is None
+
+
+async def test_the_next_code_is_found(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    standin = await make_stand_in(code_holds=0.2)
+    session = (await make_bench(standin)).hold("sales")
+    await session.connect()
+    first = await session.qr()
+
+    async def text() -> str:
+        qr = await session.qr()
+        return qr.text if qr is not None and first is not None and qr.text != first.text else ""
+
+    assert await eventually(text)
+    second = await session.qr()
+    assert second is not None
+    assert second.number >= 2
+
+
+async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None:
+    session = any_bench.hold("sales")
+    with pytest.raises(InvalidRequest, match="phone is no number"):
+        await session.command("pairing_code", {"phone": "12"})
+    await session.connect()
+    # A login without a number is under way: it is begun anew with one.
+    told = await session.command("pairing_code", {"phone": "+55 11 98888-7777"})
+    assert told["code"] == "ABCD1234"
+    assert 0 < told["expires_in"] <= 45
+
+
+async def test_no_pairing_code_where_there_is_a_pairing(bench: Bench) -> None:
+    bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    with pytest.raises(EngineError, match="no scan is due") as caught:
+        await session.command("pairing_code", {"phone": "5511988887777"})
+    assert caught.value.code == "not_waiting"
+    assert bench.standin.instances["sales"].state == "open"
+
+
+async def test_a_restart_keeps_the_pairing(any_bench: Bench, eventually: Eventually) -> None:
+    instance = any_bench.standin.add("sales", "open")
+    session = any_bench.hold("sales")
+    await session.restart()
+
+    async def status() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(status, Status.CONNECTED)
+    assert instance.creds
+    assert await session.qr() is None
+
+
+async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually) -> None:
+    instance = bench.standin.add("sales", "open")
+    instance.unload()
+    instance.load(connects=False)
+    session = bench.hold("sales")
+    await session.restart()
+    await eventually(lambda: instance.state, "open")
+
+
+async def test_the_old_version_says_that_it_cannot_restart_what_connects(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(await make_stand_in("1.8.2"))
+    await bench.backend.check()
+    bench.standin.add("sales", "connecting")
+    with pytest.raises(EngineError, match="restarts open sessions only") as caught:
+        await bench.hold("sales").restart()
+    assert caught.value.code == "remote_refused"
+
+
+async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventually) -> None:
+    instance = any_bench.standin.add("sales", "open")
+    session = any_bench.hold("sales")
+    await session.logout()
+    assert any_bench.by_id["sales"].last() == (Status.DISCONNECTED, "logout")
+    await eventually(lambda: instance.creds, False)
+    await session.logout()  # 2.3.x refuses the second one: it is what was wanted
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
+    assert await session.qr() is not None  # and somebody who asks gets a code
+
+
+async def test_one_begun_anew_keeps_its_token_settings_proxy_and_webhook(
+    any_bench: Bench, eventually: Eventually
+) -> None:
+    standin = any_bench.standin
+    before = standin.add("sales", "open")
+    before.settings["rejectCall"] = True
+    before.proxy = {"enabled": True, "host": "10.0.0.9", "port": "3128", "protocol": "http"}
+    events = ["MESSAGES_UPSERT"]
+    before.webhook = {"enabled": True, "url": "http://crm.example/in", "events": events}
+    session = any_bench.hold("sales")
+    await session.renew()
+    after = standin.instances["sales"]
+    assert after is not before
+    assert after.token == before.token
+    assert after.settings == before.settings
+    assert after.webhook is not None
+    assert (after.webhook["url"], after.webhook["events"]) == ("http://crm.example/in", events)
+    if not standin.old:
+        assert after.proxy is not None
+        assert after.proxy["host"] == "10.0.0.9"
+    assert await session.qr() is not None
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.paired) == (Status.QR_REQUIRED, False)
+
+    kept = list((any_bench.folder / "removed" / "sales").glob("*/manifest.json"))
+    assert len(kept) == 1
+    manifest = json.loads(kept[0].read_text())
+    assert manifest["parts"] == ["row", "settings", "webhook"]
+    assert stat.S_IMODE((kept[0].parent / "instance.json").stat().st_mode) == 0o600
+
+
+async def test_a_renewal_that_broke_off_is_finished_by_the_next_connect(bench: Bench) -> None:
+    before = bench.standin.add("sales", "close")
+    before.settings["alwaysOnline"] = True
+    session = bench.hold("sales")
+    create = bench.standin.front
+    await create.set("failing", only="/instance/create")
+    with pytest.raises(EngineError) as caught:
+        await session.renew()
+    assert caught.value.code == "backend_down"
+    assert bench.standin.instances == {}
+    await create.set("")
+    await session.connect()
+    after = bench.standin.instances["sales"]
+    assert after.token == before.token
+    assert after.settings["alwaysOnline"] is True
+    # Given back once: what is created later is a new one.
+    del bench.standin.instances["sales"]
+    await session.connect()
+    assert bench.standin.instances["sales"].token != before.token
+
+
+async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
+    instance = bench.standin.add("sales", "open")
+    (bench.folder / "removed").write_text("a file where the folder should be")
+    with pytest.raises(EngineError, match="cannot keep what sales was") as caught:
+        await bench.hold("sales").renew()
+    assert caught.value.code == "backup_failed"
+    assert instance.token not in str(caught.value)
+    assert bench.standin.instances["sales"] is instance
+    assert instance.state == "open"
+
+
+async def test_settings_are_read_and_changed_one_by_one(any_bench: Bench) -> None:
+    any_bench.standin.add("sales", "open")
+    session = any_bench.hold("sales")
+    name = "always_online" if any_bench.standin.old else "alwaysOnline"
+    assert (await session.command("settings", {}))["settings"][name] is False
+    await session.command("settings", {"alwaysOnline": True})
+    assert any_bench.standin.instances["sales"].settings["alwaysOnline"] is True
+    assert (await session.command("settings", {}))["settings"][name] is True
+
+
+async def test_texts_are_sent_and_counted_once(any_bench: Bench) -> None:
+    instance = any_bench.standin.add("sales", "open")
+    session = any_bench.hold("sales")
+    told = await session.send({"to": "+55 11 98888-7777", "text": "hello you"})
+    assert told["outcome"] == "sent"
+    assert told["ack"] == "clock"
+    assert instance.sent[0]["key"]["id"] == told["id"]
+    assert instance.sent[0]["message"] == {"conversation": "hello you"}
+    sent = {"event": "send.message", "instance": "sales", "data": instance.sent[0]}
+    await any_bench.backend.hook(sent)
+    counted = [each.detail for each in any_bench.by_id["sales"].happenings]
+    assert counted == [{"direction": "out", "type": "text", "id": told["id"]}]
+    assert "hello" not in repr(any_bench.by_id["sales"].happenings)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"to": "5511988887777", "text": ""}, "invalid_request"),
+        ({"to": "nobody", "text": "x"}, "invalid_request"),
+        ({"to": "5511988887777", "type": "media", "url": "https://x"}, "invalid_request"),
+        ({"to": "99911112222", "text": "x"}, "number_unknown"),
+    ],
+)
+async def test_what_cannot_be_sent_says_why(
+    any_bench: Bench, message: dict[str, str], code: str
+) -> None:
+    any_bench.standin.add("sales", "open")
+    with pytest.raises((EngineError, InvalidRequest)) as caught:
+        await any_bench.hold("sales").send(message)
+    assert caught.value.code == code
+
+
+async def test_a_text_to_a_closed_or_missing_session_is_surely_not_sent(bench: Bench) -> None:
+    session = bench.hold("sales")
+    for state, code in ((None, "remote_missing"), ("close", "not_connected")):
+        if state:
+            bench.standin.add("sales", state)
+        with pytest.raises(EngineError) as caught:
+            await session.send({"to": "5511988887777", "text": "x"})
+        assert caught.value.code == code
+
+
+async def test_keys_cannot_be_regenerated_and_unknown_commands_are_named(bench: Bench) -> None:
+    session = bench.hold("sales")
+    with pytest.raises(EngineError) as caught:
+        await session.regenerate_keys(["5511988887777"])
+    assert caught.value.code == "not_supported"
+    with pytest.raises(InvalidRequest, match="pairing_code and settings"):
+        await session.command("scan", {})
+
+
+async def test_local_things_do_nothing_over_there(bench: Bench) -> None:
+    bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    for call in (session.disconnect, session.free_memory, session.prepare_stop, session.save):
+        await call()
+    await session.close()
+    assert bench.standin.asked.total() == 0
+
+
+async def test_a_session_is_watched_by_one_instance_only(bench: Bench) -> None:
+    first = bench.hold("sales", "Sales")
+    assert bench.hold("sales", "Sales") is first
+    with pytest.raises(InvalidRequest) as caught:
+        bench.hold("other", "Sales")
+    assert caught.value.code == "remote_taken"
+    moved = bench.hold("sales", "Elsewhere")
+    assert moved is not first
+    assert bench.hold("other", "Sales").remote == "Sales"
+    for name in ("..", "."):
+        with pytest.raises(InvalidRequest):
+            bench.hold("third", name)

@@ -38,11 +38,16 @@ class StandIn:
         self.instances: dict[str, Instance] = {}
         self.webhooks = Webhooks(times)
         self.asked: Counter[str] = Counter()
+        """Requests by verb and route."""
+        self.paths: Counter[str] = Counter()
+        """The same by verb and whole path."""
         self.list_seconds = 0.0
         self.most_at_once = 0
         self._at_once = 0
         self._boot: asyncio.Task[None] | None = None
-        self._runner = web.AppRunner(self._app(), access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            self._app(), access_log=None, handle_signals=False, shutdown_timeout=0.1
+        )
 
     @classmethod
     async def open(
@@ -133,6 +138,7 @@ class StandIn:
     @web.middleware
     async def _front_faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.asked[f"{request.method} {'/'.join(request.path.split('/')[:3])}"] += 1
+        self.paths[f"{request.method} {request.path}"] += 1
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
@@ -285,6 +291,10 @@ class StandIn:
         asyncio.get_running_loop().call_later(self.times.removal, self._remove, instance)
         body = {"status": "SUCCESS", "error": False}
         return web.json_response({**body, "response": {"message": "Instance deleted"}})
+
+    def remove(self, name: str) -> None:
+        """Somebody deletes it over there."""
+        self._remove(self.instances[name])
 
     def _remove(self, instance: Instance) -> None:
         instance.unload()

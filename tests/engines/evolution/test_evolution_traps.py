@@ -1,0 +1,264 @@
+"""Each trap of the server on a real socket: what it says, and what is made of it."""
+
+import asyncio
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.errors import EngineError
+from tests.conftest import Eventually
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+
+Status = ConnectionStatus
+
+
+async def test_open_while_dead_is_a_zombie_until_it_answers(bench: Bench) -> None:
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe(deep=True)
+    for kind in ("silent", "closed"):
+        instance.dead = kind
+        assert (await session.probe()).claim.status is Status.CONNECTED, "nobody asked for proof"
+        with pytest.raises(EngineError, match="does not answer") as caught:
+            await session.probe(deep=True)
+        assert caught.value.code == "zombie"
+        # From then on each probe wants proof, so that three in a row can be counted.
+        with pytest.raises(EngineError):
+            await session.probe()
+        instance.dead = ""
+        assert (await session.probe()).claim.proof_age == 0.0
+
+
+async def test_a_message_that_comes_in_is_proof(bench: Bench) -> None:
+    bench.standin.add("sales", "open").dead = "closed"
+    session = bench.hold("sales")
+    with pytest.raises(EngineError):
+        await session.probe(deep=True)
+    key = {"id": "A1", "remoteJid": "5511988887777@s.whatsapp.net", "fromMe": False}
+    data = {"key": key, "messageType": "conversation"}
+    await bench.backend.hook({"event": "messages.upsert", "instance": "sales", "data": data})
+    assert (await session.probe()).claim.status is Status.CONNECTED
+
+
+async def test_no_proof_is_asked_for_where_the_settings_want_none(
+    make_bench: MakeBench, make_stand_in: MakeStandIn
+) -> None:
+    bench = await make_bench(await make_stand_in(), prove=False)
+    bench.standin.add("sales", "open").dead = "closed"
+    assert (await bench.hold("sales").probe(deep=True)).claim.status is Status.CONNECTED
+
+
+async def test_sessions_of_other_channels_cannot_be_asked_for_proof(bench: Bench) -> None:
+    instance = bench.standin.add("sales", "open")
+    instance.integration, instance.dead = "WHATSAPP-BUSINESS", "closed"
+    assert (await bench.hold("sales").probe(deep=True)).claim.status is Status.CONNECTED
+    assert bench.standin.asked["POST /chat/fetchBusinessProfile"] == 0
+
+
+async def test_the_list_is_the_database_and_the_state_is_asked_for(
+    bench: Bench, eventually: Eventually
+) -> None:
+    instance = bench.standin.add("sales", "open")
+    instance.row.set(connectionStatus="close")
+    session = bench.hold("sales")
+    assert (await session.probe()).claim.status is Status.CONNECTED
+
+    async def disagrees() -> str:
+        detail = (await session.probe(deep=True)).detail
+        assert detail["list_status"] == "close"
+        return str(detail.get("disagrees", ""))
+
+    assert await disagrees() == "", "once is not enough"
+    await eventually(disagrees, "its list says close and the session is open")
+    instance.row.set(connectionStatus="open")
+    await asyncio.sleep(PACE.list_holds)
+    assert "disagrees" not in (await session.probe(deep=True)).detail
+
+
+async def test_reconnects_by_itself_are_no_disagreement(
+    bench: Bench, eventually: Eventually
+) -> None:
+    instance = bench.standin.add("sales", "open")
+    instance.stuck = True
+    instance.drop(428)
+    session = bench.hold("sales")
+
+    async def blank_for() -> bool:
+        answer = await session.probe(deep=True)
+        assert "disagrees" not in answer.detail
+        assert answer.detail["qr"] == "not_needed"
+        # However long: a pairing that stands is never called an outdated client.
+        assert answer.claim.status is Status.INITIALIZING
+        assert answer.claim.paired
+        return bool(answer.detail["state_seconds"] > PACE.blank_limit)
+
+    await eventually(blank_for)
+
+
+async def test_the_five_questions_are_answered(bench: Bench) -> None:
+    bench.standin.add("sales", "connecting")
+    session = bench.hold("sales")
+    await session.qr()
+    detail = (await session.probe(deep=True)).detail
+    assert detail["exists"] is True
+    assert detail["live"] == "connecting"
+    assert detail["listed"] is True
+    assert detail["list_status"] == "connecting"
+    assert detail["state_seconds"] >= 0
+    assert detail["qr"] == "yes"
+    missing = (await bench.hold("other").probe(deep=True)).detail
+    assert (missing["exists"], missing["listed"], missing["qr"]) == (False, False, "no")
+
+
+async def test_one_that_the_process_lost_is_told_apart_from_a_missing_one(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.standin.add("sales", "open").unload()
+    session = bench.hold("sales")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.raw) == (Status.INITIALIZING, "not loaded")
+    with pytest.raises(EngineError) as caught:
+        await session.connect()  # answered with 200 and error: true
+    assert caught.value.code == "remote_refused"
+
+    async def disagrees() -> str:
+        return str((await session.probe(deep=True)).detail.get("disagrees", ""))
+
+    await eventually(disagrees, "its database holds the session and its process does not")
+    await session.renew()
+    assert (await session.qr()) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(401, "logout"), (402, "temporary_ban"), (403, "account_locked"), (406, "banned")],
+)
+async def test_final_closes_have_their_reason_from_the_row(
+    bench: Bench, code: int, reason: str
+) -> None:
+    bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe(deep=True)
+    bench.standin.instances["sales"].end(code)
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, reason, False)
+
+
+async def test_an_old_end_does_not_count_after_a_success(
+    bench: Bench, eventually: Eventually
+) -> None:
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    instance.end(406)
+    assert (await session.probe()).claim.reason == "banned"
+    await session.connect()
+    await session.qr()
+    instance.scan()
+
+    async def status() -> Status:
+        return (await session.probe(deep=True)).claim.status
+
+    await eventually(status, Status.CONNECTED)
+    # The process is restarted; the columns still hold 406, and the row was closed by hand.
+    instance.unload()
+    instance.load(connects=False)
+    instance.row.set(connectionStatus="close")
+    claim = (await session.probe()).claim
+    assert claim.reason == "connection_closed"
+
+
+async def test_a_refused_client_that_loops_is_called_outdated(
+    bench: Bench, eventually: Eventually
+) -> None:
+    instance = bench.standin.add("sales")
+    instance.outdated = True
+    session = bench.hold("sales")
+    await session.connect()
+    assert (await session.probe()).claim.status is not Status.QR_REQUIRED
+
+    async def reason() -> str:
+        return (await session.probe()).claim.reason
+
+    await eventually(reason, "client_outdated")
+    assert (await session.probe()).claim.status is Status.DISCONNECTED
+    instance.outdated = False  # the server was upgraded
+
+    async def status() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(status, Status.QR_REQUIRED)
+
+
+async def test_405_told_by_the_old_versions_webhook_is_believed_at_once(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(await make_stand_in("1.8.2"))
+    bench.standin.add("sales", "connecting")
+    bench.hold("sales")
+    for state, code in (("close", 405), ("connecting", 200)):
+        data = {"instance": "sales", "state": state, "statusReason": code}
+        await bench.backend.hook({"event": "connection.update", "instance": "sales", "data": data})
+    assert bench.by_id["sales"].last() == (Status.DISCONNECTED, "client_outdated")
+
+
+async def test_codes_that_nobody_scanned_end_as_idle_and_can_be_asked_for_again(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.05))
+    session = bench.hold("sales")
+    await session.connect()
+    instance = bench.standin.instances["sales"]
+    await eventually(lambda: instance.state, "close")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.QR_REQUIRED, "qr_idle")
+    assert "disagrees" not in (await session.probe(deep=True)).detail
+    assert await session.qr() is not None
+
+
+async def test_a_list_that_never_comes_stops_no_probe(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """1.8 asks WhatsApp once per open session for it, and a dead one holds it for a minute."""
+    bench = await make_bench(await make_stand_in("1.8.2"))
+    await bench.backend.check()
+    bench.standin.list_seconds = 60
+    bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    answer = await session.probe(deep=True)
+    assert answer.claim.status is Status.CONNECTED
+    assert answer.detail["listed"] is None
+    assert (await bench.backend.check()).up
+
+
+async def test_a_thousand_deep_probes_take_the_list_once(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(await make_stand_in(), pace=PACE.__class__(), parallel=10, timeout=30)
+    sessions = []
+    for number in range(200):
+        bench.standin.add(f"line-{number}", "open")
+        sessions.append(bench.hold(f"line-{number}"))
+    await asyncio.gather(*(session.probe(deep=True) for session in sessions))
+    assert bench.standin.asked["GET /instance/fetchInstances"] == 1
+    assert bench.standin.asked["GET /instance/connectionState"] == 200
+    assert bench.standin.most_at_once <= 10
+
+
+async def test_the_process_restarts_and_the_sessions_come_back(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await bench.standin.restart_process(0.2)
+    with pytest.raises(EngineError) as caught:
+        await session.probe()
+    assert caught.value.code == "backend_down"
+
+    async def status() -> str:
+        try:
+            return str((await session.probe()).claim.status)
+        except EngineError as error:
+            return error.code
+
+    await eventually(status, "CONNECTED")
+    await eventually(lambda: [each.up for each in bench.heard.servers], [False, True])
