@@ -103,6 +103,13 @@ class WhatsApp(Program):
         """Somebody writes; the message's id."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "text": text})["id"])
 
+    def make_group(self, group: str, members: list[str]) -> None:
+        call(self.url + "/group", {"group": group, "members": members})
+
+    def say_in_group(self, sender: str, to: str, group: str, text: str) -> str:
+        told = {"from": sender, "to": to, "group": group, "text": text}
+        return str(call(self.url + "/say_in_group", told)["id"])
+
     def trouble(self, user: str, kind: str, **more: Any) -> None:
         """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none."""
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})

@@ -70,8 +70,8 @@ export class Session {
 
   async send(number, body) {
     if (this.status !== 'CONNECTED') throw new Error('ERR_WAPP_NOT_INITIALIZED');
-    const sent = await this.#socket.sendMessage(`${number}@s.whatsapp.net`, { text: body });
-    return sent.key.id;
+    const jid = number.includes('@') ? number : `${number}@s.whatsapp.net`;
+    await this.#socket.sendMessage(jid, { text: body });
   }
 
   #tell(status, qrcode = '') {

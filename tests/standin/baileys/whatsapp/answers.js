@@ -55,6 +55,8 @@ const ANSWERS = {
   usync,
   abt: () => [node('props', { hash: 'stand-in' })],
   blocklist: () => [node('list')],
+  'w:g2': (whatsapp, { device }, query) =>
+    whatsapp.groups.about(query.attrs.to, device.dialect === 3),
   privacy: () => [node('privacy', {}, [node('category', { name: 'readreceipts', value: 'all' })])],
   // Without each collection's name the clients ask for ever.
   'w:sync:app:state': (_whatsapp, _connection, query) => [

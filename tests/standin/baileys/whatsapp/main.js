@@ -27,6 +27,10 @@ const COMMANDS = {
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
   'POST /say': async ({ from, to, text }) => ({ id: await whatsapp.say(from, to, text) }),
+  'POST /group': ({ group, members }) => whatsapp.groups.make(group, members),
+  'POST /say_in_group': async ({ from, to, group, text }) => ({
+    id: await whatsapp.groups.say(from, to, group, text),
+  }),
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
   'POST /person': ({ user, answers }) => {
     whatsapp.person(user).answers = answers;

@@ -5,6 +5,7 @@ import curve from 'libsignal/src/curve.js';
 import baileys from 'baileys-6';
 import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
+import { Groups } from './group.js';
 import { randomRef } from './noise.js';
 import { Person, marked, randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, children, node, parts } from './stanza.js';
@@ -20,6 +21,7 @@ const same = (one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)
 export class WhatsApp {
   people = new Map();
   devices = new Map();
+  groups = new Groups(this);
   #waiting = new Map();
   #nextDevice = 1;
   #nextId = 1;
@@ -199,7 +201,8 @@ export class WhatsApp {
     for (const each of children(child(stanza, 'participants'), 'to')) {
       await this.#deliver(device, parts(each.attrs.jid), each, stanza);
     }
-    if (child(stanza, 'enc')) await this.#deliver(device, parts(to), stanza, stanza);
+    if (to.endsWith('@g.us')) await this.groups.deliver(device, stanza);
+    else if (child(stanza, 'enc')) await this.#deliver(device, parts(to), stanza, stanza);
   }
 
   async #deliver(device, to, holder, stanza) {
@@ -208,6 +211,8 @@ export class WhatsApp {
     try {
       const enc = child(holder, 'enc');
       const message = await person.decrypt(`${device.user}.${device.number}`, enc);
+      const shared = message.senderKeyDistributionMessage;
+      if (shared) await this.groups.take(person, device, shared);
       const text = message.conversation || message.extendedTextMessage?.text;
       if (text) person.heard.push({ from: device.user, id, type: enc.attrs.type, text });
       if (person.user === device.user) return;
@@ -222,16 +227,21 @@ export class WhatsApp {
 
   async #takeReceipt(connection, stanza) {
     const { device } = connection;
-    const { id, to, type = 'delivered' } = stanza.attrs;
+    const { id, to, participant, type = 'delivered' } = stanza.attrs;
     connection.send(node('ack', { class: 'receipt', id, from: to }));
     device.receipts.push({ id, type });
     if (type !== 'retry') return;
-    const person = this.personOf(to);
+    const person = this.personOf(participant ?? to);
     person.retries += 1;
+    if (!person.answers) return;
+    const { count } = child(stanza, 'retry').attrs;
+    if (this.groups.has(id)) {
+      await this.groups.again(device, id, count);
+      return;
+    }
     const text = person.sent.get(id);
-    if (!person.answers || text === undefined) return;
+    if (text === undefined) return;
     person.forget(`${device.user}.${device.number}`);
-    const count = child(stanza, 'retry').attrs.count;
     await this.#write(person, device, { conversation: text }, { id, count });
   }
 
@@ -262,6 +272,11 @@ export class WhatsApp {
       { ...attrs, id, type: 'text', t: String(now()), notify: person.user },
       [enc],
     );
+    this.put(device, stanza);
+  }
+
+  /** To the client now, or when it comes. */
+  put(device, stanza) {
     if (device.connection) device.connection.send(stanza);
     else device.queue.push(stanza);
   }
