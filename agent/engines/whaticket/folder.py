@@ -30,7 +30,7 @@ from agent.errors import EngineError
 
 CREDS = "creds.json"
 _SUFFIX = ".json"
-_ELSEWHERE = (errno.EXDEV, errno.EACCES, errno.EPERM)
+_ELSEWHERE = (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EBUSY)
 
 
 @dataclass(frozen=True, slots=True)

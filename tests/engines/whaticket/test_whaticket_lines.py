@@ -1,0 +1,253 @@
+"""What the lines of a log say, and that no key of a dump ever leaves them."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.crypto_patterns import PATTERNS, Effect, read_line
+from agent.engines.whaticket.lines import WORDS, LineReader, is_of_interest
+from agent.engines.whaticket.splitter import Splitter
+from agent.engines.whaticket.words import Turn
+from tests.standin.whaticket import words
+
+PEER = "5511999990001"
+LID = "123456789012345_1"
+
+
+def read(*texts: str, reader: LineReader | None = None) -> LineReader:
+    reader = reader or LineReader()
+    for text in texts:
+        for line in text.encode().split(b"\n"):
+            reader.feed(line, 1.0)
+    reader.settle(10.0, quiet=True)
+    return reader
+
+
+def told(*texts: str, **how: object) -> list[tuple[str, str, str]]:
+    reader = LineReader(**how)  # type: ignore[arg-type]
+    return [(f.name, f.peer, f.session) for f in read(*texts, reader=reader).found]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        pytest.param([words.bad_mac(f"{PEER}.3")], [("bad_mac", PEER, "")], id="libsignal alone"),
+        pytest.param(
+            [words.bad_mac(f"{PEER}.3", tried=4)], [("bad_mac", PEER, "")], id="four sessions tried"
+        ),
+        pytest.param([words.bad_mac(f"{LID}.0")], [("bad_mac", LID, "")], id="a LID"),
+        pytest.param([words.duplicate(f"{PEER}.3")], [], id="a duplicate is benign"),
+        pytest.param(
+            [words.far_future(f"{PEER}.3")], [("far_future", PEER, "")], id="restored backup"
+        ),
+        pytest.param(
+            [words.bad_mac(f"{PEER}.3"), words.pino(f"{PEER}@s.whatsapp.net", sessionId="7")],
+            [("bad_mac", PEER, "7")],
+            id="the server's line names the session of libsignal's",
+        ),
+        pytest.param(
+            [words.bad_mac(f"{LID}.0"), words.pino(f"{PEER}@s.whatsapp.net", whatsappId=7)],
+            [("bad_mac", LID, "7")],
+            id="number and LID of one peer are one error",
+        ),
+        pytest.param(
+            [words.duplicate(f"{PEER}.3"), words.pino(f"{PEER}@s.whatsapp.net", sessionId="7")],
+            [],
+            id="the summary of a duplicate is benign as well",
+        ),
+        pytest.param(
+            [
+                words.bad_mac(f"{PEER}.0"),
+                words.bad_mac("5521888.0"),
+                words.pino(f"{PEER}@s.whatsapp.net", sessionId="7"),
+                words.pino("5521888@s.whatsapp.net", sessionId="8"),
+            ],
+            [("bad_mac", PEER, "7"), ("bad_mac", "5521888", "8")],
+            id="two messages at once, matched by their peer",
+        ),
+        pytest.param(
+            [words.pino(f"{PEER}@s.whatsapp.net", "Invalid PreKey ID", "PreKeyError", id=7)],
+            [("prekey", PEER, "7")],
+            id="pre-key",
+        ),
+        pytest.param(
+            [words.pino("123456789012345@lid", "No session record")],
+            [("no_session", LID, "")],
+            id="a LID in a JID",
+        ),
+        pytest.param(
+            [
+                words.pino(
+                    "120363@g.us",
+                    "No SenderKeyRecord found for decryption",
+                    "Error",
+                    participant=f"{PEER}:12@s.whatsapp.net",
+                )
+            ],
+            [("sender_key", PEER, "")],
+            id="a group: the participant is the peer",
+        ),
+        pytest.param(
+            [words.pino(f"{PEER}@s.whatsapp.net", "Bad MAC", "Error", from_me=True)],
+            [("bad_mac", "", "")],
+            id="of one's own message the chat is not the peer",
+        ),
+        pytest.param(
+            [words.pino(f"{PEER}@s.whatsapp.net", "Key used already or never filled", "X")],
+            [],
+            id="duplicate pkmsg",
+        ),
+        pytest.param(
+            [words.pretty(f"{PEER}@s.whatsapp.net", sessionId="7"), "INFO [x]: next"],
+            [("no_matching_session", PEER, "7")],
+            id="pretty",
+        ),
+        pytest.param(
+            [words.bad_mac(f"{PEER}.3"), words.pretty(f"{PEER}@s.whatsapp.net"), "next"],
+            [("bad_mac", PEER, "")],
+            id="pretty after libsignal",
+        ),
+        pytest.param([words.closing_session()], [], id="a dump"),
+        pytest.param(
+            [words.closing_session(), words.bad_mac(f"{PEER}.3"), words.closing_session()],
+            [("bad_mac", PEER, "")],
+            id="an error between dumps",
+        ),
+        pytest.param(["Bad MAC"], [("bad_mac", "", "")], id="bare"),
+        pytest.param(
+            ["\x1b[31mERROR\x1b[39m: failed to decrypt message\x1b[0m", "x"],
+            [("decrypt_failed", "", "")],
+            id="colours",
+        ),
+        pytest.param(
+            [
+                "\n".join(
+                    f"2026-11-20T12:00:00: {line}"
+                    for line in words.bad_mac(f"{PEER}.3").split("\n")
+                )
+            ],
+            [("bad_mac", PEER, "")],
+            id="pm2 with times",
+        ),
+        pytest.param(
+            ["\n".join(f"0|app  | {line}" for line in words.bad_mac(f"{PEER}.3").split("\n"))],
+            [("bad_mac", PEER, "")],
+            id="pm2 logs",
+        ),
+        pytest.param(['{"level":50,"msg":'], [], id="half a record"),
+    ],
+)
+def test_what_lines_say(texts, expected):
+    assert told(*texts) == expected
+
+
+def test_a_setting_names_the_session_in_the_line():
+    expression = re.compile(r"\[session (\w+)\]")
+    lines = "\n".join(f"[session shop] {line}" for line in words.bad_mac(f"{PEER}.3").split("\n"))
+    assert [session for _, _, session in told(lines, log_session=expression)] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("line", "turn"),
+    [
+        ("Socket  wa 7 Connection Update open undefined", Turn("wa 7", True)),
+        ("Socket  wa 7 Connection Update close Connection Failure", Turn("wa 7", False)),
+        (
+            "Socket  wa 7 Connection Update close Intentional Logout",
+            Turn("wa 7", False, "logout"),
+        ),
+        (
+            "Socket  wa 7 Connection Update close Stream Errored (conflict)",
+            Turn("wa 7", False),
+        ),
+        ("Session: wa 7 READY", Turn("wa 7", True)),
+        ("Disconnected session: wa 7, reason: CONFLICT", Turn("wa 7", False, "conflict")),
+        ("DESCONECTOU REASON: connectionReplaced --> {}", Turn("", False, "conflict")),
+    ],
+)
+def test_connections_that_begin_and_end(line, turn):
+    for shown in (line, words.info(line), json.dumps({"level": 30, "msg": line})):
+        assert read(shown, "next").turns == [turn]
+
+
+def test_a_dump_leaves_nothing_behind():
+    """Nothing of it is in what is found, nor in what the reader still holds."""
+    private = words.secret_buffer(32)
+    reader = read(
+        words.closing_session(private), words.bad_mac(f"{PEER}.3"), words.closing_session(private)
+    )
+    shown = repr([dataclasses.asdict(found) for found in reader.found]) + repr(reader)
+    assert private not in shown
+    assert "privKey" not in shown
+    assert "Buffer" not in shown
+    [found] = reader.found
+    assert found.text == "Bad MAC"
+
+
+def test_our_words_are_read_by_the_agent_as_the_same_finding():
+    for pattern in PATTERNS:
+        if pattern.effect is Effect.BENIGN:
+            continue
+        found = read_line(WORDS[pattern.name])
+        assert found is not None
+        assert (found.name, found.peer) == (pattern.name, "")
+        assert is_of_interest(WORDS[pattern.name].encode())
+
+
+@given(st.lists(st.text(max_size=120), max_size=40))
+def test_no_text_breaks_the_reader_and_nothing_of_it_is_told(lines):
+    reader = read(*lines)
+    assert {found.text for found in reader.found} <= set(WORDS.values())
+
+
+fragments = st.sampled_from(
+    [
+        words.HEADER,
+        *words.bad_mac(f"{PEER}.3").split("\n"),
+        *words.duplicate(f"{LID}.3").split("\n"),
+        words.pino(f"{PEER}@s.whatsapp.net", sessionId="7"),
+        *words.pretty(f"{PEER}@s.whatsapp.net").split("\n"),
+        *words.closing_session().split("\n"),
+        "",
+        "{",
+        "{}",
+        "[]",
+    ]
+)
+
+
+@given(st.lists(fragments, max_size=200))
+def test_any_order_of_real_lines_stays_bounded(lines):
+    reader = LineReader()
+    for line in lines:
+        reader.feed(line.encode(), 1.0)
+        assert len(reader._blocks) <= 50
+        assert len(reader._pretty) <= 120
+    reader.settle(100.0, quiet=True)
+    assert reader._blocks == []
+    assert all(f.peer in ("", PEER, LID, "123456789012345") for f in reader.found)
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(1, 60), max_size=20))
+def test_lines_are_the_same_however_they_arrive(content, cuts):
+    whole, pieces = Splitter(), Splitter()
+    expected = whole.feed(content)
+    found, at = [], 0
+    for cut in [*cuts, len(content)]:
+        found += pieces.feed(content[at : at + cut]) if content[at : at + cut] else []
+        at += cut
+    if at < len(content):
+        found += pieces.feed(content[at:])
+    assert (found, pieces.partial) == (expected, whole.partial)
+
+
+def test_a_line_without_an_end_is_passed_over_within_bounds():
+    splitter = Splitter()
+    for _ in range(100):
+        assert splitter.feed(b"x" * 65536) == []
+        assert len(splitter.partial) <= 256 << 10
+    assert splitter.feed(b"end\nnext\n") == [b"next"]

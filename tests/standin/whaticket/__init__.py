@@ -1,0 +1,1 @@
+"""What stands in for a whaticket-like server in tests; `python -m tests.standin.whaticket`."""

@@ -1,0 +1,113 @@
+"""Where the stand-in's sessions keep their keys: a folder of files, or Redis."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Keys(Protocol):
+    async def load(self, id: str) -> dict[str, str]: ...
+
+    async def write(self, id: str, name: str, text: str) -> None: ...
+
+    async def wipe(self, id: str) -> None: ...
+
+
+class FolderKeys:
+    """`useMultiFileAuthState`: one file per key, written in place and not atomically."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, id: str) -> Path:
+        return self.root / id
+
+    async def load(self, id: str) -> dict[str, str]:
+        folder = self.folder(id)
+        if not folder.is_dir():
+            return {}
+        return {
+            _name(path.name): path.read_text()
+            for path in folder.iterdir()
+            if path.suffix == ".json"
+        }
+
+    async def write(self, id: str, name: str, text: str) -> None:
+        folder = self.folder(id)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file_name(name)).write_text(text)
+
+    async def wipe(self, id: str) -> None:
+        for path in self.folder(id).glob("*"):
+            path.unlink()
+
+
+class RedisKeys:
+    """The forks' helper: `sessions:<id>:<name>`, wiped by KEYS."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    async def load(self, id: str) -> dict[str, str]:
+        found = {}
+        async for raw in self.client.scan_iter(match=f"sessions:{id}:*"):
+            key = raw.decode()
+            found[key.removeprefix(f"sessions:{id}:")] = (await self.client.get(key)).decode()
+        return found
+
+    async def write(self, id: str, name: str, text: str) -> None:
+        await self.client.set(f"sessions:{id}:{name}", text)
+
+    async def wipe(self, id: str) -> None:
+        for key in await self.client.keys(f"sessions:{id}:*"):
+            await self.client.delete(key)
+
+
+def file_name(name: str) -> str:
+    return name.replace("/", "__").replace(":", "-") + ".json"
+
+
+def _name(file: str) -> str:
+    """The way back is not unique; group keys are the only names with colons here."""
+    name = file.removesuffix(".json").replace("__", "/")
+    if name.startswith("sender-key-") and not name.startswith("sender-key-memory-"):
+        name = name.replace("--", "::")
+    return name
+
+
+def fresh(kind: str) -> str:
+    return json.dumps({"kind": kind, "buffer": {"type": "Buffer", "data": os.urandom(24).hex()}})
+
+
+def paired_keys(number: str, peers: list[str], lids: dict[str, str]) -> dict[str, str]:
+    """What a session that has been paired for a while holds."""
+    keys = {
+        "creds": json.dumps({"me": {"id": f"{number}:9@s.whatsapp.net"}, "noise": fresh("noise")}),
+        "app-state-sync-key-AAAAAMYx": fresh("app state"),
+        "app-state-sync-version-regular": fresh("version"),
+        "sender-key-memory-120363000000000001@g.us": fresh("memory"),
+    }
+    for number_of in range(1, 6):
+        keys[f"pre-key-{number_of}"] = fresh("pre-key")
+    for peer in peers:
+        keys |= peer_keys(peer, lids.get(peer, ""))
+    return keys
+
+
+def peer_keys(peer: str, lid: str = "") -> dict[str, str]:
+    keys = {
+        f"session-{peer}.0": fresh("session"),
+        f"session-{peer}.12": fresh("session"),
+        f"sender-key-120363000000000001@g.us::{peer}::0": fresh("sender key"),
+        f"device-list-{peer}": fresh("devices"),
+    }
+    if lid:
+        keys |= {
+            f"session-{lid}_1.0": fresh("session"),
+            f"identity-key-{lid}_1.0": fresh("identity"),
+            f"sender-key-120363000000000001@g.us::{lid}_1::0": fresh("sender key"),
+            f"lid-mapping-{peer}": json.dumps(lid),
+            f"lid-mapping-{lid}_reverse": json.dumps(peer),
+        }
+    return keys
