@@ -22,6 +22,7 @@ from agent.host.memory_watch import over_limit
 from agent.host.notify_socket import NotifySocket
 from agent.host.phase import Phase
 from agent.host.process_worker import ProcessWorker, Surroundings
+from agent.host.pulse import Pulse
 from agent.host.run_file import RunNote, read_note, remove_note, write_note
 from agent.host.session_root import engine_of, instances_below
 from agent.host.strays import lock_holders
@@ -66,6 +67,7 @@ class ProcessHost:
         self._around = Surroundings(
             worker, self._launch, self._kill_remains, self._notify.pinged, self._changed
         )
+        self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
     @classmethod
@@ -98,6 +100,7 @@ class ProcessHost:
     async def close(self, *, leave_workers: bool) -> None:
         """Without systemd nobody watches them when we are gone: left ones are on their own."""
         self._caretaker.cancel()
+        self._pulse.close()
         if not leave_workers:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
@@ -287,6 +290,11 @@ class ProcessHost:
                 self._worker(locks[path]).replace_stray(child)
 
     # Now and then
+
+    def _held_up(self, seconds: float) -> None:
+        log.warning("this agent was held up for %.1f s: no worker's silence counts yet", seconds)
+        for worker in self._by_pid.values():
+            worker.spare()
 
     async def _take_care(self) -> None:
         while True:

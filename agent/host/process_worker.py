@@ -121,6 +121,11 @@ class ProcessWorker:
         if self.phase in (Phase.STARTING, Phase.RUNNING):
             self._kill("oom-kill")
 
+    def spare(self) -> None:
+        """Nobody listened of late: its watchdog's time begins anew."""
+        if self.phase is Phase.RUNNING:
+            self._deadline.extend(self._settings.watchdog)
+
     def adopt(self, child: Child, run: str, *, ready: bool, restarts: int) -> None:
         """It was started by an earlier agent; its watchdog's time begins anew."""
         self.run, self.restarts = run, restarts
