@@ -12,7 +12,7 @@ from agent.engines.evolution.backend import EvolutionBackend
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace, read_settings
 from tests.standin.evolution import KEY, StandIn, Times
-from tests.standin.evolution.faults import Certificates
+from tests.standin.evolution.certificates import Certificates
 
 PACE = Pace(
     list_holds=0.05,

@@ -6,8 +6,8 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+from tests.standin.evolution.certificates import Certificates
 from tests.standin.evolution.control import Control, forever
-from tests.standin.evolution.faults import Certificates
 from tests.standin.evolution.instances import Times
 from tests.standin.evolution.server import KEY, StandIn
 

@@ -5,10 +5,8 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 KINDS = ("", "slow", "refuse", "reset", "black_hole", "garbage", "html", "failing", "licence")
@@ -123,42 +121,3 @@ class _Broken(asyncio.Protocol):
         if self._fault == "garbage":
             self._transport.write(os.urandom(64) + b"\r\n\r\n")  # type: ignore[attr-defined]
             self._transport.close()
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """An authority of our own with a server's certificate, and one that nobody signed."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> "Certificates":
-        folder.mkdir(parents=True, exist_ok=True)
-        made = cls(folder)
-        days = ("-days", "2")
-        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-        made._run("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", *days,
-                  "-subj", "/CN=stand-in authority")  # fmt: skip
-        made._run("req", *key, "-keyout", "good.key", "-out", "good.csr", "-subj", "/CN=localhost",
-                  *names)  # fmt: skip
-        made._run("x509", "-req", "-in", "good.csr", "-CA", "ca.pem", "-CAkey", "ca.key", *days,
-                  "-CAcreateserial", "-out", "good.pem", "-copy_extensions", "copy")  # fmt: skip
-        made._run("req", "-x509", *key, "-keyout", "self.key", "-out", "self.pem", *days,
-                  "-subj", "/CN=localhost", *names)  # fmt: skip
-        return made
-
-    @property
-    def authority(self) -> Path:
-        return self.folder / "ca.pem"
-
-    def context(self, which: str) -> ssl.SSLContext:
-        """`good` or `self`."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / f"{which}.pem", self.folder / f"{which}.key")
-        return context
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(
-            ["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=30
-        )

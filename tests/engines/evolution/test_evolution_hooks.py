@@ -1,0 +1,291 @@
+"""The webhook: set where it is ours to set, and read without trust."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core.model import ConnectionStatus
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.hooks import EVENTS, HookEvent, outdated, read_event
+from agent.engines.evolution.known import Known
+from agent.engines.evolution.settings import Pace
+from tests.conftest import Eventually
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+
+Status = ConnectionStatus
+SECRET = "hook-secret-77"
+
+
+class Ear:
+    """Where the agent's API would be: it hands the body to the backend."""
+
+    def __init__(self) -> None:
+        self.bench: Bench | None = None
+        self.paths: list[str] = []
+        self.fails = 0
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        if self.fails:
+            self.fails -= 1
+            return web.Response(status=500)
+        assert self.bench is not None
+        await self.bench.backend.hook(await request.json())
+        return web.Response()
+
+
+@pytest.fixture
+async def ear() -> AsyncIterator[tuple[Ear, str]]:
+    made = Ear()
+    app = web.Application()
+    app.router.add_post("/{path:.*}", made.take)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.fixture(params=["2.3.7", "1.8.2"])
+async def hooked(
+    request: pytest.FixtureRequest,
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    ear: tuple[Ear, str],
+) -> Bench:
+    standin = await make_stand_in(request.param)
+    bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
+    ear[0].bench = bench
+    await bench.backend.check()
+    return bench
+
+
+async def test_a_login_is_told_as_it_goes(
+    hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
+) -> None:
+    session = hooked.hold("sales")
+    await session.connect()
+    instance = hooked.standin.instances["sales"]
+    await eventually(lambda: instance.webhook is not None)
+    assert instance.webhook is not None
+    assert instance.webhook["url"] == f"{ear[1]}/hooks/eu/{SECRET}"
+    heard = hooked.by_id["sales"]
+    await session.qr()
+    await eventually(heard.last, (Status.QR_REQUIRED, ""))
+    instance.scan()
+    await eventually(heard.last, (Status.CONNECTED, ""))
+    assert heard.claims[-1].account == instance.wuid.split("@")[0]
+    instance.end(401)
+    await eventually(heard.last, (Status.DISCONNECTED, "logout"))
+    assert ear[0].paths[0] == f"/hooks/eu/{SECRET}"
+    assert (await session.probe(deep=True)).detail["webhook"] == "ours"
+
+
+async def test_a_ban_is_not_overwritten_by_the_logout_that_follows_it(
+    hooked: Bench, eventually: Eventually
+) -> None:
+    if hooked.standin.old:
+        pytest.skip("1.8 ends on 401 only")
+    instance = hooked.standin.add("sales", "open")
+    hooked.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
+    instance.end(403)
+    await eventually(hooked.by_id["sales"].last, (Status.DISCONNECTED, "account_locked"))
+    await eventually(lambda: hooked.standin.webhooks.sent, 3)
+    assert hooked.by_id["sales"].last() == (Status.DISCONNECTED, "account_locked")
+
+
+async def test_the_last_code_is_told_as_idle(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    ear: tuple[Ear, str],
+    eventually: Eventually,
+) -> None:
+    standin = await make_stand_in(codes=1, code_holds=0.1)
+    bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
+    ear[0].bench = bench
+    session = bench.hold("sales")
+    await session.connect()
+    await eventually(bench.by_id["sales"].last, (Status.QR_REQUIRED, "qr_idle"))
+    assert (await session.probe()).claim.reason == "qr_idle"
+
+
+async def test_messages_and_acks_are_counted_once_and_without_their_text(
+    hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
+) -> None:
+    instance = hooked.standin.add("sales", "open")
+    hooked.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
+    ear[0].fails = 1  # and the server repeats it
+    tell = hooked.standin.webhooks.tell
+    key = {"remoteJid": "5511777776666:3@s.whatsapp.net", "fromMe": False, "id": "IN1"}
+    body = {"key": key, "messageType": "conversation", "message": {"conversation": "s3cret"}}
+    tell(instance, "messages.upsert", body)
+    tell(instance, "messages.upsert", body)
+    mine = {**body, "key": {**key, "fromMe": True, "id": "OUT1"}, "messageType": "imageMessage"}
+    tell(instance, "messages.upsert", mine)
+    ack = {"fromMe": True, "status": "DELIVERY_ACK"}
+    tell(instance, "messages.update", ack | ({"id": "X"} if hooked.standin.old else {"keyId": "X"}))
+    happenings = hooked.by_id["sales"].happenings
+    await eventually(lambda: len(happenings), 3)
+    await eventually(lambda: hooked.standin.webhooks.sent, 4)
+    found = {each.detail["id"]: dict(each.detail) for each in happenings}
+    assert found["IN1"] == {
+        "direction": "in",
+        "type": "text",
+        "id": "IN1",
+        "peer": "5511777776666",
+    }
+    assert found["OUT1"] == {"direction": "out", "type": "imageMessage", "id": "OUT1"}
+    assert found["X"] == {"id": "X", "ack": "delivered"}
+    assert len(happenings) == 3
+    assert "s3cret" not in repr(happenings)
+
+
+async def test_a_webhook_of_somebody_else_is_left_alone(
+    hooked: Bench, eventually: Eventually
+) -> None:
+    theirs = {"enabled": True, "url": "http://crm.example/in", "events": ["MESSAGES_UPSERT"]}
+    instance = hooked.standin.add("sales", "open")
+    instance.webhook = dict(theirs)
+    session = hooked.hold("sales")
+
+    async def word() -> str:
+        return str((await session.probe(deep=True)).detail["webhook"])
+
+    await eventually(word, "taken")
+    assert instance.webhook == theirs
+
+
+async def test_one_of_ours_with_an_earlier_secret_is_renewed(
+    hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
+) -> None:
+    instance = hooked.standin.add("sales", "open")
+    instance.webhook = {"enabled": True, "url": f"{ear[1]}/hooks/eu/old", "events": list(EVENTS)}
+    hooked.hold("sales")
+    await eventually(lambda: (instance.webhook or {}).get("url"), f"{ear[1]}/hooks/eu/{SECRET}")
+
+
+async def test_one_that_vanished_is_set_again(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    ear: tuple[Ear, str],
+    eventually: Eventually,
+) -> None:
+    pace = Pace(hook_again=0.0, list_holds=PACE.list_holds)
+    bench = await make_bench(
+        await make_stand_in(), pace=pace, webhook=True, webhook_url=ear[1], hook=SECRET
+    )
+    ear[0].bench = bench
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
+    instance.webhook = None
+    await session.probe(deep=True)
+    await eventually(lambda: instance.webhook is not None)
+
+
+async def test_a_webhook_that_cannot_be_set_is_tried_again(
+    hooked: Bench, eventually: Eventually
+) -> None:
+    instance = hooked.standin.add("sales", "open")
+    await hooked.standin.front.set("failing", only="/webhook/")
+    session = hooked.hold("sales")
+
+    async def word() -> str:
+        return str((await session.probe(deep=True)).detail["webhook"])
+
+    await eventually(word, "failed")
+    await hooked.standin.front.set("")
+    await eventually(word, "ours")
+    assert instance.webhook is not None
+
+
+async def test_our_own_deletion_is_not_taken_for_a_loss(
+    hooked: Bench, eventually: Eventually
+) -> None:
+    if hooked.standin.old:
+        pytest.skip("1.8 does not tell it")
+    instance = hooked.standin.add("sales", "open")
+    session = hooked.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
+    await session.renew()
+    removed = {"event": "remove.instance", "instance": "sales", "data": None}
+    await hooked.backend.hook(removed)
+    reasons = {each.reason for each in hooked.by_id["sales"].claims}
+    assert "remote_missing" not in reasons
+    del hooked.standin.instances["sales"]
+    await hooked.backend.hook(removed)
+    assert hooked.by_id["sales"].last() == (Status.DISCONNECTED, "remote_missing")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"event": "connection.update"},
+        {"event": "connection.update", "instance": "nobody", "data": {"state": "open"}},
+        {"event": "connection.update", "instance": "sales", "data": {"state": "on fire"}},
+        {"event": "connection.update", "instance": "sales", "data": None},
+        {"event": "presence.update", "instance": "sales", "data": {}},
+        {"event": 7, "instance": "sales"},
+        {"event": "qrcode.updated", "instance": "sales", "data": {"qrcode": {"code": 7}}},
+        {"event": "status.instance", "instance": "sales", "data": {"status": "created"}},
+    ],
+)
+async def test_what_says_nothing_is_ignored(bench: Bench, told: dict[str, Any]) -> None:
+    bench.hold("sales")
+    await bench.backend.hook(told)
+    assert bench.by_id["sales"].claims == []
+
+
+async def test_a_repetition_of_what_is_over_is_ignored(bench: Bench) -> None:
+    bench.hold("sales")
+    for state, at in (("open", "10:00:05.000Z"), ("close", "10:00:01.000Z")):
+        data = {"instance": "sales", "state": state, "statusReason": 401}
+        stamp = f"2026-01-15T{at}"
+        told = {"event": "connection.update", "instance": "sales", "data": data}
+        await bench.backend.hook({**told, "date_time": stamp})
+    assert bench.by_id["sales"].last() == (Status.CONNECTED, "")
+
+
+def test_an_hour_less_is_another_time_zone_and_no_repetition() -> None:
+    assert outdated(HookEvent("X", "a", 100.0, None), 101.0)
+    assert not outdated(HookEvent("X", "a", 100.0, None), 100.0)
+    assert not outdated(HookEvent("X", "a", 100.0, None), 3700.0)
+    assert not outdated(HookEvent("X", "a", 0.0, None), 100.0)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+NAMES = ("state", "statusReason", "status", "disconnectionReasonCode", "qrcode", "code", "key")
+NAMES += ("id", "fromMe", "message", "count", "pairingCode", "keyId", "wuid", "messageType")
+BODIES = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6)
+
+
+@settings(max_examples=300)
+@given(
+    event=st.sampled_from([each.lower().replace("_", ".", 1) for each in EVENTS]) | st.text(),
+    content=JSON | BODIES | st.lists(BODIES, max_size=3),
+    stamp=JSON | st.just("2026-01-15T10:00:00.000Z"),
+)
+def test_no_body_breaks_what_is_known(event: str, content: Any, stamp: Any) -> None:
+    from agent.engines.evolution.hooks import acks_told, messages_told
+
+    told = {"event": event, "instance": "sales", "data": content, "date_time": stamp}
+    read = read_event(told)
+    known = Known(Pace())
+    if read is not None:
+        known.told(read)
+        assert known.claim().status in Status
+        assert known.live in Live
+    for happening in (*messages_told(content), *acks_told(content)):
+        assert set(happening.detail) <= {"direction", "type", "id", "peer", "ack"}
+        assert all(isinstance(each, str) for each in happening.detail.values())

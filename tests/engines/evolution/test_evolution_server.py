@@ -1,0 +1,275 @@
+"""The whole server in trouble: what is said of it, and that nothing is said of its sessions."""
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+
+from agent.engines.evolution.backend import open_backend
+from agent.engines.remote.http import LARGEST_BODY
+from agent.errors import ConfigError, EngineError
+from tests.conftest import Eventually
+from tests.engines.evolution.conftest import Bench, Heard, MakeBench, MakeStandIn
+from tests.standin.evolution import KEY, StandIn
+from tests.standin.evolution.certificates import Certificates
+
+
+async def test_a_server_that_is_well_is_told_once(bench: Bench, eventually: Eventually) -> None:
+    bench.standin.add("sales", "open")
+    await bench.backend.open()
+    await eventually(lambda: len(bench.heard.servers), 1)
+    assert bench.heard.servers[0].up
+    assert bench.heard.servers[0].version == "2.3.7"
+    assert bench.heard.servers[0].sessions is None, "nobody asked for the list"
+    assert [each.name for each in await bench.backend.sessions()] == ["sales"]
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason, claim.sessions) == (True, "", 1)
+    assert 0 < claim.seconds < 1
+    assert len(bench.heard.servers) == 1, "nothing has changed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("refuse", "unreachable"),
+        ("reset", "unreachable"),
+        ("black_hole", "timeout"),
+        ("slow", "timeout"),
+        ("garbage", "garbage"),
+        ("html", "garbage"),
+        ("failing", "failing"),
+        ("licence", "licence_missing"),
+    ],
+)
+async def test_each_trouble_has_its_word_and_ends(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    eventually: Eventually,
+    fault: str,
+    reason: str,
+) -> None:
+    standin = await make_stand_in()
+    bench = await make_bench(standin, timeout=0.4)
+    standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe()
+    await standin.front.set(fault, seconds=5)
+    begun = time.monotonic()
+    with pytest.raises(EngineError) as caught:
+        await session.probe(deep=True)
+    assert time.monotonic() - begun < 2
+    assert caught.value.code == "backend_down"
+    assert KEY not in str(caught.value)
+    # One failing request is a doubt; the check that it causes says what it is.
+    await eventually(
+        lambda: [(each.up, each.reason) for each in bench.heard.servers], [(False, reason)]
+    )
+    assert bench.heard.servers[0].sentence.startswith("cannot ")
+    assert bench.by_id["sales"].claims == [], "nothing is known of the session"
+    with pytest.raises(EngineError):
+        await bench.backend.sessions()
+
+    await standin.front.set("")
+    assert (await session.probe()).claim.proof_age == 0.0
+    await eventually(lambda: [each.up for each in bench.heard.servers], [False, True])
+
+
+async def test_one_slow_route_is_not_a_server_that_is_down(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.standin.add("sales", "close")
+    await bench.standin.front.set("slow", seconds=5, only="/instance/connect/")
+    with pytest.raises(EngineError) as caught:
+        await bench.hold("sales").connect()
+    assert caught.value.code == "backend_down"
+    await eventually(lambda: [each.up for each in bench.heard.servers], [True])
+
+
+async def test_a_wrong_key_is_named_although_missing_sessions_answer_without_one(
+    make_bench: MakeBench, standin: StandIn, eventually: Eventually
+) -> None:
+    bench = await make_bench(standin, key="not-the-key-0123456789")
+    assert (await bench.hold("nobody").probe()).claim.reason == "remote_missing"
+    standin.add("sales", "open")
+    with pytest.raises(EngineError, match="refuses the key") as caught:
+        await bench.hold("sales").probe()
+    assert caught.value.code == "backend_down"
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason) == (False, "refused_key")
+    assert "not-the-key" not in repr(claim) + str(caught.value)
+
+
+async def test_another_program_on_that_port_is_called_so(
+    make_bench: MakeBench, standin: StandIn
+) -> None:
+    bench = await make_bench(standin, url=standin.url + "/some/where")
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason) == (False, "not_found")
+    with pytest.raises(EngineError) as caught:
+        await bench.hold("sales").probe()
+    assert caught.value.code == "backend_down"
+
+
+async def test_a_database_that_is_gone_is_seen_although_the_key_is_good(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.standin.add("sales", "open")
+    await bench.standin.front.set("failing", only="/instance/connectionState/")
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason) == (False, "failing")
+
+
+async def test_a_certificate_of_our_own_authority_is_taken_and_no_other(
+    make_bench: MakeBench, make_stand_in: MakeStandIn, certificates: Certificates
+) -> None:
+    standin = await make_stand_in(tls=certificates.context("good"))
+    trusted = await make_bench(standin, ca_file=str(certificates.authority))
+    assert (await trusted.backend.check()).up
+    unknown = await make_bench(standin)
+    claim = await unknown.backend.check()
+    assert (claim.up, claim.reason) == (False, "tls")
+    assert "certificate is refused" in claim.sentence
+
+    await standin.front.new_certificate(certificates.context("self"))
+    claim = await trusted.backend.check()
+    assert (claim.up, claim.reason) == (False, "tls")
+    unsafe = await make_bench(standin, tls_verify=False)
+    assert (await unsafe.backend.check()).up
+
+    await standin.front.new_certificate(None)  # https to a server that speaks none
+    plain = await make_bench(standin, url=standin.url.replace("http:", "https:"))
+    assert (await plain.backend.check()).reason == "tls"
+
+
+@pytest.mark.parametrize("which", ["other", "expired"])
+async def test_a_certificate_for_another_name_or_of_yesterday_is_refused(
+    make_bench: MakeBench, make_stand_in: MakeStandIn, certificates: Certificates, which: str
+) -> None:
+    standin = await make_stand_in(tls=certificates.context(which))
+    bench = await make_bench(standin, ca_file=str(certificates.authority))
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason) == (False, "tls")
+
+
+async def test_no_proxy_of_the_environment_sees_the_key(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert (await bench.backend.check()).up
+
+
+async def test_a_redirect_takes_the_key_nowhere(make_bench: MakeBench, standin: StandIn) -> None:
+    seen: list[str | None] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("apikey"))
+        if not request.path.startswith("/moved"):
+            raise web.HTTPFound("/moved" + request.path)
+        return web.json_response([])
+
+    url, runner = await _serve(elsewhere)
+    bench = await make_bench(standin, url=url)
+    claim = await bench.backend.check()
+    assert (claim.up, claim.reason) == (False, "not_found")
+    assert len(seen) == 1
+    await runner.cleanup()
+
+
+async def test_an_endless_answer_is_cut_off(make_bench: MakeBench, standin: StandIn) -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        while True:
+            await reply.write(b" " * 65536)
+            sent += 65536
+
+    url, runner = await _serve(endless)
+    bench = await make_bench(standin, url=url, timeout=20)
+    assert (await bench.backend.check()).reason == "garbage"
+    assert sent < 3 * LARGEST_BODY
+    await runner.cleanup()
+
+
+async def test_requests_that_wait_for_a_turn_keep_their_deadline(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    standin = await make_stand_in()
+    bench = await make_bench(standin, timeout=0.4, parallel=2)
+    sessions = []
+    for number in range(20):
+        standin.add(f"line-{number}", "open")
+        sessions.append(bench.hold(f"line-{number}"))
+    await standin.front.set("black_hole")
+    begun = time.monotonic()
+    results = await asyncio.gather(*(each.probe() for each in sessions), return_exceptions=True)
+    assert time.monotonic() - begun < 1.0, "nobody waits for those before him"
+    assert {getattr(each, "code", "") for each in results} == {"backend_down"}
+    await eventually(lambda: [each.reason for each in bench.heard.servers], ["timeout"])
+
+
+async def test_dead_sessions_leave_turns_for_the_others(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    standin = await make_stand_in()
+    bench = await make_bench(standin, timeout=1.0, parallel=4)
+    sessions = []
+    for number in range(12):
+        standin.add(f"line-{number}", "open").dead = "silent"
+        sessions.append(bench.hold(f"line-{number}"))
+    standin.add("well", "open")
+    well = bench.hold("well")
+    await well.probe()
+    proofs = asyncio.gather(*(each.probe(deep=True) for each in sessions), return_exceptions=True)
+    for _ in range(10):
+        begun = time.monotonic()
+        await well.probe()
+        assert time.monotonic() - begun < 0.5
+    codes = {getattr(each, "code", "ok") for each in await proofs}
+    assert "backend_down" not in codes
+    assert "zombie" in codes
+    assert all(each.up for each in bench.heard.servers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"url": None}, "url"),
+        ({"url": "ftp://x"}, "url"),
+        ({"url": "http://user:pass-9@x"}, "url"),
+        ({"url": "http://x:99999"}, "url"),
+        ({"url": "http://x/?a=1"}, "url"),
+        ({"key": ""}, "key"),
+        ({"key": "a\nb"}, "key"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": "10"}, "timeout"),
+        ({"parallel": 0}, "parallel"),
+        ({"parallel": 2.5}, "parallel"),
+        ({"tls_verify": "no"}, "tls_verify"),
+        ({"url": "https://x", "ca_file": "/nowhere.pem"}, "ca_file"),
+        ({"webhook": True, "hook": "s"}, "webhook_url"),
+        ({"webhook": True, "webhook_url": "http://x"}, "hook"),
+        ({"webhook": True, "webhook_url": "http://x", "hook": "a/b"}, "hook"),
+    ],
+)
+async def test_settings_that_cannot_be_used_are_named(
+    tmp_path: object, settings: dict[str, object], field: str
+) -> None:
+    told = {"name": "eu", "url": "http://127.0.0.1:1", "key": "k", **settings}
+    with pytest.raises(ConfigError) as caught:
+        open_backend(tmp_path, told, Heard())  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert "pass-9" not in str(caught.value)
+
+
+async def _serve(handler: object) -> tuple[str, web.AppRunner]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)  # type: ignore[arg-type]
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return f"http://127.0.0.1:{runner.addresses[0][1]}", runner
