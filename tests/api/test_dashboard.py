@@ -12,6 +12,8 @@ import pytest
 from tests.api.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, make_agent
+from tests.daemon.test_backends import base, table
+from tests.standin.evolution import StandIn
 
 __all__ = ["make_agent"]
 
@@ -31,14 +33,21 @@ async def listening(
 ) -> Callable[..., RunningAgent]:
     """Makes an agent that listens on a port of its own, the same after a restart."""
 
-    def make(settings: str = "") -> RunningAgent:
-        one = make_agent(settings)
+    def make(settings: str = "", **more: str) -> RunningAgent:
+        one = make_agent(settings, **more)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             one.listen = f"127.0.0.1:{free.getsockname()[1]}"
         return one
 
     return make
+
+
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    one = await StandIn.open()
+    yield one
+    await one.close()
 
 
 def pill(id: str, tone: str) -> str:
@@ -243,6 +252,63 @@ async def test_the_code_is_replaced_before_it_runs_out_and_fits_a_phone(
     await watcher.run("location.hash = '#/'")
     await watcher.until(pill("sales", "warn"))
     assert await watcher.run("document.documentElement.scrollWidth") <= 390
+    await check_manners(watcher, agent)
+
+
+async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_theirs(
+    listening: Callable[..., RunningAgent], watcher: Watcher, standin: StandIn
+) -> None:
+    for name in ("line-1", "line-2"):
+        standin.add(name, "open")
+    standin.add("Shop One", "open")
+    absent = table(standin, name="old-office", url="http://127.0.0.1:9", adopt=[])
+    agent = listening(
+        "\n[api]\ntrust_loopback = true\n" + table(standin, adopt=["line-*", "Shop*"]) + absent,
+        base=base(),
+    )
+    await agent.start()
+    await agent.create("local")
+    await watcher.colours("dark")
+    await watcher.size(390, 844, phone=True)
+    await watcher.go(f"http://{agent.listen}/")
+    row = "document.querySelector('[data-backend={}] {}')"
+    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Answers'")
+    await watcher.until(f"{row.format('evo', 'dd')}.textContent === '3 of 3'", within=30)
+    await watcher.until(f"{row.format('old-office', '.pill')}.textContent === 'Down'")
+    why = f"{row.format('old-office', '.backend-why')}.textContent"
+    await watcher.until(f"{why}.includes('Connect call failed')")
+    first = await watcher.run("document.querySelector('[data-backend]').dataset.backend")
+    assert first == "old-office", "trouble first"
+    assert await watcher.run("document.documentElement.scrollWidth") <= 390
+    await picture(watcher, "backends-phone-dark")
+    await watcher.size(1400, 900)
+    await watcher.run("document.querySelector('#theme').click()")
+    await watcher.run("document.documentElement.dataset.theme = 'light'")
+    await picture(watcher, "backends-wide-light")
+
+    # Its instances, by the keyboard alone.
+    await watcher.run("document.querySelector('[data-backend=evo] button').focus()")
+    await watcher.press("Enter", 13)
+    await watcher.until("document.querySelectorAll('.card').length === 3")
+    assert await watcher.run("document.activeElement.id") == "search"
+    told = await watcher.run("document.querySelector('[data-id=line-1]').innerText")
+    assert "evolution on evo" in told
+    assert "on evo as Shop One" in await watcher.run("document.querySelector('.cards').innerText")
+    await watcher.run("location.hash = '#/instance/line-1'")
+    await watcher.until(
+        "document.querySelector('#instance .facts').innerText.includes('evolution on evo')"
+    )
+    await watcher.run("location.hash = '#/'")
+
+    # Down while somebody watches, and back on his word.
+    await standin.front.set("failing")
+    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Down'", within=40)
+    await watcher.until(f"{row.format('evo', 'dd')}.textContent.endsWith(' of 3')")
+    await watcher.until("document.querySelector('[data-id=line-1]').innerText.includes('held')")
+    await picture(watcher, "backends-down")
+    await standin.front.set("")
+    await watcher.click("[data-backend=evo] .actions button:last-child")
+    await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Answers'")
     await check_manners(watcher, agent)
 
 

@@ -13,6 +13,7 @@ export const fleet = {
   olderStory: null,
   alerts: null,
   incidents: null,
+  backends: null,
   health: null,
   system: null,
 };
@@ -52,7 +53,7 @@ export function leave() {
   clearInterval(fullTimer);
   live.close();
   live.cursor = null;
-  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, health: null, system: null });
+  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, backends: null, health: null, system: null });
 }
 
 async function loadStory() {
@@ -117,9 +118,9 @@ async function look() {
   fleet.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    const [alerts, incidents, health, memory] = await Promise.all(
-      ["/api/alerts", "/api/incidents", "/api/health", "/api/memory/report"].map((path) => get(path)));
-    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, health, system: memory });
+    const [alerts, incidents, backends, health, memory] = await Promise.all(
+      ["/api/alerts", "/api/incidents", "/api/backends", "/api/health", "/api/memory/report"].map((path) => get(path)));
+    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, backends: backends.backends, health, system: memory });
   }
   cost = Date.now() - begun;
   tell("fleet");

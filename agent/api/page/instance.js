@@ -2,6 +2,7 @@
 import { Refused, get, send } from "/page/agent.js";
 import { fleet, may } from "/page/fleet.js";
 import { drawStory } from "/page/story.js";
+import { placeOf } from "/page/backends.js";
 import * as ask from "/page/dialogs.js";
 import { drawFacts, drawFigures, drawNext } from "/page/overview.js";
 import { bytes, duration, make, makeSpark, setAttribute, setPill, setSince, setText, setUntil, statusOf } from "/page/show.js";
@@ -216,7 +217,7 @@ function drawDetails(one) {
     ["Restarts", counts(known.restarts_by_reason)],
     ["Reconnects", counts(known.reconnects_by_reason)],
     ["Last snapshot", known.last_snapshot || "none", Boolean(known.last_snapshot)],
-    ["Engine", one.engine],
+    ["Engine", placeOf(one)],
     ["Account", one.account || (one.paired ? "paired" : "not paired")],
     ["Wanted", one.should_run ? "should run" : one.enabled ? "stopped by hand" : "disabled"],
   ]);

@@ -1,6 +1,7 @@
 // Every instance at once: counts, alerts, incidents, cards, the story, the machine.
 import { fleet, may, older, reads } from "/page/fleet.js";
 import { drawStory } from "/page/story.js";
+import { buildBackends, drawBackends, placeOf } from "/page/backends.js";
 import { act, createInstance, note, release } from "/page/dialogs.js";
 import { at, bytes, drawSpark, duration, empty, isUnwell, make, makeSpark, percent, rank, setAttribute, setPill, setSince, setText, setUntil, statusOf } from "/page/show.js";
 
@@ -47,6 +48,7 @@ export function buildOverview(place) {
   place.append(
     make("h1", { name: "unseen", tabindex: "-1", text: "All instances" }),
     part.trouble,
+    buildBackends(showOnly),
     make("section", { "aria-label": "Instances" },
       make("div", { name: "tools" }, part.chips, make("div", { name: "tools-end" }, part.search, part.add)),
       part.count, part.none, part.cards, part.more),
@@ -63,7 +65,7 @@ export function drawOverview() {
     setAttribute(chip, "aria-pressed", chip.dataset.choice === choice);
   }
   part.add.hidden = !may("operate");
-  const chosen = all.filter((one) => CHOICES[choice][1](one) && (!words || (one.id + " " + one.engine + " " + one.sentence).toLowerCase().includes(words)));
+  const chosen = all.filter((one) => CHOICES[choice][1](one) && (!words || (one.id + " " + placeOf(one) + " " + one.sentence).toLowerCase().includes(words)));
   drawCards(chosen.slice(0, most));
   part.more.hidden = chosen.length <= most;
   setText(part.more, "Show all " + chosen.length);
@@ -75,7 +77,19 @@ export function drawOverview() {
       : empty("No instance yet", may("operate") ? "Create the first one; its code to scan appears here." : "Your key sees none."));
   }
   drawTrouble();
+  drawBackends();
   drawSystem();
+}
+
+// The instances on one backend: what a person would type, and can change.
+function showOnly(backend) {
+  choice = "all";
+  most = SHOWN;
+  words = "on " + backend;
+  part.search.value = words;
+  drawOverview();
+  part.search.focus();
+  part.search.scrollIntoView({ block: "center" });
 }
 
 function drawCards(chosen) {
@@ -119,7 +133,7 @@ function drawCard(card, one) {
   setPill(card.pill, tone, word);
   setAttribute(card.item, "data-status", one.connection_status);
   card.item.className = "card " + tone;
-  setText(card.engine, one.engine + (one.account ? " · " + one.account : ""));
+  setText(card.engine, placeOf(one) + (one.account ? " · " + one.account : ""));
   setText(card.why, one.sentence);
   setSince(card.since, one.since);
   setSince(card.proof, one.proved, " old");
@@ -134,7 +148,7 @@ export function drawNext(card, one) {
   const parts = [];
   if (one.attempts) parts.push(one.attempts + (one.attempts === 1 ? " try so far" : " tries so far"));
   if (one.circuit !== "closed") parts.push("circuit " + one.circuit.replaceAll("_", " "));
-  if (one.hold) parts.push(one.hold);
+  if (one.hold) parts.push(one.hold.replaceAll("_", " "));
   const when = one.circuit === "open" ? one.circuit_opens || one.next_attempt : one.next_attempt;
   if (when) parts.push("next try ");
   setText(card.nextText, parts.join(", "));
