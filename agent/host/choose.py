@@ -64,7 +64,7 @@ def _check_systemd(cache_root: Path | None, kind: units.Kind) -> None:
             f"cannot use systemd for the workers: {kind.template} is not installed;"
             " scripts/install does that"
         )
-    if cache_root not in (None, units.INSTALLED_CACHE):
+    if kind is units.INSTANCES and cache_root not in (None, units.INSTALLED_CACHE):
         log.warning(
             "the installed units read their cache in %s, not in %s: %s needs a drop-in for that",
             units.INSTALLED_CACHE,
