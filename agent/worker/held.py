@@ -13,7 +13,7 @@ from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import Backend, RemoteEngine
 from agent.errors import WaError
 from agent.link.server import LinkServer
-from agent.worker.reports import Reports
+from agent.worker.reports import Reports, now
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +89,20 @@ class Held:
         return sum(session.reports.status is up for session in self.sessions.values())
 
     async def repeat(self, every: float) -> None:
-        """Tell each claim again once in so many seconds, a few at a time."""
-        turns = 60
+        """Let the agent hear each claim once in so many seconds, by itself or by ours.
+
+        A few at a time, each looked at twice in that time.
+        """
+        turns = 30
         while True:
             ids = list(self.sessions)
             for turn in range(turns):
+                due = now() - every / 2
                 for id in ids[turn::turns]:
                     session = self.sessions.get(id)
-                    if session is not None and session.reports.said:
+                    if session and session.reports.said and session.reports.told_at < due:
                         session.reports.repeat()
-                await asyncio.sleep(every / turns)
+                await asyncio.sleep(every / 2 / turns)
 
     # at the end
 
