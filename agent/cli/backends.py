@@ -1,16 +1,20 @@
 """Backends: the servers of someone else's, their own sessions, and which of those are ours."""
 
 import argparse
+import os
+import sys
+from dataclasses import asdict
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.places import config_path
 from agent.cli.show import moment, print_json, print_pairs, print_table
 from agent.core.model import parse_instance_id
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, NotFound
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout` says; the agent tells when it is over."""
-VERBS = ("list", "show", "sessions", "adopt", "check")
+VERBS = ("list", "show", "sessions", "adopt", "check", "drop-in")
 _WITH_VALUE = ("--socket", "--url", "--key")
 
 
@@ -41,6 +45,12 @@ def add(commands: Subparsers) -> None:
         among, "check", check, "ask it now how it is; exit status 1 when it is not well",
         "wa-agent backends check evo",
     )  # fmt: skip
+    parser = _add(
+        among, "drop-in", drop_in,
+        "print what its worker's unit must be allowed to reach, as a systemd drop-in",
+        "wa-agent backends drop-in desk > reach.conf",
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="agent.toml")
 
 
 def _add(
@@ -177,3 +187,23 @@ def check(options: argparse.Namespace) -> int:
     else:
         _print(found)
     return 0 if found["up"] else 1
+
+
+def drop_in(options: argparse.Namespace) -> int:
+    """Read from the settings alone: it is wanted before the agent runs with them."""
+    from agent.config import load_config
+    from agent.host.reach import drop_in_path, render_reach
+
+    config = load_config(config_path(options.config, os.environ), os.environ)
+    found = [one for one in config.backend if one.name == options.backend]
+    if not found:
+        known = ", ".join(one.name for one in config.backend) or "none"
+        raise NotFound(f"cannot find the backend {options.backend}; declared: {known}")
+    text = render_reach(options.backend, asdict(found[0]))
+    if wants_json(options):
+        print_json({"path": str(drop_in_path(options.backend)), "text": text})
+    elif text:
+        print(text, end="")
+    else:
+        print(f"{options.backend} needs none: the unit as it is will do", file=sys.stderr)
+    return 0

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("
     walled = installed and (root / "run/systemd/system").is_dir()
     shown, writable = [], []
     for key, value in _drop_ins(backend, root) if walled else ():
-        words = [word.lstrip("-+").partition(":")[0] for word in value.split()]
+        words = [_plain(word) for word in _words(value)]
         if key in ("BindPaths", "BindReadOnlyPaths"):
             shown += words
         if key in ("BindPaths", "ReadWritePaths"):
@@ -103,6 +104,18 @@ def _settings(file: Path) -> Iterator[tuple[str, str]]:
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith(("#", ";", "[")):
             yield key.strip(), value.strip()
+
+
+def _words(value: str) -> list[str]:
+    try:
+        return shlex.split(value)
+    except ValueError:  # a quote without its end: systemd ignores the line
+        return []
+
+
+def _plain(word: str) -> str:
+    """A path (or a group) without its marks and without where it is shown."""
+    return word.lstrip("-+").partition(":")[0].replace("%%", "%")
 
 
 def _group_ids(names: list[str]) -> Iterator[int]:

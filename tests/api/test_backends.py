@@ -209,17 +209,25 @@ async def test_the_servers_session_goes_only_when_it_is_said_in_words(local, hou
     assert InstanceId("here") in house.supervisor.known
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [
+        ("backend_down", 502, "backend_down"),
+        ("not_supported", 409, "not_supported"),
+        ("invalid_request", 409, "not_supported"),
+    ],
+)
 async def test_what_could_not_be_deleted_there_is_not_forgotten_here(
-    local, house, evo, monkeypatch
+    local, house, evo, monkeypatch, *, code, status, told
 ):
     await make(local, remote="shop-1")
 
     async def refuse(*_about):
-        raise EngineError("cannot delete shop-1: the server does not answer", code="backend_down")
+        raise EngineError("cannot delete shop-1: the server does not answer", code=code)
 
     monkeypatch.setattr(house.supervisor, "command", refuse)
     failed = await local.delete("/api/instance/shop?remote=true", json={"confirm": "delete shop-1"})
-    assert (failed.status, (await failed.json())["error"]) == (502, "backend_down")
+    assert (failed.status, (await failed.json())["error"]) == (status, told)
     assert InstanceId("shop") in house.supervisor.known
 
 

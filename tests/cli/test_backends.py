@@ -115,6 +115,30 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
     assert house.supervisor.commands == [("shop", "delete", {})]
 
 
+async def test_what_a_workers_unit_must_reach_is_printed(cli, tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
+        "[[backend]]\nname = 'desk'\nengine = 'whaticket'\nurl = 'http://d.example'\nkey = 'K-2'\n"
+        "logs = ['pm2:/home/deploy/.pm2/logs']\nauth_folder = '/home/deploy/desk/{id}'\n"
+    )
+    where = ("--config", str(file))
+    said = await cli("backends", "drop-in", "desk", *where)
+    assert said.status == 0
+    assert 'BindReadOnlyPaths="-/home/deploy/.pm2/logs"' in said.out
+    assert "[Service]" in said.out
+    assert "K-2" not in said.out
+    as_json = (await cli("backends", "drop-in", "desk", *where, "--json")).json()
+    assert as_json["text"] == said.out
+    assert as_json["path"].endswith("/wa-backend@desk.service.d/reach.conf")
+    none = await cli("backends", "drop-in", "evo", *where)
+    assert (none.status, none.out) == (0, "")
+    assert "needs none" in none.err
+    assert (await cli("backends", "drop-in", "other", *where)).status == 3
+    file.write_text("[[backend]]\nname = 'desk'\n")
+    assert (await cli("backends", "drop-in", "desk", *where)).status == 78
+
+
 def test_the_short_form_knows_every_command():
     (commands,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     parser = commands.choices["backends"]

@@ -11,6 +11,7 @@ import pytest
 from agent.cli import doctor_backends, worker_sight
 from agent.cli.worker_sight import Worker, worker_of
 from agent.config import BackendDeclaration
+from agent.host.reach import render_reach
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -166,9 +167,11 @@ def test_what_the_unit_hides_is_seen_through_its_drop_in(tmp_path, monkeypatch):
     assert not before.may_change(Path("/srv/auth"))
     folder = tmp_path / "etc/systemd/system/wa-backend@tick.service.d"
     folder.mkdir(parents=True)
-    (folder / "reach.conf").write_text(
-        "[Service]\n# BindPaths=/root\nBindReadOnlyPaths=-/home/app/.pm2/logs \\\n  /var/log/app\n"
-        "BindPaths=/srv/auth:/srv/auth\nSupplementaryGroups=daemon 4711 nosuchgroup\n"
+    settings = {"logs": ["pm2:/home/app/.pm2/logs"], "auth_folder": "/srv/auth/{id}"}
+    (folder / "reach.conf").write_text(render_reach("tick", settings))
+    (folder / "more.conf").write_text(
+        "[Service]\n# BindPaths=/root\nBindReadOnlyPaths=/srv/x \\\n  /var/log/app:/log\n"
+        "BindPaths='\nSupplementaryGroups=daemon 4711 nosuchgroup\n"
     )
     after = worker_of("tick", tmp_path, installed=True, root=tmp_path)
     assert after.sees(log)
