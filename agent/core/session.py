@@ -254,6 +254,7 @@ _ROWS = (
         _DISCONNECTED,
         "Look who deleted it there; `wa-agent ensure-healthy ID` makes it anew, to be scanned.",
         counts_as_failure=False,
+        unpairs=True,
     ),
     Reason(
         "remote_disagrees",

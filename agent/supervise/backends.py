@@ -182,6 +182,8 @@ class Backends:
                 if one.unwell_since and not one.down
                 else []
             )
+            if one.up and one.declared.adopt:
+                soon.append(max(one.next_look, now))
             return min([now + LOOK_EVERY, *soon])
         if one.unit.state is UnitState.ACTIVE:
             return max(one.next_attach, now)

@@ -1,0 +1,417 @@
+"""Sessions on an Evolution server: a real agent, a real backend worker, a stand-in server."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.conftest import SETTINGS, RunningAgent, alive
+from tests.standin.evolution import KEY, StandIn
+
+QUICK = """
+[backends]
+patience = 1.0
+discover = 1
+back_rate = 200
+
+[recovery]
+first_delay = 0.2
+settle = 1.5
+settle_start = 2
+"""
+ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
+
+
+def base() -> str:
+    deep = SETTINGS.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1)
+    return deep + QUICK
+
+
+def table(standin: StandIn, **more: object) -> str:
+    keys = {"name": "evo", "engine": "evolution", "url": standin.url, "key": KEY, "timeout": 2.0}
+    text = "\n[[backend]]\n"
+    for name, value in {**keys, "adopt": ["*"], **more}.items():
+        shown = str(value).lower() if isinstance(value, bool) else repr(value)
+        text += f"{name} = {shown}\n"
+    return text
+
+
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    one = await StandIn.open()
+    yield one
+    await one.close()
+
+
+class Watched:
+    """An agent that watches the stand-in, and questions about both."""
+
+    def __init__(self, agent: RunningAgent, standin: StandIn) -> None:
+        self.agent, self.standin = agent, standin
+
+    async def statuses(self) -> dict[str, str]:
+        found = (await self.agent.do("GET", "/api/instances?limit=1000"))["instances"]
+        return {one["id"]: one["connection_status"] for one in found}
+
+    async def all_connected(self, count: int) -> bool:
+        found = await self.statuses()
+        return len(found) == count and set(found.values()) == {"CONNECTED"}
+
+    async def verdict(self, id: str) -> tuple[str, str]:
+        health = (await self.agent.show(id))["health"]
+        return health["verdict"], health["reason"]
+
+    async def backend(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = await self.agent.do("GET", "/api/backends/evo")
+        return found
+
+    async def backend_word(self) -> str:
+        return str((await self.backend())["reason"])
+
+    async def new_worker(self, before: int) -> bool:
+        pid = await self.worker()
+        return pid not in (0, before) and bool((await self.backend())["up"])
+
+    async def check(self, id: str) -> Mapping[str, Any]:
+        """A check now: it is answered as soon as that one instance was looked at."""
+        async with asyncio.timeout(2.0):
+            found: dict[str, Any] = await self.agent.do("POST", f"/api/instance/{id}/health")
+        return found
+
+    async def told(self, id: str, kind: str, begins: str) -> bool:
+        story = await self.agent.story(id)
+        return any(one == kind and sentence.startswith(begins) for one, sentence in story)
+
+    def restarted(self, name: str) -> bool:
+        return self.standin.paths[f"POST /instance/restart/{name}"] > 0
+
+    async def worker(self) -> int:
+        return int((await self.backend())["pid"] or 0)
+
+    def ended_anything(self) -> list[str]:
+        """Requests that end or interrupt a session."""
+        return [route for route in self.standin.paths if route.startswith(ENDING_ROUTES)]
+
+
+@pytest.fixture
+async def watch(make_agent: Callable[..., RunningAgent], standin: StandIn) -> Callable[..., Any]:
+    async def begin(*sessions: str, state: str = "open", **more: object) -> Watched:
+        for name in sessions:
+            standin.add(name, state)
+        agent = make_agent(table(standin, **more), base=base())
+        await agent.start()
+        return Watched(agent, standin)
+
+    return begin
+
+
+async def test_what_the_server_has_is_adopted_and_not_touched(watch, standin, eventually):
+    one = await watch("Shop One", "line-1", "line-2")
+    await eventually(lambda: one.all_connected(3))
+    ids = set(await one.statuses())
+    assert {"line-1", "line-2"} < ids
+    (slug,) = ids - {"line-1", "line-2"}
+    assert slug.startswith("shop-one-")
+    assert (await one.agent.show(slug))["settings"] == {"backend": "evo", "remote": "Shop One"}
+    assert one.ended_anything() == []
+    assert not any(route.startswith("GET /instance/connect/") for route in standin.paths)
+    assert (await one.backend())["held"] == 3
+    # What comes later is found as well, and only what the patterns name.
+    standin.add("line-3", "open")
+    await eventually(lambda: one.all_connected(4), within=45)
+
+
+async def test_only_what_matches_is_adopted_and_one_is_taken_in_by_name(watch, eventually):
+    one = await watch("shop-1", "shop-2", "desk-1", adopt=["shop-*"])
+    await eventually(lambda: one.all_connected(2))
+    listed = await one.agent.do("GET", "/api/backends/evo/sessions")
+    assert {row["remote"]: row["instance"] for row in listed["sessions"]} == {
+        "shop-1": "shop-1",
+        "shop-2": "shop-2",
+        "desk-1": None,
+    }
+    await one.agent.do("POST", "/api/backends/evo/adopt", {"remote": "desk-1", "id": "till"})
+    await eventually(lambda: one.all_connected(3))
+    status, told = await one.agent.ask("POST", "/api/backends/evo/adopt", {"remote": "desk-1"})
+    assert (status, told["error"]) == (409, "adopted"), told
+    status, told = await one.agent.ask("POST", "/api/backends/evo/adopt", {"remote": "nobody"})
+    assert status == 404
+
+
+async def test_a_new_one_is_made_there_and_its_code_is_offered(watch, standin, eventually):
+    one = await watch(webhook=False)
+    wanted = {"id": "till", "engine": "evolution", "settings": {"backend": "evo"}}
+    await one.agent.do("POST", "/api/instance", wanted)
+    await eventually(lambda: one.agent.status("till"), "QR_REQUIRED")
+    status, code = await one.agent.ask("GET", "/api/instance/till/qr")
+    assert status == 200
+    assert code["qr"] == standin.instances["till"].code
+    assert standin.instances["till"].scan()
+    await eventually(lambda: one.agent.status("till"), "CONNECTED")
+
+
+async def test_setup_answers_with_a_code_for_a_session_on_a_backend(watch, standin):
+    one = await watch()
+    wanted = {"name": "till", "instanceName": "till", "engine": "evolution", "backend": "evo"}
+    told = await one.agent.do("POST", "/api/v1/whatsapp/setup", wanted)
+    assert told["qr"] == standin.instances["till"].code, told
+
+
+async def test_a_place_that_is_taken_unknown_or_of_another_kind_is_refused(watch, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    for settings, engine, code in (
+        ({"backend": "evo", "remote": "shop"}, "evolution", "adopted"),
+        ({"backend": "nobody"}, "evolution", "unknown_backend"),
+        ({}, "evolution", "unknown_backend"),
+        ({"backend": "evo"}, "whaticket", "wrong_engine"),
+        ({"backend": "evo"}, "sandbox", "invalid_request"),
+    ):
+        body = {"id": "b", "engine": engine, "settings": settings}
+        status, told = await one.agent.ask("POST", "/api/instance", body)
+        assert status >= 400
+        assert told["error"] == code, (settings, told)
+    assert list(await one.statuses()) == ["shop"]
+
+
+async def test_the_servers_own_word_arrives_at_once(
+    make_agent, standin, eventually, unused_tcp_port
+):
+    """Polling is only the net: here it comes once a minute."""
+    slow = SETTINGS.replace("interval = 1\n", "interval = 60\n", 1) + QUICK
+    base_url = f"http://127.0.0.1:{unused_tcp_port}"
+    agent = make_agent(table(standin, webhook=True, webhook_url=base_url), base=slow)
+    agent.listen = f"127.0.0.1:{unused_tcp_port}"
+    standin.add("shop", "open")
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(1))
+    # The address that it was told to call carries a secret of ours.
+    await eventually(lambda: standin.instances["shop"].webhook is not None)
+    standin.instances["shop"].end(401)
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=10)
+    reasons = [sentence for kind, sentence in await agent.story("shop") if kind == "status"]
+    assert any("removed from the account" in sentence for sentence in reasons), reasons
+
+
+async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
+    watch, standin, eventually
+):
+    one = await watch(*(f"line-{number}" for number in range(12)))
+    await one.agent.create("local")
+    await eventually(lambda: one.all_connected(13))
+    await standin.front.set("refuse")
+    await eventually(lambda: one.verdict("line-3"), ("disconnected", "backend_down"))
+    for number in range(12):
+        await eventually(
+            lambda n=number: one.verdict(f"line-{n}"), ("disconnected", "backend_down")
+        )
+    assert await one.verdict("local") == ("healthy", "")
+    shown = await one.backend()
+    assert (shown["up"], shown["reason"]) == (False, "unreachable")
+    # No try of their own: asked of the server itself, once in a while, and of nobody else.
+    before = sum(standin.asked.values())
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(13), within=40)
+    assert sum(standin.asked.values()) - before < 12 * 8
+    assert one.ended_anything() == []
+    for number in range(12):
+        shown = await one.agent.show(f"line-{number}")
+        assert shown["attempts"] == 0
+        assert not [kind for kind, _ in await one.agent.story(f"line-{number}") if kind == "repair"]
+    told = await one.agent.do("GET", "/api/instance/line-1/events?limit=50")
+    assert told
+
+
+@pytest.mark.parametrize("fault", ["reset", "black_hole", "garbage", "html", "failing", "licence"])
+async def test_f58_f59_every_way_of_being_away_is_known_by_its_word(
+    watch, standin, eventually, fault
+):
+    word = {
+        "reset": "unreachable",
+        "black_hole": "timeout",
+        "garbage": "garbage",
+        "html": "garbage",
+        "failing": "failing",
+        "licence": "licence_missing",
+    }[fault]
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set(fault)
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_down"), within=20)
+    assert (await one.backend())["reason"] == word
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(1), within=40)
+    assert one.ended_anything() == []
+
+
+async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventually, standin):
+    one = await watch("shop", key="not-the-key")
+    await eventually(one.backend_word, "refused_key")
+    assert "not-the-key" not in one.agent.log.read_text()
+
+
+async def test_f57_a_slow_backend_delays_nobody_else(watch, standin, eventually):
+    one = await watch(*(f"line-{number}" for number in range(150)))
+    await one.agent.create("local")
+    await eventually(lambda: one.all_connected(151), within=40)
+    await standin.front.set("slow", seconds=1.5)
+    # Each of its answers takes longer than the local checks' interval, 150 times over.
+    for _ in range(3):
+        assert (await one.check("local"))["healthy"]
+    assert await one.verdict("local") == ("healthy", "")
+    await standin.front.set("")
+
+
+async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    standin.instances["shop"].dead = "closed"
+    await eventually(lambda: one.restarted("shop"), within=40)
+    standin.instances["shop"].dead = ""
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=40)
+    assert await one.verdict("other") == ("healthy", "")
+    assert not any("other" in route for route in one.ended_anything())
+
+
+async def test_one_that_hangs_while_it_connects_is_restarted(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    standin.instances["shop"].stuck = True
+    standin.instances["shop"].restart()
+    await eventually(lambda: one.restarted("shop"), within=40)
+    standin.instances["shop"].stuck = False
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=60)
+    assert standin.instances["shop"].creds, "its pairing was kept"
+    assert not any("other" in route for route in one.ended_anything())
+
+
+async def test_one_that_was_deleted_there_is_left_to_a_person(watch, standin, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    standin.remove("shop")
+    await eventually(lambda: one.verdict("shop"), ("not_found", "remote_missing"), within=20)
+    assert "shop" not in standin.instances, "nothing is made anew by itself"
+    told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy")
+    assert told["healthy"], told
+    assert "shop" in standin.instances
+    assert await one.agent.status("shop") == "QR_REQUIRED"
+
+
+async def test_two_words_about_one_session_are_corruption_and_are_mended(
+    watch, standin, eventually
+):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    standin.instances["shop"].row.set(connectionStatus="close")
+    await eventually(lambda: one.told("shop", "verdict", "corrupted"), within=90)
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=40)
+
+
+async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, standin, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    standin.instances["shop"].end(401)
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=20)
+    assert not any("delete" in route for route in one.ended_anything())
+    assert standin.instances["shop"].scan()
+    await eventually(lambda: one.all_connected(1), within=20)
+
+
+async def test_a_cleanup_deletes_there_and_begins_afresh(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    before = standin.instances["shop"]
+    other = standin.instances["other"].shown()
+    await one.agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=20)
+    assert standin.instances["shop"] is not before
+    assert standin.instances["other"].shown() == other
+    assert await one.verdict("other") == ("healthy", "")
+    kinds = [kind for kind, _ in await one.agent.story("shop")]
+    assert "repair" in kinds
+    assert "repair_over" in kinds
+
+
+async def test_a_killed_worker_comes_back_and_its_sessions_were_never_away(
+    watch, standin, eventually
+):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    pid = await one.worker()
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: one.new_worker(pid), within=20)
+    await eventually(lambda: one.all_connected(2))
+    for id in ("shop", "other"):
+        statuses = [sentence for kind, sentence in await one.agent.story(id) if kind == "status"]
+        assert not any(sentence.startswith("CONNECTED →") for sentence in statuses), statuses
+    assert one.ended_anything() == []
+
+
+async def test_a_killed_agent_finds_its_backend_workers_again(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    pid = await one.worker()
+    await one.agent.kill()
+    assert alive(pid)
+    await one.agent.start()
+    await eventually(lambda: one.all_connected(2))
+    assert await one.worker() == pid
+    statuses = [sentence for kind, sentence in await one.agent.story("shop") if kind == "status"]
+    assert not any(sentence.startswith("CONNECTED →") for sentence in statuses), statuses
+
+
+async def test_stopping_the_agent_ends_the_worker_and_no_session(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    pid = await one.worker()
+    assert await one.agent.stop() == 0
+    assert not alive(pid)
+    assert {each.state for each in standin.instances.values()} == {"open"}
+    assert one.ended_anything() == []
+    await one.agent.start()
+    await eventually(lambda: one.all_connected(2))
+
+
+async def test_what_is_stopped_or_deleted_here_lives_on_there(watch, standin, eventually):
+    one = await watch("shop", "other", adopt=[])
+    await eventually(one.backend_word, "")
+    for name in ("shop", "other"):
+        await one.agent.do("POST", "/api/backends/evo/adopt", {"remote": name})
+    await eventually(lambda: one.all_connected(2))
+    await one.agent.do("POST", "/api/instance/shop/stop")
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "stopped"))
+    await one.agent.do("DELETE", "/api/instance/other")
+    assert {each.state for each in standin.instances.values()} == {"open"}
+    assert one.ended_anything() == []
+    assert (await one.backend())["held"] == 0
+
+
+async def test_new_settings_reach_a_worker_that_already_runs(
+    make_agent, standin, eventually, tmp_path: Path
+):
+    standin.add("shop", "open")
+    agent = make_agent(table(standin, key="an-old-key"), base=base())
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(one.backend_word, "refused_key")
+    await agent.kill()
+    agent.config.write_text(base() + table(standin))
+    await agent.start()
+    await eventually(lambda: one.all_connected(1), within=20)
+
+
+async def test_a_backend_that_is_no_longer_declared_is_said_so(make_agent, standin, eventually):
+    standin.add("shop", "open")
+    agent = make_agent(table(standin), base=base())
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(1))
+    await agent.stop()
+    agent.config.write_text(base())
+    await agent.start()
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_missing"))
