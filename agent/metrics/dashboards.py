@@ -105,6 +105,24 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ),
         ),
     ),
+    "Backends": (
+        Panel(
+            "Backends that answer",
+            ((f"wa_backend_up{{{_MACHINE}}}", "{{backend}}"),),
+        ),
+        Panel(
+            "Sessions on backends",
+            (
+                (f'wa_backend_sessions{{state="connected",{_MACHINE}}}', "{{backend}} connected"),
+                (f'wa_backend_sessions{{state="held",{_MACHINE}}}', "{{backend}} ours"),
+            ),
+        ),
+        Panel(
+            "A backend's answer takes",
+            ((f"wa_backend_check_duration_seconds{{{_MACHINE}}}", "{{backend}}"),),
+            unit="s",
+        ),
+    ),
     "Messages": (
         Panel(
             "Messages per minute",

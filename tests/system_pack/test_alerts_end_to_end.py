@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.core.alerts import AlertLimits, alert_table
 from agent.metrics.dashboards import queries
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent
+from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.daemon.test_backends import table
+from tests.standin.evolution import StandIn
 from tests.system_pack.conftest import Receiver, StartServer, fetch, free_port, run_program
 
 METRIC = re.compile(r"\b(?:wa|process)_[a-z_]+\b")
@@ -22,10 +25,18 @@ IMPATIENT = {
 }
 
 
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    one = await StandIn.open()
+    yield one
+    await one.close()
+
+
 async def test_a_real_scrape_has_every_metric_that_is_named(
-    make_agent: Callable[..., RunningAgent], eventually: Eventually
+    make_agent: Callable[..., RunningAgent], standin: StandIn, eventually: Eventually
 ) -> None:
-    agent = make_agent()
+    agent = make_agent(table(standin))
+    agent.config.chmod(0o600)
     await agent.start(IMPATIENT)
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
@@ -46,6 +57,98 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
     assert found["database"]["sentence"] == "whole"
     assert found["limits"]["sentence"].startswith("the agent may open")
     assert found["agent"]["sentence"].endswith("1 instances")
+
+
+StartPack = Callable[[RunningAgent, Path, int], Awaitable[str]]
+
+
+@pytest.fixture
+def start_pack(receiver: Receiver, start_server: StartServer) -> StartPack:
+    async def start(agent: RunningAgent, folder: Path, port: int) -> str:
+        return await start_servers(agent, receiver, start_server, folder, port)
+
+    return start
+
+
+@pytest.mark.slow
+async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
+    make_agent: Callable[..., RunningAgent],
+    standin: StandIn,
+    start_pack: StartPack,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    drill = '[alerts]\npatience = 0.01\nmachine = "shop-1"\nresponse_time = 0.05\n'
+    drill += f'alertmanager = "http://127.0.0.1:{port}"\n'
+    for name in ("line-1", "line-2"):
+        standin.add(name, "open")
+    patient = SETTINGS.replace("interval = 1\ntimeout = 0.5", "interval = 4\ntimeout = 4")
+    patient = patient.replace("watchdog = 1.0", "watchdog = 20")
+    agent = make_agent(drill + table(standin), base=patient)
+    agent.listen = f"127.0.0.1:{free_port()}"
+    await agent.start(IMPATIENT)
+    await agent.create("local")
+    for id in ("local", "line-1", "line-2"):
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
+    prometheus = await start_pack(agent, tmp_path / "pack", port)
+
+    async def raised(name: str) -> dict[str, list[dict[str, Any]]]:
+        """By session or backend: what Alertmanager says of Prometheus' alert and of the agent's."""
+        text = await fetch(f"http://127.0.0.1:{port}/api/v2/alerts?active=true")
+        found: dict[str, list[dict[str, Any]]] = {}
+        for one in json.loads(text or "[]"):
+            labels = one["labels"]
+            if labels["alertname"] == name:
+                about = labels.get("session") or labels.get("backend", "")
+                found.setdefault(about, []).append(one)
+        return {about: both for about, both in found.items() if len(both) == 2}
+
+    # All three answer slowly, each says so; nothing else speaks for them.
+    await standin.front.set("slow", 0.2)
+    await agent.fault("local", "slow", 3600)
+    names = {"local", "line-1", "line-2"}
+    slow = lambda: raised("WaSessionResponseSlow")  # noqa: E731
+    await eventually(lambda: _keys(slow), names, within=60)
+    assert {one["labels"].get("backend") for one in (await slow())["local"]} == {None}
+    assert {one["labels"].get("backend") for one in (await slow())["line-1"]} == {"evo"}
+    assert not _inhibited(await slow())
+
+    # The server goes: it speaks for its own, the local one speaks on.
+    await standin.front.set("refuse")
+    await eventually(lambda: _keys(lambda: raised("WaBackendDown")), {"evo"}, within=60)
+
+    async def silenced() -> set[str]:
+        return _inhibited(await slow())
+
+    await eventually(silenced, {"line-1", "line-2"}, within=60)
+    assert await raised("WaSessionDown") == {}, "of what nobody can ask nothing is said"
+    text = await fetch(f"{prometheus}/api/v1/alerts")
+    told = {one["labels"]["alertname"] for one in json.loads(text)["data"]["alerts"]}
+    assert "WaSessionDown" not in told
+    board = {one["name"]: one for one in (await agent.do("GET", "/api/alerts"))["alerts"]}
+    assert "WaSessionDown" not in board
+    summary = board["WaBackendDown"]["sentence"]
+    assert summary == "the backend evo does not answer; of its sessions nothing is known"
+    assert {one["annotations"]["summary"] for one in (await raised("WaBackendDown"))["evo"]} == {
+        summary
+    }
+
+    # And is back.
+    await standin.front.set("")
+    await eventually(lambda: agent.status("line-1"), "CONNECTED", within=30)
+    await eventually(lambda: _keys(lambda: raised("WaBackendDown")), set(), within=60)
+
+
+async def _keys(look: Callable[[], Any]) -> set[str]:
+    return set(await look())
+
+
+def _inhibited(found: dict[str, list[dict[str, Any]]]) -> set[str]:
+    """Those of which neither Prometheus' nor the agent's own alert is told."""
+    return {
+        about for about, both in found.items() if all(one["status"]["inhibitedBy"] for one in both)
+    }
 
 
 async def start_servers(
@@ -98,7 +201,7 @@ async def test_a_fault_is_notified_and_its_repair_too(
     tmp_path: Path,
 ) -> None:
     port = free_port()
-    drill = f'[alerts]\npatience = 0.01\nalertmanager = "http://127.0.0.1:{port}"\n'
+    drill = '[alerts]\npatience = 0.01\nalertmanager = "http://127.0.0.1:{port}"\n'
     agent = make_agent(drill + 'machine = "shop-1"\n')
     agent.listen = f"127.0.0.1:{free_port()}"
     await agent.start(IMPATIENT)
