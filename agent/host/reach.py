@@ -82,7 +82,8 @@ def _reach_of(settings: Mapping[str, Any], group_of: Callable[[Path], str]) -> _
             groups.append("systemd-journal")
         elif kind == "command":
             program = (what.split() or ["a command"])[0]
-            remarks.append(f"What {program!a:.80} itself reads, and its group, are yours to add.")
+            remarks.append(f"What {program!a:.80} itself reads, and its group, are yours to add;")
+            remarks.append("a program of Node.js needs MemoryDenyWriteExecute=no as well.")
         elif what:
             read.append(_folder_of(kind, what.strip()))
     if ca_file := str(settings.get("ca_file", "")):

@@ -30,7 +30,8 @@ ALL = {
 TEXT = """\
 # /etc/systemd/system/wa-backend@shop.service.d/reach.conf
 # What the worker of backend shop must reach.
-# What 'docker' itself reads, and its group, are yours to add.
+# What 'docker' itself reads, and its group, are yours to add;
+# a program of Node.js needs MemoryDenyWriteExecute=no as well.
 # The user wa-worker needs rights there; where it has none yet:
 #   setfacl -R -m u:wa-worker:rX -m d:u:wa-worker:rX "/var/log/wt"
 #   setfacl -R -m u:wa-worker:rX -m d:u:wa-worker:rX "/srv/wt/more logs"
