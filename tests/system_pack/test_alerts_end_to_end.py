@@ -201,7 +201,7 @@ async def test_a_fault_is_notified_and_its_repair_too(
     tmp_path: Path,
 ) -> None:
     port = free_port()
-    drill = '[alerts]\npatience = 0.01\nalertmanager = "http://127.0.0.1:{port}"\n'
+    drill = f'[alerts]\npatience = 0.01\nalertmanager = "http://127.0.0.1:{port}"\n'
     agent = make_agent(drill + 'machine = "shop-1"\n')
     agent.listen = f"127.0.0.1:{free_port()}"
     await agent.start(IMPATIENT)
