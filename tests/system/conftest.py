@@ -67,7 +67,7 @@ def bed(machine: Bed) -> Bed:
 
 @pytest.fixture
 def standin(bed: Bed) -> Iterator[Callable[..., None]]:
-    """Make the units of these instances run the stand-in worker; undone afterwards.
+    """Make the units of these workers run the stand-in worker; undone afterwards.
 
     The agent is stopped meanwhile: these tests look at the units without it.
     """
@@ -75,9 +75,9 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     bed.run("systemctl", "stop", "wa-agent.service")
     shutil.copy(STANDIN, bed.root / "opt/standin.py")
 
-    def make(*ids: str, more: str = "") -> None:
+    def make(*ids: str, more: str = "", kind: str = "wa-instance") -> None:
         for id in ids:
-            folder = f"/etc/systemd/system/wa-instance@{id}.service.d"
+            folder = f"/etc/systemd/system/{kind}@{id}.service.d"
             command = f"{PYTHON} /opt/standin.py %i"
             text = f"[Service]\nExecStart=\nExecStart={command}\nWatchdogSec=1s\n{more}"
             made.append(bed.write(f"{folder}/standin.conf", text).parent)
@@ -85,7 +85,8 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
 
     yield make
     bed.try_run("systemctl", "unmask", "--runtime", "wa-instance@good.service")
-    bed.try_run("systemctl", "stop", "wa-instance@*.service", within=120)
+    ours = ("wa-instance@*.service", "wa-backend@*.service")
+    bed.try_run("systemctl", "stop", *ours, within=120)
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)
     bed.run("systemctl", "daemon-reload")

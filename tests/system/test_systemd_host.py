@@ -322,6 +322,38 @@ def bed_jobs(bed: Bed) -> int:
     return len(bed.run("systemctl", "list-jobs", "--no-legend", "wa-instance@*").splitlines())
 
 
+async def test_a_host_of_backends_beside_it_sees_its_own_units_only(
+    bed: Bed, host: SystemdHost, standin: Standin, woken: Woken, eventually: Eventually
+):
+    standin("good", kind="wa-backend")
+    backends_woken = Woken()
+    backends = await SystemdHost.open(backends_woken.append, WorkerSection(), units.BACKENDS)
+    try:
+        await host.start(GOOD)
+        await backends.start(GOOD)
+        one, other = await host.status(GOOD), await backends.status(GOOD)
+        assert (other.state, other.status_text) == (UnitState.ACTIVE, "I am good")
+        assert other.run == bed.show("wa-backend@good.service", "InvocationID") != one.run
+        assert str(backends.link_path(GOOD)) == "/run/wa-backend/good/link.sock"
+        await eventually(host.list, {GOOD: one})
+        assert await backends.list() == {GOOD: other}
+        woken.clear()
+        backends_woken.clear()
+        bed.run("kill", "-9", str(other.main_pid))
+
+        async def restarts() -> int:
+            return (await backends.status(GOOD)).restarts
+
+        await eventually(restarts, 1)
+        assert backends_woken and set(backends_woken) == {GOOD}
+        assert woken == [] and await host.status(GOOD) == one
+        await backends.stop(GOOD)
+        assert (await backends.status(GOOD)).state is UnitState.INACTIVE
+        assert bed.show(UNIT, "InvocationID") == one.run
+    finally:
+        await backends.close(leave_workers=True)
+
+
 async def test_outside_a_service_nothing_says_that_the_agent_restarts(host: SystemdHost):
     assert await host.agent_is_restarting() is False
 
