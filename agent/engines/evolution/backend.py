@@ -11,8 +11,9 @@ from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import Seen, read_event
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.rows import Rows
-from agent.engines.evolution.session import EvolutionSession, Server
+from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
+from agent.engines.evolution.shared import Server
 from agent.engines.evolution.subscription import Subscription
 from agent.engines.remote.http import RemoteHttp, ServerDown, claim_of, segment
 from agent.engines.remote.recent import Recent
@@ -44,9 +45,14 @@ class EvolutionBackend:
         self._api = EvolutionApi(self._http, self._watch.doubt, self._watch.answered)
         prover = Prover(self._api, place.parallel, place.timeout) if settings.prove else None
         hooks = Subscription(
-            self._api, settings.hook_base, settings.hook_url, pace.hook_again, reporter.crashed
+            self._api,
+            settings.hook_base,
+            settings.hook_url,
+            again=pace.hook_again,
+            ready=self._ready,
+            crashed=reporter.crashed,
         )
-        rows: Recent[Rows] = Recent(self._api.rows, pace.list_holds)
+        rows: Recent[Rows] = Recent(self._api.rows, pace.list_holds, pace.list_spacing)
         self._server = Server(self._api, rows, prover, hooks, Seen(), pace, folder / "removed")
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}
@@ -116,6 +122,9 @@ class EvolutionBackend:
         last = self._server.rows.last()
         count = len(last[0].by_name) if last is not None else None
         return ServerClaim(True, "", "", self._api.version, seconds, count)
+
+    async def _ready(self) -> bool:
+        return (self._watch.claim or await self._watch.check()).up
 
     async def _learn_version(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -33,7 +33,9 @@ class Facts:
 
     live: Live
     row: Row | None = None
-    """From a list that is newer than the state; None = not listed, or nobody knows."""
+    """From a list that is newer than the state; None = not listed, or no such list yet."""
+    row_known: bool = False
+    """Such a list was seen."""
     ended: str = ""
     """Why it ended, as the webhook told it."""
     paired: bool = False
@@ -109,8 +111,10 @@ def _closed(facts: Facts) -> Claim:
     row = facts.row
     if facts.ended:
         reason = facts.ended
-    elif (code := fresh_end(row, facts.open_until)) is not None:
-        reason = evolution_reason(code)
+    elif not facts.row_known:
+        reason = ""  # nobody could be asked yet; the next probe knows
+    elif row is not None and (code := fresh_end(row, facts.open_until)) is not None:
+        reason = evolution_reason(code, row.text)
     elif row is not None and not row.live and row.status == Live.CONNECTING:
         reason = "qr_idle"  # a code was shown, and then it closed without an end
     else:

@@ -8,7 +8,7 @@ from agent.core.engine_words import evolution_reason
 from agent.core.model import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
-from agent.engines.evolution.claims import Facts, Live, claim_of, is_paired
+from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, is_paired
 from agent.engines.evolution.hooks import (
     HookEvent,
     code_told,
@@ -45,11 +45,13 @@ class Known:
         self._clock = clock
         self._paired: bool | None = None
         self._row: Row | None = None
+        self._row_known = False
         self._ended = ""
         self._open_until = 0.0
         self._code: Code | None = None
         self._blank_since: float | None = None
         self._newest = 0.0
+        self._disagreed = ""
 
     # what is asked of it
 
@@ -87,6 +89,7 @@ class Known:
         facts = Facts(
             self.live,
             self._row,
+            self._row_known,
             self._ended,
             self.paired,
             self.account,
@@ -95,6 +98,18 @@ class Known:
             self._open_until,
         )
         return claim_of(facts, self._pace.blank_limit)
+
+    def can_show_code(self) -> str:
+        if self.live is Live.OPEN or self.paired:
+            return "not_needed"
+        return "yes" if self.code() is not None else "no"
+
+    def compare(self, row: Row | None, age: float) -> str:
+        """How the list contradicts the state, from the second time on: it is always behind."""
+        if age > self.seconds():
+            return ""  # it is older than the state
+        before, self._disagreed = self._disagreed, disagreement(self.live, row)
+        return self._disagreed if self._disagreed == before else ""
 
     # what is told to it
 
@@ -110,8 +125,10 @@ class Known:
             # Twice in a row: closed, and not the moment between two tries of an endless loop.
             self._blank_since = None
         if live is not self.live:
+            if live is Live.CONNECTING and self._ended != "client_outdated":
+                self._ended = ""  # it came back by itself
             self.live, self.since = live, self._clock()
-            self._row = None
+            self._row, self._row_known = None, False
         if live is Live.OPEN:
             self._ended, self._code, self._blank_since, self._paired = "", None, None, True
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
@@ -136,7 +153,7 @@ class Known:
 
     def note_row(self, row: Row | None) -> None:
         """A row of a list that is newer than the state."""
-        self._row = row
+        self._row, self._row_known = row, True
         if row is None:
             return
         self.account = row.account or self.account
@@ -166,6 +183,7 @@ class Known:
                 if code is None:
                     return False
                 self._end(code)
+                self._paired, self._code = False, None  # only told where the keys are deleted
             case _:
                 # It follows each final close; a reason that is known says more.
                 self._ended = self._ended or "logout"
@@ -207,7 +225,8 @@ class Known:
         return Live.CONNECTING, since
 
     def _blank_for(self) -> float:
-        unknown = self._paired is None
+        # 1.8's list does not tell a pairing: there the long silence alone must do.
+        unknown = self._paired is None and not self._row_known
         if self._blank_since is None or unknown:
             return 0.0
         return self._clock() - self._blank_since

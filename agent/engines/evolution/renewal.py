@@ -14,19 +14,9 @@ from typing import Any
 from agent.engines.evolution import kept
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
+from agent.engines.evolution.options import whole_body
 from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
-
-_SETTINGS = {
-    "rejectCall": "reject_call",
-    "msgCall": "msg_call",
-    "groupsIgnore": "groups_ignore",
-    "alwaysOnline": "always_online",
-    "readMessages": "read_messages",
-    "readStatus": "read_status",
-    "syncFullHistory": "sync_full_history",
-}
-"""What both versions have, in 2.x's words and in 1.8's."""
 
 
 async def renew(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
@@ -56,20 +46,6 @@ async def _keep(api: EvolutionApi, folder: Path, name: str) -> None:
         "webhook": await api.found("webhook", name),
     }
     await asyncio.to_thread(kept.keep, folder, name, found)
-
-
-def settings_body(told: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
-    """The whole of a session's settings with `changes`: the server wants all of them each time."""
-    inner = told.get("settings") if isinstance(told, Mapping) else None
-    there = inner if isinstance(inner, Mapping) else told
-    body: dict[str, Any] = {}
-    for name, old_name in _SETTINGS.items():
-        theirs = old_name if old else name
-        value = there.get(theirs) if isinstance(there, Mapping) else None
-        if value is None:
-            value = "" if name == "msgCall" else False
-        body[theirs] = changes.get(name, value)
-    return body
 
 
 async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
@@ -112,7 +88,7 @@ def _body_of(what: str, there: Any, old: bool) -> dict[str, Any]:
     if not isinstance(there, Mapping):
         return {}
     if what == "settings":
-        return settings_body(there, {}, old)
+        return whole_body(there, {}, old)
     url, enabled = there.get("url"), there.get("enabled")
     if enabled is not True or not isinstance(url, str) or not url:
         return {}

@@ -3,6 +3,7 @@
 The two versions show different rows: 1.8 nests them and shows the live state of its process.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,8 @@ class Row:
     """The number it was last paired with; it stays there after a logout."""
     code: int | None = None
     """WhatsApp's number at the last final close; never cleared by a later success."""
+    text: str = ""
+    """WhatsApp's own words at that close."""
     closed_wall: float = 0.0
     """When that was, by the server's clock."""
     updated_wall: float = 0.0
@@ -68,6 +71,7 @@ def _row(told: Any) -> Row | None:
         status=_word(told.get("connectionStatus")),
         account=account_of(told.get("ownerJid")),
         code=code if isinstance(code, int) and not isinstance(code, bool) else None,
+        text=_text_of(told.get("disconnectionObject")),
         closed_wall=_time(told.get("disconnectionAt")),
         updated_wall=_time(told.get("updatedAt")),
         integration=_word(told.get("integration")),
@@ -80,6 +84,17 @@ def _old_row(told: Any) -> Row | None:
         return None
     account = account_of(inner.get("owner"))
     return Row(name, _word(inner.get("status")), account, live=True)
+
+
+def _text_of(end: Any) -> str:
+    """The message in what the server keeps of Baileys' last disconnect: JSON in a string."""
+    try:
+        found = json.loads(end) if isinstance(end, str) else None
+    except (ValueError, RecursionError):
+        return ""
+    for key in ("error", "output", "payload", "message"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return _word(found)
 
 
 def _word(value: Any) -> str:

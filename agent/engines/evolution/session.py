@@ -1,44 +1,26 @@
 """One session on the server: asked how it is, and acted on. It judges nothing by itself."""
 
 import asyncio
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.evolution import renewal
-from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.claims import Live, disagreement
-from agent.engines.evolution.hooks import HookEvent, Seen, acks_told, messages_told
-from agent.engines.evolution.known import STATE_EVENTS, Code, Known
+from agent.engines.evolution import login, renewal
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.hooks import HookEvent, acks_told, messages_told
+from agent.engines.evolution.known import STATE_EVENTS, Known
 from agent.engines.evolution.messages import outcome, read_text
-from agent.engines.evolution.proof import Proof, Prover
-from agent.engines.evolution.rows import Row, Rows
-from agent.engines.evolution.settings import Pace
-from agent.engines.evolution.subscription import Hooked, Subscription
+from agent.engines.evolution.options import read_or_change
+from agent.engines.evolution.proof import Proof
+from agent.engines.evolution.rows import Row
+from agent.engines.evolution.shared import Server
+from agent.engines.evolution.subscription import Hooked
 from agent.engines.remote.http import ServerDown
-from agent.engines.remote.recent import Recent
 from agent.errors import EngineError, InvalidRequest
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only these can be asked for proof."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What all sessions of one server share."""
-
-    api: EvolutionApi
-    rows: Recent[Rows]
-    prover: Prover | None
-    hooks: Subscription
-    seen: Seen
-    pace: Pace
-    folder: Path
-    """For what sessions were before they were deleted."""
 
 
 class EvolutionSession:
@@ -54,8 +36,8 @@ class EvolutionSession:
         self._acting = asyncio.Lock()
         self._renewing = False
         self._dead = False
-        self._disagreed = ""
         self._told: Claim | None = None
+        self._probed: Claim | None = None
 
     # asked
 
@@ -70,15 +52,15 @@ class EvolutionSession:
                 if deep or self._dead:
                     await self._prove()
             case Live.CONNECTING:
-                await self._look_for_code()
                 if known.paired_unknown:
-                    await self._take_row()
+                    await self._take_row(newer=False)
+                await self._look_for_code()
             case Live.CLOSE if not known.ended:
                 await self._take_row()
         if deep:
-            detail["qr"] = self._can_show_code()
-        self._told = known.claim()
-        return ProbeAnswer(self._told, detail)
+            detail["qr"] = known.can_show_code()
+        self._probed = known.claim()
+        return ProbeAnswer(self._probed, detail)
 
     async def qr(self) -> Qr | None:
         known = self._known
@@ -91,7 +73,7 @@ class EvolutionSession:
         elif known.live is Live.CONNECTING:
             known.note_shown(await self._api.connect(self.remote))
         if known.live is Live.CONNECTING and not known.paired and known.code() is None:
-            await self._wait_for_code(self._server.pace.code_wait, lambda code: bool(code.text))
+            await login.wait_for_code(self._api, known, self.remote, self._server.pace)
         return known.qr()
 
     # acted on
@@ -121,6 +103,15 @@ class EvolutionSession:
     async def logout(self) -> None:
         async with self._acting:
             await self._api.logout(self.remote)
+            pace = self._server.pace
+            if not await renewal.until(
+                self._api, self.remote, pace, lambda live: live is not Live.OPEN
+            ):
+                # A dead session cannot tell WhatsApp that it goes, and stays as it is.
+                raise EngineError(
+                    f"cannot log {self.remote} out: it is still open after {pace.gone_wait:g} s",
+                    code="timeout",
+                )
             self._server.rows.forget()
             self._known.note_logout()
             self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=self._known.account))
@@ -162,7 +153,7 @@ class EvolutionSession:
         if name == "pairing_code":
             return await self._pairing_code(arguments)
         if name == "settings":
-            return await self._settings(arguments)
+            return await read_or_change(self._api, self.remote, arguments)
         raise InvalidRequest(
             f"cannot {name!r:.40}: the evolution engine knows pairing_code and settings",
             field="name",
@@ -249,20 +240,9 @@ class EvolutionSession:
         except EngineError:
             return  # it changed since it was asked for its state: the next probe sees
 
-    async def _wait_for_code(self, patience: float, wanted: Any) -> Code | None:
-        deadline = time.monotonic() + patience
-        while True:
-            code = self._known.code()
-            if code is not None and wanted(code):
-                return code
-            if self._known.live is not Live.CONNECTING or time.monotonic() > deadline:
-                return None
-            await asyncio.sleep(self._server.pace.look_every)
-            self._known.note_shown(await self._api.connect(self.remote))
-
-    async def _take_row(self) -> None:
+    async def _take_row(self, *, newer: bool = True) -> None:
         """A row that is newer than the state, or none: the claim does without it."""
-        if (found := await self._row(newer=True)) is not None:
+        if (found := await self._row(newer=newer)) is not None:
             self._known.note_row(found[0])
 
     async def _row(self, *, newer: bool = False) -> tuple[Row | None, float] | None:
@@ -296,25 +276,12 @@ class EvolutionSession:
         if found is None:
             detail["listed"] = None  # the list was not to be had
         else:
-            self._compare(row, found[1], detail)
+            if disagrees := known.compare(row, found[1]):
+                detail["disagrees"] = disagrees
             known.note_row(row)
         if (hooked := self._server.hooks.word(self.remote)) is not Hooked.OFF:
             detail["webhook"] = str(hooked)
         return detail
-
-    def _compare(self, row: Row | None, age: float, detail: dict[str, Any]) -> None:
-        """Told from the second time on: a list is always a little behind."""
-        if age > self._known.seconds():
-            return  # it is older than the state
-        found = disagreement(self._known.live, row)
-        if found and found == self._disagreed:
-            detail["disagrees"] = found
-        self._disagreed = found
-
-    def _can_show_code(self) -> str:
-        if self._known.live is Live.OPEN or self._known.paired:
-            return "not_needed"
-        return "yes" if self._known.code() is not None else "no"
 
     async def _pairing_code(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         phone = arguments.get("phone")
@@ -322,33 +289,11 @@ class EvolutionSession:
         if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
             raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
         async with self._acting:
-            return await self._code_for(digits)
-
-    async def _code_for(self, digits: str) -> Mapping[str, Any]:
-        known, pace = self._known, self._server.pace
-        known.note_live(await self._api.state(self.remote))
-        await self._take_row()
-        if known.live is Live.OPEN or known.paired:
-            raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
-        if known.live is Live.CONNECTING:
-            # The number counts only when a login begins; there is no pairing to lose here.
-            await self._api.logout(self.remote)
-            await renewal.until(self._api, self.remote, pace, lambda live: live is Live.CLOSE)
-        known.begin()
-        known.note_live(Live.CONNECTING)
-        known.note_shown(await self._api.connect(self.remote, digits))
-        code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
-        if code is None:
-            raise EngineError("cannot get a pairing code: none came", code="not_ready")
-        left = pace.code_holds - (time.monotonic() - code.at)
-        return {"code": code.pairing_code, "expires_in": round(max(1.0, left), 1)}
-
-    async def _settings(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        there = await self._api.found("settings", self.remote)
-        body = renewal.settings_body(there, arguments, self._api.old)
-        if arguments:
-            await self._api.set("settings", self.remote, body)
-        return {"settings": body}
+            known = self._known
+            known.note_live(await self._api.state(self.remote))
+            await self._take_row()
+            pace = self._server.pace
+            return await login.pairing_code(self._api, known, self.remote, digits, pace)
 
     def _tell(self, claim: Claim) -> None:
         self._told = claim
@@ -356,6 +301,10 @@ class EvolutionSession:
 
     def _tell_change(self, claim: Claim) -> None:
         """An endless loop says `connecting` many times a second."""
-        told = self._told
-        if told is None or (told.status, told.reason) != (claim.status, claim.reason):
+        news = (claim.status, claim.reason)
+        if any(each is None or (each.status, each.reason) != news for each in self._both()):
             self._tell(claim)
+
+    def _both(self) -> tuple[Claim | None, Claim | None]:
+        """What was last told, and what was last answered: the agent may know either."""
+        return self._told, self._probed

@@ -29,6 +29,8 @@ class Pace:
 
     list_holds: float = 30.0
     """The list is asked for at most this often: each of its rows costs three counts there."""
+    list_spacing: float = 2.0
+    """Between two lists where many sessions closed and each needs a newer one."""
     old_list_holds: float = 120.0
     """1.8 asks WhatsApp once for each open session before it shows its list."""
     list_patience: float = 3.0

@@ -8,12 +8,13 @@ earlier secret.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import EVENTS, OLD_EVENTS
+from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,18 @@ class Subscription:
         api: EvolutionApi,
         base: str,
         url: str,
+        *,
         again: float,
+        ready: Callable[[], Awaitable[bool]],
         crashed: Callable[[BaseException], None],
     ) -> None:
-        """`base`: how our addresses begin ("" = no webhooks); `again`: seconds to a new look."""
+        """`base`: how our addresses begin ("" = no webhooks); `again`: seconds to a new look;
+        `ready`: the server is up, and which dialect it speaks is known."""
         self._api = api
         self._base = base
         self._url = url
         self._again = again
+        self._ready = ready
         self._crashed = crashed
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._found: dict[str, tuple[Hooked, float]] = {}
@@ -82,11 +87,13 @@ class Subscription:
 
     async def _see_to(self, name: str) -> None:
         async with self._turns:
-            before = self.word(name)
+            before, state = self.word(name), Hooked.FAILED
             try:
-                state = await self._look(name)
+                if await self._ready():
+                    state = await self._look(name)
+            except ServerDown:
+                pass  # told as the server's state; the next deep probe comes back to it
             except EngineError as error:
-                state = Hooked.FAILED
                 if before is not state:
                     log.warning("%s", error)
             if state is Hooked.TAKEN and before is not state:

@@ -15,11 +15,15 @@ class Recent(Generic[T]):
         self,
         ask: Callable[[], Awaitable[T]],
         holds: float,
+        spacing: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`holds`: seconds for which an answer is as good as a new one."""
+        """`holds`: seconds for which an answer is as good as a new one; `spacing`: from the
+        beginning of one question to the next, however new an answer somebody needs."""
         self._ask = ask
         self._holds = holds
+        self._spacing = spacing
+        self._asked_at = float("-inf")
         self._clock = clock
         self._kept: tuple[T, float] | None = None
         self._asking: asyncio.Task[T] | None = None
@@ -49,7 +53,9 @@ class Recent(Generic[T]):
             await asyncio.wait({self._asking})
 
     async def _renew(self) -> T:
-        at = self._clock()
+        if (wait := self._asked_at + self._spacing - self._clock()) > 0:
+            await asyncio.sleep(wait)
+        at = self._asked_at = self._clock()
         value = await self._ask()
         self._kept = (value, at)
         return value

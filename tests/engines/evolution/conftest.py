@@ -16,6 +16,7 @@ from tests.standin.evolution.certificates import Certificates
 
 PACE = Pace(
     list_holds=0.05,
+    list_spacing=0.0,
     old_list_holds=0.05,
     list_patience=0.5,
     code_wait=1.0,

@@ -2,13 +2,14 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError, InvalidRequest
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import Bench, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 
 Status = ConnectionStatus
 VERSIONS = ("2.3.7", "2.4.0-rc2", "1.8.2")
@@ -136,6 +137,18 @@ async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventua
     assert await session.qr() is not None  # and somebody who asks gets a code
 
 
+async def test_a_dead_one_cannot_be_logged_out_and_can_be_begun_anew(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(await make_stand_in(), pace=replace(PACE, gone_wait=0.2))
+    bench.standin.add("sales", "open").dead = "closed"
+    session = bench.hold("sales")
+    with pytest.raises(EngineError, match="still open"):
+        await session.logout()
+    await session.renew()
+    assert await session.qr() is not None
+
+
 async def test_one_begun_anew_keeps_its_token_settings_proxy_and_webhook(
     any_bench: Bench, eventually: Eventually
 ) -> None:
@@ -202,11 +215,15 @@ async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
 async def test_settings_are_read_and_changed_one_by_one(any_bench: Bench) -> None:
     any_bench.standin.add("sales", "open")
     session = any_bench.hold("sales")
-    name = "always_online" if any_bench.standin.old else "alwaysOnline"
-    assert (await session.command("settings", {}))["settings"][name] is False
+    assert (await session.command("settings", {}))["settings"]["alwaysOnline"] is False
+    await session.command("settings", {"msgCall": "write instead"})
     await session.command("settings", {"alwaysOnline": True})
     assert any_bench.standin.instances["sales"].settings["alwaysOnline"] is True
-    assert (await session.command("settings", {}))["settings"][name] is True
+    there = (await session.command("settings", {}))["settings"]
+    assert (there["alwaysOnline"], there["msgCall"]) == (True, "write instead")
+    for wrong in ({"alwaysOnline": "yes"}, {"always_online": True}, {"msgCall": 1}):
+        with pytest.raises(InvalidRequest):
+            await session.command("settings", wrong)
 
 
 async def test_texts_are_sent_and_counted_once(any_bench: Bench) -> None:

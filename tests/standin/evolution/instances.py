@@ -139,7 +139,8 @@ class Instance:
         return True
 
     def logout(self) -> None:
-        self.end(401)
+        if not self.dead:  # a dead one cannot tell WhatsApp, and stays as it is
+            self.end(401)
 
     def end(self, code: int) -> None:
         """A close after which the server does not come back: the keys are deleted."""

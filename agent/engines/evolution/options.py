@@ -1,0 +1,61 @@
+"""A session's settings on the server, all set at once: what is not named stays as it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.engines.evolution.api import EvolutionApi
+from agent.errors import InvalidRequest
+
+OPTIONS: Mapping[str, str] = {
+    "rejectCall": "reject_call",
+    "msgCall": "msg_call",
+    "groupsIgnore": "groups_ignore",
+    "alwaysOnline": "always_online",
+    "readMessages": "read_messages",
+    "readStatus": "read_status",
+    "syncFullHistory": "sync_full_history",
+}
+"""What both versions have, in 2.x's words and in 1.8's."""
+_TEXT = "msgCall"
+
+
+async def read_or_change(
+    api: EvolutionApi, name: str, changes: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """With `changes` in 2.x's words they are made; the answer is in these words too."""
+    _check(changes)
+    body = whole_body(await api.found("settings", name), changes, api.old)
+    if changes:
+        await api.set("settings", name, body)
+    return {"settings": {each: body[_theirs(each, api.old)] for each in OPTIONS}}
+
+
+def whole_body(there: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
+    """All of them, in the server's own words."""
+    inner = there.get("settings") if isinstance(there, Mapping) else None
+    told = inner if isinstance(inner, Mapping) else there
+    body: dict[str, Any] = {}
+    for name in OPTIONS:
+        theirs = _theirs(name, old)
+        value = told.get(theirs) if isinstance(told, Mapping) else None
+        body[theirs] = changes.get(
+            name, ("" if name == _TEXT else False) if value is None else value
+        )
+    if not old and isinstance(told, Mapping) and told.get("wavoipToken"):
+        body["wavoipToken"] = told["wavoipToken"]
+    return body
+
+
+def _theirs(name: str, old: bool) -> str:
+    return OPTIONS[name] if old else name
+
+
+def _check(changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        if name not in OPTIONS:
+            raise InvalidRequest(
+                f"cannot set {name!r:.40}: unknown, known are {', '.join(OPTIONS)}", field=name[:40]
+            )
+        if not isinstance(value, str if name == _TEXT else bool):
+            kind = "text" if name == _TEXT else "true or false"
+            raise InvalidRequest(f"cannot set {name}: it must be {kind}", field=name)

@@ -1,0 +1,326 @@
+"""Tables: what the server's words mean, without a server."""
+
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.evolution.answers import failed, read_shown, read_state, refusal_words, trouble
+from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
+from agent.engines.evolution.hooks import HookEvent, Seen
+from agent.engines.evolution.known import Known
+from agent.engines.evolution.messages import outcome
+from agent.engines.evolution.proof import Proof, read_proof
+from agent.engines.evolution.rows import Row, Rows, read_rows
+from agent.engines.evolution.settings import Pace
+from agent.engines.remote.http import Answer
+from agent.errors import EngineError
+
+Status = ConnectionStatus
+OPEN_ROW = Row("a", "open", "5511999990000")
+ENDED_ROW = Row("a", "close", "5511999990000", code=401, closed_wall=100.0)
+
+
+def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -> Row:
+    return Row("a", status, "5511999990000", code, text, at)
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "reason"),
+    [
+        pytest.param(Facts(Live.OPEN), "CONNECTED", "", id="open"),
+        pytest.param(Facts(Live.MISSING), "DISCONNECTED", "remote_missing", id="missing"),
+        pytest.param(Facts(Live.UNLOADED), "INITIALIZING", "", id="the process is loading"),
+        pytest.param(Facts(Live.REFUSED), "QR_REQUIRED", "qr_idle", id="the last code"),
+        pytest.param(Facts(Live.CONNECTING, code_shown=True), "QR_REQUIRED", "", id="a code"),
+        pytest.param(Facts(Live.CONNECTING, blank_for=9), "INITIALIZING", "", id="on its way"),
+        pytest.param(
+            Facts(Live.CONNECTING, blank_for=26), "DISCONNECTED", "client_outdated", id="no code"
+        ),
+        pytest.param(
+            Facts(Live.CONNECTING, blank_for=900, paired=True), "INITIALIZING", "", id="reconnects"
+        ),
+        pytest.param(
+            Facts(Live.CONNECTING, row("close", 405, 9.0), paired=True),
+            "DISCONNECTED",
+            "client_outdated",
+            id="405 in the row",
+        ),
+        pytest.param(
+            Facts(Live.CONNECTING, row("close", 405, 9.0), paired=True, open_until=10.0),
+            "INITIALIZING",
+            "",
+            id="405 in the row, and open since",
+        ),
+        pytest.param(Facts(Live.CLOSE), "DISCONNECTED", "", id="closed, nobody could be asked"),
+        pytest.param(
+            Facts(Live.CLOSE, None, True), "DISCONNECTED", "connection_closed", id="not listed"
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("open"), True),
+            "DISCONNECTED",
+            "connection_closed",
+            id="the process lost it",
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("close", 401, 9.0), True), "DISCONNECTED", "logout", id="401"
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("close", 406, 9.0), True, open_until=9.0),
+            "DISCONNECTED",
+            "connection_closed",
+            id="an old 406",
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("connecting", 401, 9.0), True),
+            "QR_REQUIRED",
+            "qr_idle",
+            id="a code was shown after a 401",
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("close", 408, 9.0, "QR refs attempts ended"), True),
+            "QR_REQUIRED",
+            "qr_idle",
+            id="2.4 stops on 408: nobody scanned",
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("close", 408, 9.0, "Connection was lost"), True),
+            "DISCONNECTED",
+            "connection_lost",
+            id="2.4 stops on 408: lost",
+        ),
+        pytest.param(
+            Facts(Live.CLOSE, row("close", 401, 9.0), True, ended="banned"),
+            "DISCONNECTED",
+            "banned",
+            id="the webhook knew better",
+        ),
+    ],
+)
+def test_claims(facts: Facts, status: str, reason: str) -> None:
+    claim = claim_of(facts, blank_limit=25.0)
+    assert (claim.status, claim.reason) == (Status(status), reason)
+    assert (claim.proof_age is not None) == (facts.live is Live.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("live", "there", "found"),
+    [
+        (Live.OPEN, OPEN_ROW, ""),
+        (Live.OPEN, row("close"), "its list says close and the session is open"),
+        (Live.OPEN, row("connecting"), "its list says connecting and the session is open"),
+        (Live.OPEN, None, "the session is open and its list does not show it"),
+        (Live.CONNECTING, OPEN_ROW, ""),
+        (Live.CONNECTING, row("close"), ""),
+        (Live.CLOSE, OPEN_ROW, "its list says open and the session is close"),
+        (Live.CLOSE, row("connecting"), ""),
+        (Live.MISSING, None, ""),
+        (Live.MISSING, OPEN_ROW, "its list shows the session and it is not there"),
+        (Live.UNLOADED, None, "its database holds the session and its process does not"),
+        (Live.OPEN, Row("a", "close", live=True), ""),
+    ],
+)
+def test_disagreements(live: Live, there: Row | None, found: str) -> None:
+    assert disagreement(live, there) == found
+
+
+def test_a_disagreement_counts_from_the_second_time_on() -> None:
+    known = Known(Pace(), lambda: 1000.0)
+    known.note_live(Live.OPEN)
+    assert known.compare(row("close"), 0.0) == ""
+    assert known.compare(row("close"), 1.0) == "", "a list older than the state says nothing"
+    assert known.compare(row("close"), 0.0) != ""
+    assert known.compare(OPEN_ROW, 0.0) == ""
+    assert known.compare(row("close"), 0.0) == ""
+
+
+def test_a_code_grows_old_and_keeps_its_number() -> None:
+    now = 1000.0
+    known = Known(Pace(), lambda: now)
+    for text, count in (("2@a", 1), ("2@a", 1), ("2@b", 2)):
+        known.note_shown(read_shown({"code": text, "count": count, "pairingCode": None}))
+    qr = known.qr()
+    assert qr is not None
+    assert (qr.text, qr.number, qr.expires_in) == ("2@b", 2, 45.0)
+    now += 44
+    assert known.can_show_code() == "yes"
+    now += 2
+    assert known.qr() is None
+    assert known.can_show_code() == "no"
+
+
+def test_a_moment_of_close_does_not_hide_an_endless_loop() -> None:
+    now = 1000.0
+    known = Known(Pace(), lambda: now)
+    known.note_row(row("close"))
+    for live in (Live.CONNECTING, Live.CLOSE, Live.CONNECTING, Live.CONNECTING):
+        known.note_live(live)
+        known.note_row(row("close"))
+        now += 10
+    assert known.claim().reason == "client_outdated"
+    for _ in range(2):
+        known.note_live(Live.CLOSE)
+    known.begin()
+    known.note_live(Live.CONNECTING)
+    known.note_row(row("close"))
+    assert known.claim().reason == "", "a new login has its own time"
+
+
+def test_a_logout_that_follows_a_ban_keeps_the_ban_and_unpairs() -> None:
+    known = Known(Pace())
+    known.note_live(Live.OPEN)
+    told = {"instance": "a", "status": "closed", "disconnectionReasonCode": 402}
+    assert known.told(HookEvent("STATUS_INSTANCE", "a", 0.0, told))
+    assert known.told(HookEvent("LOGOUT_INSTANCE", "a", 0.0, None))
+    assert (known.claim().reason, known.paired) == ("temporary_ban", False)
+
+
+ROW: dict[str, Any] = {
+    "name": "a",
+    "connectionStatus": "close",
+    "ownerJid": "5511999990000:7@s.whatsapp.net",
+    "disconnectionReasonCode": 401,
+    "disconnectionAt": "2026-01-15T10:00:00.000Z",
+    "disconnectionObject": '{"error":{"output":{"payload":{"message":"Connection Failure"}}}}',
+    "updatedAt": "2026-01-15T10:00:01.000Z",
+    "token": "T0KEN-OF-A",
+}
+
+
+def test_a_row_of_2x_is_read_without_its_token() -> None:
+    rows = read_rows([ROW])
+    assert rows is not None
+    found = rows.by_name["a"]
+    assert found.account == "5511999990000"
+    assert (found.code, found.text) == (401, "Connection Failure")
+    assert found.updated_wall - found.closed_wall == 1.0
+    assert not rows.old
+    assert "T0KEN" not in repr(rows)
+    assert [each.account for each in rows.sessions()] == ["5511999990000"]
+
+
+def test_rows_of_1_8_are_nested() -> None:
+    inner = {"instanceName": "a", "owner": "5511999990000@s.whatsapp.net", "status": "open"}
+    for body in ([{"instance": inner}], {"instance": inner}):
+        assert read_rows(body) == Rows(
+            {"a": Row("a", "open", "5511999990000", live=True)}, old=True
+        )
+
+
+@pytest.mark.parametrize("body", [None, 7, "x", {}, {"error": True}])
+def test_what_is_no_list_is_none(body: Any) -> None:
+    assert read_rows(body) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": 7},
+        {"disconnectionAt": "yesterday", "updatedAt": 7},
+        {"disconnectionObject": "{" * 2000},
+        {"disconnectionObject": '{"error": []}', "disconnectionReasonCode": "401"},
+        {"ownerJid": 7, "connectionStatus": None, "disconnectionReasonCode": True},
+    ],
+)
+def test_a_row_that_is_odd_harms_no_other(wrong: dict[str, Any]) -> None:
+    rows = read_rows([{**ROW, **wrong}, None, {**ROW, "name": "b"}])
+    assert rows is not None
+    assert rows.by_name["b"].code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        ({"instance": {"state": "open"}}, Live.OPEN),
+        ({"instance": {"instanceName": "a"}}, Live.UNLOADED),
+        ({"instance": {"state": "missing"}}, None),
+        ({"instance": {"state": ["open"]}}, None),
+        ({"instance": None}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_states(body: Any, state: Live | None) -> None:
+    assert read_state(body) is state
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (401, {"response": {"message": "Unauthorized"}}, "refused_key"),
+        (403, {"response": {"message": ["Missing global api key"]}}, "refused_key"),
+        (503, {"error": "service not activated", "code": "LICENSE_REQUIRED"}, "licence_missing"),
+        (503, {"message": "busy"}, "failing"),
+        (404, None, "not_found"),
+        (404, {"response": {"message": ["Cannot GET /x"]}}, "not_found"),
+        (404, {"response": {"message": ['The "a" instance does not exist']}}, None),
+        (403, {"response": {"message": ['This name "a" is already in use.']}}, None),
+        (400, {"response": {"message": [["instance requires x"]]}}, None),
+        (500, {"response": {"message": "boom"}}, None),
+        (200, {"error": True}, None),
+    ],
+)
+def test_which_answers_speak_of_the_whole_server(
+    status: int, body: Any, reason: str | None
+) -> None:
+    found = trouble("ask", Answer(status, body, 0.1))
+    assert (found.reason if found is not None else None) == reason
+
+
+def test_refusals_are_shown_without_what_may_be_secret() -> None:
+    message = [["Invalid token B6D711FCDE4D4FD5936544120E713976 of +55 11 98888-7777"]]
+    error = failed("create a", Answer(400, {"response": {"message": message}}, 0.1))
+    assert str(error) == "cannot create a: Invalid token … of …"
+    assert str(failed("create a", Answer(418, None, 0.1))) == "cannot create a: it answers 418"
+    assert refusal_words({"response": {"message": [[[[["too deep"]]]]]}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "proof"),
+    [
+        (200, None, Proof.ALIVE),
+        (500, ["Error updating profile name", "Error: Connection Closed"], Proof.DEAD),
+        (500, ["Error updating profile name", "Error: Timed Out"], Proof.DEAD),
+        (500, ["x", "TypeError: Cannot read properties of undefined"], Proof.DEAD),
+        (500, ["Error updating profile name", "Error: item-not-found"], Proof.ALIVE),
+        (400, ["Method not available on WhatsApp Business API"], Proof.UNKNOWN),
+    ],
+)
+def test_proofs(status: int, message: Any, proof: Proof) -> None:
+    assert read_proof(Answer(status, {"response": {"message": message}}, 0.1)) is proof
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (201, {"key": {"id": "A"}, "status": "PENDING"}, ("sent", "A")),
+        (201, {"key": {}}, ("unknown", "")),
+        (201, None, ("unknown", "")),
+        (500, {"response": {"message": "boom"}}, ("unknown", "")),
+        (500, {"response": {"message": "Error: Connection Closed"}}, "not_connected"),
+        (400, {"response": {"message": [{"exists": False}]}}, "number_unknown"),
+        (400, {"response": {"message": ["Text is required"]}}, "not_sent"),
+        (404, {"response": {"message": ['The "a" instance does not exist']}}, "remote_missing"),
+    ],
+)
+def test_outcomes_of_a_text(status: int, body: Any, found: Any) -> None:
+    answer = Answer(status, body, 0.1)
+    if isinstance(found, tuple):
+        told = outcome(answer)
+        assert (told["outcome"], told["id"]) == found
+        return
+    with pytest.raises(EngineError) as caught:
+        outcome(answer)
+    assert caught.value.code == found
+
+
+def test_only_so_many_ids_are_remembered() -> None:
+    seen = Seen(most=2)
+    assert [seen.first("a", id) for id in ("1", "1", "2", "3", "1")] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert seen.first("b", "1")

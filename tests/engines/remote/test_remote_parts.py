@@ -1,0 +1,160 @@
+"""What remote engines share: one question for many, and the server's state told when it changes."""
+
+import asyncio
+
+import pytest
+
+from agent.core.model import ServerClaim
+from agent.engines.remote.http import segment
+from agent.engines.remote.recent import Recent
+from agent.engines.remote.watch import ServerWatch
+from agent.errors import EngineError, InvalidRequest
+from tests.conftest import Eventually
+
+
+class Source:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.fails = False
+
+    async def ask(self) -> int:
+        self.asked += 1
+        await self.go.wait()
+        if self.fails:
+            raise EngineError("cannot ask")
+        return self.asked
+
+
+async def test_many_who_ask_at_once_get_one_answer() -> None:
+    source = Source()
+    recent = Recent(source.ask, holds=60)
+    assert await asyncio.gather(*(recent.get() for _ in range(50))) == [1] * 50
+    assert await recent.get() == 1
+    assert await recent.get(holds=0) == 2
+    recent.forget()
+    assert await recent.get() == 3
+    await recent.close()
+
+
+async def test_who_goes_away_takes_the_answer_from_nobody() -> None:
+    source = Source()
+    source.go.clear()
+    recent = Recent(source.ask, holds=60)
+    impatient, patient = (asyncio.create_task(recent.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait({impatient})
+    source.go.set()
+    assert await patient == 1
+    await recent.close()
+
+
+async def test_an_error_is_everybodys_and_is_not_kept() -> None:
+    source = Source()
+    source.fails = True
+    recent = Recent(source.ask, holds=60)
+    results = await asyncio.gather(recent.get(), recent.get(), return_exceptions=True)
+    assert [type(each) for each in results] == [EngineError, EngineError]
+    source.fails = False
+    assert await recent.get() == 2
+    assert recent.last() is not None
+    await recent.close()
+
+
+async def test_questions_keep_their_distance_however_new_the_answer_must_be() -> None:
+    source = Source()
+    recent = Recent(source.ask, holds=60, spacing=0.2)
+    begun = asyncio.get_running_loop().time()
+    for number in (1, 2, 3):
+        assert await recent.get(holds=0) == number
+    assert asyncio.get_running_loop().time() - begun >= 0.4
+    await recent.close()
+
+
+async def test_an_answer_under_way_is_dropped_at_the_end() -> None:
+    source = Source()
+    source.go.clear()
+    recent = Recent(source.ask, holds=60)
+    waiting = asyncio.create_task(recent.get())
+    await asyncio.sleep(0)
+    await recent.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+class Server:
+    def __init__(self) -> None:
+        self.claim = ServerClaim(True)
+        self.checks = 0
+        self.told: list[ServerClaim] = []
+        self.crashes: list[BaseException] = []
+        self.error: Exception | None = None
+
+    async def check(self) -> ServerClaim:
+        self.checks += 1
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return self.claim
+
+    def watch(self) -> ServerWatch:
+        return ServerWatch(self.check, self.told.append, self.crashes.append)
+
+
+async def test_a_state_is_told_when_it_changes_and_only_then() -> None:
+    server = Server()
+    watch = server.watch()
+    for seconds in (0.1, 0.2):
+        server.claim = ServerClaim(True, seconds=seconds)
+        assert (await watch.check()).seconds == seconds
+    assert len(server.told) == 1
+    server.claim = ServerClaim(False, "timeout")
+    await watch.check()
+    server.claim = ServerClaim(False, "unreachable")
+    await watch.check()
+    assert [each.reason for each in server.told] == ["", "timeout", "unreachable"]
+    await watch.close()
+
+
+async def test_a_thousand_doubts_are_one_check_and_none_is_lost(eventually: Eventually) -> None:
+    server = Server()
+    watch = server.watch()
+    for _ in range(1000):
+        watch.doubt()
+    await eventually(lambda: len(server.told), 1)
+    assert server.checks == 1
+    server.claim = ServerClaim(False, "timeout")
+    watch.doubt()  # too soon for a check, and not forgotten
+    await eventually(lambda: [each.up for each in server.told], [True, False])
+    assert server.checks == 2
+    watch.answered()
+    server.claim = ServerClaim(True)
+    await eventually(lambda: [each.up for each in server.told], [True, False, True])
+    watch.answered()
+    await watch.close()
+    assert server.checks == 3
+
+
+async def test_what_a_check_does_not_foresee_ends_the_worker(eventually: Eventually) -> None:
+    server = Server()
+    server.error = RuntimeError("unforeseen")
+    watch = server.watch()
+    watch.doubt()
+    await eventually(lambda: server.crashes == [server.error])
+    await watch.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("sales", "sales"), ("Sales Brazil/1", "Sales%20Brazil%2F1"), ("a?b#c%d", "a%3Fb%23c%25d")],
+)
+def test_names_are_one_part_of_a_path(name: str, part: str) -> None:
+    assert segment(name) == part
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_names_that_would_lead_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        segment(name)
