@@ -1,0 +1,175 @@
+"""The stand-in behaves as the server does, asked by a plain client."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.conftest import Eventually
+from tests.standin.evolution import KEY, StandIn, Times
+from tests.standin.evolution.control import obey
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture(params=["2.3.7", "1.8.2", "2.4.0-rc2"])
+async def any_version(request: pytest.FixtureRequest) -> AsyncIterator[StandIn]:
+    made = await StandIn.open(request.param)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    made = await StandIn.open()
+    yield made
+    await made.close()
+
+
+async def ask(
+    client: aiohttp.ClientSession,
+    standin: StandIn,
+    call: str,
+    body: Any = None,
+    key: str | None = KEY,
+) -> tuple[int, Any]:
+    method, path = call.split(" ")
+    headers = {"apikey": key} if key else {}
+    async with client.request(method, standin.url + path, json=body, headers=headers) as reply:
+        text = await reply.text()
+        return reply.status, json.loads(text) if text else None
+
+
+async def test_the_guards_ask_in_the_servers_order(
+    client: aiohttp.ClientSession, any_version: StandIn
+) -> None:
+    any_version.add("a")
+    status, body = await ask(client, any_version, "GET /instance/connectionState/x", key=None)
+    assert status == 404
+    assert body == {
+        "status": 404,
+        "error": "Not Found",
+        "response": {"message": ['The "x" instance does not exist']},
+    }
+    status, body = await ask(client, any_version, "GET /instance/connectionState/a", key="wrong")
+    assert (status, body["response"]["message"]) == (401, "Unauthorized")
+    taken = {"instanceName": "a", "integration": "WHATSAPP-BAILEYS"}
+    status, body = await ask(client, any_version, "POST /instance/create", taken, key=None)
+    assert (status, body["error"]) == (403, "Forbidden")
+    free = {"instanceName": "b", "integration": "WHATSAPP-BAILEYS"}
+    assert (await ask(client, any_version, "POST /instance/create", free, key=None))[0] == 401
+    odd = {"instanceName": "b", "integration": "FAX"}
+    assert (await ask(client, any_version, "POST /instance/create", odd))[0] == 400
+    status, body = await ask(client, any_version, "GET /instance/nothing")
+    assert (status, body["response"]["message"]) == (404, ["Cannot GET /instance/nothing"])
+    token = any_version.instances["a"].token
+    assert (await ask(client, any_version, "GET /instance/connectionState/a", key=token))[0] == 200
+    status, body = await ask(client, any_version, "GET /instance/fetchInstances?instanceName=x")
+    assert (status, body["response"]["message"]) == (404, ['Instance "x" not found'])
+
+
+async def test_2x_refuses_a_restart_in_close_with_status_200(
+    client: aiohttp.ClientSession, standin: StandIn
+) -> None:
+    standin.add("a")
+    refused = (200, {"error": True, "message": "[object Object]"})
+    assert await ask(client, standin, "POST /instance/restart/a") == refused
+    standin.add("b").unload()
+    assert await ask(client, standin, "GET /instance/connect/b") == refused
+    assert await ask(client, standin, "GET /instance/connectionState/b") == (
+        200,
+        {"instance": {"instanceName": "b"}},
+    )
+
+
+async def test_the_list_shows_rows_in_2x_and_live_states_in_1_8(
+    client: aiohttp.ClientSession, any_version: StandIn
+) -> None:
+    any_version.add("a", "open").row.set(connectionStatus="close", disconnectionReasonCode=406)
+    _, rows = await ask(client, any_version, "GET /instance/fetchInstances")
+    if any_version.old:
+        assert rows[0]["instance"]["status"] == "open"
+    else:
+        assert (rows[0]["connectionStatus"], rows[0]["disconnectionReasonCode"]) == ("close", 406)
+
+
+async def test_codes_rotate_and_end(client: aiohttp.ClientSession, eventually: Eventually) -> None:
+    standin = await StandIn.open(times=Times.fast(codes=2, code_holds=0.1))
+    instance = standin.add("a")
+    _, first = await ask(client, standin, "GET /instance/connect/a")
+    assert first == {"count": 0}
+
+    async def count() -> int:
+        return int((await ask(client, standin, "GET /instance/connect/a"))[1]["count"])
+
+    await eventually(count, 1)
+    await eventually(count, 2)
+    await eventually(lambda: instance.state, "close")
+    assert instance.row.connectionStatus == "connecting"
+    await standin.close()
+
+
+async def test_webhooks_are_repeated_but_not_after_a_refusal(
+    standin: StandIn, eventually: Eventually
+) -> None:
+    answers, seen = [500, 200, 404], []
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append(await request.json())
+        return web.Response(status=answers.pop(0))
+
+    app = web.Application()
+    app.router.add_post("/in", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
+    instance = standin.add("a", "open")
+    instance.webhook = {"enabled": True, "url": url, "events": ["MESSAGES_UPSERT"]}
+    await obey(standin, "message", {"name": "a", "id": "M1"})
+    await eventually(lambda: standin.webhooks.sent, 1)
+    await obey(standin, "message", {"name": "a", "id": "M2"})
+    await eventually(lambda: standin.webhooks.failed, 1)
+    assert [each["data"]["key"]["id"] for each in seen] == ["M1", "M1", "M2"]
+    assert (seen[0]["event"], seen[0]["instance"]) == ("messages.upsert", "a")
+    await runner.cleanup()
+
+
+async def test_it_runs_alone_and_obeys_over_http(client: aiohttp.ClientSession) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.standin.evolution", "--fast", "--instances", "1000"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        said = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
+        told = dict(zip(said[::2], said[1::2], strict=True))
+
+        async def command(verb: str, **body: Any) -> Any:
+            async with client.post(f"{told['control']}/{verb}", json=body) as reply:
+                return await reply.json()
+
+        assert (await command("stats"))["states"] == {"open": 1000}
+        assert (await command("set", share=0.5, stuck=True))["count"] == 500
+        assert (await command("stats"))["states"] == {"open": 500, "connecting": 500}
+        await command("fault", fault="refuse")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.get(told["url"])
+        await command("fault", fault="")
+        async with client.get(told["url"]) as reply:
+            assert (await reply.json())["version"] == "2.3.7"
+        assert "error" in await command("fly", name="line-0001")
+    finally:
+        process.terminate()
+        await process.wait()
