@@ -353,3 +353,18 @@ def test_a_backends_worker_carries_none_of_the_agents_libraries(tmp_path: Path) 
         cwd=Path(__file__).parents[2],
     )
     assert told.stdout.strip() == ""
+
+
+async def test_a_thousand_sessions_cost_one_small_process(
+    backend: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = backend.serve(1000)
+    backend.start(settings={"every": 1.0}, watchdog=20)
+    await backend.linked()
+    await backend.until(lambda: backend.states() == dict.fromkeys(names, "CONNECTED"))
+    rollup = Path(f"/proc/{backend.process.pid}/smaps_rollup").read_text()
+    pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    with capsys.disabled():
+        print(f"\nworker that holds 1000 sessions: {pss} KiB")
+    assert pss < 40_000
+    assert backend.stats.refused == {} and backend.closed == []
