@@ -55,8 +55,10 @@ def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | N
     for id, (remote, server_id) in held.items():
         ours |= {name: id for name in (id, remote, server_id) if name}
     for row in known:
-        mine = server_ids.get(row.id) or ours.get(row.id)
         unique = row.name and len(by_name[row.name]) == 1
+        mine = server_ids.get(row.id) or ours.get(row.id)
+        if mine is None and unique and not _server_id_of(held, ours.get(row.name)):
+            mine = ours.get(row.name)
         if mine is not None:
             ours |= {row.id: mine, **({row.name: mine} if unique else {})}
         else:
@@ -66,6 +68,11 @@ def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | N
     if only is not None and known and ours.get(known[0].id) != only:
         only = None
     return Names(ours, frozenset(others - set(ours)), only)
+
+
+def _server_id_of(held: Mapping[InstanceId, tuple[str, str]], id: InstanceId | None) -> str:
+    """The server's id of one of ours; "" while it is not known."""
+    return held[id][1] if id is not None else ""
 
 
 def _in_file_name(stream: str) -> tuple[str, ...]:

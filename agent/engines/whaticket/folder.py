@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from agent.errors import EngineError
 
 CREDS = "creds.json"
 _SUFFIX = ".json"
+_LOOKS, _BETWEEN = 20, 0.005
 _ELSEWHERE = (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EBUSY)
 
 
@@ -46,7 +48,7 @@ class AuthFolder:
         """absent, unpaired, paired, damaged or unreadable, by its creds."""
         try:
             with opened(self.path(id)) as fd:
-                told = json.loads(read_file(self.path(id), fd, CREDS)[0])
+                told = json.loads(_read_settled(self.path(id), fd, CREDS))
         except (ValueError, RecursionError):
             return "damaged"
         except EngineError as error:
@@ -117,7 +119,7 @@ class AuthFolder:
         kept = []
         with opened(path) as fd, opened(target) as target_fd:
             for file in removal.files:
-                write_private(target / file.name, read_file(path, fd, file.name)[0])
+                write_private(target / file.name, _read_settled(path, fd, file.name))
                 kept.append(replace(file, sha256=measure(target, target_fd, file.name).sha256))
         return shelf.write(done(replace(removal, source=str(path), files=tuple(kept))))
 
@@ -152,6 +154,18 @@ class AuthFolder:
         raise EngineError(
             f"cannot keep {kept / changed[0].name}: it changed while it was moved", code="files"
         )
+
+
+def _read_settled(folder: Path, fd: int, name: str) -> bytes:
+    """The same twice in a row: Baileys empties a file before it writes it anew."""
+    last = b""
+    for _ in range(_LOOKS):
+        content, _ = read_file(folder, fd, name)
+        if content and content == last:
+            break
+        last = content
+        time.sleep(_BETWEEN)
+    return last
 
 
 def _moved_at_once(source: Path, target: Path) -> bool:

@@ -63,6 +63,9 @@ class Follower:
         for path, status in paths:
             self._meet(path, status, now)
         here = {_key(status) for _, status in paths}
+        if not self._scanned:
+            for key in self.kept.keys() - here:
+                self._find_rotated(key, now)
         for key, tail in list(self._tails.items()):
             self._read(tail, now, batch)
             if key not in here and now - tail.read_at > _GRACE:
@@ -71,6 +74,8 @@ class Follower:
         return batch
 
     def positions(self) -> dict[str, Any]:
+        if not self._scanned:
+            return dict(self.kept)
         return {
             key: {
                 "path": tail.path,
@@ -133,22 +138,14 @@ class Follower:
         if key in self._tails:
             self._tails[key].path = path
             return
-        before = self._kept_of(path)
-        if not self._scanned and before is not None and before != key:
-            self._find_rotated(Path(path).parent, before, now)
         known = self.kept.get(key) if not self._scanned else None
-        is_new = self._scanned or before is not None
+        is_new = self._scanned or any(each.get("path") == path for each in self.kept.values())
         self._open(path, key, known, 0 if is_new else status.st_size, now)
 
-    def _kept_of(self, path: str) -> str | None:
-        return next((k for k, each in self.kept.items() if each.get("path") == path), None)
-
-    def _find_rotated(self, folder: Path, key: str, now: float) -> None:
+    def _find_rotated(self, key: str, now: float) -> None:
         """The file that we were in the midst of when we ended, under its new name."""
-        if key in self._tails:
-            return
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(Path(str(self.kept[key].get("path"))).parent) as entries:
                 for entry in entries:
                     if entry.is_file() and _key(entry.stat()) == key:
                         self._open(entry.path, key, self.kept[key], 0, now)

@@ -52,6 +52,7 @@ class RedisKeys:
                 retry=Retry(NoBackoff(), 0),
                 max_connections=8,
                 decode_responses=False,
+                protocol=2,  # the older greeting, so that a refusal is told as what it is
             )
         except (ValueError, TypeError) as error:
             raise ConfigError(
@@ -215,7 +216,11 @@ def _batches(all: Sequence[Any]) -> list[Sequence[Any]]:
 
 
 def _cause(error: Exception, timeout: float) -> str:
-    match error:
+    # A refused password or a timeout while connecting comes wrapped in a plain ConnectionError.
+    inner: BaseException | None = error
+    while type(inner) is wrong.ConnectionError and isinstance(inner.__cause__, wrong.RedisError):
+        inner = inner.__cause__
+    match inner:
         case wrong.WatchError():
             return "they changed meanwhile, so the server still writes them"
         case wrong.AuthenticationError():
@@ -231,7 +236,7 @@ def _cause(error: Exception, timeout: float) -> str:
         case wrong.ConnectionError() | OSError():
             return "no connection to Redis"
         case wrong.ResponseError():
-            word = str(error).split(" ", 1)[0]
+            word = str(inner).split(" ", 1)[0]
             return f"Redis answers {word if word.isupper() and len(word) < 20 else 'an error'}"
         case _:
-            return f"Redis: {type(error).__name__}"
+            return f"Redis: {type(inner).__name__}"

@@ -126,7 +126,7 @@ def _auth_folder(told: str) -> str:
     if not told:
         return ""
     head, _, tail = told.rpartition("{id}")
-    if not told.startswith("/") or not head or "/" in tail.strip("/") or "{id}" in head:
+    if not told.startswith("/") or not head or "/" in tail.rstrip("/") or "{id}" in head:
         raise wrong("auth_folder", "it is like /path/{id}, with {id} in its last part")
     return told.rstrip("/")
 

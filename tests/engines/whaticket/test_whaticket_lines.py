@@ -23,7 +23,7 @@ def read(*texts: str, reader: LineReader | None = None) -> LineReader:
     for text in texts:
         for line in text.encode().split(b"\n"):
             reader.feed(line, 1.0)
-    reader.settle(10.0, quiet=True)
+    reader.settle(10.0, quiet=True, wait=0.0)
     return reader
 
 
@@ -174,6 +174,18 @@ def test_connections_that_begin_and_end(line, turn):
         assert read(shown, "next").turns == [turn]
 
 
+def test_an_error_waits_for_the_servers_own_line_and_no_longer():
+    reader = LineReader()
+    for line in words.bad_mac(f"{PEER}.3").encode().split(b"\n"):
+        reader.feed(line, 1.0)
+    reader.settle(1.1, quiet=True)
+    assert reader.found == []
+    reader.settle(2.0, quiet=True)
+    assert reader.found == []
+    reader.settle(2.7, quiet=True)
+    assert [found.address for found in reader.found] == [f"{PEER}.3"]
+
+
 def test_a_dump_leaves_nothing_behind():
     """Nothing of it is in what is found, nor in what the reader still holds."""
     private = words.secret_buffer(32)
@@ -227,7 +239,7 @@ def test_any_order_of_real_lines_stays_bounded(lines):
         reader.feed(line.encode(), 1.0)
         assert len(reader._blocks) <= 50
         assert len(reader._pretty) <= 120
-    reader.settle(100.0, quiet=True)
+    reader.settle(100.0, quiet=True, wait=0.0)
     assert reader._blocks == []
     assert all(f.peer in ("", PEER, LID, "123456789012345") for f in reader.found)
 

@@ -291,7 +291,7 @@ def test_why_it_is_down(before, turn, files, status, reason):
         known.note_turn(Turn("7", False, turn), 1.0)
     claim = look(known, status, files, 2.0)
     assert claim.reason == reason
-    assert claim.paired is (files == "paired")
+    assert claim.paired is (files in ("paired", "damaged"))
 
 
 def test_what_we_disconnected_needs_no_reason():

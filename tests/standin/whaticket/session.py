@@ -131,8 +131,7 @@ class Session:
         for task in (self._life, self._closing):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait({task})
         self._life = self._closing = None
         self.sockets = 0
 

@@ -1,0 +1,344 @@
+"""Requests against the stand-in: tokens, states, faults, what a session is told and tells."""
+
+import asyncio
+import ssl
+import subprocess
+
+import pytest
+
+from agent.core.model import ConnectionStatus as Status
+from agent.engines.catalog import load_backend
+from agent.errors import EngineError, InvalidRequest
+from tests.engines.whaticket.conftest import Heard
+from tests.standin.whaticket.server import SEND_KEY
+
+PEER = "5511999990001"
+
+
+async def up(bench, id="7", *, eventually):
+    session = await bench.paired(id)
+    await eventually(lambda: session.status, "CONNECTED")
+    return session
+
+
+async def test_the_catalog_opens_it(tmp_path):
+    heard = Heard()
+    backend = load_backend("whaticket")(tmp_path, {"url": "http://127.0.0.1:1", "key": "k"}, heard)
+    claim = await backend.check()
+    await backend.close()
+    assert (claim.up, claim.reason) == (False, "unreachable")
+    assert heard.servers == [claim]
+
+
+async def test_it_tells_the_server_and_its_sessions(open_bench, eventually):
+    bench = await open_bench()
+    await up(bench, eventually=eventually)
+    backend = await bench.open()
+    await eventually(lambda: bench.heard.servers)
+    [claim] = bench.heard.servers
+    assert (claim.up, claim.sessions) == (True, 1)
+    [listed] = await backend.sessions()
+    assert (listed.name, listed.status, listed.account) == ("7", "CONNECTED", "55110000000" + "7")
+
+
+async def test_an_expired_token_is_renewed_once_for_all(open_bench, eventually):
+    bench = await open_bench()
+    await up(bench, eventually=eventually)
+    await bench.open()
+    sessions = [bench.hold(f"s{n}", "7") for n in range(20)]
+    assert {(await s.probe()).claim.status for s in sessions} == {Status.CONNECTED}
+    assert bench.stand_in.logins == 1
+    bench.stand_in.expire_tokens()
+    answers = await asyncio.gather(*(session.probe() for session in sessions))
+    assert {answer.claim.status for answer in answers} == {Status.CONNECTED}
+    assert bench.stand_in.logins == 2
+
+
+async def test_a_refused_password_is_not_tried_again_and_again(open_bench, eventually):
+    bench = await open_bench(password="wrong")
+    await up(bench, eventually=eventually)
+    backend = await bench.open()
+    sessions = [bench.hold(f"s{n}", "7") for n in range(10)]
+    told = await asyncio.gather(*(s.probe() for s in sessions), return_exceptions=True)
+    assert {getattr(each, "code", None) for each in told} == {"backend_down"}
+    claim = await backend.check()
+    assert (claim.up, claim.reason) == (False, "refused_key")
+    assert bench.stand_in.requests.count("POST /auth/login") == 1
+    assert "wrong" not in repr(claim) + str(told)
+
+
+async def test_a_ready_token_that_is_refused_is_said(open_bench, eventually):
+    bench = await open_bench(user="", password="", key="not-a-token")
+    backend = await bench.open()
+    claim = await backend.check()
+    assert (claim.up, claim.reason) == (False, "refused_key")
+    assert "not-a-token" not in repr(claim)
+
+
+@pytest.mark.parametrize(
+    ("fault", "value", "reason"),
+    [
+        ("slow", 3.0, "timeout"),
+        ("dead", True, "unreachable"),
+        ("garbage", True, "garbage"),
+        ("failing", True, "failing"),
+    ],
+)
+async def test_a_server_that_is_not_well(open_bench, eventually, fault, value, reason):
+    bench = await open_bench(timeout=0.5)
+    await up(bench, eventually=eventually)
+    backend = await bench.open()
+    session = bench.hold("shop", "7")
+    await session.probe()
+    setattr(bench.stand_in.faults, fault, value)
+    claim = await backend.check()
+    assert (claim.up, claim.reason) == (False, reason)
+    for asked in (session.probe, session.connect, session.restart, session.qr):
+        with pytest.raises(EngineError) as caught:
+            await asked()
+        assert caught.value.code == "backend_down"
+    setattr(bench.stand_in.faults, fault, type(value)(0))
+    assert (await backend.check()).up
+    assert (await session.probe()).claim.status is Status.CONNECTED
+
+
+async def test_a_server_that_is_gone_and_comes_back(open_bench, eventually):
+    bench = await open_bench()
+    await up(bench, eventually=eventually)
+    backend = await bench.open()
+    session = bench.hold("shop", "7")
+    assert (await backend.check()).up
+    await bench.stand_in.go_away()
+    assert (await backend.check()).reason == "unreachable"
+    with pytest.raises(EngineError, match="cannot"):
+        await session.probe()
+    await bench.stand_in.listen()
+    assert (await backend.check()).up
+    assert [claim.up for claim in bench.heard.servers] == [True, False, True]
+
+
+async def test_another_program_on_that_port_is_no_missing_session(open_bench, eventually):
+    bench = await open_bench(
+        list_route="GET /nowhere", state_route="GET /nowhere/{id}", start_route="PUT /no/{id}"
+    )
+    await up(bench, eventually=eventually)
+    backend = await bench.open()
+    session = bench.hold("shop", "7")
+    assert (await backend.check()).reason == "not_found"
+    with pytest.raises(EngineError) as caught:
+        await session.probe()
+    assert caught.value.code == "backend_down"
+
+
+def certificate(folder, name):
+    key, place = folder / f"{name}.key", folder / f"{name}.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(key), "-out", str(place)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place, key)
+    return place, context
+
+
+async def test_a_certificate_that_is_not_trusted(open_bench, tmp_path):
+    place, context = certificate(tmp_path, "server")
+    bench = await open_bench(tls=context)
+    https = bench.stand_in.url.replace("http:", "https:")
+    backend = await bench.open(url=https)
+    claim = await backend.check()
+    assert (claim.up, claim.reason) == (False, "tls")
+    await bench.close()
+    backend = await bench.open(url=https, ca_file=str(place))
+    assert (await backend.check()).up
+
+
+# --- one session -----------------------------------------------------------------------------
+
+
+async def test_states_through_a_life(open_bench, eventually):
+    bench = await open_bench()
+    theirs = bench.stand_in.add("7", "Shop")
+    await bench.open()
+    session = bench.hold("shop", "Shop")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.paired) == (Status.DISCONNECTED, False)
+    bench.stand_in.faults.stuck_opening = True
+    await session.connect()
+    assert (await session.probe()).claim.status is Status.INITIALIZING
+    assert (await session.probe()).claim.phase == "login"
+    await session.connect()  # it is on its way: a second socket would fight the first
+    assert theirs.starts == 1
+    bench.stand_in.faults.stuck_opening = False
+    await eventually(lambda: theirs.status, "qrcode")
+    assert (await session.probe()).claim.status is Status.QR_REQUIRED
+    code = await session.qr()
+    assert code is not None
+    assert code.text == theirs.qrcode
+    assert code.number == 1
+    assert code.text not in repr(code)
+    theirs.scan()
+    await eventually(lambda: theirs.status, "CONNECTED")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.paired, claim.proof_age) == (Status.CONNECTED, True, 0.0)
+    assert claim.account == "5511000000000"
+    assert await session.qr() is None
+    await session.disconnect()
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "", True)
+    await session.connect()
+    await eventually(lambda: theirs.status, "CONNECTED")
+    await session.logout()
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
+    assert bench.of["shop"].claims[-1].reason == "logout"
+
+
+async def test_codes_run_out_and_are_had_again(open_bench, eventually):
+    bench = await open_bench()
+    bench.stand_in.pace.code_every = 0.15
+    theirs = bench.stand_in.add("7")
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await session.connect()
+    seen = []
+
+    async def code():
+        if theirs.status == "qrcode":
+            seen.append((await session.qr()).number if await session.qr() else 0)
+            await session.probe()
+        return theirs.status
+
+    await eventually(code, "DISCONNECTED")
+    assert max(seen) >= 2
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.QR_REQUIRED, "qr_idle")
+    assert await session.qr() is not None
+    assert theirs.status == "qrcode"
+
+
+async def test_a_dropped_session_comes_back_by_its_server(open_bench, eventually):
+    bench = await open_bench()
+    bench.stand_in.pace.restart_after = 0.4
+    theirs = await up(bench, eventually=eventually)
+    await bench.open(logs=[f"file:{bench.stand_in.log.path}"])
+    session = bench.hold("shop", "7")
+    await session.probe()
+    await theirs.drop()
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.RECONNECTING, "connection_lost")
+    await eventually(lambda: theirs.status, "CONNECTED")
+
+
+async def test_the_log_tells_at_once_and_why(open_bench, eventually):
+    bench = await open_bench()
+    bench.stand_in.pace.restart_after = 1000.0
+    theirs = await up(bench, eventually=eventually)
+    await bench.open(logs=[f"file:{bench.stand_in.log.path}"])
+    session = bench.hold("shop", "7")
+    await session.probe()
+    await eventually(lambda: any(state.where() for state in bench.backend._logs.states))
+    await theirs.drop("Connection Terminated by Server")
+    await eventually(lambda: bench.of["shop"].claims)
+    claim = bench.of["shop"].claims[-1]
+    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "connection_closed")
+
+
+async def test_a_missing_session_is_missing_and_one_with_a_name_is_made(open_bench, eventually):
+    bench = await open_bench()
+    await bench.open()
+    number, named = bench.hold("number", "44"), bench.hold("named", "New Shop")
+    for session in (number, named):
+        claim = (await session.probe()).claim
+        assert (claim.status, claim.reason) == (Status.DISCONNECTED, "remote_missing")
+    with pytest.raises(EngineError) as caught:
+        await number.connect()
+    assert caught.value.code == "remote_missing"
+    await named.connect()
+    [theirs] = bench.stand_in.sessions.values()
+    assert theirs.name == "New Shop"
+    await eventually(lambda: theirs.status, "qrcode")
+
+
+async def test_a_name_that_two_have_is_refused(open_bench):
+    bench = await open_bench()
+    bench.stand_in.add("1", "Twin")
+    bench.stand_in.add("2", "Twin")
+    await bench.open()
+    with pytest.raises(EngineError, match="several have that name") as caught:
+        await bench.hold("shop", "Twin").probe()
+    assert caught.value.code == "remote_ambiguous"
+
+
+async def test_a_deep_check_answers_the_five_questions(open_bench, eventually):
+    bench = await open_bench()
+    await up(bench, eventually=eventually)
+    await bench.open()
+    session = bench.hold("shop", "7")
+    detail = (await session.probe(deep=True)).detail
+    assert {key: detail[key] for key in ("exists", "listed", "list_status", "qr")} == {
+        "exists": True,
+        "listed": True,
+        "list_status": "CONNECTED",
+        "qr": "not_needed",
+    }
+    assert detail["state_seconds"] >= 0
+    bench.stand_in.faults.list_lies = "DISCONNECTED"
+    bench.backend._server.rows.forget()
+    assert "disagrees" not in (await session.probe(deep=True)).detail
+    assert "DISCONNECTED" in (await session.probe(deep=True)).detail["disagrees"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "key"), [("saas", ""), ("community", SEND_KEY)], ids=["own token", "one key"]
+)
+async def test_a_message_is_sent(open_bench, eventually, preset, key):
+    bench = await open_bench(preset=preset, key=key)
+    theirs = await up(bench, eventually=eventually)
+    if preset == "community":
+        theirs.token = ""
+    await bench.open()
+    session = bench.hold("shop", "7")
+    assert (await session.send({"to": "+55 11 99999-0001", "text": "hi"}))["outcome"] == "sent"
+    assert bench.stand_in.sent == [{"number": PEER, "body": "hi", "whatsappId": "7"}]
+    for message in ({"to": "1203@g.us", "text": "x"}, {"to": PEER}, {"to": "x", "text": "x"}):
+        with pytest.raises(InvalidRequest):
+            await session.send(message)
+    await theirs.log_out()
+    with pytest.raises(EngineError, match="not connected"):
+        await session.send({"to": PEER, "text": "hi"})
+
+
+async def test_stuck_opening_is_restarted(open_bench, eventually):
+    bench = await open_bench()
+    theirs = await up(bench, eventually=eventually)
+    await bench.open()
+    session = bench.hold("shop", "7")
+    bench.stand_in.faults.stuck_opening = True
+    await session.restart()
+    await eventually(lambda: theirs.status, "OPENING")
+    starts = theirs.starts
+    bench.stand_in.faults.stuck_opening = False
+    await session.restart()
+    await eventually(lambda: theirs.status, "CONNECTED")
+    assert theirs.starts == starts + 1
+    assert theirs.sockets == 1
+
+
+async def test_what_it_does_not_know_it_refuses(open_bench):
+    bench = await open_bench()
+    bench.stand_in.add("7")
+    backend = await bench.open()
+    session = bench.hold("shop", "7")
+    with pytest.raises(InvalidRequest, match="removed and restore_removed"):
+        await session.command("dance", {})
+    for name in ("../..", "20260101T000000Z", 7, None):
+        with pytest.raises(InvalidRequest, match="cannot put back"):
+            await session.command("restore_removed", {"name": name})
+    with pytest.raises(EngineError, match="send none"):
+        await backend.hook({})
+    with pytest.raises(InvalidRequest):
+        backend.hold(session.id, {"remote": 7}, bench.of["shop"])
+    backend.release(session.id)
