@@ -33,6 +33,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.remember import Rememberer
 from agent.supervise.repairing import Ladder
 from agent.supervise.repairs import Repairs
+from agent.supervise.rounds import Rounds
 from agent.supervise.sampling import Sampler
 from agent.supervise.seats import Seats
 from agent.supervise.show import Eyes
@@ -61,8 +62,9 @@ class Settings:
         return replace(policy, login_every=0.0) if chosen.stagger == 0 else policy
 
     def remote_start_policy(self) -> StartPolicy:
-        """On a backend no process of ours begins: only logins are spread."""
-        return StartPolicy(stagger=0.0, parallel=self.config.start.remote_parallel)
+        """On a backend no process of ours begins; most starts find a session that is connected."""
+        many = self.config.start.remote_parallel
+        return StartPolicy(stagger=0.0, parallel=many, logins=many, login_every=1.0 / many)
 
     def limits(self, _facts: Facts) -> Limits:
         chosen = self.config.worker
@@ -95,6 +97,7 @@ class Supervision:
     handover: Handover
     snapshots: SnapshotClock
     backends: Backends
+    rounds: Rounds
     seats: Host
     """The host as everybody above it sees it: local workers and seats with backends."""
 
@@ -292,6 +295,13 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         handover=handover,
         snapshots=snapshots,
         backends=backends,
+        rounds=Rounds(
+            registry,
+            every=lambda: settings.config.crypto.round,
+            policy=lambda: settings.config.crypto_policy,
+            statistics=lambda: ladder.statistics,
+            wake=wakes.wake,
+        ),
         seats=host,
     )
 

@@ -1,0 +1,155 @@
+"""A thousand sessions on one server: one worker, every check in time, one outage, one return."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.daemon.conftest import RunningAgent
+
+SESSIONS = 1000
+INTERVAL = 5.0
+BACK_RATE = 200
+SETTINGS = f"""\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+
+[health]
+interval = {INTERVAL}
+timeout = 5
+
+[backends]
+patience = 1.0
+back_rate = {BACK_RATE}
+"""
+
+
+class Server:
+    """The stand-in in a process of its own, commanded over its control port."""
+
+    def __init__(self, url: str, control: str, key: str, client: aiohttp.ClientSession) -> None:
+        self.url, self.key = url, key
+        self._control, self._client = control, client
+
+    async def command(self, verb: str, **told: object) -> dict[str, Any]:
+        async with self._client.post(f"{self._control}/{verb}", json=told) as answer:
+            found: dict[str, Any] = await answer.json()
+            assert answer.status == 200, found
+            return found
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    program = ("-m", "tests.standin.evolution", "--fast", "--instances", str(SESSIONS))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *program, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    words = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().split()
+    told = dict(zip(words[::2], words[1::2], strict=True))
+    async with aiohttp.ClientSession() as client:
+        yield Server(told["url"], told["control"], told["key"], client)
+    process.kill()
+    await process.wait()
+
+
+class Fleet:
+    def __init__(self, agent: RunningAgent, server: Server) -> None:
+        self.agent, self.server = agent, server
+
+    async def rows(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            page = await self.agent.do("GET", f"/api/instances?limit=500{after}")
+            found += page["instances"]
+            if not page.get("next"):
+                return found
+            after = f"&after={page['next']}"
+
+    async def connected(self) -> int:
+        return int((await self.agent.do("GET", "/api/backends/evo"))["connected"])
+
+    async def held_back(self) -> int:
+        told = [row["health"] for row in await self.rows()]
+        return sum(one["reason"] == "backend_down" for one in told)
+
+    async def asked(self, route: str) -> int:
+        return int((await self.server.command("stats"))["asked"].get(route, 0))
+
+
+STATE = "GET /instance/connectionState"
+
+
+async def test_a_thousand_sessions_on_one_server(
+    make_agent: Callable[..., RunningAgent], server: Server, eventually: Any
+) -> None:
+    table = f'\n[[backend]]\nname = "evo"\nengine = "evolution"\nurl = "{server.url}"\n'
+    agent = make_agent(table + f'key = "{server.key}"\nadopt = ["*"]\n', base=SETTINGS)
+    begun = time.monotonic()
+    await agent.start()
+    fleet = Fleet(agent, server)
+    await agent.create("local")
+    await eventually(fleet.connected, SESSIONS, within=180)
+    print(f"\n{SESSIONS} adopted and connected in {time.monotonic() - begun:.1f} s")
+
+    notes = list((agent.state / "run-backends").glob("*/run.json"))
+    assert len(notes) == 1, "one worker for them all"
+    worker = psutil.Process(int(json.loads(notes[0].read_text())["pid"]))
+    print(f"its worker: {worker.memory_full_info().pss >> 20} MiB PSS, {worker.num_fds()} files")
+    await _check_that_checks_are_in_time(fleet, worker, eventually)
+
+    # It dies: one finding, inherited by all; nobody tries by himself.
+    await server.command("fault", fault="refuse")
+    await eventually(fleet.held_back, SESSIONS, within=6 * INTERVAL)
+    rows = {row["id"]: row for row in await fleet.rows()}
+    assert rows["local"]["health"]["verdict"] == "healthy"
+    assert {row["attempts"] for row in rows.values()} == {0}
+
+    # It is back: all of them again, in turns.
+    await server.command("fault", fault="")
+    await eventually(lambda: _more_than(fleet, 0), within=90)
+    first = time.monotonic()
+    await eventually(fleet.connected, SESSIONS, within=90)
+    spread = time.monotonic() - first
+    print(f"all back within {spread:.1f} s")
+    assert spread > SESSIONS / BACK_RATE / 2, "they came back in one burst"
+    stats = await server.command("stats")
+    assert stats["most_at_once"] <= 50
+    touched = ("POST /instance", "DELETE", "GET /instance/connect/")
+    assert not [route for route in stats["asked"] if route.startswith(touched)], stats["asked"]
+    assert stats["states"] == {"open": SESSIONS}
+
+
+async def _check_that_checks_are_in_time(
+    fleet: Fleet, worker: psutil.Process, eventually: Any
+) -> None:
+    """What is shown was proved within its turn and a little more, three turns long."""
+    cpu, at = sum(worker.cpu_times()[:2]), time.monotonic()
+    for _ in range(3):
+        wanted = await fleet.asked(STATE) + SESSIONS
+        await eventually(lambda n=wanted: _asked_more(fleet, n), within=3 * INTERVAL)
+        oldest = min(row["proved"] for row in await fleet.rows() if row["id"] != "local")
+        age = time.time() - datetime.fromisoformat(oldest).timestamp()
+        assert age < 3 * INTERVAL, f"the oldest proof is {age:.1f} s old"
+    share = (sum(worker.cpu_times()[:2]) - cpu) / (time.monotonic() - at)
+    print(f"its worker used {share:.0%} of a core for {SESSIONS / INTERVAL:.0f} checks a second")
+
+
+async def _asked_more(fleet: Fleet, than: int) -> bool:
+    return await fleet.asked(STATE) >= than
+
+
+async def _more_than(fleet: Fleet, count: int) -> bool:
+    return await fleet.connected() > count
