@@ -88,7 +88,7 @@ def steps_for(one: dict[str, Any]) -> tuple[str, ...]:
     verdict = HealthVerdict(
         Health(told["verdict"]), ConnectionStatus(told["state"]), told["reason"], told["sentence"]
     )
-    ladder = ladder_steps(verdict, trouble_of(verdict))
+    ladder = ladder_steps(verdict, trouble_of(verdict), elsewhere=bool(one.get("backend")))
     return tuple(step.value for step in ladder if not (one["paired"] and step in UNPAIRING))
 
 

@@ -36,10 +36,17 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
 
 # One peer's keys are that peer's trouble: nobody else's messages wait for a reconnect.
 _ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
+# A server connects and restarts with the keys that it has: only new ones change anything.
+_KEYS_ELSEWHERE = (*_ONE_PEER, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP)
 
 
-def steps_for(verdict: HealthVerdict, trouble: Trouble) -> tuple[RecoveryKind, ...]:
-    return _ONE_PEER if verdict.reason == "crypto_peer" else LADDERS[trouble]
+def steps_for(
+    verdict: HealthVerdict, trouble: Trouble, *, elsewhere: bool = False
+) -> tuple[RecoveryKind, ...]:
+    """`elsewhere`: a server of someone else's holds the session."""
+    if verdict.reason == "crypto_peer":
+        return _ONE_PEER
+    return _KEYS_ELSEWHERE if elsewhere and trouble is Trouble.KEYS else LADDERS[trouble]
 
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
@@ -54,7 +61,8 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
 def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
     if repair.goal is Goal.CLEANUP:
         return (RecoveryKind.CLEANUP,)
-    steps = steps_for(case.verdict, repair.trouble)
+    elsewhere = bool(case.observation.instance.backend)
+    steps = steps_for(case.verdict, repair.trouble, elsewhere=elsewhere)
     if steps is _ONE_PEER:
         return steps
     if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:

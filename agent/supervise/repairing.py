@@ -250,10 +250,10 @@ class Ladder:
                 limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
                 await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
                 break
-            except WaError:
+            except WaError as error:
                 tries += 1
                 wait = crypto_retry_delay(tries, policy)
-                if wait is None:
+                if wait is None or error.code == "not_supported":
                     facts.key_regenerations["failed"] += 1
                     raise
                 await asyncio.sleep(wait)

@@ -10,6 +10,8 @@ from agent.core.model import (
     ConnectionStatus,
     Desired,
     Health,
+    Instance,
+    InstanceId,
     ProbeFact,
     SessionFiles,
     SessionRecord,
@@ -626,3 +628,12 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
     if action.kind in UNPAIRING:
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP)
+
+
+def test_keys_that_a_server_holds_are_made_anew_first():
+    """It connects and restarts with the keys that it has."""
+    elsewhere = Instance(InstanceId("desk"), "whaticket", True, {"backend": "desk"})
+    done, _ = run(replace(KEYS, instance=elsewhere), circumstances=PEERS, heals=lambda *_: None)
+    assert done[0] is K.REGENERATE_KEYS
+    here, _ = run(KEYS, circumstances=PEERS)
+    assert here[0] is K.RECONNECT
