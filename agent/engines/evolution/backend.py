@@ -43,7 +43,8 @@ class EvolutionBackend:
         self._http = RemoteHttp(place, {"apikey": settings.key})
         self._watch = ServerWatch(self._look, reporter.server, reporter.crashed)
         self._api = EvolutionApi(self._http, self._watch.doubt, self._watch.answered)
-        prover = Prover(self._api, place.parallel, place.timeout) if settings.prove else None
+        limit = min(pace.probe_limit, place.timeout * 0.8)
+        prover = Prover(self._api, place.parallel, limit) if settings.prove else None
         hooks = Subscription(
             self._api,
             settings.hook_base,
@@ -53,7 +54,17 @@ class EvolutionBackend:
             crashed=reporter.crashed,
         )
         rows: Recent[Rows] = Recent(self._api.rows, pace.list_holds, pace.list_spacing)
-        self._server = Server(self._api, rows, prover, hooks, Seen(), pace, folder / "removed")
+        self._server = Server(
+            api=self._api,
+            rows=rows,
+            prover=prover,
+            hooks=hooks,
+            seen=Seen(),
+            doubt=self._watch.doubt,
+            probe_limit=limit,
+            pace=pace,
+            folder=folder / "removed",
+        )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}
         self._timeout = place.timeout

@@ -12,8 +12,8 @@ from agent.engines.evolution.answers import refusal_words
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.remote.http import Answer, ServerDown
 
-_SHARE = 0.6
-"""Of a request's time: the rest is for asking whether the server itself still answers."""
+_SHARE, _TURN_SHARE = 0.5, 0.125
+"""Of a probe's time, for the query and for its turn; then the server is asked whether it lives."""
 _DEAD = (
     "Connection Closed",
     "Connection Terminated",
@@ -44,15 +44,16 @@ class Proof(StrEnum):
 class Prover:
     """Asks sessions for proof; dead ones hold their turns long, so only half of all are theirs."""
 
-    def __init__(self, api: EvolutionApi, parallel: int, timeout: float) -> None:
+    def __init__(self, api: EvolutionApi, parallel: int, probe_limit: float) -> None:
         self._api = api
         self._turns = asyncio.Semaphore(max(1, parallel // 2))
-        self._timeout = timeout * _SHARE
+        self._timeout = probe_limit * _SHARE
+        self._patience = probe_limit * _TURN_SHARE
 
     async def ask(self, name: str, account: str) -> Proof:
         """ServerDown when it is the server that does not answer."""
         try:
-            async with asyncio.timeout(self._timeout / 2):
+            async with asyncio.timeout(self._patience):
                 await self._turns.acquire()
         except TimeoutError:
             return Proof.UNKNOWN

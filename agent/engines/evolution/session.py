@@ -13,8 +13,7 @@ from agent.engines.evolution.known import STATE_EVENTS, Known
 from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Proof
-from agent.engines.evolution.rows import Row
-from agent.engines.evolution.shared import Server
+from agent.engines.evolution.shared import Server, find_row
 from agent.engines.evolution.subscription import Hooked
 from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError, InvalidRequest
@@ -44,6 +43,16 @@ class EvolutionSession:
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
             return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="begun anew"))
+        limit = self._server.probe_limit
+        try:
+            async with asyncio.timeout(limit):
+                return await self._probe(deep)
+        except TimeoutError as error:
+            self._server.doubt()
+            cause = f"no answer within {limit:g} s"
+            raise ServerDown(f"probe {self.remote}", "timeout", cause) from error
+
+    async def _probe(self, deep: bool) -> ProbeAnswer:
         known = self._known
         known.note_live(await self._api.state(self.remote))
         detail = await self._deep() if deep else {}
@@ -242,29 +251,15 @@ class EvolutionSession:
 
     async def _take_row(self, *, newer: bool = True) -> None:
         """A row that is newer than the state, or none: the claim does without it."""
-        if (found := await self._row(newer=newer)) is not None:
+        if (
+            found := await find_row(self._server, self._known, self.remote, newer=newer)
+        ) is not None:
             self._known.note_row(found[0])
-
-    async def _row(self, *, newer: bool = False) -> tuple[Row | None, float] | None:
-        """The row and its age; None when the list cannot be had in time."""
-        pace, rows = self._server.pace, self._server.rows
-        holds = pace.old_list_holds if self._api.old else pace.list_holds
-        if newer and not self._api.old:
-            holds = min(holds, self._known.seconds())
-        try:
-            async with asyncio.timeout(pace.list_patience):
-                await rows.get(holds=holds)
-        except (EngineError, TimeoutError):
-            pass
-        last = rows.last()
-        if last is None or (newer and not self._api.old and last[1] > self._known.seconds()):
-            return None
-        return last[0].by_name.get(self.remote), last[1]
 
     async def _deep(self) -> dict[str, Any]:
         known = self._known
         self._server.hooks.want(self.remote)
-        found = await self._row()
+        found = await find_row(self._server, known, self.remote)
         row = found[0] if found is not None else None
         detail: dict[str, Any] = {
             "exists": known.live not in (Live.MISSING, Live.UNLOADED),

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -10,7 +11,7 @@ from agent.engines.evolution.backend import open_backend
 from agent.engines.remote.http import LARGEST_BODY
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import Bench, Heard, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, Heard, MakeBench, MakeStandIn
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.certificates import Certificates
 
@@ -210,6 +211,23 @@ async def test_requests_that_wait_for_a_turn_keep_their_deadline(
     assert time.monotonic() - begun < 1.0, "nobody waits for those before him"
     assert {getattr(each, "code", "") for each in results} == {"backend_down"}
     await eventually(lambda: [each.reason for each in bench.heard.servers], ["timeout"])
+
+
+async def test_a_probe_says_backend_down_before_its_caller_gives_up(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """Who asks waits ten seconds: a timeout of his own would be held against the session."""
+    standin = await make_stand_in()
+    bench = await make_bench(standin, timeout=30, pace=replace(PACE, probe_limit=0.4))
+    standin.add("sales", "open")
+    session = bench.hold("sales")
+    await standin.front.set("black_hole")
+    for deep in (False, True):
+        begun = time.monotonic()
+        with pytest.raises(EngineError, match=r"within 0\.4 s") as caught:
+            await session.probe(deep=deep)
+        assert caught.value.code == "backend_down"
+        assert time.monotonic() - begun < 1.0
 
 
 async def test_dead_sessions_leave_turns_for_the_others(
