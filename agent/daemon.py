@@ -83,7 +83,13 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
             chosen, form = config.log, config.agent.log_format
-            open_files(Path(chosen.folder), form, max_bytes=chosen.max_bytes, keep=chosen.keep)
+            open_files(
+                Path(chosen.folder),
+                form,
+                max_bytes=chosen.max_bytes,
+                keep=chosen.keep,
+                repairs_name=chosen.repairs_name,
+            )
         with only_agent(config.agent.state_path):
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:
@@ -214,6 +220,7 @@ class Daemon:
                     tasks.create_task(supervision.backends.loop.run(), name="backends")
                 tasks.create_task(supervision.sampler.run(), name="sampling")
                 tasks.create_task(supervision.incidents.run(), name="incidents")
+                tasks.create_task(supervision.rounds.run(), name="rounds")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
                 tasks.create_task(supervision.handover.run(), name="handover")
                 tasks.create_task(supervision.snapshots.run(), name="snapshots")

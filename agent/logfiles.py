@@ -101,15 +101,19 @@ class FileWriter(logging.Handler):
         return self._path.with_name(f"{self._path.name}.{number}")
 
 
-def open_files(folder: Path, form: str, *, max_bytes: int, keep: int) -> None:
-    """audit.log, performance.log and repairs.log, from now on."""
+def open_files(
+    folder: Path, form: str, *, max_bytes: int, keep: int, repairs_name: str = "repairs.log"
+) -> None:
+    """audit.log, performance.log and the one of repairs, from now on."""
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         audit, performance, repairs = (
-            FileWriter(
-                folder / f"{name}.log", form, max_bytes=max_bytes, keep=keep, categories=categories
+            FileWriter(folder / name, form, max_bytes=max_bytes, keep=keep, categories=categories)
+            for name, categories in (
+                ("audit.log", ()),
+                ("performance.log", ()),
+                (repairs_name, _REPAIRS),
             )
-            for name, categories in (("audit", ()), ("performance", ()), ("repairs", _REPAIRS))
         )
     except OSError as error:
         raise ConfigError(

@@ -174,6 +174,10 @@ def test_what_the_core_gets_is_what_the_file_says(load):
             "only for a loopback",
             id="trust of a routable address",
         ),
+        pytest.param("[log]\nrepairs_name='../x'", "log.repairs_name", 2, "plain", id="log's path"),
+        pytest.param(
+            "[log]\nrepairs_name='audit.log'", "log.repairs_name", 2, "another", id="twin"
+        ),
         pytest.param("[api]\nlisten = '1.2.3.4'", "api.listen", 2, "HOST:PORT", id="no port"),
         pytest.param("[api]\nlisten = '::1:80'", "api.listen", 2, "[ ]", id="bare IPv6"),
         pytest.param("[api]\nlisten = 'a:70000'", "api.listen", 2, "65535", id="port too high"),

@@ -135,6 +135,14 @@ def test_each_line_goes_where_it_belongs_whatever_stderr_wants(tmp_path: Path) -
     os.close(writing)
 
 
+def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
+    name = "auto-fix-sessions.log"
+    open_files(tmp_path / "logs", "text", max_bytes=100_000, keep=1, repairs_name=name)
+    bound(Category.CRYPTO, "desk").info("round: its keys fail")
+    assert "[desk] round: its keys fail" in (tmp_path / "logs" / name).read_text()
+    assert not (tmp_path / "logs" / "repairs.log").exists()
+
+
 async def test_the_performance_log_has_a_line_for_each_instance(
     tmp_path: Path, eventually: Eventually
 ) -> None:

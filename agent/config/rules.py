@@ -1,6 +1,7 @@
 """Pairs of settings that cannot be true together, and what a reload cannot change."""
 
 import ipaddress
+import re
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ def find_problem(config: Config) -> Problem | None:
     """The first impossible pair, or None."""
     return (
         _address(config)
+        or _log(config)
         or _paths(config)
         or _times(config)
         or _limits(config)
@@ -70,6 +72,15 @@ def _address(config: Config) -> Problem | None:
             ("api.trust_loopback", "api.listen"),
             f"trust_loopback is only for a loopback address, api.listen is {config.api.listen}",
         )
+    return None
+
+
+def _log(config: Config) -> Problem | None:
+    name = config.log.repairs_name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        return Problem(("log.repairs_name",), f"{name!r:.80} is no plain name of a file")
+    if name in ("audit.log", "performance.log"):
+        return Problem(("log.repairs_name",), f"{name} is another file of that folder")
     return None
 
 

@@ -61,6 +61,11 @@ class LogSection:
         ' /var/lib/wa-agent; "" = none of them',
         restart=True,
     )
+    repairs_name: str = setting(
+        "repairs.log",
+        "what the file of repairs is called there, such as auto-fix-sessions.log",
+        restart=True,
+    )
     max_bytes: int = setting(
         10 * MIB, "bytes of such a file before it is put aside", low=32 * 1024, restart=True
     )
@@ -211,6 +216,9 @@ class CryptoSection:
     errors: int = setting(5, "errors of many peers in it that mean a corrupted session", low=1)
     peer_errors: int = setting(3, "errors of one peer that ask for new keys with it", low=1)
     share: float = setting(0.2, "share of all messages that means the same", low=0.01, high=1)
+    round: float = setting(
+        600.0, "seconds between two rounds: who was not healed in one is repaired again", low=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +416,8 @@ class Config:
 
     @cached_property
     def recovery_policy(self) -> RecoveryPolicy:
-        return RecoveryPolicy(**{**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)})
+        chosen = {**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)}
+        return RecoveryPolicy(**chosen, keys_again=self.crypto.round)
 
     @cached_property
     def memory_policy(self) -> MemoryPolicy:
@@ -418,7 +427,9 @@ class Config:
 
     @cached_property
     def crypto_policy(self) -> CryptoPolicy:
-        return CryptoPolicy(**asdict(self.crypto))
+        values = asdict(self.crypto)
+        del values["round"]
+        return CryptoPolicy(**values)
 
     @cached_property
     def incident_policy(self) -> IncidentPolicy:

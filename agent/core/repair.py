@@ -101,6 +101,8 @@ class RecoveryPolicy:
     """A step that has not reported by then is taken as failed."""
     again: float = 21600.0
     """A repair that gave up is begun again by itself after so long; 0 = never."""
+    keys_again: float = 600.0
+    """The same where keys fail, which new keys may heal at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +228,8 @@ def wants_repair(
         return False
     if last.ended_wall <= released_wall <= now_wall:
         return True
-    return (
-        policy.again > 0 and remaining(last.ended_wall + policy.again, now_wall, policy.again) <= 0
-    )
+    again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
+    return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
 
 
 def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:

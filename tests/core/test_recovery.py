@@ -499,6 +499,15 @@ def test_when_the_agent_begins_a_repair(last, after, wanted):
     assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
 
 
+def test_whose_keys_fail_still_is_repaired_again_in_the_next_round():
+    gave_up = Repair(
+        Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
+    )
+    verdict = judge_health(KEYS, HEALTH, NOW)
+    assert not wants_repair(verdict, gave_up, POLICY, WALL + 599)
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
+
+
 def test_who_gave_up_in_an_incident_may_try_again_after_it():
     gave_up = Repair(
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL

@@ -1,8 +1,11 @@
 """Crypto errors by the real agent: one peer out of step is that peer's trouble, many are not."""
 
 import re
+import time
 
 import pytest
+
+from tests.daemon import conftest
 
 SETTINGS = """
 [recovery]
@@ -71,6 +74,32 @@ async def test_many_peers_are_a_corrupted_session_and_climb_its_ladder(agent, ev
     shown = await agent.show("a")
     assert (shown["paired"], shown["connection_status"]) == (True, "CONNECTED")
     assert shown["unit"]["main_pid"] != pid
+
+
+@pytest.fixture
+async def rare(make_agent, eventually):
+    """An agent that by itself looks every half minute only."""
+    slow = conftest.SETTINGS.replace("interval = 1\n", "interval = 30\n", 1)
+    one = make_agent(SETTINGS + "\n[crypto]\nround = 2\n", base=slow)
+    await one.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
+    await one.create("a")
+    await eventually(lambda: one.status("a"), "CONNECTED")
+    return one
+
+
+async def test_crossing_the_threshold_repairs_at_once(rare, eventually):
+    """Long before the next check, which is half a minute away."""
+    begun = time.monotonic()
+    await rare.fault("a", "bad-mac", peers=[PEER], per_minute=600)
+    await eventually(lambda: steps(rare), ["regenerate_keys"], within=5)
+    assert time.monotonic() - begun < 5
+
+
+async def test_each_round_says_what_it_came_to(rare, eventually):
+    await rare.fault("a", "bad-mac", peers=[PEER], per_minute=600)
+    await eventually(lambda: over(rare), ["recovered: connected"])
+    told = "round: 1 sessions checked, the keys of 0 fail; since the last one 1 repaired, 0 not"
+    await eventually(lambda: f"[CRYPTO] [-] {told} healed" in rare.log.read_text())
 
 
 async def test_a_flood_of_errors_is_counted_whole_and_logged_a_little(agent, eventually):
