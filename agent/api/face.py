@@ -18,6 +18,7 @@ from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.store.keys import KeyRow
+from agent.supervise.asking import COMMAND_TIMEOUT
 from agent.supervise.keeping import Progress
 from agent.supervise.moving import Export, Import
 from agent.vault.restore import Restored
@@ -143,8 +144,16 @@ class Supervision(Protocol):
     async def restore_trash(self, name: str) -> InstanceView: ...
     async def qr(self, id: InstanceId) -> Qr | None: ...
     async def command(
-        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
-    ) -> Mapping[str, Any]: ...
+        self,
+        id: InstanceId,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        alone: bool = False,
+    ) -> Mapping[str, Any]:
+        """`alone`: nothing else is done with it meanwhile."""
+
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]: ...
     async def check_now(
         self, ids: Collection[InstanceId] | None = None

@@ -1,6 +1,8 @@
 """What is asked of an engine where the answer is the deed itself: a QR, a send, a logout."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from agent.core.model import InstanceId
@@ -13,6 +15,9 @@ from agent.supervise.remember import entry
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 30.0
+COMMAND_TIMEOUT = 10.0
+PATIENCE = 10.0
+"""Seconds in which a pass over an instance is usually over; a longer one repairs it."""
 
 
 class Asking:
@@ -37,10 +42,23 @@ class Asking:
         self._wake(id)
 
     async def command(
-        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+        self,
+        id: InstanceId,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        alone: bool = False,
     ) -> Mapping[str, Any]:
-        link = self._link(id, f"{name} with")
-        return await link.call("command", {"name": name, "arguments": dict(arguments)})
+        """`alone`: while no pass looks at it, which would start again what this takes down."""
+        told = {"name": name, "arguments": dict(arguments)}
+        if not alone:
+            return await self._link(id, f"{name} with").call("command", told, timeout=timeout)
+        async with self._undisturbed(id, name):
+            link = self._link(id, f"{name} with")
+            said = f"an operator asked its engine for: {name}"
+            await self._store.append(entry(self._registry.get(id), "operator", said))
+            return await link.call("command", told, timeout=timeout)
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         link = self._link(id, "send with")
@@ -51,6 +69,22 @@ class Asking:
             raise TryLater(
                 f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome"
             ) from error
+
+    @asynccontextmanager
+    async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
+        facts = self._registry.get(id)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await facts.busy.acquire()
+        except TimeoutError as error:
+            raise TryLater(
+                f"cannot {doing} {id}: the agent repairs, stops or starts it", code="busy"
+            ) from error
+        try:
+            yield
+        finally:
+            facts.busy.release()
+            self._wake(id)
 
     def _link(self, id: InstanceId, doing: str) -> WorkerLink:
         facts = self._registry.get(id)

@@ -33,7 +33,7 @@ from agent.errors import (
 from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.asking import Asking
+from agent.supervise.asking import COMMAND_TIMEOUT, Asking
 from agent.supervise.checking import Checking
 from agent.supervise.discovery import BackendFace
 from agent.supervise.facts import Facts
@@ -245,9 +245,15 @@ class Supervisor:
         return self.view(id)
 
     async def command(
-        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+        self,
+        id: InstanceId,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        alone: bool = False,
     ) -> Mapping[str, Any]:
-        return await self._asking.command(id, name, arguments)
+        return await self._asking.command(id, name, arguments, timeout=timeout, alone=alone)
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._asking.send(id, message)

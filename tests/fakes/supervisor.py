@@ -29,8 +29,9 @@ from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
 from agent.engines.catalog import remote_engines
-from agent.errors import NotFound, Refused
+from agent.errors import EngineError, NotFound, Refused
 from agent.store.keys import KeyRow
+from agent.supervise.asking import COMMAND_TIMEOUT
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
 
@@ -146,6 +147,12 @@ class FakeSupervisor:
         self.retired: list[FakeRetired] = []
         self.sent: list[tuple[InstanceId, dict[str, Any]]] = []
         self.commands: list[tuple[InstanceId, str, dict[str, Any]]] = []
+        self.how: dict[str, tuple[float, bool]] = {}
+        """Of each command: how long it might take, and whether alone."""
+        self.answers: dict[str, Mapping[str, Any] | Exception] | None = None
+        """What the engine knows; None: it does whatever it is told."""
+        self.checked: list[InstanceId] = []
+        self.takes_long_to_stop = False
         self.codes: dict[InstanceId, Qr] = {}
         self.codes_asked = 0
         self.gate = asyncio.Event()
@@ -219,7 +226,8 @@ class FakeSupervisor:
         if enabled is not None:
             view = replace(view, instance=replace(view.instance, enabled=enabled))
         desired = Desired(view.instance.enabled, override)
-        unit = view.unit if desired.should_run else UNIT_ABSENT
+        keeps = desired.should_run or self.takes_long_to_stop
+        unit = view.unit if keeps else UNIT_ABSENT
         self.note(id, "operator", f"now wanted: {desired}")
         return self._put(replace(view, desired=desired, unit=unit))
 
@@ -257,12 +265,27 @@ class FakeSupervisor:
         return self.codes.get(id)
 
     async def command(
-        self, id: InstanceId, name: str, arguments: Mapping[str, Any]
+        self,
+        id: InstanceId,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        alone: bool = False,
     ) -> Mapping[str, Any]:
         self.commands.append((id, name, dict(arguments)))
+        self.how[name] = (timeout, alone)
         if name == "scan":
             self._put(make_view(id))
-        return {"done": name}
+        if self.answers is None:
+            return {"done": name}
+        if name not in self.answers:
+            known = ", ".join(self.answers)
+            raise EngineError(f"cannot {name!r}: the engine knows {known}", code="invalid_request")
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         await self.gate.wait()
@@ -274,7 +297,9 @@ class FakeSupervisor:
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> dict[InstanceId, HealthVerdict]:
-        return {id: self.view(id).verdict for id in (self.known if ids is None else ids)}
+        chosen = list(self.known if ids is None else ids)
+        self.checked += chosen
+        return {id: self.view(id).verdict for id in chosen}
 
     async def history(
         self,

@@ -1,0 +1,106 @@
+"""Commands for engines: how long they may take, and alone where a pass would undo them."""
+
+import asyncio
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.errors import LinkError, NotFound, Refused, TryLater
+from agent.store.database import Store
+from agent.supervise import asking
+from agent.supervise.asking import COMMAND_TIMEOUT, Asking
+from agent.supervise.facts import Facts
+from agent.supervise.registry import Registry
+
+ID = InstanceId("shop")
+
+
+class Worker:
+    """A link that notes what it is asked, and waits for leave to answer."""
+
+    def __init__(self):
+        self.asked = []
+        self.leave = asyncio.Event()
+        self.leave.set()
+        self.breaks_with = None
+
+    async def call(self, do, args=None, *, timeout=10.0):
+        self.asked.append((do, args, timeout))
+        await self.leave.wait()
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        return {"done": True}
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    store = await Store.open(tmp_path / "agent.db")
+    registry = Registry(store, None, tmp_path)
+    worker, woken = Worker(), []
+    registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
+    yield Asking(registry, store, woken.append), registry.facts[ID], worker, woken
+    await store.close()
+
+
+async def test_a_command_may_take_as_long_as_whoever_asks_says(bench):
+    asks, _, worker, _ = bench
+    assert await asks.command(ID, "settings", {}) == {"done": True}
+    await asks.command(ID, "settings", {"x": 1}, timeout=60.0)
+    assert worker.asked == [
+        ("command", {"name": "settings", "arguments": {}}, COMMAND_TIMEOUT),
+        ("command", {"name": "settings", "arguments": {"x": 1}}, 60.0),
+    ]
+
+
+async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, eventually):
+    asks, facts, worker, woken = bench
+    worker.leave.clear()
+    doing = asyncio.create_task(asks.command(ID, "delete", {}, timeout=150.0, alone=True))
+    await eventually(lambda: worker.asked)
+    assert facts.busy.locked()
+    assert woken == []
+    worker.leave.set()
+    assert await doing == {"done": True}
+    assert not facts.busy.locked()
+    assert woken == [ID]
+    worker.breaks_with = LinkError("cannot command shop: no answer")
+    with pytest.raises(LinkError):
+        await asks.command(ID, "delete", {}, alone=True)
+    assert not facts.busy.locked()
+    assert woken == [ID, ID]
+
+
+async def test_alone_is_history_before_it_is_done(bench, eventually):
+    asks, _, worker, _ = bench
+    worker.leave.clear()
+    doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
+    written = await eventually(lambda: asks._store.history(ID))
+    assert [(one.kind, one.sentence) for one in written] == [
+        ("operator", "an operator asked its engine for: delete")
+    ]
+    worker.leave.set()
+    await doing
+
+
+async def test_what_a_pass_holds_for_long_is_for_another_moment(bench, monkeypatch):
+    asks, facts, worker, _ = bench
+    monkeypatch.setattr(asking, "PATIENCE", 0.05)
+    async with facts.busy:
+        with pytest.raises(TryLater) as caught:
+            await asks.command(ID, "delete", {}, alone=True)
+        assert caught.value.code == "busy"
+        assert (await asks.command(ID, "settings", {}))["done"], "what is not alone need not wait"
+    assert len(worker.asked) == 1
+
+
+async def test_one_that_went_while_it_was_waited_for_is_not_asked(bench):
+    asks, facts, worker, _ = bench
+    async with facts.busy:
+        doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
+        await asyncio.sleep(0)
+        facts.link = None
+    with pytest.raises(Refused):
+        await doing
+    with pytest.raises(NotFound):
+        await asks.command(InstanceId("nobody"), "delete", {}, alone=True)
+    assert worker.asked == []
