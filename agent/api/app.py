@@ -17,7 +17,9 @@ from agent.api import (
     monitoring,
     repairs,
     snapshots,
+    there,
     web_session,
+    whatsapp,
 )
 from agent.api.auth import NOBODY, Caller, Right, identify, require
 from agent.api.call import Call, Parts, Route, read_call
@@ -43,6 +45,7 @@ ROUTE = web.RequestKey("route", str)
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
@@ -50,6 +53,7 @@ HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
 SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
+REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
@@ -99,6 +103,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
+    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop it, as its operator; its pairing stays", (), whatsapp.WAIT_DOWN),  # noqa: E501
+    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start it, as its operator", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
@@ -110,6 +116,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "Its snapshots, newest first"),
     Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
     Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Put a snapshot in place of its session", snapshots.RESTORE),  # noqa: E501
+    Route("GET", f"{ID}/removed", READ, there.list_removed, "What repairs put aside of it on its backend, newest first"),  # noqa: E501
+    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, there.restore_removed, "Put it back; the session is down meanwhile", ()),  # noqa: E501
+    Route("GET", f"{ID}/remote-settings", READ, there.show_settings, "Its settings on its backend"),
+    Route("PATCH", f"{ID}/remote-settings", OPERATE, there.change_settings, "Change some of them", there.CHANGE),  # noqa: E501
     Route("POST", f"{ID}/export", ADMIN, snapshots.export, "Its session as an archive", snapshots.EXPORT),  # noqa: E501
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,)),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
@@ -209,7 +219,7 @@ async def _safely(
 
 def _wrong_id(request: web.Request) -> WaError | None:
     """The router's pattern refused the id: say that, rather than "no such address"."""
-    for place in ("/api/instance/", "/force-reconnection/", "/reset-circuit-breaker/"):
+    for place in _BEFORE_ID:
         before, _, rest = request.rel_url.raw_path.partition(place)
         if before or not rest:
             continue

@@ -11,10 +11,11 @@ from agent.api.envelope import json_answer
 from agent.api.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.present import show_details, show_event, show_instance, show_trashed
 from agent.api.remote import PLACE, placed, still_placed
+from agent.api.there import delete_there
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
-from agent.errors import EngineError, InvalidRequest, Refused
+from agent.errors import InvalidRequest, Refused
 
 CREATE = (
     Field("id", STRING, "the instance's id: [a-z0-9][a-z0-9_-]{0,47}", required=True),
@@ -119,27 +120,13 @@ async def delete(call: Call) -> web.Response:
         if there:
             _confirm(instance, body.get("confirm"))
             # First there: when that fails nothing is forgotten here, and it can be tried again.
-            await _delete_there(call, instance)
+            await delete_there(call, instance)
         found |= {"backend": instance.backend, "remote": instance.remote, "remote_deleted": there}
     elif "remote" in call.query:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
     return json_answer({**found, "trash": await call.supervisor.delete(call.id)})
-
-
-async def _delete_there(call: Call, instance: Instance) -> None:
-    try:
-        await call.supervisor.command(call.id, "delete", {})
-    except (EngineError, InvalidRequest) as error:
-        if error.code not in ("invalid_request", "not_supported"):
-            raise
-        raise Refused(
-            f"cannot delete {instance.remote} on backend {instance.backend}: engine"
-            f" {instance.engine} has no way to; delete it over there, and here without remote",
-            field="remote",
-            code="not_supported",
-        ) from error
 
 
 def _confirm(instance: Instance, told: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What only a session in a browser has: a code to type on the phone, a picture of its page."""
+"""A code to type on the phone instead of a scan; and of a browser, a picture of its page."""
 
 import base64
 import binascii
@@ -11,12 +11,15 @@ from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRING, Field
 from agent.errors import EngineError, InvalidRequest, Refused
+from agent.supervise.asking import COMMAND_TIMEOUT
 
 PAIRING_CODE = (
     Field("phone", STRING, "the account's number, with country code", True, least=7, most=32),
 )
-_OUR_FAULT = frozenset({"engine", "timeout", "page_error", "not_ready"})
+_FAILED = frozenset({"engine", "timeout", "page_error", "not_ready", "backend_down"})
 """All other words of an engine say that what was asked for does not fit its state."""
+_PAIRING_TIMEOUT = 45.0
+"""A server may have to end one login and begin another before it has a code."""
 
 
 async def pairing_code(call: Call) -> web.Response:
@@ -25,12 +28,12 @@ async def pairing_code(call: Call) -> web.Response:
         raise InvalidRequest(
             "cannot use the field 'phone': it must be a number with 7 to 15 digits", field="phone"
         )
-    found = await _ask(call, "pairing_code", {"phone": body["phone"]})
+    found = await _ask(call, "pairing_code", {"phone": body["phone"]}, _PAIRING_TIMEOUT)
     return json_answer({"code": found.get("code"), "expires_in": found.get("expires_in")})
 
 
 async def screenshot(call: Call) -> web.Response:
-    found = await _ask(call, "screenshot", {"format": "png"})
+    found = await _ask(call, "screenshot", {"format": "png"}, COMMAND_TIMEOUT)
     try:
         content = base64.b64decode(str(found.get("content", "")), validate=True)
     except binascii.Error:
@@ -40,11 +43,19 @@ async def screenshot(call: Call) -> web.Response:
     return web.Response(body=content, content_type="image/png")
 
 
-async def _ask(call: Call, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    call.supervisor.view(call.id)
+async def _ask(
+    call: Call, name: str, arguments: Mapping[str, Any], timeout: float
+) -> Mapping[str, Any]:
+    engine = call.supervisor.view(call.id).instance.engine
     try:
-        return await call.supervisor.command(call.id, name, arguments)
+        return await call.supervisor.command(call.id, name, arguments, timeout=timeout)
     except EngineError as error:
-        if error.code in _OUR_FAULT:
+        if error.code in _FAILED:
             raise
+        if error.code == "invalid_request":
+            shown = name.replace("_", " ")
+            raise Refused(
+                f"cannot make a {shown} of {call.id}: its engine {engine} offers none",
+                code="not_supported",
+            ) from error
         raise Refused(str(error), code=error.code) from error

@@ -101,6 +101,7 @@ def example(path: str) -> str:
         .replace("{key}", "abcd1234")
         .replace("{group}", "sandbox")
         .replace("{snapshot}", "20260115T103045Z")
+        .replace("{removed}", "20260115T103045Z")
     )
 
 

@@ -222,7 +222,7 @@ async def test_what_could_not_be_deleted_there_is_not_forgotten_here(
 ):
     await make(local, remote="shop-1")
 
-    async def refuse(*_about):
+    async def refuse(*_about, **_how):
         raise EngineError("cannot delete shop-1: the server does not answer", code=code)
 
     monkeypatch.setattr(house.supervisor, "command", refuse)

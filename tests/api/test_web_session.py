@@ -24,7 +24,9 @@ async def says(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "screenshot": {"type": "image/png", "content": base64.b64encode(PICTURE).decode()},
     }
 
-    async def command(_id: str, name: str, _arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def command(
+        _id: str, name: str, _arguments: Mapping[str, Any], **_how: Any
+    ) -> Mapping[str, Any]:
         if isinstance(found[name], str):
             raise EngineError("cannot do that", code=found[name])
         return found[name]

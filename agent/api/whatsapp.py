@@ -1,0 +1,59 @@
+"""Two addresses of a whaticket-like server, so that scripts for such a server may ask us.
+
+They are the operator's stop and start, whatever the engine.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from agent.api.call import Call
+from agent.api.envelope import json_answer
+from agent.api.fields import INTEGER, Field
+from agent.api.present import show_instance
+from agent.core.model import ConnectionStatus, UnitState
+from agent.core.view import InstanceView
+
+LONGEST_WAIT = 300
+WAIT_UP = (
+    Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT),
+)
+WAIT_DOWN = (Field("wait", INTEGER, "seconds to wait until it is closed", most=LONGEST_WAIT),)
+_LOOK_EVERY = 0.2
+
+
+async def disconnect(call: Call) -> web.Response:
+    """The session is closed and kept, and stays so until somebody starts it."""
+    await call.body()
+    await call.supervisor.stop(call.id)
+    return await _answer(call, _is_down)
+
+
+async def start_session(call: Call) -> web.Response:
+    await call.body()
+    await call.supervisor.start(call.id)
+    return await _answer(call, _is_up)
+
+
+async def _answer(call: Call, arrived: Callable[[InstanceView], bool]) -> web.Response:
+    """When the time is over the answer says how it is; that is no error."""
+    deadline = time.monotonic() + call.query.get("wait", 0)
+    if "wait" in call.query:
+        # What was under way before (a stop, a start) is over after this look, and seen.
+        await call.supervisor.check_now([call.id])
+    while True:
+        view = call.supervisor.view(call.id)
+        if arrived(view) or time.monotonic() >= deadline:
+            return json_answer({"status": view.status.value, **show_instance(view)})
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+def _is_up(view: InstanceView) -> bool:
+    return view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
+
+
+def _is_down(view: InstanceView) -> bool:
+    at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
+    return at_rest and view.status is not ConnectionStatus.CONNECTED

@@ -1,0 +1,170 @@
+"""What a session has on its backend: what repairs put aside, its settings, its end."""
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import EngineError, Refused
+from tests.fakes.supervisor import make_view
+
+NAME = "20260115T103000Z"
+ASIDE = [
+    {
+        "name": NAME,
+        "at": 1768473000.0,
+        "why": "new keys with single peers",
+        "state": "done",
+        "files": 3,
+        "keys": 1,
+        "whole": False,
+    },
+    {"name": f"{NAME}.2", "at": 1768473000.5, "why": "made way", "state": "done"},
+]
+SETTINGS = {"rejectCall": False, "msgCall": "no calls"}
+REMOVED = "/api/instance/shop/removed"
+RESTORE = f"{REMOVED}/{NAME}/restore"
+THERE = "/api/instance/shop/remote-settings"
+
+
+@pytest.fixture
+async def knows(house, local):
+    """What the engine of `shop` answers to each command."""
+    house.supervisor.backends.declare("evo")
+    body = {"id": "shop", "engine": "evolution", "backend": "evo"}
+    assert (await local.post("/api/instance", json=body)).status == 201
+    house.supervisor.answers = {
+        "removed": {"removed": ASIDE},
+        "restore_removed": {"name": NAME},
+        "settings": {"settings": SETTINGS},
+    }
+    return house.supervisor.answers
+
+
+def refusal(code):
+    return EngineError("cannot do that to shop", code=code)
+
+
+async def test_what_was_put_aside_is_listed_newest_first(local, knows):
+    found = (await (await local.get(REMOVED)).json())["removed"]
+    assert [one["name"] for one in found] == [f"{NAME}.2", NAME]
+    assert found[1] == {
+        "name": NAME,
+        "removed": "2026-01-15T10:30:00.000Z",
+        "why": "new keys with single peers",
+        "state": "done",
+        "files": 3,
+        "keys": 1,
+        "whole": False,
+    }
+    knows["removed"] = {"removed": []}
+    assert await (await local.get(REMOVED)).json() == {"removed": []}
+    knows["removed"] = {"removed": "rubbish"}
+    assert (await local.get(REMOVED)).status == 502
+
+
+async def test_it_is_put_back_alone_and_has_time_for_it(house, local, knows):
+    done = await local.post(RESTORE)
+    found = await done.json()
+    assert (done.status, found["removed"]["name"], found["instance"]["id"]) == (200, NAME, "shop")
+    assert house.supervisor.commands[-1] == ("shop", "restore_removed", {"name": NAME})
+    assert house.supervisor.how["restore_removed"] == (150.0, True)
+    assert house.supervisor.how["removed"][1] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"{REMOVED}/20200101T000000Z/restore", 404),
+        (f"{REMOVED}/..%2fx/restore", 404),
+        ("/api/instance/nobody/removed", 404),
+        (f"/api/instance/nobody/removed/{NAME}/restore", 404),
+        ("/api/instance/nobody/remote-settings", 404),
+    ],
+)
+async def test_what_is_not_there_is_not_found(house, local, knows, path, status):
+    async with local.request("POST" if "restore" in path else "GET", path) as answer:
+        assert answer.status == status
+    assert not any(name == "restore_removed" for _, name, _ in house.supervisor.commands)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (refusal("invalid_request"), 400, "invalid_request"),
+        (refusal("not_supported"), 409, "not_supported"),
+        (refusal("remote_missing"), 409, "remote_missing"),
+        (refusal("busy"), 503, "busy"),
+        (refusal("backend_down"), 502, "backend_down"),
+        (refusal("still_connected"), 502, "still_connected"),
+        (refusal("files"), 502, "files"),
+        (refusal("timeout"), 502, "timeout"),
+        (Refused("cannot: its worker is away", code="not_running"), 409, "not_running"),
+    ],
+)
+async def test_why_it_could_not_be_put_back_is_said(local, knows, error, status, code):
+    knows["restore_removed"] = error
+    answer = await local.post(RESTORE)
+    assert (answer.status, (await answer.json())["error"]) == (status, code)
+
+
+async def test_settings_over_there_are_read_and_changed(house, local, knows):
+    assert await (await local.get(THERE)).json() == {"settings": SETTINGS}
+    changed = await local.patch(THERE, json={"settings": {"rejectCall": True}})
+    assert changed.status == 200
+    assert house.supervisor.commands[-1] == ("shop", "settings", {"rejectCall": True})
+    assert house.supervisor.how["settings"] == (60.0, False)
+    for body in ({}, {"settings": []}, {"rejectCall": True}):
+        assert (await local.patch(THERE, json=body)).status == 400, body
+    knows["settings"] = {"settings": None}
+    assert (await local.get(THERE)).status == 502
+
+
+async def test_a_setting_that_cannot_be_is_the_askers_mistake(local, house, knows, monkeypatch):
+    async def command(_id, name, arguments, **_how):
+        if arguments:
+            raise refusal("invalid_request")
+        return {"settings": SETTINGS}
+
+    monkeypatch.setattr(house.supervisor, "command", command)
+    wrong = await local.patch(THERE, json={"settings": {"colour": "red"}})
+    assert (wrong.status, (await wrong.json())["error"]) == (400, "invalid_request")
+
+
+async def test_an_engine_without_them_says_so(house, local, knows):
+    knows.clear()
+    for method, path, body in (
+        ("GET", REMOVED, None),
+        ("POST", RESTORE, None),
+        ("GET", THERE, None),
+        ("PATCH", THERE, {"settings": {"x": 1}}),
+        ("POST", "/api/instance/shop/pairing-code", {"phone": "+49 151 1234567"}),
+        ("GET", "/api/instance/shop/screenshot", None),
+    ):
+        async with local.request(method, path, json=body) as answer:
+            found = await answer.json()
+            assert (answer.status, found["error"]) == (409, "not_supported"), (method, path)
+            assert "engine evolution" in found["message"]
+
+
+async def test_the_end_over_there_has_time_too(house, local, knows):
+    knows["delete"] = refusal("busy")
+    path, body = "/api/instance/shop?remote=true", {"confirm": "delete shop"}
+    assert (await local.delete(path, json=body)).status == 503
+    assert InstanceId("shop") in house.supervisor.known
+    knows["delete"] = {}
+    assert (await local.delete(path, json=body)).status == 200
+    assert house.supervisor.how["delete"] == (150.0, True)
+
+
+async def test_who_may_only_read_changes_nothing_there(house, knows):
+    async with house.local(base_url="http://localhost") as session:
+        headers = await house.key("read")
+        assert (await session.get(REMOVED, headers=headers)).status == 200
+        assert (await session.get(THERE, headers=headers)).status == 200
+        assert (await session.post(RESTORE, headers=headers)).status == 403
+        change = await session.patch(THERE, json={"settings": {}}, headers=headers)
+        assert change.status == 403
+        own = await house.key("instance:shop")
+        assert (await session.post(RESTORE, headers=own)).status == 200
+        house.supervisor.known[InstanceId("other")] = make_view("other")
+        other = await session.get("/api/instance/other/removed", headers=own)
+        assert other.status == 403
