@@ -38,7 +38,7 @@ class ErrorsTold:
     unattributed: int = 0
     """Errors of the last hour that nobody could be charged with."""
     hidden: int = 0
-    """Errors that were not told because there were too many of them."""
+    """Those of the last hour that were not told because there were too many of them."""
     _since: float = field(default_factory=time.monotonic)
     _limits: dict[tuple[InstanceId, str | None], LogLimit] = field(default_factory=dict)
     _waiting: deque[tuple[Found, int]] = field(default_factory=deque)
@@ -73,9 +73,14 @@ class ErrorsTold:
 
     def sentences(self) -> list[str]:
         self._forget_old()
-        if not self.unattributed:
-            return []
-        return [f"{self.unattributed} crypto errors in its logs of the last hour name no session"]
+        told = []
+        if self.unattributed:
+            told.append(
+                f"{self.unattributed} crypto errors in its logs of the last hour name no session"
+            )
+        if self.hidden:
+            told.append(f"{self.hidden} more were too many to be told one by one")
+        return told
 
     def _look_up_later(self, found: Found, count: int) -> None:
         if not found.peer or not self.store.usable or len(self._waiting) >= _MOST_WAITING:
@@ -145,4 +150,4 @@ class ErrorsTold:
 
     def _forget_old(self) -> None:
         if time.monotonic() - self._since > _COUNTED_FOR:
-            self._since, self.unattributed = time.monotonic(), 0
+            self._since, self.unattributed, self.hidden = time.monotonic(), 0, 0

@@ -80,7 +80,8 @@ class Known:
         if turn.open:
             self._closed_at, self._log_reason = None, ""
         else:
-            self._closed_at, self._log_reason = now, turn.reason
+            # Two lines tell of one end, and one of them may leave the reason open.
+            self._closed_at, self._log_reason = now, turn.reason or self._log_reason
 
     def logged_out(self) -> None:
         self.paired, self.hung_up, self._log_reason = False, False, "logout"

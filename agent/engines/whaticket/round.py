@@ -10,8 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from agent.core.model import ConnectionStatus as Status
 from agent.engines.remote.http import ServerDown
-from agent.engines.whaticket.rows import Row
+from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.store import Plan, SessionStore
@@ -42,6 +43,7 @@ class Round:
 
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
         """Down, the work, up again; up also when the work fails. The work's error goes first."""
+        await self.must_have_whole_creds()
         await self.go_down()
         self.tell("disconnect: the server says that it is down")
         problem: EngineError | None = None
@@ -86,10 +88,23 @@ class Round:
                 )
             await asyncio.sleep(LOOK_EVERY)
 
+    async def must_have_whole_creds(self) -> None:
+        """Baileys puts empty creds in the place of damaged ones: a start would end the pairing.
+
+        While it runs it has good ones in memory and writes them again, so it is left alone.
+        """
+        if await self.store.look(self.id) == "damaged":
+            raise EngineError(
+                f"cannot start {self.id} anew: its creds are damaged, and a start would replace"
+                " them by empty ones",
+                code="session_damaged",
+            )
+
     async def begin(self) -> None:
         """Ask for the start, unless the server has begun by itself: two sockets fight."""
         row = await self.look()
-        if row.down:
+        if claim_of_row(row).status in (Status.DISCONNECTED, Status.RECONNECTING):
+            await self.must_have_whole_creds()
             await self.server.do(f"start {self.id}", self.server.contract.start, self.id)
 
     async def come_up(self) -> None:

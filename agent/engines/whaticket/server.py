@@ -20,6 +20,7 @@ LIST_HOLDS = 2.0
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again: a thousand sessions ask at once."""
 _REFUSALS = (401, 403)
+NO_SESSION = "ERR_NO_WAPP_FOUND"
 
 
 class WhaticketServer:
@@ -46,7 +47,7 @@ class WhaticketServer:
         """None: it does not know that session."""
         route = self.contract.state
         answer = await self.ask(route, id)
-        if answer.status == 404 and not _is_no_route(answer):
+        if answer.status == 404 and not await self._knows(id, answer):
             return None
         self._must_be_good(route, answer)
         row = parse_state(answer.body)
@@ -77,7 +78,7 @@ class WhaticketServer:
         finally:
             self.rows.forget()
         if answer.status == 404:
-            if _is_no_route(answer):
+            if not id or await self._knows(id, answer):
                 raise EngineError(
                     f"cannot {what}: the server does not know {route}", code="not_supported"
                 )
@@ -152,6 +153,13 @@ class WhaticketServer:
             raise ServerDown(what, "garbage", "the answer holds no token")
         return token
 
+    async def _knows(self, id: str, refused: Answer) -> bool:
+        """What a 404 means: its list knows the session, so it was the route that is not there."""
+        error = refused.body.get("error") if isinstance(refused.body, Mapping) else None
+        if error == NO_SESSION:
+            return False
+        return any(row.id == id for row in await self.rows.get())
+
     def _must_be_good(self, route: Route, answer: Answer) -> None:
         if answer.status >= 500:
             raise ServerDown(f"ask {route}", "failing", f"it answers {answer.status}")
@@ -159,11 +167,6 @@ class WhaticketServer:
             raise ServerDown(f"ask {route}", "not_found", "the server does not know this route")
         if not answer.good:
             raise ServerDown(f"ask {route}", "garbage", f"it answers {_told(answer)}")
-
-
-def _is_no_route(answer: Answer) -> bool:
-    """These servers say in JSON that a session is missing; a framework's own 404 is none."""
-    return not isinstance(answer.body, Mapping) or "error" not in answer.body
 
 
 def _told(answer: Answer) -> str:

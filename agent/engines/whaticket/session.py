@@ -12,7 +12,7 @@ from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.http import ServerDown
 from agent.engines.whaticket.known import Known
 from agent.engines.whaticket.round import Round
-from agent.engines.whaticket.rows import Row, claim_of_row, missing_claim
+from agent.engines.whaticket.rows import Row, missing_claim
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.shelf import Removal
@@ -96,9 +96,7 @@ class WhaticketSession:
 
     async def connect(self) -> None:
         id = await self._find() or await self._create()
-        row = await self._round(id).look()
-        if row.down or claim_of_row(row).status is Status.DISCONNECTED:
-            await self._server.do(f"start {id}", self._server.contract.start, id)
+        await self._round(id).begin()
         self._known.hung_up = False
         self.look_soon()
 
@@ -116,6 +114,7 @@ class WhaticketSession:
         contract, id = self._server.contract, row.id
 
         async def work() -> None:
+            await self._round(id).must_have_whole_creds()
             if contract.hang_up is not None:
                 await self._round(id).go_down()
                 await self._round(id).begin()

@@ -24,7 +24,7 @@ _LINES = (
     ),
     re.compile(r"Session: (?P<name>.{1,200}?) (?P<state>READY)\b(?P<why>)"),
     re.compile(r"(?P<state>Disconnected) session: (?P<name>.{1,200}?), reason: (?P<why>.*)"),
-    re.compile(r"(?P<state>DESCONECTOU) REASON: (?P<why>\w{1,60})(?P<name>)"),
+    re.compile(r"(?P<state>DESCONECTOU) REASON: (?P<why>.{1,500})(?P<name>)"),
 )
 _CODE_OF_NAME: Mapping[str, int] = {
     "loggedOut": 401,
@@ -52,20 +52,32 @@ _TEXTS: Mapping[str, str] = {
 }
 
 
+_NAME = re.compile(r'"session(?:Id|Name)?"\s*:\s*"?([^",}]{1,200})')
+_CODE = re.compile(r'"statusCode"\s*:\s*(\d{3})\b')
+
+
 def read_turn(line: str, session: str = "") -> Turn | None:
     """`session`: what the line's surroundings call it; better than the name in the line."""
     for pattern in _LINES:
         if found := pattern.search(line):
             opened = found["state"] in ("open", "READY")
             reason = "" if opened else _reason(found["why"].strip())
-            return Turn(session or found["name"].strip(), opened, reason)
+            name = found["name"].strip() or _first(_NAME, found["why"])
+            return Turn(session or name, opened, reason)
     return None
 
 
 def _reason(why: str) -> str:
+    if number := _first(_CODE, why):
+        return WHATSAPP_CODES.get(int(number), "")
     first = why.split(maxsplit=1)[0] if why else ""
     if (code := _CODE_OF_NAME.get(first)) is not None:
         return WHATSAPP_CODES[code]
     if first.upper() in WEB_WORDS:
         return web_reason(first.upper())
     return next((code for text, code in _TEXTS.items() if text in why), "")
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""

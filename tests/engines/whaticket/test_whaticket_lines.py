@@ -167,6 +167,14 @@ def test_a_setting_names_the_session_in_the_line():
         ("Session: wa 7 READY", Turn("wa 7", True)),
         ("Disconnected session: wa 7, reason: CONFLICT", Turn("wa 7", False, "conflict")),
         ("DESCONECTOU REASON: connectionReplaced --> {}", Turn("", False, "conflict")),
+        (
+            'DESCONECTOU REASON: 402 --> {"session":"wa 7","statusCode":402}',
+            Turn("wa 7", False, "temporary_ban"),
+        ),
+        (
+            'DESCONECTOU REASON: loggedOut --> {"session":"wa 7","statusCode":401}',
+            Turn("wa 7", False, "logout"),
+        ),
     ],
 )
 def test_connections_that_begin_and_end(line, turn):

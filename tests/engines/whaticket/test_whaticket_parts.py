@@ -294,6 +294,15 @@ def test_why_it_is_down(before, turn, files, status, reason):
     assert claim.paired is (files in ("paired", "damaged"))
 
 
+def test_of_two_lines_about_one_end_the_one_with_a_reason_counts():
+    for first, second in (("logout", ""), ("", "logout")):
+        known = Known()
+        look(known, "CONNECTED", "paired")
+        known.note_turn(Turn("7", False, first), 1.0)
+        known.note_turn(Turn("7", False, second), 1.1)
+        assert look(known, "DISCONNECTED", "absent", 2.0).reason == "logout"
+
+
 def test_what_we_disconnected_needs_no_reason():
     known = Known()
     look(known, "CONNECTED")

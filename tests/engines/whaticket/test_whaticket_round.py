@@ -168,6 +168,36 @@ async def test_a_start_that_is_refused_leaves_the_pairing_where_it_is(open_bench
     await eventually(lambda: theirs.status, "CONNECTED")
 
 
+async def test_damaged_creds_are_never_replaced_by_a_start(open_bench, eventually):
+    """Baileys would begin with empty ones; while it runs it still has the good ones."""
+    bench = await open_bench()
+    theirs = await bench.paired("7")
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await connected(bench, "7", eventually=eventually)
+    theirs.pace.write_every = 1000.0
+    await asyncio.sleep(0.05)
+    whole = (bench.auth("7") / "creds.json").read_bytes()
+    (bench.auth("7") / "creds.json").write_bytes(whole[:20])
+    for repair in (lambda: session.regenerate_keys([PEER]), session.restart):
+        with pytest.raises(EngineError, match="its creds are damaged") as caught:
+            await repair()
+        assert caught.value.code == "session_damaged"
+    assert theirs.status == "CONNECTED"
+    assert (bench.auth("7") / f"session-{PEER}.0.json").exists()
+
+    await theirs.end()
+    theirs.status = "DISCONNECTED"
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.AUTH_FAILURE, "session_damaged")
+    with pytest.raises(EngineError, match="its creds are damaged"):
+        await session.connect()
+    assert (bench.auth("7") / "creds.json").read_bytes() == whole[:20]
+    await session.renew()
+    [folder] = (bench.kept / "removed" / "7").iterdir()
+    assert (folder / "files" / "creds.json").read_bytes() == whole[:20]
+
+
 async def test_a_peer_without_keys_still_gets_a_fresh_connection(open_bench, eventually):
     bench = await open_bench()
     theirs = await bench.paired("7")

@@ -130,8 +130,7 @@ class Session:
     async def end(self) -> None:
         for task in (self._life, self._closing):
             if task is not None and task is not asyncio.current_task():
-                task.cancel()
-                await asyncio.wait({task})
+                await stopped(task)
         self._life = self._closing = None
         self.sockets = 0
 
@@ -192,7 +191,7 @@ class Session:
     async def _close(self) -> None:
         await asyncio.sleep(self.pace.closing)
         if self._life is not None:
-            self._life.cancel()
+            await stopped(self._life)
         await self._write()
         self.sockets = 0
         self.status = "DISCONNECTED"
@@ -207,3 +206,10 @@ class Session:
     async def _restart_later(self) -> None:
         await asyncio.sleep(self.pace.restart_after)
         self.start()
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    """Ended, however often it must be told: a request to Redis may swallow the first time."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)
