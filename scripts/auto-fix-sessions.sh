@@ -5,9 +5,9 @@
 #   scripts/auto-fix-sessions.sh all|ID [--debug] [--dry-run]
 #   scripts/auto-fix-sessions.sh ID --reset [--debug] [--dry-run]   give the pairing up, whole folder
 #   scripts/auto-fix-sessions.sh --stats
-# A session with THRESHOLD errors within WINDOW seconds is disconnected; the damaged peers' files and
-# Redis keys are backed up and removed (never creds, pre-keys or app state keys: the pairing stays);
-# it is started again and awaited. A round that was cut off is finished by the next one.
+# A session with THRESHOLD errors within WINDOW seconds is disconnected; when it is down, its damaged
+# peers' files and Redis keys are backed up and removed (never creds, pre-keys or app state keys: the
+# pairing stays); it is started again and awaited. A round that was cut off is finished by the next.
 # Settings are environment variables; what has no default here may be left away:
 #   BACKEND_URL=http://127.0.0.1:8080    BACKEND_TOKEN (or BACKEND_TOKEN_FILE), or BACKEND_USER and
 #   BACKEND_PASSWORD (or BACKEND_PASSWORD_FILE)    CA_FILE
@@ -661,6 +661,36 @@ find_damaged() { # into $work/names and $work/keys
     if [ -n "$redis_url" ]; then damaged_keys "$1" "$2" >"$work/keys" || return 1; fi
 }
 
+# Files may go only while the server holds nothing of the session in its memory: it would write its
+# old record back. Most answer a disconnect before they did it, so it must say so, twice.
+wait_until_down() { # wait_until_down SESSION SECONDS: else $why says what it shows
+    until=$(($(date +%s) + $2)) seen=0
+    while :; do
+        if try "$(with_id "$STATE_ROUTE" "$1")"; then
+            state=$(json_value status)
+            why="it shows ${state:-no status}"
+            case $state in
+            DISCONNECTED | PENDING | TIMEOUT | disconnected | close | closed) seen=$((seen + 1)) ;;
+            *) seen=0 ;;
+            esac
+            if [ $seen -ge 2 ]; then return 0; fi
+        fi
+        if [ "$(date +%s)" -ge "$until" ] || [ $stopping = yes ]; then return 1; fi
+        sleep "$POLL"
+    done
+}
+stays_away() { # stays_away SESSION: what was removed was not written again, and it is still down
+    sleep "$POLL"
+    wait_until_down "$1" 2 || { why="the server connected it meanwhile: $why"; return 1; }
+    while IFS= read -r name; do
+        if [ -e "$(folder_of "$1")/$name" ]; then why="its keys were written again: something still runs it"; return 1; fi
+    done <"$work/names"
+    if [ $reset = yes ] && [ -n "$SESSIONS_DIR" ] && [ -e "$(folder_of "$1")/creds.json" ]; then
+        why="its keys were written again: something still runs it"
+        return 1
+    fi
+}
+
 wait_until_connected() { # wait_until_connected SESSION: else $why says what it shows
     until=$(($(date +%s) + WAIT)) state=
     while :; do
@@ -675,18 +705,32 @@ wait_until_connected() { # wait_until_connected SESSION: else $why says what it 
     done
 }
 
+disconnect() { # disconnect SESSION: some servers refuse to disconnect what is not connected
+    if try "$(with_id "$DISCONNECT_ROUTE" "$1")"; then return 0; fi
+    refused=$why refused_code=$code
+    case $code in 401 | 403 | 404) return 1 ;; 4??) if wait_until_down "$1" 2; then return 0; fi ;; esac
+    why=$refused code=$refused_code
+    return 1
+}
+
 repair() { # repair SESSION PEERS WHY: one round; $result says how it went, $status as an exit status
     begun=$(date +%s) status=0 state='' code=''
     echo "$2" >"$STATE_DIR/underway/.$1.new"
     mv "$STATE_DIR/underway/.$1.new" "$STATE_DIR/underway/$1"
     note INFO "$1" "$3: disconnect"
-    if ! try "$(with_id "$DISCONNECT_ROUTE" "$1")"; then
+    if ! disconnect "$1"; then
         status=$(status_of_code)
         result="cannot disconnect it: $why"
         # Who does not answer may have done it all the same.
         if [ "$status" = 5 ] || [ "$status" = 1 ]; then try "$(with_id "$START_ROUTE" "$1")" || [ "$code" != 000 ] || status=5; fi
     else
-        put_away "$1" "$2" || { status=1; result="cannot back up what is damaged: nothing more was removed"; }
+        if ! wait_until_down "$1" "$WAIT"; then
+            status=1 result="not down after its disconnect: $why; nothing was removed"
+        elif ! put_away "$1" "$2"; then
+            status=1 result="cannot back up what is damaged: nothing more was removed"
+        elif ! stays_away "$1"; then
+            status=1 result="$why"
+        fi
         note INFO "$1" "start-session"
         if ! try "$(with_id "$START_ROUTE" "$1")"; then
             status=$(status_of_code) result="cannot start it again: $why"

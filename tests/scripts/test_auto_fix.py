@@ -17,6 +17,9 @@ from aiohttp import web
 from agent.core.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
 from agent.core.crypto_patterns import LogReader
 from tests.conftest import Eventually
+from tests.standin.whaticket.keys import FolderKeys
+from tests.standin.whaticket.server import PASSWORD as STAND_IN_PASSWORD
+from tests.standin.whaticket.server import USER, StandIn
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
 TOKEN, PASSWORD = "a-token-that-nobody-may-see", 'a "pass\\word" nobody may see'
@@ -51,11 +54,16 @@ class Server:
     status: dict[str, str] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=lambda: {TOKEN})
     comes_back_as: str = "CONNECTED"
+    goes_down: bool = True
     refuses: dict[str, int] = field(default_factory=dict)
     """By the word in its path: the status that it answers."""
     before: Callable[[str], Awaitable[None]] | None = None
     """Called with the request's word before anything is done, so that it can hang or kill."""
     url: str = ""
+
+    @property
+    def acts(self) -> list[str]:
+        return [one for one in self.asked if not one.startswith("state ")]
 
     async def answer(self, request: web.Request) -> web.Response:
         word = request.path.rsplit("/", 1)[-1]
@@ -77,7 +85,7 @@ class Server:
             return web.json_response({"error": "Invalid token."}, status=403)
         if session not in self.status:
             return web.json_response({"error": "ERR_NO_WAPP_FOUND"}, status=404)
-        if word == "disconnect":
+        if word == "disconnect" and self.goes_down:
             self.status[session] = "DISCONNECTED"
         elif word == "start-session":
             self.status[session] = "OPENING"
@@ -210,8 +218,7 @@ async def test_a_round_renews_the_keys_of_who_fails_and_touches_nothing_else(pla
     done = await place.run("all")
     assert (done.status, done.err) == (0, "")
     assert words(done.out) == "ID WHY RESULT 7 5 crypto errors in 5 min recovered"
-    assert place.server.asked[:2] == ["disconnect 7", "start-session 7"]
-    assert set(place.server.asked[2:]) == {"state 7"}
+    assert place.server.acts == ["disconnect 7", "start-session 7"]
     gone = before.keys() - tree(place.root / "auth").keys()
     assert gone == {
         f"7/session-{PEER}.0.json",
@@ -462,6 +469,43 @@ async def test_what_the_server_refuses_ends_as_documented(
         assert tree(place.root / "auth") == before, "who still runs would write them back"
 
 
+async def test_what_the_server_still_holds_is_not_touched(place: Place) -> None:
+    """It would write its old record back: a disconnect that was answered is none that was done."""
+    place.errors(5)
+    before = tree(place.root / "auth")
+    place.server.goes_down = False
+    done = await place.run("all", WAIT="1")
+    assert (done.status, "not down after its disconnect: it shows CONNECTED" in done.out) == (
+        1,
+        True,
+    )
+    assert tree(place.root / "auth") == before
+    assert place.server.acts == ["disconnect 7", "start-session 7"]
+
+
+async def test_keys_that_are_written_again_are_noticed(place: Place) -> None:
+    place.errors(5)
+    name = place.root / "auth" / "7" / f"session-{PEER}.0.json"
+
+    async def write_again(_word: str) -> None:
+        if not name.exists():
+            name.write_text("{}")
+
+    place.server.before = write_again
+    done = await place.run("all")
+    assert done.status == 1
+    assert "its keys were written again: something still runs it" in done.out
+    assert place.server.acts == ["disconnect 7", "start-session 7"]
+
+
+async def test_a_refused_disconnect_of_what_is_down_is_none(place: Place) -> None:
+    place.errors(5)
+    place.server.status["7"] = "DISCONNECTED"
+    place.server.refuses = {"disconnect": 400}
+    done = await place.run("all")
+    assert (done.status, "recovered" in done.out) == (0, True)
+
+
 async def test_who_does_not_come_back_is_said_to_need_what_it_needs(place: Place) -> None:
     place.errors(5)
     place.server.comes_back_as = "qrcode"
@@ -509,6 +553,41 @@ async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -
     shown = (await place.run("--stats")).out
     assert "cleaned                      1" in shown
     assert "success rate                 100%" in shown
+
+
+async def test_the_stand_in_reads_its_messages_again(
+    place: Place, tmp_path: Path, eventually: Eventually
+) -> None:
+    """A server with memory of its own, its own wording, and a login."""
+    async with StandIn.opened(tmp_path / "desk") as desk:
+        assert isinstance(desk.keys, FolderKeys)
+        session = desk.add("7")
+        await session.pair("551100000007", [PEER, OTHER], {})
+        session.start()
+        await eventually(lambda: session.row()["status"], "CONNECTED")
+        settings = {
+            "BACKEND_URL": desk.url,
+            "BACKEND_TOKEN": "",
+            "BACKEND_USER": USER,
+            "BACKEND_PASSWORD": STAND_IN_PASSWORD,
+            "LOG_FILE": str(desk.log.path),
+            "SESSIONS_DIR": f"{desk.keys.root}/{{id}}",
+            "WAIT": "20",
+        }
+        await place.run("all", **settings)
+        before = tree(desk.keys.folder("7"))
+        await session.damage(PEER)
+        for _ in range(5):
+            assert not session.receive(PEER)
+        done = await place.run("all", **settings)
+        assert (done.status, done.err) == (0, "")
+        assert "5 crypto errors in 5 min" in done.out
+        assert session.receive(PEER), "it is readable again"
+        assert session.logouts == 0
+        after = tree(desk.keys.folder("7"))
+        changed = {name for name in before | after if before.get(name) != after.get(name)}
+        assert changed
+        assert all(PEER in name for name in changed)
 
 
 # --- Redis ------------------------------------------------------------------------------------
@@ -678,8 +757,7 @@ async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Plac
     place.errors(5, "5511666666666")
     process = await place.begin("all")
     await process.communicate()
-    assert place.server.asked[:2] == ["disconnect 6", "start-session 6"]
-    assert "disconnect 7" not in place.server.asked
+    assert place.server.acts == ["disconnect 6", "start-session 6"]
 
 
 # --- how it is used ---------------------------------------------------------------------------
