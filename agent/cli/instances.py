@@ -9,8 +9,12 @@ from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.progress import with_progress
 from agent.cli.show import clean, duration, mebibytes, moment, print_json, print_pairs, print_table
 from agent.errors import InvalidRequest, TryLater
+
+_LONG = 240.0
+"""Seconds: the agent gives a server 150 to delete a session."""
 
 _INTENTS = (
     ("enable", "say that it should run, now and after every boot", "enabled"),
@@ -30,7 +34,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--engine", required=True, help="how it reaches WhatsApp")
     add_place(parser)
     parser.add_argument("--disabled", action="store_true", help="do not run it yet")
-    _add_settings(parser)
+    add_settings(parser)
     _add_wait(parser)
 
     parser = add_command(
@@ -52,7 +56,7 @@ def add(commands: Subparsers) -> None:
         "wa-agent settings sales --set scan=manual",
     )  # fmt: skip
     add_id(parser)
-    _add_settings(parser)
+    add_settings(parser)
 
     for name, summary, done in _INTENTS:
         parser = add_command(commands, name, intend, summary, f"wa-agent {name} sales")
@@ -85,7 +89,7 @@ def place_of(options: argparse.Namespace) -> dict[str, str]:
     return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",
@@ -266,7 +270,14 @@ def delete(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}"
     if options.remote:
         body = {"confirm": _confirmed(client, options)}
-        answer = client.request("DELETE", path, query={"remote": "true"}, body=body)
+        answer = with_progress(
+            f"deleting {options.id} and its session on the backend",
+            lambda: client.request(
+                "DELETE", path, query={"remote": "true"}, body=body, seconds=_LONG
+            ),
+            lambda: "",
+            quiet=wants_json(options),
+        )
     else:
         answer = client.request("DELETE", path)
     found = answer.json()

@@ -1,4 +1,4 @@
-"""What a session in a browser offers besides: a code for the phone, a picture of its page."""
+"""A code for the phone instead of a scan; and of a browser, a picture of its page."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_
 from agent.cli.show import print_json
 from agent.cli.transfer import check_target, whole_file
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 def add(commands: Subparsers) -> None:

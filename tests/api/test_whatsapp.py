@@ -63,7 +63,7 @@ async def test_when_the_time_is_over_the_answer_says_how_it_is(house, local, sho
     [
         ("/whatsapp/nobody/disconnect", 404, "not_found"),
         ("/whatsapp/nobody/start-session?wait=1", 404, "not_found"),
-        ("/whatsapp/Foul%20Id/disconnect", 400, "invalid_request"),
+        ("/whatsapp/Foul%20Id/disconnect", 400, "invalid_id"),
         (f"{UP}?wait=301", 400, "invalid_request"),
         (f"{UP}?wait=soon", 400, "invalid_request"),
         (f"{UP}?x=1", 400, "invalid_request"),

@@ -1,0 +1,87 @@
+"""What repairs put aside of a session on a backend, and its settings there."""
+
+import re
+
+import pytest
+
+from agent.errors import EngineError
+
+NAME = "20260115T103000Z"
+ASIDE = {
+    "name": NAME,
+    "at": 1768473000.0,
+    "why": "new keys with single peers",
+    "state": "done",
+    "files": 3,
+    "keys": 1,
+    "whole": False,
+}
+
+
+@pytest.fixture
+async def knows(house, cli):
+    """What the engine of `shop` answers to each command."""
+    house.supervisor.backends.declare("evo")
+    assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
+    house.supervisor.answers = {
+        "removed": {"removed": [ASIDE]},
+        "restore_removed": {"name": NAME},
+        "settings": {"settings": {"rejectCall": False, "msgCall": "no calls"}},
+    }
+    return house.supervisor.answers
+
+
+async def test_what_was_put_aside_is_listed_and_put_back(cli, house, knows):
+    listed = await cli("removed", "list", "shop")
+    row = rf"{NAME} +2026-01-15 .* 3 files, 1 keys in Redis +done +new keys with single peers"
+    assert re.search(row, listed.out), listed.out
+    assert (await cli("removed", "list", "shop", "--json")).json()[0]["name"] == NAME
+    done = await cli("removed", "restore", "shop", NAME)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("3 files, 1 keys in Redis of shop put back\nshop is ")
+    assert house.supervisor.commands[-1] == ("shop", "restore_removed", {"name": NAME})
+    as_json = (await cli("removed", "restore", "shop", NAME, "--json")).json()
+    assert as_json["instance"]["id"] == "shop"
+    knows["removed"] = {"removed": [{**ASIDE, "whole": True}]}
+    assert "the whole folder, 3 files" in (await cli("removed", "list", "shop")).out
+    knows["removed"] = {"removed": []}
+    assert (await cli("removed", "list", "shop")).out == "nothing was put aside of shop\n"
+
+
+async def test_settings_there_are_shown_and_changed(cli, house, knows):
+    shown = await cli("remote-settings", "shop")
+    assert re.search(r'rejectCall +false\nmsgCall +"no calls"\n', shown.out), shown.out
+    argv = ("remote-settings", "shop", "--set", "rejectCall=true", "--set", "msgCall=call later")
+    assert (await cli(*argv, "--json")).json()["msgCall"] == "no calls", "what the server says"
+    changed = {"rejectCall": True, "msgCall": "call later"}
+    assert house.supervisor.commands[-1] == ("shop", "settings", changed)
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (("removed", "list", "nobody"), 3, "nobody"),
+        (("removed", "restore", "shop", "20200101T000000Z"), 3, "was put aside"),
+        (("removed", "restore", "shop", "../x"), 3, ""),
+        (("removed", "list", "Foul Id"), 2, ""),
+        (("remote-settings", "shop", "--set", "x"), 2, "NAME=VALUE"),
+        (("remote-settings", "nobody"), 3, "nobody"),
+    ],
+)
+async def test_what_cannot_be_is_said(cli, knows, argv, status, words):
+    said = await cli(*argv)
+    assert (said.status, words in said.err) == (status, True), said.err
+
+
+@pytest.mark.parametrize(("code", "status"), [("not_supported", 4), ("busy", 75), ("files", 1)])
+async def test_why_it_was_not_put_back_is_in_the_status(cli, knows, code, status):
+    knows["restore_removed"] = EngineError("cannot put keys back: a cause", code=code)
+    said = await cli("removed", "restore", "shop", NAME)
+    assert (said.status, "a cause" in said.err) == (status, True)
+
+
+async def test_an_engine_without_them_says_so(cli, knows):
+    knows.clear()
+    for argv in (("removed", "list", "shop"), ("remote-settings", "shop")):
+        said = await cli(*argv)
+        assert (said.status, "engine evolution" in said.err) == (4, True)
