@@ -42,6 +42,24 @@ jitter = 0
 """
 
 
+QUICK = """
+[backends]
+patience = 1.0
+discover = 1
+back_rate = 200
+
+[recovery]
+first_delay = 0.2
+settle = 1.5
+settle_start = 2
+"""
+
+
+def remote_settings() -> str:
+    """The same short times for sessions on backends."""
+    return SETTINGS.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1) + QUICK
+
+
 class RunningAgent:
     """One agent process, and the way to talk to it."""
 

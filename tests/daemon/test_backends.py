@@ -9,26 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.conftest import SETTINGS, RunningAgent, alive
+from tests.daemon.conftest import QUICK, SETTINGS, RunningAgent, alive, remote_settings
 from tests.standin.evolution import KEY, StandIn
 
-QUICK = """
-[backends]
-patience = 1.0
-discover = 1
-back_rate = 200
-
-[recovery]
-first_delay = 0.2
-settle = 1.5
-settle_start = 2
-"""
 ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
-
-
-def base() -> str:
-    deep = SETTINGS.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1)
-    return deep + QUICK
 
 
 def table(standin: StandIn, **more: object) -> str:
@@ -102,7 +86,7 @@ async def watch(make_agent: Callable[..., RunningAgent], standin: StandIn) -> Ca
     async def begin(*sessions: str, state: str = "open", **more: object) -> Watched:
         for name in sessions:
             standin.add(name, state)
-        agent = make_agent(table(standin, **more), base=base())
+        agent = make_agent(table(standin, **more), base=remote_settings())
         await agent.start()
         return Watched(agent, standin)
 
@@ -395,23 +379,23 @@ async def test_new_settings_reach_a_worker_that_already_runs(
     make_agent, standin, eventually, tmp_path: Path
 ):
     standin.add("shop", "open")
-    agent = make_agent(table(standin, key="an-old-key"), base=base())
+    agent = make_agent(table(standin, key="an-old-key"), base=remote_settings())
     await agent.start()
     one = Watched(agent, standin)
     await eventually(one.backend_word, "refused_key")
     await agent.kill()
-    agent.config.write_text(base() + table(standin))
+    agent.config.write_text(remote_settings() + table(standin))
     await agent.start()
     await eventually(lambda: one.all_connected(1), within=20)
 
 
 async def test_a_backend_that_is_no_longer_declared_is_said_so(make_agent, standin, eventually):
     standin.add("shop", "open")
-    agent = make_agent(table(standin), base=base())
+    agent = make_agent(table(standin), base=remote_settings())
     await agent.start()
     one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(1))
     await agent.stop()
-    agent.config.write_text(base())
+    agent.config.write_text(remote_settings())
     await agent.start()
     await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_missing"))

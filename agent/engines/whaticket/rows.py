@@ -80,10 +80,11 @@ def parse_state(told: object) -> Row | None:
 
 
 _WORDS: Mapping[str, tuple[Status, str, str]] = {
-    "OPENING": (Status.INITIALIZING, "", "login"),
-    "PAIRING": (Status.INITIALIZING, "", "login"),
-    "QRCODE": (Status.QR_REQUIRED, "", "login"),
-    "UNPAIRED": (Status.QR_REQUIRED, "", "login"),
+    # No phase: how far it came nobody tells, and what passes is stuck after the general time.
+    "OPENING": (Status.INITIALIZING, "", ""),
+    "PAIRING": (Status.INITIALIZING, "", ""),
+    "QRCODE": (Status.QR_REQUIRED, "", ""),
+    "UNPAIRED": (Status.QR_REQUIRED, "", ""),
     "UNPAIRED_IDLE": (Status.QR_REQUIRED, "qr_idle", ""),
     # A person has to confirm on the phone, and no code of ours helps with that.
     "PASSKEY_REQUIRED": (Status.QR_REQUIRED, "qr_idle", ""),

@@ -168,7 +168,7 @@ async def test_states_through_a_life(open_bench, eventually):
     bench.stand_in.faults.stuck_opening = True
     await session.connect()
     assert (await session.probe()).claim.status is Status.INITIALIZING
-    assert (await session.probe()).claim.phase == "login"
+    assert (await session.probe()).claim.phase == "", "the general limit holds"
     await session.connect()  # it is on its way: a second socket would fight the first
     assert theirs.starts == 1
     bench.stand_in.faults.stuck_opening = False

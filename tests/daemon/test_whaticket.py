@@ -1,0 +1,158 @@
+"""Sessions on a whaticket-like server: a real agent, its round, real files, a stand-in server."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.conftest import RunningAgent, remote_settings
+from tests.standin.whaticket.keys import FolderKeys
+from tests.standin.whaticket.server import PASSWORD, USER, StandIn
+from tests.standin.whaticket.session import DAMAGED, Session
+
+PEERS = [f"55119999900{number:02}" for number in range(1, 9)]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[StandIn]:
+    async with StandIn.opened(tmp_path / "desk") as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+async def agent(make_agent: Callable[..., RunningAgent], desk: StandIn) -> RunningAgent:
+    assert isinstance(desk.keys, FolderKeys)
+    table = f"""
+[[backend]]
+name = "desk"
+engine = "whaticket"
+url = "{desk.url}"
+user = "{USER}"
+password = "{PASSWORD}"
+timeout = 2.0
+adopt = ["*"]
+logs = ["file:{desk.log.path}"]
+auth_folder = "{desk.keys.root}/{{id}}"
+"""
+    return make_agent(table, base=remote_settings())
+
+
+async def paired(desk: StandIn, id: str) -> Session:
+    session = desk.add(id)
+    await session.pair(f"55110000000{id}", PEERS, {})
+    session.start()
+    return session
+
+
+def prints(desk: StandIn, id: str) -> dict[str, str]:
+    assert isinstance(desk.keys, FolderKeys)
+    folder = desk.keys.folder(id)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+async def connected(agent: RunningAgent, count: int) -> bool:
+    found = (await agent.do("GET", "/api/instances"))["instances"]
+    up = [one for one in found if one["connection_status"] == "CONNECTED"]
+    return len(up) == len(found) == count
+
+
+async def id_of(agent: RunningAgent, remote: str) -> str:
+    rows = (await agent.do("GET", "/api/backends/desk/sessions"))["sessions"]
+    return next(str(row["instance"]) for row in rows if row["remote"] == remote)
+
+
+async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    sick, well = await paired(desk, "7"), await paired(desk, "8")
+    await agent.start()
+    await eventually(lambda: connected(agent, 2), within=20)
+    id, other = await id_of(agent, "7"), await id_of(agent, "8")
+    before, untouched = prints(desk, "7"), prints(desk, "8")
+    peer = PEERS[2]
+    sick.memory[f"session-{peer}.0"] = DAMAGED
+    for _ in range(5):
+        assert not sick.receive(peer)
+    await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
+    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: sick.receive(peer), within=10)
+
+    # Disconnected, then started, and nothing else was asked of it; the other was left alone.
+    asked = [each for each in desk.requests if not each.startswith("GET")]
+    assert [each for each in asked if "/7/" in each][:2] == [
+        "PUT /whatsapp/7/disconnect",
+        "PUT /whatsapp/7/start-session",
+    ]
+    assert not [each for each in asked if "/8/" in each]
+    assert (sick.logouts, well.logouts) == (0, 0)
+    after = prints(desk, "7")
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert f"session-{peer}.0.json" in changed
+    assert all(peer in name for name in changed), "another peer's keys, or the pairing's"
+    assert {name: one for name, one in prints(desk, "8").items() if name in untouched} == untouched
+    told = [sentence for kind, sentence in await agent.story(id) if kind == "repair_step"]
+    print(told)
+    assert len(told) >= 4, told
+    assert not await steps(agent, other, "regenerate")
+
+
+async def steps(agent: RunningAgent, id: str, begins: str) -> bool:
+    return any(sentence.startswith(begins) for _, sentence in await agent.story(id))
+
+
+async def test_what_the_round_put_aside_can_be_seen_and_nothing_of_it_is_in_a_log(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    sick = await paired(desk, "7")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1), within=20)
+    id = await id_of(agent, "7")
+    sick.memory[f"session-{PEERS[0]}.0"] = DAMAGED
+    for _ in range(6):
+        sick.receive(PEERS[0])
+    await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
+    kept = agent.state / "backends" / "desk" / "kept"
+    manifests = list(kept.rglob("manifest.json"))
+    assert manifests, [str(path) for path in kept.rglob("*")]
+    secret = next(iter(prints(desk, "7")))
+    assert secret
+    for text in (agent.log, *agent.state.rglob("worker.log")):
+        assert "buffer" not in text.read_text().lower()
+        assert PASSWORD not in text.read_text().replace(USER, "").split()
+
+
+async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    sick = await paired(desk, "7")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1), within=20)
+    id = await id_of(agent, "7")
+    desk.faults.stuck_opening = True
+    await sick.drop()
+    await eventually(lambda: steps(agent, id, "restart"), within=90)
+    desk.faults.stuck_opening = False
+    await eventually(lambda: connected(agent, 1), within=90)
+    assert sick.logouts == 0
+
+
+async def test_a_server_that_is_gone_is_one_finding(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    await paired(desk, "7")
+    await paired(desk, "8")
+    await agent.start()
+    await eventually(lambda: connected(agent, 2), within=20)
+    await desk.go_away()
+    id = (await agent.do("GET", "/api/instances"))["instances"][0]["id"]
+
+    async def held() -> str:
+        return str((await agent.show(id))["health"]["reason"])
+
+    await eventually(held, "backend_down", within=20)
+    assert (await agent.do("GET", "/api/backends/desk"))["reason"] == "unreachable"
+    await desk.listen()
+    await eventually(lambda: connected(agent, 2), within=60)
+    assert not [each for each in desk.requests if each.startswith("PUT")]
