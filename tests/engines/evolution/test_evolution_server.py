@@ -121,7 +121,7 @@ async def test_a_database_that_is_gone_is_seen_although_the_key_is_good(
     assert (claim.up, claim.reason) == (False, "failing")
 
 
-async def test_a_certificate_of_our_own_authority_is_taken_and_no_other(
+async def test_f60_a_certificate_of_our_own_authority_is_taken_and_no_other(
     make_bench: MakeBench, make_stand_in: MakeStandIn, certificates: Certificates
 ) -> None:
     standin = await make_stand_in(tls=certificates.context("good"))
@@ -144,7 +144,7 @@ async def test_a_certificate_of_our_own_authority_is_taken_and_no_other(
 
 
 @pytest.mark.parametrize("which", ["other", "expired"])
-async def test_a_certificate_for_another_name_or_of_yesterday_is_refused(
+async def test_f60_a_certificate_for_another_name_or_of_yesterday_is_refused(
     make_bench: MakeBench, make_stand_in: MakeStandIn, certificates: Certificates, which: str
 ) -> None:
     standin = await make_stand_in(tls=certificates.context(which))

@@ -143,7 +143,7 @@ def certificate(folder, name):
     return place, context
 
 
-async def test_a_certificate_that_is_not_trusted(open_bench, tmp_path):
+async def test_f60_a_certificate_that_is_not_trusted(open_bench, tmp_path):
     place, context = certificate(tmp_path, "server")
     bench = await open_bench(tls=context)
     https = bench.stand_in.url.replace("http:", "https:")
