@@ -1,9 +1,11 @@
 """Real Baileys clients against the stand-in for WhatsApp, in real processes."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,16 +39,21 @@ class Bed:
     async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
         qr = await self.eventually(lambda: self.server.qr(id), within=20)
         self.whatsapp.scan(qr, account)
-        await self.settled(account, id)
+        await self.settled(id)
 
-    async def settled(self, account: str = ACCOUNT, id: str = "7") -> None:
-        """Connected, and it has all that the phone gives to a new device: files come and go."""
+    async def settled(self, id: str = "7") -> None:
+        """Connected, and what the phone gives to a new device is saved: until then files change."""
         await self.connected(id)
-        last = "hist_sync" if self.package == "baileys" else "peer_msg"
-        await self.eventually(lambda: last in self._receipt_types(account))
+        last = "accountSyncCounter" if self.package == "baileys" else "myAppStateKeyId"
+        await self.eventually(lambda: last in self._creds(id), within=20)
 
-    def _receipt_types(self, account: str) -> list[str]:
-        return [each["type"] for each in self.whatsapp.device(account)["receipts"]]
+    def _creds(self, id: str) -> dict[str, Any]:
+        """{} at the instants when Baileys has emptied the file and not yet written it."""
+        raw = (self.folder / id / "creds.json").read_bytes()
+        try:
+            return dict(json.loads(raw))
+        except ValueError:
+            return {}
 
     async def connected(self, id: str = "7") -> None:
         await self.eventually(lambda: self.server.status(id), "CONNECTED", within=20)

@@ -123,6 +123,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(
     await bed.pair()
     bed.whatsapp.trouble(ACCOUNT, "conflict", type="device_removed")
     await bed.disconnected(401)
+    await bed.eventually(bed.server.status, "DISCONNECTED")
     # Not before: while it runs Baileys truncates the file each time before it writes.
     creds = (bed.auth / "creds.json").read_bytes()
     assert await status_of(session) is ConnectionStatus.DISCONNECTED
@@ -139,13 +140,22 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(
 
 
 @one_package
-async def test_a_repair_of_a_session_that_lost_its_pairing_says_so(
+async def test_a_session_with_cut_short_creds_is_not_started_over(
     bed: Bed, backend: WhaticketBackend
 ) -> None:
     session = backend.hold(InstanceId("sales"), {"remote": "7"}, Told())
     await bed.pair()
     await bed.talk(PEER, "one")
-    (bed.auth / "creds.json").write_text("{")
+    creds = bed.auth / "creds.json"
+    whole = creds.read_bytes()
+    creds.write_bytes(whole[:100])
     with pytest.raises(EngineError) as refused:
         await session.regenerate_keys([address_of(bed, PEER)])
-    assert refused.value.code == "pairing_lost"
+    assert refused.value.code == "session_damaged"
+    assert creds.read_bytes() == whole[:100], "the client had made a new pairing of it"
+
+    creds.write_bytes(whole)
+    await session.connect()
+    await bed.connected()
+    assert bed.codes_shown() == 1
+    await bed.talk(PEER, "with new keys")

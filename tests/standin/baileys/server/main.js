@@ -128,4 +128,8 @@ const server = createServer(async (request, response) => {
 
 server.listen(0, '127.0.0.1', () => say(`listening on http://127.0.0.1:${server.address().port}`));
 for (const session of sessions.values()) await session.start();
-process.stdin.resume().on('end', () => process.exit(0));
+process.stdin.resume().on('end', async () => {
+  // In order: a creds.json that is cut short is a lost pairing.
+  for (const session of sessions.values()) await session.stop();
+  process.exit(0);
+});

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const AGAIN_AFTER = 2000;
+const SETTLES = 100;
 const MOST_CODES = 3;
 /** WhatsApp wants no more of these credentials. */
 const FINAL = new Set([401, 402, 403, 405, 406, 409, 411, 440]);
@@ -44,15 +45,25 @@ export class Session {
     await this.#open();
   }
 
-  /** Close the socket; the pairing stays. Its caches of keys are dropped with it. */
+  /** Close the socket; the pairing stays. Returns when what was under way is saved. */
   async stop() {
     this.#wanted = false;
     this.#run += 1;
     const socket = this.#socket;
     this.#socket = null;
     await socket?.end(undefined);
-    await this.#saving;
+    if (socket) await this.#saved();
     this.#tell('DISCONNECTED');
+  }
+
+  /** What the client still works on when its socket is closed may save once more. */
+  async #saved() {
+    let seen;
+    do {
+      seen = this.#saving;
+      await seen;
+      await sleep(SETTLES);
+    } while (seen !== this.#saving);
   }
 
   async logout() {

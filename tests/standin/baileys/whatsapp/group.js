@@ -1,25 +1,27 @@
 // Groups: each member has a sender key of its own and gives it to every device that shall read.
-import baileys from 'baileys-6';
+import messages from 'baileys-6/WAProto/index.js';
 import signal from 'baileys-6/WASignalGroup/index.js';
 import { randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, node, parts } from './stanza.js';
 
 const { GroupCipher, GroupSessionBuilder } = signal;
 const { SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord } = signal;
-const { BufferJSON, proto } = baileys;
+const { proto } = messages;
 
 const now = () => String(Math.floor(Date.now() / 1000));
+
+const withBuffers = (_, value) => (value?.type === 'Buffer' ? Buffer.from(value.data) : value);
 
 class SenderKeys {
   #records = new Map();
 
   async loadSenderKey(name) {
     const kept = this.#records.get(name.toString());
-    return new SenderKeyRecord(kept && JSON.parse(kept, BufferJSON.reviver));
+    return new SenderKeyRecord(kept && JSON.parse(kept, withBuffers));
   }
 
   async storeSenderKey(name, record) {
-    const kept = JSON.stringify(record.serialize(), BufferJSON.replacer);
+    const kept = JSON.stringify(record.serialize());
     this.#records.set(name.toString(), kept);
   }
 }

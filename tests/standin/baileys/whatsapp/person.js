@@ -2,10 +2,10 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import libsignal from 'libsignal';
 import curve from 'libsignal/src/curve.js';
-import baileys from 'baileys-6';
+import messages from 'baileys-6/WAProto/index.js';
 import { child, node, number } from './stanza.js';
 
-const { proto } = baileys;
+const { proto } = messages;
 const SIGNED = 1;
 
 const bare = (key) => Buffer.from(key).subarray(-32);

@@ -6,7 +6,7 @@ const PACKAGES = { 2: 'baileys-6', 3: 'baileys' };
 export const openDialect = async (version) => {
   const name = PACKAGES[version];
   if (!name) throw new Error(`cannot speak with a client of dictionary ${version}`);
-  const found = await import(name);
+  const found = await import(`${name}/lib/WABinary/index.js`);
   const { encodeBinaryNode, decodeBinaryNode } = found.encodeBinaryNode ? found : found.default;
   return { version, encode: encodeBinaryNode, decode: decodeBinaryNode };
 };

@@ -2,7 +2,7 @@
 import { createHmac } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import curve from 'libsignal/src/curve.js';
-import baileys from 'baileys-6';
+import messages from 'baileys-6/WAProto/index.js';
 import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
 import { Groups } from './group.js';
@@ -10,7 +10,7 @@ import { randomRef } from './noise.js';
 import { Person, marked, randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, children, node, parts } from './stanza.js';
 
-const { proto } = baileys;
+const { proto } = messages;
 const REFS = 6;
 const BY_ACCOUNT = Buffer.from([6, 0]);
 const BY_DEVICE = Buffer.from([6, 1]);
@@ -99,7 +99,7 @@ export class WhatsApp {
     const hmac = createHmac('sha256', Buffer.from(secret, 'base64')).update(sealed).digest();
     const device = {
       ...registering,
-      ...{ user, number, account, preKeys: new Map(), refused: null, queue: [] },
+      ...{ user, number, account, preKeys: new Map(), refused: null, kept: new Map() },
       ...{ logins: 0, connection: null, removed: false, synced: false, receipts: [] },
     };
     connection.pairing = { id: this.id(), device };
@@ -158,17 +158,17 @@ export class WhatsApp {
   /** The client has all it needs: what waited for it comes now. */
   async active(connection) {
     const { device } = connection;
+    for (const stanza of device.kept.values()) {
+      stanza.attrs.offline = '0';
+      connection.send(stanza);
+    }
+    const count = String(device.kept.size);
+    connection.send(node('ib', { from: WHATSAPP }, [node('offline', { count })]));
+    connection.active = true;
     if (!device.synced) {
       device.synced = true;
       await this.#shareFromPhone(device);
     }
-    const waited = device.queue.splice(0);
-    for (const stanza of waited) {
-      stanza.attrs.offline = '0';
-      connection.send(stanza);
-    }
-    const count = String(waited.length);
-    connection.send(node('ib', { from: WHATSAPP }, [node('offline', { count })]));
   }
 
   gone(connection) {
@@ -181,6 +181,9 @@ export class WhatsApp {
     if (stanza.tag === 'iq') await this.#takeQuery(connection, stanza);
     else if (stanza.tag === 'message') await this.#takeMessage(connection, stanza);
     else if (stanza.tag === 'receipt') await this.#takeReceipt(connection, stanza);
+    else if (stanza.tag === 'ack' && !stanza.attrs.error) {
+      connection.device.kept.delete(stanza.attrs.id);
+    }
   }
 
   async #takeQuery(connection, stanza) {
@@ -230,6 +233,7 @@ export class WhatsApp {
     const { id, to, participant, type = 'delivered' } = stanza.attrs;
     connection.send(node('ack', { class: 'receipt', id, from: to }));
     device.receipts.push({ id, type });
+    device.kept.delete(id);
     if (type !== 'retry') return;
     const person = this.personOf(participant ?? to);
     person.retries += 1;
@@ -275,10 +279,10 @@ export class WhatsApp {
     this.put(device, stanza);
   }
 
-  /** To the client now, or when it comes. */
+  /** To the client now, and again when it comes back before it has confirmed it. */
   put(device, stanza) {
-    if (device.connection) device.connection.send(stanza);
-    else device.queue.push(stanza);
+    device.kept.set(stanza.attrs.id, stanza);
+    if (device.connection?.active) device.connection.send(stanza);
   }
 
   /** What the phone gives to a device that is new: a key of the app state, and its history. */
