@@ -43,7 +43,7 @@ class Round:
 
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
         """Down, the work, up again; up also when the work fails. The work's error goes first."""
-        await self.must_have_whole_creds()
+        await self.must_have_whole_creds(stored=True)
         await self.go_down()
         self.tell("disconnect: the server says that it is down")
         problem: EngineError | None = None
@@ -88,16 +88,24 @@ class Round:
                 )
             await asyncio.sleep(LOOK_EVERY)
 
-    async def must_have_whole_creds(self) -> None:
+    async def must_have_whole_creds(self, *, stored: bool = False) -> None:
         """Baileys puts empty creds in the place of damaged ones: a start would end the pairing.
 
         While it runs it has good ones in memory and writes them again, so it is left alone.
+        `stored`: those of a connected session must be there as well, or we look at a wrong place.
         """
-        if await self.store.look(self.id) == "damaged":
+        found = await self.store.look(self.id)
+        if found == "damaged":
             raise EngineError(
                 f"cannot start {self.id} anew: its creds are damaged, and a start would replace"
                 " them by empty ones",
                 code="session_damaged",
+            )
+        if stored and found in ("absent", "unpaired") and (await self.look()).connected:
+            raise EngineError(
+                f"cannot touch the keys of {self.id}: it is connected, and where its creds should"
+                " be are none; a start would begin a new pairing",
+                code="session_missing",
             )
 
     async def begin(self) -> None:

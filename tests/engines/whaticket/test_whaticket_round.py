@@ -176,7 +176,7 @@ async def test_damaged_creds_are_never_replaced_by_a_start(open_bench, eventuall
     session = bench.hold("shop", "7")
     await connected(bench, "7", eventually=eventually)
     theirs.pace.write_every = 1000.0
-    await asyncio.sleep(0.05)
+    await eventually(lambda: theirs.rests, 1000.0)
     whole = (bench.auth("7") / "creds.json").read_bytes()
     (bench.auth("7") / "creds.json").write_bytes(whole[:20])
     for repair in (lambda: session.regenerate_keys([PEER]), session.restart):
@@ -196,6 +196,42 @@ async def test_damaged_creds_are_never_replaced_by_a_start(open_bench, eventuall
     await session.renew()
     [folder] = (bench.kept / "removed" / "7").iterdir()
     assert (folder / "files" / "creds.json").read_bytes() == whole[:20]
+
+
+async def test_a_connected_session_without_stored_creds_is_left_connected(open_bench, eventually):
+    bench = await open_bench(auth_folder="/nowhere/{id}")
+    theirs = await bench.paired("7")
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await connected(bench, "7", eventually=eventually)
+    with pytest.raises(EngineError) as caught:
+        await session.regenerate_keys([PEER])
+    assert caught.value.code in ("files", "session_missing")
+    bench.stand_in.pace.write_every = 1000.0
+    await eventually(lambda: theirs.rests, 1000.0)
+    await bench.close()
+    await bench.open(auth_folder=f"{bench.root}/auth/{{id}}")
+    session = bench.hold("shop", "7")
+    (bench.auth("7") / "creds.json").unlink()
+    with pytest.raises(EngineError, match="it is connected, and where its creds") as caught:
+        await session.regenerate_keys([PEER])
+    assert caught.value.code == "session_missing"
+    assert theirs.status == "CONNECTED"
+    assert not any("disconnect" in each for each in bench.stand_in.requests)
+
+
+async def test_a_pairing_that_is_lost_on_the_way_is_said(open_bench, eventually):
+    bench = await open_bench()
+    await bench.paired("7")
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await connected(bench, "7", eventually=eventually)
+    bench.stand_in.faults.loses_pairing = True
+    with pytest.raises(EngineError, match="asks for a new pairing") as caught:
+        await session.regenerate_keys([PEER])
+    assert caught.value.code == "pairing_lost"
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.paired) == (Status.QR_REQUIRED, False)
 
 
 async def test_a_peer_without_keys_still_gets_a_fresh_connection(open_bench, eventually):

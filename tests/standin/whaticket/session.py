@@ -34,6 +34,8 @@ class Faults:
     """The status that a start is refused with."""
     writes_when_down: bool = False
     """Something of it still runs, and writes, after it said DISCONNECTED."""
+    loses_pairing: bool = False
+    """WhatsApp removes the device while it is disconnected, and its keys are wiped."""
     list_lies: str = ""
     """The status that the list shows of everything."""
 
@@ -64,6 +66,8 @@ class Session:
     memory: dict[str, str] = field(default_factory=dict)
     starts: int = 0
     logouts: int = 0
+    rests: float = 0.0
+    """Seconds until it writes again, once it has written."""
     sockets: int = 0
     """More than one at once is what WhatsApp answers with 440."""
     _life: asyncio.Task[None] | None = None
@@ -164,7 +168,8 @@ class Session:
         self.turn("open undefined")
         while True:
             await self._write()
-            await asyncio.sleep(self.pace.write_every)
+            self.rests = self.pace.write_every
+            await asyncio.sleep(self.rests)
 
     async def _pair(self) -> bool:
         self._scanned.clear()
@@ -197,6 +202,8 @@ class Session:
         self.status = "DISCONNECTED"
         self.turn("close Connection Terminated")
         self._closing = None
+        if self.faults.loses_pairing:
+            await self.keys.wipe(self.id)
         if self.faults.comes_back:
             self.start()
         while self.faults.writes_when_down and self.status == "DISCONNECTED":
