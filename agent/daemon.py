@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.api.serve import Server, serve
-from agent.config import Config, changes_that_need_restart, load_config
+from agent.config import Config, changes_that_need_restart, load_config, unused_variables
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, TryLater, WaError
@@ -90,6 +90,8 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
                 keep=chosen.keep,
                 repairs_name=chosen.repairs_name,
             )
+        for sentence in unused_variables(os.environ, config.backend):
+            log.warning("%s", sentence)
         with only_agent(config.agent.state_path):
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:

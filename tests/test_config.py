@@ -19,6 +19,7 @@ from agent.config import (
     render_config,
     secrets_of,
     split_address,
+    unused_variables,
     without_secrets,
     worker_settings,
 )
@@ -662,18 +663,34 @@ def test_the_environment_overrides_the_first_backend_that_can_take_it(load):
 @pytest.mark.parametrize(
     ("text", "env", "words"),
     [
-        ("", {"BACKEND_URL": "http://x"}, ["BACKEND_URL", "there is no [[backend]] whose url"]),
-        ("", {"REDIS_URL": "redis://x"}, ["REDIS_URL", "engine whaticket"]),
-        (EVO, {"REDIS_URL": "redis://x"}, ["REDIS_URL", "engine whaticket"]),
         (EVO, {"BACKEND_URL": "x"}, ["environment variable BACKEND_URL", "backend[0].url"]),
         (TICKET, {"REDIS_URL": "x"}, ["environment variable REDIS_URL", "redis://"]),
     ],
 )
-def test_an_address_in_the_environment_that_nobody_can_use_is_an_error(load, text, env, words):
+def test_an_address_in_the_environment_that_is_none_is_an_error(load, text, env, words):
     with pytest.raises(ConfigError) as caught:
         load(text, env)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "words"),
+    [
+        ("", {"BACKEND_URL": "http://x"}, ["BACKEND_URL", "there is no [[backend]] whose url"]),
+        ("", {"REDIS_URL": "redis://:S-1@x"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
+        (EVO, {"REDIS_URL": "no address"}, ["REDIS_URL", "[[backend]] of engine whaticket"]),
+        (EVO, {"BACKEND_URL": "http://x"}, []),
+        (TICKET, {"REDIS_URL": "redis://x", "BACKEND_URL": ""}, []),
+        ("", {"REDIS_URL": ""}, []),
+    ],
+)
+def test_an_address_for_another_program_stops_nothing_and_is_told(load, text, env, words):
+    told = list(unused_variables(env, load(text, env).backend))
+    assert len(told) == bool(words)
+    for word in words:
+        assert word in told[0]
+    assert "S-1" not in "".join(told)
 
 
 def test_the_backend_in_the_example_is_a_good_one_with_every_key():

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,16 @@ def _load(options: argparse.Namespace) -> Any:
 
 
 def check(options: argparse.Namespace) -> int:
-    _load(options)
+    from agent.config import unused_variables
+
+    unused = list(unused_variables(os.environ, _load(options).backend))
     path = config_path(options.config, os.environ)
     if wants_json(options):
-        print_json({"good": True, "file": None if path is None else str(path)})
+        file = None if path is None else str(path)
+        print_json({"good": True, "file": file, "warnings": unused})
     else:
+        for sentence in unused:
+            print(f"wa-agent: {sentence}", file=sys.stderr)
         print(f"{path or 'the defaults'}: good")
     return 0
 

@@ -74,15 +74,20 @@ def _print(findings: "list[Finding]") -> None:
 
 def _config(options: argparse.Namespace) -> "tuple[Config, list[Finding]]":
     """What is configured; the defaults where the file is wrong, so that the rest is checked."""
-    from agent.config import Config, load_config
-    from agent.host.doctor import ok, wrong
+    from agent.config import Config, load_config, unused_variables
+    from agent.host.doctor import note, ok, wrong
 
     try:
         path = config_path(options.config, os.environ)
         config = load_config(path, os.environ, overrides=overrides_of(options))
     except ConfigError as error:
         return Config(), [wrong("config", str(error), "correct it: wa-agent config check")]
-    return config, [ok("config", f"{path or 'the defaults'}: good")]
+    advice = "unset it for the agent if it is not meant for it"
+    unused = unused_variables(os.environ, config.backend)
+    return config, [
+        ok("config", f"{path or 'the defaults'}: good"),
+        *(note("environment", sentence, advice) for sentence in unused),
+    ]
 
 
 def _examine(config: "Config", client: Client) -> "Iterator[Finding]":

@@ -9,6 +9,7 @@ from agent.config.backends import (
     secrets_of,
     worker_settings,
 )
+from agent.config.environment import unused_variables
 from agent.config.load import load_config
 from agent.config.render import render_config, without_secrets
 from agent.config.rules import changes_that_need_restart, split_address
@@ -51,6 +52,7 @@ __all__ = [
     "render_config",
     "secrets_of",
     "split_address",
+    "unused_variables",
     "without_secrets",
     "worker_settings",
 ]

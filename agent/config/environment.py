@@ -65,18 +65,30 @@ def read_for_backends(
     env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
 ) -> Iterator[tuple[int, str, str, str]]:
     """For each variable that is set: which backend, which key, the value, where it came from."""
+    for name, (key, _) in OF_BACKENDS.items():
+        if env.get(name) and (fitting := _fitting(name, backends)):
+            yield fitting[0], key, env[name], f"environment variable {name}"
+
+
+def unused_variables(
+    env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
+) -> Iterator[str]:
+    """A sentence for each variable that no backend takes.
+
+    That is no error: on a machine it may well be meant for another program.
+    """
     for name, (key, engine) in OF_BACKENDS.items():
-        if not env.get(name):
-            continue
-        source = f"environment variable {name}"
-        fitting = [n for n, one in enumerate(backends) if not engine or one.engine == engine]
-        if not fitting:
+        if env.get(name) and not _fitting(name, backends):
             wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
-            raise ConfigError(
-                f"cannot use {source}: there is no {wanted} whose {key} it could be",
-                field=f"backend.{key}",
+            yield (
+                f"the environment variable {name} is not used:"
+                f" there is no {wanted} whose {key} it could be"
             )
-        yield fitting[0], key, env[name], source
+
+
+def _fitting(variable: str, backends: tuple[BackendDeclaration, ...]) -> list[int]:
+    engine = OF_BACKENDS[variable][1]
+    return [n for n, one in enumerate(backends) if not engine or one.engine == engine]
 
 
 def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0) -> Any:

@@ -17,7 +17,9 @@ HEAD = """\
 
 BACKENDS = """\
 # Servers of someone else's whose sessions are watched and repaired. Each begins with [[backend]];
-# what is said to be of one engine is only for that one.
+# what is said to be of one engine is only for that one. In the environment, BACKEND_URL stands for
+# the url of the first, and REDIS_URL for the redis_url of the first whaticket one; where there is
+# no such backend they are left alone, with a warning.
 # [[backend]]
 """
 

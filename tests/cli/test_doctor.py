@@ -255,13 +255,26 @@ def test_times_and_numbers_stay_readable(text: str) -> None:
     assert clean_text(text) == text
 
 
+async def test_a_variable_that_nothing_reads_is_noted(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKEND_URL", "http://user:R-1@somewhere")
+    _, found = await doctor()
+    (only,) = found["environment"]
+    assert (only["level"], "BACKEND_URL" in only["sentence"]) == ("note", True)
+    assert "R-1" not in str(found)
+    monkeypatch.delenv("BACKEND_URL")
+    assert "environment" not in (await doctor())[1]
+
+
 # --- the machine ------------------------------------------------------------------------------
 
 
 def test_what_the_installation_lacks_is_named(tmp_path: Path) -> None:
     found = {one.check: one for one in machine.check_installation(tmp_path)}
     assert found["units"].level is Level.WRONG
-    assert "wa-agent.service" in found["units"].sentence
+    for unit in ("wa-agent.service", "wa-instance@.service", "wa-backend@.service"):
+        assert unit in found["units"].sentence
     assert found["polkit"].level is Level.WRONG
     for name in machine.UNITS:
         file = tmp_path / "usr/local/lib/systemd/system" / name

@@ -69,6 +69,22 @@ def test_a_shown_configuration_hides_what_opens_backends(
     assert "P-1" not in capsys.readouterr().out
 
 
+def test_a_variable_for_another_program_is_told_and_stops_nothing(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / "a.toml").write_text("")
+    monkeypatch.setenv("REDIS_URL", "redis://:R-1@cache:6379")
+    assert run(["config", "check", "--config", "a.toml"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "a.toml: good\n"
+    assert said.err.startswith("wa-agent: the environment variable REDIS_URL is not used: ")
+    assert run(["config", "check", "--config", "a.toml", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["good"]
+    assert ["REDIS_URL" in one for one in found["warnings"]] == [True]
+    assert "R-1" not in said.err + str(found)
+
+
 def test_a_configuration_is_written_checked_and_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
