@@ -11,8 +11,8 @@ import pytest
 
 from tests.api.watcher import Watcher
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, make_agent
-from tests.daemon.test_backends import base, table
+from tests.daemon.conftest import RunningAgent, make_agent, remote_settings
+from tests.daemon.test_backends import table
 from tests.standin.evolution import StandIn
 
 __all__ = ["make_agent"]
@@ -264,7 +264,7 @@ async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_the
     absent = table(standin, name="old-office", url="http://127.0.0.1:9", adopt=[])
     agent = listening(
         "\n[api]\ntrust_loopback = true\n" + table(standin, adopt=["line-*", "Shop*"]) + absent,
-        base=base(),
+        base=remote_settings(),
     )
     await agent.start()
     await agent.create("local")
