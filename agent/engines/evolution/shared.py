@@ -18,9 +18,8 @@ from agent.errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What all sessions of one server share, its list above all."""
+    """What all sessions of one server share."""
 
-import asyncio
     api: EvolutionApi
     rows: Recent[Rows]
     prover: Prover | None
