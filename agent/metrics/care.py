@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from agent.core.alerts.series import labels_of_group
 from agent.core.reconnect import BreakerState
 from agent.core.repair import Goal, RecoveryKind
 from agent.core.statistics import RepairStatistics
@@ -102,9 +103,9 @@ CARE_FAMILIES: tuple[tuple[Family, Piece], ...] = (
 def care_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:
     name = "wa_agent_incident_active"
     yield (
-        Family(name, GAUGE, "1 while many of this engine fail alike and are held."),
+        Family(name, GAUGE, "1 while many of this engine (on this backend) fail alike and are held."),
         "".join(
-            sample(name, int(members > 0), engine=group)
+            sample(name, int(members > 0), **labels_of_group(group))
             for group, members in sorted(status.incidents.items())
         ),
     )

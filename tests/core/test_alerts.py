@@ -262,6 +262,13 @@ def test_an_incident_silences_the_sessions_of_its_engine_only() -> None:
     assert silenced([web, socket]) == {}
 
 
+def test_an_incident_on_a_backend_silences_the_sessions_on_it_only() -> None:
+    incident = firing("WaFleetIncident", engine="evolution", backend="evo")
+    its = firing("WaSessionDown", session="a", engine="evolution", backend="evo")
+    others = firing("WaSessionDown", session="b", engine="evolution", backend="evo2")
+    assert silenced([incident, its, others]) == {(its.name, its.labels): "WaFleetIncident"}
+
+
 def test_a_backend_that_is_down_silences_what_is_said_of_its_sessions_only() -> None:
     backend = firing("WaBackendDown", backend="evo")
     its = firing("WaSessionGivenUp", session="a", engine="evolution", backend="evo")

@@ -323,6 +323,7 @@ STORIES = (
         until(90, on_backend(False, **HELD), on_backend(True)),
     ),
     _fires("WaFleetIncident", "goes on", 1, always(machine(incidents={"web": True}))),
+    _fires("WaFleetIncident", "over there", 1, always(machine(incidents={"evolution/evo": True}))),
     _quiet("WaFleetIncident", "is over", 1, always(machine(incidents={"web": False}))),
     _fires("WaSessionResponseSlow", "eight seconds", 10, lambda t: _answers(t, 8.0)),
     _quiet("WaSessionResponseSlow", "a tenth", 10, lambda t: _answers(t, 0.1)),

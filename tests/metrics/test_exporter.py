@@ -158,7 +158,7 @@ def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporte
     )
     supervisor.agent = replace(
         supervisor.agent,
-        incidents={"sandbox": 3, "web": 0},
+        incidents={"sandbox": 3, "web": 0, "evolution/evo": 2},
         repairs=RepairStatistics(
             checked=8, check_seconds=0.4, repaired=2, repair_seconds=9.0, asked=3, needed_person=1
         ),
@@ -181,6 +181,7 @@ def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporte
     assert of(found, "wa_session_last_snapshot_timestamp_seconds", session="a") == NOW - 60
     assert of(found, "wa_agent_incident_active", engine="sandbox") == 1
     assert of(found, "wa_agent_incident_active", engine="web") == 0
+    assert of(found, "wa_agent_incident_active", engine="evolution", backend="evo") == 1
     assert of(found, "wa_agent_repairs_total", outcome="repaired") == 2
     assert of(found, "wa_agent_interventions_total", kind="asked") == 3
     assert of(found, "wa_agent_interventions_total", kind="needed") == 1

@@ -105,7 +105,8 @@ def scraped(world: World, lines: SessionLines, t: float) -> dict[str, str]:
             if name.partition("{")[0] in NAMES:
                 found[f"{name[:-1]},{TARGET}}}"] = value
     for engine, goes_on in own.incidents.items():
-        name = f'wa_agent_incident_active{{engine="{engine}",{TARGET}}}'
+        labels = ",".join(f'{k}="{v}"' for k, v in series.labels_of_group(engine).items())
+        name = f"wa_agent_incident_active{{{labels},{TARGET}}}"
         found[name] = str(int(goes_on))
     return found
 

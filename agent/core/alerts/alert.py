@@ -83,7 +83,7 @@ INHIBITIONS = (
     Inhibition(
         "WaFleetIncident",
         ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),
-        ("engine",),
+        ("engine", "backend"),
     ),
     Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
     Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),

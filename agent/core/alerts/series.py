@@ -10,6 +10,12 @@ from agent.core.view import InstanceView
 _BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
 
 
+def labels_of_group(group: str) -> dict[str, str]:
+    """Those that share a fate: all sessions of an engine, or of one on one backend."""
+    engine, _, backend = group.partition("/")
+    return {"engine": engine, "backend": backend} if backend else {"engine": engine}
+
+
 def is_wanted(view: InstanceView) -> bool:
     """It should run now: an instance stopped by hand is enabled and not wanted."""
     return view.desired.should_run and not view.unit.masked
@@ -132,7 +138,8 @@ REQUESTS_FAILED = Series(
 INCIDENT = Series(
     "wa_agent_incident_active",
     of_agent=lambda own: {
-        (("engine", engine),): float(active) for engine, active in own.incidents.items()
+        tuple(sorted(labels_of_group(group).items())): float(active)
+        for group, active in own.incidents.items()
     },
 )
 BACKEND_UP = Series(

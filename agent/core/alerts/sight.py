@@ -33,7 +33,7 @@ class Figures:
     requests: float = 0.0
     requests_failed: float = 0.0
     incidents: Mapping[str, bool] = field(default_factory=dict)
-    """By engine; one that never had any may be missing."""
+    """By group (engine, or engine/backend); one that never had any may be missing."""
     backends: Mapping[str, bool] = field(default_factory=dict)
     """By name: does its server answer?"""
 
