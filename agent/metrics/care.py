@@ -103,7 +103,7 @@ CARE_FAMILIES: tuple[tuple[Family, Piece], ...] = (
 def care_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:
     name = "wa_agent_incident_active"
     yield (
-        Family(name, GAUGE, "1 while many of this engine (on this backend) fail alike and are held."),
+        Family(name, GAUGE, "1 while many alike fail together and are held."),
         "".join(
             sample(name, int(members > 0), **labels_of_group(group))
             for group, members in sorted(status.incidents.items())
