@@ -28,9 +28,7 @@ Roster = Mapping[InstanceId, Mapping[str, Any]]
 """The sessions that its worker holds, each with its settings."""
 
 
-def lay_out_backend(
-    root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]
-) -> bool:
+def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]) -> bool:
     """Make the folder if it is not there and write what its worker must know; True: it is new."""
     about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
     with open_root(root, create=True) as root_fd:
