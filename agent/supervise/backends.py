@@ -20,26 +20,22 @@ from agent.core.model import (
     JournalEntry,
     ServerClaim,
     UnitState,
-    UnitStatus,
     parse_instance_id,
 )
-from agent.errors import LinkError, WaError
+from agent.errors import LinkError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats, Peer
-from agent.link.limits import BACKEND_LINK
+from agent.link.client import LinkStats
 from agent.supervise.backend_facts import BackendFacts, Ears, SeatLink
+from agent.supervise.backend_worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 30.0
-ATTACH_AGAIN = 0.5
-FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
+LOOK_EVERY, RETRY_AFTER = 30.0, 5.0
 TAKE_OVER = 5.0
-MISCONFIGURED = 78
-CALLS_AT_ONCE = 32
+"""Seconds that a start waits for workers that run already to say how their servers are."""
 
 
 class Backends:
@@ -63,20 +59,24 @@ class Backends:
         """The secret part of the address that each server calls; "" = it is not told to."""
         self.looked: Callable[[BackendFacts], Awaitable[None]] = _nothing
         """Awaited after each look at a backend that is up."""
-        self._host = host
         self._root = root
         self._wakes = wakes
         self._facts = facts
         self._wake = wake
         self._note = note
-        self._link_stats = link_stats
         self._settings = settings
         self._returning: set[asyncio.Task[None]] = set()
         self._files = asyncio.Lock()
-        self.loop = Loop(wakes, self._look, parallel=64, retry_after=ATTACH_AGAIN * 10)
+        ears = WorkerEars(
+            self._claimed, self._happened, self._server, self._lost, self._drop_strangers
+        )
+        self._workers = None if host is None else BackendWorkers(host, ears, link_stats, self._say)
+        self.loop = Loop(wakes, self._look, parallel=64, retry_after=RETRY_AFTER)
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Write down what the workers must know; find those that run already."""
+        if (workers := self._workers) is None:
+            return
         for each in declared:
             name = parse_instance_id(each.name)
             settings = worker_settings(each, secrets_of(each))
@@ -90,10 +90,13 @@ class Backends:
             roster = await asyncio.to_thread(read_roster, self._root, name)
             self.all[name] = found = BackendFacts(each, name, roster)
             if changed:
-                await self._read_anew(found)
+                await workers.read_anew(found)
         # Sessions that were watched all the while must not be told of as away.
-        await asyncio.gather(*(self._await_first_word(one) for one in self.all.values()))
-        for one in self.all.values():
+        every = self.all.values()
+        await asyncio.gather(*(workers.look_for_running(one, TAKE_OVER) for one in every))
+        for one in every:
+            if one.up:
+                one.down, one.unwell_since = False, None
             one.away = {facts.id for facts in self.members(one)} if one.down else set()
             self._wakes.wake(one.name)
 
@@ -143,6 +146,10 @@ class Backends:
         if one.link is not None:
             await one.link.call("release", {"id": id})
 
+    async def _drop_strangers(self, one: BackendFacts) -> None:
+        for id in [id for id in one.roster if id not in self._facts]:
+            await self.leave_seat(one, id)
+
     async def close(self, *, leave_workers: bool) -> None:
         """The sessions on servers go on by themselves; only who watches them ends."""
         for task in self._returning:
@@ -151,24 +158,23 @@ class Backends:
             if one.link is not None:
                 await one.link.close()
                 one.link = None
-        if self._host is None:
+        if self._workers is None:
             return
         if not leave_workers:
-            await asyncio.gather(*(self._stop_worker(one) for one in self.all.values()))
-        await self._host.close(leave_workers=leave_workers)
+            await asyncio.gather(*(self._workers.stop(one) for one in self.all.values()))
+        await self._workers.close(leave_workers=leave_workers)
 
     # its own passes
 
     async def _look(self, id: InstanceId) -> float | None:
         one = self.all.get(id)
-        if one is None or self._host is None:
+        if one is None or self._workers is None:
             return None
-        self._note_unit(one, await self._host.status(id))
-        if one.unit.state is UnitState.ACTIVE:
-            if one.link is None and boot_now() >= one.next_attach:
-                await self._attach(one)
-        elif not one.unit.runs and not one.unit.job_pending and not one.stopped_by_hand:
-            await self._start(one)
+        linked = one.link
+        await self._workers.look(one)
+        if one.link is not linked:
+            for facts in self.members(one):
+                self._wake(facts.id)
         self._settle(one)
         if one.up:
             await self.looked(one)
@@ -189,104 +195,6 @@ class Backends:
             return max(one.next_attach, now)
         return min(max(one.next_start, now + ATTACH_AGAIN), now + LOOK_EVERY)
 
-    def _note_unit(self, one: BackendFacts, unit: UnitStatus) -> None:
-        before, one.unit = one.unit, unit
-        if unit.restarts > before.restarts and unit.run:
-            self._say(one, "restarted", "its worker ended and was started again by the host")
-        if unit.runs:
-            one.stopped_by_hand = one.our_stop = False
-        elif (
-            self._host is not None
-            and self._host.name == "systemd"
-            and before.runs
-            and unit.state is UnitState.INACTIVE
-            and not one.our_stop
-            and not unit.job_pending
-            and not one.stopped_by_hand
-        ):
-            one.stopped_by_hand = True
-            self._say(one, "operator", "its worker was stopped by hand: it stays so until started")
-
-    async def _start(self, one: BackendFacts) -> None:
-        assert self._host is not None
-        if boot_now() < one.next_start:
-            return
-        misconfigured = one.unit.exit_status == MISCONFIGURED
-        if misconfigured and one.failed_starts:
-            one.next_start = boot_now() + LONGEST_DELAY  # a person may have put it right
-        try:
-            if one.unit.state is UnitState.FAILED:
-                await self._host.reset_failed(one.name)
-            await self._host.start(one.name)
-        except WaError as error:
-            wait = min(FIRST_DELAY * 2.0 ** min(one.failed_starts, 16), LONGEST_DELAY)
-            one.failed_starts += 1
-            one.next_start = boot_now() + (LONGEST_DELAY if misconfigured else wait)
-            log.warning("cannot start the worker of backend %s: %s", one.name, error)
-            return
-        one.failed_starts = 0
-        one.unit = await self._host.status(one.name)
-        if one.unit.state is UnitState.ACTIVE:
-            await self._attach(one)
-
-    async def _attach(self, one: BackendFacts) -> None:
-        assert self._host is not None
-        main_pid = one.unit.main_pid
-
-        def check_peer(peer: Peer) -> str | None:
-            if peer.pid != main_pid:
-                return f"process {peer.pid} answers, the unit's main process is {main_pid}"
-            return None
-
-        one.next_attach = boot_now() + ATTACH_AGAIN
-        try:
-            link = await Link.open(
-                self._host.link_path(one.name),
-                one.name,
-                check_peer,
-                lambda id, run, claim: self._claimed(one, id, run, claim),
-                lambda id, run, what: self._happened(one, id, run, what),
-                lambda why: self._lost(one, why),
-                stats=self._link_stats,
-                limits=BACKEND_LINK,
-                speaks_for=lambda id: id in one.roster,
-                on_server=lambda run, claim: self._server(one, run, claim),
-            )
-        except LinkError as error:
-            log.debug("cannot attach to the worker of backend %s: %s", one.name, error)
-            return
-        if link.hello.run != one.unit.run:
-            await link.close()
-            return
-        if one.run != link.hello.run:
-            one.words.clear()
-        one.link, one.run, one.attached_at = link, link.hello.run, boot_now()
-        try:
-            await self._call_the_roll(one)
-        except WaError as error:
-            log.warning("cannot tell the worker of backend %s whom to hold: %s", one.name, error)
-            await link.close()
-            one.link = None
-            return
-        for facts in self.members(one):
-            self._wake(facts.id)
-
-    async def _call_the_roll(self, one: BackendFacts) -> None:
-        """Its file told it already; what changed while it had no agent is told again."""
-        gone = [id for id in one.roster if id not in self._facts]
-        for id in gone:
-            await self.leave_seat(one, id)
-        places = asyncio.Semaphore(CALLS_AT_ONCE)
-
-        async def hold(id: InstanceId) -> None:
-            async with places:
-                if one.link is not None and id in one.roster:
-                    await one.link.call("hold", {"id": id, "settings": dict(one.roster[id])})
-
-        await asyncio.gather(*(hold(id) for id in list(one.roster)))
-        if one.link is not None and one.server is None:
-            await one.link.call("check", timeout=one.declared.timeout + 5.0)
-
     # what its worker says
 
     def _claimed(self, one: BackendFacts, id: InstanceId, run: str, claim: Claim) -> None:
@@ -306,7 +214,7 @@ class Backends:
         one.ears.clear()
         self._wakes.wake(one.name)
 
-    def _server(self, one: BackendFacts, _run: str, claim: ServerClaim) -> None:
+    def _server(self, one: BackendFacts, claim: ServerClaim) -> None:
         before, one.server = one.server, claim
         one.checked_wall = time.time()
         one.failures = 0 if claim.up else one.failures + 1
@@ -363,40 +271,6 @@ class Backends:
 
     def members(self, one: BackendFacts) -> list[Facts]:
         return [facts for facts in self._facts.values() if facts.instance.backend == one.name]
-
-    async def _await_first_word(self, one: BackendFacts) -> None:
-        """Only of a worker that runs already; one that must start is waited for by nobody."""
-        deadline = boot_now() + TAKE_OVER
-        assert self._host is not None
-        try:
-            self._note_unit(one, await self._host.status(one.name))
-            while one.unit.state is UnitState.ACTIVE and boot_now() < deadline and not one.up:
-                if one.link is None:
-                    await self._attach(one)
-                elif one.server is not None:
-                    return
-                await asyncio.sleep(0.05)
-        except WaError as error:
-            log.warning("cannot look at the worker of backend %s: %s", one.name, error)
-        if one.up:
-            one.down, one.unwell_since = False, None
-
-    async def _read_anew(self, one: BackendFacts) -> None:
-        """Its settings changed: a worker that runs has the old ones."""
-        assert self._host is not None
-        try:
-            if (await self._host.status(one.name)).runs:
-                await self._host.restart(one.name)
-        except WaError as error:
-            log.warning("cannot restart the worker of backend %s: %s", one.name, error)
-
-    async def _stop_worker(self, one: BackendFacts) -> None:
-        assert self._host is not None
-        one.our_stop = True
-        try:
-            await self._host.stop(one.name)
-        except WaError as error:
-            log.error("cannot close the worker of backend %s in order: %s", one.name, error)
 
     async def _write_roster(self, one: BackendFacts) -> None:
         async with self._files:  # many seats are taken at once: the newest picture is written
