@@ -13,7 +13,7 @@ from agent.engines.evolution.answers import (
     trouble,
 )
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.rows import Rows, read_rows
+from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.remote.http import Answer, RemoteHttp, ServerDown, segment
 from agent.errors import EngineError
 
@@ -104,6 +104,14 @@ class EvolutionApi:
         answer = await self.ask("GET", "/instance/fetchInstances", query={"instanceName": name})
         body = answer.body if answer.good else None
         return body[0] if isinstance(body, list) and body else body
+
+    async def row_now(self, name: str) -> tuple[Row | None] | None:
+        """One session's row as it is now; None when it is not told. 1.8 has nothing to tell."""
+        if self.old:
+            return (None,)
+        body = await self.row(name)
+        rows = read_rows([body]) if body is not None else None
+        return None if rows is None else (rows.by_name.get(name),)
 
     async def found(self, what: str, name: str) -> Any:
         """`settings`, `webhook` or `proxy` of a session; None where it has none."""

@@ -33,9 +33,9 @@ class Facts:
 
     live: Live
     row: Row | None = None
-    """From a list that is newer than the state; None = not listed, or no such list yet."""
+    """Read after the state; None = it has none, or it was not read yet."""
     row_known: bool = False
-    """Such a list was seen."""
+    """It was read, or is known to tell nothing."""
     ended: str = ""
     """Why it ended, as the webhook told it."""
     paired: bool = False
@@ -112,7 +112,8 @@ def _closed(facts: Facts) -> Claim:
     if facts.ended:
         reason = facts.ended
     elif not facts.row_known:
-        reason = ""  # nobody could be asked yet; the next probe knows
+        # Why is not known yet: nothing is to be done before that. The next probe knows.
+        return _with(facts, Status.INITIALIZING)
     elif row is not None and (code := fresh_end(row, facts.open_until)) is not None:
         reason = evolution_reason(code, row.text)
     elif row is not None and not row.live and row.status == Live.CONNECTING:

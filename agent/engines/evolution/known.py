@@ -8,7 +8,7 @@ from agent.core.engine_words import evolution_reason
 from agent.core.model import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
-from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, is_paired
+from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
 from agent.engines.evolution.hooks import (
     HookEvent,
     code_told,
@@ -64,8 +64,10 @@ class Known:
         return self._paired is True
 
     @property
-    def ended(self) -> str:
-        return self._ended
+    def end_known(self) -> bool:
+        """Why it closed. A row is written a moment after the state: one without an end may be
+        too early."""
+        return bool(self._ended) or fresh_end(self._row, self._open_until) is not None
 
     def seconds(self) -> float:
         """For how long it has been in its state, as far as was seen."""

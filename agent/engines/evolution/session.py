@@ -13,7 +13,8 @@ from agent.engines.evolution.known import STATE_EVENTS, Known
 from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Proof
-from agent.engines.evolution.shared import Server, find_row
+from agent.engines.evolution.rows import Row
+from agent.engines.evolution.shared import Server, listed_row
 from agent.engines.evolution.subscription import Hooked
 from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError, InvalidRequest
@@ -61,10 +62,10 @@ class EvolutionSession:
                 if deep or self._dead:
                     await self._prove()
             case Live.CONNECTING:
-                if known.paired_unknown:
-                    await self._take_row(newer=False)
+                if known.paired_unknown and (found := await self._listed()) is not None:
+                    known.note_row(found[0])
                 await self._look_for_code()
-            case Live.CLOSE if not known.ended:
+            case Live.CLOSE if not known.end_known:
                 await self._take_row()
         if deep:
             detail["qr"] = known.can_show_code()
@@ -249,17 +250,18 @@ class EvolutionSession:
         except EngineError:
             return  # it changed since it was asked for its state: the next probe sees
 
-    async def _take_row(self, *, newer: bool = True) -> None:
-        """A row that is newer than the state, or none: the claim does without it."""
-        if (
-            found := await find_row(self._server, self._known, self.remote, newer=newer)
-        ) is not None:
+    async def _take_row(self) -> None:
+        """Its own row, read now: why it closed, and whether a pairing still stands."""
+        if (found := await self._api.row_now(self.remote)) is not None:
             self._known.note_row(found[0])
+
+    async def _listed(self) -> tuple[Row | None, float] | None:
+        return await listed_row(self._server, self.remote)
 
     async def _deep(self) -> dict[str, Any]:
         known = self._known
         self._server.hooks.want(self.remote)
-        found = await find_row(self._server, known, self.remote)
+        found = await self._listed()
         row = found[0] if found is not None else None
         detail: dict[str, Any] = {
             "exists": known.live not in (Live.MISSING, Live.UNLOADED),
@@ -273,7 +275,8 @@ class EvolutionSession:
         else:
             if disagrees := known.compare(row, found[1]):
                 detail["disagrees"] = disagrees
-            known.note_row(row)
+            if known.live is Live.OPEN or found[1] <= known.seconds():
+                known.note_row(row)
         if (hooked := self._server.hooks.word(self.remote)) is not Hooked.OFF:
             detail["webhook"] = str(hooked)
         return detail

@@ -30,14 +30,12 @@ class Pace:
     list_holds: float = 30.0
     """The list is asked for at most this often: each of its rows costs three counts there."""
     list_spacing: float = 2.0
-    """Between two lists where many sessions closed and each needs a newer one."""
+    """Between two lists, also where what was listed was changed by us."""
     old_list_holds: float = 120.0
     """1.8 asks WhatsApp once for each open session before it shows its list."""
     probe_limit: float = 8.0
     """For a whole probe, or 0.8 of a request's time if that is less: who asks waits 10 s, and
     must hear that the server does not answer instead of giving up on the session."""
-    list_patience: float = 2.0
-    """So long a probe waits for the list; the list itself may come later."""
     code_holds: float = 45.0
     """How long one QR code is shown; Evolution sets it for Baileys."""
     code_wait: float = 3.0

@@ -18,7 +18,6 @@ PACE = Pace(
     list_holds=0.05,
     list_spacing=0.0,
     old_list_holds=0.05,
-    list_patience=0.5,
     code_wait=1.0,
     pairing_wait=1.0,
     blank_limit=0.3,

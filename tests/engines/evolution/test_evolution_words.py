@@ -52,7 +52,7 @@ def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -
             "",
             id="405 in the row, and open since",
         ),
-        pytest.param(Facts(Live.CLOSE), "DISCONNECTED", "", id="closed, nobody could be asked"),
+        pytest.param(Facts(Live.CLOSE), "INITIALIZING", "", id="closed, nobody knows why yet"),
         pytest.param(
             Facts(Live.CLOSE, None, True), "DISCONNECTED", "connection_closed", id="not listed"
         ),
