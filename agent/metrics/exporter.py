@@ -2,11 +2,14 @@
 
 For each family there is a column with one piece of text per session. A session whose view
 is the same object as before is not looked at again; a column in which nothing changed is
-not joined again.
+not put together again.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from operator import add
 from pathlib import Path
 
 from agent.core.model import InstanceId
@@ -32,23 +35,55 @@ _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "What the scrape befor
 
 
 class _Column:
-    """One family's pieces, and their joined text while nothing changes."""
+    """One family's text of all sessions. It is kept once: where each piece ends is enough."""
 
-    __slots__ = ("joined", "pieces")
+    __slots__ = ("_ends", "_new", "_text")
 
     def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.joined: bytes | None = None
+        self._text = b""
+        self._ends = array("L")
+        self._new: dict[int, bytes] = {}
+        """Pieces that are different now, by the session's place."""
 
     def put(self, index: int, piece: str) -> None:
-        if self.pieces[index] != piece:
-            self.pieces[index] = piece
-            self.joined = None
+        new = piece.encode()
+        if new != self._piece(index):
+            self._new[index] = new
+        else:
+            self._new.pop(index, None)
+
+    def arrange(self, keep: Sequence[int | None]) -> None:
+        """Sessions came or went: the place where each was before, None for a new one."""
+        self.text()
+        pieces = [b"" if at is None else self._piece(at) for at in keep]
+        self._ends = array("L", accumulate(map(len, pieces)))
+        self._text = b"".join(pieces)
 
     def text(self) -> bytes:
-        if self.joined is None:
-            self.joined = "".join(self.pieces).encode()
-        return self.joined
+        if self._new:
+            self._put_together()
+            self._new = {}
+        return self._text
+
+    def _put_together(self) -> None:
+        """The old text, but for the new pieces in their places."""
+        parts: list[bytes] = []
+        done, grown = 0, dict[int, int]()
+        for index in sorted(self._new):
+            new, end = self._new[index], self._ends[index]
+            begin = self._ends[index - 1] if index else 0
+            parts += (self._text[done:begin], new)
+            done = end
+            if len(new) != end - begin:
+                grown[index] = len(new) - (end - begin)
+        parts.append(self._text[done:])
+        self._text = b"".join(parts)
+        if grown:
+            longer = accumulate(grown.get(index, 0) for index in range(len(self._ends)))
+            self._ends = array("L", map(add, self._ends, longer))
+
+    def _piece(self, index: int) -> bytes:
+        return self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
 
 
 class SessionLines:
@@ -79,8 +114,7 @@ class SessionLines:
         self._views = [None if at is None else self._views[at] for at in keep]
         self._past = [("", "", 0.0) if at is None else self._past[at] for at in keep]
         for column in self._columns:
-            column.pieces = ["" if at is None else column.pieces[at] for at in keep]
-            column.joined = None
+            column.arrange(keep)
 
     def _rebuild(self, index: int, view: InstanceView) -> None:
         label = self._labels[index]

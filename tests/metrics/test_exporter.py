@@ -256,7 +256,7 @@ def test_only_what_changed_is_made_anew(house: tuple[FakeSupervisor, Exporter]) 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["put", "drop", "change"])),
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["put", "drop", "change", "scrape"])),
         max_size=25,
     )
 )
@@ -269,9 +269,11 @@ def test_whatever_comes_and_goes_the_kept_lines_equal_fresh_ones(
         views = dict(views)
         if step == "drop":
             views.pop(InstanceId(id), None)
-        elif step == "put" or InstanceId(id) in views:
-            views[InstanceId(id)] = make_view(id, memory_bytes=len(views))
+        elif step == "put" or (step == "change" and InstanceId(id) in views):
+            views[InstanceId(id)] = make_view(id, memory_bytes=len(views) ** 9)
         kept.update(views)
+        if step == "scrape":
+            list(kept.samples(NOW))
     kept.update(views)
     fresh = SessionLines()
     fresh.update(views)
