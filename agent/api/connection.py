@@ -111,12 +111,16 @@ class Connection(RequestHandler):
         transport = self.transport
         try:
             async with asyncio.timeout(self._entrance.write_seconds):
-                return await super().finish_response(request, resp, start_time)
+                answered = await super().finish_response(request, resp, start_time)
         except TimeoutError:
             # Closing politely would wait for the very buffer that nobody reads.
             if transport is not None:
                 transport.abort()
             return resp, True
+        if isinstance(resp, web.Response):
+            # The library holds the answer until this client asks again: a scrape is megabytes.
+            resp.body = None
+        return answered
 
     def handle_error(
         self,

@@ -1,6 +1,7 @@
 """Opening and closing: whose socket it is, who holds the port, what is in flight."""
 
 import asyncio
+import gc
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from agent.api.serve import Server, serve
 from agent.api.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
@@ -189,3 +191,13 @@ async def test_the_unix_socket_alone_is_enough(tmp_path: Path) -> None:
     server = await open_server(tmp_path, FakeSupervisor(), listen="")
     assert server.addresses == (f"unix:{tmp_path / 'api.sock'}",)
     await server.close()
+
+
+async def test_an_idle_connection_holds_no_answer(house: House) -> None:
+    """The library keeps the last one until the client asks again; a scrape is megabytes."""
+    async with house.local() as session:
+        async with session.get("http://localhost/metrics") as answer:
+            assert len(await answer.read()) > 1000
+        assert house.server._entrance.connections, "it is kept alive"
+        held = [one for one in gc.get_objects() if isinstance(one, web.Response) and one.body]
+        assert held == []
