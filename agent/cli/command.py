@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.cli.client import Client
 from agent.core.model import parse_instance_id
@@ -13,6 +13,12 @@ from agent.errors import InvalidRequest
 Run = Callable[[argparse.Namespace], int]
 Subparsers = Any
 """argparse has no public name for what add_subparsers() gives."""
+
+
+class Group(Protocol):
+    """A module of commands."""
+
+    def add(self, commands: Subparsers, /) -> None: ...
 
 
 def add_command(

@@ -4,32 +4,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 
-from agent.cli import (
-    agent,
-    alerts,
-    backends,
-    completion,
-    config,
-    doctor,
-    events,
-    health,
-    instances,
-    keys,
-    qr,
-    reasons,
-    repairs,
-    sandbox,
-    send,
-    snapshots,
-    there,
-    top,
-    trash,
-    tune,
-    web,
-    why,
-)
-from agent.cli.command import add_common
+from agent.cli import agent
+from agent.cli.command import Group, add_common
 from agent.cli.show import clean
 from agent.errors import WaError
 
@@ -48,35 +26,14 @@ environment:
 example:
   wa-agent create sales --engine sandbox && wa-agent qr sales --watch
 """
-_GROUPS = (
-    *(
-        agent,
-        instances,
-        backends,
-        send,
-        qr,
-        top,
-        health,
-        why,
-        repairs,
-        reasons,
-        events,
-        snapshots,
-        there,
-        trash,
-        keys,
-        sandbox,
-    ),
-    web,
-    alerts,
-    doctor,
-    tune,
-    config,
-    completion,
-)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
+    """Of all commands where none are named."""
+    if not groups:
+        from agent.cli.groups import GROUPS
+
+        groups = GROUPS
     parser = argparse.ArgumentParser(
         prog="wa-agent",
         description="Keeps WhatsApp sessions alive on this machine.",
@@ -86,14 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_common(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in _GROUPS:
+    for group in groups:
         group.add(commands)
     return parser
 
 
 def run(argv: list[str]) -> int:
     try:
-        options = build_parser().parse_args(backends.spelled_out(argv))
+        options = _options(argv)
         status: int = options.run(options)
         sys.stdout.flush()
         return status
@@ -107,6 +64,15 @@ def run(argv: list[str]) -> int:
         # Whoever read us (head, less) has enough; a traceback at exit would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    if argv[:1] == ["run"]:
+        # The agent itself lives for months: the other commands' modules are not for it to carry.
+        return build_parser([agent]).parse_args(argv)
+    from agent.cli.backends import spelled_out
+
+    return build_parser().parse_args(spelled_out(argv))
 
 
 def _say(error: WaError, *, as_json: bool) -> int:
