@@ -10,6 +10,9 @@ from sqlite_utils import Database
 from agent.errors import StoreError
 from agent.store.trouble import code_of, explain
 
+CACHE = "cache_size = -256"
+"""KiB. The default is 2 MiB for each connection; what is asked again lies in the kernel's cache."""
+
 
 def connect(path: Path) -> Database:
     try:
@@ -19,7 +22,7 @@ def connect(path: Path) -> Database:
         mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
         if mode != "wal":
             raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
-        for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000"):
+        for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
             conn.execute(f"pragma {pragma}")
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -31,6 +34,7 @@ def connect_to_read(path: Path) -> Database:
     conn = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
     )
+    conn.execute(f"pragma {CACHE}")
     return Database(conn, recursive_triggers=False, execute_plugins=False)
 
 

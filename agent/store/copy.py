@@ -38,6 +38,8 @@ def copy_verified(db: Database, target: Path) -> None:
         raise StoreError(f"cannot copy to {target}: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+        # SQLite's own, which it leaves behind where the disk was full.
+        unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
