@@ -62,7 +62,8 @@ class ProcessWorker:
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._deadline_passed, self._renewed)
         self._task: asyncio.Task[None] | None = None
-        self._turned = asyncio.Event()
+        self._turned: asyncio.Event | None = None
+        """Set when the phase is another one; None while nobody waits."""
         self._was_ready = False
         self._failed_starts = 0
 
@@ -288,11 +289,14 @@ class ProcessWorker:
         self._was_ready = self._was_ready or phase is Phase.RUNNING
         self._since = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._deadline.set(time_limit)
-        self._turned.set()
-        self._turned = asyncio.Event()
+        if self._turned is not None:
+            self._turned.set()
+            self._turned = None
         self._around.changed(self)
 
     async def _turn(self) -> None:
+        if self._turned is None:
+            self._turned = asyncio.Event()
         await self._turned.wait()
 
     def _follow(self, work: Awaitable[None]) -> None:

@@ -18,7 +18,7 @@ async def test_who_was_held_up_is_told_before_any_deadline_is_judged() -> None:
 
     pulse = Pulse(held_up, limit=0.5)
     deadline.set(1.1)
-    time.sleep(2.2)  # frozen: nothing of ours runs
+    time.sleep(2.2)  # noqa: ASYNC251 - frozen: nothing of ours runs
     await _a_second_later()
     assert len(held) == 1 and 1.0 < held[0] < 60.0
     assert not passed

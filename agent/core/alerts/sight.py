@@ -96,11 +96,12 @@ class History:
         self, views: Mapping[InstanceId, InstanceView], figures: Figures, now: float
     ) -> Iterator[Series]:
         """One series after the other, so that a caller may let others run in between."""
+        keys: dict[Key, Key] = {}  # one object of each for all series
         for series, seconds in self._windows.items():
             past, found = self._past[series], series.read(views, figures)
             for key, value in found.items():
                 if (steps := past.get(key)) is None:
-                    steps = past[key] = Steps()
+                    steps = past[keys.setdefault(key, key)] = Steps()
                 steps.note(now, value)
                 steps.forget(now - seconds)
             if len(past) > len(found):
