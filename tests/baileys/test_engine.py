@@ -101,7 +101,7 @@ async def test_a_real_session_is_paired_broken_and_repaired_by_the_engine(
     assert broken.name in removed
     kept = {name: raw for name, raw in before.items() if name not in removed}
     await bed.eventually(lambda: bed.files() == kept)
-    shelf = bed.folder.parent / "backend" / "kept" / "removed" / "7"
+    shelf = bed.folder.parent / "backend" / "removed" / "7"
     (copy,) = shelf.glob(f"*/files/{broken.name}")
     assert copy.read_bytes() == before[broken.name]
 
@@ -134,7 +134,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(
     bed.whatsapp.scan(qr.text, ACCOUNT)
     await bed.settled()
     assert await status_of(session) is ConnectionStatus.CONNECTED
-    shelf = bed.folder.parent / "backend" / "kept" / "removed" / "7"
+    shelf = bed.folder.parent / "backend" / "removed" / "7"
     (copy,) = shelf.glob("*/files/creds.json")
     assert copy.read_bytes() == creds
 

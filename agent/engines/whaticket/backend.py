@@ -22,7 +22,6 @@ from agent.errors import EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
-KEPT = "kept"
 _SWEEP_EVERY = 86400.0
 
 
@@ -39,7 +38,7 @@ class WhaticketBackend:
         self, folder: Path, settings: WhaticketSettings, reporter: BackendReporter
     ) -> None:
         self._reporter = reporter
-        self._kept = make_private(folder / KEPT)
+        self._kept = make_private(folder)
         self._server = WhaticketServer(settings)
         self._store = open_store(settings, self._kept)
         self._watch = ServerWatch(self._ask, reporter.server, reporter.crashed)

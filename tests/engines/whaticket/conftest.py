@@ -92,7 +92,7 @@ class Bench:
 
     @property
     def kept(self) -> Path:
-        return self.root / "backend" / "kept"
+        return self.root / "backend"
 
     def auth(self, id: str) -> Path:
         return self.root / "auth" / id
