@@ -19,8 +19,6 @@ from agent.config.sections import (
     AgentSection,
     ApiSection,
     BackendsSection,
-    Config,
-    Declaration,
     HealthSection,
     PhasesSection,
     ReconnectSection,
@@ -29,6 +27,7 @@ from agent.config.sections import (
     StopSection,
     WorkerSection,
 )
+from agent.config.whole import Config, Declaration
 
 __all__ = [
     "INSTALLED_SOCKET",

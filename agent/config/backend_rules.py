@@ -13,7 +13,7 @@ from agent.config.backends import (
     secret_fault,
 )
 from agent.config.problem import Problem
-from agent.config.sections import Config, Declaration
+from agent.config.whole import Config, Declaration
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 

@@ -7,8 +7,8 @@ from typing import Any
 import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets
-from agent.config.sections import Config, Declaration
 from agent.config.setting import Setting, settings_of
+from agent.config.whole import Config, Declaration
 
 HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
 from agent.config.problem import Problem
-from agent.config.sections import Config
 from agent.config.setting import settings_of
+from agent.config.whole import Config
 from agent.core.alerts import AlertLimits, alert_table
 
 

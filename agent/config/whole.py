@@ -1,0 +1,163 @@
+"""The whole of agent.toml as one value, and what the core is given out of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agent.config.backends import BackendDeclaration
+from agent.config.sections import (
+    INSTALLED_SOCKET,
+    INSTALLED_STATE,
+    AgentSection,
+    AlertsSection,
+    ApiSection,
+    BackendsSection,
+    CryptoSection,
+    HealthSection,
+    IncidentSection,
+    LogSection,
+    MemorySection,
+    PhasesSection,
+    ReconnectSection,
+    RecoverySection,
+    SessionsSection,
+    StartSection,
+    StopSection,
+    WorkerSection,
+)
+from agent.core.alerts import AlertLimits
+from agent.core.crypto import CryptoPolicy
+from agent.core.health import HealthPolicy
+from agent.core.incident import IncidentPolicy
+from agent.core.memory import MemoryPolicy
+from agent.core.model import InstanceId
+from agent.core.phases import PhaseDeadlines
+from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
+from agent.core.repair import RecoveryPolicy, Unpair
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One [[instance]]: created when it is missing, never deleted because it is absent."""
+
+    id: InstanceId
+    engine: str
+    enabled: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole of agent.toml, checked. The section's name is the table's name.
+
+    Without slots: what is made of the sections is asked for in every pass, and kept.
+    """
+
+    agent: AgentSection = field(default_factory=AgentSection)
+    log: LogSection = field(default_factory=LogSection)
+    api: ApiSection = field(default_factory=ApiSection)
+    start: StartSection = field(default_factory=StartSection)
+    stop: StopSection = field(default_factory=StopSection)
+    health: HealthSection = field(default_factory=HealthSection)
+    phases: PhasesSection = field(default_factory=PhasesSection)
+    reconnect: ReconnectSection = field(default_factory=ReconnectSection)
+    recovery: RecoverySection = field(default_factory=RecoverySection)
+    memory: MemorySection = field(default_factory=MemorySection)
+    crypto: CryptoSection = field(default_factory=CryptoSection)
+    incident: IncidentSection = field(default_factory=IncidentSection)
+    alerts: AlertsSection = field(default_factory=AlertsSection)
+    worker: WorkerSection = field(default_factory=WorkerSection)
+    sessions: SessionsSection = field(default_factory=SessionsSection)
+    backends: BackendsSection = field(default_factory=BackendsSection)
+    backend: tuple[BackendDeclaration, ...] = ()
+    instance: tuple[Declaration, ...] = ()
+
+    @cached_property
+    def health_policy(self) -> HealthPolicy:
+        chosen = self.health
+        return HealthPolicy(
+            interval=chosen.interval,
+            zombie_pings=chosen.zombie_pings,
+            stuck=chosen.stuck,
+            proof_limit=chosen.proof_limit,
+            phases=self.phase_deadlines,
+            reconnect=self.reconnect_policy,
+        )
+
+    @cached_property
+    def phase_deadlines(self) -> PhaseDeadlines:
+        return PhaseDeadlines(**asdict(self.phases))
+
+    @cached_property
+    def reconnect_policy(self) -> ReconnectPolicy:
+        chosen = self.reconnect
+        return ReconnectPolicy(
+            base=chosen.base,
+            max=chosen.max,
+            factor=chosen.factor,
+            jitter=chosen.jitter,
+            attempts=chosen.attempts,
+            stable=chosen.stable,
+            breaker=self.breaker_policy,
+        )
+
+    @cached_property
+    def recovery_policy(self) -> RecoveryPolicy:
+        chosen = {**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)}
+        return RecoveryPolicy(**chosen, keys_again=self.crypto.round)
+
+    @cached_property
+    def memory_policy(self) -> MemoryPolicy:
+        values = asdict(self.memory)
+        del values["interval"]
+        return MemoryPolicy(**values)
+
+    @cached_property
+    def crypto_policy(self) -> CryptoPolicy:
+        values = asdict(self.crypto)
+        del values["round"]
+        return CryptoPolicy(**values)
+
+    @cached_property
+    def incident_policy(self) -> IncidentPolicy:
+        return IncidentPolicy(**asdict(self.incident))
+
+    @cached_property
+    def alert_limits(self) -> AlertLimits:
+        """The conditions' numbers; those of a session's memory are the memory check's own."""
+        chosen = asdict(self.alerts)
+        own = ("memory_high", "memory_critical")
+        names = [one.name for one in fields(AlertLimits) if one.name not in own]
+        return AlertLimits(
+            **{name: chosen[name] for name in names},
+            memory_high=self.memory.warn,
+            memory_critical=self.memory.critical,
+        )
+
+    @cached_property
+    def breaker_policy(self) -> BreakerPolicy:
+        return BreakerPolicy(self.reconnect.breaker_failures, self.reconnect.breaker_pause)
+
+    @property
+    def session_root(self) -> Path:
+        chosen = self.agent.session_storage_path
+        return Path(chosen) if chosen else self.agent.state_path / "sessions"
+
+    @property
+    def cache_root(self) -> Path:
+        return Path(self.agent.cache_path or self.agent.state_path / "cache")
+
+    @property
+    def backends_root(self) -> Path:
+        """One folder per backend: what its worker reads, and what its engine keeps."""
+        return self.agent.state_path / "backends"
+
+    @property
+    def api_socket(self) -> Path:
+        if self.api.socket:
+            return Path(self.api.socket)
+        if self.agent.state_path == INSTALLED_STATE:
+            return INSTALLED_SOCKET
+        return self.agent.state_path / "api.sock"
