@@ -43,7 +43,8 @@ def doctor(options: argparse.Namespace) -> int:
 
     config, findings = _config(options)
     client = client_of(options)
-    if not client.url and not client.sockets:
+    named = client.url or client.sockets or os.environ.get("WA_AGENT_SOCKET")
+    if not named:
         # The very agent that these settings are for, not whichever is found first.
         client = Client(sockets=(config.api_socket,))
     findings += list(_examine(config, client))

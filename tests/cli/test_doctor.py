@@ -333,3 +333,10 @@ def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
     path.write_text("")
     found = {one.check: one.level for one in machine.check_permissions(tmp_path, tmp_path, path)}
     assert found["socket"] is Level.WRONG
+
+
+async def test_it_asks_the_agent_that_the_environment_names(cli: Cli, state: Path) -> None:
+    """cli's environment names the running agent's socket; the state folder has none."""
+    said = await cli("doctor", "--json", "--state", str(state))
+    found = {one["check"]: one["level"] for one in said.json()["findings"]}
+    assert found["agent"] == "ok"
