@@ -77,7 +77,7 @@ def _find(all_remains: list[Remains], living: set[int]) -> list[tuple[Process, R
     leaders = {remains.leader: remains for remains in all_remains if remains.leader > 1}
     others = living | {0, os.getsid(0)}
     found = []
-    for process in all_processes():
+    for process in all_processes(but=living):
         if process.zombie or process.session in others:
             continue
         remains = leaders.get(process.session) or _by_run(process, all_remains)
