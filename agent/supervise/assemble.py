@@ -243,6 +243,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     face = BackendFace(
         backends,
         registry.facts,
+        store,
         discover_every=lambda: settings.config.backends.discover,
         breaker_failures=lambda: settings.config.reconnect.breaker_failures,
     )

@@ -6,6 +6,7 @@ The public face of backends: what the API and the command line may ask of them.
 import fnmatch
 import hashlib
 import hmac
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
 from agent.core.view import BackendView, InstanceView
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
+from agent.store.database import Store
 from agent.supervise.backend_facts import BackendFacts
 from agent.supervise.backends import Backends
 from agent.supervise.facts import Facts
@@ -22,6 +24,8 @@ from agent.supervise.loop import boot_now
 log = logging.getLogger(__name__)
 
 SLUG = 40
+LET_GO = "let_go:"
+"""What a person deleted here of a backend's sessions, by the backend's name."""
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 Create = Callable[[Instance], Awaitable[InstanceView]]
 
@@ -33,6 +37,7 @@ class BackendFace:
         self,
         backends: Backends,
         facts: Mapping[InstanceId, Facts],
+        store: Store,
         *,
         discover_every: Callable[[], float],
         breaker_failures: Callable[[], int],
@@ -41,6 +46,7 @@ class BackendFace:
         """Set once the supervisor is there."""
         self._backends = backends
         self._facts = facts
+        self._store = store
         self._discover_every = discover_every
         self._breaker_failures = breaker_failures
         backends.looked = self._look
@@ -93,6 +99,7 @@ class BackendFace:
             log.warning("cannot read the sessions of backend %s: %s", one.name, error)
             return
         ours = {facts.instance.remote for facts in self._backends.members(one)}
+        ours |= await self._let_go(one.name)
         for found in one.names:
             if found.name in ours or not _matches(found.name, one.declared.adopt):
                 continue
@@ -101,8 +108,21 @@ class BackendFace:
             except WaError as error:
                 log.warning("cannot adopt a session of backend %s: %s", one.name, error)
 
+    async def let_go(self, instance: Instance) -> None:
+        """It was deleted here: what is found over there by itself is not taken in again."""
+        names = await self._let_go(instance.backend)
+        await self._keep_let_go(instance.backend, names | {instance.remote})
+
+    async def _let_go(self, name: str) -> set[str]:
+        return set(json.loads(await self._store.get_fact(LET_GO + name) or "[]"))
+
+    async def _keep_let_go(self, name: str, names: set[str]) -> None:
+        await self._store.put_facts({LET_GO + name: json.dumps(sorted(names))})
+
     async def _take_in(self, one: BackendFacts, remote: str, id: InstanceId | None) -> InstanceId:
         id = id or self._free_id(one, remote)
+        if remote in (names := await self._let_go(one.name)):
+            await self._keep_let_go(one.name, names - {remote})
         settings = {"backend": one.name, "remote": remote}
         made = await self.create(Instance(id, one.declared.engine, True, settings))
         return made.instance.id

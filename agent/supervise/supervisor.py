@@ -204,6 +204,8 @@ class Supervisor:
                 facts, entry(facts, "deleting", "an operator deletes it")
             )
             await self._host.stop(id)
+            if facts.instance.backend:
+                await self.backends.let_go(facts.instance)
             retired = await self._retire(facts)
             said = entry(
                 facts, "deleted", f"deleted; its session is in the trash as {retired or 'nothing'}"

@@ -23,6 +23,38 @@ PEERS = [f"55119999900{number:02}" for number in range(1, 5)]
 # on an Evolution server
 
 
+async def test_a_session_is_deleted_there_only_with_the_words(watch, standin, eventually):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    path = "/api/instance/shop?remote=true"
+    for body in (None, {"confirm": "delete other"}):
+        status, told = await one.agent.ask("DELETE", path, body)
+        assert (status, told["error"]) == (409, "confirm"), told
+    assert one.ended_anything() == []
+    told = await one.agent.do("DELETE", path, {"confirm": "delete shop"})
+    assert (told["remote"], told["remote_deleted"]) == ("shop", True)
+    assert "shop" not in standin.instances
+    assert standin.instances["other"].state == "open"
+    # Neither the agent nor its discovery makes it anew.
+    looks = standin.paths["GET /instance/fetchInstances"]
+    await eventually(lambda: standin.paths["GET /instance/fetchInstances"] > looks + 1, within=45)
+    assert await one.all_connected(1)
+    assert "shop" not in standin.instances
+    assert not any("other" in route for route in one.ended_anything())
+
+
+async def test_what_cannot_be_deleted_there_is_kept_here(watch, standin, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set("refuse")
+    path, body = "/api/instance/shop?remote=true", {"confirm": "delete shop"}
+    status, told = await one.agent.ask("DELETE", path, body)
+    assert (status, told["error"]) == (502, "backend_down"), told
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(1), within=40)
+    assert standin.instances["shop"].state == "open"
+
+
 async def test_settings_over_there_are_read_and_changed(watch, standin, eventually):
     one = await watch("shop")
     await eventually(lambda: one.all_connected(1))

@@ -375,6 +375,21 @@ async def test_what_is_stopped_or_deleted_here_lives_on_there(watch, standin, ev
     assert (await one.backend())["held"] == 0
 
 
+async def test_what_was_deleted_here_is_not_found_again_but_may_be_adopted(
+    watch, standin, eventually
+):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    await one.agent.do("DELETE", "/api/instance/shop")
+    # Its list is read again when something new is found in it.
+    standin.add("third", "open")
+    await eventually(lambda: one.all_connected(2), within=45)
+    assert set(await one.statuses()) == {"other", "third"}
+    await one.agent.do("POST", "/api/backends/evo/adopt", {"remote": "shop"})
+    await eventually(lambda: one.all_connected(3))
+    assert standin.instances["shop"].state == "open"
+
+
 async def test_new_settings_reach_a_worker_that_already_runs(
     make_agent, standin, eventually, tmp_path: Path
 ):

@@ -27,6 +27,16 @@ async def renew(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
     await create(api, folder, name)
 
 
+async def delete(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
+    """For good: what it was stays in our folder, for a person."""
+    if await api.state(name) is Live.MISSING:
+        return
+    await _keep(api, folder, name)
+    await _remove(api, name, pace)
+    if (place := await asyncio.to_thread(kept.unfinished, folder, name)) is not None:
+        await asyncio.to_thread(kept.finish, place)
+
+
 async def create(api: EvolutionApi, folder: Path, name: str) -> None:
     """Create it as it was kept, if a renewal did not come to its end; else with nothing set."""
     place = await asyncio.to_thread(kept.unfinished, folder, name)

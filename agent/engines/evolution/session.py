@@ -164,8 +164,12 @@ class EvolutionSession:
             return await self._pairing_code(arguments)
         if name == "settings":
             return await read_or_change(self._api, self.remote, arguments)
+        if name == "delete":
+            async with self._acting:
+                await renewal.delete(self._api, self._server.folder, self.remote, self._server.pace)
+            return {}
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the evolution engine knows pairing_code and settings",
+            f"cannot {name!r:.40}: the evolution engine knows pairing_code, settings and delete",
             field="name",
         )
 
