@@ -45,10 +45,7 @@ def add(commands: Subparsers) -> None:
 
 
 def completion(options: argparse.Namespace) -> int:
-    # Here, because the whole parser is only complete when every group has added itself.
-    from agent.cli.main import build_parser
-
-    words = command_words(build_parser())
+    words = command_words(options.parser)
     bash = _BASH % "\n".join(_bash_case(path, found) for path, found in words.items())
     scripts = {"bash": bash, "zsh": _ZSH % bash, "fish": _fish(words)}
     print(scripts[options.shell], end="")

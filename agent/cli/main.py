@@ -45,6 +45,7 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in groups:
         group.add(commands)
+    parser.set_defaults(parser=parser)  # completion is made from the parser itself
     return parser
 
 
