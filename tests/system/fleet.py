@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,24 +81,35 @@ class Fleet:
 
 @dataclass
 class Traffic:
+    """What came of the requests of several clients, each of which waits for its answers."""
+
     answered: int = 0
     unanswered: list[str] = field(default_factory=list)
+    losers: Counter[int] = field(default_factory=Counter)
+    """How many requests each client lost."""
+    lost: list[str] = field(default_factory=list)
+    """Asked once more at once, and not answered even then."""
     slowest: float = 0.0
 
-    def note(self, ask: Callable[[], int]) -> None:
+    def note(self, client: int, ask: Callable[[], int]) -> None:
         begun = time.monotonic()
-        try:
-            status = ask()
-        except OSError as error:
-            self.unanswered.append(repr(error))
-        except http.client.HTTPException as error:
-            self.unanswered.append(repr(error))
+        if (problem := _problem(ask)) is None:
+            self.answered += 1
         else:
-            if status >= 500:
-                self.unanswered.append(f"status {status}")
-            else:
-                self.answered += 1
+            self.unanswered.append(problem)
+            self.losers[client] += 1
+            if (problem := _problem(ask)) is not None:
+                self.lost.append(problem)
         self.slowest = max(self.slowest, time.monotonic() - begun)
+
+
+def _problem(ask: Callable[[], int]) -> str | None:
+    """None: it was answered."""
+    try:
+        status = ask()
+    except (OSError, http.client.HTTPException) as error:
+        return repr(error)
+    return f"status {status}" if status >= 500 else None
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -111,9 +123,15 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+CLIENTS = 4
+
+
 @contextmanager
 def traffic(bed: Bed):
-    """Requests over both entrances, a new connection each, for as long as the block lasts."""
+    """Requests over both entrances, a new connection each, for as long as the block lasts.
+
+    The clients pause for nothing: whenever something happens, some request is under way.
+    """
     seen, done = Traffic(), threading.Event()
 
     def over_tcp() -> int:
@@ -123,19 +141,20 @@ def traffic(bed: Bed):
     def over_unix() -> int:
         return _get(UnixConnection(str(bed.path("/run/wa-agent/api.sock"))), "/api/instances")
 
-    def ask_on() -> None:
+    def ask_on(client: int) -> None:
         while not done.is_set():
-            seen.note(over_tcp)
-            seen.note(over_unix)
-            done.wait(0.005)
+            seen.note(client, over_tcp)
+            seen.note(client, over_unix)
 
-    asker = threading.Thread(target=ask_on)
-    asker.start()
+    askers = [threading.Thread(target=ask_on, args=(client,)) for client in range(CLIENTS)]
+    for asker in askers:
+        asker.start()
     try:
         yield seen
     finally:
         done.set()
-        asker.join(60)
+        for asker in askers:
+            asker.join(60)
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> int:

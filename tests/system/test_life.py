@@ -81,12 +81,15 @@ def test_f01_an_agent_that_goes_and_comes_back_touches_no_session(bed: Bed, flee
     )
     assert seen.answered > 50
     assert fleet.runs() == runs
-    # All of them must be answered. A request on the wire at the very instant was seen reset in a
-    # few runs; until that is understood the summary shows it, and more than that is a failure.
-    assert len(seen.unanswered) <= 1, seen.unanswered
-    assert "refused" not in str(seen.unanswered)
-    if seen.unanswered:
-        pytest.xfail(f"{how}: a request at the very instant was lost: {seen.unanswered}")
+    if how == "restarted":
+        assert seen.unanswered == []
+    else:
+        # What the killed process had accepted nobody can answer: the one request that a client
+        # had under way. Nobody is refused, and who asks once more is answered.
+        assert max(seen.losers.values(), default=0) <= 1, seen.losers
+        broken_off = ("ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
+        assert all(one.startswith(broken_off) for one in seen.unanswered), seen.unanswered
+        assert seen.lost == []
 
 
 def test_a_stop_of_the_agent_saves_and_closes_in_order_and_stays_stopped(bed: Bed, fleet: Fleet):
