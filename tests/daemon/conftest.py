@@ -164,7 +164,7 @@ class RunningAgent:
     def worker_pids(self) -> list[int]:
         """From the notes that the process host leaves for its successor."""
         found = []
-        for note in (self.state / "run").glob("*/run.json"):
+        for note in self.state.glob("run*/*/run.json"):
             with contextlib.suppress(ValueError, OSError):
                 found.append(int(json.loads(note.read_text())["pid"]))
         return found
