@@ -77,7 +77,8 @@ class EvolutionBackend:
         return await self._watch.check()
 
     async def sessions(self) -> list[RemoteSession]:
-        rows = await self._server.rows.get()
+        # Whoever asks for the list itself wants what is there now.
+        rows = await self._server.rows.get(holds=0.0)
         return rows.sessions()
 
     def hold(
