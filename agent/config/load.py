@@ -1,6 +1,5 @@
 """From a file, the environment and the command line to one checked Config."""
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -229,5 +228,7 @@ def _not_json(table: Mapping[str, Any]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    import difflib  # for who mistyped; an agent that runs never needs it
+
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

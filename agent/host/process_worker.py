@@ -9,7 +9,6 @@ import logging
 import secrets
 import signal
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -58,7 +57,8 @@ class ProcessWorker:
         self._cause = ""
         """Why we end the present run ourselves: watchdog, timeout, oom-kill; "" = we do not."""
         self._stop_wanted = False
-        self._starts: deque[float] = deque()
+        self._starts: list[float] = []
+        """When its runs began, as far as they still count."""
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._deadline_passed, self._renewed)
         self._task: asyncio.Task[None] | None = None
@@ -174,8 +174,7 @@ class ProcessWorker:
     def _begin(self) -> None:
         """A run begins, unless too many did of late."""
         now = self._loop.time()
-        while self._starts and self._starts[0] <= now - self._settings.burst_interval:
-            self._starts.popleft()
+        self._starts = [at for at in self._starts if at > now - self._settings.burst_interval]
         if len(self._starts) >= self._settings.burst:
             log.warning("%s was started %s times of late: no more", self.id, len(self._starts))
             self._result = "start-limit-hit"

@@ -39,8 +39,8 @@ class Facts:
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
-    spoke: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set with each claim, and when the link ends."""
+    awaited: asyncio.Event | None = None
+    """There while somebody waits for a claim, or for the link's end."""
     probe: ProbeFact | None = None
     next_probe: float = 0.0
     next_deep: float = 0.0
@@ -134,8 +134,13 @@ class Facts:
             else 0.0,
         )
 
-        self.spoke.set()
+        self.stirred()
         return before is None or _words(before.claim) != _words(claim)
+
+    def stirred(self) -> None:
+        """The worker said something, or will not any more."""
+        if self.awaited is not None:
+            self.awaited.set()
 
     def forget_run(self) -> None:
         """The worker of these facts is gone: nothing it said counts any more."""

@@ -158,10 +158,11 @@ async def _wait_for_first_words(facts: Facts) -> None:
     """A worker greets and then claims: judging between the two would tell a story of nothing."""
     deadline = boot_now() + FIRST_WORDS
     while facts.claim is None and facts.link is not None and boot_now() < deadline:
-        facts.spoke.clear()
+        facts.awaited = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
-                await facts.spoke.wait()
+                await facts.awaited.wait()
+    facts.awaited = None
 
 
 async def _open_link(facts: Facts, senses: Senses) -> WorkerLink:
@@ -208,7 +209,7 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
             return  # the end of a link that was replaced
         facts.link = None
         facts.linked_since = None
-        facts.spoke.set()
+        facts.stirred()
         senses.wake(facts.id)
 
     return Ears(on_claim, on_happening, on_close)
