@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from scripts.benches import footprint, passes, scrape
+from scripts.benches import footprint, installed, passes, scrape
 from scripts.benches.machine import CACHE
 from scripts.benches.report import Report
 
@@ -15,6 +15,8 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if options.subject == "footprint":
         report = footprint.measure(options.instances, options.only, quick=options.quick)
+    elif options.subject == "systemd":
+        report = installed.measure(options.instances, quick=options.quick)
     elif options.subject == "web":
         from scripts.benches import web  # the others need no browser's libraries
 
@@ -31,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     found = subjects.add_parser("footprint", help="memory, processor time, starts, kills, adoption")
     found.add_argument("--instances", type=int, default=200, metavar="N")
     found.add_argument("--only", choices=footprint.SYSTEMS, metavar="NAME", action="append")
+    found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
+    found = subjects.add_parser("systemd", help="the installed agent, and its units without it")
+    found.add_argument("--instances", type=int, default=100, metavar="N")
     found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
     found = subjects.add_parser("web", help="one browser per session, and whatsapp-web.js' own")
     found.add_argument("--instances", type=int, default=8, metavar="N")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -80,6 +80,10 @@ class Agent:
         return self.site.place / "state"
 
     @property
+    def ids(self) -> Sequence[InstanceId]:
+        return self.site.ids
+
+    @property
     def agent_pid(self) -> int:
         assert self.process is not None
         return self.process.pid
@@ -107,10 +111,26 @@ class Agent:
         return self.state / "run" / id / "link.sock"
 
 
+class Reachable(Protocol):
+    """An agent that a client can talk to."""
+
+    port: int
+
+    @property
+    def state(self) -> Path:
+        """The folder of its Unix socket."""
+
+    @property
+    def ids(self) -> Sequence[InstanceId]:
+        """What it is to run."""
+
+    def check_alive(self) -> None: ...
+
+
 class Client:
     """The API over the agent's Unix socket; /metrics over TCP as a Prometheus asks for it."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Reachable) -> None:
         self._agent = agent
         connector = aiohttp.UnixConnector(str(agent.state / "api.sock"), limit=AT_ONCE)
         self._socket = aiohttp.ClientSession("http://localhost", connector=connector)
@@ -129,7 +149,7 @@ class Client:
             async with self._socket.post("/api/instance", json=body) as answer:
                 answer.raise_for_status()
 
-        await asyncio.gather(*(create(id) for id in self._agent.site.ids))
+        await asyncio.gather(*(create(id) for id in self._agent.ids))
 
     async def get(self, path: str) -> dict[str, Any]:
         async with self._socket.get(path) as answer:
@@ -149,7 +169,7 @@ class Client:
 
     async def all_connected(self) -> None:
         """Wait until the agent itself says so, having looked at and linked to each of them."""
-        wanted = len(self._agent.site.ids)
+        wanted = len(self._agent.ids)
         links = f'wa_agent_active_connections{{kind="worker"}} {wanted}\n'
         async with asyncio.timeout(WITHIN):
             while True:

@@ -40,7 +40,7 @@ class Systemd:
             raise NotHere("systemd: needs root and systemd-nspawn (Debian: systemd-container)")
         self._site = site
         self._units = [f"wa-bench@{id}.service" for id in site.ids]
-        self.version = _version()
+        self.version = systemd_version()
         self._bed = Bed.make()
         if not (self._bed.root / Path(sys.executable).relative_to("/")).exists():
             self._bed.close()
@@ -86,6 +86,6 @@ class Systemd:
         self._bed.close()
 
 
-def _version() -> str:
+def systemd_version() -> str:
     done = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True)
     return done.stdout.split()[1]
