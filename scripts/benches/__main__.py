@@ -1,4 +1,4 @@
-"""`scripts/bench SUBJECT`: measure, print the table, keep it under .cache/bench/."""
+"""`scripts/bench SUBJECT`: measure, print the table, keep it and a plot under .cache/bench/."""
 
 import argparse
 import signal
@@ -6,6 +6,7 @@ import sys
 
 from scripts.benches import footprint, installed, passes, scrape
 from scripts.benches.machine import CACHE
+from scripts.benches.plot import draw
 from scripts.benches.report import Report
 
 
@@ -51,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _finish(report: Report) -> int:
     written = report.write(CACHE)
+    (CACHE / f"{report.subject}.svg").write_text(draw(report), encoding="utf-8")
     print(report.markdown())
-    print(f"written: {written[0]} and {written[1]}", file=sys.stderr)
+    print(f"written: {written[0]}, beside it .json and .svg", file=sys.stderr)
     return 0
 
 

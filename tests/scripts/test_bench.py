@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,6 +17,7 @@ from agent.errors import ConfigError, EngineError
 from scripts.benches import footprint, passes, scrape, web
 from scripts.benches.fleet import measure_ours
 from scripts.benches.machine import TOP, this_machine
+from scripts.benches.plot import draw
 from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import Times
@@ -26,6 +28,19 @@ SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 def report(*rows: Row) -> Report:
     return Report("trial", this_machine(), {OURS: "1", "pm2": "7"}, rows, ["a note"])
+
+
+def test_the_plot_has_a_bar_for_each_figure_that_others_have_too() -> None:
+    both = Row("memory & more", "MiB", {OURS: [1.0, 2.0, 3.0], "pm2": [4.0]}, Goal("", 1.0))
+    alone = Row("only ours", "", {OURS: [5.0]})
+    drawn = ElementTree.fromstring(draw(report(both, alone)))
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [float(one.get("width", "0")) for one in drawn.findall(f"{space}rect")[1:]]
+    assert bars == [210.0, 420.0], "to scale, the longest is the whole width"
+    (goal,) = drawn.findall(f"{space}line")
+    assert float(goal.get("x1", "0")) == 120 + 105
+    words = [one.text for one in drawn.findall(f"{space}text")]
+    assert "memory & more, MiB" in words and "2.00" in words and "only ours" not in words
 
 
 @pytest.mark.parametrize(
