@@ -101,7 +101,7 @@ def test_a_backend_lives_in_its_unit_through_all_that_may_happen(bed: Bed, evo: 
 
     # Killed, it is back and holds all of them, by its file alone.
     begun = time.monotonic()
-    bed.run("systemctl", "kill", "--signal=KILL", UNIT)
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT)
     bed.until(lambda: evo.run() not in ("", run))
     evo.until_all_connected()
     with capsys.disabled():

@@ -163,7 +163,7 @@ def test_f21_the_agent_survives_the_bus(bed: Bed, fleet: Fleet):
         return bed.journal("-u", AGENT, "-o", "cat").count("the system bus is back")
 
     before = times_back()
-    bed.run("systemctl", "kill", "--signal=KILL", "dbus.service")
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "dbus.service")
     bed.until(lambda: times_back() > before)
     fleet.cli("restart", "s1")
     bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
@@ -174,7 +174,7 @@ def test_f21_the_agent_survives_the_bus(bed: Bed, fleet: Fleet):
 
 def test_f22_a_killed_polkitd_costs_nothing(bed: Bed, fleet: Fleet):
     run = fleet.runs()["s1"]
-    bed.try_run("systemctl", "kill", "--signal=KILL", "polkit.service")
+    bed.try_run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "polkit.service")
     fleet.cli("restart", "s1")
     bed.until(lambda: fleet.runs()["s1"] not in ("", run), within=30)
     fleet.until_connected()
@@ -199,7 +199,7 @@ def test_f23_a_missing_polkit_is_said_in_plain_words(bed: Bed, fleet: Fleet, wit
 
 def test_f27_a_killed_journal_costs_nothing(bed: Bed, fleet: Fleet):
     runs = fleet.runs()
-    bed.run("systemctl", "kill", "--signal=KILL", "systemd-journald.service")
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "systemd-journald.service")
     fleet.cli("restart", "s1")
     bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
     fleet.until_connected()
