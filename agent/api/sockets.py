@@ -8,8 +8,6 @@ import stat
 from collections.abc import MutableMapping
 from pathlib import Path
 
-import psutil
-
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
@@ -92,6 +90,8 @@ def bind_tcp(listen: str) -> socket.socket:
 
 def _holder(port: int) -> str:
     """Who has the port, as far as this user may know."""
+    import psutil  # a MiB that an agent which got its port never needs
+
     try:
         for entry in psutil.net_connections("tcp"):
             if entry.status != psutil.CONN_LISTEN or not entry.laddr or not entry.pid:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import psutil
-
+from agent.host.machine import CoreUse, machine_memory
+from agent.host.proc_table import TICKS, read_process
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 _FRESH_SECONDS = 5.0
@@ -33,9 +33,8 @@ class MachineFigures:
     def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._state_path = state_path
         self._clock = clock
-        self._process = psutil.Process()
-        self._started = self._process.create_time()
-        psutil.cpu_percent()  # the first reading has nothing to compare itself with
+        self._started = _started_wall()
+        self._cores = CoreUse()
         self._read_at = -1e9
         self._values: dict[str, float] = {}
 
@@ -53,16 +52,15 @@ class MachineFigures:
             yield _FAMILIES[name], sample(name, value, **labels)
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
-        cpu = self._process.cpu_times()
-        memory = psutil.virtual_memory()
-        yield "process_cpu_seconds_total", cpu.user + cpu.system
-        yield "process_resident_memory_bytes", self._process.memory_info().rss
-        yield "process_open_fds", self._process.num_fds()
+        itself, memory = read_process(os.getpid()), machine_memory()
+        yield "process_cpu_seconds_total", time.process_time()
+        yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
+        yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
         yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         yield "process_start_time_seconds", self._started
         yield "wa_host_memory_total_bytes", memory.total
         yield "wa_host_memory_used_bytes", memory.total - memory.available
-        yield "wa_host_cpu_usage_ratio", psutil.cpu_percent() / 100
+        yield "wa_host_cpu_usage_ratio", self._cores.read()
 
     def _filesystem(self) -> Iterator[tuple[str, float]]:
         try:
@@ -71,3 +69,9 @@ class MachineFigures:
             return  # gone for the moment: no figure is truer than an old one
         yield "wa_host_filesystem_avail_bytes", found.f_bavail * found.f_frsize
         yield "wa_host_filesystem_size_bytes", found.f_blocks * found.f_frsize
+
+
+def _started_wall() -> float:
+    itself = read_process(os.getpid())
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - (itself.start_ticks / TICKS if itself else 0.0)
+    return time.time() - age

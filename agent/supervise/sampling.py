@@ -4,12 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import psutil
-
 from agent.config import Config
 from agent.core.memory import InstanceMemory, MemoryPolicy, MemoryStep, decide_memory, memory_budget
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
+from agent.host.machine import machine_memory
 from agent.host.resources import Usage, measure
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -59,7 +58,7 @@ class Sampler:
     async def care(self) -> None:
         """Gentle first: ask to free caches; then at most one graceful restart at a time."""
         policy, now = self._policy(), boot_now()
-        budget = memory_budget(psutil.virtual_memory().total, policy)
+        budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
             facts = self._registry.facts[action.id]
             said = bound(Category.MEMORY, facts.id)
