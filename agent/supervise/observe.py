@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from agent.core.model import (
     Claim,
@@ -151,7 +152,13 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
     await _wait_for_first_words(facts)
     facts.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.
-    facts.next_probe = max(facts.next_probe, senses.first_probe) if facts.observed else 0.0
+    facts.next_probe = _first_probe(facts, senses) if facts.observed else 0.0
+
+
+def _first_probe(facts: Facts, senses: Senses) -> float:
+    """Not all at the same moment: hundreds of answers at once, and again in every interval."""
+    share = crc32(facts.id.encode()) / 2**32
+    return max(facts.next_probe, senses.first_probe + share * senses.probe_every / 3)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
