@@ -173,10 +173,10 @@ def _notes(times: Times) -> list[str]:
     return [
         "Worker: `python -m agent.worker`, engine sandbox, no messages; everybody runs the same.",
         "supervisord and pm2 watch for ended processes only; the agent and systemd also take a "
-        "watchdog ping and a status text every 4 s, the agent probes every session each 30 s.",
+        "watchdog ping of each worker every 8 s, the agent probes every session each 30 s.",
         f"Idle over {times.idle:g} s after {times.settle:g} s of rest, one window; then memory.",
         "Starts are measured from the supervisor's own start (systemd: from `systemctl start`); "
         "CONNECTED of ours is what the agent publishes, of theirs what the worker says.",
-        "systemd: PID 1 of a container, Type=notify, WatchdogSec=10, RestartSec=100ms and 0; "
+        "systemd: PID 1 of a container, Type=notify, WatchdogSec as ours, RestartSec=100ms and 0; "
         "its journal's process is not counted.",
     ]

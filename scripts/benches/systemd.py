@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 from scripts.benches.machine import TOP
 from scripts.benches.peers import NotHere
@@ -23,7 +24,7 @@ Environment=WA_SESSION_ROOT={sessions} PYTHONPATH={top}
 RuntimeDirectory=wa-bench/%i
 Restart=always
 RestartSec={delay}
-WatchdogSec=10
+WatchdogSec={watchdog:g}
 TimeoutStopSec=30
 Slice=wa-bench.slice
 """
@@ -53,7 +54,13 @@ class Systemd:
         self._bed.boot()
 
     def _write_unit(self, delay: str) -> None:
-        text = UNIT.format(command=" ".join(WORKER), sessions=SESSIONS, top=TOP, delay=delay)
+        text = UNIT.format(
+            command=" ".join(WORKER),
+            sessions=SESSIONS,
+            top=TOP,
+            delay=delay,
+            watchdog=WorkerSection().watchdog,
+        )
         self._bed.write("/etc/systemd/system/wa-bench@.service", text)
 
     async def restart_after(self, delay: str) -> None:
