@@ -18,7 +18,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Category
+from agent.core.words import Category
 
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")

@@ -1,47 +1,58 @@
-"""The words that every room shares: ids, states, facts, conclusions, actions.
+"""What is known, concluded and done: facts, states, verdicts, actions; with the shared words of `words`.
 
 Frozen values only. Times named `at`, `since`, `..._at` are seconds of the machine's
 boot clock (CLOCK_BOOTTIME: it never jumps); times named `..._wall` are Unix seconds
 and serve people and what must outlive a reboot.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any
 
-from agent.errors import InvalidRequest
+from agent.core.words import (
+    AGENT_SETTINGS,
+    ID_PATTERN,
+    Category,
+    Claim,
+    ConnectionStatus,
+    Happening,
+    InstanceId,
+    RemoteSession,
+    ServerClaim,
+    parse_instance_id,
+)
 
-InstanceId = NewType("InstanceId", str)
-
-ID_PATTERN = r"[a-z0-9][a-z0-9_-]{0,47}"
-_ID = re.compile(ID_PATTERN)
-
-
-def parse_instance_id(text: object) -> InstanceId:
-    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}`; everything that names an instance passes here."""
-    if isinstance(text, str) and _ID.fullmatch(text):
-        return InstanceId(text)
-    shown = repr(text)[:80]
-    raise InvalidRequest(
-        f"cannot use {shown} as an instance id: 1 to 48 of a-z, 0-9, - and _,"
-        " beginning with a letter or digit",
-        field="id",
-        code="invalid_id",
-    )
-
-
-class ConnectionStatus(StrEnum):
-    """What the session's connection is doing. The same word in API, database and log."""
-
-    INITIALIZING = "INITIALIZING"
-    LOADING = "LOADING"
-    QR_REQUIRED = "QR_REQUIRED"
-    CONNECTED = "CONNECTED"
-    RECONNECTING = "RECONNECTING"
-    DISCONNECTED = "DISCONNECTED"
-    AUTH_FAILURE = "AUTH_FAILURE"
+__all__ = [
+    "AGENT_SETTINGS",
+    "ID_PATTERN",
+    "UNIT_ABSENT",
+    "Action",
+    "ActionKind",
+    "Category",
+    "Claim",
+    "ClaimFact",
+    "ConnectionStatus",
+    "Desired",
+    "Happening",
+    "Health",
+    "HealthVerdict",
+    "Instance",
+    "InstanceId",
+    "JournalEntry",
+    "Observation",
+    "Outcome",
+    "Override",
+    "ProbeFact",
+    "RemoteSession",
+    "ServerClaim",
+    "SessionFiles",
+    "SessionRecord",
+    "Signal",
+    "UnitState",
+    "UnitStatus",
+    "parse_instance_id",
+]
 
 
 class Health(StrEnum):
@@ -69,10 +80,6 @@ class UnitState(StrEnum):
     ACTIVE = "active"
     DEACTIVATING = "deactivating"
     FAILED = "failed"
-
-
-AGENT_SETTINGS = frozenset({"name", "memory_limit"})
-"""Settings of an instance that the agent reads itself; its engine does not get them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,66 +181,6 @@ class UnitStatus:
 
 
 UNIT_ABSENT = UnitStatus(UnitState.INACTIVE)
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What an engine says of its session: words, not proof."""
-
-    status: ConnectionStatus
-    reason: str = ""
-    """A short code, lower snake case, of the last change for the worse ("" = none)."""
-    phase: str = ""
-    """Where a start stands: process, attached, loaded, injected, login, sync."""
-    progress: float | None = None
-    """0 to 1 while a sync tells it."""
-    proof_age: float | None = None
-    """Seconds since WhatsApp last proved this status (a frame, an answered query)."""
-    paired: bool = False
-    account: str = ""
-    until_wall: float | None = None
-    """When a temporary refusal ends, where WhatsApp said so."""
-    raw: str = ""
-    """The engine's own word, for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerClaim:
-    """What a backend's worker says of the server behind it."""
-
-    up: bool
-    reason: str = ""
-    """A short code while it is not up: unreachable, tls, timeout, garbage, refused_key,
-    licence_missing, not_found (another program answers), failing (it answers with 5xx)."""
-    sentence: str = ""
-    """For people; without keys."""
-    version: str = ""
-    """The server's own version, where it tells one."""
-    seconds: float = 0.0
-    """How long its last answer took."""
-    sessions: int | None = None
-    """How many sessions it has; None = it was not asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteSession:
-    """One session as a backend's own list shows it."""
-
-    name: str
-    """What the server calls it: a name, or a number as text."""
-    status: str = ""
-    """The server's own word."""
-    account: str = ""
-    """The phone number or JID it is paired with; "" = none that the list knows of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """Something countable that happened in the session; never with a message's text."""
-
-    kind: str
-    """message, ack, crypto_error, key_regeneration, error"""
-    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,19 +295,6 @@ class Outcome:
     ok: bool
     seconds: float
     detail: str = ""
-
-
-class Category(StrEnum):
-    """The category of a log line and of a journal entry."""
-
-    SESSION = "SESSION"
-    RECONNECT = "RECONNECT"
-    HEALTH = "HEALTH"
-    MEMORY = "MEMORY"
-    RECOVERY = "RECOVERY"
-    CRYPTO = "CRYPTO"
-    API = "API"
-    SYSTEM = "SYSTEM"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.core.model import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 
 __all__ = [
     "Backend",

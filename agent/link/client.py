@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, Happening, InstanceId, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId, ServerClaim
 from agent.errors import EngineError, LinkError
 from agent.link.allowance import Allowance
 from agent.link.limits import INSTANCE_LINK, LinkLimits, LinkStats

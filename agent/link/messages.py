@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from agent.core.model import (
+from agent.core.words import (
     Claim,
     ConnectionStatus,
     Happening,

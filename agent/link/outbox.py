@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 
-from agent.core.model import Claim, Happening, InstanceId, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId, ServerClaim
 from agent.link.messages import Claimed, Happened, ServerClaimed
 
 

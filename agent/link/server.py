@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, Happening, InstanceId, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId, ServerClaim
 from agent.errors import LinkError, WaError
 from agent.link.allowance import Allowance
 from agent.link.limits import INSTANCE_SERVER, ServerLimits

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.words import InstanceId, parse_instance_id
 from agent.engines.base import Backend
 from agent.errors import NotFound
 from agent.link.messages import Call

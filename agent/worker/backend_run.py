@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import ServerClaim
+from agent.core.words import ServerClaim
 from agent.engines.catalog import load_backend
 from agent.link.limits import BACKEND_SERVER
 from agent.link.server import LinkServer

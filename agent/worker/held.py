@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import Backend, RemoteEngine
 from agent.errors import WaError
 from agent.link.server import LinkServer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import AGENT_SETTINGS, InstanceId, parse_instance_id
+from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, TryLater
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Category
+from agent.core.words import Category
 from agent.errors import ConfigError, WaError
 from agent.host.notify import notifier_from, watchdog_from
 from agent.link.messages import Hello

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.link.server import LinkServer
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.core.model import Claim, InstanceId
+from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
 from agent.engines.catalog import load_engine
 from agent.errors import EngineError

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from agent.core.model import ServerClaim
+from agent.core.words import ServerClaim
 from agent.engines.base import Backend
 from agent.errors import WaError
 from agent.host.notify import Notifier

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import InstanceId, RemoteSession, ServerClaim
+from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import Seen, read_event

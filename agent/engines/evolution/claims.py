@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.engine_words import evolution_reason
-from agent.core.model import Claim, ConnectionStatus
+from agent.core.words import Claim, ConnectionStatus
 from agent.engines.evolution.rows import Row
 
 Status = ConnectionStatus

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agent.core.model import Happening
+from agent.core.words import Happening
 from agent.engines.evolution.answers import Shown, read_shown
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.messages import ACKS

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.core.engine_words import evolution_reason
-from agent.core.model import Claim
+from agent.core.words import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired

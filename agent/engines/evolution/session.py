@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution import login, renewal
 from agent.engines.evolution.claims import Live

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from agent.core.model import ServerClaim
+from agent.core.words import ServerClaim
 from agent.engines.remote.place import Place, tls_of
 from agent.errors import EngineError, InvalidRequest
 

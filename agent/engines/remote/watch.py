@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from agent.core.model import ServerClaim
+from agent.core.words import ServerClaim
 
 DOUBT_EVERY = 1.0
 """A thousand failing requests ask for one check, and for the next after this time."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.web.arguments import Program, find_browser
 from agent.engines.web.bundle import page_config, read_bundle

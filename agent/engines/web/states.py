@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.engine_words import web_reason
-from agent.core.model import Claim, ConnectionStatus
 from agent.core.session import reason_of
+from agent.core.words import Claim, ConnectionStatus
 
 Status = ConnectionStatus
 

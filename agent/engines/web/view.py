@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus
+from agent.core.words import Claim, ConnectionStatus
 from agent.engines.web.states import (
     PageFacts,
     Story,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.core.model import InstanceId
+from agent.core.words import InstanceId
 from agent.engines.whaticket.rows import Row
 
 _FILE_OF = re.compile(r"(?:session|whatsapp|wpp|baileys)[-_.](.{1,200})")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import InstanceId, RemoteSession, ServerClaim
+from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.remote.http import ServerDown, claim_of
 from agent.engines.remote.watch import ServerWatch

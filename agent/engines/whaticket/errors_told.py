@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.core.crypto import LogLimit
-from agent.core.model import Happening, InstanceId
+from agent.core.words import Happening, InstanceId
 from agent.engines.base import Reporter
 from agent.engines.remote.http import ServerDown
 from agent.engines.whaticket.attribution import Names, Nobody, names_of

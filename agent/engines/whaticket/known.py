@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus
+from agent.core.words import Claim, ConnectionStatus
 from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.words import Turn
 

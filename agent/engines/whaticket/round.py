@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from agent.core.model import ConnectionStatus as Status
+from agent.core.words import ConnectionStatus as Status
 from agent.engines.remote.http import ServerDown
 from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.server import WhaticketServer

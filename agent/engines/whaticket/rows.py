@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.engine_words import web_reason
-from agent.core.model import Claim, ConnectionStatus
+from agent.core.words import Claim, ConnectionStatus
 
 Status = ConnectionStatus
 _LONGEST = 200

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.http import ServerDown
 from agent.engines.whaticket.known import Known
