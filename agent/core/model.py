@@ -1,4 +1,4 @@
-"""What is known, concluded and done: facts, states, verdicts, actions; with the shared words of `words`.
+"""What is known, concluded and done: facts, states, verdicts, actions; beside the shared words.
 
 Frozen values only. Times named `at`, `since`, `..._at` are seconds of the machine's
 boot clock (CLOCK_BOOTTIME: it never jumps); times named `..._wall` are Unix seconds
