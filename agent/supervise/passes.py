@@ -74,7 +74,7 @@ class Passes:
         entries += self.rememberer.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.hold != self.incidents.hold(facts):
+        if facts.record is not judged or facts.hold != self._hold(facts):
             # The record has changed, or what many share: judge what is true now.
             observation, verdict = self._judge(facts)
         self.ladder.note_check(boot_now() - begun)
@@ -85,9 +85,12 @@ class Passes:
         self.touch(facts)
         return again
 
+    def _hold(self, facts: Facts) -> str:
+        return self.senses.backends.hold(facts) or self.incidents.hold(facts)
+
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
-        facts.hold = self.senses.backends.hold(facts) or self.incidents.hold(facts)
+        facts.hold = self._hold(facts)
         observation = picture(
             facts,
             self.senses.host,
