@@ -12,6 +12,7 @@ from agent.api.pages import PARTS
 from agent.core.model import ConnectionStatus, InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
+from tests.lacking import lacks
 
 FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 _OBEYS_TEXT = re.compile(
@@ -46,7 +47,7 @@ async def test_f83_a_browser_shows_foreign_text_and_obeys_none(
 ) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        pytest.skip("this machine has no Chromium")
+        lacks("this machine has no Chromium")
     async with open_house(trust_loopback=True) as house:
         id = InstanceId("sales")
         house.supervisor.known[id] = make_view(

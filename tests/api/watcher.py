@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.engines.web.arguments import command_line, find_browser
 from agent.engines.web.browser import Browser
 from agent.engines.web.connection import Debugger
 from agent.errors import ConfigError
+from tests.lacking import lacks
 
 _WATCH = """
 window.__violations = [];
@@ -38,7 +37,7 @@ class Watcher:
         try:
             program = find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
         except ConfigError as error:
-            pytest.skip(str(error))
+            lacks(str(error))
         line = command_line(program, profile, user_agent="", sandboxed=os.geteuid() != 0)
         browser = await Browser.run(line, "")
         targets = await browser.debugger.call("Target.getTargets", within=10)

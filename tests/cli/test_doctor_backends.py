@@ -12,6 +12,7 @@ from agent.cli import doctor_backends, worker_sight
 from agent.cli.worker_sight import Worker, worker_of
 from agent.config import BackendDeclaration
 from agent.host.reach import render_reach
+from tests.lacking import lacks
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -199,7 +200,7 @@ async def redis(tmp_path, eventually):
     """A real server that wants a password; its path."""
     program = shutil.which("redis-server")
     if program is None:
-        pytest.skip("redis-server is not installed")
+        lacks("redis-server is not installed")
     path = tmp_path / "redis.sock"
     process = await asyncio.create_subprocess_exec(
         program,

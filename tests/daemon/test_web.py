@@ -18,6 +18,7 @@ from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from tests.daemon.conftest import RunningAgent, alive
 from tests.daemon.test_vault import cli
+from tests.lacking import lacks
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +66,7 @@ async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
         find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
         fetch_bundle(cache)
     except (ConfigError, EngineError) as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     one = make_agent(base=SETTINGS)
     await one.start(env={"CACHE_PATH": str(cache)})
     return one

@@ -12,6 +12,7 @@ import pytest
 from agent.errors import ConfigError
 from agent.host import units
 from agent.host.reach import drop_in_path, owning_group, render_reach
+from tests.lacking import lacks
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 ALL = {
@@ -133,9 +134,10 @@ def test_the_group_of_a_socket_is_the_one_it_has(tmp_path: Path):
     assert owning_group(tmp_path / "none") == ""
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("settings", [ALL, {"logs": ["journal:wt"]}], ids=["all", "journal"])
 def test_systemd_takes_the_unit_with_its_drop_in(settings: dict[str, Any], tmp_path: Path):
+    if shutil.which("systemd-analyze") is None:
+        lacks("this machine has no systemd-analyze")
     unit = (SYSTEMD / units.BACKENDS.template).read_text()
     (tmp_path / units.BACKENDS.template).write_text(
         unit.replace("@PREFIX@/venv/bin/python", "/bin/true")

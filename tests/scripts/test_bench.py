@@ -22,6 +22,7 @@ from scripts.benches.processes import children, cpu, kill_marked, marked, new_ch
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import Times
 from scripts.benches.site import open_site
+from tests.lacking import lacks
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -171,7 +172,7 @@ def test_a_browser_is_measured_beside_theirs_and_leaves_nothing(monkeypatch, tmp
         find_browser("chromium")
         fetch_bundle(Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache")))
     except (ConfigError, EngineError) as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     short = web.Times(1, 0.1, 0.5)
     monkeypatch.setattr(web, "Times", lambda *_: short)
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -15,6 +15,7 @@ from agent.engines.web.bundle import bundle_path
 from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
+from tests.lacking import lacks
 from tests.system.bed import SOURCE, Bed
 from tests.system.fleet import AGENT, Fleet
 
@@ -55,7 +56,7 @@ def played(bed: Bed) -> Iterator[Played]:
         find_browser("headless-shell")
         fetch_bundle(cache)
     except (ConfigError, EngineError) as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     there = bundle_path(bed.path(CACHE))
     there.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(bundle_path(cache), there)

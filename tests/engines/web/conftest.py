@@ -11,6 +11,7 @@ from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from tests.engines.web.bench import ROOT, Bench
+from tests.lacking import lacks
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def cache() -> Path:
     try:
         fetch_bundle(path)
     except EngineError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     return path
 
 
@@ -30,7 +31,7 @@ def browser() -> None:
     try:
         find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
     except ConfigError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lacking import lacks
+
 EXAMINE = """
 import json, sys
 from pathlib import Path
@@ -23,7 +25,7 @@ def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
 ) -> None:
     """The setting is each user namespace's own: in one of ours it can be taken away for real."""
     if shutil.which("unshare") is None:
-        pytest.skip("this machine has no unshare")
+        lacks("this machine has no unshare")
     take_away = "" if allowed else "echo 0 > /proc/sys/user/max_user_namespaces; "
     shell = ("sh", "-c", take_away + 'exec "$@"', "sh")
     done = subprocess.run(

@@ -18,6 +18,7 @@ from agent.engines.web.profile import Lock, read_lock
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError
 from tests.engines.web.bench import Bench, lives, processes_below
+from tests.lacking import lacks
 
 Status = ConnectionStatus
 NOBODY = 65534
@@ -181,7 +182,7 @@ async def test_the_full_browser_leaves_a_lock_when_killed_and_starts_again(
     try:
         find_browser("chromium")
     except ConfigError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     await bench.pair(stand_in, browser="chromium")
     lock = bench.session / "profile" / "SingletonLock"
     assert lock.is_symlink()
@@ -202,7 +203,7 @@ async def test_a_session_moves_over_from_local_auth_without_a_scan(
     try:
         find_browser("chromium")
     except ConfigError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     # The profile of a full browser is what LocalAuth keeps.
     await bench.pair(stand_in, browser="chromium")
     await bench.stop()

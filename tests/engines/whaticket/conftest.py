@@ -16,6 +16,7 @@ import redis.asyncio
 from agent.core.model import Claim, Happening, ServerClaim, parse_instance_id
 from agent.engines.whaticket.backend import WhaticketBackend, open_backend
 from agent.engines.whaticket.session import WhaticketSession
+from tests.lacking import lacks
 from tests.standin.whaticket.keys import RedisKeys
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Session
@@ -161,7 +162,7 @@ def redis_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Red
     """A Redis of its own on a Unix socket; with a password where the test asks for one."""
     program = shutil.which("redis-server")
     if program is None:
-        pytest.skip("redis-server is not installed")
+        lacks("redis-server is not installed")
     password = getattr(request, "param", "")
     place = Path(f"/tmp/wa-redis-{os.getpid()}-{id(tmp_path)}.sock")
     arguments = ["--port", "0", "--unixsocket", str(place), "--save", "", "--appendonly", "no"]

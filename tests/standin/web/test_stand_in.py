@@ -18,6 +18,7 @@ from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.page import Page, page_script
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
+from tests.lacking import lacks
 
 ACCOUNT = "5511999999999"
 
@@ -51,7 +52,7 @@ async def shown(tmp_path: Path) -> AsyncIterator[Shown]:
         find_browser("headless-shell")
         fetch_bundle(cache)
     except (ConfigError, EngineError) as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     stand_in = await StandIn.open(qr_every=30, alive_every=0.5)
     found = Shown(stand_in, cache, tmp_path)
     yield found
