@@ -25,6 +25,17 @@ CheckPeer = Callable[[Peer], str | None]
 """Why this peer is not the one that was meant; None when it is."""
 
 
+def only_process(pid: int) -> CheckPeer:
+    """Nobody but the unit's main process may answer for it."""
+
+    def check(peer: Peer) -> str | None:
+        if peer.pid != pid:
+            return f"process {peer.pid} answers, the unit's main process is {pid}"
+        return None
+
+    return check
+
+
 def peer_of(sock: socket.socket) -> Peer:
     size = struct.calcsize("3i")
     return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))

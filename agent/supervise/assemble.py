@@ -1,17 +1,15 @@
 """Builds supervision from its parts, once; the one place that knows them all."""
 
-import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.health import HealthPolicy
 from agent.core.model import Happening, InstanceId
 from agent.core.silence import SilencePolicy
 from agent.deliver.bus import EventBus
-from agent.host.base import Host, Limits
+from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.asking import Asking
@@ -36,6 +34,7 @@ from agent.supervise.repairs import Repairs
 from agent.supervise.rounds import Rounds
 from agent.supervise.sampling import Sampler
 from agent.supervise.seats import Seats
+from agent.supervise.settings import Settings
 from agent.supervise.show import Eyes
 from agent.supervise.signals import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.snapshot_clock import SnapshotClock
@@ -43,44 +42,6 @@ from agent.supervise.supervisor import Supervisor
 
 PASSES_AT_ONCE = 256
 CHECKS_AT_ONCE = 64
-
-
-@dataclass(slots=True)
-class Settings:
-    """The configuration in force; a reload replaces it as a whole."""
-
-    config: Config
-
-    def health_policy(self) -> HealthPolicy:
-        return self.config.health_policy
-
-    def start_policy(self) -> StartPolicy:
-        chosen = self.config.start
-        parallel = chosen.parallel or 2 * (os.cpu_count() or 1)
-        # Without a stagger nobody wants starts to be spread: the login budget is for storms.
-        policy = StartPolicy(stagger=chosen.stagger, parallel=parallel)
-        return replace(policy, login_every=0.0) if chosen.stagger == 0 else policy
-
-    def remote_start_policy(self) -> StartPolicy:
-        """On a backend no process of ours begins; most starts find a session that is connected."""
-        many = self.config.start.remote_parallel
-        return StartPolicy(stagger=0.0, parallel=many, logins=many, login_every=1.0 / many)
-
-    def limits(self, _facts: Facts) -> Limits:
-        chosen = self.config.worker
-        return Limits(
-            memory_high=chosen.memory_high or None,
-            memory_max=chosen.memory_max or None,
-            tasks_max=chosen.tasks_max or None,
-        )
-
-    def memory_limit(self, facts: Facts) -> int:
-        """An instance's own setting, else everybody's."""
-        own = facts.instance.settings.get("memory_limit")
-        return own if isinstance(own, int) and own >= 0 else self.config.memory.instance
-
-    def machine_is_idle(self) -> bool:
-        return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from agent.core.model import Claim, Happening, InstanceId, ServerClaim, UnitState, UnitStatus
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats, Peer
+from agent.link.client import Link, LinkStats
 from agent.link.limits import BACKEND_LINK
+from agent.link.sockets import only_process
 from agent.supervise.backend_facts import BackendFacts
 from agent.supervise.loop import boot_now
 
@@ -143,17 +144,11 @@ class BackendWorkers:
             one.link = None
 
     async def _open_link(self, one: BackendFacts) -> Link:
-        main_pid, ears = one.unit.main_pid, self._ears
-
-        def check_peer(peer: Peer) -> str | None:
-            if peer.pid != main_pid:
-                return f"process {peer.pid} answers, the unit's main process is {main_pid}"
-            return None
-
+        ears = self._ears
         return await Link.open(
             self._host.link_path(one.name),
             one.name,
-            check_peer,
+            only_process(one.unit.main_pid),
             lambda id, run, claim: ears.claimed(one, id, run, claim),
             lambda id, run, what: ears.happened(one, id, run, what),
             lambda why: ears.lost(one, why),

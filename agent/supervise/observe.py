@@ -29,8 +29,9 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy, not_before
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats, Peer
+from agent.link.client import Link, LinkStats
 from agent.link.messages import parse_claim
+from agent.link.sockets import only_process
 from agent.supervise.backend_facts import Ears, WorkerLink
 from agent.supervise.backends import Backends
 from agent.supervise.facts import Facts
@@ -176,17 +177,10 @@ async def _open_link(facts: Facts, senses: Senses) -> WorkerLink:
     ears = _ears(facts, senses)
     if facts.instance.backend:
         return senses.backends.attach(facts, ears)
-    main_pid = facts.unit.main_pid
-
-    def check_peer(peer: Peer) -> str | None:
-        if peer.pid != main_pid:
-            return f"process {peer.pid} answers, the unit's main process is {main_pid}"
-        return None
-
     return await Link.open(
         senses.host.link_path(facts.id),
         facts.id,
-        check_peer,
+        only_process(facts.unit.main_pid),
         ears.on_claim,
         ears.on_happening,
         ears.on_close,

@@ -12,7 +12,7 @@ from agent.errors import NotFound, VaultError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.repairing import repair_of
+from agent.supervise.repair_record import repair_of
 from agent.supervise.show import Eyes, view_of
 from agent.vault.identity import write_identity
 

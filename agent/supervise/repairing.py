@@ -5,7 +5,6 @@ with the next life of the agent.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +20,6 @@ from agent.core.model import (
     InstanceId,
     JournalEntry,
     Observation,
-    SessionRecord,
 )
 from agent.core.reconnect import forgive
 from agent.core.recovery import after_action, step_repair
@@ -35,9 +33,6 @@ from agent.core.repair import (
     Repair,
     begin_repair,
     join_repair,
-    read_repair,
-    resume_repair,
-    stored,
     wants_repair,
 )
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
@@ -48,6 +43,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.remember import entry
+from agent.supervise.repair_record import with_repair
 from agent.vault.check import check_files
 from agent.vault.identity import create
 from agent.vault.retire import retire
@@ -315,21 +311,6 @@ class Ladder:
         for one in said:
             log.info("%s", one.sentence, extra=_about(one))
         await self.save(facts, said)
-
-
-def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
-    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
-
-
-def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
-    """The repair that an earlier life of the agent was about, ready to go on."""
-    if not record.repair:
-        return None
-    try:
-        return resume_repair(read_repair(json.loads(record.repair)), now_wall)
-    except (ValueError, TypeError, AttributeError) as error:
-        log.warning("a recorded repair cannot be read and is forgotten: %s", error)
-        return None
 
 
 def set_aside(root: Path, facts: Facts, why: str) -> None:

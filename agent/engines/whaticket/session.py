@@ -10,6 +10,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.http import ServerDown
+from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.known import Known
 from agent.engines.whaticket.round import Round
 from agent.engines.whaticket.rows import Row, missing_claim
@@ -140,7 +141,7 @@ class WhaticketSession:
         row = await self._row()
         await self._store.plan_peers(row.id, peers)  # what cannot be read stops us before we act
         try:
-            await self._alone("make keys anew", self._regenerate(self._round(row.id), peers))
+            await self._alone("make keys anew", key_changes.regenerate(self._round(row.id), peers))
         except EngineError as error:
             self._tell_regenerated(peers, ok=False, code=error.code)
             raise
@@ -179,7 +180,7 @@ class WhaticketSession:
             row = await self._row()
             removal = self._store.shelf.find(row.id, arguments.get("name"))
             round = self._round(row.id)
-            work = round.while_down(lambda: self._put_back(round, removal.name))
+            work = round.while_down(lambda: key_changes.put_back(round, removal.name))
             await self._alone("put keys back", work)
             return {"name": removal.name}
         raise InvalidRequest(
@@ -205,18 +206,6 @@ class WhaticketSession:
 
     # the rounds
 
-    async def _regenerate(self, round: Round, peers: list[str]) -> None:
-        async def work() -> None:
-            plan = await self._store.plan_peers(round.id, peers)
-            if plan:
-                await self._store.take_out(round.id, plan, "new keys with single peers")
-                await round.must_stay_gone(plan)
-            round.tell(
-                f"back up and remove: {len(plan.files)} files, {len(plan.keys)} keys in Redis"
-            )
-
-        await round.while_down(work)
-
     async def _renew(self, round: Round) -> None:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
@@ -225,33 +214,9 @@ class WhaticketSession:
             await self._server.do(what, contract.new_qr, round.id)
         else:
             await round.go_down()
-            await self._clear_and_start(round)
+            await key_changes.clear_and_start(round)
         self._known.logged_out()
         await round.wait("get a code of", lambda row: row.asks)
-
-    async def _clear_and_start(self, round: Round) -> None:
-        store, id = self._store, round.id
-        plan = await store.plan_all(id)
-        removal = await store.take_out(id, plan, "the session is begun anew") if plan else None
-
-        async def undo() -> None:
-            if removal is not None:
-                await store.put_back(id, removal)
-
-        try:
-            await round.must_stay_gone(plan)
-        except EngineError:
-            await round.begin()
-            raise
-        await round.start_or(undo)
-
-    async def _put_back(self, round: Round, name: str) -> None:
-        store, id = self._store, round.id
-        removal = store.shelf.find(id, name)
-        if plan := await store.in_the_way(id, removal):
-            await store.take_out(id, plan, f"made way for {name}")
-            await round.must_stay_gone(plan)
-        await store.put_back(id, removal)
 
     def _can_change_keys(self, what: str) -> None:
         if not self._store.usable:
