@@ -73,6 +73,9 @@ class Watched:
     def restarted(self, name: str) -> bool:
         return self.standin.paths[f"POST /instance/restart/{name}"] > 0
 
+    async def incident(self) -> bool:
+        return bool((await self.agent.do("GET", "/api/incidents"))["incidents"])
+
     async def worker(self) -> int:
         return int((await self.backend())["pid"] or 0)
 
@@ -272,6 +275,26 @@ async def test_one_that_hangs_while_it_connects_is_restarted(watch, standin, eve
     await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=60)
     assert standin.instances["shop"].creds, "its pairing was kept"
     assert not any("other" in route for route in one.ended_anything())
+
+
+async def test_half_of_them_stuck_is_one_incident_and_the_other_half_is_left_alone(
+    watch, standin, eventually
+):
+    names = [f"line-{number}" for number in range(8)]
+    one = await watch(*names)
+    await eventually(lambda: one.all_connected(8))
+    sick, well = names[:4], names[4:]
+    for name in sick:
+        standin.instances[name].stuck = True
+        standin.instances[name].restart()
+    await eventually(one.incident, within=40)
+    for name in sick:
+        standin.instances[name].stuck = False
+        standin.instances[name].restart()
+    await eventually(lambda: one.all_connected(8), within=60)
+    await eventually(one.incident, False, within=40)
+    assert all(standin.instances[name].creds for name in names), "no pairing was given up"
+    assert not any(name in route for route in one.ended_anything() for name in well)
 
 
 async def test_one_that_was_deleted_there_is_left_to_a_person(watch, standin, eventually):
