@@ -62,6 +62,8 @@ class CryptoState:
     peers: tuple[str, ...]
     """Peers that need new keys now, worst first."""
     signal: Signal | None
+    failing: tuple[str, ...] = ()
+    """Every peer that failed and was not renewed lately, however seldom."""
 
 
 _STRETCH = 10.0
@@ -141,7 +143,10 @@ def judge_crypto(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Cryp
     readable = sum(count for _, count in window.messages)
     share = errors / (errors + readable) if errors else 0.0
     peers = _need_keys(by_peer, renewing, window, policy, now)
-    return CryptoState(errors, share, peers, _signal(by_peer, readable, share, peers, policy))
+    signal = _signal(by_peer, readable, share, peers, policy)
+    lately = _lately(window, policy, now)
+    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in lately)
+    return CryptoState(errors, share, peers, signal, failing)
 
 
 def crypto_retry_delay(tries: int, policy: CryptoPolicy) -> float | None:
@@ -176,6 +181,11 @@ def _has_room(window: CryptoWindow, peer: str) -> bool:
     return peer in known or len(known) < _MOST_PEERS
 
 
+def _lately(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]:
+    """Whose keys were made anew a short while ago."""
+    return {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
+
+
 def _need_keys(
     by_peer: Counter[str],
     renewing: Counter[str],
@@ -183,7 +193,7 @@ def _need_keys(
     policy: CryptoPolicy,
     now: float,
 ) -> tuple[str, ...]:
-    lately = {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
+    lately = _lately(window, policy, now)
     return tuple(
         peer
         for peer, errors in by_peer.most_common()

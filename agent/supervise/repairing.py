@@ -16,6 +16,7 @@ from agent.core.crypto import CryptoPolicy, crypto_retry_delay, judge_crypto, no
 from agent.core.crypto import note_step as crypto_begins_anew
 from agent.core.model import (
     Category,
+    Health,
     HealthVerdict,
     InstanceId,
     JournalEntry,
@@ -145,7 +146,6 @@ class Ladder:
     ) -> Case:
         good_snapshot = await self.keeper.has_good_snapshot(facts.id)
         # All else is asked after that wait: an incident may have been declared meanwhile.
-        crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
         around = Circumstances(
             well=self.incidents.well(facts) and not self.hold(facts),
             odd_one_out=self.incidents.odd_one_out(facts),
@@ -153,7 +153,7 @@ class Ladder:
             canary=not (self.hold(facts) or self.incidents.hold(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
-            peers=crypto.peers,
+            peers=self._peers(facts),
         )
         return Case(observation, verdict, around, self.policy(), now_wall)
 
@@ -237,9 +237,15 @@ class Ladder:
         facts.unit = await self.host.status(facts.id)
         failpoint("repair_stopped")
 
+    def _peers(self, facts: Facts) -> tuple[str, ...]:
+        """Whose keys are to be made anew. Elsewhere nothing milder helps: all that fail."""
+        crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
+        corrupted = crypto.signal is not None and crypto.signal.level is Health.CORRUPTED
+        return crypto.failing if corrupted and facts.instance.backend else crypto.peers
+
     async def _regenerate(self, facts: Facts) -> None:
         policy = self.crypto_policy()
-        peers = judge_crypto(facts.crypto, policy, boot_now()).peers
+        peers = self._peers(facts)
         tries = 0
         while True:
             try:

@@ -98,6 +98,27 @@ async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
     assert not await steps(agent, other, "regenerate")
 
 
+async def test_many_peers_failing_is_a_corrupted_session_whose_pairing_is_kept(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    sick, well = await paired(desk, "7"), await paired(desk, "8")
+    await agent.start()
+    await eventually(lambda: connected(agent, 2), within=20)
+    id, untouched = await id_of(agent, "7"), prints(desk, "8")
+    creds = prints(desk, "7")["creds.json"]
+    for peer in PEERS:
+        sick.memory[f"session-{peer}.0"] = DAMAGED
+    for peer in PEERS * 2:
+        sick.receive(peer)
+    await eventually(lambda: steps(agent, id, "corrupted:"), within=40)
+    await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
+    await eventually(lambda: DAMAGED not in sick.memory.values(), within=60)
+    await eventually(lambda: connected(agent, 2), within=20)
+    assert prints(desk, "7")["creds.json"] == creds
+    assert (sick.logouts, well.logouts) == (0, 0)
+    assert {name: one for name, one in prints(desk, "8").items() if name in untouched} == untouched
+
+
 async def steps(agent: RunningAgent, id: str, begins: str) -> bool:
     return any(sentence.startswith(begins) for _, sentence in await agent.story(id))
 
