@@ -7,8 +7,8 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRING, Field
-from agent.api.present import wall_text
 from agent.core.alerts import ActiveAlert, AlertBoard, AlertState
+from agent.core.shown import wall_text
 from agent.metrics.rules import runbook
 
 STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)

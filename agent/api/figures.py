@@ -12,7 +12,7 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.error_window import Totals
-from agent.api.present import wall_text
+from agent.core.shown import wall_text
 from agent.core.view import InstanceView
 
 

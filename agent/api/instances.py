@@ -9,10 +9,11 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
-from agent.api.present import show_details, show_event, show_instance, show_trashed
+from agent.api.present import show_details, show_instance, show_trashed
 from agent.api.remote import PLACE, placed, still_placed
 from agent.api.there import delete_there
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
+from agent.core.shown import show_event
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused

@@ -8,8 +8,9 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRINGS, Field
-from agent.api.present import is_alive, show_agent, show_verdict, wall_text
+from agent.api.present import is_alive, show_agent, show_verdict
 from agent.core.model import parse_instance_id
+from agent.core.shown import wall_text
 
 CHECK = (Field("ids", STRINGS, "only these instances; left out: all", most=10_000),)
 

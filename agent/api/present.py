@@ -2,22 +2,15 @@
 
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from agent.api.face import Trashed
 from agent.core.incident import Incident
-from agent.core.model import HealthVerdict, JournalEntry
+from agent.core.model import HealthVerdict
 from agent.core.repair import Repair, Stage
+from agent.core.shown import wall_text
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.store.keys import KeyRow
-
-
-def wall_text(wall: float | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds; None and 0 (never) give None."""
-    if not wall:
-        return None
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
@@ -186,18 +179,6 @@ def show_incident(incident: Incident) -> dict[str, Any]:
         "members": list(incident.members),
         "canary": incident.canary,
         "tries": incident.tries,
-    }
-
-
-def show_event(entry: JournalEntry) -> dict[str, Any]:
-    return {
-        "cursor": entry.cursor,
-        "time": wall_text(entry.wall),
-        "category": entry.category.value,
-        "kind": entry.kind,
-        "instance": entry.instance,
-        "sentence": entry.sentence,
-        "detail": dict(entry.detail),
     }
 
 

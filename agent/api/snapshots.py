@@ -10,8 +10,9 @@ from agent.api.body import TooSlow, UnsupportedType
 from agent.api.call import Call
 from agent.api.envelope import HEADERS, json_answer
 from agent.api.fields import BOOLEAN, STRING, Field
-from agent.api.present import show_instance, wall_text
+from agent.api.present import show_instance
 from agent.core.model import parse_instance_id
+from agent.core.shown import wall_text
 from agent.errors import InvalidRequest
 from agent.vault.shelf import Snapshot
 

@@ -9,8 +9,9 @@ from agent.api.call import Call
 from agent.api.command import command
 from agent.api.envelope import json_answer
 from agent.api.fields import OBJECT, Field
-from agent.api.present import show_instance, wall_text
+from agent.api.present import show_instance
 from agent.core.model import Instance
+from agent.core.shown import wall_text
 from agent.errors import EngineError, NotFound
 
 CHANGE = (Field("settings", OBJECT, "those to change; the others stay as they are", True),)

@@ -3,24 +3,16 @@
 The keys are flat: the same names stand in the table, in `backend.json` and in the engine.
 """
 
-import logging
-import os
-import stat
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from agent.config.secret_file import read_secret
 from agent.config.setting import setting, settings_of
-from agent.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 EVOLUTION, WHATICKET = "evolution", "whaticket"
 REMOTE_ENGINES = (EVOLUTION, WHATICKET)
 PRESETS = ("spec", "community", "saas", "ticketz")
 HIDDEN = "***"
-LONGEST_SECRET = 16 * 1024
-"""Characters of a key or a password; a longer file is something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
         if value and mark.secret:
             hidden[one.name] = HIDDEN
         elif value and mark.credentials:
-            hidden[one.name] = _without_credentials(value)
+            hidden[one.name] = shown_url(value)
     return replace(declaration, **hidden)
 
 
@@ -128,7 +120,8 @@ def secret_fault(text: str) -> str:
     return ""
 
 
-def _without_credentials(url: str) -> str:
+def shown_url(url: str) -> str:
+    """Without password and query: what stands in either may open a door."""
     scheme, mark, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     credentials, at, host = authority.rpartition("@")
@@ -140,28 +133,10 @@ def _from_file(declaration: BackendDeclaration, name: str) -> str:
     path = getattr(declaration, name)
     if not path:
         return ""
+    # A key becomes a header; a password may hold whatever it likes.
+    fault = secret_fault if name == "key_file" else _nothing_wrong
+    return read_secret(path, f"{name} of backend {declaration.name}", f"backend.{name}", fault)
 
-    def refuse(cause: str) -> ConfigError:
-        return ConfigError(
-            f"cannot read {path} ({name} of backend {declaration.name}): {cause}",
-            field=f"backend.{name}",
-        )
 
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(LONGEST_SECRET + 1)
-    except UnicodeDecodeError:
-        raise refuse("it is not UTF-8") from None  # the error's own text shows what it holds
-    except OSError as error:
-        raise refuse(error.strerror or str(error)) from error
-    if len(text) > LONGEST_SECRET:
-        raise refuse(f"it is longer than {LONGEST_SECRET} characters")
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise refuse("it is empty")
-    if name == "key_file" and (fault := secret_fault(text)):
-        raise refuse(fault)
-    if stat.S_IMODE(mode) & 0o004:
-        log.warning("%s is open to every user: chmod o-rwx %s", path, path)
-    return text
+def _nothing_wrong(_text: str) -> str:
+    return ""
