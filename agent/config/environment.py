@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
+from enum import StrEnum
 from typing import Any
 
 from agent.config.backends import WHATICKET, BackendDeclaration
@@ -15,18 +16,32 @@ NOT_KEYS = frozenset(
 )
 """Variables of the command line that begin like ours."""
 
+
+class Unit(StrEnum):
+    """How a named variable counts, where its key counts otherwise."""
+
+    SAME = ""
+    MILLISECONDS = "milliseconds"
+    PERCENT = "percent, or a share up to 1"
+
+
 NAMED = {
-    "SESSION_STORAGE_PATH": ("agent.session_storage_path", 1.0),
-    "CACHE_PATH": ("agent.cache_path", 1.0),
-    "LOG_LEVEL": ("agent.log_level", 1.0),
-    "WHATSAPP_RECONNECTION_MAX_RETRIES": ("reconnect.attempts", 1.0),
-    "WHATSAPP_RECONNECTION_BASE_DELAY": ("reconnect.base", 0.001),
-    "WHATSAPP_RECONNECTION_MAX_DELAY": ("reconnect.max", 0.001),
-    "WHATSAPP_CIRCUIT_BREAKER_THRESHOLD": ("reconnect.breaker_failures", 1.0),
-    "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": ("reconnect.breaker_pause", 0.001),
-    "WHATSAPP_HEALTH_CHECK_INTERVAL": ("health.interval", 0.001),
+    "SESSION_STORAGE_PATH": ("agent.session_storage_path", Unit.SAME),
+    "CACHE_PATH": ("agent.cache_path", Unit.SAME),
+    "LOG_LEVEL": ("agent.log_level", Unit.SAME),
+    "WHATSAPP_RECONNECTION_MAX_RETRIES": ("reconnect.attempts", Unit.SAME),
+    "WHATSAPP_RECONNECTION_BASE_DELAY": ("reconnect.base", Unit.MILLISECONDS),
+    "WHATSAPP_RECONNECTION_MAX_DELAY": ("reconnect.max", Unit.MILLISECONDS),
+    "WHATSAPP_CIRCUIT_BREAKER_THRESHOLD": ("reconnect.breaker_failures", Unit.SAME),
+    "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": ("reconnect.breaker_pause", Unit.MILLISECONDS),
+    "WHATSAPP_HEALTH_CHECK_INTERVAL": ("health.interval", Unit.MILLISECONDS),
+    "WHATSAPP_PERFORMANCE_MONITORING": ("memory.measure", Unit.SAME),
+    "WHATSAPP_MEMORY_THRESHOLD": ("memory.warn", Unit.PERCENT),
+    "WHATSAPP_CPU_THRESHOLD": ("alerts.host_cpu", Unit.PERCENT),
+    "WHATSAPP_ERROR_RATE_THRESHOLD": ("alerts.error_rate", Unit.PERCENT),
+    "WHATSAPP_RESPONSE_TIME_THRESHOLD": ("alerts.response_time", Unit.MILLISECONDS),
 }
-"""Name → key and the unit of the variable in seconds (0.001: it is given in milliseconds)."""
+"""Name → key and how the variable counts."""
 
 OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", WHATICKET)}
 """Name → the key of the first [[backend]] of that engine ("" = any) that it overrides."""
@@ -44,8 +59,8 @@ def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any
     for name, (key, unit) in NAMED.items():
         if env.get(name):
             source = f"environment variable {name}"
-            if unit != 1.0:
-                source += " (milliseconds)"
+            if unit:
+                source += f" ({unit})"
             text = env[name].lower() if name == "LOG_LEVEL" else env[name]
             text = "warn" if name == "LOG_LEVEL" and text == "warning" else text
             found[key] = (parse_text(text, key, config, source, unit), source)
@@ -91,7 +106,7 @@ def _fitting(variable: str, backends: tuple[BackendDeclaration, ...]) -> list[in
     return [n for n, one in enumerate(backends) if not engine or one.engine == engine]
 
 
-def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0) -> Any:
+def parse_text(text: str, key: str, config: Any, source: str, unit: Unit = Unit.SAME) -> Any:
     """Read a text as the type of the key's default."""
     section, _, name = key.partition(".")
     holder = getattr(config, section, None)
@@ -105,7 +120,7 @@ def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0)
         if isinstance(default, int):
             return int(text)
         if isinstance(default, float):
-            return float(text) * unit
+            return _in_unit(float(text), unit)
     except (KeyError, ValueError):
         wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
         shown = wanted[type(default).__name__]
@@ -115,3 +130,9 @@ def parse_text(text: str, key: str, config: Any, source: str, unit: float = 1.0)
     if isinstance(default, tuple):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
+
+
+def _in_unit(number: float, unit: Unit) -> float:
+    if unit is Unit.MILLISECONDS:
+        return number / 1000
+    return number / 100 if unit is Unit.PERCENT and number > 1 else number

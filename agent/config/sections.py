@@ -183,6 +183,9 @@ class RecoverySection:
 
 @dataclass(frozen=True, slots=True)
 class MemorySection:
+    measure: bool = setting(
+        True, "measure what each instance uses; false: nothing is known or done about it"
+    )
     interval: float = setting(300.0, "seconds between two measurements", low=1)
     instance: int = setting(500 * MIB, "bytes that one instance may use; 0 = no limit", low=0)
     total: int = setting(

@@ -111,7 +111,7 @@ class Config:
     @cached_property
     def memory_policy(self) -> MemoryPolicy:
         values = asdict(self.memory)
-        del values["interval"]
+        del values["interval"], values["measure"]
         return MemoryPolicy(**values)
 
     @cached_property

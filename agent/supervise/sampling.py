@@ -47,7 +47,7 @@ class Sampler:
         pids = {
             facts.id: facts.unit.main_pid
             for facts in self._registry.facts.values()
-            if facts.unit.runs and facts.unit.main_pid
+            if facts.unit.runs and facts.unit.main_pid and self._config().memory.measure
         }
         found = await asyncio.to_thread(measure, pids)
         now = boot_now()

@@ -1,6 +1,7 @@
 """Memory by the real agent: freed first, then restarted gracefully, once."""
 
 import re
+import signal
 
 SETTINGS = """
 [memory]
@@ -42,3 +43,17 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
     assert await agent.pid("b") == other, "its neighbour was left alone"
     metrics = await agent.do("GET", "/metrics")
     assert 'wa_session_memory_limit_bytes{session="a"} 41943040' in metrics
+
+
+async def test_what_is_not_to_be_measured_is_not_and_what_was_is_forgotten(make_agent, eventually):
+    agent = make_agent("[memory]\ninterval = 1\n")
+    await agent.start()
+    await agent.create("a")
+
+    async def measured():
+        return (await agent.show("a"))["memory_bytes"] is not None
+
+    await eventually(measured, within=30)
+    agent.config.write_text(agent.config.read_text() + "measure = false\n")
+    agent.process.send_signal(signal.SIGHUP)
+    await eventually(measured, False, within=15)
