@@ -138,6 +138,9 @@ def _given_up(reason: str, health: Health, status: S = S.DISCONNECTED) -> World:
     return sessions(status=status, verdict=verdict(health, status, reason))
 
 
+NOT_SCANNED = _given_up("qr_idle", Health.DISCONNECTED, S.QR_REQUIRED)
+
+
 def _crypto(t: float, failed: int) -> World:
     return sessions(crypto_operations={"ok": times(t, 30) * 20, "failed": times(t, 30) * failed})
 
@@ -257,6 +260,8 @@ STORIES = (
         always(_given_up("temporary_ban", Health.DISCONNECTED)),
     ),
     _quiet("WaSessionGivenUp", "tries go on", 1, always(sessions(**LOST))),
+    _quiet("WaSessionGivenUp", "nobody scanned, and no code is shown", 4, always(NOT_SCANNED)),
+    _fires("WaSessionNeedsScan", "nobody scanned, and no code is shown", 7, always(NOT_SCANNED)),
     _fires(
         "WaSessionSilent",
         "silent",

@@ -3,7 +3,8 @@ reads it itself. A test compares the two for every one of them.
 """
 
 from agent.core.alerts.sight import Series
-from agent.core.model import ConnectionStatus, Health
+from agent.core.model import ConnectionStatus as CS
+from agent.core.model import Health
 from agent.core.session import reason_of
 from agent.core.view import InstanceView
 
@@ -24,13 +25,12 @@ def is_wanted(view: InstanceView) -> bool:
 def has_given_up(view: InstanceView) -> bool:
     """Wanted, and nothing will be tried any more until somebody does something."""
     verdict = view.verdict
-    if not is_wanted(view) or view.status is ConnectionStatus.CONNECTED:
+    # One that shows a code, or would on request, lacks a scan and nothing else: WaSessionNeedsScan.
+    if not is_wanted(view) or view.status in (CS.CONNECTED, CS.QR_REQUIRED):
         return False
     if verdict.reason in _BY_HAND_OR_TRIES:
         return True
-    out_of_tries = (
-        verdict.health is Health.DEGRADED and verdict.state is ConnectionStatus.DISCONNECTED
-    )
+    out_of_tries = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
     return out_of_tries or (bool(verdict.reason) and reason_of(verdict.reason).hopeless)
 
 
@@ -39,7 +39,7 @@ def is_silent(view: InstanceView) -> bool:
     return view.verdict.reason == "silent_inbound"
 
 
-def _status(status: ConnectionStatus) -> Series:
+def _status(status: CS) -> Series:
     return Series(
         "wa_session_status",
         f'status="{status.value.lower()}"',
@@ -55,8 +55,8 @@ def _verdict(health: Health) -> Series:
     )
 
 
-CONNECTED = _status(ConnectionStatus.CONNECTED)
-QR_REQUIRED = _status(ConnectionStatus.QR_REQUIRED)
+CONNECTED = _status(CS.CONNECTED)
+QR_REQUIRED = _status(CS.QR_REQUIRED)
 CORRUPTED = _verdict(Health.CORRUPTED)
 
 WANTED = Series("wa_session_wanted", of_session=lambda view: float(is_wanted(view)))
