@@ -10,7 +10,16 @@ from typing import Any
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
 from agent.cli.progress import with_progress
-from agent.cli.show import clean, duration, mebibytes, moment, print_json, print_pairs, print_table
+from agent.cli.show import (
+    clean,
+    duration,
+    mebibytes,
+    moment,
+    next_try,
+    print_json,
+    print_pairs,
+    print_table,
+)
 from agent.errors import InvalidRequest, TryLater
 
 _LONG = 240.0
@@ -194,7 +203,7 @@ def list_instances(options: argparse.Namespace) -> int:
                     _enabled(one),
                     duration(one["uptime_seconds"]),
                     mebibytes(one["memory_bytes"]),
-                    one["sentence"],
+                    "; ".join(filter(None, (one["sentence"], next_try(one)))),
                 )
                 for one in found
             ],

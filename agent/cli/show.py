@@ -4,7 +4,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 _COLOURS = {"good": "32", "bad": "31", "soft": "2", "warn": "33"}
@@ -81,6 +81,15 @@ def duration(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // below} {small}"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def next_try(one: Mapping[str, Any], now: datetime | None = None) -> str:
+    """When an instance is tried next, "" where nothing is tried or its time has come."""
+    text = one["circuit_opens"] if one["circuit"] == "open" else one["next_attempt"]
+    if not text:
+        return ""
+    left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()
+    return f"next try in {duration(left)}" if left >= 1 else ""
 
 
 def mebibytes(count: int | None) -> str:

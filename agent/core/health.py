@@ -3,8 +3,8 @@
 The verdict's `state` is what to publish: the engine's claim only as long as it is proved.
 Needs of an Observation: at, desired, record (status, reason, paired, attempts, strikes, breaker_*),
 unit (state, since, result, exit_status, masked), linked_since, claim (with since, phase_since,
-progress_since, proof_age), probe (ok, failures, seconds), files, not_before, at_wall, signals,
-hold.
+progress_since, proof_age), probe (ok, failures, seconds), files, signals, hold. No sentence says
+how long it is until the next try: it would be old by the time it is read, and the views have when.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.phases import PhaseDeadlines, overdue_phase
-from agent.core.reconnect import ReconnectPolicy, breaker_of
+from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import Permanence, Reason, reason_of
 
 Status = ConnectionStatus
@@ -187,7 +187,6 @@ def _without_worker(
         return _held(observation)
     here, there = "it should run and no worker does", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
-    sentence += _next_try(observation, policy, now)
     return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 
 
@@ -298,10 +297,9 @@ def _dropped(
         return _given_up(observation, given_up)
     if observation.hold:
         return _held(observation)
-    sentence = reason.title + _next_try(observation, policy, now)
     if reason.permanence in (Permanence.AT_TIME, Permanence.PROBE_SLOWLY):
-        return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
-    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
+        return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
+    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 
 
 # --- verdicts that several rules end in ------------------------------------------------------
@@ -359,16 +357,8 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
         return _given_up(observation, given_up)
     if observation.hold:
         return _held(observation)
-    sentence = f"its worker failed ({unit.result})" + _next_try(observation, policy, now)
+    sentence = f"its worker failed ({unit.result})"
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
-
-
-def _next_try(observation: Observation, policy: HealthPolicy, now: float) -> str:
-    rules = policy.reconnect.breaker
-    if paused := breaker_of(observation.record).opens_in(wall_at(observation, now), rules):
-        return f"; the circuit is open for {paused:.0f} s more"
-    wait = observation.not_before - now
-    return f"; next try in {wait:.0f} s" if wait > 0 else ""
 
 
 def _add_signals(verdict: HealthVerdict, signals: tuple[Signal, ...]) -> HealthVerdict:

@@ -5,6 +5,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 
 import pytest
 
@@ -34,6 +35,18 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
         await cli("trash", "restore", "sales.20260115T103045Z")
     ).out == "sales is back, enabled\n"
     assert (await cli("trash", "list")).out == "the trash is empty\n"
+
+
+async def test_the_list_counts_down_to_the_next_try(house: House, cli: Cli) -> None:
+    later = time.time() + 1800
+    for id, more in (("tries", {"next_attempt_wall": later}), ("well", {})):
+        house.supervisor.known[InstanceId(id)] = make_view(id, **more)
+    opens = {"circuit": "open", "circuit_opens_wall": time.time() + 90}
+    house.supervisor.known[InstanceId("held")] = make_view("held", next_attempt_wall=later, **opens)
+    listed = (await cli("list")).out
+    assert re.search(r"^tries .*; next try in (30 min 0|29 min 5\d) s$", listed, re.M)
+    assert re.search(r"^held .*; next try in 1 min \d+ s$", listed, re.M)
+    assert re.search(r"^well .*connected and answering$", listed, re.M)
 
 
 async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None:

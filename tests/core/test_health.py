@@ -294,11 +294,14 @@ def test_cleanup_is_offered_only_where_no_pairing_is_lost():
     ).should_cleanup
 
 
-def test_the_sentence_tells_when_the_next_try_comes():
+def test_no_sentence_counts_down_to_a_try():
+    """It is shown for as long as it holds: the same words at each moment until then."""
     waiting = seen(claim=said(S.DISCONNECTED, reason="connection_lost"), not_before=NOW + 7)
-    assert "next try in 7 s" in judge_health(waiting, POLICY, NOW).sentence
     paused = dropped("connection_lost", breaker_failures=5, breaker_opened_wall=WALL - 100)
-    assert "open for 500 s more" in judge_health(paused, POLICY, NOW).sentence
+    failed = without_worker(UnitState.FAILED, result="signal", not_before=NOW + 7)
+    for one in (waiting, paused, failed):
+        said_at = {judge_health(one, POLICY, NOW + later).sentence for later in (0.0, 3.0, 6.0)}
+        assert len(said_at) == 1, said_at
 
 
 @given(observations)
