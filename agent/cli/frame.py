@@ -18,6 +18,7 @@ _STATUS = {
     "AUTH_FAILURE": "bad",
     "DISCONNECTED": "off",
 }
+_NOT_ITS_OWN = {"not_looked_yet": "busy", "masked": "off"}
 _COLUMNS = (("INSTANCE", 20), ("STATUS", 13), ("HEALTH", 12), ("SINCE", 8), ("PROOF", 7))
 _FIGURES = (("MEM", 6), ("MSG/M", 6), ("TRIES", 5), ("NEXT", 8))
 
@@ -46,10 +47,19 @@ class Sight:
 
 
 def tone_of(one: Mapping[str, Any]) -> str:
-    """bad, warn (waits for a person), busy, good or off."""
+    """bad, warn (waits for a person, or for the time of its next try), busy, good or off."""
     if one["health"]["verdict"] in _UNWELL:
         return "bad"
+    if one["connection_status"] == "DISCONNECTED" and one["should_run"]:
+        return _down(one)
     return _STATUS.get(one["connection_status"], "busy")
+
+
+def _down(one: Mapping[str, Any]) -> str:
+    """It should run and is down: only one that nobody looked at yet is on its way."""
+    if one["reason"] in _NOT_ITS_OWN:
+        return _NOT_ITS_OWN[one["reason"]]
+    return "warn" if one["next_attempt"] else "bad"
 
 
 def worst_first(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -76,7 +86,7 @@ def draw(
         (_line(one, sight.figures.get(str(one["id"]), {}), now), tone_of(one)) for one in shown
     ]
     if len(shown) < len(rows):
-        lines.append((f"… and {len(rows) - len(shown)} more, all better off than these", "head"))
+        lines.append((f"… and {len(rows) - len(shown)} more", "head"))
     if not rows:
         lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
     whole = lines if height == 0 else lines[:height]
@@ -90,7 +100,7 @@ def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
     first = (
         f"wa-agent {clean(agent.get('version', ''))}  {clock}  {len(tones)} instances:"
         f" {tones.count('good')} well, {tones.count('bad')} in trouble,"
-        f" {tones.count('warn')} wait for a scan, {tones.count('busy')} on their way,"
+        f" {tones.count('warn')} waiting, {tones.count('busy')} on their way,"
         f" {tones.count('off')} off"
     )
     lines = [(first, "")]
@@ -100,7 +110,10 @@ def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
         age = duration(now - sight.at_wall)
         lines.append((f"NOT LIVE: {clean(lost)}; what you see is {age} old", "bad"))
     lines += [(f"INCIDENT  {clean(one['sentence'])}", "bad") for one in sight.incidents]
-    loud = [one for one in sight.alerts if one["severity"] != "none"]
+    loud = sorted(
+        (one for one in sight.alerts if one["severity"] != "none" and not one["silenced_by"]),
+        key=lambda one: str(one["severity"]),  # critical comes before warning
+    )
     for one in loud[:3]:
         tone = "bad" if one["severity"] == "critical" else "warn"
         lines.append((f"ALERT  {clean(one['name'])}: {clean(one['sentence'])}", tone))

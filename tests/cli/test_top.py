@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.frame import Sight, draw, duration, size_text, worst_first
+from agent.cli.frame import Sight, draw, duration, size_text, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -33,7 +33,7 @@ def one(
         **{"id": id, "connection_status": status, "health": {"verdict": verdict}},
         **{"since": "2026-01-15T10:00:00.000Z", "proved": None, "memory_bytes": None},
         **{"attempts": 0, "circuit": "closed", "circuit_opens": None, "next_attempt": None},
-        **{"sentence": "as it should be", **more},
+        **{"sentence": "as it should be", "should_run": True, "reason": "", **more},
     }
 
 
@@ -41,13 +41,43 @@ def test_trouble_comes_first() -> None:
     found = worst_first(
         [
             one("fine"),
-            one("off", "DISCONNECTED", "disconnected"),
+            one("off", "DISCONNECTED", "disconnected", should_run=False),
             one("starting", "LOADING", "disconnected"),
             one("unscanned", "QR_REQUIRED", "disconnected"),
             one("silent", verdict="stuck"),
         ]
     )
     assert [row["id"] for row in found] == ["silent", "unscanned", "starting", "fine", "off"]
+
+
+def test_what_should_run_and_is_down_is_in_trouble() -> None:
+    later = {"next_attempt": "2026-01-15T11:00:00.000Z"}
+    down = [
+        one("banned", "DISCONNECTED", "disconnected", reason="banned"),
+        one("for-a-time", "DISCONNECTED", "disconnected", reason="temporary_ban", **later),
+        one("new", "DISCONNECTED", "not_found", reason="not_looked_yet"),
+        one("masked", "DISCONNECTED", "disconnected", reason="masked"),
+        one("stopped", "DISCONNECTED", "disconnected", reason="stopped", should_run=False),
+    ]
+    tones = {row["id"]: tone_of(row) for row in down}
+    assert tones == {
+        **{"banned": "bad", "for-a-time": "warn", "new": "busy"},
+        **{"masked": "off", "stopped": "off"},
+    }
+    well = [one(f"a{number}") for number in range(70)]
+    assert [row["id"] for row in worst_first([*well, *down])][:2] == ["banned", "for-a-time"]
+
+
+def test_the_worst_alerts_come_first_and_silenced_ones_not_at_all() -> None:
+    alerts = [
+        {"name": name, "sentence": "s", "severity": severity, "silenced_by": by}
+        for name, severity, by in (
+            *(("Mild", "warning", None), ("Echo", "critical", "Bad")),
+            *(("Bad", "critical", None), ("Switch", "none", None)),
+        )
+    ]
+    text = "\n".join(draw(Sight([], alerts=alerts), 100, 0, colours=False))
+    assert re.findall(r"ALERT  (\w+):", text) == ["Bad", "Mild"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -63,13 +93,13 @@ def test_a_frame_fits_the_window(width: int, height: int) -> None:
 
 def test_those_without_room_are_counted() -> None:
     lines = draw(Sight([one(f"i{n}") for n in range(30)]), 100, 12, colours=False)
-    assert lines[-1].startswith("… and 21 more")
+    assert lines[-1] == "… and 21 more"
 
 
 def test_foreign_text_cannot_move_the_cursor() -> None:
     sight = Sight(
         [one("a", sentence=FOUL)],
-        alerts=[{"name": "X", "sentence": FOUL, "severity": "critical"}],
+        alerts=[{"name": "X", "sentence": FOUL, "severity": "critical", "silenced_by": None}],
         incidents=[{"sentence": FOUL}],
     )
     text = "".join(draw(sight, 300, 0, colours=False, lost=FOUL))
