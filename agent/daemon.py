@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from agent.api.serve import Server, serve
 from agent.config import Config, changes_that_need_restart, load_config, unused_variables
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
+from agent.deliver.webhooks import Webhooks
 from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
@@ -194,6 +196,14 @@ class Daemon:
                 store,
                 alertmanager_of(self._config.alerts),
             )
+            webhooks = Webhooks(
+                self._config.webhook,
+                store,
+                self._bus,
+                machine=self._config.alerts.machine or socket.gethostname(),
+                version=supervisor.status().version,
+            )
+            exporter.webhooks = webhooks.figures
             server = await serve(
                 self._config.api,
                 supervisor,
@@ -201,8 +211,11 @@ class Daemon:
                 exporter,
                 socket_path=self._config.api_socket,
                 alerts=alerting.board,
+                webhooks=webhooks,
             )
-            status = await self._serve_until_stopped(supervision, ground, server, alerting)
+            status = await self._serve_until_stopped(
+                supervision, ground, server, alerting, webhooks
+            )
         finally:
             # Whatever ended it, an order or a failure: sessions are saved and closed.
             leave = await host.agent_is_restarting()
@@ -210,7 +223,12 @@ class Daemon:
         return status if written else 1
 
     async def _serve_until_stopped(
-        self, supervision: Supervision, ground: Ground, server: Server, alerting: Alerting
+        self,
+        supervision: Supervision,
+        ground: Ground,
+        server: Server,
+        alerting: Alerting,
+        webhooks: Webhooks,
     ) -> int:
         store = ground.store
         watchdog = Watchdog(supervision.loop, store.answers)
@@ -237,9 +255,10 @@ class Daemon:
                 tasks.create_task(alerting.run(), name="alerts")
                 if alerting.alertmanager is not None:
                     tasks.create_task(alerting.alertmanager.run(), name="alertmanager")
+                tasks.create_task(webhooks.run(), name="webhooks")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")
                 tasks.create_task(self._check_database(store), name="database check")
-                tasks.create_task(self._reload_when_asked(supervision), name="reload")
+                tasks.create_task(self._reload_when_asked(supervision, webhooks), name="reload")
                 tasks.create_task(self._end_when_asked(), name="stop")
                 watchdog.say("READY=1")
                 await store.append(_said("agent_started", "the agent started"))
@@ -334,7 +353,7 @@ class Daemon:
                 log.error("the database is damaged: %s; it is rebuilt at the next start", found)
             await asyncio.sleep(CHECK_EVERY)
 
-    async def _reload_when_asked(self, supervision: Supervision) -> None:
+    async def _reload_when_asked(self, supervision: Supervision, webhooks: Webhooks) -> None:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
@@ -346,6 +365,7 @@ class Daemon:
             for key in changes_that_need_restart(supervision.settings.config, config):
                 log.warning("%s takes effect at the agent's next start", key)
             supervision.settings.config = config
+            webhooks.apply(config.webhook)
             set_level(config.agent.log_level)
             log.info("settings read again")
 

@@ -19,6 +19,7 @@ from agent.api import (
     snapshots,
     there,
     web_session,
+    webhooks,
     whatsapp,
 )
 from agent.api.auth import NOBODY, Caller, Right, identify, require
@@ -49,6 +50,7 @@ _BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-ci
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
+WEBHOOK = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
@@ -99,6 +101,10 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a session that it has", backends.ADOPT, answers=(201,)),  # noqa: E501
     Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Ask it now how it is", ()),
     Route("POST", HOOK, OPEN, backends.hook, "What a backend calls when something happened there", hook=True),  # noqa: E501
+    Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "Where events are sent by themselves, and what waits"),  # noqa: E501
+    Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send it one event now; what came back", ()),  # noqa: E501
+    Route("GET", f"{WEBHOOK}/dead", READ, webhooks.dead, "The events that it refused for good"),
+    Route("POST", f"{WEBHOOK}/retry", OPERATE, webhooks.retry, "Try it now, the refused ones too; its circuit closes", (), answers=(202,)),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501

@@ -10,7 +10,7 @@ from aiohttp import web
 from agent.api.auth import Caller, KeyRing, Right
 from agent.api.body import read_json
 from agent.api.error_window import ErrorWindow
-from agent.api.face import Supervision
+from agent.api.face import NoWebhooks, Supervision, Webhooks
 from agent.api.fields import Field, read_body, read_query
 from agent.api.remembered import Remembered
 from agent.config.sections import ApiSection
@@ -31,6 +31,7 @@ class Parts:
     check_database: Callable[[], Awaitable[str]]
     alerts: Callable[[], AlertBoard] = AlertBoard
     """What is active; nothing where nobody looks."""
+    webhooks: Webhooks = field(default_factory=NoWebhooks)
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """Who hears events, over which connection."""

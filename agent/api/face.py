@@ -15,8 +15,10 @@ from agent.core.model import (
 )
 from agent.core.statistics import RepairStatistics
 from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.core.webhook import DeadLetter, Trial, WebhookView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
+from agent.errors import NotFound
 from agent.store.keys import KeyRow
 from agent.supervise.asking import COMMAND_TIMEOUT
 from agent.supervise.keeping import Progress
@@ -110,6 +112,36 @@ class Backends(Protocol):
 
     async def hook(self, name: str, told: Mapping[str, Any]) -> None:
         """Hand over what a server told; TryLater while its worker is away."""
+
+
+class Webhooks(Protocol):
+    """Where events are sent by themselves. Unknown names raise NotFound."""
+
+    def views(self) -> Sequence[WebhookView]: ...
+    def dead(self, name: str) -> Sequence[DeadLetter]: ...
+    async def test(self, name: str) -> Trial: ...
+    async def retry(self, name: str) -> int:
+        """Try now, the dead letters too; how many those are."""
+
+
+class NoWebhooks:
+    """Where none is declared."""
+
+    def views(self) -> Sequence[WebhookView]:
+        return ()
+
+    def dead(self, name: str) -> Sequence[DeadLetter]:
+        raise _none(name)
+
+    async def test(self, name: str) -> Trial:
+        raise _none(name)
+
+    async def retry(self, name: str) -> int:
+        raise _none(name)
+
+
+def _none(name: str) -> NotFound:
+    return NotFound(f"cannot find the webhook {name}; declared: none")
 
 
 class Supervision(Protocol):

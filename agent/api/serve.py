@@ -14,7 +14,7 @@ from agent.api.auth import KeyRing
 from agent.api.call import Parts
 from agent.api.connection import Connection, Entrance
 from agent.api.events import say_goodbye
-from agent.api.face import KeyStore, Supervision
+from agent.api.face import KeyStore, NoWebhooks, Supervision, Webhooks
 from agent.api.guard import host_name
 from agent.api.remembered import Remembered
 from agent.api.sockets import (
@@ -116,13 +116,15 @@ async def serve(
     environ: MutableMapping[str, str] | None = None,
     shutdown_seconds: float = 15.0,
     alerts: Callable[[], AlertBoard] = AlertBoard,
+    webhooks: Webhooks | None = None,
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
 
     `socket_path` is where the Unix socket goes when `section.socket` names none.
     """
     ring = await KeyRing.open(store)
-    parts = Parts(section, supervisor, ring, metrics, Remembered(), store.check, alerts)
+    hooks = NoWebhooks() if webhooks is None else webhooks
+    parts = Parts(section, supervisor, ring, metrics, Remembered(), store.check, alerts, hooks)
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(

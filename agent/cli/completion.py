@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from agent.cli.command import Subparsers, add_command
 
 SHELLS = ("bash", "zsh", "fish")
-_NAMES = {"ID": "wa-agent list --ids", "BACKEND": "wa-agent backends list --names"}
+_NAMES = {
+    "ID": "wa-agent list --ids",
+    "BACKEND": "wa-agent backends list --names",
+    "WEBHOOK": "wa-agent webhooks list --names",
+}
 """What stands for names that only the agent knows, and how it is asked for them."""
 
 _BASH = """\
@@ -54,7 +58,7 @@ def completion(options: argparse.Namespace) -> int:
 
 def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, list[str]]:
     """For every command (by its words): what may follow. `ID` stands for the instances,
-    `BACKEND` for the backends."""
+    `BACKEND` for the backends, `WEBHOOK` for the webhooks."""
     found: dict[str, list[str]] = {path: []}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

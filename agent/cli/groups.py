@@ -22,6 +22,7 @@ from agent.cli import (
     trash,
     tune,
     web,
+    webhooks,
     why,
 )
 from agent.cli.command import Group
@@ -38,6 +39,7 @@ GROUPS: tuple[Group, ...] = (
     repairs,
     reasons,
     events,
+    webhooks,
     snapshots,
     there,
     trash,

@@ -27,6 +27,7 @@ from agent.config.sections import (
     StopSection,
     WorkerSection,
 )
+from agent.config.webhooks import WebhookDeclaration, secret_of
 from agent.config.whole import Config, Declaration
 
 __all__ = [
@@ -45,10 +46,12 @@ __all__ = [
     "SessionsSection",
     "StartSection",
     "StopSection",
+    "WebhookDeclaration",
     "WorkerSection",
     "changes_that_need_restart",
     "load_config",
     "render_config",
+    "secret_of",
     "secrets_of",
     "split_address",
     "unused_variables",

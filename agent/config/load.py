@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.config.backends import HIDDEN, BackendDeclaration
 from agent.config.environment import parse_text, read_environment, read_for_backends
@@ -13,9 +13,12 @@ from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
 from agent.config.setting import Setting, settings_of
+from agent.config.webhooks import WebhookDeclaration
 from agent.config.whole import Config, Declaration
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
+
+T = TypeVar("T")
 
 PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
 LONGEST = 1 << 20
@@ -116,7 +119,10 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
         if name == "instance":
             config = replace(config, instance=_declarations(table, source))
         elif name == "backend":
-            config = replace(config, backend=_backends(table, source))
+            made = _each(BackendDeclaration(), name, table, source)
+            config = replace(config, backend=made)
+        elif name == "webhook":
+            config = replace(config, webhook=_each(WebhookDeclaration(), name, table, source))
         elif isinstance(table, dict):
             config = replace(config, **{name: _apply(getattr(config, name), name, table, source)})
         else:
@@ -168,12 +174,12 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
     return Path(value) if isinstance(default, Path) else value
 
 
-def _backends(tables: Any, source: _Source) -> tuple[BackendDeclaration, ...]:
+def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
+    """What an array of tables says, each over the same defaults."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise source.refuse("backend", "it must be written as [[backend]]")
+        raise source.refuse(name, f"it must be written as [[{name}]]")
     return tuple(
-        _apply(BackendDeclaration(), f"backend[{number}]", table, source)
-        for number, table in enumerate(tables)
+        _apply(plain, f"{name}[{number}]", table, source) for number, table in enumerate(tables)
     )
 
 

@@ -8,6 +8,7 @@ import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.setting import Setting, settings_of
+from agent.config.webhooks import WebhookDeclaration, hide_query
 from agent.config.whole import Config, Declaration
 
 HEAD = """\
@@ -23,11 +24,23 @@ BACKENDS = """\
 # [[backend]]
 """
 
+WEBHOOKS = """\
+# Where events are sent by themselves, each as one JSON object by POST.
+# Each begins with [[webhook]]. A reload applies changes.
+# [[webhook]]
+"""
+
 EXAMPLE = BackendDeclaration(
     name="evo",
     engine="evolution",
     url="http://127.0.0.1:8080",
     key_file="/etc/wa-agent/evo.key",
+)
+
+EXAMPLE_WEBHOOK = WebhookDeclaration(
+    name="ops",
+    url="https://ops.example.com/wa-agent",
+    secret_file="/etc/wa-agent/ops.secret",
 )
 
 TAIL = """\
@@ -45,7 +58,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
     default = Config()
     parts = [HEAD]
     for section in fields(Config):
-        if section.name in ("backend", "instance"):
+        if section.name in ("backend", "webhook", "instance"):
             continue
         chosen, plain = getattr(config, section.name), getattr(default, section.name)
         parts.append(f"[{section.name}]")
@@ -54,7 +67,13 @@ def render_config(config: Config, only_changed: bool = True) -> str:
             live = not only_changed or value != getattr(plain, one.name)
             parts.append(f"# {mark.meaning}{_range(mark)}")
             parts.append(("" if live else "# ") + _line(one.name, value) + "\n")
-    parts += [_backend(one, only_changed) for one in config.backend] or [_example_backend()]
+    backends, webhooks = config.backend, config.webhook
+    parts += [_table("backend", one, only_changed) for one in backends] or [
+        _example(BACKENDS, EXAMPLE)
+    ]
+    parts += [_table("webhook", one, only_changed) for one in webhooks] or [
+        _example(WEBHOOKS, EXAMPLE_WEBHOOK)
+    ]
     parts += [_declaration(one) for one in config.instance] or [TAIL.rstrip("\n")]
     return "\n".join(parts) + "\n"
 
@@ -73,24 +92,27 @@ def _number(bound: float | None) -> str:
 
 def _line(name: str, value: Any) -> str:
     plain = str(value) if isinstance(value, Path) else value
-    plain = list(plain) if isinstance(plain, tuple) else plain
+    if isinstance(plain, tuple):
+        # By itself the writer gives each part a line of its own, which no comment can hold.
+        parts = (_line("x", one).removeprefix("x = ") for one in plain)
+        return f"{name} = [{', '.join(parts)}]"
     return tomli_w.dumps({name: plain}).rstrip("\n")
 
 
-def _example_backend() -> str:
-    """Every key of a backend, as comments: with the marks taken away it is a good one."""
-    lines = [BACKENDS]
-    for one, mark in settings_of(EXAMPLE):
-        value = getattr(EXAMPLE, one.name)
+def _example(head: str, example: Any) -> str:
+    """Every key of one, as comments: with the marks taken away it is a good one."""
+    lines = [head]
+    for one, mark in settings_of(example):
+        value = getattr(example, one.name)
         # TOML has no word for "not said", and that is what this key is by itself.
         line = f"{one.name} = false" if value is None else _line(one.name, value)
         lines += [f"# {mark.meaning}{_range(mark)}", f"# {line}\n"]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _backend(one: BackendDeclaration, only_changed: bool) -> str:
-    plain = BackendDeclaration()
-    lines = ["[[backend]]"]
+def _table(name: str, one: Any, only_changed: bool) -> str:
+    plain = type(one)()
+    lines = [f"[[{name}]]"]
     for each, _ in settings_of(one):
         value = getattr(one, each.name)
         if value is not None and not (only_changed and value == getattr(plain, each.name)):
@@ -108,5 +130,9 @@ def _declaration(one: Declaration) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The same to be shown: keys and passwords of backends read ***."""
-    return replace(config, backend=tuple(hide_secrets(one) for one in config.backend))
+    """The same to be shown: keys and passwords read ***, and no URL has its query."""
+    return replace(
+        config,
+        backend=tuple(hide_secrets(one) for one in config.backend),
+        webhook=tuple(hide_query(one) for one in config.webhook),
+    )

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from agent.config.backend_rules import find_backend_problem
 from agent.config.problem import Problem
 from agent.config.setting import settings_of
+from agent.config.webhooks import find_webhook_problem
 from agent.config.whole import Config
 from agent.core.alerts import AlertLimits, alert_table
 
@@ -23,6 +24,7 @@ def find_problem(config: Config) -> Problem | None:
         or _limits(config)
         or _alerts(config)
         or find_backend_problem(config)
+        or find_webhook_problem(config.webhook)
     )
 
 
@@ -49,7 +51,7 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
     found = []
     for section in fields(Config):
-        if section.name in ("instance", "backend"):
+        if section.name in ("instance", "backend", "webhook"):
             continue
         before, after = getattr(old, section.name), getattr(new, section.name)
         for one, mark in settings_of(before):

@@ -27,6 +27,7 @@ from agent.config.sections import (
     StopSection,
     WorkerSection,
 )
+from agent.config.webhooks import WebhookDeclaration
 from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
 from agent.core.health import HealthPolicy
@@ -72,6 +73,7 @@ class Config:
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backends: BackendsSection = field(default_factory=BackendsSection)
     backend: tuple[BackendDeclaration, ...] = ()
+    webhook: tuple[WebhookDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
 
     @cached_property

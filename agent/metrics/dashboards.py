@@ -214,6 +214,17 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             unit="reqps",
         ),
         Panel(
+            "Events that wait for webhooks",
+            (
+                (f'wa_agent_outbox_length{{kind="webhook",{_MACHINE}}}', "waiting"),
+                (
+                    "sum by (result)"
+                    f" (rate(wa_agent_webhook_deliveries_total{{{_MACHINE}}}[5m])) * 60",
+                    "{{result}} per minute",
+                ),
+            ),
+        ),
+        Panel(
             "The agent's memory and files",
             (
                 (f'process_resident_memory_bytes{{job="wa-agent",{_MACHINE}}}', "memory"),

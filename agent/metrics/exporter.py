@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
@@ -29,6 +30,7 @@ from agent.metrics.text import (
     sample,
     wants_openmetrics,
 )
+from agent.metrics.webhooks import webhook_samples
 
 Views = Mapping[InstanceId, InstanceView]
 _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "What the scrape before this one cost.")
@@ -166,6 +168,7 @@ class Exporter:
         self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
         self.backends: Callable[[], Iterable[BackendView]] = tuple
+        self.webhooks: Callable[[], WebhookFigures] = WebhookFigures
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format that was asked for."""
@@ -187,6 +190,7 @@ class Exporter:
         yield from self.sessions.samples(self._wall())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
+        yield from _encoded(webhook_samples(self.webhooks()))
         yield from _encoded(self.http.samples())
         yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()

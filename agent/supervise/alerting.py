@@ -94,7 +94,7 @@ class Alerting:
         views, figures = dict(self.views()), self._figures()
         for _ in self._history.note(views, figures, now):
             await asyncio.sleep(0)
-        sight = Sight(views, figures, self._history, now)
+        sight = Sight(views, figures, self._history, now, time.time())
         found: list[tuple[Alert, Mapping[Key, float]]] = []
         for alert in alert_table(config.alert_limits):
             if alert.name not in config.alerts.off:
@@ -168,6 +168,7 @@ class Alerting:
             requests_failed=failed,
             incidents={engine: members > 0 for engine, members in status.incidents.items()},
             backends={one.name: one.up for one in self.exporter.backends()},
+            webhook_oldest_wall=self.exporter.webhooks().oldest_wall,
         )
 
     def _picture(self) -> list[Raised]:

@@ -4,6 +4,7 @@ A story says how the sessions and the machine are at each moment. It is played t
 own evaluation and, through the real exporter's lines, to promtool.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -175,6 +176,16 @@ def _disk(free: float) -> World:
 
 def _restarts(t: float, moments: tuple[float, ...]) -> World:
     return machine(started_wall=1_700_000_000.0 + sum(60 for at in moments if t >= at))
+
+
+def _waits_since(since: float, until: float = math.inf) -> Callable[[float], World]:
+    """One event that no webhook takes from then on, and until then."""
+    return lambda t: machine(webhook_oldest_wall=since if since <= t < until else None)
+
+
+def _waits_for(seconds: float) -> Callable[[float], World]:
+    """There is always one that waits, and none for longer."""
+    return lambda t: machine(webhook_oldest_wall=t - t % seconds)
 
 
 def _fires(alert: str, title: str, minutes: int, at: Callable[[float], World]) -> Story:
@@ -357,6 +368,10 @@ STORIES = (
     _quiet("WaDiskFills", "hardly used yet", 30, lambda t: _disk(90 - t / 60)),
     _fires("WaFileDescriptorsHigh", "nine tenths", 7, always(machine(open_fds=922))),
     _quiet("WaFileDescriptorsHigh", "few", 7, always(machine(open_fds=100))),
+    _fires("WaWebhookBacklog", "one is never taken", 25, _waits_since(120)),
+    _quiet("WaWebhookBacklog", "taken in time", 25, _waits_since(120, until=1100)),
+    _quiet("WaWebhookBacklog", "each is taken after ten minutes", 45, _waits_for(600)),
+    _quiet("WaWebhookBacklog", "none waits", 25, always(machine())),
     _fires("WaAgentRestarting", "three times", 10, lambda t: _restarts(t, (60, 180, 300))),
     _quiet("WaAgentRestarting", "twice", 10, lambda t: _restarts(t, (60, 300))),
     Story("WaAgentDown", "down", 4, always(World(up=0.0)), True, seen_by_the_agent=False),

@@ -18,10 +18,12 @@ from agent.core.alerts.sight import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.view import BackendView
+from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file, runbook
+from agent.metrics.webhooks import webhook_samples
 from tests.fakes.supervisor import make_view
 from tests.metrics.stories import STEP, STORIES, Story, World
 
@@ -46,7 +48,7 @@ def firing(story: Story) -> dict[float, list[ActiveAlert]]:
         world = story.at(t)
         for _ in history.note(world.views, world.figures, t):
             pass
-        sight = Sight(world.views, world.figures, history, t)
+        sight = Sight(world.views, world.figures, history, t, now_wall=t)
         vectors = [(alert, alert.condition.vector(sight)) for alert in TABLE]
         active, _ = advance(active, vectors, t)
         found[t] = [one for one in active.values() if one.state is AlertState.FIRING]
@@ -99,7 +101,8 @@ def scraped(world: World, lines: SessionLines, t: float) -> dict[str, str]:
         labels = f'route="/x",method="GET",code="{code}"'
         found[f"wa_agent_http_requests_total{{{labels},{TARGET}}}"] = str(count)
     views = [BackendView(name, "evolution", "", up=up) for name, up in own.backends.items()]
-    for _, text in backend_samples(views):
+    hooks = WebhookFigures(oldest_wall=own.webhook_oldest_wall)
+    for _, text in (*backend_samples(views), *webhook_samples(hooks)):
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
             if name.partition("{")[0] in NAMES:
@@ -117,6 +120,11 @@ def input_series(story: Story) -> list[dict[str, str]]:
     for place, t in enumerate(moments):
         for name, value in scraped(story.at(t), lines, t).items():
             rows[name][place] = value
+    for row in rows.values():
+        # As Prometheus itself notes it: what a scrape lacks is over, not as it was.
+        for place in range(1, len(row)):
+            if row[place] == "_" and row[place - 1] not in ("_", "stale"):
+                row[place] = "stale"
     return [{"series": name, "values": " ".join(row)} for name, row in rows.items()]
 
 
@@ -197,6 +205,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaHostCpuHigh": {},
     "WaDiskSpaceLow": {"mountpoint": "/x"},
     "WaFileDescriptorsHigh": {},
+    "WaWebhookBacklog": {},
     "WaAgentRestarting": {},
 }
 """Alerts whose values are not extrapolated, and the labels that only Prometheus adds."""

@@ -79,6 +79,26 @@ class Predict:
         yield self.series, self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How long ago the moment is that the series tells."""
+
+    series: Series
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return self.series.labels
+
+    def promql(self) -> str:
+        return f"(time() - {self.series.selector()})"
+
+    def vector(self, sight: Sight) -> Vector:
+        return {key: sight.now_wall - at for key, at in self.series.vector(sight).items()}
+
+    def windows(self) -> Iterator[tuple[Series, float]]:
+        return iter(())
+
+
 _ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
     "+": operator.add,
     "-": operator.sub,

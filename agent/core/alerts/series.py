@@ -146,5 +146,12 @@ BACKEND_UP = Series(
     "wa_backend_up",
     of_agent=lambda own: {(("backend", name),): float(up) for name, up in own.backends.items()},
 )
+OUTBOX_OLDEST = Series(
+    "wa_agent_outbox_oldest_timestamp_seconds",
+    'kind="webhook"',
+    of_agent=lambda own: (
+        {} if own.webhook_oldest_wall is None else {(("kind", "webhook"),): own.webhook_oldest_wall}
+    ),
+)
 UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0})
 """Whoever evaluates this himself is up."""

@@ -36,6 +36,8 @@ class Figures:
     """By group (engine, or engine/backend); one that never had any may be missing."""
     backends: Mapping[str, bool] = field(default_factory=dict)
     """By name: does its server answer?"""
+    webhook_oldest_wall: float | None = None
+    """When the oldest event happened that no webhook took yet; None: none waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Sight:
     figures: Figures
     history: History
     now: float
+    now_wall: float = 0.0
 
 
 class Expression(Protocol):

@@ -7,6 +7,7 @@ from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertLimits, Group, Severity, Unit
 from agent.core.alerts.expression import (
     Absent,
+    Age,
     Always,
     Binary,
     Fold,
@@ -315,6 +316,15 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             _above(Binary(s.OPEN_FDS, "/", s.MAX_FDS), limits.file_descriptors),
             "the agent has opened {value} of the files it may open",
             Unit.SHARE,
+        ),
+        Alert(
+            "WaWebhookBacklog",
+            group,
+            Severity.WARNING,
+            5 * MINUTE,
+            _above(Age(s.OUTBOX_OLDEST), 15 * MINUTE),
+            "an event has waited for {value} to be taken by its webhook",
+            Unit.SECONDS,
         ),
         Alert(
             "WaAgentRestarting",

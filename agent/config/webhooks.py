@@ -1,0 +1,145 @@
+"""[[webhook]]: where events are sent by themselves, and what cannot be said of such a place."""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from agent.config.backends import shown_url
+from agent.config.problem import Problem
+from agent.config.secret_file import read_secret
+from agent.config.setting import setting
+from agent.core.addresses import refuse_address
+from agent.core.model import parse_instance_id
+from agent.errors import InvalidRequest
+
+_PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
+LEAST_SECRET = 16
+"""Characters; a shorter secret can be guessed from one signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDeclaration:
+    name: str = setting("", "what it is called here: [a-z0-9][a-z0-9_-]{0,47}")
+    url: str = setting(
+        "", "http:// or https:// address that events are posted to, no password in it",
+        credentials=True,
+    )  # fmt: skip
+    secret_file: str = setting("", 'file with the secret that signs them; "" = they are not signed')
+    kinds: tuple[str, ...] = setting(("*",), 'kinds of events that it gets, such as "status"')
+    instances: tuple[str, ...] = setting(
+        ("*",), 'ids, such as "shop-*"; "*" = all of them, and what concerns none'
+    )
+    private: bool = setting(False, "true = it may be on this machine or in a private network")
+    ca_file: str = setting("", "file with the certificates to trust; none = the machine's own")
+    timeout: float = setting(10.0, "seconds that one delivery may take", low=0.1, high=120)
+    longest_age: float = setting(
+        72.0, "hours after which an event is not sent any more", low=0.01, high=2160
+    )
+    tries: int = setting(
+        3, "tries of an event that it refuses, before that one is put aside", low=1, high=20
+    )
+
+
+def secret_of(declaration: WebhookDeclaration) -> bytes:
+    """b"" where it signs nothing. ConfigError says what is wrong with the file."""
+    if not declaration.secret_file:
+        return b""
+    whose = f"secret_file of webhook {declaration.name}"
+    return read_secret(declaration.secret_file, whose, "webhook.secret_file", _too_short).encode()
+
+
+def _too_short(text: str) -> str:
+    if len(text) < LEAST_SECRET:
+        return f"it is shorter than {LEAST_SECRET} characters"
+    return ""
+
+
+def hide_query(declaration: WebhookDeclaration) -> WebhookDeclaration:
+    return replace(declaration, url=shown_url(declaration.url))
+
+
+Found = Iterator[tuple[str, str]]
+"""A key and what is wrong with it."""
+
+
+def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
+    """The first thing that cannot be, or None."""
+    names: set[str] = set()
+    for number, one in enumerate(webhooks):
+        for check in _CHECKS:
+            for key, cause in check(one):
+                return Problem((f"webhook[{number}].{key}", f"webhook[{number}]"), cause)
+        if one.name in names:
+            return Problem((f"webhook[{number}].name",), f"{one.name} is declared twice")
+        names.add(one.name)
+    return None
+
+
+def _name(one: WebhookDeclaration) -> Found:
+    for key in ("name", "url"):
+        if not getattr(one, key):
+            yield key, "every [[webhook]] needs it"
+    try:
+        parse_instance_id(one.name)
+    except InvalidRequest:
+        words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
+        yield "name", f"it must be {words}, not {one.name!r:.80}"
+
+
+def _url(one: WebhookDeclaration) -> Found:
+    """Never with the URL itself: it may hold a secret."""
+    wrong = "it must be http://HOST[:PORT]/PATH or https://…"
+    try:
+        parts = urlsplit(one.url)
+        good = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
+        yield "url", wrong
+        return
+    if not good or not parts.hostname or not one.url.isprintable() or " " in one.url:
+        yield "url", wrong
+    elif parts.username is not None or parts.password is not None:
+        yield "url", f"{wrong} without user and password"
+    elif parts.fragment:
+        yield "url", f"{wrong} without #"
+    elif why := _address_fault(parts.hostname, one.private):
+        yield "url", f"nothing is sent to that address: {why}"
+    elif one.ca_file and parts.scheme != "https":
+        yield "ca_file", "an http address shows no certificate"
+
+
+def _address_fault(host: str, private: bool) -> str:
+    """An address that stands there itself can be judged at once; a name is when it is looked up."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    else:
+        return refuse_address(host, private=private)
+    try:
+        socket.inet_aton(host)  # takes 127.1, 0x7f000001 and 2130706433, as a resolver does
+    except (OSError, UnicodeError):
+        return ""
+    return "it is written in an odd way"
+
+
+def _patterns(one: WebhookDeclaration) -> Found:
+    for key in ("kinds", "instances"):
+        values: tuple[str, ...] = getattr(one, key)
+        if not values:
+            yield key, 'it would get nothing; "*" = all'
+        for value in values:
+            if not _PATTERN.fullmatch(value):
+                yield key, f"{value!r:.80} is no pattern of a-z, 0-9, -, _, * and ?"
+
+
+def _paths(one: WebhookDeclaration) -> Found:
+    for key in ("secret_file", "ca_file"):
+        value = getattr(one, key)
+        if value and (not value.startswith("/") or ".." in value.split("/")):
+            yield key, f"it must be an absolute path without .., not {value!r:.80}"
+
+
+_CHECKS: tuple[Callable[[WebhookDeclaration], Found], ...] = (_name, _url, _patterns, _paths)

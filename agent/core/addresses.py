@@ -1,0 +1,83 @@
+"""Which addresses a URL of someone's choice may lead to. Pure: an address in, a reason out.
+
+A URL that is sent to from here reaches what only this machine reaches: its own services, its
+network, the cloud's metadata. So the address decides that a name led to, never the name.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+METADATA = frozenset(
+    ip_address(text)
+    for text in (
+        "169.254.169.254",
+        "100.100.100.200",  # Alibaba, in the carriers' range
+        "168.63.129.16",  # Azure's wire server, in public space
+        "192.0.0.192",  # Oracle
+        "fd00:ec2::254",  # Amazon
+        "fd20:ce::254",  # Google
+    )
+)
+"""What tells a machine in a cloud its keys. Most of it is link-local as well."""
+
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")
+_FUTURE = IPv4Network("240.0.0.0/4")
+_GLOBAL_6 = IPv6Network("2000::/3")
+_COMPATIBLE = IPv6Network("::/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
+
+Address = IPv4Address | IPv6Address
+
+
+def refuse_address(text: str, *, private: bool) -> str:
+    """Why nothing is sent to that address; "" = it may be. What is no address is refused too."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return "it is no address"
+    for one in (address, *_inside(address)):
+        if why := _always(one):
+            return why
+        if not private and (why := _where(one)):
+            return f"it is {why}, and private = true is not set"
+    return ""
+
+
+def _inside(address: Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses that an IPv6 one stands for: a gateway or the kernel unpacks them."""
+    if not isinstance(address, IPv6Address) or address.is_loopback:
+        return
+    if address.ipv4_mapped is not None:
+        yield address.ipv4_mapped
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield from address.teredo
+    if any(address in network for network in (_COMPATIBLE, _NAT64, _NAT64_LOCAL)):
+        yield IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _always(address: Address) -> str:
+    if address in METADATA:
+        return "it is a cloud's metadata service"
+    if address.is_link_local:
+        return "it is link-local"
+    if address.is_multicast:
+        return "it is multicast"
+    if address.is_unspecified or (isinstance(address, IPv4Address) and address in _THIS_NETWORK):
+        return "it is unspecified"
+    if isinstance(address, IPv4Address) and address in _FUTURE:
+        return "it is reserved"
+    return ""
+
+
+def _where(address: Address) -> str:
+    if address.is_loopback:
+        return "loopback"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None or address in _COMPATIBLE or address in _NAT64:
+            return ""  # what is inside is looked at by itself
+        if address not in _GLOBAL_6:
+            return "private"
+    return "" if address.is_global else "private"

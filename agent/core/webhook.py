@@ -1,0 +1,180 @@
+"""Webhooks without their I/O: who wants which entry, what is sent, what an answer means, how long
+to wait. A webhook is a cursor into the journal; nothing else is kept of what it was sent.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from agent.core.model import JournalEntry
+from agent.core.reconnect import BreakerPolicy, BreakerState, ReconnectPolicy, reconnect_delay
+from agent.core.shown import show_event
+
+OWN_KINDS = "webhook"
+"""Kinds that begin so tell of webhooks themselves; `detail` names which."""
+LONGEST_TOLD = 3600.0
+"""Seconds that a target may ask us to wait; more is not believed."""
+_DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
+
+
+class Result(StrEnum):
+    """What became of an entry, or of a try; also the metric's label."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    DEAD = "dead"
+    EXPIRED = "expired"
+
+
+class Answer(StrEnum):
+    TAKEN = "taken"
+    LATER = "later"
+    """Not now: the target is away, slow, or has too much to do."""
+    REFUSED = "refused"
+    """It answered, and does not want this one."""
+
+
+class WebhookState(StrEnum):
+    IDLE = "idle"
+    """Everything is delivered."""
+    SENDING = "sending"
+    FAILING = "failing"
+    """The last try failed; the next one waits for its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a target that fails is tried again. Seconds."""
+
+    first: float = 1.0
+    longest: float = 300.0
+    circuit_failures: int = 5
+    circuit_pause: float = 60.0
+
+    @property
+    def circuit(self) -> BreakerPolicy:
+        return BreakerPolicy(self.circuit_failures, self.circuit_pause)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that its target refused for good; it lies in the journal still."""
+
+    cursor: int
+    kind: str
+    instance: str | None
+    wall: float
+    problem: str
+    at_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookView:
+    """Everything that is shown of one webhook."""
+
+    name: str
+    url: str
+    """Without its query: that may hold a secret."""
+    state: WebhookState = WebhookState.IDLE
+    circuit: BreakerState = BreakerState.CLOSED
+    cursor: int = 0
+    """All entries up to this one are settled."""
+    waiting: int = 0
+    oldest_wall: float | None = None
+    """When the oldest entry that waits happened; None: none waits."""
+    problem: str = ""
+    """Why the last try failed; "" when it did not."""
+    next_try_wall: float | None = None
+    delivered_wall: float | None = None
+    """The last delivery since the agent began."""
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookFigures:
+    """All webhooks together, for the metrics and the alert."""
+
+    results: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    oldest_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came back on the test event that an operator sent."""
+
+    delivered: bool
+    status: int | None
+    problem: str
+    seconds: float
+    said: str
+    """The beginning of the answer's text."""
+
+
+def wants(name: str, kinds: Sequence[str], instances: Sequence[str], entry: JournalEntry) -> bool:
+    """Whether that webhook is sent that entry. What tells of itself is not: that would go round."""
+    if entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == name:
+        return False
+    if not any(fnmatchcase(entry.kind, pattern) for pattern in kinds):
+        return False
+    if entry.instance is None:
+        return "*" in instances
+    return any(fnmatchcase(entry.instance, pattern) for pattern in instances)
+
+
+def body_of(entry: JournalEntry, machine: str, version: str) -> bytes:
+    """The entry as the API shows it, and whose it is."""
+    shown = show_event(entry)
+    sent = {"id": shown.pop("cursor"), **shown, "machine": machine, "agent": version}
+    try:
+        return json.dumps(sent, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        # An infinite number is no JSON; the entry is told without its figures, not held up.
+        return json.dumps({**sent, "detail": {}}, separators=(",", ":")).encode()
+
+
+def delivery_name(entry: JournalEntry) -> str:
+    """The same each time that entry is sent, and never another's: a journal that was lost counts
+    from 1 again, so the number alone would not do.
+    """
+    return f"{entry.cursor}-{round(entry.wall * 1000)}"
+
+
+def sign(secret: bytes, moment: int, body: bytes) -> str:
+    """The X-WA-Signature header. The time is signed too, so that nobody can send it again later."""
+    signed = hmac.new(secret, f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={signed}"
+
+
+def judge_answer(status: int) -> Answer:
+    if 200 <= status < 300:
+        return Answer.TAKEN
+    if status in (408, 425, 429) or status >= 500:
+        return Answer.LATER
+    # A redirect too: it is not followed, for it may lead anywhere.
+    return Answer.REFUSED
+
+
+def told_wait(text: str | None, now_wall: float) -> float:
+    """The seconds that a Retry-After header asks for, within bounds; 0 = none."""
+    if not text or len(text) > 64:
+        return 0.0
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:9])
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now_wall
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_TOLD)
+
+
+def next_wait(failures: int, told: float, pace: Pace, jitter01: float) -> float:
+    """Seconds to the next try after so many failures in a row: full jitter, or what was told."""
+    longest = reconnect_delay(failures - 1, _DOUBLING, pace.first, pace.longest, 0.0)
+    return max(longest * jitter01, told)

@@ -1,0 +1,122 @@
+"""Connections to where a URL of someone's choice leads, judged by the address and nothing else.
+
+The address is judged twice: when the name is looked up, to say so in words, and when the socket
+to it is made, which is the one that counts. A name that gives another address the second time,
+or a URL that spells an address in an odd way, comes past the second one too.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from agent.core.addresses import refuse_address
+
+KEPT_OPEN = 3.0
+"""Seconds without use after which a connection is closed: many servers close one after five, and
+a POST into one that just closed counts as failed.
+"""
+_FIRST = 10
+"""Addresses of one name that are looked at."""
+
+
+class AddressDenied(OSError):
+    """Nothing is sent there, whatever the name says."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(f"nothing is sent to {address}: {why}")
+
+
+def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
+    """`private`: whether this machine and private networks may be reached."""
+
+    def make_socket(info: Any) -> socket.socket:
+        family, kind, protocol, _, place = info
+        if why := refuse_address(str(place[0]), private=private):
+            raise AddressDenied(str(place[0]), why)
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    return aiohttp.TCPConnector(
+        ssl=True if tls is None else tls,
+        resolver=GuardedResolver(private=private),
+        use_dns_cache=False,
+        socket_factory=make_socket,
+        keepalive_timeout=KEPT_OPEN,
+        limit=2,
+    )
+
+
+class GuardedResolver(AbstractResolver):
+    """Asks the machine's own resolver, and passes on what may be connected to."""
+
+    def __init__(self, *, private: bool) -> None:
+        self._private = private
+        self._looking: dict[tuple[str, int, int], asyncio.Future[list[Any]]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        key = (host, port, int(family))
+        if key not in self._looking:
+            self._looking[key] = _look_up(host, port, family)
+            self._looking[key].add_done_callback(lambda _: self._looking.pop(key, None))
+        # Who stops waiting must not end it for who waits too.
+        found = await asyncio.shield(self._looking[key])
+        good: list[ResolveResult] = []
+        denied: AddressDenied | None = None
+        for kind, _, protocol, _, place in found[:_FIRST]:
+            address = str(place[0])
+            if why := refuse_address(address, private=self._private):
+                denied = denied or AddressDenied(address, why)
+                continue
+            good.append(
+                ResolveResult(
+                    hostname=host,
+                    host=address,
+                    port=port,
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+            )
+        if denied is not None and not good:
+            raise denied
+        return good
+
+    async def close(self) -> None:
+        pass
+
+
+def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
+    """In a thread of its own: a resolver that hangs for half a minute must take none of the few
+    that everything else shares, nor hold up the agent's end.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[Any]] = loop.create_future()
+    # Whoever waited may be gone by then: an error that nobody asks for is no fault of the loop's.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def settle(found: list[Any] | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(found or [])
+
+    def work() -> None:
+        found, failed = None, None
+        try:
+            found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failed = error if isinstance(error, OSError) else OSError("it is no name")
+        with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(settle, found, failed)
+
+    threading.Thread(target=work, name="webhook name", daemon=True).start()
+    return future

@@ -1,0 +1,74 @@
+"""How far a webhook has come, and what its target refused for good. Small facts in the database:
+the entries themselves stay in the journal.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from agent.core.webhook import DeadLetter
+from agent.store.database import Store
+
+MOST_DEAD = 500
+"""Dead letters kept of one webhook; beyond that the oldest is forgotten."""
+_PLACE, _DEAD = "webhook.", "webhook_dead."
+
+
+class Place:
+    """One webhook's cursor and its dead letters; what a method changed is on the disk after it."""
+
+    def __init__(
+        self, store: Store, name: str, cursor: int, dead: Mapping[int, DeadLetter]
+    ) -> None:
+        self.cursor = cursor
+        """All entries up to this one are settled."""
+        self.dead = dict(dead)
+        """By cursor, oldest first."""
+        self._store = store
+        self._name = name
+        self._saved = cursor
+
+    @classmethod
+    async def find(cls, store: Store, name: str) -> "Place | None":
+        """None: nothing was ever sent under this name."""
+        text = await store.get_fact(_PLACE + name)
+        if text is None:
+            return None
+        facts = await store.get_facts(f"{_DEAD}{name}.")
+        letters = [DeadLetter(**json.loads(fact)) for fact in facts.values()]
+        letters.sort(key=lambda one: one.cursor)
+        return cls(store, name, int(text), {one.cursor: one for one in letters})
+
+    @classmethod
+    async def begin(cls, store: Store, name: str, cursor: int) -> "Place":
+        place = cls(store, name, cursor, {})
+        await store.put_fact(_PLACE + name, str(cursor))
+        return place
+
+    @property
+    def unsaved(self) -> int:
+        """Entries that would be sent again after a crash now."""
+        return self.cursor - self._saved
+
+    async def save(self) -> None:
+        cursor = self.cursor
+        if cursor != self._saved:
+            await self._store.put_fact(_PLACE + self._name, str(cursor))
+            self._saved = cursor
+
+    async def put_aside(self, letter: DeadLetter) -> None:
+        """The letter and the place behind it in one step: never lost, never twice."""
+        fact = {self._fact(letter.cursor): json.dumps(asdict(letter))}
+        cursor = max(self.cursor, letter.cursor)
+        await self._store.put_facts({**fact, _PLACE + self._name: str(cursor)})
+        self.cursor = self._saved = cursor
+        self.dead[letter.cursor] = letter
+        if len(self.dead) > MOST_DEAD:
+            await self.forget(min(self.dead))
+
+    async def forget(self, cursor: int) -> None:
+        await self._store.forget_facts([self._fact(cursor)])
+        self.dead.pop(cursor, None)
+
+    def _fact(self, cursor: int) -> str:
+        return f"{_DEAD}{self._name}.{cursor}"
