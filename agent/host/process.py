@@ -20,7 +20,7 @@ from agent.host.child import Child, Exit
 from agent.host.launch import Places, make_run_dir, open_log, spawn, trim_log, worker_environment
 from agent.host.memory_watch import over_limit
 from agent.host.notify_socket import NotifySocket
-from agent.host.phase import Phase
+from agent.host.phase import STATE, Phase
 from agent.host.process_worker import ProcessWorker, Surroundings
 from agent.host.pulse import Pulse
 from agent.host.run_file import RunNote, read_note, remove_note, write_note
@@ -34,7 +34,11 @@ log = logging.getLogger(__name__)
 
 WORKER = ("-m", "agent.worker")
 EARLY_NOTICES = 256
-PASSING = (UnitState.ACTIVATING, UnitState.DEACTIVATING)
+PASSING = frozenset(
+    phase
+    for phase, state in STATE.items()
+    if state in (UnitState.ACTIVATING, UnitState.DEACTIVATING)
+)
 LOOK_AFTER = 15.0
 """Seconds between two looks at the workers' memory and logs."""
 
@@ -115,7 +119,7 @@ class ProcessHost:
     @property
     def jobs_pending(self) -> int:
         """Workers on their way up or down."""
-        return sum(worker.status.state in PASSING for worker in self._workers.values())
+        return sum(worker.phase in PASSING for worker in self._workers.values())
 
     def boot_id(self) -> str:
         return self._boot

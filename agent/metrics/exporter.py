@@ -19,14 +19,20 @@ from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
 from agent.metrics.own import agent_samples
-from agent.metrics.sessions import FAMILIES, IN_STATUS, UPTIME, past_statuses, uptime_line
+from agent.metrics.sessions import (
+    FAMILIES,
+    IN_STATUS,
+    UPTIME,
+    Growing,
+    growing,
+    past_statuses,
+)
 from agent.metrics.text import (
     END_OF_OPENMETRICS,
     GAUGE,
     OPENMETRICS,
     PLAIN,
     Family,
-    number,
     sample,
     wants_openmetrics,
 )
@@ -95,8 +101,9 @@ class SessionLines:
         self._index: dict[InstanceId, int] = {}
         self._views: list[InstanceView | None] = []
         self._labels: list[str] = []
-        self._past: list[tuple[str, str, float]] = []
         self._columns = [_Column() for _ in FAMILIES]
+        self._past = _Column()
+        self._growing: list[Growing | None] = []
         self.rebuilt = 0
         """Sessions whose lines were made anew, over all time."""
 
@@ -114,37 +121,26 @@ class SessionLines:
         self._index = {id: place for place, id in enumerate(ids)}
         self._labels = [f'session="{id}"' for id in ids]
         self._views = [None if at is None else self._views[at] for at in keep]
-        self._past = [("", "", 0.0) if at is None else self._past[at] for at in keep]
-        for column in self._columns:
+        self._growing = [None if at is None else self._growing[at] for at in keep]
+        for column in (*self._columns, self._past):
             column.arrange(keep)
 
     def _rebuild(self, index: int, view: InstanceView) -> None:
         label = self._labels[index]
         for column, (_, piece) in zip(self._columns, FAMILIES, strict=True):
             column.put(index, piece(label, view))
-        self._past[index] = past_statuses(label, view)
+        self._past.put(index, past_statuses(label, view))
+        self._growing[index] = growing(label, view)
         self._views[index] = view
         self.rebuilt += 1
 
     def samples(self, now_wall: float) -> Iterator[tuple[Family, bytes]]:
         for column, (family, _) in zip(self._columns, FAMILIES, strict=True):
             yield family, column.text()
-        present = [view for view in self._views if view is not None]
-        yield (
-            UPTIME,
-            "".join(
-                uptime_line(label, view, now_wall)
-                for label, view in zip(self._labels, present, strict=True)
-            ).encode(),
-        )
-        yield (
-            IN_STATUS,
-            "".join(
-                f"{lines}{growing}"
-                f"{number(round(spent + max(0.0, now_wall - view.status_since_wall), 3))}\n"
-                for (lines, growing, spent), view in zip(self._past, present, strict=True)
-            ).encode(),
-        )
+        lines = [one for one in self._growing if one is not None]
+        yield UPTIME, "".join([one.uptime_line(now_wall) for one in lines]).encode()
+        now = "".join([one.in_status_line(now_wall) for one in lines]).encode()
+        yield IN_STATUS, self._past.text() + now
 
 
 class Exporter:

@@ -4,6 +4,9 @@ A session with the same view gives the same pieces, so the exporter keeps them. 
 with the clock alone (the uptime, the time in the present status) is made at each scrape.
 """
 
+import math
+from dataclasses import dataclass
+
 from agent.core.alerts.series import has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.session import Permanence, reason_of, reasons_table
@@ -148,20 +151,44 @@ UPTIME = Family("wa_session_uptime_seconds", GAUGE, "How long it is connected; 0
 IN_STATUS = Family("wa_session_status_seconds_total", COUNTER, "Time spent in each status.")
 
 
-def uptime_line(label: str, view: InstanceView, now_wall: float) -> str:
-    since = view.connected_since_wall
-    seconds = 0 if since is None else max(0, round(now_wall - since))
-    return f"{UPTIME.name}{{{label}}} {seconds}\n"
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """What grows with the clock alone: how its lines begin, and from where they count."""
+
+    uptime: str
+    connected: float
+    """Since when; never, when it is not."""
+    in_status: str
+    entered: float
+    spent: float
+    """Seconds in this status before it was entered this time."""
+
+    def uptime_line(self, now_wall: float) -> str:
+        # A clock that was set back shows nothing that shrinks.
+        seconds = round(now_wall - self.connected) if now_wall > self.connected else 0
+        return f"{self.uptime}{seconds}\n"
+
+    def in_status_line(self, now_wall: float) -> str:
+        since = now_wall - self.entered if now_wall > self.entered else 0.0
+        return f"{self.in_status}{self.spent + since:.3f}\n"
 
 
-def past_statuses(label: str, view: InstanceView) -> tuple[str, str, float]:
-    """The finished lines, the beginning of the growing one, and its seconds until now began."""
-    lines, growing, seconds = [], "", 0.0
-    for status, word in STATUSES:
-        begun = f'{IN_STATUS.name}{{{label},status="{word}"}} '
-        spent = view.status_seconds.get(status, 0.0)
-        if status == view.status:
-            growing, seconds = begun, spent
-        else:
-            lines.append(f"{begun}{number(float(spent))}\n")
-    return "".join(lines), growing, seconds
+def growing(label: str, view: InstanceView) -> Growing:
+    connected = view.connected_since_wall
+    return Growing(
+        f"{UPTIME.name}{{{label}}} ",
+        math.inf if connected is None else connected,
+        f'{IN_STATUS.name}{{{label},status="{view.status.value.lower()}"}} ',
+        view.status_since_wall,
+        float(view.status_seconds.get(view.status, 0.0)),
+    )
+
+
+def past_statuses(label: str, view: InstanceView) -> str:
+    """The lines of the statuses that it is not in."""
+    return "".join(
+        f'{IN_STATUS.name}{{{label},status="{word}"}}'
+        f" {number(float(view.status_seconds.get(status, 0.0)))}\n"
+        for status, word in STATUSES
+        if status != view.status
+    )

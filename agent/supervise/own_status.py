@@ -46,10 +46,11 @@ class OwnFigures:
         self._started_wall = time.time()
         self._lag = 0.0
         self._to_restore = 0
+        self._restored = False
 
     def expect(self, instances: int) -> None:
         """So many instances are to be looked at before the agent calls itself ready."""
-        self._to_restore = instances
+        self._to_restore, self._restored = instances, False
 
     async def watch_lag(self) -> None:
         """How late the event loop comes back to a sleeper."""
@@ -60,15 +61,14 @@ class OwnFigures:
 
     def status(self) -> AgentStatus:
         now = boot_now()
-        looked_at = sum(facts.observed for facts in self._registry.facts.values())
-        settled = sum(map(_is_settled, self._registry.facts.values()))
+        ready, settled = self._brought_back()
         stats = self._store.stats
         return AgentStatus(
             version=self._version,
             host=self._host.name,
             started_wall=self._started_wall,
-            ready=looked_at >= min(self._to_restore, len(self._registry.facts)),
-            restoring=(min(settled, self._to_restore), self._to_restore),
+            ready=ready,
+            restoring=(settled, self._to_restore),
             passes_total=self._loop.passes,
             pass_seconds_total=self._loop.pass_seconds,
             last_pass_age=now - self._loop.turned_at,
@@ -84,6 +84,16 @@ class OwnFigures:
             repairs=self._ladder.statistics,
             alive_limit=max(self._interval(), 30.0),
         )
+
+    def _brought_back(self) -> tuple[bool, int]:
+        """Was all that is there looked at; how many came to something. Once all did, that stays."""
+        if self._restored:
+            return True, self._to_restore
+        facts = self._registry.facts.values()
+        ready = sum(one.observed for one in facts) >= min(self._to_restore, len(facts))
+        settled = min(sum(map(_is_settled, facts)), self._to_restore)
+        self._restored = ready and settled == self._to_restore
+        return ready, settled
 
 
 def _is_settled(facts: Facts) -> bool:

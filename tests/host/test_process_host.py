@@ -42,6 +42,19 @@ async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
     assert await host.list() == {}
 
 
+async def test_a_worker_on_its_way_up_or_down_is_a_job_that_is_not_finished(open_host, eventually):
+    host = await open_host()
+    begun = asyncio.create_task(host.start(InstanceId("late")))
+    await eventually(lambda: host.jobs_pending, 1)
+    await begun
+    assert host.jobs_pending == 0
+    await host.start(InstanceId("slow"))
+    ended = asyncio.create_task(host.stop(InstanceId("slow")))
+    await eventually(lambda: host.jobs_pending, 1)
+    await ended
+    assert host.jobs_pending == 0
+
+
 async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):
     host = await open_host()
     await host.start(InstanceId("good"))

@@ -127,6 +127,17 @@ def test_a_session_is_told_in_full(house: tuple[FakeSupervisor, Exporter]) -> No
     assert sum(v for (n, _), v in found.items() if n == "wa_session_status") == 1
 
 
+def test_a_clock_that_was_set_back_shows_no_time_that_shrinks(
+    house: tuple[FakeSupervisor, Exporter],
+) -> None:
+    supervisor, exporter = house
+    later = {"status_since_wall": NOW + 60, "connected_since_wall": NOW + 60}
+    put(supervisor, "a", **later, status_seconds={"CONNECTED": 7.25})
+    found = samples(exporter)
+    assert of(found, "wa_session_uptime_seconds", session="a") == 0
+    assert of(found, "wa_session_status_seconds_total", session="a", status="connected") == 7.25
+
+
 def test_counters_are_there_at_zero_from_the_first_moment(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:

@@ -1,0 +1,64 @@
+"""The agent's own figures: what is still to be brought back after a start."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
+from agent.core.statistics import RepairStatistics
+from agent.link.client import LinkStats
+from agent.supervise.facts import Facts
+from agent.supervise.incidents import Incidents
+from agent.supervise.own_status import OwnFigures
+
+S = ConnectionStatus
+
+
+def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
+    parts: dict[str, Any] = {
+        "host": SimpleNamespace(name="process", connected=True, jobs_pending=0),
+        "store": SimpleNamespace(stats=SimpleNamespace(writes=0, write_seconds=0.0, errors={})),
+        "loop": SimpleNamespace(passes=0, pass_seconds=0.0, turned_at=0.0, late=0),
+        "registry": SimpleNamespace(facts=facts),
+        "ladder": SimpleNamespace(statistics=RepairStatistics()),
+    }
+    incidents = Incidents(lambda: None, facts, lambda _: None, lambda _: None)  # type: ignore
+    return OwnFigures(**parts, link_stats=LinkStats(), incidents=incidents, interval=lambda: 30.0)
+
+
+def known(*names: str) -> dict[InstanceId, Facts]:
+    found = {}
+    for name in names:
+        id = InstanceId(name)
+        found[id] = Facts(
+            Instance(id, "sandbox", True, {}, 0.0), SessionRecord(S.INITIALIZING, 0.0)
+        )
+    return found
+
+
+def settle(facts: Facts, status: ConnectionStatus) -> None:
+    facts.observed, facts.record = True, SessionRecord(status, 0.0)
+
+
+def test_what_is_to_be_brought_back_is_counted_until_all_of_it_is() -> None:
+    facts = known("a", "b")
+    own = figures(facts)
+    own.status()  # somebody looks before it is known how many there are
+    own.expect(2)
+    assert (own.status().ready, own.status().restoring) == (False, (0, 2))
+    a, b = facts.values()
+    settle(a, S.CONNECTED)
+    assert (own.status().ready, own.status().restoring) == (False, (1, 2))
+    settle(b, S.RECONNECTING)
+    assert (own.status().ready, own.status().restoring) == (True, (1, 2))
+    settle(b, S.QR_REQUIRED)
+    assert own.status().restoring == (2, 2)
+
+
+def test_a_connection_that_is_lost_later_is_not_to_be_brought_back_from_a_start() -> None:
+    facts = known("a")
+    own = figures(facts)
+    own.expect(1)
+    settle(facts[InstanceId("a")], S.CONNECTED)
+    assert own.status().restoring == (1, 1)
+    settle(facts[InstanceId("a")], S.RECONNECTING)
+    assert (own.status().ready, own.status().restoring) == (True, (1, 1))
