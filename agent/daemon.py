@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.api.serve import Server, serve
-from agent.config import Config, changes_that_need_restart, load_config, unused_variables
+from agent.config import Config, load_config, unused_variables
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.deliver.webhooks import Webhooks
@@ -31,6 +31,7 @@ from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.performance_log import log_performance
+from agent.supervise.reloading import Reload, take_on
 from agent.supervise.restoring import line_up, load_instances
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
@@ -258,7 +259,9 @@ class Daemon:
                 tasks.create_task(webhooks.run(), name="webhooks")
                 tasks.create_task(self._sweep_trash(supervision), name="trash")
                 tasks.create_task(self._check_database(store), name="database check")
-                tasks.create_task(self._reload_when_asked(supervision, webhooks), name="reload")
+                tasks.create_task(
+                    self._reload_when_asked(supervision, store, webhooks), name="reload"
+                )
                 tasks.create_task(self._end_when_asked(), name="stop")
                 watchdog.say("READY=1")
                 await store.append(_said("agent_started", "the agent started"))
@@ -310,7 +313,7 @@ class Daemon:
             await save_records()
             await leave_sessions(every)
         else:
-            chosen = self._config.stop
+            chosen = supervision.settings.config.stop
             times = StopTimes(chosen.prepare, chosen.save, chosen.close)
             await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
         await supervision.backends.close(leave_workers=leave)
@@ -353,7 +356,16 @@ class Daemon:
                 log.error("the database is damaged: %s; it is rebuilt at the next start", found)
             await asyncio.sleep(CHECK_EVERY)
 
-    async def _reload_when_asked(self, supervision: Supervision, webhooks: Webhooks) -> None:
+    async def _reload_when_asked(
+        self, supervision: Supervision, store: Store, webhooks: Webhooks
+    ) -> None:
+        reach = Reload(
+            supervision.settings,
+            supervision.registry,
+            store,
+            self._config.session_root,
+            self._wakes,
+        )
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
@@ -362,9 +374,7 @@ class Daemon:
             except ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
                 continue
-            for key in changes_that_need_restart(supervision.settings.config, config):
-                log.warning("%s takes effect at the agent's next start", key)
-            supervision.settings.config = config
+            await take_on(config, reach)
             webhooks.apply(config.webhook)
             set_level(config.agent.log_level)
             log.info("settings read again")

@@ -109,7 +109,9 @@ class StartSection:
     idle_load: float = setting(
         0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
     )
-    first_check: float = setting(15.0, "seconds from the agent's start to the first check", low=0)
+    first_check: float = setting(
+        15.0, "seconds from the agent's start to the first check", low=0, restart=True
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,9 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             bus=bus,
             backends=backends,
         ),
-        hands=Hands(host, config.session_root, settings.limits, config.health.timeout),
+        hands=Hands(
+            host, config.session_root, settings.limits, lambda: settings.config.health.timeout
+        ),
         rememberer=Rememberer(
             settings.health_policy,
             host.boot_id(),
@@ -172,7 +174,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         wakes,
         run_pass,
         parallel=PASSES_AT_ONCE,
-        retry_after=config.health.interval,
+        retry_after=lambda: settings.config.health.interval,
         lane_of=lane_of,
     )
     figures = OwnFigures(
@@ -307,8 +309,6 @@ def _senses(
         wake,
         happened,
         backends=backends,
-        probe_every=settings.config.health.interval,
-        deep_every=settings.config.health.deep,
-        probe_timeout=settings.config.health.timeout,
+        health=lambda: settings.config.health,
         first_probe=boot_now() + settings.config.start.first_check,
     )

@@ -71,7 +71,7 @@ class Backends:
             self._claimed, self._happened, self._server, self._lost, self._drop_strangers
         )
         self._workers = None if host is None else BackendWorkers(host, ears, link_stats, self._say)
-        self.loop = Loop(wakes, self._look, parallel=64, retry_after=RETRY_AFTER)
+        self.loop = Loop(wakes, self._look, parallel=64, retry_after=lambda: RETRY_AFTER)
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Write down what the workers must know; find those that run already."""

@@ -23,7 +23,7 @@ class Hands:
     host: Host
     session_root: Path
     limits: Callable[[Facts], Limits]
-    call_timeout: float
+    call_timeout: Callable[[], float]
 
 
 async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
@@ -49,7 +49,7 @@ def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
         case ActionKind.RESET_FAILED:
             return hands.host.reset_failed(facts.id)
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
-            return _call(facts, kind, hands.call_timeout)
+            return _call(facts, kind, hands.call_timeout())
         case ActionKind.RENEW:
             return _renew(facts, hands)
     raise AssertionError(f"no hand for {kind}")

@@ -53,7 +53,7 @@ class Loop:
         run_pass: RunPass,
         *,
         parallel: int,
-        retry_after: float,
+        retry_after: Callable[[], float],
         lane_of: Callable[[InstanceId], str] = lambda _instance: "",
         lane_parallel: int = 64,
     ) -> None:
@@ -142,7 +142,7 @@ class Loop:
 
     async def _one_pass(self, instance: InstanceId) -> None:
         begun = boot_now()
-        again: float | None = begun + self._retry_after
+        again: float | None = begun + self._retry_after()
         try:
             again = await self._run_pass(instance)
         except Exception:

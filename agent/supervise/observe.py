@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from agent.config import HealthSection
 from agent.core.model import (
     Claim,
     Desired,
@@ -55,9 +56,8 @@ class Senses:
     wake: Callable[[InstanceId], None]
     happened: Callable[[Facts, Happening], None]
     backends: Backends
-    probe_every: float
-    deep_every: float
-    probe_timeout: float
+    health: Callable[[], HealthSection]
+    """Asked each time: a reload changes it."""
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
 
@@ -159,7 +159,7 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
 def _first_probe(facts: Facts, senses: Senses) -> float:
     """Not all at the same moment: hundreds of answers at once, and again in every interval."""
     share = crc32(facts.id.encode()) / 2**32
-    return max(facts.next_probe, senses.first_probe + share * senses.probe_every / 3)
+    return max(facts.next_probe, senses.first_probe + share * senses.health().interval / 3)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -229,12 +229,12 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     if link is None:
         return
     begun = boot_now()
-    facts.next_probe = begun + senses.probe_every
+    facts.next_probe = begun + senses.health().interval
     if deep:
-        facts.next_deep = begun + senses.deep_every
+        facts.next_deep = begun + senses.health().deep
     failures = facts.probe.failures if facts.probe else 0
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=senses.probe_timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=senses.health().timeout)
         claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:

@@ -38,7 +38,7 @@ async def load_instances(
     for instance, record in await store.instances():
         registry.add(instance, record)
     await _take_in_folders(registry, store, session_root)
-    await _create_declared(registry, store, session_root, declared)
+    await create_declared(registry, store, session_root, declared)
     await _lay_out_missing(registry, store, session_root)
 
 
@@ -74,7 +74,7 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         registry.add(identity.instance, record)
 
 
-async def _create_declared(
+async def create_declared(
     registry: Registry, store: Store, root: Path, declared: Iterable[Declaration]
 ) -> None:
     for wanted in declared:

@@ -17,7 +17,7 @@ async def running(
     run_pass: Callable[[InstanceId], Awaitable[float | None]], parallel: int = 8
 ) -> AsyncIterator[tuple[Wakes, Loop]]:
     wakes = Wakes()
-    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=0.05)
+    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=lambda: 0.05)
     task = asyncio.create_task(loop.run())
     try:
         yield wakes, loop
@@ -157,7 +157,7 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
         wakes,
         run_pass,
         parallel=2,
-        retry_after=0.05,
+        retry_after=lambda: 0.05,
         lane_of=lambda id: "evo" if id.startswith("slow") else "",
         lane_parallel=4,
     )

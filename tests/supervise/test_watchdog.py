@@ -75,7 +75,7 @@ class Passes:
 @asynccontextmanager
 async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     wakes = Wakes()
-    loop = Loop(wakes, passes.one, parallel=1, retry_after=0.1)
+    loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1)
     watchdog = Watchdog(loop, store.reach)
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]

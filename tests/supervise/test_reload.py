@@ -1,0 +1,48 @@
+"""What a reload may change is asked for when it is needed, never kept from the start."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from agent.config import Config
+from agent.config.setting import settings_of
+from agent.deliver.bus import EventBus
+from agent.supervise.assemble import Ground, assemble
+from agent.supervise.loop import Wakes
+
+TABLES = ("instance", "backend")
+FULL_AT_FIRST = {"start.stagger", "start.parallel"}
+"""A budget of logins begins full; how large it is, is asked for again each time."""
+
+
+class Watched:
+    """A section that notes which of its keys are read."""
+
+    def __init__(self, name: str, section: Any, read: set[str]) -> None:
+        self._name, self._section, self._read = name, section, read
+
+    def __getattr__(self, key: str) -> Any:
+        self._read.add(f"{self._name}.{key}")
+        return getattr(self._section, key)
+
+
+class QuietHost:
+    name = "process"
+
+    def boot_id(self) -> str:
+        return "boot"
+
+
+def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
+    config, read, fixed = Config(), set(), set()
+    watched = {}
+    for one in fields(Config):
+        if one.name in TABLES:
+            continue
+        section = getattr(config, one.name)
+        watched[one.name] = Watched(one.name, section, read)
+        fixed |= {f"{one.name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
+    ground = Ground(object(), QuietHost(), None, EventBus(10), Wakes(), Wakes())
+    assemble(replace(config, **watched), ground)
+    assert read - fixed - FULL_AT_FIRST == set(), (
+        "mark it restart=True, or ask the settings when it is needed"
+    )
