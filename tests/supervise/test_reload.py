@@ -9,7 +9,7 @@ from agent.deliver.bus import EventBus
 from agent.supervise.assemble import Ground, assemble
 from agent.supervise.loop import Wakes
 
-TABLES = ("instance", "backend")
+TABLES = ("instance", "backend", "webhook")
 FULL_AT_FIRST = {"start.stagger", "start.parallel"}
 """A budget of logins begins full; how large it is, is asked for again each time."""
 
