@@ -18,6 +18,10 @@ from agent.supervise.remember import entry
 
 log = logging.getLogger(__name__)
 
+LOOK_FOR_NEW = 5.0
+SETTLED = 10.0
+"""So old is a worker when it is first measured, some seconds more or less."""
+
 
 class Sampler:
     """Measures all workers every so often; frees and restarts, one at a time."""
@@ -35,25 +39,58 @@ class Sampler:
         self._policy = policy
         self._limit = limit
         self._wake = wake
+        self._measured: dict[InstanceId, int] = {}
+        """The process of each that was measured last."""
 
     async def run(self) -> None:
         await asyncio.sleep(self._config().start.first_check)
         while True:
             await self.sample()
             await self.care()
-            await asyncio.sleep(self._config().memory.interval)
+            next_look = boot_now() + self._config().memory.interval
+            while (left := next_look - boot_now()) > 0:
+                await asyncio.sleep(min(left, LOOK_FOR_NEW))
+                await self.sample_new()
 
     async def sample(self) -> None:
-        pids = {
-            facts.id: facts.unit.main_pid
-            for facts in self._registry.facts.values()
-            if facts.unit.runs and facts.unit.main_pid and self._config().memory.measure
-        }
-        found = await asyncio.to_thread(measure, pids)
+        self._measured = self._running()
+        found = await asyncio.to_thread(measure, self._measured)
         now = boot_now()
         for facts in list(self._registry.facts.values()):
-            _note(facts, found.get(facts.id), self._policy(), now)
+            usage = found.get(facts.id)
+            _note(facts, usage)
+            if usage is not None and usage.memory_bytes is not None:
+                history = facts.memory_history.note(usage.memory_bytes, self._policy(), now)
+                facts.memory_history = history
             self._registry.touch(facts)
+
+    async def sample_new(self) -> None:
+        """Those whose worker began since the last look at all, once each.
+
+        Only to be shown: what has hardly started would make a trend of the hour steeper.
+        """
+        settled = boot_now() - SETTLED
+        new = {
+            id: pid
+            for id, pid in self._running().items()
+            if self._measured.get(id) != pid and self._registry.facts[id].unit.since <= settled
+        }
+        if not new:
+            return
+        self._measured |= new
+        for id, usage in (await asyncio.to_thread(measure, new)).items():
+            if (facts := self._registry.facts.get(id)) is not None:
+                _note(facts, usage)
+                self._registry.touch(facts)
+
+    def _running(self) -> dict[InstanceId, int]:
+        if not self._config().memory.measure:
+            return {}
+        return {
+            id: facts.unit.main_pid
+            for id, facts in self._registry.facts.items()
+            if facts.unit.runs and facts.unit.main_pid
+        }
 
     async def care(self) -> None:
         """Gentle first: ask to free caches; then at most one graceful restart at a time."""
@@ -99,9 +136,7 @@ async def _free(facts: Facts) -> None:
         log.info("cannot free the memory of %s: %s", facts.id, error)
 
 
-def _note(facts: Facts, usage: Usage | None, policy: MemoryPolicy, now: float) -> None:
+def _note(facts: Facts, usage: Usage | None) -> None:
     facts.memory_bytes = usage.memory_bytes if usage else None
     facts.cpu_seconds = usage.cpu_seconds if usage else None
     facts.processes = usage.processes if usage else None
-    if facts.memory_bytes is not None:
-        facts.memory_history = facts.memory_history.note(facts.memory_bytes, policy, now)

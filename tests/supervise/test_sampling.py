@@ -1,0 +1,91 @@
+"""What instances use is known soon after their start, and the rest waits for its turn."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.config import Config
+from agent.core.memory import MemoryPolicy
+from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+from agent.supervise import sampling
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.sampling import SETTLED, Sampler
+from tests.conftest import Eventually
+
+
+def running(id: str, *, age: float) -> Facts:
+    """This very process plays its worker: one that surely can be measured."""
+    unit = UnitStatus(UnitState.ACTIVE, "run1", os.getpid(), since=boot_now() - age)
+    return Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord(), unit)
+
+
+@pytest.fixture
+def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
+    def make(*all_facts: Facts, measure: bool = True) -> tuple[Sampler, dict[InstanceId, Facts]]:
+        known = {facts.id: facts for facts in all_facts}
+        registry = SimpleNamespace(facts=known, touch=lambda _: None, note=lambda _: None)
+        usual = Config()
+        config = replace(
+            usual,
+            memory=replace(usual.memory, measure=measure),
+            start=replace(usual.start, first_check=0.0),
+        )
+        sampler = Sampler(
+            cast(Any, registry), lambda: config, MemoryPolicy, lambda _: 0, lambda _: None
+        )
+        return sampler, known
+
+    return make
+
+
+async def test_a_new_worker_is_measured_once_it_has_settled(bench: Any) -> None:
+    old, young = running("old", age=60.0), running("young", age=SETTLED - 5)
+    sampler, _ = bench(old, young)
+    await sampler.sample_new()
+    assert old.memory_bytes is not None
+    assert old.memory_bytes > 1 << 20
+    assert young.memory_bytes is None
+    assert old.memory_history.samples == (), "what has hardly started is no trend"
+    young.unit = replace(young.unit, since=boot_now() - SETTLED - 1)
+    old.memory_bytes = 1
+    await sampler.sample_new()
+    assert young.memory_bytes is not None
+    assert old.memory_bytes == 1, "measured once; the next time is the whole look's"
+    await sampler.sample()
+    assert old.memory_bytes > 1
+    assert len(old.memory_history.samples) == 1
+    young.memory_bytes = 1
+    await sampler.sample_new()
+    assert young.memory_bytes == 1, "the whole look had seen it"
+
+
+async def test_nothing_is_measured_where_nobody_wants_it(bench: Any) -> None:
+    one = running("one", age=60.0)
+    sampler, _ = bench(one, measure=False)
+    await sampler.sample_new()
+    await sampler.sample()
+    assert one.memory_bytes is None
+
+
+async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
+    bench: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "LOOK_FOR_NEW", 0.02)
+    first, later = running("first", age=60.0), running("later", age=60.0)
+    sampler, known = bench(first)
+    task = asyncio.create_task(sampler.run())
+    try:
+        await eventually(lambda: first.memory_bytes is not None)
+        known[later.id] = later
+        await eventually(lambda: later.memory_bytes is not None)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
