@@ -33,6 +33,7 @@ from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.performance_log import log_performance
 from agent.supervise.reloading import Reload, take_on
 from agent.supervise.restoring import line_up, load_instances
+from agent.supervise.trends import keep_trends
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
 from agent.vault.retire import sweep
@@ -240,6 +241,9 @@ class Daemon:
                 if ground.backend_host is not None:
                     tasks.create_task(supervision.backends.loop.run(), name="backends")
                 tasks.create_task(supervision.sampler.run(), name="sampling")
+                tasks.create_task(
+                    keep_trends(supervision.trends, supervision.registry.facts), name="trends"
+                )
                 tasks.create_task(supervision.incidents.run(), name="incidents")
                 tasks.create_task(supervision.rounds.run(), name="rounds")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")

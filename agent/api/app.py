@@ -115,6 +115,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
     Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine"),  # noqa: E501
+    Route("GET", "/api/trends", SOME, figures.trends, "Lines of memory and messages, oldest point first", query=figures.TRENDS),  # noqa: E501
     Route("GET", "/api/memory/report", READ, figures.memory_report, "Who uses the memory"),
     Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501
     Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Its members may try again", ()),  # noqa: E501

@@ -4,7 +4,7 @@ Seconds and bytes, as on /metrics; a figure that is not known is null.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,8 +12,12 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.error_window import Totals
+from agent.api.fields import STRINGS, Field
+from agent.core.model import parse_instance_id
 from agent.core.shown import wall_text
 from agent.core.view import InstanceView
+
+TRENDS = (Field("instance", STRINGS, "only these instances; left out: all", most=100),)
 
 
 async def performance(call: Call) -> web.Response:
@@ -36,7 +40,7 @@ async def memory_report(call: Call) -> web.Response:
             "time": wall_text(time.time()),
             "system": system_figures(call),
             "agentMemory": machine.get("process_resident_memory_bytes"),
-            "sessionsMemory": sum(used),
+            "sessionsMemory": None if _unmeasured(views, used) else sum(used),
             "instances": {
                 id: {
                     "usedMemory": view.memory_bytes,
@@ -44,6 +48,27 @@ async def memory_report(call: Call) -> web.Response:
                     "processes": view.processes,
                 }
                 for id, view in views
+            },
+        }
+    )
+
+
+async def trends(call: Call) -> web.Response:
+    """Lines of the last hour for all, or for the named ones; as many points as there are yet."""
+    kept = call.supervisor.trends
+    named = [parse_instance_id(word) for word in call.query.get("instance", ())]
+    seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))
+    lines = {id: line for id in seen if (line := kept.of(id)) is not None}
+    return json_answer(
+        {
+            "step": kept.step,
+            "until": wall_text(kept.noted_wall),
+            "instances": {
+                id: {
+                    "memory": line.memory(),
+                    "messagesPerMinute": [round(n * 60 / kept.step, 1) for n in line.messages()],
+                }
+                for id, line in lines.items()
             },
         }
     )
@@ -63,6 +88,11 @@ def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
 
 def _messages(view: InstanceView) -> int:
     return view.messages.get("in", 0) + view.messages.get("out", 0)
+
+
+def _unmeasured(views: Iterable[tuple[str, InstanceView]], used: Sequence[int]) -> bool:
+    """Something runs, and of nothing is known what it uses: that is not 0."""
+    return not used and any(view.unit.runs for _, view in views)
 
 
 def system_figures(call: Call) -> dict[str, Any]:

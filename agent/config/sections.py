@@ -96,6 +96,13 @@ class ApiSection:
     event_queue: int = setting(
         1000, "events that wait for one slow listener before it is dropped", low=1, restart=True
     )
+    history: float = setting(
+        3600.0,
+        "seconds that the dashboard's lines of memory and messages reach back",
+        low=60,
+        high=86400,
+        restart=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Happening, InstanceId
 from agent.core.silence import SilencePolicy
+from agent.core.trend import Trends
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -59,6 +60,7 @@ class Supervision:
     snapshots: SnapshotClock
     backends: Backends
     rounds: Rounds
+    trends: Trends
     seats: Host
     """The host as everybody above it sees it: local workers and seats with backends."""
 
@@ -86,6 +88,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         memory_limit=settings.memory_limit,
     )
     registry = Registry(store, eyes, config.session_root)
+    trends = Trends(config.api.history)
     link_stats = LinkStats()
     backends = Backends(
         host=ground.backend_host,
@@ -235,6 +238,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         keeping=keeping,
         moving=moving,
         backends=face,
+        trends=trends,
     )
     face.create = supervisor.create
     sampler = Sampler(
@@ -250,6 +254,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     )
     return Supervision(
         settings=settings,
+        trends=trends,
         registry=registry,
         loop=loop,
         sampler=sampler,

@@ -20,6 +20,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import forgive
+from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -71,8 +72,10 @@ class Supervisor:
         keeping: Keeping,
         moving: Moving,
         backends: BackendFace,
+        trends: Trends,
     ) -> None:
         self.backends = backends
+        self.trends = trends
         self.bus = bus
         self.repairs = repairs
         self.keeping = keeping

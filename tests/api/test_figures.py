@@ -70,6 +70,40 @@ async def test_the_memory_report(peopled: House) -> None:
     }
 
 
+async def test_nothing_measured_yet_is_not_nothing_used(house: House) -> None:
+    house.supervisor.known[InstanceId("new")] = make_view("new", memory_bytes=None)
+    async with house.local(base_url="http://localhost") as local:
+        found = await (await local.get("/api/memory/report")).json()
+        assert found["sessionsMemory"] is None
+        house.supervisor.known.clear()
+        found = await (await local.get("/api/memory/report")).json()
+        assert found["sessionsMemory"] == 0
+
+
+async def test_the_lines_of_the_last_hour(peopled: House) -> None:
+    ids = [InstanceId("sales"), InstanceId("new")]
+    for minute in range(3):
+        seen = zip(ids, (minute * 1024 or None, None), (minute * 7, 0), strict=True)
+        peopled.supervisor.trends.note(seen, 1768471200.0 + minute * 60)
+    async with peopled.local(base_url="http://localhost") as local:
+        found = await (await local.get("/api/trends")).json()
+        one = await (await local.get("/api/trends?instance=new&instance=nobody")).json()
+    assert found == {
+        "step": 60.0,
+        "until": "2026-01-15T10:02:00.000Z",
+        "instances": {
+            "new": {"memory": [None] * 3, "messagesPerMinute": [0.0] * 3},
+            "sales": {"memory": [None, 1024, 2048], "messagesPerMinute": [0.0, 7.0, 7.0]},
+        },
+    }
+    assert set(one["instances"]) == {"new"}
+    key = await peopled.key("instance:new")
+    async with aiohttp.ClientSession(peopled.url, headers=key) as session:
+        for path in ("/api/trends", "/api/trends?instance=sales&instance=new"):
+            seen_by_key = await (await session.get(path)).json()
+            assert set(seen_by_key["instances"]) == {"new"}
+
+
 async def test_a_key_of_one_instance_sees_that_one_only(peopled: House) -> None:
     key = await peopled.key("instance:new")
     async with aiohttp.ClientSession(peopled.url, headers=key) as session:

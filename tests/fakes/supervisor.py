@@ -25,6 +25,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.statistics import RepairStatistics
+from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -141,6 +142,7 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
+        self.trends = Trends(reach=3600.0)
         self.backends = FakeBackends(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []
