@@ -55,7 +55,10 @@ def _finish(report: Report) -> int:
     (CACHE / f"{report.subject}.svg").write_text(draw(report), encoding="utf-8")
     print(report.markdown())
     print(f"written: {written[0]}, beside it .json and .svg", file=sys.stderr)
-    return 0
+    missed = [row.measure for row in report.rows if row.met is False]
+    for measure in missed:
+        print(f"goal not met: {measure}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

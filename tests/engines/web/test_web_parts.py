@@ -140,6 +140,7 @@ def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
     walled = command_line(program, tmp_path, user_agent="x", sandboxed=True)
     assert "--no-sandbox" not in walled and "--no-zygote" not in walled
     bare = command_line(program, tmp_path, user_agent="x", sandboxed=False)
+    assert "--no-unsandboxed-zygote" in walled, "a tenth of the browser's memory"
     assert {"--no-sandbox", "--no-zygote"} <= set(bare)
     for line in (walled, bare):
         assert "--remote-debugging-pipe" in line
