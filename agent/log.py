@@ -8,7 +8,6 @@ import codecs
 import json
 import logging
 import os
-import re
 import select
 import socket
 import struct
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import Category
+from agent.redaction import redact
 
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")
@@ -33,28 +33,6 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "wa-agent"
 LONGEST = 16_384
 """Characters of one message; the rest is cut."""
-
-_SECRETS = (
-    (re.compile(r"\bwak_[A-Za-z0-9_~.+/=-]+"), "wak_[removed]"),
-    (re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9_~.+/=-]{6,}"), r"\1\2[removed]"),
-    (
-        re.compile(
-            r"(?i)\b(authorization|api[_-]?key|password|passwd|secret|token)"
-            r"([\"']?\s*[=:]\s*[\"']?)(?!\[removed\])(?!bearer\b|basic\b)[^\s\"',;&]+"
-        ),
-        r"\1\2[removed]",
-    ),
-    # WhatsApp's code: a version, @, then comma separated base64; or the link that carries it
-    (re.compile(r"\b\d@[A-Za-z0-9+/=_-]{16,}(?:,[A-Za-z0-9+/=_-]+)*"), "[qr removed]"),
-    (re.compile(r"(?i)\b(?:wa\.me/settings/linked_devices|sandbox-qr:)\S+"), "[qr removed]"),
-)
-
-
-def redact(text: str) -> str:
-    """The last line of defence: nobody should log a key or a QR, but nothing here shows one."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def clean(text: str) -> str:
@@ -195,8 +173,10 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
     trace = ""
     if record.exc_info and record.exc_info[1] is not None:
         trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        trace = "\n".join(clean(line) for line in redact(trace[-LONGEST:]).splitlines())
-    return clean(redact(message[:LONGEST])), trace
+        trace = redact(trace[-2 * LONGEST :])[-LONGEST:]
+        trace = "\n".join(clean(line) for line in trace.splitlines())
+    # Cut afterwards: of half a secret nobody can tell what it was.
+    return clean(redact(message[: 2 * LONGEST])[:LONGEST]), trace
 
 
 def level_word(record: logging.LogRecord) -> str:

@@ -25,10 +25,10 @@ from agent.log import (
     clean,
     describe,
     journal_listens,
-    redact,
     set_level,
     set_up_logging,
 )
+from agent.redaction import redact
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+)\] \[(\w+)\] \[([^]]+)\] (.*)")
 

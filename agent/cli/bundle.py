@@ -23,15 +23,13 @@ from agent.cli.client import Client
 from agent.config import Config
 from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
-from agent.log import redact
+from agent.redaction import REMOVED, redact
 
 ENTRIES = 500
-REMOVED = "[removed]"
 _PLAIN = (bool, int, float)
 _PEOPLE = re.compile(
     r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"]+@")
 _VARIABLES = (
     "LANG",
     "LC_ALL",
@@ -81,7 +79,6 @@ def _add(archive: tarfile.TarFile, name: str, found: Any) -> None:
 
 def clean_text(text: str) -> str:
     """The gate."""
-    text = _CREDENTIALS.sub(f"{REMOVED}@", text)
     return "\n".join(_PEOPLE.sub(REMOVED, redact(line)) for line in text.split("\n"))
 
 
