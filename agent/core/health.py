@@ -91,6 +91,12 @@ def last_reason(observation: Observation) -> str:
     return observation.record.reason
 
 
+def ended_for_good(observation: Observation) -> bool:
+    """Whether WhatsApp ended it with a word after which nothing logs in by itself."""
+    code = last_reason(observation)
+    return bool(code) and reason_of(code).final
+
+
 def wall_at(observation: Observation, now: float) -> float:
     """The wall clock at the boot clock's `now`."""
     return observation.at_wall + (now - observation.at)

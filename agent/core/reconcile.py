@@ -7,7 +7,14 @@ reconnect.after_connected. After a logout it clears the record's reason once the
 retired, or nothing starts again by itself.
 """
 
-from agent.core.health import MISCONFIGURED, HealthPolicy, gave_up, last_reason, wall_at
+from agent.core.health import (
+    MISCONFIGURED,
+    HealthPolicy,
+    ended_for_good,
+    gave_up,
+    last_reason,
+    wall_at,
+)
 from agent.core.model import (
     Action,
     ActionKind,
@@ -48,6 +55,9 @@ def plan_actions(
         return []
     if unit.runs and verdict.reason == "unpaired_suspect":
         # Whatever it does next it must not do to the only copy of the old pairing.
+        return [Action(ActionKind.STOP, verdict.sentence)]
+    if unit.runs and not observation.instance.backend and ended_for_good(observation):
+        # A worker that crashed or was booted anew would log in again by itself.
         return [Action(ActionKind.STOP, verdict.sentence)]
     if not may_try_now(observation, policy, now):
         return []

@@ -47,6 +47,11 @@ class Reason:
     """A new scan by a person is all that is missing."""
 
     @property
+    def final(self) -> bool:
+        """WhatsApp said no for good: not even one more login by ourselves."""
+        return self.permanence is Permanence.NEVER
+
+    @property
     def hopeless(self) -> bool:
         """Only a person can end this one."""
         return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)

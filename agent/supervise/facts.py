@@ -69,6 +69,8 @@ class Facts:
     """Why it is no longer connected, until it is again."""
     identity_changed: bool = False
     """The identity file in its folder is behind what is recorded."""
+    ended: str = ""
+    """The final reason that the identity file holds."""
     observed: bool = False
     """False until the first pass of this agent's life."""
     connected_since_wall: float | None = None

@@ -190,7 +190,8 @@ class Passes:
         facts.may_try_at_once = False
         if by_operator:
             facts.restarts["operator"] += 1
-            facts.record = replace(facts.record, restart_of="")
+            # What its worker said until now is no word against what a person asked for.
+            facts.record = replace(forgive(facts.record), restart_of="")
         elif action.kind is ActionKind.RESTART and facts.restart_for:
             facts.restarts["agent"] += 1
             facts.restart_for = ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.session import reason_of
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError
 from agent.log import bound
@@ -31,6 +32,7 @@ class Registry:
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(instance, record, repair=repair_of(record, time.time()))
+        facts.ended = _ended(facts)
         if facts.repair is None or facts.repair.over:
             facts.repair_over.set()
         self.facts[instance.id] = facts
@@ -82,7 +84,7 @@ class Registry:
         """Record and identity: what must be on the disk before anybody acts on it."""
         if facts.gone:
             return
-        if facts.identity_changed:
+        if facts.identity_changed or _ended(facts) != facts.ended:
             await self._write_identity(facts)
         await self._store.save_record(facts.id, facts.record, *entries)
         self.touch(facts)
@@ -108,7 +110,7 @@ class Registry:
 
     async def _write_identity(self, facts: Facts) -> None:
         record = facts.record
-        facts.identity_changed = False
+        facts.identity_changed, before, facts.ended = False, facts.ended, _ended(facts)
         try:
             await asyncio.to_thread(
                 write_identity,
@@ -116,8 +118,15 @@ class Registry:
                 facts.instance,
                 record.paired,
                 record.account,
+                ended=facts.ended,
             )
         except VaultError as error:
             # The database still knows; only the rebuild of a lost one would know less.
-            facts.identity_changed = True
+            facts.identity_changed, facts.ended = True, before
             bound(Category.SESSION, facts.id).warning("cannot write its identity file: %s", error)
+
+
+def _ended(facts: Facts) -> str:
+    """What its worker must know to not log in; one on a backend logs nobody in by itself."""
+    code = "" if facts.instance.backend else facts.record.reason
+    return code if code and reason_of(code).final else ""

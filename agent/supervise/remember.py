@@ -23,7 +23,8 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reconnect import after_connected, after_drop
+from agent.core.reconnect import after_connected, after_drop, forgive
+from agent.core.session import reason_of
 from agent.supervise.facts import Facts
 
 Status = ConnectionStatus
@@ -58,6 +59,9 @@ class Rememberer:
                 wanted = facts.instance.enabled or facts.enabled_by_operator
                 self._override(facts, Override.NONE if wanted else Override.STARTED)
                 entries.append(entry(facts, "operator", "its unit was started by hand"))
+                if _ended(facts.record):
+                    # That worker stays away from WhatsApp; its person wants to know for sure.
+                    facts.record = replace(forgive(facts.record), restart_of=unit.run)
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
         seen = (facts.record.seen_run, facts.record.seen_boot)
         if unit.runs and unit.run and settled and seen != (unit.run, self.boot):
@@ -94,7 +98,9 @@ class Rememberer:
         if unit.state is UnitState.DEACTIVATING:
             return False
         held = record.override is Override.STOPPED and record.override_boot == self.boot
-        return held or not (facts.instance.enabled or facts.enabled_by_operator)
+        # The boot starts what is enabled, this one too; who does it later is a person.
+        again = _ended(record) and record.seen_boot == self.boot
+        return held or again or not (facts.instance.enabled or facts.enabled_by_operator)
 
     def _override(self, facts: Facts, override: Override) -> None:
         boot = self.boot if override is not Override.NONE else ""
@@ -245,6 +251,10 @@ def _drop_of(
         since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
         return code, (verdict.reason, unit.run, since), None
     return nothing
+
+
+def _ended(record: SessionRecord) -> bool:
+    return bool(record.reason) and reason_of(record.reason).final
 
 
 def _stuck_since(fact: ClaimFact) -> float:

@@ -236,7 +236,8 @@ class Supervisor:
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
         )
         await self._store.add(identity.instance, record, said)
-        self._registry.add(identity.instance, record)
+        facts = self._registry.add(identity.instance, record)
+        facts.ended = identity.ended  # a person wants it back: the next save takes it out
         self._wakes.wake(id)
         return self.view(id)
 

@@ -41,6 +41,8 @@ class Identity:
     account: str = ""
     lineage: str = ""
     """Given to a folder that is begun afresh: copies of an earlier one are another session's."""
+    ended: str = ""
+    """The final reason after which its worker may not log in by itself; "" = it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,13 @@ def new_lineage() -> str:
 
 
 def write_identity(
-    root: Path, instance: Instance, paired: bool, account: str, *, lineage: str | None = None
+    root: Path,
+    instance: Instance,
+    paired: bool,
+    account: str,
+    *,
+    lineage: str | None = None,
+    ended: str = "",
 ) -> None:
     """Replace instance.json; keys that another version put there are kept, and the lineage too."""
     path = root / instance.id
@@ -93,6 +101,7 @@ def write_identity(
         content = _other_keys(path, fd)
         if lineage is not None:
             content["lineage"] = lineage
+        content["ended"] = ended
         put_identity(path, fd, Identity(instance, paired, account), modes_of(root_fd), content)
 
 
@@ -149,6 +158,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         content.get("paired", False),
         content.get("account", ""),
         content.get("lineage", ""),
+        content.get("ended", ""),
     )
 
 
@@ -176,7 +186,8 @@ def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
         if one.identity is None:
             _log.error("%s is not restored: %s", one.id, one.problem)
             continue
-        record = SessionRecord(paired=one.identity.paired, account=one.identity.account)
+        known = one.identity
+        record = SessionRecord(paired=known.paired, account=known.account, reason=known.ended)
         sessions.append((one.identity.instance, record))
     return sessions
 
@@ -197,6 +208,7 @@ def _find_problem(content: Any, name: str) -> str:
         "paired": bool,
         "account": str,
         "lineage": str,
+        "ended": str,
     }
     for key, kind in wanted.items():
         missing = key in ("engine", "enabled") and key not in content

@@ -28,6 +28,8 @@ class Identity:
     folder: Path
     engine: str
     settings: Mapping[str, Any] = field(repr=False)
+    ended: str = ""
+    """Why WhatsApp ended the session for good: it is not logged in again; "" = it did not."""
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
@@ -87,7 +89,8 @@ def _identity(id_text: str, root: Path, file: str, key: str) -> Identity:
     engine, settings = told.get("engine"), told.get("settings", {})
     if not isinstance(engine, str) or not isinstance(settings, dict):
         raise _broken(path, "engine or settings is missing or of a wrong type")
-    return Identity(id, folder, engine, settings)
+    ended = told.get("ended", "")
+    return Identity(id, folder, engine, settings, ended if isinstance(ended, str) else "")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from agent.errors import EngineError
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, answer_with, plain, session_works
+from agent.worker.ended import EndedEngine
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.life import Life, live
 from agent.worker.reports import Reports
@@ -35,7 +36,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reports = Reports(identity.id, asyncio.Event(), life.crashed)
     share_session(identity.folder)  # of a worker that was killed
     session = engine_folder(identity.folder, "session")
-    engine = load_engine(identity.engine)(session, identity.settings, reports)
+    engine = _open_engine(identity, session, reports)
 
     async def save() -> None:
         try:
@@ -66,6 +67,12 @@ async def _work(identity: Identity, link_path: Path) -> int:
     finally:
         share_session(identity.folder)
         await life.end(server)
+
+
+def _open_engine(identity: Identity, session: Path, reports: Reports) -> Engine:
+    if identity.ended:
+        return EndedEngine(identity.ended, reports)
+    return load_engine(identity.engine)(session, identity.settings, reports)
 
 
 async def _connect(engine: Engine) -> None:

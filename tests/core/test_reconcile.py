@@ -10,6 +10,8 @@ from agent.core.model import (
     ActionKind,
     ConnectionStatus,
     Desired,
+    Instance,
+    InstanceId,
     Override,
     ProbeFact,
     SessionFiles,
@@ -28,6 +30,7 @@ START, STOP, RESTART, CONNECT = (
     ActionKind.RESTART,
     ActionKind.CONNECT,
 )
+ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
 RESET = ActionKind.RESET_FAILED
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
 LOST = said(S.DISCONNECTED, reason="connection_lost")
@@ -99,8 +102,22 @@ def plan(observation, now=NOW):
         ),
         pytest.param(seen(claim=said(S.QR_REQUIRED)), [STOP], id="a suspect is stopped"),
         *(
+            pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [STOP], id=code)
+            for code in ("logout", "tos_block", "banned", "account_locked")
+        ),
+        *(
             pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [], id=code)
-            for code in ("logout", "tos_block", "banned", "qr_idle", "session_damaged")
+            for code in ("qr_idle", "session_damaged", "proxy_block")
+        ),
+        pytest.param(
+            seen(claim=said(S.LOADING, ago=1), record=replace(PAIRED, reason="banned")),
+            [STOP],
+            id="its host started it again after a ban",
+        ),
+        pytest.param(
+            seen(claim=said(S.AUTH_FAILURE, reason="banned"), instance=ELSEWHERE),
+            [],
+            id="banned, and it is a server's to run it",
         ),
     ],
 )

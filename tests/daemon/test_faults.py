@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 
 import pytest
+
+from tests.daemon.conftest import alive
 
 
 async def connected(agent, eventually, id="a", **settings):
@@ -20,6 +23,14 @@ async def back_with_another_worker(agent, eventually, before, id="a"):
         return shown["connection_status"] == "CONNECTED" and pid not in (0, before)
 
     await eventually(is_back, within=20)
+
+
+async def unit_state(agent):
+    return (await agent.show("a"))["unit"]["state"]
+
+
+def instance_file(agent):
+    return json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
 
 
 async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventually):
@@ -100,19 +111,42 @@ async def test_after_a_ban_or_a_conflict_nothing_is_tried_at_once(agent, eventua
     await eventually(is_down)
     story = await agent.story("a")
     down = max(i for i, (kind, _) in enumerate(story) if kind == "status")
-    assert [kind for kind, _ in story[down:] if kind == "action"] == []
+    actions = {sentence.split(":")[0] for kind, sentence in story[down:] if kind == "action"}
+    assert actions <= ({"stop"} if fault == "ban" else set())
 
 
 async def test_a_banned_instance_is_left_alone_over_restarts_of_the_agent(agent, eventually):
     await connected(agent, eventually)
     await agent.fault("a", "ban")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+    await eventually(lambda: unit_state(agent), "inactive")
     actions = [one for one in await agent.story("a") if one[0] == "action"]
     await agent.stop()
     await agent.start()
     await agent.do("POST", "/api/health/check")
     assert [one for one in await agent.story("a") if one[0] == "action"] == actions
     assert (await agent.show("a"))["reason"] == "banned"
+
+
+async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually):
+    await connected(agent, eventually)
+    worker = await agent.pid("a")
+    await agent.fault("a", "ban")
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+    await eventually(lambda: unit_state(agent), "inactive")
+    assert not alive(worker)
+    assert instance_file(agent)["ended"] == "banned"
+    # Whatever starts it now (its host after a crash, the boot), a login would succeed.
+    file = agent.state / "sessions" / "a" / "session" / "faults.json"
+    file.write_text('{"version": 1, "faults": {}}')
+    await agent.kill()
+    await agent.start()
+    await agent.do("POST", "/api/health/check")
+    shown = await agent.show("a")
+    assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "banned")
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert instance_file(agent)["ended"] == ""
 
 
 async def test_after_a_logout_the_files_are_retired_and_a_new_qr_is_offered(agent, eventually):

@@ -238,3 +238,13 @@ def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
     after = replace(RUNS, run="r2", restarts=1, result=result)
     assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
     assert it.restarts == {reason: 1}
+
+
+def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
+    new_run = replace(RUNS, run="r2", since=990.0)
+    by_hand = facts(reason="banned", stopped_run="r1")
+    rememberer().note_operator(by_hand, new_run)
+    assert (by_hand.record.reason, by_hand.record.restart_of) == ("", "r2")
+    booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")
+    rememberer().note_operator(booted, new_run)
+    assert (booted.record.reason, booted.record.restart_of) == ("banned", "")

@@ -65,6 +65,22 @@ async def test_kill_9_and_a_restart_restore_without_a_code(bench: Any) -> None:
     assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
 
 
+async def test_who_was_banned_is_not_logged_in_by_whoever_starts_its_worker(bench: Any) -> None:
+    await bench.connected()
+    bench.process.kill()
+    await bench.ended()
+    await bench.until(lambda: bench.closed)
+    bench.identity(settings=bench.quick, ended="banned")
+    bench.start(identity=False)
+    await bench.linked()
+    await bench.status(Status.AUTH_FAILURE, "banned")
+    asked = (await bench.link.call("probe", {"deep": False}))["claim"]
+    assert asked["status"] != Status.CONNECTED
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert "not connecting: the session was ended for good (banned)" in bench.errors()
+
+
 async def test_f11_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
     link = await bench.connected(settings={"save_seconds": 1.0})
     await link.call("send", {"message": {"to": "x", "text": "y"}})
