@@ -152,6 +152,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
         client_max_size=parts.section.body_limit,
         middlewares=[_front_door(parts, allowed_hosts)],
     )
+    parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
     return app

@@ -9,11 +9,14 @@ WINDOW = 300.0
 _SPACING = 10.0
 
 Totals = tuple[float, float]
-"""What was done and what failed, since the agent's start."""
+"""What was done well and what failed, since the agent's start."""
 
 
 class ErrorWindow:
-    """The share of what fails, since the reading of five minutes ago (or since the start)."""
+    """The share of what fails, since the reading of five minutes ago (or since the start).
+
+    As WaErrorRateHigh reckons it: what failed is part of what was tried.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,4 +35,4 @@ class ErrorWindow:
         if not self._kept or now - self._kept[-1][0] >= _SPACING:
             self._kept.append((now, totals))
         done, failed = totals[0] - begun[0], totals[1] - begun[1]
-        return round(failed / max(done, failed), 4) if done or failed else None
+        return round(failed / (done + failed), 4) if done or failed else None

@@ -116,6 +116,6 @@ def system_figures(call: Call) -> dict[str, Any]:
 def _totals(views: Iterable[InstanceView]) -> Totals:
     done = failed = 0
     for view in views:
-        done += view.probes + _messages(view)
+        done += view.probes + sum(view.messages.values())
         failed += sum(view.errors.values())
     return float(done), float(failed)

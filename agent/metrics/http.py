@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,10 +12,17 @@ from agent.metrics.text import COUNTER, HISTOGRAM, Family, sample
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
 
+FAILURES = (500, 502, 503)
+"""What we answer when we failed; there at zero, or the first failures would not be seen."""
+
 REQUESTS = Family("wa_agent_http_requests_total", COUNTER, "Requests answered.")
 SECONDS = Family(
     "wa_agent_http_request_duration_seconds", HISTOGRAM, "How long requests took to answer."
 )
+
+
+_Key = tuple[str, str, int]
+"""Route, method, code."""
 
 
 @dataclass(slots=True)
@@ -36,8 +43,16 @@ class HttpFigures:
     """No label here is chosen by a client: unknown routes and methods count as `other`."""
 
     def __init__(self) -> None:
-        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._requests: Counter[_Key] = Counter()
+        self._lines: dict[_Key, str] = {}
+        self._changed: set[_Key] = set()
         self._seconds: dict[str, _Histogram] = {}
+
+    def expect(self, routes: Iterable[tuple[str, str]]) -> None:
+        """These methods and routes may be asked: their failures are counted from nothing on."""
+        for method, route in routes:
+            for code in FAILURES:
+                self._count(route, method, code, 0)
 
     @contextmanager
     def observe(self, method: str) -> Iterator[Seen]:
@@ -47,9 +62,14 @@ class HttpFigures:
         finally:
             if seen.code:
                 known = method if method in _METHODS else "other"
-                self._requests[seen.route, known, seen.code] += 1
+                self._count(seen.route, known, seen.code, 1)
             if seen.code and seen.code != 101:  # a WebSocket's hours are not an answer's time
                 self._note(seen.route, time.monotonic() - begun)
+
+    def _count(self, route: str, method: str, code: int, more: int) -> None:
+        key = (route, method, code)
+        self._requests[key] += more
+        self._changed.add(key)
 
     def _note(self, route: str, seconds: float) -> None:
         histogram = self._seconds.setdefault(route, _Histogram())
@@ -62,13 +82,12 @@ class HttpFigures:
         return self._requests.total(), failed
 
     def samples(self) -> Iterator[tuple[Family, str]]:
-        yield (
-            REQUESTS,
-            "".join(
-                sample(REQUESTS.name, count, route=route, method=method, code=str(code))
-                for (route, method, code), count in sorted(self._requests.items())
-            ),
-        )
+        for route, method, code in self._changed:
+            labels = {"route": route, "method": method, "code": str(code)}
+            count = self._requests[route, method, code]
+            self._lines[route, method, code] = sample(REQUESTS.name, count, **labels)
+        self._changed.clear()
+        yield REQUESTS, "".join(self._lines.values())
         yield SECONDS, "".join(self._histogram_lines())
 
     def _histogram_lines(self) -> Iterator[str]:

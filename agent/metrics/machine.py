@@ -33,7 +33,8 @@ class MachineFigures:
     def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._state_path = state_path
         self._clock = clock
-        self._started = _started_wall()
+        self.started_wall = _started_wall()
+        """When this process began."""
         self._cores = CoreUse()
         self._read_at = -1e9
         self._values: dict[str, float] = {}
@@ -57,7 +58,7 @@ class MachineFigures:
         yield "process_resident_memory_bytes", itself.rss_bytes if itself else 0
         yield "process_open_fds", len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - its own
         yield "process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield "process_start_time_seconds", self._started
+        yield "process_start_time_seconds", self.started_wall
         yield "wa_host_memory_total_bytes", memory.total
         yield "wa_host_memory_used_bytes", memory.total - memory.available
         yield "wa_host_cpu_usage_ratio", self._cores.read()

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 KEPT_PAST = 10
+CLOCK_GRACE = 1.0
+"""The process' beginning is known to a tick of the kernel, by a clock that may be put right."""
 
 
 @dataclass(slots=True)
@@ -208,8 +210,10 @@ class Alerting:
             (one.name, one.labels): one
             for one in firing_in(past, alert_table(self.config().alert_limits), apart)
         }
-        points = [(entry.wall - apart, entry.wall) for entry in reversed(starts)]
-        self._history.before(STARTED, (), points)
+        # This life's own start is noted at every look, by its process' beginning.
+        own = self.exporter.machine.started_wall - CLOCK_GRACE
+        earlier = [entry.wall for entry in reversed(starts) if entry.wall < own]
+        self._history.before(STARTED, (), [(wall - apart, wall) for wall in earlier])
 
     async def _until_ready(self) -> None:
         for _ in range(int(READY_WITHIN / 0.2)):

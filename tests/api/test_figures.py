@@ -6,7 +6,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.api.app import ROUTES
 from agent.api.error_window import WINDOW, ErrorWindow
+from agent.api.openapi import plain_path
 from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
@@ -54,7 +56,7 @@ async def test_performance_metrics(peopled: House) -> None:
     assert 0 < system["usedMemory"] < system["totalMemory"]
     assert 0 <= system["cpuUsage"] <= 1
     assert system["activeConnections"] == 1
-    assert system["errorRate"] == 0.25, "3 errors among 4 answers and 8 messages"
+    assert system["errorRate"] == 0.1667, "3 of 18: 4 answers, 8 messages, 3 receipts, 3 errors"
     assert {"/performance-metrics", "/api/memory/report", "/api/caller"} <= set(described["paths"])
 
 
@@ -133,14 +135,26 @@ async def test_a_listed_instance_says_what_the_dashboard_shows(peopled: House) -
     assert sales["proved"] > sales["since"], "a moment ago, and connected for a minute"
 
 
+async def test_failures_of_every_route_are_counted_from_nothing_on(peopled: House) -> None:
+    """Else Prometheus' increase() would not see the first ones."""
+    async with peopled.local(base_url="http://localhost") as local:
+        lines = (await (await local.get("/metrics")).text()).splitlines()
+    name = "wa_agent_http_requests_total"
+    for route in ROUTES:
+        labels = f'route="{plain_path(route.path)}",method="{route.method}"'
+        for code in (500, 502, 503):
+            assert f'{name}{{{labels},code="{code}"}} 0' in lines
+
+
 def test_the_error_rate_is_of_the_last_minutes() -> None:
     now = [0.0]
     window = ErrorWindow(lambda: now[0])
     assert window.rate((0.0, 0.0)) is None
     now[0] = 20
-    assert window.rate((100.0, 50.0)) == 0.5
+    assert window.rate((150.0, 50.0)) == 0.25, "of what was tried, not of what went well"
     for minute in range(1, 12):
         now[0] = minute * 60.0
-        rate = window.rate((100.0 + minute * 10, 50.0))
+        rate = window.rate((150.0 + minute * 10, 50.0))
     assert rate == 0.0, f"what failed is more than {WINDOW} s ago"
-    assert window.rate((5.0, 1.0)) == 0.2, "fewer than before: it is counted anew"
+    assert window.rate((4.0, 1.0)) == 0.2, "fewer than before: it is counted anew"
+    assert ErrorWindow(lambda: 1.0).rate((0.0, 3.0)) == 1.0, "nothing but failures: all of it"

@@ -277,6 +277,18 @@ def test_a_backend_that_is_down_silences_what_is_said_of_its_sessions_only() -> 
     assert silenced([backend, its, others, here]) == {(its.name, its.labels): "WaBackendDown"}
 
 
+@pytest.mark.parametrize("source", ["WaBackendDown", "WaAgentDown"])
+@pytest.mark.parametrize("name", [name for name in TABLE if "{session}" in TABLE[name].summary])
+def test_every_alert_of_a_session_says_whose_it_is_and_can_be_silenced(
+    name: str, source: str
+) -> None:
+    assert {"engine", "backend"} <= TABLE[name].condition.labels
+    whose = {"engine": "evolution", "backend": "evo"}
+    away = firing(source, **({"backend": "evo"} if source == "WaBackendDown" else {}))
+    its = firing(name, session="a", **whose)
+    assert silenced([away, its]) == {(its.name, its.labels): source}
+
+
 def test_what_only_waits_silences_nobody() -> None:
     waits = replace(firing("WaSessionsCorruptedTogether"), state=AlertState.PENDING)
     single = firing("WaSessionCorrupted", session="a")

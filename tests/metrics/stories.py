@@ -33,6 +33,8 @@ class World:
 
     views: dict[InstanceId, InstanceView] = field(default_factory=dict)
     figures: Figures = field(default_factory=lambda: QUIET)
+    routes: int = 0
+    """So many routes of the interface may be asked; each fails twenty times in its turn."""
     up: float | None = 1.0
     """What Prometheus notes of the scrape; the agent's own series are there only with 1."""
 
@@ -156,8 +158,15 @@ def _errors(t: float, every: float) -> World:
     return sessions(2, probes=count, errors={"connection_lost": times(t, every)})
 
 
-def _requests(t: float, failed: int) -> World:
-    return machine(requests=times(t, 30) * 20.0, requests_failed=times(t, 30) * float(failed))
+def _requests(t: float, failed: int, of: int = 20) -> World:
+    count = times(t, 30)
+    world = machine(requests=count * float(of), requests_failed=count * float(failed))
+    return replace(world, routes=30)
+
+
+def _all_down(t: float) -> World:
+    """Nothing answers and no message comes: all that is done are tries that fail."""
+    return sessions(2, **LOST, errors={"connection_lost": times(t, 120)})
 
 
 def _memory(share: float, limit: int = 500 * MIB) -> World:
@@ -348,6 +357,8 @@ STORIES = (
     _quiet("WaErrorRateHigh", "now and then", 12, lambda t: _errors(t, 900)),
     _fires("WaErrorRateHigh", "requests fail", 12, lambda t: _requests(t, 5)),
     _quiet("WaErrorRateHigh", "few requests fail", 12, lambda t: _requests(t, 1)),
+    _fires("WaErrorRateHigh", "one route after another fails", 12, lambda t: _requests(t, 20, 24)),
+    _fires("WaErrorRateHigh", "all are down and nothing answers", 12, _all_down),
     _fires("WaSessionMemoryHigh", "nine tenths", 7, always(_memory(0.9))),
     _quiet("WaSessionMemoryHigh", "freed in time", 7, until(240, _memory(0.9), _memory(0.3))),
     _quiet("WaSessionMemoryHigh", "no limit", 7, always(_memory(0.9, limit=0))),

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,12 +17,16 @@ from agent.core.alerts.show import summarize
 from agent.core.alerts.sight import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
-from agent.core.view import BackendView
+from agent.core.view import AgentStatus, BackendView
 from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
+from agent.metrics.care import care_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
+from agent.metrics.http import HttpFigures
+from agent.metrics.machine import MachineFigures
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file, runbook
+from agent.metrics.text import Family
 from agent.metrics.webhooks import webhook_samples
 from tests.fakes.supervisor import make_view
 from tests.metrics.stories import STEP, STORIES, Story, World
@@ -85,33 +89,51 @@ def scraped(world: World, lines: SessionLines, t: float) -> dict[str, str]:
         name, _, value = line.rpartition(" ")
         if name.partition("{")[0] in NAMES:
             found[f"{name[:-1]},{TARGET}}}"] = value
-    own = world.figures
-    plain = {
-        "wa_host_memory_total_bytes": own.memory_total,
-        "wa_host_memory_used_bytes": own.memory_used,
-        "wa_host_cpu_usage_ratio": own.cpu_ratio,
-        "process_open_fds": own.open_fds,
-        "process_max_fds": own.max_fds,
-        "process_start_time_seconds": own.started_wall,
-    }
-    found |= {f"{name}{{{TARGET}}}": str(value) for name, value in plain.items()}
-    for name, size in (("avail", own.disk_available), ("size", own.disk_size)):
-        found[f'wa_host_filesystem_{name}_bytes{{mountpoint="/x",{TARGET}}}'] = str(size)
-    for code, count in ((200, own.requests - own.requests_failed), (503, own.requests_failed)):
-        labels = f'route="/x",method="GET",code="{code}"'
-        found[f"wa_agent_http_requests_total{{{labels},{TARGET}}}"] = str(count)
-    views = [BackendView(name, "evolution", "", up=up) for name, up in own.backends.items()]
-    hooks = WebhookFigures(oldest_wall=own.webhook_oldest_wall)
-    for _, text in (*backend_samples(views), *webhook_samples(hooks)):
+    for _, text in own_lines(world):
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
             if name.partition("{")[0] in NAMES:
-                found[f"{name[:-1]},{TARGET}}}"] = value
-    for engine, goes_on in own.incidents.items():
-        labels = ",".join(f'{k}="{v}"' for k, v in series.labels_of_group(engine).items())
-        name = f"wa_agent_incident_active{{{labels},{TARGET}}}"
-        found[name] = str(int(goes_on))
+                inner = f"{name[:-1]}," if name.endswith("}") else f"{name}{{"
+                found[f"{inner}{TARGET}}}"] = value
     return found
+
+
+class StoryMachine(MachineFigures):
+    """The machine as the story has it."""
+
+    def __init__(self, figures: Figures) -> None:
+        super().__init__(Path("/x"))
+        self.story = figures
+
+    def values(self) -> Mapping[str, float]:
+        found = {
+            "wa_host_memory_total_bytes": self.story.memory_total,
+            "wa_host_memory_used_bytes": self.story.memory_used,
+            "wa_host_cpu_usage_ratio": self.story.cpu_ratio,
+            "wa_host_filesystem_avail_bytes": self.story.disk_available,
+            "wa_host_filesystem_size_bytes": self.story.disk_size,
+            "process_open_fds": self.story.open_fds,
+            "process_max_fds": self.story.max_fds,
+            "process_start_time_seconds": self.story.started_wall,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def own_lines(world: World) -> Iterator[tuple[Family, str]]:
+    """What the exporter writes of the agent and the machine, by its own parts."""
+    own, http = world.figures, HttpFigures()
+    yield from StoryMachine(own).samples()
+    http.expect(("GET", f"/{number}") for number in range(world.routes))
+    for number in range(int(own.requests)):
+        with http.observe("GET") as seen:
+            failed = number < own.requests_failed
+            seen.route, seen.code = (f"/{number // 20}", 503) if failed else ("/0", 200)
+    yield from http.samples()
+    views = [BackendView(name, "evolution", "", up=up) for name, up in own.backends.items()]
+    yield from backend_samples(views)
+    yield from webhook_samples(WebhookFigures(oldest_wall=own.webhook_oldest_wall))
+    members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
+    yield from care_samples(AgentStatus("", "", 0.0, ready=True, incidents=members))
 
 
 def input_series(story: Story) -> list[dict[str, str]]:
@@ -200,6 +222,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaSessionMemoryCritical": {},
     "WaSessionMemoryLeak": {},
     "WaSessionResponseSlow": {},
+    "WaErrorRateHigh": {},
     "WaHostMemoryHigh": {},
     "WaHostMemoryCritical": {},
     "WaHostCpuHigh": {},

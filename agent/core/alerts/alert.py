@@ -76,10 +76,19 @@ class Inhibition:
     equal: tuple[str, ...] = ()
 
 
+_OF_A_SESSION = (
+    "WaSession*",
+    "WaCircuitOpen",
+    "WaReconnectStorm",
+    "WaCryptoErrorRateHigh",
+    "WaKeyRegenerationFailed",
+    "WaWatchdogRestarts",
+)
+
 INHIBITIONS = (
-    Inhibition("WaAgentDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm", "WaFleet*")),
+    Inhibition("WaAgentDown", (*_OF_A_SESSION, "WaFleet*")),
     # Whatever is said of a session on a server that does not answer is old.
-    Inhibition("WaBackendDown", ("WaSession*", "WaCircuitOpen", "WaReconnectStorm"), ("backend",)),
+    Inhibition("WaBackendDown", _OF_A_SESSION, ("backend",)),
     Inhibition(
         "WaFleetIncident",
         ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),

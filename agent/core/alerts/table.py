@@ -75,7 +75,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            _above(failed, limits.crypto_error_rate),
+            OfSession(_above(failed, limits.crypto_error_rate)),
             "{session} cannot decrypt {value} of its messages",
             Unit.SHARE,
         ),
@@ -84,7 +84,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.CRITICAL,
             0.0,
-            _above(_rise(s.REGENERATIONS_FAILED, 15 * MINUTE), 0.0),
+            OfSession(_above(_rise(s.REGENERATIONS_FAILED, 15 * MINUTE), 0.0)),
             "{session} could not make new keys with its contacts",
         ),
         Alert(
@@ -92,7 +92,9 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             0.0,
-            _above(_rise(s.WATCHDOG_RESTARTS, 30 * MINUTE), float(limits.watchdog_restarts)),
+            OfSession(
+                _above(_rise(s.WATCHDOG_RESTARTS, 30 * MINUTE), float(limits.watchdog_restarts))
+            ),
             "the worker of {session} hung {value} times in half an hour",
         ),
         Alert(
@@ -185,10 +187,12 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
 def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
     group = Group.PERFORMANCE
     mean = Binary(_rise(s.ANSWER_SECONDS, 5 * MINUTE), "/", _rise(s.ANSWERS, 5 * MINUTE))
-    operations = Binary(
+    failed = Fold("sum", _rise(s.ERRORS, 5 * MINUTE))
+    done = Binary(
         Fold("sum", _rise(s.ANSWERS, 5 * MINUTE)), "+", Fold("sum", _rise(s.MESSAGES, 5 * MINUTE))
     )
-    errors = Binary(Fold("sum", _rise(s.ERRORS, 5 * MINUTE)), "/", operations)
+    # What failed was tried too: where all is down nothing else is done.
+    errors = Binary(failed, "/", Binary(done, "+", failed))
     requests = Binary(_rise(s.REQUESTS_FAILED, 5 * MINUTE), "/", _rise(s.REQUESTS, 5 * MINUTE))
     memory = Binary(s.MEMORY, "/", _above(s.MEMORY_LIMIT, 0.0))
     return (
