@@ -28,6 +28,7 @@ from agent.store.database import Store
 from agent.supervise.alerting import Alerting, alertmanager_of
 from agent.supervise.assemble import Ground, Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
+from agent.supervise.declared import find_declared_problem
 from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.performance_log import log_performance
@@ -83,7 +84,7 @@ class StopAsked(Exception):
 def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     """Run the agent until it is stopped; the exit status says how it ended."""
     try:
-        config = load_config(config_path, os.environ, overrides=overrides)
+        config = _read_config(config_path, overrides)
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
             chosen, form = config.log, config.agent.log_format
@@ -374,7 +375,7 @@ class Daemon:
             await self._signals.reload.wait()
             self._signals.reload.clear()
             try:
-                config = load_config(self._config_path, os.environ, overrides=self._overrides)
+                config = _read_config(self._config_path, self._overrides)
             except ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
                 continue
@@ -382,6 +383,10 @@ class Daemon:
             webhooks.apply(config.webhook)
             set_level(config.agent.log_level)
             log.info("settings read again")
+
+
+def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
+    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
 
 
 def _said(kind: str, sentence: str) -> JournalEntry:

@@ -34,9 +34,11 @@ def add(commands: Subparsers) -> None:
 
 def _load(options: argparse.Namespace) -> Any:
     from agent.config import load_config
+    from agent.supervise.declared import find_declared_problem
 
     path = config_path(options.config, os.environ)
-    return load_config(path, os.environ, overrides=overrides_of(options))
+    overrides = overrides_of(options)
+    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
 
 
 def check(options: argparse.Namespace) -> int:

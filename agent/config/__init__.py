@@ -11,6 +11,7 @@ from agent.config.backends import (
 )
 from agent.config.environment import unused_variables
 from agent.config.load import load_config
+from agent.config.problem import Problem
 from agent.config.render import render_config, without_secrets
 from agent.config.rules import changes_that_need_restart, split_address
 from agent.config.sections import (
@@ -42,6 +43,7 @@ __all__ = [
     "Declaration",
     "HealthSection",
     "PhasesSection",
+    "Problem",
     "ReconnectSection",
     "SessionsSection",
     "StartSection",

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,11 +41,15 @@ class _Source:
 
 
 def load_config(
-    path: Path | None, env: Mapping[str, str], *, overrides: Mapping[str, str] | None = None
+    path: Path | None,
+    env: Mapping[str, str],
+    *,
+    overrides: Mapping[str, str] | None = None,
+    more: Callable[[Config], Problem | None] = lambda _config: None,
 ) -> Config:
     """Defaults, then the file, then the environment, then `overrides` (dotted keys).
 
-    A file that was named must exist.
+    A file that was named must exist. `more`: the rules that only a room above knows.
     """
     config = Config()
     origin: dict[str, _Source] = {}
@@ -70,7 +74,7 @@ def load_config(
         one = _apply(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
         rest = (*config.backend[:number], one, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
-    if problem := find_problem(config):
+    if problem := find_problem(config) or more(config):
         raise _blame(problem, origin)
     return config
 

@@ -1,9 +1,11 @@
 """The engines by name. An engine's module is imported only when it is asked for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from agent.core.words import AGENT_SETTINGS
 from agent.engines.base import OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
@@ -56,6 +58,10 @@ CATALOG = {
 }
 
 
+PLACE = ("backend", "remote")
+"""What a session on a backend is told: which one, and its name there."""
+
+
 def engine_names() -> list[str]:
     return sorted(CATALOG)
 
@@ -75,6 +81,30 @@ def find_engine(name: str) -> EngineEntry:
 
 def remote_engines() -> frozenset[str]:
     return frozenset(entry.name for entry in CATALOG.values() if entry.remote)
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse what no worker of that engine could start with; ConfigError names the setting."""
+    entry = find_engine(name)
+    limit = settings.get("memory_limit", 0)
+    if type(limit) is not int or limit < 0:
+        raise ConfigError(
+            "cannot use setting 'memory_limit': it is a whole number of bytes, 0 = no limit",
+            field="memory_limit",
+        )
+    own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
+    if entry.remote:
+        _check_place(own)
+    else:
+        read_settings = import_module(f"{entry.module}.settings").read_settings
+        read_settings(own)
+
+
+def _check_place(settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key not in PLACE or not isinstance(value, str):
+            cause = "not text" if key in PLACE else f"unknown, known are {', '.join(PLACE)}"
+            raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 
 def load_engine(name: str) -> OpenEngine:

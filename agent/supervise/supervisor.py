@@ -24,7 +24,7 @@ from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
-from agent.engines.catalog import find_engine
+from agent.engines.catalog import check_settings, find_engine
 from agent.errors import (
     ConfigError,
     InvalidRequest,
@@ -148,6 +148,7 @@ class Supervisor:
                 field="settings",
                 code="place_is_fixed",
             )
+        _check_settings(changed)
         facts.instance = changed
         await self._registry.save_instance(facts, entry(facts, "settings", "its settings changed"))
         return self.view(id)
@@ -286,6 +287,7 @@ class Supervisor:
             known = find_engine(instance.engine)
         except ConfigError as error:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
+        _check_settings(instance)
         if known.remote or instance.backend:
             self.backends.check_place(instance)
 
@@ -297,6 +299,15 @@ class Supervisor:
                 raise
             return ""
         return retired.name
+
+
+def _check_settings(instance: Instance) -> None:
+    """At the door: a worker that cannot start for them is nobody's help."""
+    try:
+        check_settings(instance.engine, instance.settings)
+    except ConfigError as error:
+        field = f"settings.{error.field}"
+        raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
 
 
 def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:
