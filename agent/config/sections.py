@@ -246,6 +246,9 @@ class AlertsSection:
     )
     runbooks: str = setting("README.md", "the page of the runbooks: an alert links to its part")
     corrupted_together: int = setting(3, "corrupted sessions that mean one cause", low=2)
+    ended_together: int = setting(
+        3, "sessions banned, locked or logged out within a quarter of an hour", low=2
+    )
     crypto_error_rate: float = setting(
         0.10, "share of messages that cannot be decrypted", low=0.001, high=1
     )

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from agent.core.model import InstanceId
 from agent.core.reconnect import remaining
+from agent.core.session import REASONS
 
 
 class IncidentKind(StrEnum):
@@ -101,6 +102,17 @@ OWN_AFFAIR = frozenset(
 )
 
 
+def is_shared(code: str) -> bool:
+    """Whether one that tries could show anything to the others that fail so.
+
+    After a ban or a logout nobody tries: to hold others for them would hold them for ever.
+    """
+    if code in OWN_AFFAIR:
+        return False
+    row = REASONS.get(code)
+    return row is None or not (row.hopeless or row.unpairs)
+
+
 def find_incident(
     failures: Sequence[Failure],
     population: Mapping[str, int],
@@ -116,7 +128,7 @@ def find_incident(
     """
     groups: dict[tuple[str, str], dict[InstanceId, float]] = {}
     for failure in failures:
-        if failure.code in OWN_AFFAIR or not _in_time(failure, policy, now):
+        if not is_shared(failure.code) or not _in_time(failure, policy, now):
             continue
         key = (failure.group, _shared(failure.code))
         groups.setdefault(key, {}).setdefault(failure.instance, failure.at)

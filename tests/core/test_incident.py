@@ -53,6 +53,10 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
         ),
         pytest.param(failing(30, "connection_lost", ago=61), 100, None, id="lost an hour long"),
         pytest.param(failing(50, "conflict"), 100, None, id="each one's own affair"),
+        *(
+            pytest.param(failing(50, code), 100, None, id=f"{code}: no try would show anything")
+            for code in ("logout", "banned", "tos_block", "remote_missing", "proxy_block")
+        ),
         pytest.param(failing(3, "client_outdated"), 100, "change", id="client outdated"),
     ],
 )

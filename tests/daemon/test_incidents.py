@@ -117,3 +117,23 @@ async def test_held_instances_start_no_worker_until_it_is_over(three, eventually
     assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "incident")
     await three.do("POST", "/api/incidents/sandbox/release")
     await eventually(lambda: three.status("late"), "CONNECTED")
+
+
+@pytest.mark.parametrize(("fault", "code"), [("ban", "banned"), ("logout", "logout")])
+async def test_what_whatsapp_ended_for_some_holds_nobody_else(make_agent, eventually, fault, code):
+    agent = make_agent()
+    await agent.start()
+    for id in "abcd":
+        await agent.create(id)
+    for id in "abcd":
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+        await agent.do("PATCH", f"/api/instance/{id}", {"settings": {"scan": "manual"}})
+    for id in "abc":
+        await agent.fault(id, fault)
+    after = "AUTH_FAILURE" if code == "banned" else "QR_REQUIRED"
+    for id in "abc":
+        await eventually(lambda id=id: agent.status(id), after)
+        assert (await agent.show(id))["errors"][code] == 1
+    assert await incidents(agent) == []
+    await agent.create("new")
+    await eventually(lambda: agent.status("new"), "CONNECTED")

@@ -283,6 +283,24 @@ STORIES = (
     _quiet("WaSessionGivenUp", "nobody scanned, and no code is shown", 4, always(NOT_SCANNED)),
     _fires("WaSessionNeedsScan", "nobody scanned, and no code is shown", 7, always(NOT_SCANNED)),
     _fires(
+        "WaSessionsEndedTogether",
+        "three of four banned",
+        5,
+        until(
+            120, both(sessions(3), sessions()), both(sessions(3, errors={"banned": 1}), sessions())
+        ),
+    ),
+    _quiet(
+        "WaSessionsEndedTogether",
+        "two banned, one lost",
+        5,
+        until(
+            120,
+            both(sessions(2), sessions()),
+            both(sessions(2, errors={"banned": 1}), sessions(errors={"connection_lost": 1})),
+        ),
+    ),
+    _fires(
         "WaSessionSilent",
         "silent",
         1,

@@ -33,6 +33,7 @@ class AlertLimits:
     """The numbers of the conditions. Shares are 0 to 1, times are seconds."""
 
     corrupted_together: int = 3
+    ended_together: int = 3
     crypto_error_rate: float = 0.10
     reconnects: int = 10
     fleet_share: float = 0.20

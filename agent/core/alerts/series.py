@@ -5,9 +5,11 @@ reads it itself. A test compares the two for every one of them.
 from agent.core.alerts.sight import Series
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
-from agent.core.session import reason_of
+from agent.core.session import REASONS, reason_of
 from agent.core.view import InstanceView
 
+FINAL = tuple(code for code, reason in REASONS.items() if reason.final)
+"""WhatsApp ended the pairing or the account."""
 _BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
 
 
@@ -78,6 +80,12 @@ WATCHDOG_RESTARTS = Series(
 )
 ERRORS = Series(
     "wa_session_errors_total", of_session=lambda view: sum(view.errors.values()), summed=("kind",)
+)
+ENDED = Series(
+    "wa_session_errors_total",
+    f'kind=~"{"|".join(FINAL)}"',
+    lambda view: sum(view.errors.get(code, 0) for code in FINAL),
+    summed=("kind",),
 )
 MESSAGES = Series(
     "wa_session_messages_total",

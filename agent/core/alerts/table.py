@@ -139,6 +139,18 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             "{session} is not tried any more: a person must look at it",
         ),
         Alert(
+            "WaSessionsEndedTogether",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            Binary(
+                Fold("count", _above(_rise(s.ENDED, 15 * MINUTE), 0.0)),
+                ">=",
+                float(limits.ended_together),
+            ),
+            "WhatsApp ended {value} sessions within a quarter of an hour: look for one cause",
+        ),
+        Alert(
             "WaSessionSilent",
             group,
             Severity.WARNING,
