@@ -10,7 +10,7 @@ from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_
 from agent.cli.show import print_json
 from agent.errors import InvalidRequest
 
-_SECONDS = 60.0
+_SECONDS = 120.0
 
 
 def add(commands: Subparsers) -> None:

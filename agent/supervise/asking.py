@@ -7,14 +7,15 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
-from agent.errors import LinkError, Refused, TryLater
+from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.backend_facts import WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
 
 LOGOUT_TIMEOUT = 30.0
-SEND_TIMEOUT = 30.0
+SEND_TIMEOUT = 80.0
+"""Longer than any engine takes to say what became of a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
 PATIENCE = 10.0
 """Seconds in which a pass over an instance is usually over; a longer one repairs it."""
@@ -64,11 +65,8 @@ class Asking:
         link = self._link(id, "send with")
         try:
             return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
-        except LinkError as error:
-            # It may have gone out before the worker fell silent: the caller must not guess.
-            raise TryLater(
-                f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome"
-            ) from error
+        except (LinkError, EngineError) as error:
+            raise _unsent(id, error) from error
 
     @asynccontextmanager
     async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
@@ -95,6 +93,18 @@ class Asking:
                 code="not_running",
             )
         return facts.link
+
+
+def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
+    """What is said of a send that failed: surely not sent, or nobody knows."""
+    if error.code == "oversized":
+        return TooLarge(f"cannot send with {id}: the message is too long", field="body")
+    if error.code == "busy":
+        return TryLater(f"cannot send with {id}: {error}", code="busy")
+    if isinstance(error, EngineError) and error.code not in ("timeout", "internal"):
+        return error
+    # It may have gone out before the worker fell silent: the caller must not guess.
+    return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")
 
 
 def _qr_of(told: Any) -> Qr | None:

@@ -186,6 +186,23 @@ async def test_a_browser_that_is_killed_comes_back_in_the_same_worker(agent, sta
     assert (await agent.show(ID))["account"] == ACCOUNT
 
 
+async def test_a_stopped_browser_does_not_outlive_its_killed_worker(agent, stand_in, eventually):
+    await pair(agent, stand_in, eventually)
+    worker = await agent.pid(ID)
+    browser = browser_of(worker)
+    assert browser is not None
+    tree = below(browser)
+    # Stopped, its processes do not see that the one above them is gone.
+    os.killpg(browser, signal.SIGSTOP)
+    os.kill(worker, signal.SIGKILL)
+    try:
+        await eventually(lambda: not any(alive(pid) for pid in tree))
+    finally:
+        for pid in filter(alive, tree):
+            os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
+
+
 async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eventually):
     await pair(agent, stand_in, eventually)
     hung = stand_in.page(ID)

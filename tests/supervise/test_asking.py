@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.errors import LinkError, NotFound, Refused, TryLater
+from agent.engines.web import engine
+from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise import asking
 from agent.supervise.asking import COMMAND_TIMEOUT, Asking
@@ -104,3 +105,29 @@ async def test_one_that_went_while_it_was_waited_for_is_not_asked(bench):
     with pytest.raises(NotFound):
         await asks.command(InstanceId("nobody"), "delete", {}, alone=True)
     assert worker.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        pytest.param(LinkError("x", code="gone"), (503, "unknown_outcome"), id="it died"),
+        pytest.param(LinkError("x", code="timeout"), (503, "unknown_outcome"), id="it is silent"),
+        pytest.param(EngineError("x", code="timeout"), (503, "unknown_outcome"), id="it is slow"),
+        pytest.param(EngineError("x", code="internal"), (503, "unknown_outcome"), id="it broke"),
+        pytest.param(LinkError("x", code="oversized"), (413, "too_large"), id="never written"),
+        pytest.param(LinkError("x", code="busy"), (503, "busy"), id="too many at once"),
+        pytest.param(EngineError("x", code="busy"), (503, "busy"), id="too many over there"),
+        pytest.param(EngineError("x", code="not_sent"), (502, "not_sent"), id="surely not sent"),
+    ],
+)
+async def test_a_send_that_fails_says_whether_it_may_have_arrived(bench, error, answer):
+    asks, _, worker, _ = bench
+    worker.breaks_with = error
+    with pytest.raises(WaError) as caught:
+        await asks.send(ID, {"to": "1", "text": "hi"})
+    assert (caught.value.http, caught.value.code) == answer
+
+
+def test_no_engine_is_given_up_before_it_says_what_it_knows():
+    web = engine._ANSWER + 1 + engine._FILE_ANSWER + 1
+    assert web < asking.SEND_TIMEOUT - 1

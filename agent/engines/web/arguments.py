@@ -110,13 +110,7 @@ def command_line(
     loopback: bool = False,
 ) -> list[str]:
     """The browser's whole command line; it ends with the process that starts it."""
-    setpriv = _in_path("setpriv")
-    if setpriv is None:
-        raise ConfigError(
-            "cannot start a browser: setpriv is missing; install it: apt-get install util-linux",
-            code="setpriv_missing",
-        )
-    line = [setpriv, "--pdeathsig", "KILL", str(program.path)]
+    line = [find_setpriv(), "--pdeathsig", "KILL", str(program.path)]
     line.append("--headless" if program.kind == "headless-shell" else "--headless=new")
     line += ["--remote-debugging-pipe", f"--user-data-dir={profile}", *_LEAN]
     off = (*_OFF, *_OFF_ON_LOOPBACK) if loopback else _OFF
@@ -135,7 +129,18 @@ def command_line(
     return [*line, "about:blank"]
 
 
-def _in_path(name: str) -> str | None:
+def find_setpriv() -> str:
+    """What ends a browser together with the process that started it."""
+    found = in_path("setpriv")
+    if found is None:
+        raise ConfigError(
+            "cannot start a browser: setpriv is missing; install it: apt-get install util-linux",
+            code="setpriv_missing",
+        )
+    return found
+
+
+def in_path(name: str) -> str | None:
     """As shutil.which(), whose module brings three compressors into every worker."""
     for folder in os.get_exec_path():
         path = Path(folder) / name
@@ -169,22 +174,3 @@ def user_agent_metadata(version: str) -> dict[str, object]:
         "model": "",
         "mobile": False,
     }
-
-
-def sandbox_problem() -> str:
-    """Why the kernel gives an unprivileged browser no sandbox; "" when it does."""
-    for path, off, cure in (
-        ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
-        ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
-        (
-            "kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "an AppArmor profile for the browser that allows userns",
-        ),
-    ):
-        try:
-            if (Path("/proc/sys") / path).read_text().strip() == off:
-                return f"{path.replace('/', '.')} is {off}: {cure}"
-        except OSError:
-            continue
-    return ""

@@ -69,9 +69,11 @@ class Browser:
             browser.kill()
             await asyncio.wait({browser.ended}, timeout=5)
             if isinstance(error, EngineError):
+                words = browser.last_words() or str(error)
+                walled = "No usable sandbox" not in words
                 raise EngineError(
-                    f"cannot start the browser: {browser.last_words() or error}",
-                    code="browser_failed",
+                    f"cannot start the browser: {words}",
+                    code="browser_failed" if walled else "sandbox_not_possible",
                 ) from error
             raise
         return browser
@@ -179,7 +181,9 @@ class _Pipes:
             line,
             _environment(),
             file_actions=actions,
-            setsid=True,
+            # A group of its own in the worker's session: by that the process host finds what
+            # outlives the worker, for a browser writes over its environment.
+            setpgroup=0,
             setsigmask=(),
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
         )

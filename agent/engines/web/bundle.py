@@ -1,6 +1,7 @@
 """The wa-js bundle: the one version that we know, checked before each use."""
 
 import json
+import sys
 from pathlib import Path
 
 try:
@@ -29,7 +30,7 @@ def read_bundle(cache: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
-            f"cannot find the wa-js bundle {path}; fetch it: python -m {FETCH} {cache}",
+            f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}",
             code="bundle_missing",
         ) from None
     except OSError as error:
@@ -41,6 +42,11 @@ def read_bundle(cache: Path) -> str:
             code="bundle_changed",
         )
     return content.decode()
+
+
+def fetch_command(cache: Path) -> str:
+    """What can be pasted: no other Python knows this program."""
+    return f"{sys.executable} -m {FETCH} {cache}"
 
 
 def page_config(device_name: str) -> str:

@@ -1,14 +1,14 @@
 """What on this machine keeps the web engine from working, and what cures it. Changes nothing."""
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from agent.engines.web.arguments import find_browser, sandbox_problem
+from agent.engines.web.arguments import find_browser, find_setpriv
 from agent.engines.web.bundle import read_bundle
+from agent.engines.web.sandbox import sandbox_problem
 from agent.errors import ConfigError
 
 _SHM_NEEDED = 64 * 1024 * 1024
@@ -31,7 +31,7 @@ def examine(cache: Path, env: Mapping[str, str] | None = None) -> list[Finding]:
         _of(lambda: find_browser("headless-shell", env.get("WA_BROWSER", ""))),
         _of(lambda: read_bundle(cache)),
         _pyppeteer(),
-        _setpriv(),
+        _of(find_setpriv),
         _sandbox(),
         _shared_memory(),
         _fonts(),
@@ -56,16 +56,10 @@ def _pyppeteer() -> Finding | None:
     return Finding("engine_not_installed", "pyppeteer is missing", "pip install 'wa-agent[web]'")
 
 
-def _setpriv() -> Finding | None:
-    if shutil.which("setpriv"):
-        return None
-    return Finding("setpriv_missing", "setpriv is missing", "apt-get install util-linux")
-
-
 def _sandbox() -> Finding | None:
     if problem := sandbox_problem():
-        sentence, _, cure = problem.partition(": ")
-        return Finding("sandbox_not_possible", f"the browser gets no sandbox: {sentence}", cure)
+        sentence = f"the browser gets no sandbox: {problem.why}"
+        return Finding("sandbox_not_possible", sentence, problem.cure)
     return None
 
 

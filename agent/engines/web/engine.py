@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.web.arguments import Program, find_browser
+from agent.engines.web.arguments import Program, find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, outcome, read_message, refusal
 from agent.engines.web.page import page_script
@@ -29,7 +29,7 @@ from agent.engines.web.settings import (
     read_settings,
 )
 from agent.engines.web.view import View
-from agent.errors import ConfigError, EngineError, InvalidRequest
+from agent.errors import ConfigError, EngineError, InvalidRequest, WaError
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,14 @@ FIRST_CODE, NEXT_CODE = 60.0, 20.0
 PAIRING_CODE = 195.0
 STARTS_WINDOW = 600.0
 _ANSWER = 8.0
-_FILE_ANSWER = 30.0
+_FILE_ANSWER = 60.0
+"""Seconds that WhatsApp may take to have a file."""
 
 _FAILED_START = {
     "page_unreachable": "connection_lost",
     "page_missing": "misconfigured",
     "setpriv_missing": "misconfigured",
+    "sandbox_not_possible": "misconfigured",
     "bundle_missing": "misconfigured",
     "bundle_changed": "misconfigured",
     "storage_failed": "storage_failed",
@@ -58,6 +60,7 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
     """ConfigError when the browser or the bundle is missing: a restart would not bring them."""
     known = read_settings(settings)
     program = find_browser(known.browser, os.environ.get("WA_BROWSER", ""))
+    find_setpriv()
     cache = cache_folder()
     read_bundle(cache)
 
@@ -279,11 +282,11 @@ class WebEngine:
             self._view.begin(_now(), "loaded")
             self._publish()
             await self._session.load()
-        except (EngineError, TimeoutError) as error:
+        except (WaError, TimeoutError) as error:
             log.warning("%s", error)
             await self._leave_diagnostics(str(error))
             await self._session.kill()
-            code = error.code if isinstance(error, EngineError) else ""
+            code = error.code if isinstance(error, WaError) else ""
             self._view.failed(_FAILED_START.get(code, "page_crashed"), str(error))
             self._publish()
 

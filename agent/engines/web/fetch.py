@@ -11,7 +11,15 @@ from io import BytesIO
 from pathlib import Path
 from urllib.error import URLError
 
-from agent.engines.web.bundle import FETCH, NAME, SHA256, VERSION, bundle_path, read_bundle
+from agent.engines.web.bundle import (
+    FETCH,
+    NAME,
+    SHA256,
+    VERSION,
+    bundle_path,
+    fetch_command,
+    read_bundle,
+)
 from agent.errors import ConfigError, EngineError, WaError
 
 PACKAGE_SHA256 = "28f761a900db2160ec7a165c2a67b97cf6f814d8a797a5d9b6bfc06df1574df9"
@@ -59,7 +67,7 @@ def _download(cache: Path) -> bytes:
         raise EngineError(
             f"cannot fetch {url}: {error}. Without a network: on another machine run"
             f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
-            f" python -m {FETCH} {cache} FILE",
+            f" {fetch_command(cache)} FILE",
             code="offline",
         ) from error
     return content
@@ -101,7 +109,7 @@ def unpack_package(path: Path) -> bytes:
 
 def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
-        print(f"usage: python -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
+        print(f"usage: {sys.executable} -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
         return 2
     cache = Path(argv[0])
     try:

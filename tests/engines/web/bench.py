@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,14 @@ class Bench:
         watchdog: float = 10.0,
         env: dict[str, str] | None = None,
         user: int | None = None,
+        before: Sequence[str] = (),
+        first: str = "",
         **settings: Any,
     ) -> Link:
-        """Start a worker, connect to it as the agent does."""
+        """Start a worker, connect to it as the agent does.
+
+        `before`: a program that starts it; `first`: Python that it runs before all else.
+        """
         told = {"version": 1, "id": self.id, "engine": "web", "enabled": True}
         told["settings"] = {"url": self.url, **settings}
         (self.folder / "instance.json").write_text(json.dumps(told))
@@ -89,7 +94,7 @@ class Bench:
         self.notices.clear()
         self.claims.clear()
         self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
-            [sys.executable, "-m", "agent.worker", self.id],
+            [*before, sys.executable, *_program(first), self.id],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
@@ -188,6 +193,13 @@ class Bench:
                 self.notices.append(self._notify.recv(65536).decode())
             except BlockingIOError:
                 return
+
+
+def _program(first: str) -> list[str]:
+    if not first:
+        return ["-m", "agent.worker"]
+    main = "import sys; from agent.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    return ["-c", f"{first}; {main}"]
 
 
 def processes_below(pid: int) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.lacking import lacks
 
+WITHOUT = str(Path(__file__).with_name("without_namespaces.py"))
 EXAMINE = """
 import json, sys
 from pathlib import Path
@@ -43,3 +45,17 @@ def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
         sentence, cure = found["sandbox_not_possible"]
         assert "user.max_user_namespaces is 0" in sentence
         assert cure.startswith("sysctl user.max_user_namespaces=")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
+def test_the_doctor_tries_what_no_setting_forbids(tmp_path: Path) -> None:
+    """A container's seccomp filter, as Docker's, is seen in no file."""
+    done = subprocess.run(
+        [sys.executable, WITHOUT, sys.executable, "-c", EXAMINE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sentence, cure = json.loads(done.stdout)["sandbox_not_possible"]
+    assert "Operation not permitted" in sentence and "CLONE_NEWUSER" in cure

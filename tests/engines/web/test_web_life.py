@@ -177,6 +177,20 @@ async def test_a_message_that_a_crash_leaves_open_is_unknown_and_has_its_id(
     assert told["outcome"] == "unknown" and told["id"] == sent["id"]
 
 
+async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.start(first="import agent.engines.web.engine as web; web._FILE_ANSWER = 0.5")
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    await bench.claimed(Status.CONNECTED)
+    stand_in.answers_sends = False
+    file = {"type": "media", "content": "eA==", "mimetype": "text/plain", "filename": "x.txt"}
+    told = await bench.link.call("send", {"message": {"to": "5511888888888", **file}})
+    sent = next(each for each in stand_in.page().received if each["do"] == "send")
+    assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
+
+
 async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: StandIn) -> None:
     device = await bench.pair(stand_in)
     await bench.link.call("logout")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pytest
 
 from agent.engines.web import bundle, fetch
 from agent.engines.web.arguments import command_line, find_browser, user_agent
-from agent.engines.web.doctor import examine
 from agent.engines.web.exchange import export_local_auth, import_local_auth
 from agent.engines.web.kept import (
     Note,
@@ -76,7 +76,8 @@ def test_a_probe_answers_before_the_watchdog_gives_up() -> None:
 
 
 def test_a_missing_bundle_names_the_command_that_fetches_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"python -m agent\.engines\.web.fetch") as caught:
+    command = f"{sys.executable} -m agent.engines.web.fetch {tmp_path}"
+    with pytest.raises(ConfigError, match=re.escape(command)) as caught:
         bundle.read_bundle(tmp_path)
     assert caught.value.code == "bundle_missing" and caught.value.exit_status == 78
 
@@ -506,21 +507,3 @@ def test_the_package_alone_does_not_load_pyppeteer() -> None:
     code = "import sys, agent.engines.web.exchange; print('pyee' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "False"
-
-
-# --- the doctor ---------------------------------------------------------------------------------
-
-
-def test_the_doctor_names_what_is_missing_and_the_cure(tmp_path: Path) -> None:
-    found = {each.code: each for each in examine(tmp_path, {"WA_BROWSER": "/nonexistent"})}
-    assert {"browser_missing", "bundle_missing"} <= set(found)
-    assert "agent.engines.web.fetch" in found["bundle_missing"].cure
-    path = bundle.bundle_path(tmp_path)
-    path.parent.mkdir()
-    path.write_text("changed")
-    found = {each.code: each for each in examine(tmp_path)}
-    assert "fetch it anew" in found["bundle_changed"].cure
-
-
-def test_the_doctor_finds_nothing_where_all_is_there(cache: Path, browser: None) -> None:
-    assert [each for each in examine(cache) if each.serious] == []

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -60,36 +62,52 @@ async def test_the_page_sees_a_person_s_browser(bench: Bench, stand_in: StandIn)
     assert "Headless" not in told["agent"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
-    cache: Path, browser: None, stand_in: StandIn
-) -> None:
+@pytest.fixture
+async def nobodys(cache: Path, browser: None, stand_in: StandIn) -> AsyncIterator[Bench]:
+    """A bench whose worker runs as somebody without rights."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
     root = Path(tempfile.mkdtemp(prefix="wa-web-", dir="/tmp"))
     bench = Bench(root, cache, stand_in.url)
-    try:
-        for path in (root, *root.rglob("*")):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-        (bench.runtime / "notify").chmod(0o666)
-        await bench.start(user=NOBODY)
-        await bench.claimed(Status.QR_REQUIRED)
-        stand_in.scan("5511999999999")
-        await bench.claimed(Status.CONNECTED)
-        renderers = [
-            pid
-            for pid in processes_below(await bench.browser())
-            if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        assert renderers
-        for pid in renderers:
-            assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
-            assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
-        assert bench.process is not None
-        tree = list(processes_below(bench.process.pid))
-        bench.kill_worker()
-        await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
-    finally:
-        await bench.clean_up()
-        shutil.rmtree(root, ignore_errors=True)
+    for path in (root, *root.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    (bench.runtime / "notify").chmod(0o666)
+    yield bench
+    await bench.clean_up()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
+    nobodys: Bench, stand_in: StandIn
+) -> None:
+    bench = nobodys
+    await bench.start(user=NOBODY)
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan("5511999999999")
+    await bench.claimed(Status.CONNECTED)
+    renderers = [
+        pid
+        for pid in processes_below(await bench.browser())
+        if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert renderers
+    for pid in renderers:
+        assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+        assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
+    assert bench.process is not None
+    tree = list(processes_below(bench.process.pid))
+    bench.kill_worker()
+    await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
+async def test_a_machine_that_gives_the_browser_no_sandbox_is_misconfigured(
+    nobodys: Bench,
+) -> None:
+    forbid = str(Path(__file__).with_name("without_namespaces.py"))
+    await nobodys.start(user=NOBODY, before=(sys.executable, forbid))
+    claim = await nobodys.claimed(Status.DISCONNECTED, "misconfigured")
+    assert "No usable sandbox" in claim.raw
 
 
 async def test_a_worker_is_small_without_its_browser(bench: Bench, stand_in: StandIn) -> None:
@@ -127,6 +145,7 @@ async def test_the_page_that_connected_is_kept_and_can_be_pinned(
     [
         pytest.param({"WA_CACHE_PATH": "/nonexistent"}, "bundle", id="no bundle"),
         pytest.param({"WA_BROWSER": "/nonexistent/browser"}, "browser", id="no browser"),
+        pytest.param({"PATH": "/nonexistent"}, "setpriv", id="no setpriv"),
     ],
 )
 async def test_what_is_missing_ends_the_worker_for_good(
