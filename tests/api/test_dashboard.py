@@ -1,46 +1,21 @@
 """The dashboard in a real browser, before a real agent with real workers."""
 
-import os
 import re
-import socket
 from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
+from tests.api.browsing import check_manners, listening, make_agent, picture, pill, watcher
 from tests.api.watcher import Watcher
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, make_agent, remote_settings
+from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import table
 from tests.standin.evolution import StandIn
 
-__all__ = ["make_agent"]
+__all__ = ["listening", "make_agent", "watcher"]
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture
-async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
-    found = await Watcher.open(tmp_path / "profile")
-    yield found
-    await found.close()
-
-
-@pytest.fixture
-async def listening(
-    make_agent: Callable[..., RunningAgent],
-) -> Callable[..., RunningAgent]:
-    """Makes an agent that listens on a port of its own, the same after a restart."""
-
-    def make(settings: str = "", **more: str) -> RunningAgent:
-        one = make_agent(settings, **more)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            one.listen = f"127.0.0.1:{free.getsockname()[1]}"
-        return one
-
-    return make
 
 
 @pytest.fixture
@@ -48,27 +23,6 @@ async def standin() -> AsyncIterator[StandIn]:
     one = await StandIn.open()
     yield one
     await one.close()
-
-
-def pill(id: str, tone: str) -> str:
-    return f"document.querySelector('[data-id={id}] .pill.{tone}')"
-
-
-async def check_manners(watcher: Watcher, agent: RunningAgent) -> None:
-    """Nothing of it left the agent, broke the policy, or failed unseen."""
-    assert watcher.asked
-    for url in watcher.asked:
-        ours = url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:"))
-        assert ours, url
-        assert "wak_" not in url
-    assert await watcher.violations() == []
-    assert watcher.complaints == []
-
-
-async def picture(watcher: Watcher, name: str) -> None:
-    """For people to look at, where they say (WA_PICTURES)."""
-    if folder := os.environ.get("WA_PICTURES"):
-        await watcher.picture(Path(folder) / f"{name}.png")
 
 
 async def test_create_scan_fault_and_repair_are_seen_live(

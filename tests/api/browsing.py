@@ -1,0 +1,57 @@
+"""A person's browser before a real agent: what the tests of the pages have in common."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.api.watcher import Watcher
+from tests.daemon.conftest import RunningAgent, make_agent
+
+__all__ = ["make_agent"]
+
+
+@pytest.fixture
+async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
+    found = await Watcher.open(tmp_path / "profile")
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def listening(
+    make_agent: Callable[..., RunningAgent],
+) -> Callable[..., RunningAgent]:
+    """Makes an agent that listens on a port of its own, the same after a restart."""
+
+    def make(settings: str = "", **more: str) -> RunningAgent:
+        one = make_agent(settings, **more)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            one.listen = f"127.0.0.1:{free.getsockname()[1]}"
+        return one
+
+    return make
+
+
+def pill(id: str, tone: str) -> str:
+    return f"document.querySelector('[data-id={id}] .pill.{tone}')"
+
+
+async def check_manners(watcher: Watcher, agent: RunningAgent) -> None:
+    """Nothing of it left the agent, broke the policy, or failed unseen."""
+    assert watcher.asked
+    for url in watcher.asked:
+        ours = url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:"))
+        assert ours, url
+        assert "wak_" not in url
+    assert await watcher.violations() == []
+    assert watcher.complaints == []
+
+
+async def picture(watcher: Watcher, name: str) -> None:
+    """For people to look at, where they say (WA_PICTURES)."""
+    if folder := os.environ.get("WA_PICTURES"):
+        await watcher.picture(Path(folder) / f"{name}.png")
