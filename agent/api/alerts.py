@@ -9,7 +9,7 @@ from agent.api.envelope import json_answer
 from agent.api.fields import STRING, Field
 from agent.core.alerts import ActiveAlert, AlertBoard, AlertState
 from agent.core.shown import wall_text
-from agent.metrics.rules import runbook
+from agent.metrics.runbook import link, what_to_do
 
 STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)
 LIST = (Field("state", STRING, "only in this state", choices=STATES),)
@@ -42,5 +42,6 @@ def show_alert(one: ActiveAlert, board: AlertBoard) -> dict[str, Any]:
         "fired": wall_text(board.wall_of(one.fired_at)),
         "over": wall_text(board.wall_of(one.over_at)),
         "silenced_by": board.silenced.get((one.name, one.labels)),
-        "runbook": runbook(one.alert, board.runbooks),
+        "runbook": link(one.alert, board.runbooks),
+        "what_to_do": what_to_do(one.alert, one.session),
     }

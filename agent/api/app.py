@@ -35,6 +35,7 @@ from agent.api.guard import check_entrance, is_hook
 from agent.api.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
 from agent.api.qr import show_qr
+from agent.api.runbook import show_runbook
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
 from agent.log import bound
@@ -141,6 +142,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all is restored", answers=(200, 503)),
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
+    Route("GET", "/runbook", OPEN, show_runbook, "What to do about each alert, for people"),
     Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
     *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
 )

@@ -28,12 +28,16 @@ _TYPES = {
 
 def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
     body = (files("agent.api") / "page" / name).read_bytes()
-    kind = _TYPES[name.rpartition(".")[2]]
+    kind = name.rpartition(".")[2]
 
     async def show_page(call: Call) -> web.Response:
-        answer = web.Response(body=body, content_type=kind, charset="utf-8")
-        answer.headers["Content-Security-Policy"] = CSP
-        answer.headers["X-Frame-Options"] = "DENY"
-        return answer
+        return as_page(body, kind)
 
     return show_page
+
+
+def as_page(body: bytes, kind: str) -> web.Response:
+    answer = web.Response(body=body, content_type=_TYPES[kind], charset="utf-8")
+    answer.headers["Content-Security-Policy"] = CSP
+    answer.headers["X-Frame-Options"] = "DENY"
+    return answer

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import shutil
 import socket
+import textwrap
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,9 +13,7 @@ from agent.cli.agent import overrides_of
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.places import config_path
 from agent.cli.show import clean, moment, print_json, print_table
-from agent.errors import InvalidRequest, WaError
-
-DEFAULT_ADDRESS = "127.0.0.1:8470"
+from agent.errors import InvalidRequest, NotFound, WaError
 
 
 def add(commands: Subparsers) -> None:
@@ -33,6 +33,15 @@ def add(commands: Subparsers) -> None:
         "write rules, examples and a dashboard for Prometheus, Alertmanager and Grafana",
         "wa-agent alerts export /etc/prometheus",
     )
+    _add_export_options(parser)
+    parser = add_command(
+        among, "explain", explain, "say what to do about an alert",
+        "wa-agent alerts explain WaSessionDown",
+    )  # fmt: skip
+    parser.add_argument("name", metavar="NAME", help="the alert's name")
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="where the files go")
     parser.add_argument("--config", metavar="FILE", help="agent.toml")
     parser.add_argument("--state", metavar="DIR", help="the state directory")
@@ -79,8 +88,35 @@ def _print(alerts: list[dict[str, Any]], problem: str) -> None:
             for one in alerts
         ]
         print_table(("STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"), rows)
+        print(f"what to do: wa-agent alerts explain {shown_name(alerts)}")
     if problem:
         print(f"the Alertmanager cannot be told: {clean(problem)}")
+
+
+def shown_name(alerts: list[dict[str, Any]]) -> str:
+    """The one to look at first."""
+    loud = sorted(alerts, key=lambda one: (one["state"] != "firing", one["severity"]))
+    return clean(loud[0]["name"])
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Needs no agent: the text is the program's own."""
+    from agent.config import Config
+    from agent.core.alerts import alert_table
+    from agent.metrics.runbook import what_to_do
+
+    wanted = options.name.lower()
+    found = [one for one in alert_table(Config().alert_limits) if one.name.lower() == wanted]
+    if not found:
+        raise NotFound(f"cannot explain {options.name}: there is no alert of that name")
+    (alert,) = found
+    if wants_json(options):
+        said = {"name": alert.name, "severity": alert.severity, "what_to_do": what_to_do(alert)}
+        print_json(said)
+    else:
+        print(f"{alert.name} ({alert.severity})")
+        print(textwrap.fill(what_to_do(alert), min(shutil.get_terminal_size().columns, 100)))
+    return 0
 
 
 def export(options: argparse.Namespace) -> int:
@@ -132,9 +168,9 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
         named["alertmanager"] = urlsplit(chosen.alertmanager).netloc
     site = Site(
         machine=chosen.machine or socket.gethostname(),
-        address=config.api.listen or DEFAULT_ADDRESS,
+        address=config.scraped_at,
         patience=chosen.patience / options.speed_up,
-        runbooks=chosen.runbooks,
+        runbooks=config.runbooks,
         **named,
     )
     alerts = [one for one in alert_table(config.alert_limits) if one.name not in chosen.off]

@@ -62,10 +62,13 @@ class LogSection:
     )
 
 
+USUAL_LISTEN = "127.0.0.1:8470"
+
+
 @dataclass(frozen=True, slots=True)
 class ApiSection:
     listen: str = setting(
-        "127.0.0.1:8470", 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
+        USUAL_LISTEN, 'HOST:PORT of the HTTP interface; "" = the Unix socket only', restart=True
     )
     socket: str = setting(
         "",
@@ -244,7 +247,9 @@ class AlertsSection:
     alertmanager: str = setting(
         "", 'http://HOST:PORT of an Alertmanager that is told; "" = none', restart=True
     )
-    runbooks: str = setting("README.md", "the page of the runbooks: an alert links to its part")
+    runbooks: str = setting(
+        "", 'the page of the runbooks: an alert links to its part; "" = the agent\'s own /runbook'
+    )
     corrupted_together: int = setting(3, "corrupted sessions that mean one cause", low=2)
     ended_together: int = setting(
         3, "sessions banned, locked or logged out within a quarter of an hour", low=2

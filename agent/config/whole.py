@@ -1,5 +1,6 @@
 """The whole of agent.toml as one value, and what the core is given out of it."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -10,6 +11,7 @@ from agent.config.backends import BackendDeclaration
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
+    USUAL_LISTEN,
     AgentSection,
     AlertsSection,
     ApiSection,
@@ -141,6 +143,19 @@ class Config:
     @cached_property
     def breaker_policy(self) -> BreakerPolicy:
         return BreakerPolicy(self.reconnect.breaker_failures, self.reconnect.breaker_pause)
+
+    @property
+    def scraped_at(self) -> str:
+        """HOST:PORT of the HTTP interface as others on this machine reach it."""
+        return self.api.listen or USUAL_LISTEN
+
+    @property
+    def runbooks(self) -> str:
+        """The page that alerts link to."""
+        host, _, port = self.scraped_at.rpartition(":")
+        if host in ("", "0.0.0.0", "[::]"):
+            host = self.alerts.machine or socket.gethostname()
+        return self.alerts.runbooks or f"http://{host}:{port}/runbook"
 
     @property
     def session_root(self) -> Path:

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition
 from agent.core.alerts.expression import duration
+from agent.metrics.runbook import link, what_to_do
 
 JOB = "wa-agent"
 RULES_FILE = "wa-agent.rules.yml"
@@ -22,7 +23,7 @@ class Site:
     interval: float = 15.0
     patience: float = 1.0
     """Each time that a condition must hold is so many times as long; drills use less than 1."""
-    runbooks: str = "README.md"
+    runbooks: str = "http://127.0.0.1:8470/runbook"
     key_file: str = "/etc/prometheus/wa-agent.key"
     alertmanager: str = "127.0.0.1:9093"
 
@@ -55,7 +56,8 @@ def _rule(alert: Alert, site: Site) -> list[str]:
         f"          group: {alert.group}",
         "        annotations:",
         f"          summary: {_text(template(alert))}",
-        f"          runbook: {_text(runbook(alert, site.runbooks))}",
+        f"          description: {_text(_description(alert))}",
+        f"          runbook: {_text(link(alert, site.runbooks))}",
     ]
 
 
@@ -67,8 +69,10 @@ def template(alert: Alert) -> str:
     return text
 
 
-def runbook(alert: Alert, base: str) -> str:
-    return f"{base}#{alert.anchor}"
+def _description(alert: Alert) -> str:
+    """What to do, with the session's name in the commands."""
+    of_session = "{session}" in alert.summary
+    return what_to_do(alert, "{{ $labels.session }}" if of_session else "")
 
 
 def prometheus_file(site: Site) -> str:
@@ -138,7 +142,7 @@ receivers:
         send_resolved: true
         title: '{{{{ .GroupLabels.alertname }}}} on {{{{ .GroupLabels.machine }}}}'
         text: >-
-          {{{{ range .Alerts }}}}{{{{ .Annotations.summary }}}}
+          {{{{ range .Alerts }}}}{{{{ .Annotations.summary }}}}. {{{{ .Annotations.description }}}}
           ({{{{ .Annotations.runbook }}}}) {{{{ end }}}}
   - name: heartbeat
     webhook_configs:

@@ -34,7 +34,8 @@ from agent.deliver.alertmanager import Alertmanager, Raised
 from agent.errors import StoreError
 from agent.log import bound
 from agent.metrics.exporter import Exporter
-from agent.metrics.rules import JOB, runbook
+from agent.metrics.rules import JOB
+from agent.metrics.runbook import link, what_to_do
 from agent.store.database import Store
 from agent.supervise.loop import boot_now
 
@@ -76,7 +77,7 @@ class Alerting:
             time.time(),
             self._looked_wall,
             problem,
-            self.config().alerts.runbooks,
+            self.config().runbooks,
         )
 
     async def run(self) -> None:
@@ -132,7 +133,7 @@ class Alerting:
             "group": one.alert.group.value,
             "labels": dict(one.labels),
             "value": one.value if math.isfinite(one.value) else None,
-            "runbook": runbook(one.alert, self.config().alerts.runbooks),
+            "runbook": link(one.alert, self.config().runbooks),
         }
         if by := self._silenced.get((one.name, one.labels)):
             detail["silenced_by"] = by
@@ -175,7 +176,7 @@ class Alerting:
 
     def _picture(self) -> list[Raised]:
         machine = self.config().alerts.machine or socket.gethostname()
-        base = self.config().alerts.runbooks
+        page = self.config().runbooks
         apart = time.time() - boot_now()
         return [
             Raised(
@@ -187,7 +188,11 @@ class Alerting:
                     "machine": machine,
                     **dict(one.labels),
                 },
-                {"summary": one.sentence, "runbook": runbook(one.alert, base)},
+                {
+                    "summary": one.sentence,
+                    "description": what_to_do(one.alert, one.session),
+                    "runbook": link(one.alert, page),
+                },
                 apart + one.fired_at,
                 None if one.over_at is None else apart + one.over_at,
             )

@@ -44,6 +44,7 @@ async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSes
         ("WaHostCpuHigh", "resolved", None),
     ]
     down = found["alerts"][2]
+    assert "`wa-agent why sales`" in down.pop("what_to_do")
     assert down == {
         "name": "WaSessionDown",
         "state": "firing",

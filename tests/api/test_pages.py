@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.pages import PARTS
+from agent.core.alerts import AlertLimits, alert_table
 from agent.core.model import ConnectionStatus, InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
@@ -21,7 +22,7 @@ _OBEYS_TEXT = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html"])
+@pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html", "runbook.html"])
 def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
     source = (files("agent.api") / "page" / name).read_text(encoding="utf-8")
     assert not _OBEYS_TEXT.search(source)
@@ -30,7 +31,7 @@ def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
 
 async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
-        for path in ("/", "/docs", "/page/dashboard.js"):
+        for path in ("/", "/docs", "/runbook", "/page/dashboard.js"):
             answer = await local.get(path)
             policy = dict(
                 part.strip().split(" ", 1)
@@ -40,6 +41,20 @@ async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> Non
             assert policy["script-src"] == "'self'"
             assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_the_runbook_has_what_every_alert_links_to(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.get("/runbook")
+        text = await answer.text()
+    assert answer.content_type == "text/html"
+    for alert in alert_table(AlertLimits()):
+        part = text.partition(f'<section id="{alert.anchor}">')[2].partition("</section>")[0]
+        assert f"<h2>{alert.name}</h2>" in part, alert.name
+        assert len(part) > 200, alert.name
+    assert "<code>wa-agent why ID</code>" in text
+    assert "`" not in text
+    assert "<!--" not in text
 
 
 async def test_f83_a_browser_shows_foreign_text_and_obeys_none(

@@ -42,8 +42,9 @@ async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli
     assert re.match(r"firing +critical +WaFleetIncident +\S+ \S+ .*many sessions of web", lines[1])
     assert lines[2].startswith("under WaFleetIncident")
     assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
-    assert lines[4] == "the Alertmanager cannot be told: it answered 503"
-    assert len(lines) == 5
+    assert lines[4] == "what to do: wa-agent alerts explain WaFleetIncident"
+    assert lines[5] == "the Alertmanager cannot be told: it answered 503"
+    assert len(lines) == 6
     everything = await cli("alerts", "--all", "--socket", alarmed)
     assert re.search(r"resolved +warning +WaHostCpuHigh", everything.out)
 
@@ -56,6 +57,19 @@ async def test_as_json_the_switch_is_there_too(alarmed: Path, cli: Cli) -> None:
         "WaSessionDown",
         "WaSessionNeedsScan",
     }
+
+
+async def test_what_to_do_is_said_without_an_agent(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WA_AGENT_SOCKET", "/nowhere/api.sock")
+    said = await cli("alerts", "explain", "wasessiondown")
+    assert said.status == 0
+    assert said.out.startswith("WaSessionDown (warning)\nA session that should run was not")
+    assert max(map(len, said.out.splitlines())) <= 100
+    found = (await cli("alerts", "explain", "WaSessionDown", "--json")).json()
+    assert "wa-agent why ID" in found["what_to_do"]
+    assert (await cli("alerts", "explain", "WaNothing")).status == 3
 
 
 async def test_nothing_active_is_good(house: House, cli: Cli) -> None:

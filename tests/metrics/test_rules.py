@@ -25,7 +25,8 @@ from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
-from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file, runbook
+from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file
+from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family
 from agent.metrics.webhooks import webhook_samples
 from tests.fakes.supervisor import make_view
@@ -200,7 +201,8 @@ def _announced(story: Story, found: Mapping[float, list[ActiveAlert]]) -> dict[s
                 },
                 "exp_annotations": {
                     "summary": summarize(one.alert, one.labels, one.value),
-                    "runbook": runbook(one.alert, SITE.runbooks),
+                    "description": what_to_do(one.alert, one.session),
+                    "runbook": link(one.alert, SITE.runbooks),
                 },
             }
             for one in shown
@@ -390,6 +392,22 @@ def test_every_alert_has_its_paragraph_in_the_readme() -> None:
     assert "\n## Alerts\n" in text, "the README has no section Alerts"
     for alert in TABLE:
         assert f"\n### {alert.name}\n" in text, alert.name
+        said = paragraphs()[alert.name]
+        assert len(said) > 100, alert.name
+        assert said in " ".join(text.split()), alert.name
+        assert "##" not in said, alert.name
+        assert "{{" not in said, "Prometheus would take it for a template"
+    assert set(paragraphs()) == {alert.name for alert in TABLE}
+
+
+def test_the_commands_are_for_the_session_that_the_alert_is_about() -> None:
+    (down,) = [one for one in TABLE if one.name == "WaSessionDown"]
+    assert "`wa-agent why ID`" in what_to_do(down)
+    said = what_to_do(down, "shop-1")
+    assert "`wa-agent why shop-1`" in said
+    assert "WA_INSTANCE=shop-1" in said
+    assert not re.search(r"\bID\b", said)
+    assert "wa-agent why {{ $labels.session }}" in rules_file(TABLE, SITE)
 
 
 def test_severities_are_of_the_three_words() -> None:

@@ -226,10 +226,12 @@ async def test_a_fault_is_notified_and_its_repair_too(
         ("engine", "sandbox"),
     }
     assert theirs["annotations"] == own["annotations"]
+    assert "`wa-agent why sales`" in own["annotations"].pop("description")
     assert own["annotations"] == {
         "summary": "sales should be connected and is not",
-        "runbook": "README.md#wasessiondown",
+        "runbook": f"http://{agent.listen}/runbook#wasessiondown",
     }
+    assert "WaSessionDown" in await fetch(own["annotations"]["runbook"])
     status, said = await run_program(agent, "alerts")
     assert status == 1
     assert re.search(r"firing +warning +WaSessionDown .* sales should be connected", said), said

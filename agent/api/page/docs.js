@@ -1,4 +1,16 @@
 "use strict";
+// The interface for people, from its own description: each route, who may use it, what it takes.
+const AREAS = [
+  ["Backends", /\/(backends|hooks|removed|remote-settings)\b/],
+  ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],
+  ["Repairing", /reconnect|reset-circuit|recover|cleanup|ensure-healthy|\/setup|incidents|\/repairs/],
+  ["Instances", /^\/(api\/instance|whatsapp)/],
+  ["Webhooks", /^\/api\/webhooks/],
+  ["Keys", /^\/api\/(keys|caller)/],
+  ["Watching", /^\/(api|metrics|healthz|readyz|performance)/],
+  ["Pages", /./],
+];
+
 function make(kind, text, name) {
   const found = document.createElement(kind);
   if (text) found.textContent = text;
@@ -6,10 +18,19 @@ function make(kind, text, name) {
   return found;
 }
 
+function link(text, target) {
+  const found = make("a", text);
+  found.href = target;
+  return found;
+}
+
 function fieldTable(rows) {
   const table = make("table");
+  const head = table.createTHead().insertRow();
+  for (const title of ["Field", "Where", "Type", "Meaning"]) head.append(make("th", title));
+  const body = table.createTBody();
   for (const [name, schema, required, where] of rows) {
-    const row = table.insertRow();
+    const row = body.insertRow();
     row.insertCell().append(make("code", name));
     row.insertCell().textContent = where + (required ? ", required" : "");
     row.insertCell().textContent = [].concat(schema.type).join(" or ");
@@ -19,23 +40,61 @@ function fieldTable(rows) {
   return table;
 }
 
-fetch("/openapi.json").then((answer) => answer.json()).then((api) => {
-  const all = document.getElementById("routes");
-  all.textContent = "";
+function fieldsOf(route) {
+  const rows = (route.parameters || []).map((one) => [one.name, one.schema, one.required, one.in]);
+  const content = route.requestBody ? route.requestBody.content["application/json"] : null;
+  // Some bodies are any object at all: those have no properties to tell of.
+  const { properties = {}, required = [] } = content ? content.schema : {};
+  for (const [name, one] of Object.entries(properties)) rows.push([name, one, required.includes(name), "body"]);
+  return rows;
+}
+
+function section(path, method, route) {
+  const found = make("section");
+  found.id = (method + path).replace(/[^a-z0-9]+/gi, "-").replace(/-$/, "").toLowerCase();
+  const title = make("h2");
+  title.append(make("span", method.toUpperCase(), "method " + method), make("code", path));
+  found.append(title, make("p", route.summary + "."), make("p", route.description, "soft small"));
+  const rows = fieldsOf(route);
+  if (rows.length) found.append(fieldTable(rows));
+  return found;
+}
+
+function draw(api) {
+  const areas = new Map(AREAS.map(([name]) => [name, []]));
   for (const [path, methods] of Object.entries(api.paths)) {
-    for (const [method, route] of Object.entries(methods)) {
-      if (path.startsWith("/page/")) continue;
-      const title = make("h2");
-      title.append(make("span", method.toUpperCase() + " " + path, "path"));
-      all.append(title, make("p", route.summary + ". " + route.description));
-      const rows = route.parameters.map((one) => [one.name, one.schema, one.required, one.in]);
-      if (route.requestBody) {
-        const schema = route.requestBody.content["application/json"].schema;
-        for (const [name, one] of Object.entries(schema.properties)) {
-          rows.push([name, one, schema.required.includes(name), "body"]);
-        }
-      }
-      if (rows.length) all.append(fieldTable(rows));
-    }
+    if (path.startsWith("/page/")) continue;
+    const [area] = AREAS.find(([, fits]) => fits.test(path));
+    for (const [method, route] of Object.entries(methods)) areas.get(area).push([path, method, route]);
   }
+  const all = document.getElementById("routes"), index = document.getElementById("index");
+  all.replaceChildren();
+  // The most used first; the order above is the order of asking.
+  for (const name of ["Instances", "Watching", "Repairing", "Copies of sessions", "Backends", "Webhooks", "Keys", "Pages"]) {
+    const routes = areas.get(name);
+    if (!routes.length) continue;
+    const group = make("div");
+    group.append(make("h3", name));
+    for (const [path, method, route] of routes) {
+      const one = section(path, method, route);
+      const entry = link(route.summary, "#" + one.id);
+      entry.title = method.toUpperCase() + " " + path;
+      group.append(entry);
+      all.append(one);
+      one.dataset.words = entry.dataset.words = [method, path, route.summary, name].join(" ").toLowerCase();
+    }
+    index.append(group);
+  }
+  all.removeAttribute("role");
+  if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+}
+
+function filter(words) {
+  for (const one of document.querySelectorAll("[data-words]")) one.hidden = !words.every((word) => one.dataset.words.includes(word));
+  for (const group of document.querySelectorAll("#index > div")) group.hidden = !group.querySelector("a:not([hidden])");
+}
+
+document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value.toLowerCase().split(/\s+/).filter(Boolean)));
+fetch("/openapi.json").then((answer) => answer.json()).then(draw).catch((error) => {
+  document.getElementById("routes").textContent = "The description cannot be read: " + error.message;
 });

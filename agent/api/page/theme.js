@@ -2,7 +2,7 @@
 // Before anything is drawn, so that no wrong colours flash up.
 (function () {
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const words = { system: "System colours", light: "Light colours", dark: "Dark colours" };
+  const words = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   const order = Object.keys(words);
   let chosen = "system";
   try { chosen = localStorage.getItem("wa-agent-theme") || chosen; } catch { /* storage is off */ }

@@ -69,7 +69,8 @@ class AlertBoard:
     looked_wall: float | None = None
     """When the table was last gone through; None: not yet."""
     alertmanager_problem: str = ""
-    runbooks: str = "README.md"
+    runbooks: str = "/runbook"
+    """The page that every alert has a part on."""
 
     def wall_of(self, at: float | None) -> float | None:
         return None if at is None else self.wall - (self.now - at)
