@@ -378,6 +378,7 @@ class Daemon:
                 config = _read_config(self._config_path, self._overrides)
             except ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
+                supervision.settings.refused = True
                 continue
             await take_on(config, reach)
             webhooks.apply(config.webhook)

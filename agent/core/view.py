@@ -22,6 +22,8 @@ from agent.core.statistics import RepairStatistics
 
 CRYPTO_RESULTS = ("ok", "failed")
 REGENERATION_RESULTS = ("done", "failed")
+CHECKS = ("deep", "recovery", "memory", "keys")
+"""Beside the check of health, which is counted with the repairs that follow from it."""
 RESTART_REASONS = ("watchdog", "oom", "crash", "agent", "operator")
 MESSAGE_DIRECTIONS = ("in", "out", "ack")
 
@@ -49,6 +51,10 @@ class InstanceView:
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     processes: int | None = None
+    open_fds: int | None = None
+    """Of its worker and what that started, as far as the worker can see."""
+    engine_version: str = ""
+    """WhatsApp Web's, or its server's; "" = not told yet."""
     restarts: Mapping[str, int] = field(default_factory=dict)
     reconnects: Mapping[str, int] = field(default_factory=dict)
     messages: Mapping[str, int] = field(default_factory=dict)
@@ -117,6 +123,16 @@ class BackendView:
     breaker: str = "closed"
     """closed, open or half_open."""
     next_check_wall: float | None = None
+    hooks: int = 0
+    """What its server told by itself, since the agent's start."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTime:
+    """So many checks, and what they took together."""
+
+    count: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +160,10 @@ class AgentStatus:
     incidents: Mapping[str, int] = field(default_factory=dict)
     """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
+    checks: Mapping[str, CheckTime] = field(default_factory=dict)
+    config_read_wall: float = 0.0
+    """When the settings in force were read."""
+    config_refused: bool = False
+    """They were to be read again since, and could not be."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""

@@ -65,6 +65,8 @@ class Claim:
     """When a temporary refusal ends, where WhatsApp said so."""
     raw: str = ""
     """The engine's own word, for people."""
+    version: str = ""
+    """Of what the engine runs, where it knows it: WhatsApp Web's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class ServerClaim:
     """How long its last answer took."""
     sessions: int | None = None
     """How many sessions it has; None = it was not asked."""
+    next_check: float | None = field(default=None, compare=False)
+    """In so many seconds it is asked again; None = that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

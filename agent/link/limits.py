@@ -39,6 +39,21 @@ BACKEND_LINK = LinkLimits(rate=2000.0, burst=20000.0, calls=256)
 BACKEND_SERVER = ServerLimits(happenings=5000, rate=1500.0, burst=15000.0, calls=256)
 
 
+REFUSALS = (
+    "unreachable",
+    "peer",
+    "silent",
+    "gone",
+    "version",
+    "identity",
+    "malformed",
+    "oversized",
+    "flood",
+    "old_run",
+    "stranger",
+)
+
+
 @dataclass(slots=True)
 class LinkStats:
     """Counted over all links that share it."""
@@ -46,5 +61,4 @@ class LinkStats:
     opened: int = 0
     messages: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """By rule: unreachable, peer, silent, version, identity, malformed, oversized, flood,
-    old_run, stranger."""
+    """By rule: one of REFUSALS."""

@@ -188,6 +188,7 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
         account=_text(told, "account", 128, ""),
         until_wall=_number(told, "until_wall"),
         raw=_text(told, "raw", 500, ""),
+        version=_text(told, "version", 64, ""),
     )
 
 
@@ -197,6 +198,9 @@ def parse_server_claim(told: Mapping[str, Any]) -> ServerClaim:
     seconds = _number(told, "seconds") or 0.0
     if seconds < 0:
         raise _wrong("seconds", "negative")
+    next_check = _number(told, "next_check")
+    if next_check is not None and next_check < 0:
+        raise _wrong("next_check", "negative")
     return ServerClaim(
         up=_truth(told, "up"),
         reason=_code(told, "reason", ""),
@@ -204,6 +208,7 @@ def parse_server_claim(told: Mapping[str, Any]) -> ServerClaim:
         version=_text(told, "version", 64, ""),
         seconds=seconds,
         sessions=_whole(told, "sessions") if told.get("sessions") is not None else None,
+        next_check=next_check,
     )
 
 

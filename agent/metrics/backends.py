@@ -4,13 +4,15 @@ from collections.abc import Iterable, Iterator
 
 from agent.core.reconnect import BreakerState
 from agent.core.view import BackendView
-from agent.metrics.text import GAUGE, Family, sample
+from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 _UP = Family("wa_backend_up", GAUGE, "1 while the backend's server answers.")
 _INFO = Family("wa_backend_info", GAUGE, "What the backend is; always 1.")
 _SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions: ours, connected, and all it has.")
 _ENTERED = Family("wa_backend_entered_timestamp_seconds", GAUGE, "Since when it is up, or is not.")
 _CHECKED = Family("wa_backend_checked_timestamp_seconds", GAUGE, "When it was last asked.")
+_NEXT = Family("wa_backend_next_check_timestamp_seconds", GAUGE, "When it is asked again.")
+_HOOKS = Family("wa_backend_hooks_total", COUNTER, "What its server told by itself.")
 _SECONDS = Family("wa_backend_check_duration_seconds", GAUGE, "How long its last answer took.")
 _CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the circuit's present state.")
 
@@ -23,6 +25,9 @@ def backend_samples(backends: Iterable[BackendView]) -> Iterator[tuple[Family, s
     yield _ENTERED, _lines(_ENTERED, ((one, {}, one.since_wall) for one in every if one.since_wall))
     asked = [one for one in every if one.checked_wall is not None]
     yield _CHECKED, _lines(_CHECKED, ((one, {}, one.checked_wall or 0.0) for one in asked))
+    planned = [one for one in every if one.next_check_wall is not None]
+    yield _NEXT, _lines(_NEXT, ((one, {}, one.next_check_wall or 0.0) for one in planned))
+    yield _HOOKS, _lines(_HOOKS, ((one, {}, one.hooks) for one in every))
     yield _SECONDS, _lines(_SECONDS, ((one, {}, one.seconds) for one in asked))
     yield (
         _CIRCUIT,

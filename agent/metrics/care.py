@@ -6,7 +6,13 @@ from agent.core.alerts.series import labels_of_group
 from agent.core.reconnect import BreakerState
 from agent.core.repair import Goal, RecoveryKind
 from agent.core.statistics import RepairStatistics
-from agent.core.view import CRYPTO_RESULTS, REGENERATION_RESULTS, AgentStatus, InstanceView
+from agent.core.view import (
+    CRYPTO_RESULTS,
+    REGENERATION_RESULTS,
+    AgentStatus,
+    CheckTime,
+    InstanceView,
+)
 from agent.metrics.pieces import Piece, by_word, one_value, state_set
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, number, sample
 
@@ -109,16 +115,22 @@ def care_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:
             for group, members in sorted(status.incidents.items())
         ),
     )
+    yield _checks(status)
     yield from _statistics(status.repairs)
 
 
-def _statistics(found: RepairStatistics) -> Iterator[tuple[Family, str]]:
+def _checks(status: AgentStatus) -> tuple[Family, str]:
     name = "wa_agent_check_duration_seconds"
-    yield (
-        Family(name, SUMMARY, "How long checks took."),
-        sample(f"{name}_sum", found.check_seconds, check="health")
-        + sample(f"{name}_count", found.checked, check="health"),
+    health = CheckTime(status.repairs.checked, status.repairs.check_seconds)
+    text = "".join(
+        sample(f"{name}_sum", one.seconds, check=check)
+        + sample(f"{name}_count", one.count, check=check)
+        for check, one in {"health": health, **status.checks}.items()
     )
+    return Family(name, SUMMARY, "How long checks took."), text
+
+
+def _statistics(found: RepairStatistics) -> Iterator[tuple[Family, str]]:
     name = "wa_agent_repairs_total"
     outcomes = {"repaired": found.repaired, "cleaned": found.cleaned, "failed": found.failed}
     yield (

@@ -37,6 +37,10 @@ def agent_samples(
         Family("wa_agent_info", GAUGE, "The agent's version and host; always 1."),
         sample("wa_agent_info", 1, version=status.version, host=status.host),
     )
+    name = "wa_agent_config_reload_success_timestamp_seconds"
+    yield _gauge(name, "When the settings in force were read.", status.config_read_wall)
+    name = "wa_agent_config_reload_successful"
+    yield _gauge(name, "0 when they were refused since.", int(not status.config_refused))
     yield _gauge("wa_agent_ready", "1 when all is restored.", int(status.ready))
     done, total = status.restoring
     yield _gauge("wa_agent_restoring_sessions", "Sessions still to bring back.", total - done)

@@ -30,6 +30,8 @@ def _info(label: str, view: InstanceView) -> str:
     labels = f'{label},engine="{escape(view.instance.engine)}"'
     if view.instance.backend:
         labels += f',backend="{escape(view.instance.backend)}"'
+    if view.engine_version:
+        labels += f',engine_version="{escape(view.engine_version)}"'
     return f"wa_session_info{{{labels}}} 1\n"
 
 
@@ -126,7 +128,13 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     ),
     (
         Family("wa_session_restarts_total", COUNTER, "Restarts of the worker by cause."),
-        by_word("wa_session_restarts_total", "reason", RESTART_REASONS, lambda view: view.restarts),
+        by_word(
+            "wa_session_restarts_total",
+            "reason",
+            RESTART_REASONS,
+            lambda view: view.restarts,
+            other=False,
+        ),
     ),
     (
         Family(_MEMORY, GAUGE, "Memory of the session's processes."),
@@ -139,6 +147,10 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     (
         Family("wa_session_processes", GAUGE, "Processes of the session."),
         one_value("wa_session_processes", lambda view: view.processes),
+    ),
+    (
+        Family("wa_session_open_fds", GAUGE, "Open files of the session's processes."),
+        one_value("wa_session_open_fds", lambda view: view.open_fds),
     ),
     (
         Family("wa_session_reconnect_attempts", GAUGE, "Tries since it was last connected."),

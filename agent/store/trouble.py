@@ -20,6 +20,9 @@ _CODES = {
     sqlite3.SQLITE_AUTH: "permissions",
 }
 
+TROUBLES = (*dict.fromkeys(_CODES.values()), "store")
+"""Every code that an error of the database may have."""
+
 _CAUSES = {
     "disk_full": "the disk is full",
     "read_only": "the file or its file system is read-only",

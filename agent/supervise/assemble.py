@@ -15,6 +15,7 @@ from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.asking import Asking
 from agent.supervise.backends import Backends
+from agent.supervise.check_times import CheckTimes
 from agent.supervise.checking import Checking
 from agent.supervise.discovery import BackendFace
 from agent.supervise.execute import Hands
@@ -86,7 +87,9 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         breaker_policy=lambda: settings.config.breaker_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
         memory_limit=settings.memory_limit,
+        server_version=lambda name: backends.server_version(name),  # noqa: PLW0108 - made below
     )
+    checks = CheckTimes()
     registry = Registry(store, eyes, config.session_root)
     trends = Trends(config.api.history)
     link_stats = LinkStats()
@@ -143,6 +146,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             findings=findings,
             bus=bus,
             backends=backends,
+            checks=checks,
         ),
         hands=Hands(
             host, config.session_root, settings.limits, lambda: settings.config.health.timeout
@@ -188,7 +192,8 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         link_stats=link_stats,
         incidents=incidents,
         ladder=ladder,
-        interval=lambda: settings.config.health.interval,
+        settings=settings,
+        checks=checks,
     )
 
     def forget(id: InstanceId) -> None:
@@ -247,6 +252,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         lambda: settings.config.memory_policy,
         settings.memory_limit,
         wakes.wake,
+        checked=checks.note,
     )
     handover = Handover(store, ladder, registry)
     snapshots = SnapshotClock(
@@ -270,6 +276,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             policy=lambda: settings.config.crypto_policy,
             statistics=lambda: ladder.statistics,
             wake=wakes.wake,
+            checked=checks.note,
         ),
         seats=host,
     )
@@ -297,6 +304,7 @@ def _senses(
     findings: Findings,
     bus: EventBus,
     backends: Backends,
+    checks: CheckTimes,
 ) -> Senses:
     def happened(facts: Facts, happening: Happening) -> None:
         if findings.note(facts, happening):
@@ -315,5 +323,6 @@ def _senses(
         happened,
         backends=backends,
         health=lambda: settings.config.health,
+        checked=checks.note,
         first_probe=boot_now() + settings.config.start.first_check,
     )

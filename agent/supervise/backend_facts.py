@@ -90,6 +90,12 @@ class BackendFacts:
     failures: int = 0
     """Checks of its server in a row that failed."""
     checked_wall: float = 0.0
+    next_check_wall: float | None = None
+    """When its worker asks it again."""
+    version: str = ""
+    """The last that it told of itself."""
+    hooks: int = 0
+    """What its server told by itself."""
     unwell_since: float | None = field(default_factory=boot_now)
     """Since then its worker or its server has been away; None = all is well."""
     down: bool = True

@@ -217,6 +217,8 @@ class Backends:
     def _server(self, one: BackendFacts, claim: ServerClaim) -> None:
         before, one.server = one.server, claim
         one.checked_wall = time.time()
+        one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
+        one.version = claim.version or one.version
         one.failures = 0 if claim.up else one.failures + 1
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
@@ -268,6 +270,11 @@ class Backends:
             await asyncio.sleep(1.0 / self._settings().back_rate)
 
     # small things
+
+    def server_version(self, name: str) -> str:
+        """The server's own, as it was last told; "" = never."""
+        one = self.all.get(name)
+        return "" if one is None else one.version
 
     def members(self, one: BackendFacts) -> list[Facts]:
         return [facts for facts in self._facts.values() if facts.instance.backend == one.name]

@@ -136,7 +136,9 @@ class BackendFace:
 
     async def hook(self, name: str, told: Mapping[str, Any]) -> None:
         """What the server says by itself; its worker understands it."""
-        await self._call(self._find(name), "hook", {"told": dict(told)})
+        one = self._find(name)
+        one.hooks += 1
+        await self._call(one, "hook", {"told": dict(told)})
 
     # inside
 
@@ -228,6 +230,8 @@ class BackendFace:
             held=len(one.roster),
             connected=sum(facts.record.status == "CONNECTED" for facts in members),
             breaker="open" if one.failures >= self._breaker_failures() else "closed",
+            next_check_wall=one.next_check_wall if one.link is not None else None,
+            hooks=one.hooks,
         )
 
 

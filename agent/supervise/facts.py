@@ -79,6 +79,8 @@ class Facts:
     cpu_seconds: float | None = None
     processes: int | None = None
     open_fds: int | None = None
+    """As its worker counts them."""
+    engine_version: str = ""
     restarts: Counter[str] = field(default_factory=Counter)
     reconnects: Counter[str] = field(default_factory=Counter)
     messages: Counter[str] = field(default_factory=Counter)
@@ -122,6 +124,7 @@ class Facts:
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True when it says more than a newer proof."""
         before = self.claim
+        self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         self.claim = ClaimFact(
@@ -148,6 +151,7 @@ class Facts:
         """The worker of these facts is gone: nothing it said counts any more."""
         self.claim = None
         self.probe = None
+        self.open_fds = None
         self.linked_since = None
         self.next_attach = 0.0
 

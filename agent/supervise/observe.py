@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 ATTACH_DELAY = 0.5
 BACKEND_DOWN = "backend_down"
 FIRST_WORDS = 1.0
+MOST_FILES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Senses:
     backends: Backends
     health: Callable[[], HealthSection]
     """Asked each time: a reload changes it."""
+    checked: Callable[[str, float], None]
+    """A check of this name took so many seconds."""
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
 
@@ -241,9 +244,14 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
             return  # its server's failure, which is known of that one: the proof grows old
         now = boot_now()
         facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
+        if deep:
+            senses.checked("deep", now - begun)
         return
     now = boot_now()
+    told = answer.get("open_fds")
+    facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
     if deep:
+        senses.checked("deep", now - begun)
         found = _object(answer.get("detail", {})).get("disagrees")
         facts.disagrees = found[:200] if isinstance(found, str) else ""
     facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)

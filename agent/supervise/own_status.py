@@ -2,21 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 
 from agent.core.model import ConnectionStatus
 from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import LinkStats
+from agent.link.limits import REFUSALS
 from agent.store.database import Store
+from agent.store.trouble import TROUBLES
+from agent.supervise.check_times import CheckTimes
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, boot_now
 from agent.supervise.registry import Registry
 from agent.supervise.repairing import Ladder
+from agent.supervise.settings import Settings
 
 LAG_EVERY = 1.0
+_NO_ERRORS = dict.fromkeys(TROUBLES, 0)
+_NO_REFUSALS = dict.fromkeys(REFUSALS, 0)
 
 
 class OwnFigures:
@@ -32,7 +37,8 @@ class OwnFigures:
         link_stats: LinkStats,
         incidents: Incidents,
         ladder: Ladder,
-        interval: Callable[[], float],
+        settings: Settings,
+        checks: CheckTimes,
     ) -> None:
         self._host = host
         self._store = store
@@ -41,7 +47,8 @@ class OwnFigures:
         self._link_stats = link_stats
         self._incidents = incidents
         self._ladder = ladder
-        self._interval = interval
+        self._settings = settings
+        self._checks = checks
         self._version = version("wa-agent")
         self._started_wall = time.time()
         self._lag = 0.0
@@ -76,13 +83,16 @@ class OwnFigures:
             loop_lag=self._lag,
             db_writes=stats.writes,
             db_write_seconds=stats.write_seconds,
-            db_errors=dict(stats.errors),
-            link_refusals=dict(self._link_stats.refused),
+            db_errors={**_NO_ERRORS, **stats.errors},
+            link_refusals={**_NO_REFUSALS, **self._link_stats.refused},
             dbus_connected=self._host.connected,
             jobs_pending=self._host.jobs_pending,
             incidents=self._incidents.members(),
             repairs=self._ladder.statistics,
-            alive_limit=max(self._interval(), 30.0),
+            checks=self._checks.all(),
+            config_read_wall=self._settings.read_wall,
+            config_refused=self._settings.refused,
+            alive_limit=max(self._settings.config.health.interval, 30.0),
         )
 
     def _brought_back(self) -> tuple[bool, int]:

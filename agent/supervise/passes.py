@@ -104,7 +104,7 @@ class Passes:
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> float | None:
         """What somebody asked for first, then the ladder, then wanted against found."""
-        policy = self.policy()
+        begun, policy = boot_now(), self.policy()
         again = next_deadline(observation, verdict, policy, boot_now())
         actions = self._asked_for(facts, observation, verdict)
         if not actions:
@@ -112,9 +112,11 @@ class Passes:
             if wait is not None and wait <= boot_now():
                 return wait  # a step was done: look at what it did before anything else
             again = _sooner(again, wait)
+            begun = boot_now()
             actions = plan_actions(
                 observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair
             )
+        self.senses.checked("recovery", boot_now() - begun)
         if actions:
             wait = await self._act(facts, actions)
             again = boot_now() if wait is None else wait

@@ -32,7 +32,8 @@ class Reload:
 async def take_on(config: Config, reach: Reload) -> None:
     """In force at once; what waits for the next start is named."""
     registry = reach.registry
-    before, reach.settings.config = reach.settings.config, config
+    before = reach.settings.config
+    reach.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     new = {one.id for one in config.instance if one.id not in registry.facts}

@@ -24,18 +24,22 @@ class Rounds:
         policy: Callable[[], CryptoPolicy],
         statistics: Callable[[], RepairStatistics],
         wake: Callable[[InstanceId], None],
+        checked: Callable[[str, float], None],
     ) -> None:
         self._registry = registry
         self._every = every
         self._policy = policy
         self._statistics = statistics
         self._wake = wake
+        self._checked = checked
 
     async def run(self) -> None:
         before = self._statistics()
         while True:
             await asyncio.sleep(self._every())
+            begun = boot_now()
             before = self._go_round(before)
+            self._checked("keys", boot_now() - begun)
 
     def _go_round(self, before: RepairStatistics) -> RepairStatistics:
         every, now = list(self._registry.facts.values()), boot_now()

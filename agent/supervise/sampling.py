@@ -33,20 +33,25 @@ class Sampler:
         policy: Callable[[], MemoryPolicy],
         limit: Callable[[Facts], int],
         wake: Callable[[InstanceId], None],
+        *,
+        checked: Callable[[str, float], None],
     ) -> None:
         self._registry = registry
         self._config = config
         self._policy = policy
         self._limit = limit
         self._wake = wake
+        self._checked = checked
         self._measured: dict[InstanceId, int] = {}
         """The process of each that was measured last."""
 
     async def run(self) -> None:
         await asyncio.sleep(self._config().start.first_check)
         while True:
+            begun = boot_now()
             await self.sample()
             await self.care()
+            self._checked("memory", boot_now() - begun)
             next_look = boot_now() + self._config().memory.interval
             while (left := next_look - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))

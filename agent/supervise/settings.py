@@ -1,7 +1,8 @@
 """What supervision asks of the configuration in force: policies, limits, what is idle enough."""
 
 import os
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 
 from agent.config import Config
 from agent.core.admission import StartPolicy
@@ -15,6 +16,12 @@ class Settings:
     """The configuration in force; a reload replaces it as a whole."""
 
     config: Config
+    read_wall: float = field(default_factory=time.time)
+    refused: bool = False
+    """It was to be read again since, and could not be."""
+
+    def take(self, config: Config) -> None:
+        self.config, self.read_wall, self.refused = config, time.time(), False
 
     def health_policy(self) -> HealthPolicy:
         return self.config.health_policy

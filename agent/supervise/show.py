@@ -37,6 +37,8 @@ class Eyes:
     breaker_policy: Callable[[], BreakerPolicy]
     crypto_policy: Callable[[], CryptoPolicy]
     memory_limit: Callable[[Facts], int]
+    server_version: Callable[[str], str]
+    """Of a backend, by its name."""
 
 
 def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
@@ -46,6 +48,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]}
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.claim.proved_at() if facts.claim else None
+    backend = facts.instance.backend
     return InstanceView(
         instance=facts.instance,
         desired=desired_of(facts, eyes.host),
@@ -65,6 +68,8 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         memory_bytes=facts.memory_bytes,
         cpu_seconds=facts.cpu_seconds,
         processes=facts.processes,
+        open_fds=facts.open_fds,
+        engine_version=eyes.server_version(backend) if backend else facts.engine_version,
         restarts={**_NO_RESTARTS, **facts.restarts},
         reconnects=dict(facts.reconnects),
         messages={**_NO_MESSAGES, **facts.messages},

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
@@ -15,6 +16,7 @@ from agent.worker.calls import Answer, answer_with, plain, session_works
 from agent.worker.ended import EndedEngine
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.life import Life, live
+from agent.worker.own_files import open_files
 from agent.worker.reports import Reports
 from agent.worker.sharing import share_session
 from agent.worker.stop import stop_in_order
@@ -44,7 +46,13 @@ async def _work(identity: Identity, link_path: Path) -> int:
         finally:
             share_session(identity.folder)
 
-    works = session_works(engine, reports) | {"save": plain(save), "close": plain(life.stop)}
+    works = session_works(engine, reports)
+    ask = works["probe"]
+
+    async def probe(args: Mapping[str, Any]) -> Answer:
+        return {**await ask(args), "open_fds": open_files()}
+
+    works |= {"save": plain(save), "close": plain(life.stop), "probe": probe}
 
     async def answer(call: Call) -> Answer:
         return await answer_with(works, call)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.core.words import ServerClaim
 from agent.engines.base import Backend
@@ -38,6 +39,9 @@ class ServerChecks:
         self._limit = limit
         self._hangs_at = float("inf")
         self._heard_at = 0.0
+        self._delay = WHILE_UP
+        self._next_at: float | None = None
+        """When the next check begins; None while one is under way."""
         self._came_back = asyncio.Event()
 
     @property
@@ -55,7 +59,17 @@ class ServerChecks:
             log.log(level, "%s", self.status_text() + (claim.sentence and f": {claim.sentence}"))
         if claim.up and before is not None and not before.up:
             self._came_back.set()
-        self._tell(claim)
+        self._tell(replace(claim, next_check=self._next_check(claim)))
+
+    def _next_check(self, claim: ServerClaim) -> float:
+        if self._next_at is None:
+            return self._delay_after(claim)
+        return max(self._next_at - time.monotonic(), 0.0)
+
+    def _delay_after(self, claim: ServerClaim | None) -> float:
+        """How it is decides how soon it is asked again; a check that failed tells nothing."""
+        down = claim is not None and not claim.up
+        return min(self._delay * GROWTH, LONGEST) if down else WHILE_UP
 
     def status_text(self) -> str:
         if self.claim is None:
@@ -65,20 +79,20 @@ class ServerChecks:
         return f"server down ({self.claim.reason or 'unknown'})"
 
     async def run(self) -> None:
-        """Open the backend and check its server; how it is decides how soon again."""
+        """Open the backend and check its server, for ever."""
         await self._open()
-        delay = WHILE_UP
         while True:
-            claim = await self._check()
-            delay = WHILE_UP if claim is None or claim.up else min(delay * GROWTH, LONGEST)
+            self._next_at = None
+            self._delay = self._delay_after(await self._check())
+            self._next_at = time.monotonic() + self._delay
             self._came_back.clear()
             try:
-                async with asyncio.timeout(delay):
+                async with asyncio.timeout(self._delay):
                     await self._came_back.wait()
             except TimeoutError:
                 pass
             else:
-                delay = WHILE_UP
+                self._delay = WHILE_UP
 
     async def ping(self, notifier: Notifier, watchdog: float | None) -> None:
         """Tell the manager that the worker lives, as long as its backend comes back from checks."""

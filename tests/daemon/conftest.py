@@ -112,11 +112,14 @@ class RunningAgent:
     async def kill(self) -> None:
         await self.stop(signal.SIGKILL)
 
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         if self._client is None:
             connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=32)
             self._client = aiohttp.ClientSession(connector=connector)
-        async with self._client.request(method, f"http://localhost{path}", json=body) as answer:
+        asked = self._client.request(method, f"http://localhost{path}", json=body, headers=headers)
+        async with asked as answer:
             text = await answer.text()
             plain = answer.content_type != "application/json"
             return answer.status, text if plain else json.loads(text)

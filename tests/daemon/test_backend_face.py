@@ -1,7 +1,9 @@
 """What a person or a script asks of a session on a backend, through a real agent."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,13 @@ async def test_a_hook_with_a_wrong_secret_is_an_unknown_address(
     hook = standin.instances["shop"].webhook["url"]
     assert hook.startswith(f"{url}/hooks/evo/")
     told = {"event": "connection.update", "instance": "shop", "data": {"state": "close"}}
+
+    async def hooks() -> int:
+        lines = (await agent.do("GET", "/metrics")).splitlines()
+        (line,) = [one for one in lines if one.startswith("wa_backend_hooks_total{")]
+        return int(line.rpartition(" ")[2])
+
+    before = await hooks()
     other = "/hooks/other/" + hook.rpartition("/")[2]
     async with aiohttp.ClientSession() as stranger:
         for wrong in (hook[:-1] + ("x" if hook[-1] != "x" else "y"), url + other):
@@ -116,6 +125,9 @@ async def test_a_hook_with_a_wrong_secret_is_an_unknown_address(
         async with stranger.post(hook, json={"event": "nonsense"}) as answer:
             assert answer.status == 200
     assert await one.all_connected(1)
+    assert await hooks() == before + 1, "only the one that had the secret"
+    shown = (await agent.do("GET", "/api/backends/evo"))["next_check"]
+    assert 0 < datetime.fromisoformat(shown).timestamp() - time.time() <= 10
     assert hook.rpartition("/")[2] not in agent.log.read_text()
 
 

@@ -1,6 +1,7 @@
 """A running agent takes on new settings, or names those that wait for its next start."""
 
 import signal
+import time
 
 START = "[start]\nstagger = 0\nfirst_check = 0\n"
 
@@ -26,6 +27,33 @@ async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
         return await checks() > before + 2
 
     await eventually(checked_again, within=15)
+
+
+async def test_when_the_settings_were_read_and_that_others_were_refused_is_told(
+    make_agent, eventually
+):
+    agent = make_agent("[health]\ninterval = 60\n", base=START)
+    await agent.start()
+
+    async def told() -> tuple[float, float]:
+        lines = (await agent.do("GET", "/metrics")).splitlines()
+        found = dict(line.split(" ") for line in lines if line.startswith("wa_agent_config_reload"))
+        stamp = found["wa_agent_config_reload_success_timestamp_seconds"]
+        return float(stamp), float(found["wa_agent_config_reload_successful"])
+
+    first, good = await told()
+    assert good == 1
+    assert abs(first - time.time()) < 30
+    text = agent.config.read_text()
+    reload(agent, text.replace("interval", "intervall"))
+    await eventually(told, (first, 0))
+    reload(agent, text)
+
+    async def taken() -> bool:
+        at, good = await told()
+        return at > first and good == 1
+
+    await eventually(taken)
 
 
 async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventually):

@@ -49,6 +49,7 @@ claims = st.builds(
     account=shown,
     until_wall=st.none() | numbers,
     raw=shown,
+    version=shown,
 )
 server_claims = st.builds(
     ServerClaim,

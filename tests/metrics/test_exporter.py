@@ -204,17 +204,19 @@ def test_backends_are_told_and_name_the_sessions_on_them(
 ) -> None:
     supervisor, exporter = house
     on = Instance(InstanceId("a"), "evolution", True, {"backend": "evo"}, NOW)
-    put(supervisor, "a", instance=on)
+    put(supervisor, "a", instance=on, engine_version='2.3.7"')
     put(supervisor, "b")
     exporter.backends = lambda: [
         BackendView("tickets", "whaticket", "http://b"),
         BackendView(
             "evo", "evolution", "http://a", up=True, version='2.3.7"', since_wall=NOW - 60,
             checked_wall=NOW - 5, seconds=0.25, sessions=12, held=3, connected=2,
+            next_check_wall=NOW + 5, hooks=7,
         ),
     ]  # fmt: skip
     found = samples(exporter)
-    assert of(found, "wa_session_info", session="a", engine="evolution", backend="evo") == 1
+    labels = {"engine": "evolution", "backend": "evo", "engine_version": '2.3.7"'}
+    assert of(found, "wa_session_info", session="a", **labels) == 1
     assert of(found, "wa_session_info", session="b", engine="sandbox") == 1
     assert of(found, "wa_backend_up", backend="evo") == 1
     assert of(found, "wa_backend_up", backend="tickets") == 0
@@ -227,10 +229,13 @@ def test_backends_are_told_and_name_the_sessions_on_them(
     assert of(found, "wa_backend_entered_timestamp_seconds", backend="evo") == NOW - 60
     assert of(found, "wa_backend_checked_timestamp_seconds", backend="evo") == NOW - 5
     assert of(found, "wa_backend_check_duration_seconds", backend="evo") == 0.25
+    assert of(found, "wa_backend_next_check_timestamp_seconds", backend="evo") == NOW + 5
+    assert of(found, "wa_backend_hooks_total", backend="evo") == 7
     assert of(found, "wa_backend_circuit", backend="evo", state="closed") == 1
     # Of what nobody has asked yet nothing is claimed.
     told = {name for name, labels in found if ("backend", "tickets") in labels}
-    assert told == {"wa_backend_up", "wa_backend_info", "wa_backend_sessions", "wa_backend_circuit"}
+    words = ("up", "info", "sessions", "circuit", "hooks_total")
+    assert told == {f"wa_backend_{word}" for word in words}
     assert (
         "wa_backend_sessions",
         frozenset({("backend", "tickets"), ("state", "seen")}),

@@ -3,12 +3,15 @@
 from types import SimpleNamespace
 from typing import Any
 
+from agent.config import Config
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.core.statistics import RepairStatistics
 from agent.link.client import LinkStats
+from agent.supervise.check_times import CheckTimes
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.own_status import OwnFigures
+from agent.supervise.settings import Settings
 
 S = ConnectionStatus
 
@@ -22,7 +25,13 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         "ladder": SimpleNamespace(statistics=RepairStatistics()),
     }
     incidents = Incidents(lambda: None, facts, lambda _: None, lambda _: None)  # type: ignore
-    return OwnFigures(**parts, link_stats=LinkStats(), incidents=incidents, interval=lambda: 30.0)
+    return OwnFigures(
+        **parts,
+        link_stats=LinkStats(),
+        incidents=incidents,
+        settings=Settings(Config()),
+        checks=CheckTimes(),
+    )
 
 
 def known(*names: str) -> dict[InstanceId, Facts]:

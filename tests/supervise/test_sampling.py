@@ -38,7 +38,12 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
             start=replace(usual.start, first_check=0.0),
         )
         sampler = Sampler(
-            cast(Any, registry), lambda: config, MemoryPolicy, lambda _: 0, lambda _: None
+            cast(Any, registry),
+            lambda: config,
+            MemoryPolicy,
+            lambda _: 0,
+            lambda _: None,
+            checked=lambda *_: None,
         )
         return sampler, known
 

@@ -17,7 +17,13 @@ class AnyHost:
         return "boot-1"
 
 
-EYES = Eyes(AnyHost(), BreakerPolicy, CryptoPolicy, lambda facts: 0)  # type: ignore[arg-type]
+EYES = Eyes(
+    AnyHost(),  # type: ignore[arg-type]
+    BreakerPolicy,
+    CryptoPolicy,
+    lambda facts: 0,
+    lambda backend: f"{backend} 2.3.7",
+)
 
 
 @pytest.mark.parametrize(

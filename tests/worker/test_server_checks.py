@@ -116,6 +116,20 @@ async def test_a_server_that_is_back_by_its_own_word_is_asked_as_often_as_before
         await eventually(lambda: len(backend.at) > 6)
 
 
+async def test_each_claim_tells_when_the_server_is_asked_again(eventually: Any) -> None:
+    backend = ScriptedBackend(WELL, DEAD)
+    async with checked(backend) as (checks, told, _):
+        await eventually(lambda: len(told) >= 6)
+        checks.heard(ServerClaim(False, "told by itself"))
+        by_itself = told[-1].next_check
+    nexts = [claim.next_check for claim in told[:6]]
+    assert nexts[:2] == [pytest.approx(0.1), pytest.approx(0.15)]
+    assert nexts[5] == pytest.approx(0.4)
+    gaps = backend.gaps()
+    assert all(gap >= wait for gap, wait in zip(gaps, nexts, strict=False))
+    assert 0 < by_itself <= 0.4
+
+
 async def test_one_claim_that_comes_by_two_ways_is_told_once() -> None:
     told: list[ServerClaim] = []
     checks = ServerChecks(ScriptedBackend(WELL), told.append, 1.0)  # type: ignore[arg-type]

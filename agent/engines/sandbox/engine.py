@@ -20,6 +20,8 @@ from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.errors import EngineError, InvalidRequest
 
 Status = ConnectionStatus
+VERSION = "1"
+"""Of the plays that this engine knows; it has no WhatsApp behind it that could have one."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "SandboxEngine":
@@ -260,6 +262,7 @@ class SandboxEngine:
             proof_age=self._server.proof_age(),
             paired=self._kept.paired,
             account=self._kept.account,
+            version=VERSION,
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:

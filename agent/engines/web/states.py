@@ -163,7 +163,13 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     if facts is None:
         return _on_its_way(story, "loaded", "")
     claim = _of_page(facts, story)
-    return replace(claim, paired=facts.auth is True, account=facts.account, raw=_raw(facts))
+    return replace(
+        claim,
+        paired=facts.auth is True,
+        account=facts.account,
+        raw=_raw(facts),
+        version=facts.version,
+    )
 
 
 def _of_page(facts: PageFacts, story: Story) -> Claim:
