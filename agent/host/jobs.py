@@ -66,7 +66,7 @@ class Jobs:
     async def _begin(self, begin: Begin) -> str:
         self._beginning += 1
         try:
-            path = await begin()
+            path = await _to_end(begin())
             self._waiting[path] = asyncio.get_running_loop().create_future()
             if path in self._early:
                 self._waiting[path].set_result(self._early[path])
@@ -95,3 +95,17 @@ class Jobs:
         waiting = self._waiting[path]
         if not waiting.done():
             waiting.set_exception(BusGone("the system bus went away"))
+
+
+async def _to_end(asking: Awaitable[str]) -> str:
+    """What was asked of systemd is not taken back by not waiting for its answer.
+
+    Who was cancelled waits as well: then the job is queued, and whoever stops all units
+    afterwards finds it. A start that nobody knew of would run without its agent.
+    """
+    asked = asyncio.ensure_future(asking)
+    try:
+        return await asyncio.shield(asked)
+    except asyncio.CancelledError:
+        await asyncio.wait({asked})
+        raise

@@ -232,7 +232,8 @@ class SystemdHost:
             if verb == "stop" and isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
                 return  # not loaded, so nothing of it runs
             raise refusal(verb, unit, error) from error
-        self._cache.mark_stale(instance)
+        finally:
+            self._cache.mark_stale(instance)
         if result == UNKNOWN:
             await self._check_after_loss(verb, instance, unit)
         elif result != "done":

@@ -52,7 +52,9 @@ async def close_sessions(
         times.save,
         asyncio.Event(),
     )
-    running = [id for id, unit in (await host.list()).items() if unit.runs]
+    # A start may still be queued: ordered after us, it would begin when we are gone.
+    units = await host.list()
+    running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
     return await _close_workers(running, host, times.close)
 
 

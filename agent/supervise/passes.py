@@ -183,8 +183,11 @@ class Passes:
                 return Outcome(action, False, boot_now() - begun, "interrupted")
             return task.result()
         finally:
-            facts.acting = None
+            # What is cancelled with us ends before us: whoever closes all workers afterwards
+            # must find what it had asked of the host.
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            facts.acting = None
 
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""

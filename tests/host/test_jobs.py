@@ -23,6 +23,27 @@ async def test_an_end_that_comes_before_the_answer_is_looked_at_counts():
     assert jobs.pending == 0
 
 
+async def test_who_gives_up_while_asking_leaves_no_unknown_job_behind(eventually):
+    jobs, answered, asked = Jobs(never_asked), asyncio.Event(), []
+
+    async def begin() -> str:
+        asked.append("start")
+        await answered.wait()
+        asked.append("queued")
+        return "/job/1"
+
+    run = asyncio.create_task(jobs.run(begin, start=True, timeout=5))
+    await eventually(lambda: asked, ["start"])
+    run.cancel()
+    await asyncio.sleep(0)
+    assert not run.done(), "systemd will queue it: until then nobody could find it"
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert asked == ["start", "queued"]
+    assert jobs.pending == 0
+
+
 async def test_another_jobs_end_is_not_ours(eventually):
     jobs = Jobs(never_asked)
 

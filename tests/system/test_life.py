@@ -113,6 +113,33 @@ def test_a_stop_of_the_agent_saves_and_closes_in_order_and_stays_stopped(bed: Be
     assert fleet.accounts() == accounts
 
 
+def test_a_start_that_is_still_asked_for_when_the_agent_stops_begins_no_worker(
+    bed: Bed, fleet: Fleet
+):
+    """It is ordered after the agent, so it would begin when nobody is there to look after it."""
+    polkitd = ("systemctl", "kill", "--kill-whom=main", "polkit.service")
+    bed.run("wa-agent", "stop", "s4")
+    bed.until(lambda: bed.show(fleet.unit("s4"), "ActiveState") == "inactive")
+    before = bed.journal("-u", AGENT, "-o", "cat")
+    bed.run(*polkitd, "--signal=STOP")
+    try:
+        bed.run("wa-agent", "start", "s4")
+
+        def said(words: str) -> bool:
+            return words in bed.journal("-u", AGENT, "-o", "cat").removeprefix(before)
+
+        bed.until(lambda: said("start: "))
+        bed.run("systemctl", "stop", "--no-block", AGENT)
+        bed.until(lambda: said("stopping in order"))
+    finally:
+        bed.run(*polkitd, "--signal=CONT")
+    bed.until(lambda: bed.show(AGENT, "ActiveState") == "inactive")
+    assert bed.run("systemctl", "list-jobs", "--no-legend", "wa-instance@*").strip() == ""
+    assert {bed.show(fleet.unit(id), "ActiveState") for id in IDS} == {"inactive"}
+    bed.run("systemctl", "start", AGENT)
+    fleet.until_connected()
+
+
 def test_what_an_operator_stops_stays_stopped_until_started(bed: Bed, fleet: Fleet):
     bed.run("systemctl", "stop", fleet.unit("s4"))
     bed.run("wa-agent", "--json", "list")
