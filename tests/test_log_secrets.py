@@ -7,11 +7,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import aiohttp
 import pytest
 
-from agent.config import BackendDeclaration, Config
+from agent.config import Config
 from agent.config.backends import BackendSecrets
 from agent.config.setting import settings_of
 from agent.engines.evolution.settings import EvolutionSettings
@@ -76,12 +77,12 @@ _CORE = "hunter22-core"
 
 def _fields_of_secrets() -> Iterator[tuple[str, bool]]:
     """Name of each field that holds a secret, and whether it is one in an address."""
-    parts = [one.default_factory for one in fields(Config) if callable(one.default_factory)]
-    for part in (*parts, BackendDeclaration):
-        if is_dataclass(part):
-            for one, mark in settings_of(part):
-                if mark.secret or mark.credentials:
-                    yield one.name, mark.credentials
+    for told in get_type_hints(Config).values():
+        for part in (told, *get_args(told)):
+            if is_dataclass(part):
+                for one, mark in settings_of(part):
+                    if mark.secret or mark.credentials:
+                        yield one.name, mark.credentials
     for part in (BackendSecrets, EvolutionSettings, WhaticketSettings):
         # The e-mail address that one logs in with opens nothing.
         for one in fields(part):
