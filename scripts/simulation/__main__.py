@@ -14,11 +14,12 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
-from scripts.simulation import faults, report
+from scripts.simulation import faults, picture, report
 from scripts.simulation.agent import Agent
 from scripts.simulation.plain import FixedRetry, Nobody
+from scripts.simulation.session import Supervising
 from scripts.simulation.tally import Tally
-from scripts.simulation.world import Machine, Supervising
+from scripts.simulation.world import Machine
 
 WAYS: dict[str, Callable[[Machine], Supervising]] = {
     "wa-agent": Agent,
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--svg", type=Path, help="write the curves to this file")
     given = parser.parse_args()
     if given.instances < 1 or given.jobs < 1:
@@ -71,9 +73,9 @@ def main() -> int:
         f"{given.instances:,} instances, {faults.MACHINE} on a machine, one day, seed {given.seed};"
         f" {tallies['wa-agent'].passes:,} passes of the agent, {seconds:.0f} s of run time\n"
     )
-    print(report.table(tallies))
+    print(report.markdown(tallies) if given.markdown else report.table(tallies))
     if given.svg:
-        given.svg.write_text(report.plot(tallies))
+        given.svg.write_text(picture.plot(tallies))
         print(f"\nwrote {given.svg}")
     return 0
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 DAY = 86_400.0
 HOUR = 3_600.0
 
-WEB, SOCKET = "web", "socket"
+WEB, SOCKET, REMOTE = "web", "socket", "evolution"
 WEB_SHARE = 0.3
+REMOTE_SHARE = 0.2
+"""Share of the sessions that live on a backend: a server of someone else's."""
+BACKENDS = 2
+"""Backends that one machine watches."""
 MACHINE = 200
 """Instances on one machine."""
 CAPACITY = 8
@@ -38,10 +42,23 @@ STUCK_START = 0.02
 """Share of starts that hang in one of their phases."""
 NETWORK_FAILURES = 1.5
 """Per machine and day."""
+BACKEND_FAILURES = 1.5
+"""Per backend and day: mostly minutes; in SERVES_ON of them only its API is away."""
+SERVES_ON = 0.3
+LONG_FAILURE = 0.1
+"""Share of backends that are away for hours, once."""
+RECONNECTS_ITSELF = 0.85
+"""Share of drops after which a backend connects the session anew by itself."""
 REBOOTS = 0.1
 """Share of machines that reboot in the same minute at six."""
 
-STUCK_PHASES = {WEB: ("loaded", "injected", "login", "sync"), SOCKET: ("login", "sync")}
+STUCK_PHASES = {
+    WEB: ("loaded", "injected", "login", "sync"),
+    SOCKET: ("login", "sync"),
+    REMOTE: ("connecting",),
+}
+NOT_ELSEWHERE = frozenset({"crash", "damaged"})
+"""What befalls a worker's process or its files; a backend's outage is its own kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,20 @@ def network_spans(dice: random.Random) -> list[Span]:
     return spans
 
 
+def backend_outages(dice: random.Random) -> tuple[list[Span], list[Span]]:
+    """When one backend is gone with its sessions, and when only its API is."""
+    gone: list[Span] = []
+    mute: list[Span] = []
+    at = 0.0
+    while (at := at + dice.expovariate(BACKEND_FAILURES / DAY)) < DAY:
+        span = Span(at, at + min(dice.lognormvariate(4.8, 1.5), 2 * HOUR))
+        (mute if dice.random() < SERVES_ON else gone).append(span)
+    if dice.random() < LONG_FAILURE:
+        begin = dice.uniform(0, 18) * HOUR
+        gone.append(Span(begin, begin + dice.uniform(2, 5) * HOUR))
+    return gone, mute
+
+
 def merged(spans: Iterable[Span]) -> list[Span]:
     """The same times without overlaps."""
     found: list[Span] = []
@@ -83,6 +114,8 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 def instance_faults(dice: random.Random, engine: str) -> Iterator[tuple[float, str]]:
     for kind, rate in RATES.items():
+        if engine == REMOTE and kind in NOT_ELSEWHERE:
+            continue
         at = 0.0
         while (at := at + dice.expovariate(rate / DAY)) < DAY:
             yield at, kind

@@ -1,11 +1,22 @@
 """What a simulated day came to: seconds in each condition, logins per minute, recoveries."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from scripts.simulation.faults import DAY
+from scripts.simulation.faults import DAY, Span
 
 MINUTES = 1440
+_SUMS = (
+    "episodes",
+    "recovered",
+    "needed_person",
+    "unpaired",
+    "unpaired_by_outage",
+    "in_vain",
+    "hammered",
+    "passes",
+)
 
 
 @dataclass(slots=True)
@@ -28,6 +39,10 @@ class Curve:
         self.step[first + 1] += 1
         self.step[last] -= 1
 
+    def join(self, other: "Curve") -> None:
+        self.edge = [a + b for a, b in zip(self.edge, other.edge, strict=True)]
+        self.step = [a + b for a, b in zip(self.step, other.step, strict=True)]
+
     def per_minute(self) -> list[float]:
         values, level = [], 0
         for minute in range(MINUTES):
@@ -43,8 +58,10 @@ class Tally:
     instances: int = 0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Instance-seconds by condition."""
-    down: Curve = field(default_factory=Curve)
-    """Instances that do not serve, without those that only a person can bring back."""
+    curves: defaultdict[str, Curve] = field(default_factory=lambda: defaultdict(Curve))
+    """How many instances are in each condition."""
+    restarts: list[int] = field(default_factory=lambda: [0] * MINUTES)
+    """New workers, and restarts on backends, per minute."""
     logins: list[int] = field(default_factory=lambda: [0] * MINUTES)
     worst_minute: int = 0
     """The most logins of one machine in one minute."""
@@ -55,21 +72,39 @@ class Tally:
     back_after: list[float] = field(default_factory=list)
     unpaired: int = 0
     """Live pairings that the supervising itself gave up."""
+    unpaired_by_outage: int = 0
+    """... of sessions whose backend was away meanwhile."""
+    in_vain: int = 0
+    """Requests to a backend that was away."""
     hammered: int = 0
     """Logins of an account that WhatsApp had logged out or banned."""
     passes: int = 0
+
+    def book(self, condition: str, begin: float, end: float, away: Iterable[Span]) -> None:
+        """Time in one condition; `away` are the parts in which nobody could have ended it."""
+        for span in away:
+            self._book(condition, begin, span.begin)
+            self._book("out of reach", span.begin, span.end)
+            begin = span.end
+        self._book(condition, begin, end)
+
+    def _book(self, condition: str, begin: float, end: float) -> None:
+        if end > begin:
+            self.seconds[condition] += end - begin
+            self.curves[condition].add(begin, end)
 
     def add(self, other: "Tally") -> None:
         self.instances += other.instances
         for condition, seconds in other.seconds.items():
             self.seconds[condition] += seconds
-        for name in ("episodes", "recovered", "needed_person", "unpaired", "hammered", "passes"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.back_after += other.back_after
         self.worst_minute = max(self.worst_minute, other.worst_minute)
         self.logins = [a + b for a, b in zip(self.logins, other.logins, strict=True)]
-        self.down.edge = [a + b for a, b in zip(self.down.edge, other.down.edge, strict=True)]
-        self.down.step = [a + b for a, b in zip(self.down.step, other.down.step, strict=True)]
+        self.restarts = [a + b for a, b in zip(self.restarts, other.restarts, strict=True)]
+        for condition, curve in other.curves.items():
+            self.curves[condition].join(curve)
 
     def share(self, condition: str) -> float:
         return self.seconds[condition] / (self.instances * DAY)

@@ -1,65 +1,28 @@
 """One machine with its sessions: what really happens, whatever anybody believes.
 
-A way of supervising is told what could be seen (`changed`, `fell_silent`) and calls
-`start`, `connect`, `stop` and the cures; it never reads a session's fate.
+A way of supervising is told what could be seen (`changed`, `fell_silent`) and calls `start`,
+`connect` and the cures; it never reads a session's fate. Of a session on a backend it is told
+nothing while that cannot be asked, and whatever it calls comes to nothing.
 """
 
 import heapq
 import random
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from scripts.simulation import faults
-from scripts.simulation.faults import CHANGE, DAY, OUTAGES, SOCKET, WEB
+from scripts.simulation.faults import CHANGE, DAY, OUTAGES, REMOTE, SOCKET, WEB, Span
+from scripts.simulation.places import Place, make_places
+from scripts.simulation.session import Session, Supervising
 from scripts.simulation.tally import Tally
 
 SETTLING_IN = 600.0
 """What breaks in the last minutes of the day may come back after it; it is not counted."""
 
 WAITING = frozenset({"down", "starting", "stuck"})
+BY_ITSELF = frozenset({"connection_lost", "restart_required", "service_unavailable"})
+"""After these a backend mostly connects anew before anybody asks."""
 PERSON = frozenset({"logout", "banned", "foreign_owner", "damaged_for_good", "unpaired"})
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    number: int
-    engine: str
-    state: str = "off"
-    """off, starting, connected, dropped, asks (for a scan)"""
-    since: float = 0.0
-    turn: int = 0
-    """Counts changes of `state`; what belongs to an earlier turn is void."""
-    reason: str = ""
-    until: float | None = None
-    phase: str = ""
-    silent_since: float | None = None
-    """It says connected and does nothing."""
-    keys: str = ""
-    """peer or account: messages that cannot be read."""
-    damaged: bool = False
-    restorable: bool = False
-    fate: str = ""
-    """Why nothing but a person helps any more."""
-    banned_until: float = 0.0
-    condition: str = "down"
-    condition_since: float = 0.0
-    down_since: float | None = None
-    """Begin of the present episode; None while it serves."""
-
-
-class Supervising(Protocol):
-    def boot(self, at: float) -> None: ...
-
-    def changed(self, session: Session, at: float) -> None: ...
-
-    def crashed(self, session: Session, at: float) -> None: ...
-
-    def fell_silent(self, session: Session, at: float) -> None: ...
-
-    def keys_failed(self, session: Session, at: float) -> None: ...
 
 
 class Machine:
@@ -68,33 +31,41 @@ class Machine:
     def __init__(self, seed: str, size: int, tally: Tally) -> None:
         self.dice = random.Random(seed)
         self.tally = tally
-        self.network = faults.network_spans(self.dice)
-        away = (*self.network, *OUTAGES)
-        self.away = {SOCKET: faults.merged(away), WEB: faults.merged((*away, CHANGE))}
+        self.here, self.backends = make_places(self.dice)
         self.sessions = [self._session(number) for number in range(size)]
-        self.starting = 0
-        self.recent_logins: deque[float] = deque()
         self.supervising: Supervising
         self._queue: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = 0
         for session in self.sessions:
             for at, kind in faults.instance_faults(self.dice, session.engine):
                 self.later(at, partial(self._fault, session, kind))
-        for span in (*self.network, *OUTAGES):
-            self.later(span.begin, self._network_gone)
+        for place in (self.here, *self.backends):
+            for span in (*place.cut.spans, *OUTAGES):
+                self.later(span.begin, partial(self._network_gone, place))
+            for span in place.unseen.spans:
+                self.later(span.begin + self.dice.uniform(1, 10), self._notice(place, span))
+                self.later(span.end + self.dice.uniform(1, 10), partial(self._is_back, place))
+            for span in place.cut.spans if place.name else ():
+                self.later(span.end, partial(self._server_starts, place))
         if self.dice.random() < faults.REBOOTS:
             self.later(faults.REBOOT_AT + self.dice.random() * 60, self._reboot)
 
     def _session(self, number: int) -> Session:
-        engine = WEB if self.dice.random() < faults.WEB_SHARE else SOCKET
-        return Session(number, engine, restorable=engine == WEB)
+        chosen = self.dice.random()
+        if chosen < faults.REMOTE_SHARE:
+            place = self.backends[number % len(self.backends)]
+            return Session(number, REMOTE, place, "dropped", reason="connection_lost")
+        web = chosen < faults.REMOTE_SHARE + faults.WEB_SHARE
+        return Session(number, WEB if web else SOCKET, self.here, restorable=web)
 
     def later(self, at: float, what: Callable[[float], None]) -> None:
         self._count += 1
         heapq.heappush(self._queue, (at, self._count, what))
 
     def play(self) -> None:
-        """The day, from the machine's boot at midnight."""
+        """The day, from the boot of the machine and of the backends at midnight."""
+        for backend in self.backends:
+            self._server_starts(backend, 0.0)
         self.supervising.boot(0.0)
         while self._queue and self._queue[0][0] < DAY:
             at, _, what = heapq.heappop(self._queue)
@@ -108,33 +79,55 @@ class Machine:
 
     # --- what a supervisor can do -----------------------------------------------------------
 
-    def start(self, session: Session, at: float) -> None:
-        """A new worker, whatever was there before."""
-        self._begin(session, at, cold=True)
+    # Each answers whether it could be asked at all.
 
-    def connect(self, session: Session, at: float) -> None:
+    def start(self, session: Session, at: float) -> bool:
+        """A new worker, whatever was there before; elsewhere, a restart over there."""
+        if not self._asked(session, at):
+            return False
+        self.tally.restarts[int(at // 60)] += 1
+        self._begin(session, at, cold=session.place is self.here)
+        return True
+
+    def connect(self, session: Session, at: float) -> bool:
         """The same worker connects anew; a page that hangs mostly hangs on."""
+        if not self._asked(session, at):
+            return False
         if session.state == "starting" and session.phase:
             changed = session.phase == "injected" and CHANGE.holds(at)
             if changed or self.dice.random() < 0.7:
-                return
+                return True
         self._begin(session, at, cold=False)
+        return True
 
-    def renew_keys(self, session: Session, at: float) -> None:
+    def renew_keys(self, session: Session, at: float) -> bool:
+        if not self._asked(session, at):
+            return False
         if session.keys and self.dice.random() < (0.95 if session.keys == "peer" else 0.7):
             session.keys = ""
             self._account(session, at)
+        return True
 
-    def restore(self, session: Session, at: float) -> None:
+    def restore(self, session: Session, at: float) -> bool:
         session.damaged = False
-        self.start(session, at)
+        return self.start(session, at)
 
-    def begin_afresh(self, session: Session, at: float) -> None:
+    def begin_afresh(self, session: Session, at: float) -> bool:
         """A cleanup: a person must scan now."""
+        if not self._asked(session, at):
+            return False
         if not session.fate:
             self.tally.unpaired += 1
+            begun = at if session.down_since is None else session.down_since
+            self.tally.unpaired_by_outage += bool(session.place.unseen.within(begun, at))
             session.fate = "unpaired"
         self._enter(session, "asks", at)
+        return True
+
+    def _asked(self, session: Session, at: float) -> bool:
+        asked = session.place.can_be_asked(at)
+        self.tally.in_vain += not asked
+        return asked
 
     # --- what happens -----------------------------------------------------------------------
 
@@ -145,26 +138,27 @@ class Machine:
         if cold and session.keys == "account" and dice.random() < 0.3:
             session.keys = ""
         changed = session.engine == WEB and cold and CHANGE.holds(at)
-        if changed or (dice.random() < faults.STUCK_START and self._reachable(at)):
+        place = session.place
+        if changed or (dice.random() < faults.STUCK_START and place.reaches_whatsapp(at)):
             phases = ("injected",) if changed else faults.STUCK_PHASES[session.engine]
             session.phase = dice.choice(phases)
             self._account(session, at)
             return
         longest = 25.0 if session.engine == WEB and cold else 6.0
-        slow = max(1.0, self.starting / faults.CAPACITY)
+        slow = max(1.0, place.starting / faults.CAPACITY)
         takes = (
             dice.uniform(longest / 3, longest) * slow
-            if self._reachable(at)
+            if place.reaches_whatsapp(at)
             else dice.uniform(1, 10)
         )
-        crowded = len(self.recent_logins) > faults.LOGINS_A_MINUTE and dice.random() < 0.5
+        crowded = len(place.recent_logins) > faults.LOGINS_A_MINUTE and dice.random() < 0.5
         turn = session.turn
         self.later(at + takes, partial(self._login, session, turn, at, crowded))
 
     def _login(self, session: Session, turn: int, begun: float, crowded: bool, at: float) -> None:
         if session.turn != turn:
             return
-        if not (self._reachable(begun) and self._reachable(at)):
+        if not (session.place.reaches_whatsapp(begun) and session.place.reaches_whatsapp(at)):
             self._drop(session, "connection_lost", at)
         elif crowded:
             self._drop(session, "service_unavailable", at)
@@ -176,22 +170,21 @@ class Machine:
             self._drop(session, "temporary_ban", at, session.banned_until)
         else:
             self._enter(session, "connected", at)
-            self.supervising.changed(session, at)
+            self._tell(session, at)
             if session.fate == "foreign_owner":
                 turn = session.turn
                 self.later(at + 20, partial(self._drop_if, session, turn, "conflict"))
 
     def _count_login(self, session: Session, at: float) -> None:
         self.tally.logins[int(at // 60)] += 1
-        self.recent_logins.append(at)
-        while self.recent_logins[0] < at - 60:
-            self.recent_logins.popleft()
-        self.tally.worst_minute = max(self.tally.worst_minute, len(self.recent_logins))
+        recent = session.place.count_login(at)
+        self.tally.worst_minute = max(self.tally.worst_minute, recent)
         if session.fate in ("logout", "banned") or session.banned_until > at:
             self.tally.hammered += 1
 
-    def _reachable(self, at: float) -> bool:
-        return not any(span.holds(at) for span in (*self.network, *OUTAGES))
+    def _tell(self, session: Session, at: float) -> None:
+        if session.place.can_be_asked(at):
+            self.supervising.changed(session, at)
 
     def _fault(self, session: Session, kind: str, at: float) -> None:
         if session.fate:
@@ -224,15 +217,45 @@ class Machine:
         else:
             self._drop(session, "connection_lost" if kind == "drop" else kind, at)
 
-    def _network_gone(self, at: float) -> None:
+    def _network_gone(self, place: Place, at: float) -> None:
         for session in self.sessions:
-            if session.state == "connected" and session.silent_since is None:
+            connected = session.state == "connected" and session.silent_since is None
+            if session.place is place and connected:
                 turn, seen = session.turn, at + self.dice.uniform(1, 20)
                 self.later(seen, partial(self._drop_if, session, turn, "connection_lost"))
 
+    def _notice(self, place: Place, span: Span) -> Callable[[float], None]:
+        def look(at: float) -> None:
+            if at < span.end:
+                self.supervising.backend_gone(place, at)
+
+        return look
+
+    def _is_back(self, place: Place, at: float) -> None:
+        if place.can_be_asked(at):
+            self.supervising.backend_back(place, at)
+
+    def _server_starts(self, place: Place, at: float) -> None:
+        """A backend begins what it had; nobody here has a part in that."""
+        for session in self.sessions:
+            if session.place is place and not session.fate and session.state != "connected":
+                self._by_itself(session, at + self.dice.uniform(1, 30))
+
+    def _by_itself(self, session: Session, when: float) -> None:
+        turn = session.turn
+
+        def begin(at: float) -> None:
+            if session.turn == turn:
+                self._begin(session, at, cold=False)
+                self._tell(session, at)
+
+        if self.dice.random() < faults.RECONNECTS_ITSELF:
+            self.later(when, begin)
+
     def _reboot(self, at: float) -> None:
         for session in self.sessions:
-            self._enter(session, "off", at)
+            if session.place is self.here:
+                self._enter(session, "off", at)
         self.later(at + 45, self.supervising.boot)
 
     def _drop_if(self, session: Session, turn: int, reason: str, at: float) -> None:
@@ -243,10 +266,13 @@ class Machine:
         self._enter(session, "dropped", at)
         session.reason, session.until = reason, until
         self._account(session, at)
-        self.supervising.changed(session, at)
+        self._tell(session, at)
+        elsewhere = session.place is not self.here and session.place.reaches_whatsapp(at)
+        if elsewhere and reason in BY_ITSELF:
+            self._by_itself(session, at + self.dice.uniform(1, 5))
 
     def _enter(self, session: Session, state: str, at: float) -> None:
-        self.starting += (state == "starting") - (session.state == "starting")
+        session.place.starting += (state == "starting") - (session.state == "starting")
         session.state, session.since = state, at
         session.turn += 1
         session.reason, session.until, session.phase, session.silent_since = "", None, "", None
@@ -257,29 +283,24 @@ class Machine:
     def _account(self, session: Session, at: float) -> None:
         """Book the time since the last change under the condition that held."""
         before, since = session.condition, session.condition_since
-        away = self._away(session, since, at) if before in WAITING else 0.0
-        self.tally.seconds[before] += at - since - away
-        self.tally.seconds["out of reach"] += away
-        if before in WAITING or before == "zombie":
-            self.tally.down.add(since, at)
+        away = self._away(session, since, at) if before in WAITING else ()
+        self.tally.book(before, since, at, away)
         session.condition, session.condition_since = self._condition(session, at), at
         serves = session.condition in ("serving", "keys failing")
         if serves and session.down_since is not None:
             if not self._excused(session, at):
                 self.tally.episodes += 1
                 self.tally.recovered += 1
-                away = self._away(session, session.down_since, at)
-                self.tally.back_after.append(at - session.down_since - away)
+                spans = self._away(session, session.down_since, at)
+                out_of_reach = sum(span.end - span.begin for span in spans)
+                self.tally.back_after.append(at - session.down_since - out_of_reach)
             session.down_since = None
         elif not serves and session.down_since is None:
             session.down_since = at
 
-    def _away(self, session: Session, begin: float, end: float) -> float:
-        """Seconds in which nobody at all could have brought this session back."""
-        return sum(
-            max(min(span.end, end) - max(span.begin, begin), 0.0)
-            for span in self.away[session.engine]
-        )
+    def _away(self, session: Session, begin: float, end: float) -> list[Span]:
+        """The times in which nobody at all could have brought this session back."""
+        return session.place.away[session.engine].within(begin, end)
 
     def _condition(self, session: Session, at: float) -> str:
         if session.fate and session.state != "connected":

@@ -1,13 +1,21 @@
 """The core over a whole simulated day: what its tables cannot show one decision at a time."""
 
+from pathlib import Path
+
 import pytest
 
+from scripts.simulation import faults
 from scripts.simulation.agent import Agent
 from scripts.simulation.faults import DAY, LOGINS_A_MINUTE, Span, merged
+from scripts.simulation.picture import plot
+from scripts.simulation.places import Times
 from scripts.simulation.plain import FixedRetry, Nobody
-from scripts.simulation.report import plot, table
+from scripts.simulation.report import CONDITIONS, markdown, rows_of, table
 from scripts.simulation.tally import Curve, Tally
 from scripts.simulation.world import Machine
+
+ROOT = Path(__file__).parents[2]
+README, DAY_SVG = ROOT / "README.md", ROOT / "scripts/simulation/day.svg"
 
 
 def play(way, seed="1/0", size=100):
@@ -74,9 +82,120 @@ def test_overlapping_spans_are_one():
     assert merged(spans) == [Span(1, 4), Span(5, 10)]
 
 
+# backends
+
+
+class Hasty(Agent):
+    """The same agent, were a backend that is away no reason to hold anything."""
+
+    def __init__(self, machine):
+        super().__init__(machine)
+        self._backends.say_nothing = lambda _known: False
+        self._backends.hold = lambda _known: ""
+
+    def backend_gone(self, backend, at):
+        for session in self._machine.sessions:
+            if session.place is backend:
+                self.changed(session, at)
+
+    backend_back = backend_gone
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """All sessions live on two backends, and each of those is away for hours."""
+    monkeypatch.setattr(faults, "REMOTE_SHARE", 1.0)
+    monkeypatch.setattr(faults, "LONG_FAILURE", 1.0)
+    return {way.__name__: play(way, "3/0", size=60) for way in (Agent, Hasty, FixedRetry)}
+
+
+def test_an_outage_of_a_backend_unpairs_nobody_and_costs_no_attempt(elsewhere):
+    agent = elsewhere["Agent"]
+    assert agent.share("out of reach") > 0.1, "it was long"
+    assert (agent.unpaired, agent.unpaired_by_outage) == (0, 0)
+    assert (agent.in_vain, agent.recovered_share) == (0, 1.0)
+    assert agent.back_within(0.99) < 300
+    assert agent.worst_minute < LOGINS_A_MINUTE
+
+
+def test_without_the_hold_it_would_ask_in_vain(elsewhere):
+    agent, hasty = elsewhere["Agent"], elsewhere["Hasty"]
+    assert hasty.in_vain > 100 > agent.in_vain
+    assert hasty.share("down") > 2 * agent.share("down")
+    assert elsewhere["FixedRetry"].in_vain > 10_000
+
+
+def test_a_session_of_a_mute_backend_serves_on(monkeypatch):
+    monkeypatch.setattr(faults, "REMOTE_SHARE", 1.0)
+    monkeypatch.setattr(faults, "SERVES_ON", 1.0)
+    monkeypatch.setattr(faults, "BACKEND_FAILURES", 10.0)
+    monkeypatch.setattr(faults, "LONG_FAILURE", 0.0)
+    tally = Tally()
+    machine = Machine("1/0", 40, tally)
+    machine.supervising = Agent(machine)
+    machine.play()
+    spans = [span for place in machine.backends for span in place.unseen.spans]
+    unseen = sum(span.end - span.begin for span in spans) / len(machine.backends) / DAY
+    assert unseen > 0.05
+    assert tally.share("serving") > 1 - unseen
+    assert tally.unpaired == 0
+
+
+def test_what_ends_a_pairing_while_its_backend_was_away_is_counted(monkeypatch):
+    """The row that must read 0 can read otherwise."""
+    monkeypatch.setattr(faults, "REMOTE_SHARE", 1.0)
+    monkeypatch.setattr(faults, "LONG_FAILURE", 1.0)
+    tally = Tally()
+    machine = Machine("3/0", 10, tally)
+    machine.supervising = Nobody(machine)
+    session = next(one for one in machine.sessions if one.place.unseen.spans)
+    span = max(session.place.unseen.spans, key=lambda one: one.end - one.begin)
+    session.down_since = span.begin
+    assert not machine.begin_afresh(session, span.begin + 1)
+    assert (tally.in_vain, tally.unpaired) == (1, 0)
+    assert machine.begin_afresh(session, span.end + 1)
+    assert (tally.unpaired, tally.unpaired_by_outage) == (1, 1)
+
+
+def test_times_answer_as_their_spans_do():
+    times = Times([Span(1, 3), Span(2, 4), Span(6, 7)])
+    assert [at for at in range(9) if times.hold(at)] == [1, 2, 3, 6]
+    assert times.within(0, 1) == []
+    assert times.within(3, 6.5) == [Span(3, 4), Span(6, 6.5)]
+    assert times.within(4, 6) == []
+
+
+# what is shown
+
+
 def test_the_report_shows_every_way(day):
-    text, picture = table(day), plot(day)
+    text, page, picture = table(day), markdown(day), plot(day)
     for name in day:
         assert name in text
-        assert name in picture
-    assert picture.count("<polyline") == 6
+        assert name in page
+        assert f"{name}: instances in each condition" in picture
+    assert picture.count("<polyline") == 2 * len(day)
+    assert picture.count("<polygon") == len(CONDITIONS) * len(day)
+    assert all(row.count("|") == len(day) + 2 for row in page.splitlines())
+
+
+def test_every_instance_is_in_the_picture_all_day(day):
+    for tally in day.values():
+        curves = [tally.curves[name].per_minute() for name in CONDITIONS]
+        for minute in (0, 200, 700, 1439):
+            assert sum(curve[minute] for curve in curves) == pytest.approx(tally.instances)
+
+
+def test_restarts_are_counted_in_their_minute(day):
+    for tally in day.values():
+        assert tally.restarts[0] > 0, "the machine's boot"
+    assert sum(day["Agent"].restarts) < sum(day["Agent"].logins)
+
+
+def test_the_readme_shows_what_the_command_prints(day):
+    text = README.read_text()
+    for name, _ in rows_of(day):
+        assert f"| {name} |" in text
+    assert "scripts/simulation/day.svg" in text
+    picture = DAY_SVG.read_text()
+    assert picture.count("<polygon") == len(CONDITIONS) * len(day)

@@ -1,0 +1,78 @@
+"""Whom backends hold up, as in supervise/backends: a blink is no outage, all come back in turn."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from agent.core.model import InstanceId
+from scripts.simulation.known import Known
+from scripts.simulation.places import Place
+from scripts.simulation.world import Machine
+
+PATIENCE = 10.0
+"""Seconds that one may be away before its sessions are held: [backends] patience."""
+BACK_RATE = 50.0
+"""Sessions looked at per second when it is back: [backends] back_rate."""
+
+
+@dataclass(slots=True)
+class Sight:
+    """What is known of one backend."""
+
+    members: list[Known]
+    gone_since: float | None = None
+    down: bool = False
+    away: set[InstanceId] = field(default_factory=set)
+    """Who has not been looked at since it came back."""
+
+
+class Backends:
+    def __init__(
+        self, machine: Machine, every: Iterable[Known], look: Callable[[Known, float], None]
+    ) -> None:
+        self._machine = machine
+        self._look = look
+        self._all = {backend.name: Sight([]) for backend in machine.backends}
+        for known in every:
+            if known.instance.backend:
+                self._all[known.instance.backend].members.append(known)
+
+    def gone(self, backend: Place, at: float) -> None:
+        sight = self._all[backend.name]
+        sight.gone_since = at
+
+        def believe(now: float) -> None:
+            if sight.gone_since == at:
+                sight.down = True
+                sight.away = {known.instance.id for known in sight.members}
+                for known in sight.members:
+                    self._look(known, now)
+
+        self._machine.later(at + PATIENCE, believe)
+
+    def back(self, backend: Place, at: float) -> None:
+        sight = self._all[backend.name]
+        sight.gone_since = None
+        if not sight.down:
+            for known in sight.members:
+                self._look(known, at)
+            return
+        sight.down = False
+        self._machine.dice.shuffle(sight.members)
+        for number, known in enumerate(sight.members):
+            self._machine.later(at + number / BACK_RATE, partial(self._bring_back, sight, known))
+
+    def _bring_back(self, sight: Sight, known: Known, at: float) -> None:
+        if not sight.down:
+            sight.away.discard(known.instance.id)
+            self._look(known, at)
+
+    def say_nothing(self, known: Known) -> bool:
+        """It does not answer, so it says nothing new; soon it counts as down, or as well again."""
+        sight = self._all.get(known.instance.backend)
+        return sight is not None and sight.gone_since is not None and not sight.down
+
+    def hold(self, known: Known) -> str:
+        sight = self._all.get(known.instance.backend)
+        held = sight is not None and (sight.down or known.instance.id in sight.away)
+        return "backend_down" if held else ""

@@ -1,0 +1,33 @@
+"""What the simulated agent keeps of one instance between its passes."""
+
+from dataclasses import dataclass, field
+
+from agent.core.crypto import CryptoWindow
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.repair import Repair
+from scripts.simulation.session import Session
+
+WALL = 1_700_000_000.0
+"""Virtual wall time at the day's midnight."""
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    session: Session
+    instance: Instance
+    record: SessionRecord
+    group: str
+    """What shares a fate: the engine, and elsewhere its backend."""
+    crypto: CryptoWindow = field(default_factory=CryptoWindow)
+    repair: Repair | None = None
+    seen_turn: int = -1
+    failed_turn: int = -1
+    """The turn for which a stuck verdict was already noted as a failure."""
+
+    @classmethod
+    def of(cls, session: Session) -> "Known":
+        id, backend = InstanceId(f"i{session.number:03}"), session.place.name
+        settings = {"backend": backend} if backend else {}
+        group = f"{session.engine}/{backend}" if backend else session.engine
+        instance = Instance(id, session.engine, True, settings)
+        return cls(session, instance, SessionRecord(paired=True), group)
