@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.api.remembered import FactStore
 from agent.core.incident import Incident
 from agent.core.model import (
     HealthVerdict,
@@ -205,7 +206,9 @@ class Supervision(Protocol):
         """Newest first; oldest first when `after` is given."""
 
 
-class KeyStore(Protocol):
+class KeyStore(FactStore, Protocol):
+    """What the interface keeps itself: keys, and answers that must not be given twice."""
+
     async def add_key(self, key: KeyRow) -> None: ...
     async def keys(self) -> list[KeyRow]: ...
     async def remove_key(self, id: str) -> bool: ...

@@ -1,6 +1,5 @@
 """Sending, and what only the sandbox engine can do."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -75,9 +74,10 @@ async def send(call: Call) -> web.Response:
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
-    digest = hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
     found, again = await call.parts.answers.once(
-        (call.caller.name, call.id, key), digest, lambda: call.supervisor.send(call.id, message)
+        (call.caller.name, call.id, key),
+        json.dumps(message, sort_keys=True),
+        lambda: call.supervisor.send(call.id, message),
     )
     answer = json_answer(dict(found))
     if again:

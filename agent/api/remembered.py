@@ -1,82 +1,129 @@
 """Answers by Idempotency-Key: the same request sent twice happens once.
 
-Held in memory, bounded in number and age. Only success is remembered: after an error the
-next try is a new one.
+Kept in the database, so that it holds over a killed agent too. A request is written down before
+it is done and its answer before it is given. What surely failed is forgotten, and its next try is
+a new one; what nobody knows the end of stays unknown: doing it again could do it twice.
 """
 
 import asyncio
+import hashlib
+import json
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from agent.errors import Refused
+from agent.errors import Refused, TryLater, WaError
 
 Answer = Mapping[str, Any]
 
+PREFIX = "answer/"
+DAY = 86_400.0
+UNKNOWN = "unknown_outcome"
 
-@dataclass(slots=True)
-class _Entry:
+
+class FactStore(Protocol):
+    """Small texts by name that outlive the agent."""
+
+    async def get_fact(self, name: str) -> str | None: ...
+    async def get_facts(self, prefix: str) -> dict[str, str]: ...
+    async def put_facts(self, changed: Mapping[str, str]) -> None: ...
+    async def forget_facts(self, names: list[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """One request: without an answer it was begun, and nobody knows how it ended."""
+
     digest: str
-    at: float
-    answer: asyncio.Future[Answer]
+    wall: float
+    answer: Answer | None
+
+    def encode(self) -> str:
+        return json.dumps([self.digest, self.wall, self.answer])
 
 
 class Remembered:
     def __init__(
         self,
+        store: FactStore,
         *,
         most: int = 10_000,
-        seconds: float = 86_400.0,
-        clock: Callable[[], float] = time.monotonic,
+        seconds: float = DAY,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._store = store
         self._most = most
         self._seconds = seconds
-        self._clock = clock
-        self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self._wall = wall
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._since_look = most
 
     async def once(
-        self, key: tuple[str, ...], digest: str, work: Callable[[], Awaitable[Answer]]
+        self, key: tuple[str, ...], request: str, work: Callable[[], Awaitable[Answer]]
     ) -> tuple[Answer, bool]:
         """The answer, and whether it is an earlier one's. A second caller waits for the first."""
-        self._forget_old()
-        known = self._entries.get(key)
-        if known is not None:
-            if known.digest != digest:
-                raise Refused(
-                    "cannot use this Idempotency-Key again: it was sent with another request",
-                    field="Idempotency-Key",
-                    code="idempotency_key_reused",
-                )
-            return await asyncio.shield(known.answer), True
-        entry = _Entry(digest, self._clock(), asyncio.get_running_loop().create_future())
-        self._entries[key] = entry
+        # Neither the client's key nor a message can be read out of the database.
+        name = PREFIX + hashlib.sha256("\0".join(key).encode()).hexdigest()
+        digest = hashlib.sha256("\0".join((*key, request)).encode()).hexdigest()
+        while (first := self._under_way.get(name)) is not None:
+            await asyncio.shield(first)
+        done = self._under_way[name] = asyncio.get_running_loop().create_future()
+        try:
+            kept = await self._read(name)
+            if kept is not None:
+                return _earlier(kept, digest), True
+            return await self._do(name, digest, work), False
+        finally:
+            del self._under_way[name]
+            done.set_result(None)
+
+    async def _do(self, name: str, digest: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        await self._forget_old()
+        await self._store.put_facts({name: _Kept(digest, self._wall(), None).encode()})
         try:
             answer = await work()
-        except BaseException as error:
-            self._entries.pop(key, None)
-            shown = (
-                error
-                if isinstance(error, Exception)
-                else Refused("cannot tell how the first request went: it was cancelled")
-            )
-            entry.answer.set_exception(shown)
-            entry.answer.exception()  # marks it as seen when nobody else waits
+        except WaError as error:
+            if error.code != UNKNOWN:
+                await self._store.forget_facts([name])
             raise
-        entry.answer.set_result(answer)
-        return answer, False
+        await self._store.put_facts({name: _Kept(digest, self._wall(), answer).encode()})
+        return answer
 
-    def _forget_old(self) -> None:
-        oldest = self._clock() - self._seconds
-        while self._entries:
-            key, entry = next(iter(self._entries.items()))
-            done = entry.answer.done()
-            if entry.at >= oldest and (len(self._entries) < self._most or not done):
-                return
-            if not done:
-                return
-            del self._entries[key]
+    async def _read(self, name: str) -> _Kept | None:
+        text = await self._store.get_fact(name)
+        kept = None if text is None else _Kept(*json.loads(text))
+        return kept if kept is not None and self._wall() - kept.wall < self._seconds else None
+
+    async def _forget_old(self) -> None:
+        """Now and then: the oldest, and what is beyond the bound."""
+        self._since_look += 1
+        if self._since_look < self._most / 10:
+            return
+        self._since_look = 0
+        walls = {
+            name: _Kept(*json.loads(text)).wall
+            for name, text in (await self._store.get_facts(PREFIX)).items()
+        }
+        newest = sorted(walls, key=lambda name: walls[name], reverse=True)
+        keep = newest[: self._most - self._most // 10]
+        oldest = self._wall() - self._seconds
+        gone = [name for name in newest if walls[name] < oldest]
+        gone += [name for name in newest[len(keep) :] if walls[name] >= oldest]
+        await self._store.forget_facts([name for name in gone if name not in self._under_way])
+
+
+def _earlier(kept: _Kept, digest: str) -> Answer:
+    if kept.digest != digest:
+        raise Refused(
+            "cannot use this Idempotency-Key again: it was sent with another request",
+            field="Idempotency-Key",
+            code="idempotency_key_reused",
+        )
+    if kept.answer is None:
+        raise TryLater(
+            "cannot tell how the first request with this Idempotency-Key went: its answer was"
+            " lost; look before you send it again, with another key",
+            code=UNKNOWN,
+        )
+    return kept.answer

@@ -124,7 +124,7 @@ async def serve(
     """
     ring = await KeyRing.open(store)
     hooks = NoWebhooks() if webhooks is None else webhooks
-    parts = Parts(section, supervisor, ring, metrics, Remembered(), store.check, alerts, hooks)
+    parts = Parts(section, supervisor, ring, metrics, Remembered(store), store.check, alerts, hooks)
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(

@@ -326,6 +326,20 @@ class FakeSupervisor:
 class FakeKeys:
     def __init__(self) -> None:
         self.kept: dict[str, KeyRow] = {}
+        self.facts: dict[str, str] = {}
+
+    async def get_fact(self, name: str) -> str | None:
+        return self.facts.get(name)
+
+    async def get_facts(self, prefix: str) -> dict[str, str]:
+        return {name: text for name, text in self.facts.items() if name.startswith(prefix)}
+
+    async def put_facts(self, changed: Mapping[str, str]) -> None:
+        self.facts |= changed
+
+    async def forget_facts(self, names: list[str]) -> None:
+        for name in names:
+            self.facts.pop(name, None)
 
     async def add_key(self, key: KeyRow) -> None:
         self.kept[key.id] = key

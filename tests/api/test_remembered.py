@@ -1,0 +1,110 @@
+"""The same request twice happens once, whatever happened in between."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.api.remembered import PREFIX, Remembered
+from agent.errors import EngineError, Refused, TryLater
+from tests.fakes.supervisor import FakeKeys
+
+KEY = ("shop", "sales", "order-7")
+
+
+class Work:
+    """What is done; each time it says which time it is."""
+
+    def __init__(self, *errors: BaseException | None) -> None:
+        self.errors = list(errors)
+        self.done = 0
+
+    async def __call__(self) -> Mapping[str, Any]:
+        self.done += 1
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            raise error
+        return {"id": f"M{self.done}"}
+
+
+async def test_the_next_agent_knows_what_the_one_before_did():
+    store, work = FakeKeys(), Work()
+    first = await Remembered(store).once(KEY, "hello", work)
+    again = await Remembered(store).once(KEY, "hello", work)
+    assert (first, again, work.done) == (({"id": "M1"}, False), ({"id": "M1"}, True), 1)
+
+
+async def test_what_was_begun_and_never_answered_stays_unknown():
+    """The agent was killed while it sent: nobody may send again and call it the same."""
+    store, work = FakeKeys(), Work(asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await Remembered(store).once(KEY, "hello", work)
+    with pytest.raises(TryLater, match="look before you send it again") as caught:
+        await Remembered(store).once(KEY, "hello", work)
+    assert (caught.value.code, work.done) == ("unknown_outcome", 1)
+
+
+async def test_an_unknown_outcome_is_not_tried_again_under_its_key():
+    unknown = TryLater("cannot tell whether it was sent", code="unknown_outcome")
+    remembered, work = Remembered(FakeKeys()), Work(unknown)
+    for _ in range(2):
+        with pytest.raises(TryLater) as caught:
+            await remembered.once(KEY, "hello", work)
+        assert caught.value.code == "unknown_outcome"
+    assert work.done == 1
+
+
+async def test_what_surely_failed_may_be_tried_again():
+    store = FakeKeys()
+    remembered, work = Remembered(store), Work(EngineError("cannot send: the phone is off"))
+    with pytest.raises(EngineError):
+        await remembered.once(KEY, "hello", work)
+    assert store.facts == {}
+    assert await remembered.once(KEY, "hello", work) == ({"id": "M2"}, False)
+
+
+async def test_who_asks_meanwhile_waits_for_the_first_ones_answer():
+    may_go, work = asyncio.Event(), Work()
+
+    async def slow() -> Mapping[str, Any]:
+        await may_go.wait()
+        return await work()
+
+    remembered = Remembered(FakeKeys())
+    asked = [asyncio.create_task(remembered.once(KEY, "hello", slow)) for _ in range(3)]
+    await asyncio.sleep(0)
+    may_go.set()
+    answers = await asyncio.gather(*asked)
+    assert sorted(again for _, again in answers) == [False, True, True]
+    assert {str(answer) for answer, _ in answers} == {"{'id': 'M1'}"}
+
+
+async def test_another_request_under_the_same_key_is_refused():
+    remembered = Remembered(FakeKeys())
+    await remembered.once(KEY, "hello", Work())
+    with pytest.raises(Refused) as caught:
+        await remembered.once(KEY, "goodbye", Work())
+    assert caught.value.code == "idempotency_key_reused"
+
+
+async def test_neither_key_nor_message_can_be_read_in_the_database():
+    store = FakeKeys()
+    await Remembered(store).once(KEY, "a secret text", Work())
+    assert not any(word in str(store.facts) for word in (*KEY, "secret"))
+
+
+async def test_the_oldest_are_forgotten_after_a_day_and_beyond_the_bound():
+    now = [1000.0]
+    store = FakeKeys()
+    remembered = Remembered(store, most=20, wall=lambda: now[0])
+    for number in range(60):
+        now[0] += 1
+        await remembered.once(("a", "b", str(number)), "hello", Work())
+    assert len(store.facts) <= 22
+    assert all(name.startswith(PREFIX) for name in store.facts)
+    assert (await remembered.once(("a", "b", "59"), "hello", Work()))[1] is True
+    now[0] += 86_400
+    assert (await remembered.once(("a", "b", "59"), "hello", Work()))[1] is False
+    for number in range(3):
+        await remembered.once(("c", "d", str(number)), "hello", Work())
+    assert len(store.facts) <= 5

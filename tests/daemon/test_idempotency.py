@@ -1,0 +1,26 @@
+"""A message with an Idempotency-Key goes out once, over a killed agent too."""
+
+from agent.api.remembered import PREFIX
+
+
+async def test_the_same_key_sends_once_over_a_killed_agent(agent, eventually):
+    await agent.create("a", scan_after=0)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    body = {"to": "5511777777777", "text": "your order is on its way"}
+
+    async def send() -> tuple[int, dict]:
+        return await agent.ask(
+            "POST", "/api/instance/a/messages", body, headers={"Idempotency-Key": "order-7"}
+        )
+
+    status, first = await send()
+    assert status == 200
+    await agent.kill()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await send() == (200, first)
+    assert body["text"].encode() not in (agent.state / "agent.db").read_bytes()
+    assert (
+        PREFIX.encode()
+        in (agent.state / "agent.db").read_bytes() + (agent.state / "agent.db-wal").read_bytes()
+    )
