@@ -76,6 +76,8 @@ class InstanceView:
     """The last repair, over or not."""
     hold: str = ""
     """Why it waits for others of its kind; "" = it does not."""
+    in_incident: bool = False
+    """It is a member of an incident that goes on, which speaks for it."""
     crypto_operations: Mapping[str, int] = field(default_factory=dict)
     """Messages that could be decrypted (ok) and that could not (failed)."""
     crypto_lately: int = 0

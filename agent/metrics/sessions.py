@@ -84,6 +84,10 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
         one_value("wa_session_silent", lambda view: int(is_silent(view))),
     ),
     (
+        Family("wa_session_in_incident", GAUGE, "1 while an incident speaks for it."),
+        one_value("wa_session_in_incident", lambda view: int(view.in_incident)),
+    ),
+    (
         Family(_STATUS, GAUGE, "1 for the connection's present status."),
         state_set(_STATUS, "status", STATUSES, lambda view: view.status),
     ),

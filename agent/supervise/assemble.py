@@ -87,6 +87,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         breaker_policy=lambda: settings.config.breaker_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
         memory_limit=settings.memory_limit,
+        in_incident=lambda facts: incidents.has(facts),  # noqa: PLW0108 - made below
         server_version=lambda name: backends.server_version(name),  # noqa: PLW0108 - made below
     )
     checks = CheckTimes()

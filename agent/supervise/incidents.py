@@ -122,6 +122,11 @@ class Incidents:
         group = group_of(facts)
         return hold_of(self.active.get(group), facts.id, group, fresh=fresh)
 
+    def has(self, facts: Facts) -> bool:
+        """Whether it is a member of one that goes on."""
+        incident = self.active.get(group_of(facts))
+        return incident is not None and facts.id in incident.members
+
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
 

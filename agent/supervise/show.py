@@ -37,6 +37,7 @@ class Eyes:
     breaker_policy: Callable[[], BreakerPolicy]
     crypto_policy: Callable[[], CryptoPolicy]
     memory_limit: Callable[[Facts], int]
+    in_incident: Callable[[Facts], bool]
     server_version: Callable[[str], str]
     """Of a backend, by its name."""
 
@@ -84,6 +85,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair,
         hold=facts.hold,
+        in_incident=eyes.in_incident(facts),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
         key_regenerations={**_NO_REGENERATIONS, **facts.key_regenerations},

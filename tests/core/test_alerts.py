@@ -254,19 +254,25 @@ def firing(name: str, **labels: str) -> ActiveAlert:
     return ActiveAlert(TABLE[name], key, AlertState.FIRING, 0.0, 1.0, fired_at=0.0)
 
 
-def test_an_incident_silences_the_sessions_of_its_engine_only() -> None:
-    incident = firing("WaFleetIncident", engine="web")
-    web = firing("WaSessionDown", session="a", engine="web")
-    socket = firing("WaSessionDown", session="b", engine="socket")
-    assert silenced([incident, web, socket]) == {(web.name, web.labels): "WaFleetIncident"}
-    assert silenced([web, socket]) == {}
-
-
-def test_an_incident_on_a_backend_silences_the_sessions_on_it_only() -> None:
-    incident = firing("WaFleetIncident", engine="evolution", backend="evo")
-    its = firing("WaSessionDown", session="a", engine="evolution", backend="evo")
-    others = firing("WaSessionDown", session="b", engine="evolution", backend="evo2")
-    assert silenced([incident, its, others]) == {(its.name, its.labels): "WaFleetIncident"}
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("WaSessionDown", {"status": ConnectionStatus.RECONNECTING}),
+        ("WaCircuitOpen", {"circuit": "open"}),
+    ],
+)
+def test_an_incident_speaks_for_its_members_and_for_nobody_else(
+    name: str, more: dict[str, Any]
+) -> None:
+    views = {
+        InstanceId("member"): make_view("member", in_incident=True, **more),
+        InstanceId("alone"): make_view("alone", **more),
+    }
+    sight = Sight(views, Figures(incidents={"sandbox": True}), History([]), 0.0)
+    found = TABLE[name].condition.vector(sight)
+    assert [dict(key)["session"] for key in found] == ["alone"]
+    own = firing("WaFleetIncident", engine="sandbox")
+    assert silenced([own, *(firing(name, **dict(key)) for key in found)]) == {}
 
 
 def test_a_backend_that_is_down_silences_what_is_said_of_its_sessions_only() -> None:

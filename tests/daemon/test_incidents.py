@@ -91,6 +91,13 @@ async def hold(agent, id):
     return (await agent.show(id))["hold"]
 
 
+async def spoken_for(agent):
+    """Whether an incident speaks for each, as Prometheus sees it."""
+    lines = (await agent.do("GET", "/metrics")).splitlines()
+    found = [one for one in lines if one.startswith("wa_session_in_incident{")]
+    return {line.split('"')[1]: int(line.split()[1]) for line in found}
+
+
 async def tried(agent, id):
     return [one for one in await since(agent, "canary") if one[:2] == ("repair", id)]
 
@@ -115,8 +122,10 @@ async def test_held_instances_start_no_worker_until_it_is_over(three, eventually
     await eventually(lambda: hold(three, "late"), "incident")
     shown = await three.show("late")
     assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "incident")
+    assert await spoken_for(three) == {"a": 1, "b": 1, "c": 1, "late": 0}
     await three.do("POST", "/api/incidents/sandbox/release")
     await eventually(lambda: three.status("late"), "CONNECTED")
+    await eventually(lambda: spoken_for(three), dict.fromkeys((*IDS, "late"), 0))
 
 
 @pytest.mark.parametrize(("fault", "code"), [("ban", "banned"), ("logout", "logout")])

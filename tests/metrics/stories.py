@@ -130,6 +130,7 @@ HELD: dict[str, Any] = {
     "status": S.RECONNECTING,
     "verdict": verdict(Health.DISCONNECTED, S.RECONNECTING, "backend_down"),
 }
+MEMBER: dict[str, Any] = {"in_incident": True}
 STOPPED: dict[str, Any] = {
     "status": S.DISCONNECTED,
     "verdict": verdict(Health.DISCONNECTED, S.DISCONNECTED, "stopped"),
@@ -148,9 +149,9 @@ def _crypto(t: float, failed: int) -> World:
     return sessions(crypto_operations={"ok": times(t, 30) * 20, "failed": times(t, 30) * failed})
 
 
-def _answers(t: float, seconds: float) -> World:
+def _answers(t: float, seconds: float, **more: Any) -> World:
     count = times(t, 30)
-    return sessions(probes=count, probe_seconds=count * seconds)
+    return sessions(probes=count, probe_seconds=count * seconds, **more)
 
 
 def _errors(t: float, every: float) -> World:
@@ -263,6 +264,34 @@ STORIES = (
         "disabled",
         8,
         always(sessions(**{**STOPPED, "desired": Desired(enabled=False)})),
+    ),
+    _quiet("WaSessionDown", "an incident speaks for it", 8, always(sessions(**LOST, **MEMBER))),
+    _fires(
+        "WaSessionDown",
+        "lost for a reason of its own beside an incident",
+        8,
+        always(both(sessions(**LOST), sessions(3, **LOST, **MEMBER))),
+    ),
+    _fires(
+        "WaSessionDown",
+        "still lost when the incident is over",
+        12,
+        until(240, sessions(**LOST, **MEMBER), sessions(**LOST)),
+    ),
+    _quiet(
+        "WaCircuitOpen", "an incident speaks for it", 7, always(sessions(circuit="open", **MEMBER))
+    ),
+    _quiet(
+        "WaReconnectStorm",
+        "an incident speaks for it",
+        12,
+        lambda t: sessions(reconnects={"connection_lost": times(t, 30)}, **MEMBER),
+    ),
+    _quiet(
+        "WaSessionResponseSlow",
+        "an incident speaks for it",
+        10,
+        lambda t: _answers(t, 8.0, **MEMBER),
     ),
     _fires("WaSessionNeedsScan", "nobody scans", 7, always(sessions(**TO_SCAN))),
     _quiet("WaSessionNeedsScan", "scanned", 7, until(180, sessions(**TO_SCAN), WELL)),

@@ -13,7 +13,14 @@ import pytest
 from agent.config import Config
 from agent.config.sections import AlertsSection
 from agent.core.alerts import AlertState
-from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
+from agent.core.model import (
+    Category,
+    ConnectionStatus,
+    Health,
+    HealthVerdict,
+    InstanceId,
+    JournalEntry,
+)
 from agent.core.view import AgentStatus
 from agent.deliver.alertmanager import Raised
 from agent.errors import StoreError
@@ -227,17 +234,17 @@ async def test_nothing_is_looked_at_before_what_is_to_be_restored_was(
 
 
 async def test_who_is_silenced_is_shown_so(bench: Bench) -> None:
-    bench.supervisor.agent = replace(bench.supervisor.agent, incidents={"sandbox": 3})
-    for name in ("a", "b", "c"):
-        bench.put(name, ConnectionStatus.RECONNECTING)
+    beyond = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, "banned", "banned")
+    view = make_view("a", status=ConnectionStatus.DISCONNECTED, verdict=beyond)
+    bench.supervisor.known = {InstanceId("a"): view}
     await bench.alerting.look()
     board = bench.alerting.board()
     quiet = {name: by for (name, _), by in board.silenced.items()}
-    assert quiet == {"WaSessionDown": "WaFleetIncident"}
+    assert quiet == {"WaSessionDown": "WaSessionGivenUp"}
     entries = await bench.store.history(kinds=("alert",), limit=10)
     by = {one.detail["alert"]: one.detail.get("silenced_by") for one in entries}
-    assert by["WaSessionDown"] == "WaFleetIncident"
-    assert by["WaFleetIncident"] is None
+    assert by["WaSessionDown"] == "WaSessionGivenUp"
+    assert by["WaSessionGivenUp"] is None
 
 
 async def test_a_thousand_sessions_cost_the_loop_little(bench: Bench) -> None:

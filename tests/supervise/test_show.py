@@ -22,6 +22,7 @@ EYES = Eyes(
     BreakerPolicy,
     CryptoPolicy,
     lambda facts: 0,
+    lambda facts: False,
     lambda backend: f"{backend} 2.3.7",
 )
 

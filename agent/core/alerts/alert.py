@@ -90,11 +90,6 @@ INHIBITIONS = (
     Inhibition("WaAgentDown", (*_OF_A_SESSION, "WaFleet*")),
     # Whatever is said of a session on a server that does not answer is old.
     Inhibition("WaBackendDown", _OF_A_SESSION, ("backend",)),
-    Inhibition(
-        "WaFleetIncident",
-        ("WaSessionDown", "WaReconnectStorm", "WaCircuitOpen", "WaSessionResponseSlow"),
-        ("engine", "backend"),
-    ),
     Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
     Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),
     Inhibition("WaSessionCorrupted", ("WaSessionDown",), ("session",)),

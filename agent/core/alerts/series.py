@@ -64,6 +64,7 @@ CORRUPTED = _verdict(Health.CORRUPTED)
 WANTED = Series("wa_session_wanted", of_session=lambda view: float(is_wanted(view)))
 GIVEN_UP = Series("wa_session_given_up", of_session=lambda view: float(has_given_up(view)))
 SILENT = Series("wa_session_silent", of_session=lambda view: float(is_silent(view)))
+IN_INCIDENT = Series("wa_session_in_incident", of_session=lambda view: float(view.in_incident))
 CIRCUIT_OPEN = Series(
     "wa_session_circuit", 'state="open"', lambda view: float(view.circuit == "open")
 )

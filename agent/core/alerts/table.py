@@ -42,6 +42,15 @@ def _is_not(series: Expression) -> Binary:
     return Binary(series, "==", 0.0)
 
 
+def _for_itself(expression: Expression) -> Binary:
+    """Without the members of an incident, for which WaFleetIncident speaks.
+
+    Not an inhibition: that could only name the engine, and would silence whoever is on it
+    and fails for a reason of his own.
+    """
+    return Binary(expression, "unless", _is(s.IN_INCIDENT))
+
+
 def _rise(series: Series, seconds: float) -> Over:
     return Over("increase", series, seconds)
 
@@ -102,7 +111,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            OfSession(_is(s.CIRCUIT_OPEN)),
+            OfSession(_for_itself(_is(s.CIRCUIT_OPEN))),
             "the circuit of {session} is open: its tries failed in a row",
         ),
     )
@@ -119,7 +128,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            UnlessBackend(OfSession(down), _is_not(s.BACKEND_UP)),
+            UnlessBackend(OfSession(_for_itself(down)), _is_not(s.BACKEND_UP)),
             "{session} should be connected and is not",
         ),
         Alert(
@@ -163,7 +172,9 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             0.0,
-            OfSession(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects))),
+            OfSession(
+                _for_itself(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects)))
+            ),
             "{session} reconnected {value} times in ten minutes",
         ),
         Alert(
@@ -213,7 +224,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             group,
             Severity.WARNING,
             5 * MINUTE,
-            OfSession(_above(mean, limits.response_time)),
+            OfSession(_for_itself(_above(mean, limits.response_time))),
             "{session} takes {value} to answer",
             Unit.SECONDS,
         ),
