@@ -101,6 +101,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "All sessions that it has, and which are watched"),  # noqa: E501
     Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a session that it has", backends.ADOPT, answers=(201,)),  # noqa: E501
     Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Ask it now how it is", ()),
+    Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close its circuit: its sessions may be tried again", ()),  # noqa: E501
     Route("POST", HOOK, OPEN, backends.hook, "What a backend calls when something happened there", hook=True),  # noqa: E501
     Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "Where events are sent by themselves, and what waits"),  # noqa: E501
     Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send it one event now; what came back", ()),  # noqa: E501
@@ -113,7 +114,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop it, as its operator; its pairing stays", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start it, as its operator", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
-    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit", ()),  # noqa: E501
+    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit, or that of the backend of that name", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
     Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine"),  # noqa: E501
     Route("GET", "/api/trends", SOME, figures.trends, "Lines of memory and messages, oldest point first", query=figures.TRENDS),  # noqa: E501

@@ -67,6 +67,11 @@ async def check(call: Call) -> web.Response:
     return json_answer(show_backend(await call.supervisor.backends.check(_name(call))))
 
 
+async def reset(call: Call) -> web.Response:
+    await call.body()
+    return json_answer(show_backend(await call.supervisor.backends.reset(_name(call))))
+
+
 async def hook(call: Call) -> web.Response:
     """A server tells what happened. Its only key is the secret in the address.
 

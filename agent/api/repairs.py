@@ -11,7 +11,7 @@ from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.face import Result
 from agent.api.fields import BOOLEAN, STRING, Field
-from agent.api.present import show_incident, show_instance, show_reconnection
+from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.api.remote import PLACE, engine_of, placed, still_placed
 from agent.core.model import Instance, parse_instance_id
 from agent.core.statistics import RepairStatistics
@@ -58,7 +58,11 @@ async def force_reconnection(call: Call) -> web.Response:
 
 async def reset_circuit_breaker(call: Call) -> web.Response:
     await call.body()
-    await call.supervisor.repairs.reset_circuit_breaker(call.id)
+    supervisor = call.supervisor
+    backends = {one.name for one in supervisor.backends.views()}
+    if call.id in backends and call.id not in supervisor.views():
+        return json_answer(show_backend(await supervisor.backends.reset(call.id)))
+    await supervisor.repairs.reset_circuit_breaker(call.id)
     return json_answer(show_reconnection(call.supervisor.view(call.id)))
 
 

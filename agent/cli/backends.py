@@ -14,7 +14,7 @@ from agent.errors import InvalidRequest, NotFound
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout` says; the agent tells when it is over."""
-VERBS = ("list", "show", "sessions", "adopt", "check", "drop-in")
+VERBS = ("list", "show", "sessions", "adopt", "check", "reset", "drop-in")
 _WITH_VALUE = ("--socket", "--url", "--key")
 
 
@@ -44,6 +44,10 @@ def add(commands: Subparsers) -> None:
     _add(
         among, "check", check, "ask it now how it is; exit status 1 when it is not well",
         "wa-agent backends check evo",
+    )  # fmt: skip
+    _add(
+        among, "reset", reset, "close its circuit: its sessions may be tried again at once",
+        "wa-agent backends reset evo",
     )  # fmt: skip
     parser = _add(
         among, "drop-in", drop_in,
@@ -187,6 +191,15 @@ def check(options: argparse.Namespace) -> int:
     else:
         _print(found)
     return 0 if found["up"] else 1
+
+
+def reset(options: argparse.Namespace) -> int:
+    found = client_of(options).request("POST", f"/api/backends/{options.backend}/reset").json()
+    if wants_json(options):
+        print_json(found)
+    else:
+        print(f"the circuit of {found['name']} is {found['circuit']}")
+    return 0
 
 
 def drop_in(options: argparse.Namespace) -> int:

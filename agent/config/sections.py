@@ -351,6 +351,12 @@ class BackendsSection:
     patience: float = setting(
         10.0, "seconds that a backend may be away before its sessions are held", low=0.1
     )
+    trial: str = setting(
+        "check",
+        "what closes a backend's open circuit: the first check of its server that is well, or only"
+        " one session's try after breaker_pause",
+        choices=("check", "session"),
+    )
     back_rate: float = setting(
         50.0, "sessions per second that are looked at again when a backend is back", low=0.1
     )

@@ -35,6 +35,7 @@ AWAY = frozenset({"backend_down", "backend_missing"})
 
 HOLDS = {
     "backend_down": "its backend is down",
+    "backend_circuit": "its backend failed again and again; one try at a time goes first",
     "backend_missing": "no [[backend]] of the name in its settings is declared",
     "network_down": "the network seems to be down for many at once",
     "incident": "the same fails for many of its engine; one is tried first",

@@ -253,7 +253,7 @@ class Observation:
     """The wall clock at `at`: what the record's `..._wall` times are measured against."""
     signals: tuple[Signal, ...] = ()
     hold: str = ""
-    """Why nobody of its kind may try now: backend_down, network_down, incident, memory_full."""
+    """Why nobody of its kind may try now: backend_down, network_down, incident and the like."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         note=registry.note,
         link_stats=link_stats,
         settings=lambda: settings.config.backends,
+        breaker=lambda: settings.config.breaker_policy,
     )
     host = Seats(ground.host, backends, registry.facts.get)
     incidents = Incidents(
@@ -217,7 +218,6 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         registry.facts,
         store,
         discover_every=lambda: settings.config.backends.discover,
-        breaker_failures=lambda: settings.config.reconnect.breaker_failures,
     )
     checking = Checking(registry, passes, wakes.wake, at_once=CHECKS_AT_ONCE)
     supervisor = Supervisor(

@@ -16,6 +16,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.link.client import Hello, Link
+from agent.supervise.circuit import Circuit
 from agent.supervise.loop import boot_now
 
 OnClaim = Callable[[InstanceId, str, Claim], None]
@@ -51,6 +52,7 @@ class SeatLink:
 
     link: Link
     id: InstanceId
+    circuit: Circuit
     forget: Callable[[InstanceId], None]
 
     @property
@@ -60,7 +62,9 @@ class SeatLink:
     async def call(
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> Mapping[str, Any]:
-        return await self.link.call(do, args, timeout=timeout, id=self.id)
+        return await self.circuit.act(
+            self.id, do, lambda: self.link.call(do, args, timeout=timeout, id=self.id)
+        )
 
     async def close(self) -> None:
         """Only this session's: the others still speak over it."""
@@ -76,6 +80,7 @@ class BackendFacts:
     """Named by the same rule as instances."""
     roster: dict[InstanceId, Mapping[str, Any]]
     """The sessions its worker holds, as its file says."""
+    circuit: Circuit
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
     run: str = ""
@@ -87,8 +92,6 @@ class BackendFacts:
     stopped_by_hand: bool = False
     our_stop: bool = False
     server: ServerClaim | None = None
-    failures: int = 0
-    """Checks of its server in a row that failed."""
     checked_wall: float = 0.0
     next_check_wall: float | None = None
     """When its worker asks it again."""
@@ -125,7 +128,7 @@ class BackendFacts:
             return f"its worker is {self.unit.state} and cannot be reached"
         if self.server is None:
             return "its server was not asked yet"
-        return self.server.sentence
+        return self.circuit.sentence if self.server.up else self.server.sentence
 
     def last_words(self, id: InstanceId) -> Claim | None:
         """What that session's engine claimed last: its proof has grown older since."""

@@ -22,11 +22,13 @@ from agent.core.model import (
     UnitState,
     parse_instance_id,
 )
+from agent.core.reconnect import BreakerPolicy, BreakerState
 from agent.errors import LinkError
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backend_facts import BackendFacts, Ears, SeatLink
 from agent.supervise.backend_worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
+from agent.supervise.circuit import Circuit
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
@@ -52,6 +54,7 @@ class Backends:
         note: Callable[[JournalEntry], None],
         link_stats: LinkStats,
         settings: Callable[[], BackendsSection],
+        breaker: Callable[[], BreakerPolicy],
     ) -> None:
         """`host` starts the workers of backends; None where no backend is declared."""
         self.all: dict[str, BackendFacts] = {}
@@ -65,6 +68,7 @@ class Backends:
         self._wake = wake
         self._note = note
         self._settings = settings
+        self._breaker = breaker
         self._returning: set[asyncio.Task[None]] = set()
         self._files = asyncio.Lock()
         ears = WorkerEars(
@@ -88,7 +92,7 @@ class Backends:
                 lay_out_backend, self._root, name, each.engine, settings
             )
             roster = await asyncio.to_thread(read_roster, self._root, name)
-            self.all[name] = found = BackendFacts(each, name, roster)
+            self.all[name] = found = BackendFacts(each, name, roster, self._circuit(name))
             if changed:
                 await workers.read_anew(found)
         # Sessions that were watched all the while must not be told of as away.
@@ -109,7 +113,14 @@ class Backends:
         one = self.all.get(name)
         if one is None:
             return "backend_missing"
-        return "backend_down" if one.down or facts.id in one.away else ""
+        if one.down or facts.id in one.away:
+            return "backend_down"
+        return "" if one.circuit.lets(facts.id) else "backend_circuit"
+
+    def may_begin(self, facts: Facts) -> bool:
+        """Whether it may act now; of all on a half-open circuit only the first."""
+        one = self.all.get(facts.instance.backend)
+        return one is None or one.circuit.begin(facts.id)
 
     def may_ask(self, facts: Facts) -> bool:
         """Whether a probe can tell anything now."""
@@ -126,7 +137,7 @@ class Backends:
         one.ears[facts.id] = ears
         if (claim := one.last_words(facts.id)) is not None:
             ears.on_claim(facts.id, one.run, claim)
-        return SeatLink(one.link, facts.id, lambda id: _forget_ears(one, id))
+        return SeatLink(one.link, facts.id, one.circuit, lambda id: _forget_ears(one, id))
 
     # seats
 
@@ -219,7 +230,7 @@ class Backends:
         one.checked_wall = time.time()
         one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
         one.version = claim.version or one.version
-        one.failures = 0 if claim.up else one.failures + 1
+        one.circuit.checked(up=claim.up)
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
 
@@ -268,6 +279,22 @@ class Backends:
             facts.linked_since = boot_now()
             self._wake(facts.id)
             await asyncio.sleep(1.0 / self._settings().back_rate)
+
+    def _circuit(self, name: InstanceId) -> Circuit:
+        def by_check() -> bool:
+            return self._settings().trial == "check"
+
+        def changed(state: BreakerState) -> None:
+            one = self.all[name]
+            if state is BreakerState.OPEN:
+                said = f"{one.circuit.sentence}: nothing of its sessions is tried"
+                self._say(one, "circuit_open", said, bad=True)
+            else:
+                self._say(one, "circuit_closed", "its circuit is closed again")
+            for facts in self.members(one):
+                self._wake(facts.id)
+
+        return Circuit(self._breaker, by_check, changed)
 
     # small things
 

@@ -12,9 +12,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
+from agent.core.model import Category, Instance, InstanceId, RemoteSession, parse_instance_id
 from agent.core.view import BackendView, InstanceView
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
+from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backend_facts import BackendFacts
 from agent.supervise.backends import Backends
@@ -40,7 +41,6 @@ class BackendFace:
         store: Store,
         *,
         discover_every: Callable[[], float],
-        breaker_failures: Callable[[], int],
     ) -> None:
         self.create: Create = _cannot_create
         """Set once the supervisor is there."""
@@ -48,7 +48,6 @@ class BackendFace:
         self._facts = facts
         self._store = store
         self._discover_every = discover_every
-        self._breaker_failures = breaker_failures
         backends.looked = self._look
 
     # reading
@@ -68,6 +67,13 @@ class BackendFace:
     async def check(self, name: str) -> BackendView:
         one = self._find(name)
         await self._call(one, "check")
+        return self._view(one)
+
+    async def reset(self, name: str) -> BackendView:
+        """Close its circuit at once: a person knows better."""
+        one = self._find(name)
+        bound(Category.RECONNECT).info("an operator closed the circuit of backend %s", name)
+        one.circuit.close()
         return self._view(one)
 
     # taking in
@@ -229,9 +235,9 @@ class BackendFace:
             sessions=server.sessions if server else None,
             held=len(one.roster),
             connected=sum(facts.record.status == "CONNECTED" for facts in members),
-            breaker="open" if one.failures >= self._breaker_failures() else "closed",
             next_check_wall=one.next_check_wall if one.link is not None else None,
             hooks=one.hooks,
+            breaker=one.circuit.state,
         )
 
 

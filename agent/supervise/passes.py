@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 TRIES = (ActionKind.START, ActionKind.RESTART, ActionKind.CONNECT)
 
+RETRY_HELD = 5.0
+"""Seconds until one asks again that found another's trial under way."""
+
 SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
 
 
@@ -162,6 +165,9 @@ class Passes:
                 wait = self.gate.ask(facts.id, boot_now(), reconnects=reconnects, lane=lane)
                 if wait is not None:
                     return wait
+            if action.kind in TRIES and not self.senses.backends.may_begin(facts):
+                self.gate.settled(facts.id)
+                return boot_now() + RETRY_HELD
             await self._begin(facts, action)
             outcome = await self._carry_out(facts, action)
             await self._record_outcome(facts, outcome)

@@ -135,10 +135,13 @@ class Seats:
     async def _call(
         self, one: BackendFacts, do: str, instance: InstanceId, limit: float
     ) -> Mapping[str, object]:
-        if one.link is None:
+        link = one.link
+        if link is None:
             raise HostError(f"cannot {do} {instance} on {one.name}: {one.sentence}")
         async with asyncio.timeout(limit + 5.0):
-            return await one.link.call(do, {}, timeout=limit, id=instance)
+            return await one.circuit.act(
+                instance, do, lambda: link.call(do, {}, timeout=limit, id=instance)
+            )
 
 
 def _seat(one: BackendFacts) -> UnitStatus:

@@ -81,6 +81,10 @@ class FakeBackends:
         self.known[name] = replace(view, checked_wall=time.time())
         return self.known[name]
 
+    async def reset(self, name: str) -> BackendView:
+        self.known[name] = replace(self.view(name), breaker="closed")
+        return self.known[name]
+
     def check_place(self, instance: Instance) -> None:
         """As the real one refuses to create."""
         if instance.backend not in self.known:

@@ -1,0 +1,116 @@
+"""One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
+
+It hears of each check of the server, and of each call that makes the server work for a session.
+While it is open no session there is started, connected or repaired; the server's own check goes
+on, for it costs nothing, and after failed checks a good one is the trial (`trial = "check"`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.core.reconnect import Breaker, BreakerPolicy, BreakerState
+from agent.errors import EngineError, LinkError, WaError
+from agent.supervise.loop import boot_now
+
+ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
+"""Calls that make a server work for a session."""
+
+Call = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class Circuit:
+    policy: Callable[[], BreakerPolicy]
+    check_is_trial: Callable[[], bool]
+    """Whether a good check may close it before its pause is over."""
+    changed: Callable[[BreakerState], None]
+    """Told when it opens, and when it closes."""
+    breaker: Breaker = field(default_factory=Breaker)
+    trial: InstanceId | None = None
+    """Whose call is the trial of a half-open circuit."""
+    _by_checks: bool = False
+    """Whether the last failure was a check's: then a good check says something."""
+
+    @property
+    def state(self) -> BreakerState:
+        """As people see it: while its one trial is under way it is half open, not open."""
+        state = self.breaker.state(boot_now(), self.policy())
+        trying = self.trial is not None and state is BreakerState.OPEN
+        return BreakerState.HALF_OPEN if trying else state
+
+    @property
+    def opens_in(self) -> float:
+        return self.breaker.opens_in(boot_now(), self.policy())
+
+    @property
+    def sentence(self) -> str:
+        """Why nothing of its sessions is tried; "" while it is closed."""
+        state, failures = self.state, self.breaker.failures
+        if state is BreakerState.CLOSED:
+            return ""
+        if self.trial is not None:
+            return f"its circuit is half open after {failures} failures: {self.trial} is tried"
+        if state is BreakerState.HALF_OPEN:
+            return f"its circuit is half open after {failures} failures: one try is next"
+        return f"its circuit is open for {self.opens_in:.0f} s more after {failures} failures"
+
+    def lets(self, id: InstanceId) -> bool:
+        """Whether this session may wait for its turn, or has it."""
+        return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
+
+    def begin(self, id: InstanceId) -> bool:
+        """It is about to act: False when it may not, and the one trial begins with the first."""
+        if not self.lets(id):
+            return False
+        if self.breaker.state(boot_now(), self.policy()) is BreakerState.HALF_OPEN:
+            self.trial = id
+            self.breaker = self.breaker.after_try(boot_now(), self.policy())
+        return True
+
+    def checked(self, *, up: bool) -> None:
+        if not up:
+            # A check that fails when the pause is over was the trial.
+            self.breaker = self.breaker.after_try(boot_now(), self.policy())
+            self._failed(by_check=True)
+            return
+        open_yet = self.state is BreakerState.OPEN and not self.check_is_trial()
+        if self._by_checks and not open_yet:
+            self.close()
+
+    async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
+        """Carry a session's call out if it may be, and hear how the server took it."""
+        if do in ACTS and not self.begin(id):
+            raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
+        try:
+            answer = await call()
+        except WaError as error:
+            if do in ACTS and _is_the_servers(error):
+                self._failed(by_check=False)
+            if id == self.trial:  # nothing is learned from what the session itself refuses
+                self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
+            raise
+        if do in ACTS or id == self.trial:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        was, self.breaker = self.state, self.breaker.after_success()
+        self.trial, self._by_checks = None, False
+        if was is not BreakerState.CLOSED:
+            self.changed(BreakerState.CLOSED)
+
+    def _failed(self, *, by_check: bool) -> None:
+        was = self.state
+        self.breaker = self.breaker.after_failure(boot_now(), self.policy())
+        self._by_checks, self.trial = by_check, None
+        if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
+            self.changed(BreakerState.OPEN)
+
+
+def _is_the_servers(error: WaError) -> bool:
+    """A server that does not answer; what it answers, however unkind, is about the session."""
+    if isinstance(error, LinkError):
+        return error.code == "timeout"
+    return error.code == "backend_down"

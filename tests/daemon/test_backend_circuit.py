@@ -1,0 +1,93 @@
+"""A server that answers its check and fails at everything else: its circuit opens, once for all."""
+
+from tests.daemon.conftest import remote_settings
+from tests.daemon.test_backends import Watched, standin, table
+
+__all__ = ["standin"]
+
+TWO = "breaker_failures = 2\nbreaker_pause = 600\n"
+
+
+async def watched(make_agent, standin, *names, **more):
+    base = remote_settings().replace("[reconnect]\n", f"[reconnect]\n{TWO}", 1)
+    for name in names:
+        standin.add(name, "open")
+    agent = make_agent(table(standin, **more), base=base)
+    await agent.start()
+    return Watched(agent, standin)
+
+
+async def circuit(one):
+    return (await one.backend())["circuit"]
+
+
+def restarts(standin):
+    return sum(count for path, count in standin.paths.items() if "/instance/restart/" in path)
+
+
+async def test_calls_that_fail_open_it_and_a_person_closes_it(make_agent, standin, eventually):
+    one = await watched(make_agent, standin, "shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    await standin.front.set("failing", only="/instance/restart")
+    standin.instances["shop"].dead = "closed"
+    await eventually(lambda: circuit(one), "open", within=40)
+    shown = await one.backend()
+    assert shown["up"] is True
+    assert "its circuit is open for" in shown["sentence"]
+    metrics = await one.agent.do("GET", "/metrics")
+    assert 'wa_backend_circuit{backend="evo",state="open"} 1' in metrics
+    assert await one.verdict("other") == ("healthy", ""), "what is connected stays so"
+    asked = restarts(standin)
+    await one.agent.do("POST", "/api/backends/evo/check")
+    assert await circuit(one) == "open", "its check was well all the while"
+    standin.instances["shop"].dead = ""
+    await standin.front.set("")
+    await one.check("shop")
+    assert restarts(standin) == asked, "nothing was tried while it was open"
+
+    told = await one.agent.do("POST", "/reset-circuit-breaker/evo")
+    assert (told["name"], told["circuit"]) == ("evo", "closed")
+    await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=60)
+    story = [found["kind"] for found in (await one.agent.do("GET", "/api/events"))["events"]]
+    assert (story.count("circuit_open"), story.count("circuit_closed")) == (1, 1)
+
+
+async def test_a_server_that_is_back_closes_it_with_its_first_good_check(
+    make_agent, standin, eventually
+):
+    one = await watched(make_agent, standin, "shop")
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set("refuse")
+
+    async def checked_until_open():
+        await one.agent.ask("POST", "/api/backends/evo/check")
+        return await circuit(one)
+
+    await eventually(checked_until_open, "open", within=20)
+    await standin.front.set("")
+    await one.agent.do("POST", "/api/backends/evo/check")
+    assert await circuit(one) == "closed"
+    await eventually(lambda: one.all_connected(1), within=40)
+
+
+async def test_where_only_a_session_is_a_trial_it_waits_for_the_pause(
+    make_agent, standin, eventually
+):
+    base = remote_settings().replace("[reconnect]\n", f"[reconnect]\n{TWO}", 1)
+    base = base.replace("[backends]\n", '[backends]\ntrial = "session"\n', 1)
+    standin.add("shop", "open")
+    agent = make_agent(table(standin), base=base)
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set("refuse")
+
+    async def checked_until_open():
+        await agent.ask("POST", "/api/backends/evo/check")
+        return await circuit(one)
+
+    await eventually(checked_until_open, "open", within=20)
+    await standin.front.set("")
+    assert (await agent.do("POST", "/api/backends/evo/check"))["up"] is True
+    assert await circuit(one) == "open"
+    assert (await agent.do("POST", "/api/backends/evo/reset"))["circuit"] == "closed"

@@ -1,0 +1,155 @@
+"""A backend's circuit breaker: what opens it, whose call is its trial, what closes it."""
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.core.reconnect import BreakerPolicy, BreakerState
+from agent.errors import EngineError, LinkError
+from agent.supervise import circuit as module
+from agent.supervise.circuit import Circuit
+
+A, B = InstanceId("a"), InstanceId("b")
+CLOSED, OPEN, HALF_OPEN = BreakerState
+DOWN = EngineError("cannot connect: no answer within 10 s", code="backend_down")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "boot_now", clock)
+    return clock
+
+
+def made(told=None, *, check_is_trial=True):
+    told = [] if told is None else told
+    return Circuit(lambda: BreakerPolicy(3, 600.0), lambda: check_is_trial, told.append)
+
+
+async def act(circuit, id=A, error=None, do="connect"):
+    async def call():
+        if error is not None:
+            raise error
+        return {}
+
+    try:
+        return await circuit.act(id, do, call)
+    except (EngineError, LinkError) as caught:
+        return caught.code
+
+
+async def opened(**how):
+    circuit = made(**how)
+    for id in (A, B, A):
+        await act(circuit, id, DOWN)
+    assert circuit.state is OPEN
+    return circuit
+
+
+async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
+    told = []
+    circuit = made(told)
+    await act(circuit, A, DOWN)
+    await act(circuit, B, LinkError("cannot connect: no answer", code="timeout"))
+    assert (circuit.state, circuit.lets(A)) == (CLOSED, True)
+    await act(circuit, A, DOWN)
+    assert (circuit.state, told) == (OPEN, [OPEN])
+    assert "open for 600 s more after 3 failures" in circuit.sentence
+    assert not circuit.lets(A) and not circuit.lets(B)
+    assert await act(circuit, B) == "circuit_open"
+    assert await act(circuit, B, do="probe") == {}, "looking is free"
+
+
+async def test_a_success_between_begins_the_row_anew(clock):
+    circuit = made()
+    for _ in range(4):
+        await act(circuit, A, DOWN)
+        await act(circuit, B, DOWN)
+        await act(circuit, A)
+    assert circuit.state is CLOSED
+
+
+async def test_what_the_session_itself_refuses_opens_nothing(clock):
+    circuit = made()
+    for _ in range(9):
+        await act(circuit, A, EngineError("cannot connect: it is not there", code="remote_missing"))
+        await act(circuit, A, LinkError("cannot connect: the link is closed", code="gone"))
+    assert circuit.state is CLOSED
+
+
+async def test_after_its_pause_one_session_tries_for_all(clock):
+    told = []
+    circuit = await opened(told=told)
+    clock.now += 599.9
+    assert not circuit.begin(A)
+    clock.now += 0.1
+    assert circuit.state is HALF_OPEN
+    assert circuit.lets(A) and circuit.lets(B)
+    assert circuit.begin(B)
+    assert (circuit.state, circuit.lets(A), circuit.lets(B)) == (HALF_OPEN, False, True)
+    assert await act(circuit, A) == "circuit_open"
+    assert await act(circuit, B) == {}
+    assert (circuit.state, circuit.sentence, told) == (CLOSED, "", [OPEN, CLOSED])
+
+
+async def test_a_trial_that_fails_opens_it_again_for_as_long(clock):
+    circuit = await opened()
+    clock.now += 600
+    await act(circuit, B, DOWN)
+    assert (circuit.state, circuit.opens_in) == (OPEN, 600.0)
+
+
+async def test_a_trial_that_says_nothing_of_the_server_leaves_the_turn_to_another(clock):
+    circuit = await opened()
+    clock.now += 600
+    await act(circuit, B, EngineError("cannot connect: it is not there", code="remote_missing"))
+    assert (circuit.state, circuit.begin(A)) == (HALF_OPEN, True)
+
+
+async def test_a_good_check_ends_what_failed_checks_began(clock):
+    circuit = made()
+    for _ in range(3):
+        circuit.checked(up=False)
+    assert circuit.state is OPEN
+    clock.now += 20
+    circuit.checked(up=True)
+    assert circuit.state is CLOSED
+
+
+async def test_a_good_check_says_nothing_where_only_calls_fail(clock):
+    circuit = await opened()
+    circuit.checked(up=True)
+    assert circuit.state is OPEN
+    await act(other := made(), A, DOWN)
+    await act(other, A, DOWN)
+    other.checked(up=True)
+    await act(other, A, DOWN)
+    assert other.state is OPEN, "the row goes on past a good check"
+
+
+async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(clock):
+    circuit = made(check_is_trial=False)
+    for _ in range(3):
+        circuit.checked(up=False)
+    clock.now += 300
+    circuit.checked(up=True)
+    assert circuit.state is OPEN
+    clock.now += 300
+    assert circuit.state is HALF_OPEN
+    circuit.checked(up=False)
+    assert circuit.state is OPEN
+    clock.now += 600
+    circuit.checked(up=True)
+    assert circuit.state is CLOSED
+
+
+async def test_a_person_closes_it_at_once(clock):
+    circuit = await opened()
+    circuit.close()
+    assert (circuit.state, circuit.begin(A)) == (CLOSED, True)
