@@ -78,6 +78,7 @@ def _where(address: Address) -> str:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None or address in _COMPATIBLE or address in _NAT64:
             return ""  # what is inside is looked at by itself
-        if address not in _GLOBAL_6:
+        # Nobody is reached through 6to4 any more; what still unpacks it stands in this network.
+        if address not in _GLOBAL_6 or address.sixtofour is not None:
             return "private"
     return "" if address.is_global else "private"

@@ -1,0 +1,232 @@
+"""Nothing is ever connected to that a webhook may not lead to, however its URL spells it."""
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.config import WebhookDeclaration
+from agent.core.webhook import Answer
+from agent.deliver import guarded_address
+from agent.deliver.guarded_address import GuardedResolver, open_connector
+from agent.deliver.webhook_call import Line, Reply
+from tests.deliver.receiver import Receiver
+
+
+@pytest.fixture
+async def victim() -> AsyncIterator[list[str]]:
+    """A service on this machine that must not be reached; who connected. Its port comes first."""
+    seen: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append("somebody")
+        writer.close()
+
+    server = await asyncio.start_server(serve, None, 0, family=socket.AF_INET)
+    six = None
+    port = server.sockets[0].getsockname()[1]
+    if socket.has_ipv6:
+        six = await asyncio.start_server(serve, "::", port, family=socket.AF_INET6)
+    seen.append(str(port))
+    yield seen
+    server.close()
+    if six is not None:
+        six.close()
+
+
+async def send(url: str, **more: Any) -> Reply:
+    declared = WebhookDeclaration("ops", url, **{"timeout": 5.0, **more})
+    line = await Line.open(declared, "9.9")
+    try:
+        return await line.post(b"{}", "status", "1-1")
+    finally:
+        await line.close()
+
+
+HOSTS = (
+    "127.0.0.1",
+    "127.1",
+    "0x7f.0.0.1",
+    "0177.0.0.1",
+    "2130706433",
+    "0x7f000001",
+    "0.0.0.0",
+    "0",
+    "localhost",
+    "LOCALHOST.",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:0:0:1]",
+    "127\u30020\u30020\u30021",
+    "\u2460\u2461\u2466.0.0.1",
+)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_f62_no_spelling_of_this_machine_is_connected_to(
+    victim: list[str], host: str
+) -> None:
+    reply = await send(f"http://{host}:{victim[0]}/")
+    assert reply.answer is Answer.LATER
+    assert reply.problem
+    assert len(victim) == 1, reply
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1", "nothing is sent to 127.0.0.1: it is loopback"),
+        ("localhost", "nothing is sent to .*: it is loopback"),
+        ("169.254.169.254", "metadata"),
+        ("[fe80::1]", "link-local"),
+    ],
+)
+async def test_f62_why_it_is_refused_is_said(victim: list[str], host: str, words: str) -> None:
+    reply = await send(f"http://{host}:{victim[0]}/")
+    assert re.search(words, reply.problem), reply
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "224.0.0.1", "0.0.0.0"])
+async def test_f62_private_does_not_open_what_is_never_right(victim: list[str], host: str) -> None:
+    reply = await send(f"http://{host}:{victim[0]}/", private=True)
+    assert "nothing is sent to" in reply.problem
+    assert len(victim) == 1
+
+
+async def test_private_opens_this_machine() -> None:
+    async with Receiver().open() as target:
+        assert (await send(target.url, private=True)).answer is Answer.TAKEN
+        named = target.url.replace("127.0.0.1", "localhost")
+        assert (await send(named, private=True)).answer is Answer.TAKEN
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """What the machine's resolver answers, one answer after the other; the last one stays."""
+    answers: list[list[str]] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[Any]:
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found]
+
+    monkeypatch.setattr(guarded_address.socket, "getaddrinfo", look_up)
+    yield answers
+
+
+async def test_f62_a_name_that_changes_its_address_is_judged_each_time(
+    names: list[list[str]],
+) -> None:
+    async with Receiver().open() as target:
+        url = target.url.replace("127.0.0.1", "rebinding.example")
+        names += [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1"]]
+        assert (await send(url, private=True)).answer is Answer.TAKEN
+        assert "metadata" in (await send(url, private=True)).problem
+        assert (await send(url, private=True)).answer is Answer.TAKEN
+        assert len(target.asked) == 2
+
+
+async def test_f62_of_several_addresses_only_the_allowed_are_used(names: list[list[str]]) -> None:
+    names += [["10.0.0.1", "127.0.0.1", "8.8.8.8"]]
+    found = await GuardedResolver(private=False).resolve("mixed.example", 80)
+    assert [one["host"] for one in found] == ["8.8.8.8"]
+
+
+async def test_f62_the_address_that_is_connected_to_is_the_one_that_counts(
+    victim: list[str],
+) -> None:
+    """Even a resolver that passes everything on opens nothing."""
+
+    class Careless(GuardedResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
+            return [
+                {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET,
+                 "proto": 0, "flags": 0}
+            ]  # fmt: skip
+
+    connector = open_connector(private=False, tls=None)
+    connector._resolver = Careless(private=False)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await session.post(f"http://careless.example:{victim[0]}/")
+    assert "nothing is sent to 127.0.0.1: it is loopback" in str(caught.value.os_error)
+    assert len(victim) == 1
+
+
+async def test_f62_a_redirect_is_not_followed(victim: list[str]) -> None:
+    async with Receiver().open() as target:
+        target.headers = {"Location": f"http://127.0.0.1:{victim[0]}/"}
+        for status in (301, 302, 303, 307, 308):
+            target.status = lambda body, status=status: status  # type: ignore[misc]
+            reply = await send(target.url, private=True)
+            assert reply.answer is Answer.REFUSED
+            assert reply.problem == f"it answered {status}: redirects are not followed"
+    assert len(victim) == 1
+
+
+async def test_f62_a_proxy_of_the_environment_is_not_used(
+    victim: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{victim[0]}")
+    async with Receiver().open() as target:
+        assert (await send(target.url, private=True)).answer is Answer.TAKEN
+    assert len(victim) == 1
+
+
+async def test_a_resolver_that_hangs_ends_with_the_delivery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, asked = threading.Event(), []
+
+    def hang(host: str, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        release.wait(20)
+        raise socket.gaierror(-3, "later")
+
+    monkeypatch.setattr(guarded_address.socket, "getaddrinfo", hang)
+    resolver = GuardedResolver(private=False)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await resolver.resolve("slow.example", 80)
+    assert asked == ["slow.example"], "one thread waits, not one for each try"
+    release.set()
+    with pytest.raises(socket.gaierror):
+        await resolver.resolve("slow.example", 80)
+
+
+async def test_what_is_there_instead_is_said_in_words() -> None:
+    reply = await send("https://127.0.0.1:1/", private=True)
+    assert reply.problem.startswith("it cannot be reached:")
+    async with Receiver().open() as plain:
+        reply = await send(plain.url.replace("http", "https"), private=True)
+        assert reply.problem.startswith("there is no TLS with it:")
+
+
+async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:
+    over = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    begun = asyncio.get_running_loop().time()
+    reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=60.0)
+    assert reply.answer is Answer.TAKEN
+    assert asyncio.get_running_loop().time() - begun < 10
+    await over.wait()
+    server.close()
