@@ -17,6 +17,7 @@ from agent.api.serve import Server, serve
 from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+from tests.fakes.webhooks import FakeWebhooks
 
 
 @dataclass
@@ -27,6 +28,7 @@ class House:
     metrics: Exporter
     socket_path: Path
     port: int
+    webhooks: FakeWebhooks
 
     @property
     def url(self) -> str:
@@ -69,12 +71,20 @@ def open_house(tmp_path: Path) -> OpenHouse:
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
+        webhooks = FakeWebhooks()
         server = await serve(
-            section, supervisor, keys, metrics, socket_path=path, environ={}, shutdown_seconds=2.0
+            section,
+            supervisor,
+            keys,
+            metrics,
+            socket_path=path,
+            environ={},
+            shutdown_seconds=2.0,
+            webhooks=webhooks,
         )
         port = int(server.addresses[0].rpartition(":")[2])
         try:
-            yield House(supervisor, keys, server, metrics, path, port)
+            yield House(supervisor, keys, server, metrics, path, port, webhooks)
         finally:
             await server.close()
 

@@ -22,6 +22,7 @@ from agent.core.model import (
     JournalEntry,
 )
 from agent.core.view import AgentStatus
+from agent.core.webhook import WebhookFigures
 from agent.deliver.alertmanager import Raised
 from agent.errors import StoreError
 from agent.metrics.exporter import Exporter
@@ -133,6 +134,19 @@ async def test_what_begins_and_what_is_over_is_written_told_and_logged(
         "WaSessionDown: a should be connected and is not",
         "WaSessionDown is over: a should be connected and is not",
     ]
+
+
+async def test_f61_an_event_that_no_webhook_takes_is_alerted_of(bench: Bench) -> None:
+    bench.alerting.exporter.webhooks = lambda: WebhookFigures(waiting=3)
+    await bench.alerting.look()
+    oldest = time.time() - 16 * 60
+    bench.alerting.exporter.webhooks = lambda: WebhookFigures(waiting=3, oldest_wall=oldest)
+    await bench.alerting.look()
+    await bench.alerting.look()
+    assert await bench.story() == [("alert", None, "WaWebhookBacklog")]
+    bench.alerting.exporter.webhooks = WebhookFigures
+    await bench.alerting.look()
+    assert (await bench.story())[-1] == ("alert_over", None, "WaWebhookBacklog")
 
 
 async def test_the_switch_is_told_and_never_written(bench: Bench) -> None:
