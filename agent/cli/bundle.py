@@ -54,6 +54,7 @@ def write_bundle(
         "events.json": _asked(client, "/api/events", {"limit": ENTRIES}),
         "alerts.json": _asked(client, "/api/alerts"),
         "backends.json": _asked(client, "/api/backends"),
+        "webhooks.json": _asked(client, "/api/webhooks"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
     }

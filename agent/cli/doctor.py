@@ -49,6 +49,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,))
     findings += list(_examine(config, client))
     findings += list(_backends(config, client, options))
+    findings += list(_webhooks(config, client))
     if options.bundle:
         from agent.cli.bundle import write_bundle
 
@@ -116,6 +117,13 @@ def _backends(config: "Config", client: Client, options: argparse.Namespace) -> 
         from agent.cli.doctor_backends import examine
 
         yield from examine(config, client, config_path(options.config, os.environ))
+
+
+def _webhooks(config: "Config", client: Client) -> "Iterator[Finding]":
+    if config.webhook:
+        from agent.cli.doctor_webhooks import examine
+
+        yield from examine(config, client)
 
 
 def _agent(client: Client) -> "tuple[dict[str, int], list[Finding]]":

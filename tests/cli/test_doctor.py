@@ -206,7 +206,8 @@ async def test_the_bundle_has_what_helps_and_no_secret(
         }
     assert {name.removeprefix("wa-agent/") for name in parts} == {
         *("versions.json", "findings.json", "config.json", "environment.json"),
-        *("events.json", "alerts.json", "backends.json", "health.json", "metrics.txt"),
+        *("events.json", "alerts.json", "backends.json", "webhooks.json", "health.json"),
+        "metrics.txt",
     }
     everything = "\n".join(parts.values())
     for secret in hidden:

@@ -58,7 +58,7 @@ HOSTS = (
     "0.0.0.0",
     "0",
     "localhost",
-    "LOCALHOST.",
+    "LOCALHOST",
     "[::1]",
     "[::]",
     "[::ffff:127.0.0.1]",

@@ -1,0 +1,90 @@
+"""What the doctor says of webhooks."""
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.core.webhook import WebhookState, WebhookView
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.webhooks import FAILING
+
+SECRET = "Geheim-of-sixteen-or-more"
+
+
+@pytest.fixture
+def doctor(cli: Cli, house: House, tmp_path: Path):
+    async def examine(more: str, url: str = "http://127.0.0.1:1/in", *argv: str):
+        file = tmp_path / "agent.toml"
+        file.write_text(f"[[webhook]]\nname = 'ops'\nurl = '{url}?token={SECRET}'\n{more}\n")
+        state = tmp_path / "state"
+        state.mkdir(mode=0o700, exist_ok=True)
+        where = ("--state", str(state), "--socket", str(house.socket_path), "--config", str(file))
+        said = await cli("doctor", "--json", *where, *argv)
+        assert SECRET not in said.out + said.err
+        found = said.json()["findings"]
+        return [
+            (one["level"], one["sentence"])
+            for one in found
+            if one["check"] in ("webhook ops", "config")
+        ]
+
+    return examine
+
+
+def bad(found):
+    return [(level, sentence) for level, sentence in found if level != "ok"]
+
+
+async def test_a_webhook_that_takes_events_is_good(doctor, house, tmp_path):
+    house.webhooks.known["ops"] = WebhookView("ops", "http://127.0.0.1:1/in")
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    found = await doctor(f"private = true\nsecret_file = '{file}'")
+    assert bad(found) == []
+    assert len(found) == 2
+    house.webhooks.known["ops"] = replace(house.webhooks.known["ops"], dead=2)
+    assert bad(await doctor("private = true")) == [
+        ("note", "it refused 2 events, which were put aside")
+    ]
+
+
+async def test_what_keeps_it_from_being_sent_to_is_said(doctor, house, tmp_path):
+    house.webhooks.known["ops"] = WebhookView("ops", "x", WebhookState.IDLE)
+    ((level, sentence),) = bad(await doctor("private = true\nsecret_file = '/nowhere/x'"))
+    assert (level, "cannot read /nowhere/x" in sentence) == ("wrong", True)
+    ((level, sentence),) = bad(await doctor("", "http://localhost:1/in"))
+    assert (level, "it is loopback, and private = true is not set" in sentence) == ("wrong", True)
+    # Longer than a name may be: no resolver is asked.
+    ((level, sentence),) = bad(await doctor("", f"http://{'x' * 70}.example/in"))
+    assert (level, "xxx.example cannot be looked up" in sentence) == ("wrong", True)
+    short = tmp_path / "short"
+    short.write_text("short")
+    short.chmod(0o600)
+    ((level, sentence),) = bad(await doctor(f"private = true\nsecret_file = '{short}'"))
+    assert "shorter than 16" in sentence
+    assert bad(await doctor("private = true", "https://127.0.0.1:1/in")) == []
+    ((_, sentence),) = bad(await doctor("private=true\nca_file='/no/ca'", "https://127.0.0.1:1/in"))
+    assert "cannot read /no/ca" in sentence
+
+
+async def test_what_the_running_agent_knows_of_it_is_said(doctor, house):
+    ((level, sentence),) = bad(await doctor("private = true"))
+    assert (level, "does not know it" in sentence) == ("note", True)
+    house.webhooks.known["ops"] = FAILING
+    assert bad(await doctor("private = true")) == [("wrong", "it answered 503; 7 events wait")]
+
+
+async def test_the_bundle_names_webhooks_and_hides_their_query(doctor, house, tmp_path):
+    house.webhooks.known["ops"] = FAILING
+    target = tmp_path / "bundle.tar.gz"
+    await doctor("private = true", "http://127.0.0.1:1/in", "--bundle", str(target))
+    with tarfile.open(target) as archive:
+        parts = {one.name: archive.extractfile(one).read().decode() for one in archive}
+    assert not any(SECRET in text for text in parts.values())
+    assert json.loads(parts["wa-agent/webhooks.json"])["webhooks"][0]["waiting"] == 7
+    assert json.loads(parts["wa-agent/config.json"])["webhook"][0]["name"] == "ops"
