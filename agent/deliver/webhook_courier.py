@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from agent.config import WebhookDeclaration
 from agent.config.backends import shown_url
 from agent.core.model import Category, JournalEntry
-from agent.core.reconnect import Breaker
 from agent.core.webhook import (
     OWN_KINDS,
     Answer,
@@ -26,17 +25,17 @@ from agent.core.webhook import (
     WebhookView,
     body_of,
     delivery_name,
-    next_wait,
     wants,
 )
+from agent.deliver.webhook_backlog import PAGE, Backlog
 from agent.deliver.webhook_call import Line, Reply
+from agent.deliver.webhook_patience import AgeLimit, Patience
 from agent.deliver.webhook_place import Place
 from agent.errors import ConfigError, StoreError
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-PAGE = 100
 SAVE_EVERY = 50
 """Entries, at most, that a crash lets be sent twice."""
 TICK = 60.0
@@ -46,7 +45,6 @@ MOST_IN_A_ROW = 10
 """Entries put aside without a delivery between them. A target that refuses more than that refuses
 everything: then it is not the entry's fault, and they wait as they do for one that is down.
 """
-CLOCK_JUMP = 3600.0
 
 
 class Courier:
@@ -68,17 +66,12 @@ class Courier:
         self._machine = machine
         self._version = version
         self._results = results
-        self._pace = pace
-        self._jitter = jitter
+        self._patience = Patience(pace, jitter)
+        self._age = AgeLimit(declared.longest_age * 3600)
         self._place: Place | None = None
         self._line: Line | None = None
         self._stale = False
-        self._counted = 0
-        """All entries up to this cursor are in `_waiting`, if they are wanted and not settled."""
-        self._waiting = 0
-        self._oldest_wall: float | None = None
-        self._breaker = Breaker()
-        self._failures = 0
+        self._backlog = Backlog(self._wants)
         self._in_a_row = 0
         self._problem = ""
         self._told_failing = self._told_dead = False
@@ -88,21 +81,20 @@ class Courier:
         """Dead letters that an operator wants tried again."""
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._begun, self._begun_wall = _boot_now(), time.time()
 
     # what others ask and tell
 
     def view(self) -> WebhookView:
-        state = WebhookState.SENDING if self._waiting else WebhookState.IDLE
-        state = WebhookState.FAILING if self._failures else state
+        state = WebhookState.SENDING if self._backlog.waiting else WebhookState.IDLE
+        state = WebhookState.FAILING if self._patience.failures else state
         return WebhookView(
             name=self.declared.name,
             url=shown_url(self.declared.url),
             state=state,
-            circuit=self._breaker.state(_boot_now(), self._pace.circuit),
+            circuit=self._patience.circuit,
             cursor=self._place.cursor if self._place else 0,
-            waiting=self._waiting,
-            oldest_wall=self._oldest_wall if self._waiting else None,
+            waiting=self._backlog.waiting,
+            oldest_wall=self._backlog.oldest_wall if self._backlog.waiting else None,
             problem=self._problem,
             next_try_wall=self._next_try_wall,
             delivered_wall=self._delivered_wall,
@@ -115,7 +107,8 @@ class Courier:
     def retry(self) -> int:
         """Try now, the dead letters too; how many those are."""
         self._again = [one.cursor for one in self.dead()]
-        self._breaker, self._failures, self._in_a_row = Breaker(), 0, 0
+        self._patience.end()
+        self._in_a_row = 0
         self._hurry.set()
         self._wake.set()
         return len(self._again)
@@ -127,10 +120,7 @@ class Courier:
 
     def offer(self, entry: JournalEntry) -> None:
         """It happened just now. Only counted here: what is sent is read from the journal."""
-        if self._place is None or entry.cursor != self._counted + 1:
-            self._wake.set()  # one was missed, or more are being counted: the journal tells
-            return
-        if self._count(entry):
+        if self._place is None or not self._backlog.follows(entry) or self._backlog.count(entry):
             self._wake.set()
 
     def look(self) -> None:
@@ -162,28 +152,28 @@ class Courier:
 
     async def _carry(self) -> None:
         place = await self._find_place()
-        self._place, self._counted, self._waiting = place, place.cursor, 0
-        await self._count_ahead()
+        self._place = place
+        self._backlog.begin(place.cursor)
+        await self._backlog.count_ahead(self._store)
         while True:
             self._wake.clear()
             await self._try_dead(place)
             page = await self._store.history(after=place.cursor, limit=PAGE)
             await self._mind_gap(place, page)
             for entry in page:
-                self._count(entry)
+                self._backlog.count(entry)
                 if self._wants(entry):
-                    self._oldest_wall = entry.wall
+                    self._backlog.is_next(entry)
                     await self._settle(place, entry)
-                    self._waiting = max(self._waiting - 1, 0)
+                    self._backlog.settled()
                 place.cursor = max(place.cursor, entry.cursor)
                 if place.unsaved >= SAVE_EVERY:
                     await place.save()
             if len(page) < PAGE:
                 await place.save()
-                if place.cursor >= self._counted:
-                    self._waiting = 0
+                self._backlog.caught_up(place.cursor)
                 await _wait_for(self._wake, TICK)
-                await self._count_ahead()
+                await self._backlog.count_ahead(self._store)
 
     async def _find_place(self) -> Place:
         newest = await self._store.history(limit=1)
@@ -204,44 +194,21 @@ class Courier:
         if missing <= 0 or place.cursor == 0:
             return
         self._results[Result.EXPIRED] += missing
-        self._waiting = max(self._waiting - missing, 0)
+        self._backlog.lost(missing)
         place.cursor = page[0].cursor - 1
         sentence = f"{missing} entries left the journal before they could be sent"
         await self._say("webhook_gap", sentence, bad=True)
 
-    # counting
+    # one entry
 
     def _wants(self, entry: JournalEntry) -> bool:
         chosen = self.declared
         return wants(chosen.name, chosen.kinds, chosen.instances, entry)
 
-    def _count(self, entry: JournalEntry) -> bool:
-        """Whether one more waits."""
-        if entry.cursor <= self._counted:
-            return False
-        self._counted = entry.cursor
-        if not self._wants(entry):
-            return False
-        if not self._waiting:
-            self._oldest_wall = entry.wall
-        self._waiting += 1
-        return True
-
-    async def _count_ahead(self) -> None:
-        """What waits is told also while nothing can be sent."""
-        while True:
-            page = await self._store.history(after=self._counted, limit=PAGE)
-            for entry in page:
-                self._count(entry)
-            if len(page) < PAGE:
-                return
-
-    # one entry
-
     async def _settle(self, place: Place, entry: JournalEntry) -> None:
         """Returns when nothing more is to be done about it: delivered, too old, or put aside."""
         refused = 0
-        while not self._is_too_old(entry):
+        while not self._age.is_over(entry.wall):
             reply = await self._send(entry)
             if reply.answer is Answer.TAKEN:
                 return await self._took()
@@ -252,12 +219,12 @@ class Courier:
                 if refused >= self.declared.tries and not hopeless:
                     return await self._put_aside(place, entry, reply)
             await self._failed(reply, at_fault=reply.answer is Answer.LATER or hopeless)
-            await self._count_ahead()
+            await self._backlog.count_ahead(self._store)
         self._results[Result.EXPIRED] += 1
         return None
 
     async def _send(self, entry: JournalEntry) -> Reply:
-        self._breaker = self._breaker.after_try(_boot_now(), self._pace.circuit)
+        self._patience.begin_try()
         try:
             if self._stale and self._line is not None:
                 await self._line.close()
@@ -277,27 +244,24 @@ class Courier:
 
     async def _took(self) -> None:
         self._delivered_wall = time.time()
-        self._breaker, self._failures, self._in_a_row = Breaker(), 0, 0
-        self._next_try_wall, self._told_dead = None, False
+        self._patience.end()
+        self._in_a_row, self._told_dead = 0, False
         if self._problem:
             log.info("webhook %s takes events again", self.declared.name)
         self._problem = ""
         if self._told_failing:
             self._told_failing = False
-            await self._say("webhook_back", f"it takes events again; {self._waiting} waited for it")
+            await self._say(
+                "webhook_back", f"it takes events again; {self._backlog.waiting} waited for it"
+            )
 
     async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
         """Wait for the next try. `at_fault`: the target, not the entry."""
-        now = _boot_now()
-        self._failures += 1
         if not self._problem:
             log.warning("webhook %s: %s; tried again", self.declared.name, reply.problem)
         self._problem = reply.problem
-        if at_fault:
-            self._breaker = self._breaker.after_failure(now, self._pace.circuit)
-        wait = next_wait(self._failures, reply.wait, self._pace, self._jitter())
-        wait = max(wait, self._breaker.opens_in(now, self._pace.circuit))
-        if self._breaker.opened_at is not None and not self._told_failing:
+        wait = self._patience.after_failure(reply.wait, at_fault=at_fault)
+        if self._patience.gone and not self._told_failing:
             self._told_failing = True
             await self._say("webhook_failing", f"it takes nothing: {reply.problem}", bad=True)
         self._next_try_wall = time.time() + wait
@@ -309,13 +273,9 @@ class Courier:
         """The next ones go on. Told once until something is delivered again, not per entry."""
         self._results[Result.DEAD] += 1
         self._in_a_row += 1
-        self._failures = 0
+        self._patience.next_entry()
         self._problem = reply.problem
-        await place.put_aside(
-            DeadLetter(
-                entry.cursor, entry.kind, entry.instance, entry.wall, reply.problem, time.time()
-            )
-        )
+        await place.put_aside(entry, reply.problem)
         # What tells of a webhook tells no more of itself: two of them would answer each other.
         if not self._told_dead and not entry.kind.startswith(OWN_KINDS):
             self._told_dead = True
@@ -343,12 +303,6 @@ class Courier:
                         return
             del self._again[:1]
 
-    def _is_too_old(self, entry: JournalEntry) -> bool:
-        now, now_wall = _boot_now(), time.time()
-        if now_wall - self._begun_wall - (now - self._begun) > CLOCK_JUMP:
-            return False  # the clock was set: what looks old need not be
-        return now_wall - entry.wall > self.declared.longest_age * 3600
-
     async def _say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         told = f"webhook {self.declared.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", told)
@@ -368,8 +322,3 @@ async def _wait_for(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _boot_now() -> float:
-    """Seconds since the boot, the time asleep included: no clock that is set moves it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -3,9 +3,11 @@ the entries themselves stay in the journal.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from agent.core.model import JournalEntry
 from agent.core.webhook import DeadLetter
 from agent.store.database import Store
 
@@ -56,8 +58,11 @@ class Place:
             await self._store.put_fact(_PLACE + self._name, str(cursor))
             self._saved = cursor
 
-    async def put_aside(self, letter: DeadLetter) -> None:
+    async def put_aside(self, entry: JournalEntry, problem: str) -> None:
         """The letter and the place behind it in one step: never lost, never twice."""
+        letter = DeadLetter(
+            entry.cursor, entry.kind, entry.instance, entry.wall, problem, time.time()
+        )
         fact = {self._fact(letter.cursor): json.dumps(asdict(letter))}
         cursor = max(self.cursor, letter.cursor)
         await self._store.put_facts({**fact, _PLACE + self._name: str(cursor)})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,13 +28,14 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    _scheme: str = "http"
 
     def __post_init__(self) -> None:
         self.answering.set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
+        return f"{self._scheme}://127.0.0.1:{self.port}/in"
 
     def ids(self) -> list[int]:
         return [one.body["id"] for one in self.taken]
@@ -52,12 +54,16 @@ class Receiver:
         return web.Response(status=status, text=f"said {status}", headers=self.headers)
 
     @asynccontextmanager
-    async def open(self, port: int = 0) -> AsyncIterator["Receiver"]:
+    async def open(
+        self, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator["Receiver"]:
         app = web.Application()
         app.router.add_post("/{path:.*}", self.take)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True, ssl_context=tls)
+        await site.start()
+        self._scheme = "http" if tls is None else "https"
         self.port = runner.addresses[0][1]
         try:
             yield self

@@ -16,6 +16,7 @@ from agent.deliver import guarded_address
 from agent.deliver.guarded_address import GuardedResolver, open_connector
 from agent.deliver.webhook_call import Line, Reply
 from tests.deliver.receiver import Receiver
+from tests.standin.evolution.certificates import Certificates
 
 
 @pytest.fixture
@@ -37,6 +38,11 @@ async def victim() -> AsyncIterator[list[str]]:
     server.close()
     if six is not None:
         six.close()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
 async def send(url: str, **more: Any) -> Reply:
@@ -208,6 +214,26 @@ async def test_what_is_there_instead_is_said_in_words() -> None:
     async with Receiver().open() as plain:
         reply = await send(plain.url.replace("http", "https"), private=True)
         assert reply.problem.startswith("there is no TLS with it:")
+
+
+@pytest.mark.parametrize(
+    ("which", "trusted", "problem"),
+    [
+        ("good", True, ""),
+        ("good", False, "its certificate is refused"),
+        ("other", True, "its certificate is refused"),
+        ("expired", True, "its certificate is refused"),
+    ],
+)
+async def test_a_certificate_is_checked(
+    certificates: Certificates, which: str, trusted: bool, problem: str
+) -> None:
+    async with Receiver().open(tls=certificates.context(which)) as target:
+        more = {"ca_file": str(certificates.authority)} if trusted else {}
+        reply = await send(target.url, private=True, **more)
+    assert reply.problem.startswith(problem)
+    assert (reply.answer is Answer.TAKEN) is (problem == "")
+    assert bool(target.asked) is (problem == "")
 
 
 async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:

@@ -1,0 +1,68 @@
+"""When a webhook is tried again, and which entries are too old to be sent at all."""
+
+import time
+from collections.abc import Callable
+
+from agent.core.reconnect import Breaker, BreakerState
+from agent.core.webhook import Pace, next_wait
+
+CLOCK_JUMP = 3600.0
+"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
+
+
+class Patience:
+    """Failures in a row, and the circuit that they open."""
+
+    def __init__(self, pace: Pace, jitter: Callable[[], float]) -> None:
+        self.failures = 0
+        self._pace = pace
+        self._jitter = jitter
+        self._breaker = Breaker()
+
+    @property
+    def circuit(self) -> BreakerState:
+        return self._breaker.state(boot_now(), self._pace.circuit)
+
+    @property
+    def gone(self) -> bool:
+        """Whether so many tries failed that it is worth a word."""
+        return self._breaker.opened_at is not None
+
+    def begin_try(self) -> None:
+        self._breaker = self._breaker.after_try(boot_now(), self._pace.circuit)
+
+    def end(self) -> None:
+        """It took something, or a person asked for a try now."""
+        self._breaker, self.failures = Breaker(), 0
+
+    def next_entry(self) -> None:
+        """The entry was at fault, not the target: the next one is tried at once."""
+        self.failures = 0
+
+    def after_failure(self, told: float, *, at_fault: bool) -> float:
+        """Seconds to the next try; `told`: what the target asked for."""
+        now = boot_now()
+        self.failures += 1
+        if at_fault:
+            self._breaker = self._breaker.after_failure(now, self._pace.circuit)
+        wait = next_wait(self.failures, told, self._pace, self._jitter())
+        return max(wait, self._breaker.opens_in(now, self._pace.circuit))
+
+
+class AgeLimit:
+    """Begun when its webhook begins."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._apart = time.time() - boot_now()
+
+    def is_over(self, wall: float) -> bool:
+        now_wall = time.time()
+        if now_wall - boot_now() - self._apart > CLOCK_JUMP:
+            return False  # the clock was set: what looks old need not be
+        return now_wall - wall > self._seconds
+
+
+def boot_now() -> float:
+    """Seconds since the boot, the time asleep included: no clock that is set moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
