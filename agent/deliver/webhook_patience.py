@@ -52,12 +52,13 @@ class Patience:
 class AgeLimit:
     """Begun when its webhook begins."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, wall: Callable[[], float] = time.time) -> None:
         self._seconds = seconds
-        self._apart = time.time() - boot_now()
+        self._wall = wall
+        self._apart = wall() - boot_now()
 
     def is_over(self, wall: float) -> bool:
-        now_wall = time.time()
+        now_wall = self._wall()
         if now_wall - boot_now() - self._apart > CLOCK_JUMP:
             return False  # the clock was set: what looks old need not be
         return now_wall - wall > self._seconds

@@ -18,6 +18,7 @@ from agent.core.model import InstanceId, JournalEntry
 from agent.core.webhook import Pace, WebhookState
 from agent.deliver import webhook_courier
 from agent.deliver.bus import EventBus
+from agent.deliver.webhook_patience import AgeLimit
 from agent.deliver.webhooks import Webhooks
 from agent.errors import NotFound
 from agent.store.database import Store
@@ -298,6 +299,17 @@ async def test_f61_what_is_too_old_is_not_sent_and_is_counted(
     assert webhooks.figures().results["expired"] == 1
 
 
+def test_a_clock_that_is_set_makes_nothing_too_old() -> None:
+    now = [1_800_000_000.0]
+    limit = AgeLimit(3600.0, wall=lambda: now[0])
+    assert limit.is_over(now[0] - 3700)
+    assert not limit.is_over(now[0] - 3500)
+    now[0] += 365 * 86400
+    assert not limit.is_over(1_800_000_000.0)
+    now[0] -= 2 * 365 * 86400
+    assert not limit.is_over(1_800_000_000.0)
+
+
 async def test_f61_what_left_the_journal_before_its_turn_is_said(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
@@ -354,6 +366,8 @@ async def test_a_reload_begins_changes_and_ends_webhooks(
         webhooks.apply([])
         await bench.say("third")
         assert webhooks.views() == []
+        running = {"webhook ops"}
+        await eventually(lambda: running & {task.get_name() for task in asyncio.all_tasks()}, set())
         assert webhooks.figures().results["delivered"] >= counted
         webhooks.apply([hook(target)])
         await eventually(lambda: "third" in target.sentences())
