@@ -45,6 +45,14 @@ def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: flo
     assert float(found[1]) <= reachable
 
 
+@pytest.mark.parametrize(
+    "unit", ["wa-agent.service", "wa-instance@x.service", "wa-backend@x.service"]
+)
+def test_f62_a_clouds_metadata_is_out_of_reach_of_every_unit(bed: Bed, unit: str):
+    denied = bed.show(unit, "IPAddressDeny").split()
+    assert {"169.254.0.0/16", "fe80::/64"} <= set(denied)
+
+
 def test_workers_are_stopped_before_the_agent_and_outlive_it(bed: Bed):
     for unit in ("wa-instance@x.service", "wa-backend@x.service"):
         assert "wa-agent.service" in bed.show(unit, "After").split()
