@@ -137,10 +137,9 @@ class Alerting:
         }
         if by := self._silenced.get((one.name, one.labels)):
             detail["silenced_by"] = by
-        over = "" if one.over_at is None else " is over"
         return JournalEntry(
             change.kind,
-            f"{one.name}{over}: {one.sentence}",
+            one.news,
             Category.HEALTH if one.session else Category.SYSTEM,
             InstanceId(one.session) if one.session else None,
             time.time(),

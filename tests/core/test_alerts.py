@@ -343,3 +343,20 @@ def test_every_summary_can_be_said() -> None:
         said = summarize(alert, (("backend", "evo"), ("engine", "web"), ("session", "sales")), 0.5)
         assert "{" not in said
         assert said
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "text"),
+    [
+        ("WaSessionDown", SALES, "WaSessionDown is over for sales, after 3m 20s"),
+        ("WaBackendDown", (("backend", "evo"),), "WaBackendDown is over for evo, after 3m 20s"),
+        ("WaHostCpuHigh", (), "WaHostCpuHigh is over, after 3m 20s"),
+    ],
+)
+def test_what_is_over_is_not_said_as_if_it_went_on(
+    name: str, labels: tuple[tuple[str, str], ...], text: str
+) -> None:
+    fires = ActiveAlert(TABLE[name], labels, AlertState.FIRING, 0.0, 0.9, 60.0)
+    assert fires.news.startswith(f"{name}: ")
+    over = replace(fires, state=AlertState.RESOLVED, over_at=260.0)
+    assert over.news == text

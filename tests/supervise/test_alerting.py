@@ -132,7 +132,7 @@ async def test_what_begins_and_what_is_over_is_written_told_and_logged(
     lines = [record.getMessage() for record in caplog.records if "WaSession" in record.message]
     assert lines == [
         "WaSessionDown: a should be connected and is not",
-        "WaSessionDown is over: a should be connected and is not",
+        "WaSessionDown is over for a, after 1s",
     ]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition
-from agent.core.alerts.show import summarize
+from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition, Unit
+from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.sight import Key
 
 
@@ -39,6 +39,16 @@ class ActiveAlert:
     @property
     def sentence(self) -> str:
         return summarize(self.alert, self.labels, self.value)
+
+    @property
+    def news(self) -> str:
+        """What is told when it begins, and when it is over: then its sentence is true no more."""
+        if self.over_at is None:
+            return f"{self.name}: {self.sentence}"
+        about = self.session or self.label("backend") or self.label("engine")
+        lasted = self.over_at - (self.since if self.fired_at is None else self.fired_at)
+        after = show_value(max(round(lasted), 1), Unit.SECONDS)
+        return f"{self.name} is over{about and f' for {about}'}, after {after}"
 
     def label(self, name: str) -> str:
         return next((value for key, value in self.labels if key == name), "")
