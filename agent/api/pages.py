@@ -13,7 +13,7 @@ CSP = (
 )
 PARTS = (
     *("theme.js", "dashboard.js", "agent.js", "show.js", "fleet.js", "story.js", "dialogs.js"),
-    "backends.js",
+    *("backends.js", "attention.js", "create.js"),
     *("overview.js", "instance.js", "dashboard.css", "icon.svg", "docs.js", "page.css"),
 )
 """The files that the pages ask for, each at /page/NAME."""

@@ -34,7 +34,7 @@ async def test_create_scan_fault_and_repair_are_seen_live(
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     await watcher.until("document.querySelector('.empty-title').textContent === 'No instance yet'")
 
-    await watcher.click(".tools-end .primary")
+    await watcher.click(".empty .primary")
     await watcher.until("document.activeElement.id === 'new-id'")
     await watcher.type("sales")
     await watcher.run("document.querySelector('dialog details').open = true")
@@ -258,7 +258,9 @@ async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_the
     await standin.front.set("failing")
     await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Down'", within=40)
     await watcher.until(f"{row.format('evo', 'dd')}.textContent.endsWith(' of 3')")
-    await watcher.until("document.querySelector('[data-id=line-1]').innerText.includes('held')")
+    await watcher.until(
+        "document.querySelector('[data-id=line-1]').innerText.includes('its backend is down')"
+    )
     await picture(watcher, "backends-down")
     await standin.front.set("")
     await watcher.click("[data-backend=evo] .actions button:last-child")

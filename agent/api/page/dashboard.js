@@ -21,6 +21,9 @@ function changed(what, ...more) {
     drawInstance();
     refreshInstance();
     drawLive();
+  } else if (what === "lines") {
+    drawOverview();
+    drawInstance();
   } else if (what === "live") {
     const [state, before] = more;
     if (state === "live" && before === "lost") { note("Live again; nothing was missed"); refresh(); }

@@ -1,4 +1,4 @@
-// What is asked before the harsh actions, the form for a new instance, and short notes.
+// What is asked before the harsh actions, what the others do, and short notes.
 import { Refused, get, post, send } from "/page/agent.js";
 import { at, make } from "/page/show.js";
 import { refreshSoon } from "/page/fleet.js";
@@ -28,21 +28,21 @@ export async function act(button, saying, work) {
   }
 }
 
-function open(...inside) {
+export function openDialog(...inside) {
   const dialog = at("dialog");
   dialog.replaceChildren(...inside);
   dialog.showModal();
   return dialog;
 }
 
-const close = () => at("dialog").close();
+export const closeDialog = () => at("dialog").close();
 
 // `typed`: what must be typed first, for what cannot simply be done again.
 export function confirm({ title, text, yes, typed }, work) {
   const sure = make("button", { name: "danger", text: yes, type: "submit", disabled: Boolean(typed) });
   const field = typed && make("input", { id: "dialog-typed", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
   if (field) field.addEventListener("input", () => { sure.disabled = field.value !== typed; });
-  const no = make("button", { type: "button", text: "Cancel", click: close });
+  const no = make("button", { type: "button", text: "Cancel", click: closeDialog });
   const form = make("form", {},
     make("h2", { id: "dialog-title", text: title }),
     make("p", { text }),
@@ -50,55 +50,11 @@ export function confirm({ title, text, yes, typed }, work) {
     make("div", { name: "dialog-end" }, no, sure));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    close();
+    closeDialog();
     work();
   });
-  open(form);
+  openDialog(form);
   (field || no).focus();
-}
-
-async function engineNames() {
-  const api = await get("/openapi.json");
-  const body = api.paths["/api/instance"].post.requestBody.content["application/json"].schema;
-  return body.properties.engine.enum;
-}
-
-export async function createInstance() {
-  const engines = await engineNames().catch(() => ["sandbox"]);
-  const id = make("input", { id: "new-id", required: true, pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48, autocomplete: "off", spellcheck: "false", autocapitalize: "off", "aria-describedby": "new-id-help" });
-  const engine = make("select", { id: "new-engine" }, ...engines.map((name) => make("option", { value: name, text: name })));
-  const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });
-  const settings = make("textarea", { id: "new-settings", rows: 4, spellcheck: "false", placeholder: "{}" });
-  const wrong = make("p", { name: "wrong", role: "alert" });
-  const go = make("button", { name: "primary", text: "Create" });
-  const form = make("form", {},
-    make("h2", { id: "dialog-title", text: "New instance" }),
-    make("label", { for: "new-id", text: "Id" }), id,
-    make("p", { id: "new-id-help", name: "soft small", text: "Small letters, digits, - and _; it stays for ever." }),
-    make("label", { for: "new-engine", text: "Engine" }), engine,
-    make("label", { name: "check", for: "new-enabled" }, enabled, make("span", { text: "Run it at once" })),
-    make("details", {}, make("summary", { text: "Engine settings" }),
-      make("label", { for: "new-settings", text: "Settings as a JSON object" }), settings),
-    wrong,
-    make("div", { name: "dialog-end" }, make("button", { type: "button", text: "Cancel", click: close }), go));
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    go.disabled = true;
-    try {
-      const given = settings.value.trim() ? JSON.parse(settings.value) : {};
-      await post("/api/instance", { id: id.value, engine: engine.value, enabled: enabled.checked, settings: given });
-      close();
-      note(id.value + " was created");
-      location.hash = "#/instance/" + id.value;
-      refreshSoon();
-    } catch (error) {
-      wrong.textContent = error instanceof Refused ? error.message : "The settings are not JSON: " + error.message;
-    } finally {
-      go.disabled = false;
-    }
-  });
-  open(form);
-  id.focus();
 }
 
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
@@ -158,7 +114,7 @@ export function askCleanup(button, id) {
     () => act(button, "", async () => ended(id, await post(place(id) + "/cleanup", { confirm: true }, 300))));
 }
 export function askDelete(button, id) {
-  confirm({ title: "Delete " + id + "?", text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed.", yes: "Delete", typed: id },
+  confirm({ title: "Delete " + id + "?", text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed. One that agent.toml declares is made anew at the agent's next start.", yes: "Delete", typed: id },
     () => act(button, "", async () => {
       const answer = await send("DELETE", place(id), { body: {} });
       location.hash = "#/";

@@ -1,8 +1,10 @@
 // What the page knows: the last answers, and the figures of the last minutes.
-import { Live, Refused, get } from "/page/agent.js";
+import { Live, Refused, get, now } from "/page/agent.js";
 
-const POINTS = 60;
+const POINTS = 200;
 const STORY = 400;
+const AGAIN = 240000; // ms after which a line's past is asked for again
+const AT_ONCE = 50; // instances in one question for it
 
 export const fleet = {
   caller: null,
@@ -132,10 +134,10 @@ function note(measured) {
   if (fresh) noted = Date.now();
   for (const id of fleet.figures.keys()) if (!fleet.instances.has(id)) fleet.figures.delete(id);
   for (const [id, one] of fleet.instances) {
-    const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null };
-    const first = kept.now === null;
+    const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
     kept.now = measured[id] || kept.now;
-    if (fresh || first) {
+    // Only of those that somebody looks at: the past of the others is with the agent.
+    if (fresh && kept.asked) {
       push(kept.memory, one.memory_bytes);
       push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);
     }
@@ -144,6 +146,35 @@ function note(measured) {
 }
 
 function push(points, value) {
-  points.push(value);
+  points.push([now(), value]);
   if (points.length > POINTS) points.shift();
+}
+
+// The lines of those that are shown: their last hour once, and again before ours is too long.
+export async function wantLines(ids) {
+  const lacking = ids.map((id) => [id, fleet.figures.get(id)]).filter(([, kept]) => kept && Date.now() - kept.asked > AGAIN);
+  for (const [, kept] of lacking) kept.asked = Date.now();
+  for (let place = 0; place < lacking.length; place += AT_ONCE) {
+    const some = lacking.slice(place, place + AT_ONCE);
+    try {
+      const found = await get("/api/trends?" + some.map(([id]) => "instance=" + id).join("&"));
+      for (const [id, kept] of some) takeLine(kept, found.instances[id], Date.parse(found.until), found.step * 1000, fleet.instances.get(id));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      for (const [, kept] of some) kept.asked = 1; // with the next look
+    }
+  }
+  if (lacking.length) tell("lines");
+}
+
+function takeLine(kept, line, until, step, one) {
+  for (const [points, past, latest] of [
+    [kept.memory, line ? line.memory : [], one ? one.memory_bytes : null],
+    [kept.messages, line ? line.messagesPerMinute : [], kept.now ? kept.now.messagesPerMinute : null],
+  ]) {
+    const heard = points.filter(([when]) => !line || when > until);
+    const known = past.map((value, place) => [until - (past.length - 1 - place) * step, value]);
+    points.splice(0, points.length, ...known, ...heard);
+    if (!heard.length) push(points, latest);
+  }
 }

@@ -1,7 +1,8 @@
 // One instance: what it is, why, what comes next, its code, its story, and what can be done.
 import { Refused, get, send } from "/page/agent.js";
-import { fleet, may } from "/page/fleet.js";
-import { drawStory } from "/page/story.js";
+import { fleet, may, wantLines } from "/page/fleet.js";
+import { choose, drawStory, makeChoice } from "/page/story.js";
+import { drawAttention, makeAttention } from "/page/attention.js";
 import { placeOf } from "/page/backends.js";
 import * as ask from "/page/dialogs.js";
 import { drawFacts, drawFigures, drawNext } from "/page/overview.js";
@@ -20,7 +21,7 @@ export const shownInstance = () => id;
 export function buildInstance(place) {
   part = {
     place,
-    title: make("h1", { tabindex: "-1" }), pill: make("span", { name: "pill" }), code: make("code", { name: "soft" }),
+    title: make("h1", { tabindex: "-1" }), pill: make("span", { name: "pill" }), attention: makeAttention("Its alerts"),
     why: make("p", { name: "why" }), next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong"),
     gone: make("p", { name: "panel", hidden: true, text: "There is no instance of this name (any more)." }),
     body: make("div", { name: "columns wide-left" }),
@@ -30,7 +31,8 @@ export function buildInstance(place) {
     facts: make("dl", { name: "facts" }), actions: make("div", { name: "actions" }), harsh: make("div", { name: "actions" }),
     sandbox: make("section", { name: "panel", hidden: true }),
     story: make("ol", { name: "story" }), repair: make("p", { name: "notice-line", hidden: true }),
-    memory: make("span", { name: "figure" }), memoryLine: makeSpark("Memory"), messages: make("span", { name: "figure" }), messagesLine: makeSpark("Messages"),
+    memory: make("span", { name: "figure" }), memoryLine: makeSpark(), messages: make("span", { name: "figure" }), messagesLine: makeSpark(),
+    category: makeChoice("Which part of its story", [], () => drawTold()),
     actionPanel: null,
   };
   part.next.append(part.nextText, part.nextTime);
@@ -42,10 +44,10 @@ export function buildInstance(place) {
       make("section", { name: "panel" }, make("h2", { text: "State" }), part.repair,
         make("div", { name: "card-lines large" }, make("div", {}, part.memory, part.memoryLine), make("div", {}, part.messages, part.messagesLine)), part.facts),
       part.actionPanel, part.sandbox),
-    make("section", { name: "panel" }, make("h2", { text: "Its story" }), part.story));
+    make("section", { name: "panel" }, make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), part.category), part.story));
   place.append(
     make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All instances" })),
-    make("div", { name: "title" }, part.title, part.pill, part.code), part.why, part.next, part.gone, part.body);
+    make("div", { name: "title" }, part.title, part.pill), part.why, part.next, part.attention.place, part.gone, part.body);
   buildActions();
 }
 
@@ -90,7 +92,7 @@ function buildActions() {
   part.sandbox.append(make("h2", { text: "Sandbox" }),
     make("p", { name: "soft", text: "Its phone scans, and it fails, on your word." }),
     make("div", { name: "actions" },
-      button("Scan", (one) => ask.act(one, "", ask.scan(id))),
+      part.scan = button("Scan", (one) => ask.act(one, "", ask.scan(id))),
       make("label", { for: "fault", name: "unseen", text: "Fault" }), chosen,
       button("Cause fault", (one) => ask.act(one, "", ask.fault(id, chosen.value))),
       button("End faults", (one) => ask.act(one, "", ask.fault(id, "")))));
@@ -151,29 +153,36 @@ export async function refreshInstance() {
 }
 
 export function hearInstance(event) {
-  if (event.instance !== id || told.some((one) => one.cursor === event.cursor)) return;
+  if (id === null || event.instance !== id || told.some((one) => one.cursor === event.cursor)) return;
   told.unshift(event);
-  drawStory(part.story, told, { named: false, fresh: event.cursor });
+  drawTold(event.cursor);
 }
 
 export function drawInstance() {
   const one = fleet.instances.get(id);
   part.gone.hidden = Boolean(one) || !fleet.loaded;
   part.body.hidden = !one;
-  for (const shown of [part.pill, part.code, part.why, part.next]) shown.hidden = !one;
+  for (const shown of [part.pill, part.why, part.next, part.attention.place]) shown.hidden = !one;
   if (!one) { watchCode(null); return; }
   const [tone, word] = statusOf(one);
   setPill(part.pill, tone, word);
-  setText(part.code, one.connection_status);
   setText(part.why, one.sentence);
+  part.why.hidden = one.sentence === "connected"; // the pill says so
   drawNext(part, one);
+  drawAttention(part.attention, id);
   drawFigures(part, one, fleet.figures.get(id));
   drawButtons(one);
   watchCode(one);
   part.sandbox.hidden = one.engine !== "sandbox" || !may("operate", id);
   if (!part.sandbox.hidden && !part.faults.children.length) fillFaults();
+  part.scan.hidden = one.connection_status !== "QR_REQUIRED";
   if (known && known.id === id) drawDetails(one);
-  drawStory(part.story, told, { named: false });
+  drawTold();
+  wantLines([id]);
+}
+
+function drawTold(fresh) {
+  drawStory(part.story, choose(told, part.category.value), { named: false, fresh });
 }
 
 async function fillFaults() {
@@ -203,11 +212,11 @@ function drawDetails(one) {
   const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
   drawFacts(part.facts, [
     ["Verdict", one.health.verdict.replaceAll("_", " ") + (one.reason ? ", " + one.reason.replaceAll("_", " ") : "")],
+    ["Status", one.connection_status],
     ["In this state", one.since, "for"],
     ["Last proof", one.proved || "none", Boolean(one.proved)],
     ["Connected", known.connected_since || "not now", known.connected_since && "for"],
-    ["Circuit", one.circuit.replaceAll("_", " ")],
-    ["Tries", String(one.attempts)],
+    ["Circuit", one.circuit.replaceAll("_", " ") + (one.attempts ? ", tries: " + one.attempts : "")],
     ["Worker", known.unit.state + (known.unit.main_pid ? ", process " + known.unit.main_pid : "")],
     ["Memory", bytes(one.memory_bytes) + limit],
     ["Processor", known.cpu_seconds === null ? "unknown" : duration(known.cpu_seconds) + " used"],

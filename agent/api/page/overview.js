@@ -1,9 +1,12 @@
-// Every instance at once: counts, alerts, incidents, cards, the story, the machine.
-import { fleet, may, older, reads } from "/page/fleet.js";
-import { drawStory } from "/page/story.js";
+// Every instance at once: what needs somebody, cards, the story, the machine.
+import { Refused } from "/page/agent.js";
+import { fleet, may, older, reads, wantLines } from "/page/fleet.js";
+import { choose, drawStory, makeChoice } from "/page/story.js";
+import { drawAttention, makeAttention } from "/page/attention.js";
 import { buildBackends, drawBackends, placeOf } from "/page/backends.js";
-import { act, createInstance, note, release } from "/page/dialogs.js";
-import { at, bytes, drawSpark, duration, empty, isUnwell, make, makeSpark, percent, rank, setAttribute, setPill, setSince, setText, setUntil, statusOf } from "/page/show.js";
+import { note } from "/page/dialogs.js";
+import { createInstance } from "/page/create.js";
+import { bytes, drawSpark, duration, empty, isUnwell, make, makeSpark, percent, rank, setAttribute, setPill, setSince, setText, setUntil, statusOf } from "/page/show.js";
 
 const SHOWN = 60;
 const CHOICES = {
@@ -16,8 +19,8 @@ const CHOICES = {
 let choice = "all";
 let words = "";
 let most = SHOWN;
-let category = "main";
-const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // each is told by a status as well
+const FIRST = matchMedia("(max-width: 36rem)").matches ? 15 : 50; // entries of the story
+let told = FIRST;
 const cards = new Map();
 let part = null;
 
@@ -26,15 +29,17 @@ export function buildOverview(place) {
     chips: make("div", { name: "chips", role: "group", "aria-label": "Which instances" }),
     search: make("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search the instances", autocomplete: "off" }),
     add: make("button", { name: "primary", type: "button", text: "New instance", click: createInstance }),
-    trouble: make("section", { name: "trouble", "aria-label": "Alerts and incidents" }),
+    attention: makeAttention("Alerts and incidents"),
     cards: make("ul", { name: "cards" }),
     more: make("button", { type: "button", text: "Show all", hidden: true, click: () => { most = Infinity; drawOverview(); } }),
-    none: make("div", { hidden: true }),
-    count: make("p", { name: "soft small", role: "status" }),
+    none: make("div", { name: "none", hidden: true }),
+    first: make("button", { name: "primary", type: "button", text: "New instance", click: createInstance }),
+    count: make("p", { name: "count soft small", role: "status" }),
     story: make("ol", { name: "story" }),
-    older: make("button", { type: "button", text: "Show older", click: () => older().catch((error) => note(error.message, true)) }),
-    category: make("select", { "aria-label": "Which part of the story" }, make("option", { value: "main", text: "Main events" }), make("option", { value: "", text: "Everything" }),
-      ...["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"].map((one) => make("option", { value: one, text: one[0] + one.slice(1).toLowerCase() }))),
+    older: make("button", { type: "button", text: "Show older", click: showOlder }),
+    category: makeChoice("Which part of the story",
+      ["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"].map((one) => [one, one[0] + one.slice(1).toLowerCase()]),
+      () => { told = FIRST; drawOverviewStory(); }),
     system: make("dl", { name: "facts" }),
     systemPanel: null,
   };
@@ -43,16 +48,15 @@ export function buildOverview(place) {
       make("span", { name: "chip-count" }), make("span", { text: label })));
   }
   part.search.addEventListener("input", () => { words = part.search.value.trim().toLowerCase(); most = SHOWN; drawOverview(); });
-  part.category.addEventListener("change", () => { category = part.category.value; drawOverviewStory(); });
   part.systemPanel = make("section", { name: "panel" }, make("h2", { text: "This machine" }), part.system);
   place.append(
     make("h1", { name: "unseen", tabindex: "-1", text: "All instances" }),
-    part.trouble,
+    part.attention.place,
     buildBackends(showOnly),
     make("section", { "aria-label": "Instances" },
-      make("div", { name: "tools" }, part.chips, make("div", { name: "tools-end" }, part.search, part.add)),
+      part.tools = make("div", { name: "tools" }, part.chips, make("div", { name: "tools-end" }, part.search, part.add)),
       part.count, part.none, part.cards, part.more),
-    make("div", { name: "columns" },
+    part.columns = make("div", { name: "columns" },
       make("section", { name: "panel" }, make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), part.category), part.story, part.older),
       part.systemPanel));
 }
@@ -71,12 +75,15 @@ export function drawOverview() {
   setText(part.more, "Show all " + chosen.length);
   setText(part.count, chosen.length === all.length ? "" : chosen.length + " of " + all.length + " shown");
   part.none.hidden = chosen.length > 0;
+  part.tools.hidden = !all.length;
+  part.count.hidden = !part.count.textContent;
   if (!chosen.length) {
     part.none.replaceChildren(all.length
       ? empty("Nothing fits", "No instance matches what you chose.")
-      : empty("No instance yet", may("operate") ? "Create the first one; its code to scan appears here." : "Your key sees none."));
+      : empty("No instance yet", may("operate") ? "Create the first one. Its page shows the code to scan." : "Your key sees none."));
+    if (!all.length && may("operate")) part.none.firstElementChild.append(part.first);
   }
-  drawTrouble();
+  drawAttention(part.attention);
   drawBackends();
   drawSystem();
 }
@@ -107,6 +114,7 @@ function drawCards(chosen) {
   });
   for (const id of cards.keys()) if (!fleet.instances.has(id)) cards.delete(id);
   if (focused && focused !== document.activeElement && part.cards.contains(focused)) focused.focus();
+  wantLines(chosen.map((one) => one.id));
 }
 
 function makeCard(id) {
@@ -115,8 +123,8 @@ function makeCard(id) {
     pill: make("span", { name: "pill" }), engine: make("span", { name: "soft small" }),
     why: make("p", { name: "card-why" }), since: make("span"), proof: make("span"), verdict: make("span"),
     next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong"),
-    memory: make("span", { name: "figure" }), memoryLine: makeSpark("Memory of " + id),
-    messages: make("span", { name: "figure" }), messagesLine: makeSpark("Messages of " + id),
+    memory: make("span", { name: "figure" }), memoryLine: makeSpark(),
+    messages: make("span", { name: "figure" }), messagesLine: makeSpark(),
   };
   card.next.append(card.nextText, card.nextTime);
   const fact = (label, value) => make("div", {}, make("dt", { text: label }), make("dd", {}, value));
@@ -135,6 +143,7 @@ function drawCard(card, one) {
   card.item.className = "card " + tone;
   setText(card.engine, placeOf(one) + (one.account ? " · " + one.account : ""));
   setText(card.why, one.sentence);
+  card.why.hidden = one.sentence === "connected"; // the pill says so
   setSince(card.since, one.since);
   setSince(card.proof, one.proved, " old");
   if (!one.proved) setText(card.proof, "none");
@@ -148,7 +157,7 @@ export function drawNext(card, one) {
   const parts = [];
   if (one.attempts) parts.push(one.attempts + (one.attempts === 1 ? " try so far" : " tries so far"));
   if (one.circuit !== "closed") parts.push("circuit " + one.circuit.replaceAll("_", " "));
-  if (one.hold) parts.push(one.hold.replaceAll("_", " "));
+  if (one.hold && !one.sentence.startsWith("held")) parts.push(one.hold.replaceAll("_", " "));
   const when = one.circuit === "open" ? one.circuit_opens || one.next_attempt : one.next_attempt;
   if (when) parts.push("next try ");
   setText(card.nextText, parts.join(", "));
@@ -157,41 +166,18 @@ export function drawNext(card, one) {
 }
 
 export function drawFigures(card, one, figures) {
-  setText(card.memory, one.memory_bytes === null ? "No memory figure" : bytes(one.memory_bytes) + " memory");
+  setText(card.memory, one.memory_bytes === null ? (one.worker === "active" ? "Memory not measured yet" : "No memory in use") : bytes(one.memory_bytes) + " memory");
   const rate = figures && figures.now ? figures.now.messagesPerMinute : null;
   setText(card.messages, (rate === null ? "0" : rate) + " messages/min");
   if (figures) {
-    drawSpark(card.memoryLine, figures.memory, 4 << 20);
-    drawSpark(card.messagesLine, figures.messages, 4);
+    drawSpark(card.memoryLine, figures.memory, 4 << 20, { name: "Memory of " + one.id, words: bytes });
+    drawSpark(card.messagesLine, figures.messages, 4, { name: "Messages of " + one.id, words: (rate) => rate + " a minute" });
   }
-}
-
-function drawTrouble() {
-  const firing = (fleet.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
-  const incidents = fleet.incidents || [];
-  const wanted = JSON.stringify([firing, incidents, may("operate")]);
-  if (part.trouble.dataset.drawn === wanted) return;
-  part.trouble.dataset.drawn = wanted;
-  part.trouble.replaceChildren(
-    ...incidents.map((one) => notice("bad", "Incident", one.sentence, one.since,
-      one.members.length + " held: " + one.members.slice(0, 8).join(", ") + (one.members.length > 8 ? ", …" : "") + (one.canary ? "; " + one.canary + " goes first" : ""),
-      may("operate") ? make("button", { type: "button", text: "Let them try", click: (event) => act(event.currentTarget, "", release(one.group)) }) : null)),
-    ...firing.map((one) => notice(one.severity === "critical" ? "bad" : "warn", one.severity === "critical" ? "Critical alert" : "Warning",
-      one.sentence, one.fired || one.since, one.name + (one.silenced_by ? ", silenced by " + one.silenced_by : ""),
-      one.instance ? make("a", { href: "#/instance/" + one.instance, text: "Show " + one.instance }) : null)));
-}
-
-function notice(tone, label, sentence, since, more, action) {
-  const when = make("span");
-  setSince(when, since);
-  return make("div", { name: "notice " + tone },
-    make("span", { name: "pill " + tone, text: label }),
-    make("div", { name: "notice-text" }, make("p", { text: sentence }), make("p", { name: "soft small" }, more + ", for ", when)),
-    action);
 }
 
 function drawSystem() {
   part.systemPanel.hidden = !reads() || !fleet.health || !fleet.system;
+  part.columns.classList.toggle("single", part.systemPanel.hidden);
   if (part.systemPanel.hidden) return;
   const { agent } = fleet.health, { system } = fleet.system;
   // The one that always fires is no trouble: it proves that alerts arrive.
@@ -202,7 +188,7 @@ function drawSystem() {
     ["Restored", agent.restoring.done + " of " + agent.restoring.total],
     ["Last pass", agent.last_pass_age_seconds === null ? "none yet" : duration(agent.last_pass_age_seconds) + " ago"],
     ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
-    ["Sessions use", bytes(fleet.system.sessionsMemory)],
+    ["Sessions use", fleet.system.sessionsMemory === null ? "not measured yet" : bytes(fleet.system.sessionsMemory)],
     ["Processor", percent(system.cpuUsage)],
     ["Disk free", bytes(system.diskFree)],
     ["Connections", system.activeConnections],
@@ -227,7 +213,18 @@ export function drawFacts(list, rows) {
 }
 
 export function drawOverviewStory(fresh) {
-  const chosen = fleet.story.filter((one) => category === "main" ? !BY_THE_WAY.has(one.kind) : !category || one.category === category);
-  drawStory(part.story, chosen.slice(0, 200), { fresh });
-  part.older.hidden = !fleet.olderStory;
+  const chosen = choose(fleet.story, part.category.value);
+  drawStory(part.story, chosen.slice(0, told), { fresh });
+  part.older.hidden = !fleet.olderStory && chosen.length <= told;
+}
+
+async function showOlder() {
+  told += FIRST;
+  try {
+    if (choose(fleet.story, part.category.value).length < told && fleet.olderStory) await older();
+    drawOverviewStory();
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    note(error.message, true);
+  }
 }

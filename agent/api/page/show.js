@@ -40,14 +40,23 @@ const STATUS = {
 };
 const UNWELL = new Set(["degraded", "stuck", "corrupted"]);
 
-export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE";
+export const statusWord = (status) => (STATUS[status] || ["off", status])[1];
+
+// It should run and does not, and neither is that new nor did an operator want it so.
+const isDown = (one) => one.connection_status === "DISCONNECTED" && one.should_run && one.reason !== "not_looked_yet" && one.reason !== "masked";
+export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one);
 
 export function statusOf(one) {
   const [tone, word] = STATUS[one.connection_status] || ["off", one.connection_status];
-  if (!one.should_run && one.connection_status === "DISCONNECTED") {
+  if (isDown(one)) return one.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
+  if (one.connection_status === "DISCONNECTED") {
+    if (one.should_run) return one.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
     return ["off", one.enabled ? "Stopped" : "Disabled"];
   }
-  return [isUnwell(one) && tone !== "bad" ? "bad" : tone, word];
+  if (one.reason === "zombie") return ["bad", "Does not answer"];
+  if (one.hold && tone === "busy") return ["busy", "Held back"];
+  if (!isUnwell(one) || tone === "bad") return [tone, word];
+  return ["bad", one.connection_status === "CONNECTED" ? "Connected, " + one.health.verdict : word];
 }
 
 // Trouble first, then what waits for a person, then what is under way.
@@ -112,29 +121,32 @@ export function tick() {
 }
 
 // A line without axes: its figure stands beside it, and its range is told in words.
-export function makeSpark(label) {
-  const svg = document.getElementById("spark").content.firstElementChild.cloneNode(true);
-  svg.setAttribute("aria-label", label);
-  return svg;
-}
+export const makeSpark = () => document.getElementById("spark").content.firstElementChild.cloneNode(true);
 
-export function drawSpark(svg, points, floor) {
+// `points`: [when, value], oldest first; `floor`: the least range that fills the height.
+export function drawSpark(svg, points, floor, { name, words }) {
   const line = svg.querySelector("polyline");
   const area = svg.querySelector("polygon");
-  const known = points.filter((one) => one !== null);
-  if (known.length < 2) {
+  const known = points.filter(([, value]) => value !== null);
+  const values = known.map(([, value]) => value);
+  const low = Math.min(...values), high = Math.max(...values);
+  const first = known.length ? known[0][0] : 0, span = known.length ? known[known.length - 1][0] - first : 0;
+  if (span <= 0) {
     setAttribute(line, "points", "");
     setAttribute(area, "points", "");
+    setAttribute(svg, "aria-label", name + ": no line yet");
     return;
   }
-  const low = Math.min(...known), high = Math.max(...known);
   const room = Math.max(high - low, floor);
   const bottom = Math.max(0, (low + high - room) / 2);
-  const step = 100 / Math.max(known.length - 1, 1);
-  const places = known.map((one, index) =>
-    (index * step).toFixed(1) + "," + (26 - 24 * Math.min((one - bottom) / room, 1)).toFixed(1));
+  const places = known.map(([when, value]) =>
+    (100 * (when - first) / span).toFixed(1) + "," + (26 - 24 * Math.min((value - bottom) / room, 1)).toFixed(1));
   setAttribute(line, "points", places.join(" "));
   setAttribute(area, "points", "0,28 " + places.join(" ") + " 100,28");
+  const range = low === high ? words(low) : words(low) + " to " + words(high);
+  const said = range + " in the last " + duration(span / 1000).trim();
+  setAttribute(svg, "aria-label", name + ": " + said);
+  setAttribute(svg.parentElement, "title", said);
 }
 
 export function empty(title, text) {

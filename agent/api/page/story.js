@@ -1,20 +1,70 @@
-// The journal as a story, newest first.
-import { at, clock, empty, make } from "/page/show.js";
+// The journal as a story, newest first, in the words of the page.
+import { at, clock, empty, make, statusWord } from "/page/show.js";
 
 const TONES = { alert: "bad", alert_over: "good", incident: "bad", incident_over: "good", repair: "warn", restarted: "warn", repaired: "good" };
+const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // each is told by a status as well
+const PASSING = new Set(["INITIALIZING", "LOADING", "RECONNECTING"]);
+const ONE_STORY = 3000; // ms; what one instance goes through within is one entry among the main ones
+
+export const CHOICES = [["main", "Main events"], ["", "Everything"]];
+
+export function makeChoice(label, more, changed) {
+  const select = make("select", { "aria-label": label }, ...[...CHOICES, ...more].map(([value, text]) => make("option", { value, text })));
+  select.addEventListener("change", changed);
+  return select;
+}
+
+// Entries to draw: each has its newest event, and for a chain of statuses its oldest.
+export function choose(events, chosen) {
+  if (chosen !== "main") return events.filter((one) => !chosen || one.category === chosen).map((event) => ({ event, oldest: event, whole: true }));
+  const found = [];
+  const open = new Map();
+  for (const event of events) {
+    if (BY_THE_WAY.has(event.kind)) continue;
+    const last = open.get(event.instance);
+    if (last && passesInto(event, last)) {
+      last.oldest = event;
+      continue;
+    }
+    const entry = { event, oldest: event };
+    found.push(entry);
+    if (event.instance) open.set(event.instance, entry);
+  }
+  return found;
+}
+
+// It is a step on the way to what came right after it; where it rested, that is told.
+function passesInto(event, last) {
+  if (event.kind !== "status" || last.event.kind !== "status" || !PASSING.has(event.detail.status)) return false;
+  return Date.parse(last.oldest.time) - Date.parse(event.time) <= ONE_STORY;
+}
+
+// What is said of an entry: [in bold, the rest].
+function words({ event, oldest }) {
+  const { status } = event.detail || {};
+  const before = oldest.detail && oldest.detail.before;
+  if (event.kind !== "status" || !status || !before) return ["", event.sentence];
+  const why = event.sentence.replace(/^[A-Z_]+ → [A-Z_]+: /, "");
+  const said = why === statusWord(status).toLowerCase() ? "" : why;
+  return [before === status ? statusWord(status) + ", after one more try" : statusWord(before) + " → " + statusWord(status), said];
+}
 
 function toneOf(event) {
-  const status = event.detail && (event.detail.status || event.detail.to);
+  const detail = event.detail || {};
+  const status = detail.status || detail.to;
   if (status === "CONNECTED") return "good";
   if (status === "QR_REQUIRED") return "warn";
   if (status === "RECONNECTING") return "busy";
-  if (status === "AUTH_FAILURE" || (event.detail && event.detail.ok === false)) return "bad";
+  if (status === "AUTH_FAILURE" || detail.ok === false) return "bad";
+  if (event.kind === "alert" && detail.severity === "warning") return "warn";
   return TONES[event.kind] || "off";
 }
 
-export function drawStory(list, events, { named = true, fresh = null } = {}) {
-  const old = new Map([...list.children].filter((one) => one.dataset.cursor).map((one) => [one.dataset.cursor, one]));
-  const wanted = events.map((event) => old.get(String(event.cursor)) || entry(event, named, fresh));
+const keyOf = ({ event, oldest, whole }) => event.cursor + "-" + oldest.cursor + (whole ? "-whole" : "");
+
+export function drawStory(list, entries, { named = true, fresh = null } = {}) {
+  const old = new Map([...list.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
+  const wanted = entries.map((one) => old.get(keyOf(one)) || draw(one, named, fresh));
   if (!wanted.length) {
     list.replaceChildren(make("li", { name: "story-none" }, empty("Nothing yet", "What happens is told here, as it happens.")));
     return;
@@ -28,14 +78,16 @@ export function drawStory(list, events, { named = true, fresh = null } = {}) {
   });
 }
 
-function entry(event, named, fresh) {
+function draw(one, named, fresh) {
+  const { event } = one;
+  const [bold, rest] = words(one);
   const where = named && event.instance
     ? make("a", { name: "story-where", href: "#/instance/" + event.instance, text: event.instance })
     : null;
-  return make("li", { name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""), "data-cursor": event.cursor, "data-kind": event.kind },
+  return make("li", { name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""), "data-key": keyOf(one), "data-cursor": event.cursor, "data-kind": event.kind },
     make("time", { datetime: event.time, title: new Date(event.time).toLocaleString(), text: clock(event.time) }),
-    make("div", { name: "story-text" }, where, make("span", { text: event.sentence })),
-    make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }));
+    make("div", { name: "story-text" }, where, bold && make("strong", { text: bold }), bold && rest ? ": " : "", make("span", { text: rest })),
+    one.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null);
 }
 
 // Said aloud to who cannot see it: only what concerns an instance's status, and not in floods.
@@ -43,7 +95,8 @@ let waiting = [];
 let timer = null;
 export function announce(event) {
   if (!["status", "repaired", "alert", "alert_over", "incident", "deleted", "created"].includes(event.kind)) return;
-  waiting.push((event.instance ? event.instance + ": " : "") + event.sentence);
+  const said = words({ event, oldest: event }).filter(Boolean).join(": ");
+  waiting.push((event.instance ? event.instance + ": " : "") + said);
   if (timer === null) {
     timer = setTimeout(() => {
       at("announce").textContent = waiting.length > 3 ? waiting.length + " things happened" : waiting.join(". ");

@@ -1,0 +1,188 @@
+"""What the dashboard says when something is wrong, in a real browser before a real agent."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.api.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.api.watcher import Watcher
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent, remote_settings
+from tests.daemon.test_backends import table
+from tests.standin.evolution import StandIn
+
+__all__ = ["listening", "make_agent", "watcher"]
+
+IMPATIENT = "\n[api]\ntrust_loopback = true\nhistory = 60\n[alerts]\npatience = 0.01\n"
+ROWS = "[...document.querySelectorAll('#{} .attention-row')].map((e) => e.innerText)"
+OVERVIEW, INSTANCE = ROWS.format("overview"), ROWS.format("instance")
+
+
+@pytest.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    one = await StandIn.open()
+    yield one
+    await one.close()
+
+
+async def test_an_alert_is_shown_with_what_to_do_and_goes_with_its_cause(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(IMPATIENT)
+    await agent.start()
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("sales", "good"))
+    await agent.fault("sales", "drop", 600)
+    await watcher.until(
+        f"{OVERVIEW}.some((t) => t.includes('sales should be connected and is not'))"
+    )
+    row = "[data-alert=WaSessionDown]"
+    ask = f"document.querySelector('{row} button[aria-expanded]')"
+    assert await watcher.run(f"{ask}.getAttribute('aria-expanded')") == "false"
+    await watcher.run(f"{ask}.focus()")
+    await watcher.press("Enter", 13)
+    await watcher.until(f"document.querySelector('{row} .advice').checkVisibility()")
+    assert await watcher.run(f"{ask}.getAttribute('aria-expanded')") == "true"
+    advice = f"document.querySelector('{row} .advice')"
+    assert await watcher.run(f"{advice}.querySelector('code').textContent") == "wa-agent why sales"
+    assert await watcher.run(f"{advice}.querySelector('a').href") == (
+        f"http://{agent.listen}/runbook#wasessiondown"
+    )
+    await picture(watcher, "alert")
+    assert await watcher.run(f"document.activeElement === {ask}")
+
+    await watcher.click(f"{row} .attention-acts a")
+    await watcher.until("location.hash === '#/instance/sales'")
+    await watcher.until(f"{INSTANCE}.some((t) => t.includes('sales should be connected'))")
+    story = "document.querySelector('#instance .story').innerText"
+    await watcher.until(f"{story}.includes('Connected → Reconnecting: the connection was lost')")
+    assert "RECONNECTING" not in await watcher.run(story)
+
+    await agent.clear("sales")
+    await agent.do("POST", "/force-reconnection/sales")
+    await watcher.until(f"!{INSTANCE}.length")
+    await watcher.until(f"{story}.includes('WaSessionDown is over for sales, after ')")
+    await watcher.run("location.hash = '#/'")
+    await watcher.until(f"!{OVERVIEW}.some((t) => t.includes('sales'))")
+    assert watcher.loads == 1
+    await check_manners(watcher, agent)
+
+
+async def test_the_worst_comes_first_and_what_is_alike_is_one_row(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(IMPATIENT)
+    await agent.start()
+    ids = [f"shop-{number}" for number in range(1, 6)]
+    for id in (*ids, "banned", "well"):
+        await agent.create(id)
+    for id in (*ids, "banned", "well"):
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    for id in ids:
+        await agent.fault(id, "temp-ban")
+    await agent.fault("banned", "ban")
+    await watcher.size(390, 844, phone=True)
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('4 more alike'))")
+    await watcher.until(f"{OVERVIEW}[0].includes('banned is not tried any more')")
+    rows = await watcher.run(OVERVIEW)
+    assert rows[0].startswith("Critical")
+    assert sum("should be connected and is not" in one for one in rows) == 1, rows
+    assert not any("banned should be connected" in one for one in rows), "it says nothing new"
+    assert await watcher.run("document.documentElement.scrollWidth") <= 390
+    await picture(watcher, "alerts-phone")
+
+    # Down, and not because anybody wanted it: before those that are well, and counted.
+    cards = "[...document.querySelectorAll('.card')].map((e) => e.dataset.id)"
+    assert await watcher.run(cards) == ["banned", *ids, "well"]
+    trouble = "document.querySelector('[data-choice=trouble] .chip-count').textContent"
+    assert await watcher.run(trouble) == "6"
+    words = await watcher.run("document.querySelector('[data-id=shop-1] .pill').textContent")
+    assert words == "Waits for its next try"
+    card = await watcher.run("document.querySelector('[data-id=shop-1]').innerText")
+    assert card.count("next try") == 2, f"its pill and its countdown, and no older one: {card}"
+
+    await watcher.click("[data-alert=WaSessionDown] button[aria-expanded]")
+    every = "[...document.querySelectorAll('[data-alert=WaSessionDown] .attention-all a')]"
+    assert sorted(await watcher.run(f"{every}.map((e) => e.textContent)")) == ids
+    advice = await watcher.run(
+        "document.querySelector('[data-alert=WaSessionDown] code').innerText"
+    )
+    assert advice == "wa-agent why ID"
+    await check_manners(watcher, agent)
+
+
+async def test_lines_are_there_as_soon_as_the_page_is(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(IMPATIENT + "\n[memory]\ninterval = 1\n")
+    await agent.start()
+    await agent.create("sales", messages_per_minute=600)
+
+    async def has_a_past() -> bool:
+        found = (await agent.do("GET", "/api/trends"))["instances"].get("sales")
+        return bool(found) and sum(one is not None for one in found["memory"]) > 4
+
+    await eventually(has_a_past, within=20)
+    for _ in range(2):
+        await watcher.go(f"http://{agent.listen}/")
+        await watcher.until(pill("sales", "good"))
+        lines = "[...document.querySelectorAll('[data-id=sales] polyline')]"
+        points = f"{lines}.map((e) => e.getAttribute('points').split(' ').length)"
+        await watcher.until(f"{points}.every((n) => n > 4)", within=3)
+    said = await watcher.run("document.querySelector('[data-id=sales] .spark').ariaLabel")
+    assert "Memory of sales: " in said
+    assert "MiB" in said
+    await watcher.run("location.hash = '#/instance/sales'")
+    await watcher.until("document.querySelector('#instance polyline').getAttribute('points') > ''")
+    await check_manners(watcher, agent)
+
+
+async def test_a_new_instance_takes_an_engine_that_can_run_here(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening("\n[api]\ntrust_loopback = true\n")
+    await agent.start()
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.click(".empty .primary")
+    await watcher.until("document.activeElement.id === 'new-id'")
+    assert await watcher.run("document.querySelector('#new-engine').value") == "web"
+    closed = "[...document.querySelectorAll('#new-engine option:disabled')].map((e) => e.value)"
+    assert await watcher.run(closed) == ["evolution", "whaticket"]
+    assert not await watcher.run("document.querySelector('#new-backend').checkVisibility()")
+    await watcher.press("Escape", 27)
+    await agent.create("demo", scan="manual")
+    await watcher.until(pill("demo", "warn"))
+    await watcher.click(".tools-end .primary")
+    await watcher.until("document.querySelector('#new-engine').value === 'sandbox'")
+    await check_manners(watcher, agent)
+
+
+async def test_a_session_on_a_backend_is_created_from_the_page(
+    listening: Callable[..., RunningAgent], watcher: Watcher, standin: StandIn
+) -> None:
+    standin.add("Shop One", "open")
+    agent = listening(
+        "\n[api]\ntrust_loopback = true\n" + table(standin, adopt=[]), base=remote_settings()
+    )
+    await agent.start()
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until("document.querySelector('[data-backend=evo] .pill.good')")
+    await watcher.click(".empty .primary")
+    await watcher.until("document.activeElement.id === 'new-id'")
+    await watcher.type("till")
+    await watcher.run(
+        "(() => { const e = document.querySelector('#new-engine'); e.value = 'evolution';"
+        " e.dispatchEvent(new Event('change')); })()"
+    )
+    assert await watcher.run("document.querySelector('#new-backend').value") == "evo"
+    await watcher.click("#new-remote")
+    await watcher.type("Shop One")
+    await picture(watcher, "create-on-backend")
+    await watcher.click("dialog .primary")
+    await watcher.until("location.hash === '#/instance/till'")
+    made = await agent.show("till")
+    assert (made["backend"], made["remote"]) == ("evo", "Shop One")
+    await check_manners(watcher, agent)
