@@ -13,6 +13,8 @@ from agent.errors import InvalidRequest, TooLarge, WaError
 
 DEEPEST = 32
 _GREATEST = float(1 << 63)
+_AT_ONCE = 1 << 20
+"""Bytes that are parsed without making others wait."""
 
 
 class TooSlow(WaError):
@@ -39,6 +41,8 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
         raise UnsupportedType(
             "cannot read the body: its Content-Type must be application/json", field="body"
         )
+    if len(raw) > _AT_ONCE:
+        return await asyncio.to_thread(parse_object, raw)
     return parse_object(raw)
 
 
@@ -49,7 +53,8 @@ async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
         raise TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
     try:
         async with asyncio.timeout(seconds):
-            return await request.read()
+            # A clone, for the limit is the application's for each other route.
+            return await request.clone(client_max_size=limit).read()
     except TimeoutError as error:
         raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:

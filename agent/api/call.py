@@ -16,7 +16,12 @@ from agent.api.remembered import Remembered
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
+from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
+
+LARGE_AT_ONCE = 2
+_SLOWEST = 256 * 1024
+"""Bytes in a second that a client must send of a long body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class Parts:
     """What is active; nothing where nobody looks."""
     webhooks: Webhooks = field(default_factory=NoWebhooks)
     errors: ErrorWindow = field(default_factory=ErrorWindow)
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
+    """Held while a body is read that is longer than others may be."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """Who hears events, over which connection."""
 
@@ -76,6 +83,22 @@ class Call:
         """The checked body; a route without a body refuses one that is not empty."""
         found = await self.raw_body()
         return read_body(found, self.route.body or ())
+
+    async def large_body(self, most: int) -> dict[str, Any]:
+        """The same for a body that may be longer than others: few of them at a time."""
+        section, size = self.parts.section, self.request.content_length
+        if size is not None and size <= section.body_limit:
+            return await self.raw_body()
+        try:
+            async with asyncio.timeout(section.body_timeout):
+                await self.parts.large.acquire()
+        except TimeoutError as error:
+            raise TryLater("cannot read the body: others are being read", code="busy") from error
+        try:
+            seconds = section.body_timeout + (size or most) / _SLOWEST
+            return await read_json(self.request, limit=most, seconds=seconds)
+        finally:
+            self.parts.large.release()
 
     async def raw_body(self, most: int | None = None) -> dict[str, Any]:
         """`most`: bytes, where less than the interface's own limit is taken."""

@@ -1,5 +1,8 @@
 """Sending, and what only the sandbox engine can do."""
 
+import asyncio
+import binascii
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +12,7 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
-from agent.errors import EngineError, InvalidRequest, Refused
+from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction")
@@ -18,7 +21,7 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
     "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536),),
     "media": (
         Field("url", STRING, "where the file is; or send `content`", least=1, most=2048),
-        Field("content", STRING, "the file itself, base64", least=1),
+        Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
         Field("mimetype", STRING, "the file's type", required=True, least=3, most=128),
         Field("filename", STRING, "its name for the receiver", least=1, most=255),
         Field("caption", STRING, "the text below it", most=4096),
@@ -40,6 +43,14 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
 }
 MESSAGE = (_TO, _TYPE, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
 
+_STATES = frozenset(
+    {
+        *("not_connected", "stopping", "not_supported", "remote_missing", "number_unknown"),
+        *("chat_not_found", "message_not_found", "invalid_wid"),
+    }
+)
+"""Words of an engine that say: understood, and not possible as things are."""
+
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
     *("temp-ban", "conflict", "outdated", "no-qr", "stuck-loading", "corrupt-files"),
@@ -57,32 +68,77 @@ FAULT = (
 
 async def send(call: Call) -> web.Response:
     call.supervisor.view(call.id)
-    body = await call.raw_body()
+    section = call.parts.section
+    body = await call.large_body(section.media_limit * 4 // 3 + section.body_limit)
     kind = body.get("type", "text")
     if not isinstance(kind, str) or kind not in _MORE:
         raise InvalidRequest(
             "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
         )
     message = {"type": kind, **read_body(body, (_TO, _TYPE, *_MORE[kind]))}
-    if kind == "media" and ("url" in message) == ("content" in message):
-        raise InvalidRequest("cannot send the file: give either url or content", field="url")
+    if kind == "media":
+        if ("url" in message) == ("content" in message):
+            raise InvalidRequest("cannot send the file: give either url or content", field="url")
+        if "content" in message:
+            content = message["content"]
+            message["content"] = await asyncio.to_thread(check_file, content, section.media_limit)
+
+    async def work() -> Mapping[str, Any]:
+        try:
+            return await call.supervisor.send(call.id, message)
+        except EngineError as error:
+            raise _refused(call, error) from error
 
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
-        return json_answer(dict(await call.supervisor.send(call.id, message)))
+        return json_answer(dict(await work()))
     if not 1 <= len(key) <= 255:
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
-    found, again = await call.parts.answers.once(
-        (call.caller.name, call.id, key),
-        json.dumps(message, sort_keys=True),
-        lambda: call.supervisor.send(call.id, message),
-    )
+    digest = await asyncio.to_thread(_digest, message)
+    found, again = await call.parts.answers.once((call.caller.name, call.id, key), digest, work)
     answer = json_answer(dict(found))
     if again:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer
+
+
+def check_file(content: str, limit: int) -> str:
+    """The same base64 without its line ends."""
+    plain = content.replace("\r", "").replace("\n", "")
+    try:
+        size = len(binascii.a2b_base64(plain.encode(), strict_mode=True))
+    except ValueError as error:
+        raise InvalidRequest(
+            f"cannot use the field 'content': it is no base64 ({error})", field="content"
+        ) from None
+    if size > limit:
+        raise TooLarge(
+            f"cannot send the file: it has {size} bytes, at most {limit} (api.media_limit)",
+            field="content",
+        )
+    if not size:
+        raise InvalidRequest("cannot send the file: it is empty", field="content")
+    return plain
+
+
+def _digest(message: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
+
+
+def _refused(call: Call, error: EngineError) -> WaError:
+    """The engine's no in our words: wrong, not possible with it, or not as things are."""
+    if error.code == "invalid_request":
+        if error.field != "type":
+            return InvalidRequest(str(error), field=error.field or "body")
+        engine = call.supervisor.view(call.id).instance.engine
+        return Refused(f"{error} ({engine})", field="type", code="not_supported")
+    if error.code == "file_too_large":
+        return TooLarge(str(error), field="content", code=error.code)
+    if error.code in _STATES:
+        return Refused(str(error), code=error.code)
+    return error
 
 
 async def scan(call: Call) -> web.Response:

@@ -1,4 +1,4 @@
-"""Send a message: a text, or a file with a text below it."""
+"""Send a message: a text, a file with a text below it, a place, a contact, a reaction."""
 
 import argparse
 import sys
@@ -15,7 +15,11 @@ _SECONDS = 120.0
 
 def add(commands: Subparsers) -> None:
     parser = add_command(
-        commands, "send", send, "send a text or a file", "wa-agent send sales 4915112345678 hello"
+        commands,
+        "send",
+        send,
+        "send a text, a file, a place, a contact or a reaction",
+        "wa-agent send sales 4915112345678 hello",
     )
     add_id(parser)
     parser.add_argument("to", metavar="TO", help="a number or a chat's id")
@@ -23,10 +27,16 @@ def add(commands: Subparsers) -> None:
         "text",
         metavar="TEXT",
         nargs="?",
-        help="the message, or the text below the file; - reads it",
+        help="the message; the text below a file, the name of a place or a contact, the emoji of a"
+        " reaction; - reads it",
     )
-    parser.add_argument("--file", metavar="PATH", type=Path, help="a picture, a sound, a document")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--file", metavar="PATH", type=Path, help="a picture, a sound, a document")
+    kinds.add_argument("--location", metavar="LAT,LONG", help="a place: --location=52.52,13.41")
+    kinds.add_argument("--contact", metavar="PHONE", help="somebody's number; TEXT is the name")
+    kinds.add_argument("--react", metavar="ID", help="to that message; without TEXT it is undone")
     parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; found by its name")
+    parser.add_argument("--address", metavar="TEXT", help="the place's address")
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key sends once")
 
 
@@ -51,10 +61,24 @@ def send(options: argparse.Namespace) -> int:
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
     text = sys.stdin.read() if options.text == "-" else options.text
-    if options.file is None:
-        if text is None:
-            raise InvalidRequest("cannot send nothing: give TEXT or --file", field="text")
-        return {"text": text}
+    if options.file is not None:
+        return _file(options, text)
+    if options.location is not None:
+        return _place(options, text)
+    if options.contact is not None:
+        if not text:
+            raise InvalidRequest("cannot send a contact without a name: give TEXT", field="text")
+        return {"type": "contact", "phone": options.contact, "name": text}
+    if options.react is not None:
+        return {"type": "reaction", "message_id": options.react, "emoji": text or ""}
+    if text is None:
+        raise InvalidRequest(
+            "cannot send nothing: give TEXT, --file, --location, --contact or --react", field="text"
+        )
+    return {"text": text}
+
+
+def _file(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
     import mimetypes
 
     kind = options.type or mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
@@ -72,3 +96,15 @@ def _content(options: argparse.Namespace) -> dict[str, Any]:
         "filename": options.file.name,
         **caption,
     }
+
+
+def _place(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
+    try:
+        latitude, longitude = (float(each) for each in options.location.split(","))
+    except ValueError:
+        raise InvalidRequest(
+            f"cannot use the place {options.location!r:.60}: it is not LAT,LONG", field="location"
+        ) from None
+    more = {"name": text, "address": options.address}
+    told = {name: value for name, value in more.items() if value}
+    return {"type": "location", "latitude": latitude, "longitude": longitude, **told}

@@ -87,6 +87,13 @@ class ApiSection:
     body_limit: int = setting(
         MIB, "bytes that a request's body may have", low=1024, high=1 << 30, restart=True
     )
+    media_limit: int = setting(
+        16 * MIB,
+        "bytes of a file that a message may carry, before it is written as base64",
+        low=1024,
+        high=64 * MIB,
+        restart=True,
+    )
     head_timeout: float = setting(
         10.0, "seconds that a client may take for a request's head", low=0.1, restart=True
     )

@@ -267,7 +267,8 @@ class Link(asyncio.Protocol):
         elif answer.done():
             self._spend()
         elif reply.code:
-            answer.set_exception(EngineError(reply.error, code=reply.code))
+            field = reply.field or None
+            answer.set_exception(EngineError(reply.error, field=field, code=reply.code))
         else:
             answer.set_result(reply.value)
 

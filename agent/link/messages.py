@@ -115,10 +115,14 @@ class Reply:
     error: str = ""
     """The error's message; "" when the call went well."""
     code: str = ""
+    field: str = ""
+    """What in the arguments is wrong, where it is that."""
 
     def wire(self) -> dict[str, Any]:
         if self.code:
             error = {"code": self.code, "message": self.error}
+            if self.field:
+                error["field"] = self.field
             return {"t": "reply", "n": self.number, "ok": False, "error": error}
         return {"t": "reply", "n": self.number, "ok": True, "value": dict(self.value)}
 
@@ -217,7 +221,12 @@ def _parse_reply(message: Mapping[str, Any]) -> Reply:
     if _truth(message, "ok"):
         return Reply(number, _object(message, "value"))
     error = _object(message, "error")
-    return Reply(number, error=_text(error, "message", 2000), code=_code(error, "code") or "engine")
+    return Reply(
+        number,
+        error=_text(error, "message", 2000),
+        code=_code(error, "code") or "engine",
+        field=_text(error, "field", 80, ""),
+    )
 
 
 def _check_version(message: Mapping[str, Any]) -> None:

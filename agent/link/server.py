@@ -7,6 +7,7 @@ happenings first, while the newest claim always waits for it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,8 @@ class LinkServer:
             reply = Reply(call.number, await self._answer(call)).wire()
             frame = encode(reply)
         except WaError as error:
-            frame = encode(Reply(call.number, error=str(error)[:2000], code=error.code).wire())
+            refused = Reply(call.number, error=str(error)[:2000], code=error.code)
+            frame = encode(replace(refused, field=(error.field or "")[:80]).wire())
         except Exception as error:
             log.exception("cannot %s: unforeseen", call.do)
             why = f"cannot {call.do}: {type(error).__name__}"

@@ -12,6 +12,7 @@ from agent.store.database import Store
 from agent.supervise.backend_facts import WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
+from agent.supervise.uploading import in_parts
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
@@ -63,6 +64,7 @@ class Asking:
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         link = self._link(id, "send with")
+        message = await in_parts(link, id, message)
         try:
             return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:

@@ -185,6 +185,37 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
     assert len(house.supervisor.sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("look",), {"type": "text", "text": "look"}),
+        (
+            ("The office", "--location=-33.86,151.21", "--address", "Quay 1"),
+            {
+                **{"type": "location", "latitude": -33.86, "longitude": 151.21},
+                **{"name": "The office", "address": "Quay 1"},
+            },
+        ),
+        (("Ann", "--contact", "+49 1"), {"type": "contact", "phone": "+49 1", "name": "Ann"}),
+        (("!", "--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": "!"}),
+        (("--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": ""}),
+        ((), None),
+        (("--contact", "+49 1"), None),
+        (("--location", "here"), None),
+        (("x", "--react", "3EB0", "--contact", "+49 1"), None),
+    ],
+)
+async def test_each_kind_of_message_is_sent_or_refused(
+    house: House, cli: Cli, words: tuple[str, ...], told: dict[str, object] | None
+) -> None:
+    await cli("create", "sales", "--engine", "web")
+    said = await cli("send", "sales", "491", *words)
+    assert said.status == (2 if told is None else 0), said.err
+    assert [row[1] for row in house.supervisor.sent] == (
+        [] if told is None else [{"to": "491", **told}]
+    )
+
+
 async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     await cli("create", "sales", "--engine", "sandbox")
     await cli("sandbox", "fault", "sales", "slow", "--for", "3")

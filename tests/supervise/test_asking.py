@@ -1,17 +1,19 @@
 """Commands for engines: how long they may take, and alone where a pass would undo them."""
 
 import asyncio
+import base64
 
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.engines.web import engine
+from agent.engines.web import sending
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise import asking
 from agent.supervise.asking import COMMAND_TIMEOUT, Asking
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.uploading import PART
 
 ID = InstanceId("shop")
 
@@ -129,5 +131,42 @@ async def test_a_send_that_fails_says_whether_it_may_have_arrived(bench, error, 
 
 
 def test_no_engine_is_given_up_before_it_says_what_it_knows():
-    web = engine._ANSWER + 1 + engine._FILE_ANSWER + 1
+    web = sending.ANSWER + 1 + sending.FILE_ANSWER + 1
     assert web < asking.SEND_TIMEOUT - 1
+
+
+FILE = {"type": "media", "to": "1", "mimetype": "a/b", "filename": "x"}
+
+
+async def test_a_long_file_is_handed_over_before_its_message(bench):
+    asks, _, worker, _ = bench
+    content = "QUJD" * (PART // 4) + "QQ=="
+    await asks.send(ID, {**FILE, "content": content})
+    (one, two, message) = [(do, args) for do, args, _ in worker.asked]
+    parts = [args["arguments"] for _, args in (one, two)]
+    assert [part["index"] for part in parts] == [0, 1]
+    assert "".join(part["data"] for part in parts) == content
+    size = len(base64.b64decode(content))
+    told = {**FILE, "upload": parts[0]["upload"], "size": size}
+    assert message == ("send", {"message": told})
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        pytest.param(LinkError("x", code="gone"), (503, "not_sent"), id="its worker died"),
+        pytest.param(EngineError("x", code="timeout"), (503, "not_sent"), id="its page hangs"),
+        pytest.param(EngineError("x", code="busy"), (503, "not_sent"), id="too many files"),
+        pytest.param(
+            EngineError("x", code="invalid_request"), (409, "not_supported"), id="another engine"
+        ),
+        pytest.param(EngineError("x", code="file_too_large"), (502, "file_too_large"), id="long"),
+    ],
+)
+async def test_a_file_that_could_not_be_handed_over_was_surely_not_sent(bench, error, answer):
+    asks, _, worker, _ = bench
+    worker.breaks_with = error
+    with pytest.raises(WaError) as caught:
+        await asks.send(ID, {**FILE, "content": "A" * (PART + 4)})
+    assert (caught.value.http, caught.value.code) == answer
+    assert [do for do, _, _ in worker.asked] == ["command"]

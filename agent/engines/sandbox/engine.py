@@ -81,6 +81,8 @@ class SandboxEngine:
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         to, text = message.get("to"), message.get("text")
+        if message.get("type", "text") != "text":
+            raise InvalidRequest("cannot send: the sandbox engine sends a text", field="type")
         if not isinstance(to, str) or not to or not isinstance(text, str):
             raise InvalidRequest("cannot send: a message is {to, text}", field="message")
         if self._claim.status is not Status.CONNECTED or self._stopping:

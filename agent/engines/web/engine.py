@@ -16,10 +16,11 @@ from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.web.arguments import Program, find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
-from agent.engines.web.messages import ACKS, outcome, read_message, refusal
+from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
 from agent.engines.web.profile import make_durable
 from agent.engines.web.record import Record
+from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Session
 from agent.engines.web.settings import (
     LIVE,
@@ -40,9 +41,6 @@ FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 PAIRING_CODE = 195.0
 STARTS_WINDOW = 600.0
-_ANSWER = 8.0
-_FILE_ANSWER = 60.0
-"""Seconds that WhatsApp may take to have a file."""
 
 _FAILED_START = {
     "page_unreachable": "connection_lost",
@@ -138,7 +136,7 @@ class WebEngine:
             return None
         if self._view.claim.reason == "qr_idle":
             await self._refresh_code()
-        await self._look(_ANSWER)
+        await self._look(ANSWER)
         facts = self._view.facts
         waits = self._view.claim.status is Status.QR_REQUIRED
         if not waits or facts is None or facts.qr is None:
@@ -148,25 +146,11 @@ class WebEngine:
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         asked = read_message(message)
-        if self._view.claim.status is not Status.CONNECTED or self._stopping:
-            raise EngineError("cannot send: not connected", code="not_connected")
-        page = self._session.page
-        named = await page.ask("message_id", asked.to, _ANSWER, within=_ANSWER + 1)
-        if not isinstance(named, Mapping) or not isinstance(key := named.get("ok"), Mapping):
-            raise refusal("send", named)
-        id = str(key.get("id", ""))
-        options = {**asked.options, "messageId": str(key.get("whole", ""))}
-        limit = _ANSWER if asked.kind == "text" else _FILE_ANSWER
-        given = (asked.to, asked.kind, asked.content, options, limit)
-        try:
-            told = await page.ask("send_message", *given, within=limit + 1)
-        except EngineError as error:
-            # Handed over, and nobody knows how far it came.
-            return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
-        return outcome(id, told)
+        self._must_be_connected("send")
+        return await send(self._session.page, asked)
 
     async def logout(self) -> None:
-        told = await self._session.page.ask("logout", _ANSWER, within=_ANSWER + 1)
+        told = await self._session.page.ask("logout", ANSWER, within=ANSWER + 1)
         if not isinstance(told, Mapping) or told.get("ok") is not True:
             raise refusal("log out", told)
         self._view.ended("LOGOUT")
@@ -181,7 +165,7 @@ class WebEngine:
     async def free_memory(self) -> None:
         gc.collect()
         if self._session.alive:
-            await self._session.page.collect_garbage(within=_ANSWER)
+            await self._session.page.collect_garbage(within=ANSWER)
 
     async def prepare_stop(self) -> None:
         self._stopping = True
@@ -211,13 +195,18 @@ class WebEngine:
             kind = "png" if arguments.get("format") == "png" else "jpeg"
             picture = await self._session.page.picture(kind=kind)
             return {"type": f"image/{kind}", "content": base64.b64encode(picture).decode()}
+        if name == "file_part":
+            part = read_part(arguments)
+            self._must_be_connected("take a file")
+            return await take_part(self._session.page, part)
         if name == "reload":
             if not self._session.alive or self._working:
                 raise EngineError("cannot reload: no page is there", code="not_running")
             self._begin(self._revive)
             return {}
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and reload",
+            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot, file_part and"
+            " reload",
             field="name",
         )
 
@@ -300,7 +289,7 @@ class WebEngine:
         self._view.silent = False
 
     async def _refresh_code(self) -> None:
-        told = await self._session.page.ask("refresh", _ANSWER, within=_ANSWER + 1)
+        told = await self._session.page.ask("refresh", ANSWER, within=ANSWER + 1)
         if not isinstance(told, Mapping) or "ok" not in told:
             raise refusal("get a new code", told)
 
@@ -311,11 +300,15 @@ class WebEngine:
             raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
         if self._view.claim.status is not Status.QR_REQUIRED:
             raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
-        given = (digits, arguments.get("notify") is not False, _ANSWER)
-        told = await self._session.page.ask("pairing_code", *given, within=_ANSWER + 1)
+        given = (digits, arguments.get("notify") is not False, ANSWER)
+        told = await self._session.page.ask("pairing_code", *given, within=ANSWER + 1)
         if not isinstance(told, Mapping) or not isinstance(told.get("ok"), str):
             raise refusal("get a pairing code", told)
         return {"code": told["ok"], "expires_in": PAIRING_CODE}
+
+    def _must_be_connected(self, doing: str) -> None:
+        if self._view.claim.status is not Status.CONNECTED or self._stopping:
+            raise EngineError(f"cannot {doing}: not connected", code="not_connected")
 
     async def _look(self, within: float) -> None:
         self._view.look(await self._session.page.ask("read", within=within), _now())

@@ -1,7 +1,7 @@
 """Messages: what somebody asks to send, in the bundle's words, and what its answer means."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,14 +25,35 @@ ACKS = {
 
 _PHONE = re.compile(r"\+?[0-9][0-9 ().-]{5,24}")
 _CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|g\.us|lid|newsletter)")
+_MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
+_UPLOAD = re.compile(r"[0-9a-f]{16,64}")
+
+
+UPLOAD_LIMIT = 64 * 1024 * 1024
+"""Bytes of a file that comes in parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     to: str
     kind: str
-    content: str = field(repr=False)
+    content: Mapping[str, Any] = field(repr=False)
+    """As observer.js takes it."""
     options: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def about(self) -> str:
+        """The message that this one belongs to and that lends it its id; "": none."""
+        return str(self.content["id"]) if self.kind == "reaction" else ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A piece of a file that is too long for one message of the link."""
+
+    upload: str
+    index: int
+    data: str = field(repr=False)
 
 
 def chat_id(to: object) -> str:
@@ -42,32 +63,90 @@ def chat_id(to: object) -> str:
         if _CHAT.fullmatch(text):
             return text
         if _PHONE.fullmatch(text):
-            return re.sub(r"[^0-9]", "", text) + "@c.us"
+            return _digits(text) + "@c.us"
     raise InvalidRequest("cannot send: `to` is neither a phone number nor a chat's id", field="to")
 
 
 def read_message(message: Mapping[str, Any]) -> Outgoing:
     to = chat_id(message.get("to"))
     kind = message.get("type", "text")
-    # The bundle's link previews come from servers of its authors.
-    options: dict[str, Any] = {"linkPreview": False, "markIsRead": False, "waitForAck": True}
-    if kind == "text":
-        return Outgoing(to, "text", _text(message, "text"), options)
-    if kind != "media":
+    read = _READ.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        known = ", ".join(_READ)
         raise InvalidRequest(
-            f"cannot send {kind!r:.40}: the web engine sends text and media", field="type"
+            f"cannot send {kind!r:.40}: the web engine sends {known}", field="type"
         )
+    name, content, more = read(message)
+    # The bundle's link previews come from servers of its authors.
+    options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
+    return Outgoing(to, name, content, options)
+
+
+def read_part(told: Mapping[str, Any]) -> FilePart:
+    index = told.get("index")
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise InvalidRequest("cannot take a part of a file: it has no place", field="index")
+    return FilePart(_upload(told), index, _text(told, "data"))
+
+
+_Read = tuple[str, dict[str, Any], dict[str, Any]]
+"""The kind in observer.js's words, the content, more options."""
+
+
+def _read_text(message: Mapping[str, Any]) -> _Read:
+    return "text", {"text": _text(message, "text")}, {}
+
+
+def _read_media(message: Mapping[str, Any]) -> _Read:
     mimetype = _text(message, "mimetype")
+    options = {"type": "auto-detect", "mimetype": mimetype}
+    options |= {name: _text(message, name) for name in ("filename", "caption") if message.get(name)}
+    if "upload" in message:
+        size = message.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+            raise InvalidRequest("cannot send the file: its size is missing", field="size")
+        return "file", {"upload": _upload(message), "size": size}, options
     if "url" in message:
-        content = _text(message, "url")
-        if not content.startswith("https://"):
+        whole = _text(message, "url")
+        if not whole.startswith("https://"):
             raise InvalidRequest("cannot send the file: its url is not https", field="url")
     else:
-        content = f"data:{mimetype};base64,{_text(message, 'content')}"
-    for ours, theirs in (("filename", "filename"), ("caption", "caption")):
-        if message.get(ours):
-            options[theirs] = _text(message, ours)
-    return Outgoing(to, "file", content, {**options, "type": "auto-detect", "mimetype": mimetype})
+        whole = f"data:{mimetype};base64,{_text(message, 'content')}"
+    return "file", {"whole": whole}, options
+
+
+def _read_location(message: Mapping[str, Any]) -> _Read:
+    content: dict[str, Any] = {
+        "lat": _degrees(message, "latitude", 90),
+        "lng": _degrees(message, "longitude", 180),
+    }
+    content |= {name: _text(message, name) for name in ("name", "address") if message.get(name)}
+    return "location", content, {}
+
+
+def _read_contact(message: Mapping[str, Any]) -> _Read:
+    phone = _text(message, "phone").strip()
+    if not _PHONE.fullmatch(phone):
+        raise InvalidRequest("cannot send the contact: phone is no number", field="phone")
+    return "contact", {"id": _digits(phone) + "@c.us", "name": _text(message, "name")}, {}
+
+
+def _read_reaction(message: Mapping[str, Any]) -> _Read:
+    id, emoji = _text(message, "message_id"), message.get("emoji")
+    if not _MESSAGE.fullmatch(id):
+        raise InvalidRequest("cannot react: message_id is no message's id", field="message_id")
+    if not isinstance(emoji, str) or len(emoji) > 32:
+        raise InvalidRequest("cannot react: emoji is missing or too long", field="emoji")
+    return "reaction", {"id": id, "emoji": emoji}, {}
+
+
+_READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
+    "text": _read_text,
+    "media": _read_media,
+    "location": _read_location,
+    "contact": _read_contact,
+    "reaction": _read_reaction,
+}
 
 
 def outcome(id: str, told: Any) -> dict[str, Any]:
@@ -99,6 +178,24 @@ def _text(message: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"cannot send: {key} is missing", field=key)
     return value
+
+
+def _upload(message: Mapping[str, Any]) -> str:
+    name = _text(message, "upload")
+    if not _UPLOAD.fullmatch(name):
+        raise InvalidRequest("cannot use the file: upload is no name of one", field="upload")
+    return name
+
+
+def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:
+    value = message.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
+        raise InvalidRequest(f"cannot send the location: {key} is no place on earth", field=key)
+    return float(value)
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"[^0-9]", "", text)
 
 
 def _whole(value: Any) -> int:

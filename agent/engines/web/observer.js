@@ -83,6 +83,12 @@ const __waAgent = (() => {
     return parts.length > 2 ? parts[2] : parts[parts.length - 1];
   };
 
+  const unread = new Set();
+  const remember = (id) => {
+    unread.add(id);
+    if (unread.size > 200) unread.delete(unread.values().next().value);
+  };
+
   const watch = () => {
     const W = globalThis.WPP;
     if (!W) { changed('failed'); return }
@@ -107,10 +113,14 @@ const __waAgent = (() => {
       or(() => W.whatsapp.Socket.on('change:state', () => changed('socket')));
       or(() => W.whatsapp.Cmd.on('offline_progress_update_from_bridge', () => changed('progress')));
     });
-    W.on('chat.new_message', (m) => tell('message', {
-      direction: or(() => m.id.fromMe) ? 'out' : 'in', type: text(or(() => m.type)).slice(0, 32),
-      id: short(or(() => m.id)),
-    }));
+    W.on('chat.new_message', (m) => {
+      const id = text(or(() => m.id)), type = text(or(() => m.type)).slice(0, 32);
+      // One that could not be read at first comes once more when it can: it was told already.
+      const known = unread.delete(id);
+      if (type === 'ciphertext') remember(id);
+      if (known) return;
+      tell('message', { direction: or(() => m.id.fromMe) ? 'out' : 'in', type, id: short(id) });
+    });
     W.on('chat.msg_ack_change', (a) => tell('ack', {
       ack: Number(a.ack), ids: (a.ids || []).slice(0, 100).map(short),
     }));
@@ -173,14 +183,60 @@ const __waAgent = (() => {
     return { whole: text(key._serialized || key), id: short(key) };
   }, seconds);
 
+  // A file too long for one message of the worker's comes in parts; the browser keeps them.
+  const uploads = new Map();
+  const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
+  const file_part = (id, index, data, limit, seconds) => tried(() => {
+    const now = performance.now();
+    for (const [name, each] of uploads) if (now - each.at > 120000) uploads.delete(name);
+    const file = uploads.get(id) || { parts: [], size: 0 };
+    if (index === 0 && uploads.size >= 4) refuse('busy', 'too many files at once');
+    if (index !== file.parts.length) refuse('file_lost', 'a part of the file is missing');
+    const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
+    file.parts.push(new Blob([bytes]));
+    file.size += bytes.length;
+    file.at = now;
+    uploads.set(id, file);
+    if (file.size > limit) { uploads.delete(id); refuse('file_too_large', 'the file is too large') }
+    return file.size;
+  }, seconds);
+  const whole_file = ({ upload, size }) => {
+    const file = uploads.get(upload);
+    uploads.delete(upload);
+    if (!file || file.size !== size) refuse('file_lost', 'a part of the file is missing');
+    return new Blob(file.parts);
+  };
+
+  const message_of = async (to, id) => {
+    const chat = await WPP.chat.find(to);
+    if (!chat) refuse('chat_not_found', 'Chat not found');
+    const known = or(() => chat.msgs.getModelsArray().find((each) => short(each.id) === id));
+    if (known) return known;
+    for (const mine of [false, true]) {
+      try {
+        return await limited(WPP.chat.getMessageById(`${mine}_${text(chat.id)}_${id}`), 3);
+      } catch (_) { /* the other direction */ }
+    }
+    return refuse('message_not_found', 'this chat holds no such message, or the page not yet');
+  };
+
+  const kinds = {
+    text: (to, { text: said }, options) => WPP.chat.sendTextMessage(to, said, options),
+    file: (to, { whole, ...rest }, options) =>
+      WPP.chat.sendFileMessage(to, whole ?? whole_file(rest), options),
+    location: (to, where, options) => WPP.chat.sendLocationMessage(to, { ...options, ...where }),
+    contact: (to, whose, options) => WPP.chat.sendVCardContactMessage(to, whose, options),
+    reaction: async (to, { id, emoji }) =>
+      WPP.chat.sendReactionToMessage(await message_of(to, id), emoji),
+  };
   const send_message = (to, kind, content, options, seconds) => tried(async () => {
-    const sent = kind === 'text' ? await WPP.chat.sendTextMessage(to, content, options)
-      : await WPP.chat.sendFileMessage(to, content, options);
+    const sent = await kinds[kind](to, content, options);
     return { ack: Number(sent.ack), result: text(or(() => sent.sendMsgResult.messageSendResult)) };
   }, seconds);
 
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
-  return { next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, send_message, failed };
+  return { next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, file_part,
+    send_message, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });

@@ -149,8 +149,10 @@ class WhaticketSession:
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         to, text = message.get("to"), message.get("text")
-        if not isinstance(text, str) or not text or message.get("type", "text") != "text":
-            raise InvalidRequest("cannot send: this engine sends a text", field="text")
+        if message.get("type", "text") != "text":
+            raise InvalidRequest("cannot send: this engine sends a text", field="type")
+        if not isinstance(text, str) or not text:
+            raise InvalidRequest("cannot send: text is missing", field="text")
         if not isinstance(to, str) or not _PHONE.fullmatch(bare := to.split("@")[0].strip()):
             raise InvalidRequest("cannot send: `to` is no phone number", field="to")
         if to.endswith("@g.us"):

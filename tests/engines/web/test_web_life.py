@@ -1,17 +1,12 @@
 """A session's life in the real worker: real browser, unmodified bundle, stand-in page."""
 
-import asyncio
-import base64
 import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from agent.core.model import ConnectionStatus
 from agent.engines.web.kept import read_note
 from agent.engines.web.standin.server import StandIn
-from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
 
 Status = ConnectionStatus
@@ -105,90 +100,6 @@ async def test_f84_no_process_of_a_session_listens_on_a_port(
         if fields[3] == "0A"
     }
     assert mine and not mine & listening
-
-
-async def test_messages_go_out_and_come_in_and_are_counted_without_their_text(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    told = await bench.link.call(
-        "send", {"message": {"type": "text", "to": "+55 11 88888-8888", "text": "very secret"}}
-    )
-    assert told["outcome"] == "sent" and told["ack"] == "server"
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert (sent["to"], sent["body"]) == ("5511888888888@c.us", "very secret")
-    assert sent["id"] == told["id"]
-    page = stand_in.page()
-    page.tell("receipt", ack=3, **{"from": "5511888888888@c.us"}, ids=[told["id"]])
-    page.tell("message", **{"from": "5511777777777@c.us"}, body="also secret")
-
-    def seen(kind: str, **detail: str) -> bool:
-        return any(
-            each.kind == kind and detail.items() <= each.detail.items() for each in bench.happened
-        )
-
-    await bench.until(lambda: seen("message", direction="in", type="chat"))
-    await bench.until(lambda: seen("message", direction="out", id=told["id"]))
-    await bench.until(lambda: seen("ack", id=told["id"], ack="read"))
-    assert "secret" not in repr(bench.happened) and "5511" not in repr(bench.happened)
-
-
-async def test_a_file_is_sent(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    content = base64.b64encode(b"x" * 1000).decode()
-    told = await bench.link.call(
-        "send",
-        {
-            "message": {
-                "type": "media",
-                "to": "5511888888888",
-                "content": content,
-                "mimetype": "text/plain",
-                "filename": "x.txt",
-            }
-        },
-    )
-    assert told["outcome"] == "sent"
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert sent["size"] == 1000
-
-
-async def test_a_message_without_a_connection_is_refused(bench: Bench, stand_in: StandIn) -> None:
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    with pytest.raises(EngineError) as caught:
-        await bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}})
-    assert caught.value.code == "not_connected"
-
-
-async def test_a_message_that_a_crash_leaves_open_is_unknown_and_has_its_id(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    pid = await bench.browser()
-    stand_in.answers_sends = False
-    asked = asyncio.ensure_future(
-        bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}}, timeout=15)
-    )
-    await bench.until(lambda: any(each["do"] == "send" for each in stand_in.page().received))
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    os.kill(pid, signal.SIGKILL)
-    told = await asked
-    assert told["outcome"] == "unknown" and told["id"] == sent["id"]
-
-
-async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.start(first="import agent.engines.web.engine as web; web._FILE_ANSWER = 0.5")
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.CONNECTED)
-    stand_in.answers_sends = False
-    file = {"type": "media", "content": "eA==", "mimetype": "text/plain", "filename": "x.txt"}
-    told = await bench.link.call("send", {"message": {"to": "5511888888888", **file}})
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
 
 
 async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: StandIn) -> None:

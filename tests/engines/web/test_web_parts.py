@@ -24,7 +24,6 @@ from agent.engines.web.kept import (
     read_page,
     write_note,
 )
-from agent.engines.web.messages import chat_id, outcome, read_message
 from agent.engines.web.profile import Lock, prepare_profile, profile_path, read_lock
 from agent.engines.web.settings import cache_folder, probe_limit, read_settings
 from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
@@ -310,78 +309,6 @@ def test_diagnostics_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         keep_diagnostics(tmp_path, {"why": number}, b"jpg")
     assert len(list((tmp_path / "diagnostics").glob("*.json"))) == 3
     assert len(list((tmp_path / "diagnostics").glob("*.jpg"))) == 3
-
-
-# --- messages ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("to", "chat"),
-    [
-        ("+55 (11) 99999-9999", "5511999999999@c.us"),
-        ("5511999999999@s.whatsapp.net", "5511999999999@c.us"),
-        ("120363000000000000@g.us", "120363000000000000@g.us"),
-        ("123456789@lid", "123456789@lid"),
-    ],
-)
-def test_a_receiver_is_a_number_or_a_chat(to: str, chat: str) -> None:
-    assert chat_id(to) == chat
-
-
-@pytest.mark.parametrize("to", [None, 5, "", "you", "a@c.us", "55'+alert(1)+'@c.us", "5" * 60])
-def test_anything_else_is_refused(to: object) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        chat_id(to)
-    assert caught.value.field == "to"
-
-
-def test_a_message_asks_for_no_link_preview_and_reads_nothing() -> None:
-    asked = read_message({"to": "5511999999999", "text": "hi"})
-    assert asked.options["linkPreview"] is False and asked.options["markIsRead"] is False
-    assert "hi" not in repr(asked)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"to": "5511999999999"},
-        {"to": "5511999999999", "text": ""},
-        {"to": "5511999999999", "type": "location"},
-        {"to": "5511999999999", "type": "media", "content": "eA=="},
-        {"to": "5511999999999", "type": "media", "url": "file:///x", "mimetype": "a/b"},
-    ],
-)
-def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest):
-        read_message(message)
-
-
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ({"ok": {"ack": 1, "result": "OK"}}, "sent"),
-        ({"ok": {"ack": 0, "result": ""}}, "sent"),
-        ({"ok": {"ack": 0, "result": "ERROR_NETWORK"}}, "unknown"),
-        ({"error": "Error", "message": "timeout"}, "unknown"),
-        (None, "unknown"),
-    ],
-)
-def test_an_answer_says_what_is_known(told: object, expected: str) -> None:
-    assert outcome("X", told)["outcome"] == expected
-
-
-@pytest.mark.parametrize(
-    ("told", "code"),
-    [
-        ({"ok": {"result": "ERROR_EXPIRED"}}, "not_sent"),
-        ({"error": "chat_not_found", "message": "Chat not found"}, "chat_not_found"),
-        ({"error": "TypeError", "message": "x is not a function"}, "page_error"),
-    ],
-)
-def test_a_sure_failure_is_an_error(told: object, code: str) -> None:
-    with pytest.raises(EngineError) as caught:
-        outcome("X", told)
-    assert caught.value.code == code
 
 
 # --- the pipe ---------------------------------------------------------------------------------

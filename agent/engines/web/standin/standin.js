@@ -193,7 +193,8 @@
       });
     });
     toServer({ do: 'send', id: message.id.id, to: String(message.id.remote), type: message.type,
-      body: message.body || '', size: extra.size });
+      body: message.body || '', size: extra.size, sum: extra.sum, lat: message.lat, lng: message.lng,
+      loc: message.loc });
     return [Promise.resolve(message), result];
   };
 
@@ -275,6 +276,21 @@
       },
     },
     WAWebSendMsgChatAction: { addAndSendMsgToChat: (_chat, raw) => transmit(raw, {}) },
+    WAWebFrontendVcardUtils: {
+      vcardFromContactModel: (contact) => ({
+        displayName: contact.name,
+        vcard: `BEGIN:VCARD\nVERSION:3.0\nFN:${contact.name}\n` +
+          `TEL;waid=${contact.id.user}:+${contact.id.user}\nEND:VCARD`,
+      }),
+    },
+    WAWebSendReactionMsgAction: {
+      sendReactionToMsg: (message, emoji) => new Promise((done) => {
+        const id = MsgKey.newId();
+        sent.set(id, (told) => done({ messageSendResult: told.result }));
+        toServer({ do: 'send', id, to: String(message.id.remote), type: 'reaction', body: emoji,
+          about: message.id.id });
+      }),
+    },
     WAWebGetEphemeralFieldsMsgActionsUtils: { getEphemeralFields: () => ({}) },
     WATimeUtils: { unixTime: () => Math.floor(Date.now() / 1000) },
     WAWebAck: {
@@ -294,7 +310,9 @@
         // A file takes its time: the bundle listens for its message only after this call.
         sendToChat: async ({ options }) => {
           await new Promise((done) => setTimeout(done, 20));
-          return transmit(options.productMsgOptions, { size: data.blob.size })[1];
+          const bytes = new Uint8Array(await data.blob.arrayBuffer());
+          const sum = bytes.reduce((sum, each, at) => (sum + each * (at % 251)) % 1000003, 0);
+          return transmit(options.productMsgOptions, { size: data.blob.size, sum })[1];
         },
       }),
     },
@@ -405,6 +423,7 @@
       id: new MsgKey({ fromMe: false, remote: wid(from), id: id || MsgKey.newId() }),
       from: wid(from), to: me, body, type: type || 'chat', t: Math.floor(Date.now() / 1000), self: 'in',
     }),
+    decrypt: ({ id, type }) => { Msgs.models.find((each) => each.id.id === id).type = type },
     sent: (told) => { const done = sent.get(told.id); sent.delete(told.id); if (done) done(told) },
     receipt: ({ ack, from, ids }) => globalThis.importNamespace('WAWebHandleSimpleReceipt')
       .handleChatSimpleReceipt({ ack, ackString: 'delivery', from: wid(from), externalIds: ids }),

@@ -1,0 +1,38 @@
+"""Give the page a message to send, and files in parts; say what became of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.engines.web.messages import UPLOAD_LIMIT, FilePart, Outgoing, outcome, refusal
+from agent.engines.web.page import Page
+from agent.errors import EngineError
+
+ANSWER = 8.0
+FILE_ANSWER = 60.0
+"""Seconds that WhatsApp may take to have a file."""
+
+
+async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
+    id, options = asked.about, dict(asked.options)
+    if not id:
+        named = await page.ask("message_id", asked.to, ANSWER, within=ANSWER + 1)
+        if not isinstance(named, Mapping) or not isinstance(key := named.get("ok"), Mapping):
+            raise refusal("send", named)
+        id, options["messageId"] = str(key.get("id", "")), str(key.get("whole", ""))
+    limit = FILE_ANSWER if asked.kind == "file" else ANSWER
+    given = (asked.to, asked.kind, dict(asked.content), options, limit)
+    try:
+        told = await page.ask("send_message", *given, within=limit + 1)
+    except EngineError as error:
+        # Handed over, and nobody knows how far it came.
+        return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
+    return outcome(id, told)
+
+
+async def take_part(page: Page, part: FilePart) -> Mapping[str, Any]:
+    """The page holds it until the message that needs it comes, at most two minutes."""
+    given = (part.upload, part.index, part.data, UPLOAD_LIMIT, ANSWER)
+    told = await page.ask("file_part", *given, within=ANSWER + 1)
+    if not isinstance(told, Mapping) or "ok" not in told:
+        raise refusal("take a part of the file", told)
+    return {"size": told["ok"]}

@@ -1,0 +1,112 @@
+"""Messages over the real server: files as large as the settings say, and an engine's refusals."""
+
+import asyncio
+import base64
+import io
+import json
+
+import aiohttp
+import pytest
+
+from agent.errors import EngineError
+from tests.api.conftest import House, OpenHouse
+
+PATH = "/api/instance/sales/messages"
+MIB = 1 << 20
+
+
+def file(size: int, **more: str) -> dict[str, str]:
+    content = base64.b64encode(bytes(size)).decode()
+    return {"to": "491", "type": "media", "mimetype": "a/b", "content": content, **more}
+
+
+async def post(
+    local: aiohttp.ClientSession, body: dict[str, str], headers: dict[str, str] | None = None
+) -> aiohttp.ClientResponse:
+    """In pieces: the client warns of long bodies in one."""
+    kind = {"Content-Type": "application/json", **(headers or {})}
+    return await local.post(PATH, data=io.BytesIO(json.dumps(body).encode()), headers=kind)
+
+
+async def make(local: aiohttp.ClientSession) -> None:
+    assert (await local.post("/api/instance", json={"id": "sales", "engine": "web"})).status == 201
+
+
+async def test_a_file_may_be_longer_than_other_bodies(open_house: OpenHouse) -> None:
+    async with (
+        open_house(media_limit=3 * MIB) as house,
+        house.local(base_url="http://localhost") as local,
+    ):
+        await make(local)
+        for times in range(2):
+            sent = await post(local, file(3 * MIB), {"Idempotency-Key": "once"})
+            assert sent.status == 200, await sent.text()
+            assert ("Idempotent-Replayed" in sent.headers) is bool(times)
+        (row,) = house.supervisor.sent
+        assert len(row[1]["content"]) == 4 * MIB
+        refused = await post(local, file(3 * MIB + 1))
+        told = await refused.json()
+        assert (refused.status, told["error"], told["field"]) == (413, "too_large", "content")
+        assert "api.media_limit" in told["message"]
+        refused = await post(local, file(6 * MIB))
+        assert (refused.status, (await refused.json())["field"]) == (413, "body")
+        refused = await local.post("/api/instance", data=io.BytesIO(b" " * 2 * MIB))
+        assert refused.status == 413, "all other routes keep their limit"
+
+
+async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
+    async with house.local(base_url="http://localhost") as local:
+        await make(local)
+
+        async def endless():
+            for _ in range(64):
+                yield b" " * MIB
+                await asyncio.sleep(0)
+
+        refused = await local.post(PATH, data=endless())
+        assert (refused.status, (await refused.json())["error"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        pytest.param("AAECAwQF", 200, id="as it should be"),
+        pytest.param("AAEC\r\nAwQF\n", 200, id="in lines, as base64(1) writes it"),
+        pytest.param("AAECAwQ", 400, id="cut off"),
+        pytest.param("AAEC!wQF", 400, id="a strange sign"),
+        pytest.param("\n", 400, id="nothing"),
+        pytest.param("data:a/b;base64,AAEC", 400, id="a data URL"),
+    ],
+)
+async def test_a_file_is_base64_or_refused(
+    house: House, local: aiohttp.ClientSession, content: str, status: int
+) -> None:
+    await make(local)
+    answer = await local.post(PATH, json={**file(1), "content": content})
+    assert answer.status == status
+    if status == 200:
+        assert house.supervisor.sent[-1][1]["content"] == "AAECAwQF"
+    else:
+        assert (await answer.json())["field"] == "content"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (EngineError("x", code="invalid_request", field="to"), (400, "invalid_request", "to")),
+        (EngineError("x", code="invalid_request"), (400, "invalid_request", "body")),
+        (EngineError("x", code="invalid_request", field="type"), (409, "not_supported", "type")),
+        (EngineError("x", code="not_connected"), (409, "not_connected", None)),
+        (EngineError("x", code="message_not_found"), (409, "message_not_found", None)),
+        (EngineError("x", code="file_too_large"), (413, "file_too_large", "content")),
+        (EngineError("x", code="not_sent"), (502, "not_sent", None)),
+    ],
+)
+async def test_what_an_engine_refuses_is_a_clear_answer(
+    house: House, local: aiohttp.ClientSession, error: EngineError, expected: tuple[int, str, str]
+) -> None:
+    await make(local)
+    house.supervisor.breaks_with = error
+    answer = await local.post(PATH, json={"to": "nobody", "text": "x"})
+    told = await answer.json()
+    assert (answer.status, told["error"], told["field"]) == expected

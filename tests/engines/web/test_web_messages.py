@@ -1,0 +1,140 @@
+"""What somebody asks to send, in the bundle's words, and what its answer means."""
+
+from typing import Any
+
+import pytest
+
+from agent.engines.web.messages import chat_id, outcome, read_message, read_part
+from agent.errors import EngineError, InvalidRequest
+
+
+@pytest.mark.parametrize(
+    ("to", "chat"),
+    [
+        ("+55 (11) 99999-9999", "5511999999999@c.us"),
+        ("5511999999999@s.whatsapp.net", "5511999999999@c.us"),
+        ("120363000000000000@g.us", "120363000000000000@g.us"),
+        ("123456789@lid", "123456789@lid"),
+    ],
+)
+def test_a_receiver_is_a_number_or_a_chat(to: str, chat: str) -> None:
+    assert chat_id(to) == chat
+
+
+@pytest.mark.parametrize("to", [None, 5, "", "you", "a@c.us", "55'+alert(1)+'@c.us", "5" * 60])
+def test_anything_else_is_refused(to: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat_id(to)
+    assert caught.value.field == "to"
+
+
+def test_a_message_asks_for_no_link_preview_and_reads_nothing() -> None:
+    asked = read_message({"to": "5511999999999", "text": "hi"})
+    assert asked.options["linkPreview"] is False and asked.options["markIsRead"] is False
+    assert "hi" not in repr(asked)
+
+
+UPLOAD = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({}, "text"),
+        ({"text": ""}, "text"),
+        ({"type": "fax"}, "type"),
+        ({"type": ["text"]}, "type"),
+        ({"type": "media", "content": "eA=="}, "mimetype"),
+        ({"type": "media", "url": "file:///x", "mimetype": "a/b"}, "url"),
+        ({"type": "media", "upload": "../x", "size": 1, "mimetype": "a/b"}, "upload"),
+        ({"type": "media", "upload": UPLOAD, "size": 0, "mimetype": "a/b"}, "size"),
+        ({"type": "location", "longitude": 0}, "latitude"),
+        ({"type": "location", "latitude": 90.1, "longitude": 0}, "latitude"),
+        ({"type": "location", "latitude": 1, "longitude": float("nan")}, "longitude"),
+        ({"type": "contact", "name": "Ann", "phone": "Bob"}, "phone"),
+        ({"type": "contact", "phone": "5511777777777"}, "name"),
+        ({"type": "reaction", "emoji": "x"}, "message_id"),
+        ({"type": "reaction", "message_id": "a_b", "emoji": "x"}, "message_id"),
+        ({"type": "reaction", "message_id": "3EB0", "emoji": "x" * 33}, "emoji"),
+    ],
+)
+def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_message({"to": "5511999999999", **message})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "content"),
+    [
+        (
+            {"type": "media", "mimetype": "a/b", "upload": UPLOAD, "size": 7},
+            "file",
+            {"upload": UPLOAD, "size": 7},
+        ),
+        (
+            {"type": "location", "latitude": -33.4, "longitude": 151, "name": "here"},
+            "location",
+            {"lat": -33.4, "lng": 151.0, "name": "here"},
+        ),
+        (
+            {"type": "contact", "name": "Ann", "phone": "+55 11 7777-7777"},
+            "contact",
+            {"id": "551177777777@c.us", "name": "Ann"},
+        ),
+        (
+            {"type": "reaction", "message_id": "3EB0A1", "emoji": ""},
+            "reaction",
+            {"id": "3EB0A1", "emoji": ""},
+        ),
+    ],
+)
+def test_each_kind_becomes_the_bundle_s_words(
+    message: dict[str, Any], kind: str, content: dict[str, Any]
+) -> None:
+    asked = read_message({"to": "5511999999999", **message})
+    assert (asked.kind, asked.content) == (kind, content)
+    assert asked.about == ("3EB0A1" if kind == "reaction" else "")
+
+
+@pytest.mark.parametrize(
+    ("told", "field"),
+    [
+        ({"upload": UPLOAD, "data": "eA=="}, "index"),
+        ({"upload": UPLOAD, "index": -1, "data": "eA=="}, "index"),
+        ({"upload": "x", "index": 0, "data": "eA=="}, "upload"),
+        ({"upload": UPLOAD, "index": 0}, "data"),
+    ],
+)
+def test_a_part_of_a_file_needs_its_place(told: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_part(told)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"ok": {"ack": 1, "result": "OK"}}, "sent"),
+        ({"ok": {"ack": 0, "result": ""}}, "sent"),
+        ({"ok": {"ack": 0, "result": "ERROR_NETWORK"}}, "unknown"),
+        ({"error": "Error", "message": "timeout"}, "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_an_answer_says_what_is_known(told: object, expected: str) -> None:
+    assert outcome("X", told)["outcome"] == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"ok": {"result": "ERROR_EXPIRED"}}, "not_sent"),
+        ({"error": "chat_not_found", "message": "Chat not found"}, "chat_not_found"),
+        ({"error": "TypeError", "message": "x is not a function"}, "page_error"),
+    ],
+)
+def test_a_sure_failure_is_an_error(told: object, code: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        outcome("X", told)
+    assert caught.value.code == code

@@ -1,0 +1,227 @@
+"""Messages through the real worker: every kind, every outcome, and what is told of them."""
+
+import asyncio
+import base64
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.web.standin.server import StandIn
+from agent.errors import EngineError
+from agent.supervise.uploading import PART, in_parts
+from tests.engines.web.bench import ACCOUNT, Bench
+
+Status = ConnectionStatus
+TO = "5511888888888"
+CHAT = f"{TO}@c.us"
+
+
+def sends(stand_in: StandIn) -> list[Mapping[str, Any]]:
+    return [each for each in stand_in.page().received if each["do"] == "send"]
+
+
+async def send(bench: Bench, **message: Any) -> Mapping[str, Any]:
+    return await bench.link.call("send", {"message": {"to": TO, **message}}, timeout=20)
+
+
+def heard(bench: Bench, **detail: str) -> list[Mapping[str, Any]]:
+    found = [each.detail for each in bench.happened if each.kind == "message"]
+    return [each for each in found if detail.items() <= each.items()]
+
+
+async def test_messages_go_out_and_come_in_and_are_counted_without_their_text(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    told = await bench.link.call(
+        "send", {"message": {"type": "text", "to": "+55 11 88888-8888", "text": "very secret"}}
+    )
+    assert told["outcome"] == "sent" and told["ack"] == "server"
+    sent = next(each for each in stand_in.page().received if each["do"] == "send")
+    assert (sent["to"], sent["body"]) == ("5511888888888@c.us", "very secret")
+    assert sent["id"] == told["id"]
+    page = stand_in.page()
+    page.tell("receipt", ack=3, **{"from": "5511888888888@c.us"}, ids=[told["id"]])
+    page.tell("message", **{"from": "5511777777777@c.us"}, body="also secret")
+
+    def seen(kind: str, **detail: str) -> bool:
+        return any(
+            each.kind == kind and detail.items() <= each.detail.items() for each in bench.happened
+        )
+
+    await bench.until(lambda: seen("message", direction="in", type="chat"))
+    await bench.until(lambda: seen("message", direction="out", id=told["id"]))
+    await bench.until(lambda: seen("ack", id=told["id"], ack="read"))
+    assert "secret" not in repr(bench.happened) and "5511" not in repr(bench.happened)
+
+
+async def test_a_file_is_sent(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    content = base64.b64encode(b"x" * 1000).decode()
+    told = await bench.link.call(
+        "send",
+        {
+            "message": {
+                "type": "media",
+                "to": "5511888888888",
+                "content": content,
+                "mimetype": "text/plain",
+                "filename": "x.txt",
+            }
+        },
+    )
+    assert told["outcome"] == "sent"
+    sent = next(each for each in stand_in.page().received if each["do"] == "send")
+    assert sent["size"] == 1000
+
+
+async def test_a_message_without_a_connection_is_refused(bench: Bench, stand_in: StandIn) -> None:
+    await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    with pytest.raises(EngineError) as caught:
+        await bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}})
+    assert caught.value.code == "not_connected"
+
+
+async def test_a_message_that_a_crash_leaves_open_is_unknown_and_has_its_id(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    pid = await bench.browser()
+    stand_in.answers_sends = False
+    asked = asyncio.ensure_future(
+        bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}}, timeout=15)
+    )
+    await bench.until(lambda: any(each["do"] == "send" for each in stand_in.page().received))
+    sent = next(each for each in stand_in.page().received if each["do"] == "send")
+    os.kill(pid, signal.SIGKILL)
+    told = await asked
+    assert told["outcome"] == "unknown" and told["id"] == sent["id"]
+
+
+async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.start(first="import agent.engines.web.sending as web; web.FILE_ANSWER = 0.5")
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    await bench.claimed(Status.CONNECTED)
+    stand_in.answers_sends = False
+    file = {"type": "media", "content": "eA==", "mimetype": "text/plain", "filename": "x.txt"}
+    told = await bench.link.call("send", {"message": {"to": "5511888888888", **file}})
+    sent = next(each for each in stand_in.page().received if each["do"] == "send")
+    assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
+
+
+async def test_places_contacts_and_reactions_are_sent(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    place = {"latitude": -33.86, "longitude": 151.21, "name": "The office", "address": "Quay 1"}
+    told = await send(bench, type="location", **place)
+    assert told["outcome"] == "sent"
+    sent = sends(stand_in)[-1]
+    assert (sent["id"], sent["type"], sent["to"]) == (told["id"], "location", CHAT)
+    assert (sent["lat"], sent["lng"], sent["loc"]) == (-33.86, 151.21, "The office\nQuay 1")
+
+    told = await send(bench, type="contact", name="Ann", phone="+55 11 77777-7777")
+    assert told["outcome"] == "sent"
+    sent = sends(stand_in)[-1]
+    assert (sent["id"], sent["type"]) == (told["id"], "vcard")
+    assert "FN:Ann" in sent["body"] and "waid=5511777777777" in sent["body"]
+
+    page = stand_in.page()
+    page.tell("message", **{"from": CHAT}, body="do you like it?", id="ABCDEF0123456789")
+    await bench.until(lambda: heard(bench, direction="in", id="ABCDEF0123456789"))
+    for emoji in ("\N{THUMBS UP SIGN}", ""):
+        told = await send(bench, type="reaction", message_id="ABCDEF0123456789", emoji=emoji)
+        assert (told["outcome"], told["id"]) == ("sent", "ABCDEF0123456789")
+        sent = sends(stand_in)[-1]
+        assert (sent["type"], sent["body"]) == ("reaction", emoji)
+        assert (sent["to"], sent["about"]) == (CHAT, "ABCDEF0123456789")
+
+
+async def test_a_reaction_to_a_message_that_is_not_there_is_refused(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("message", **{"from": CHAT}, body="x", id="ABCDEF0123456789")
+    await bench.until(lambda: heard(bench, direction="in"))
+    with pytest.raises(EngineError) as caught:
+        await send(bench, type="reaction", message_id="0000000000", emoji="x")
+    assert caught.value.code == "message_not_found"
+    assert sends(stand_in) == []
+
+
+async def test_what_is_wrong_in_a_message_is_named(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    with pytest.raises(EngineError) as caught:
+        await send(bench, type="contact", name="Ann", phone="nobody")
+    assert (caught.value.code, caught.value.field) == ("invalid_request", "phone")
+
+
+async def test_a_message_that_is_read_only_later_counts_once(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    page = stand_in.page()
+    page.tell("message", **{"from": CHAT}, body="", type="ciphertext", id="AAAA1")
+    await bench.until(lambda: heard(bench, id="AAAA1", type="ciphertext"))
+    page.tell("decrypt", id="AAAA1", type="chat")
+    page.tell("message", **{"from": CHAT}, body="", id="AAAA2")
+    await bench.until(lambda: heard(bench, id="AAAA2", type="chat"))
+    assert len(heard(bench, id="AAAA1")) == 1
+
+
+async def test_a_long_file_comes_over_in_parts_and_whole(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    content = os.urandom(3 * 1024 * 1024 + 1)
+    encoded = base64.b64encode(content).decode()
+    message = {"type": "media", "to": TO, "mimetype": "application/pdf", "content": encoded}
+    message = dict(await in_parts(bench.link, InstanceId("sales"), message))
+    assert "content" not in message
+    told = await bench.link.call("send", {"message": message}, timeout=20)
+    assert told["outcome"] == "sent"
+    sent = sends(stand_in)[-1]
+    assert sent["size"] == len(content)
+    assert sent["sum"] == sum(each * (at % 251) for at, each in enumerate(content)) % 1000003
+    with pytest.raises(EngineError) as caught:
+        await bench.link.call("send", {"message": message})
+    assert caught.value.code == "file_lost", "it was handed on, nothing of it is kept"
+
+
+async def test_a_file_of_which_a_part_is_missing_is_not_sent(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    upload = {"upload": "0123456789abcdef"}
+
+    async def give(index: int) -> None:
+        part = {**upload, "index": index, "data": "A" * PART}
+        await bench.link.call("command", {"name": "file_part", "arguments": part})
+
+    await give(0)
+    with pytest.raises(EngineError) as caught:
+        await give(2)
+    assert caught.value.code == "file_lost"
+    with pytest.raises(EngineError) as caught:
+        await send(bench, type="media", mimetype="a/b", **upload, size=PART * 3 // 4 * 2)
+    assert caught.value.code == "file_lost"
+    assert sends(stand_in) == []
+
+
+async def test_more_files_at_once_than_a_page_should_hold_are_refused(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    for number in range(5):
+        part = {"upload": f"{number:016x}", "index": 0, "data": "eA=="}
+        asked = bench.link.call("command", {"name": "file_part", "arguments": part})
+        if number < 4:
+            assert (await asked)["size"] == 1
+            continue
+        with pytest.raises(EngineError) as caught:
+            await asked
+        assert caught.value.code == "busy"
