@@ -24,6 +24,7 @@ from agent.core.model import (
 from agent.core.phases import PhaseDeadlines, overdue_phase
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import Permanence, Reason, reason_of
+from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
 
@@ -148,9 +149,13 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
     said = observation.claim.claim.reason if observation.claim else ""
     if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(observation, "session_damaged")
-    if observation.unit.runs or not observation.record.paired:
-        return None
-    if reason_of(observation.record.reason).unpairs:
+    ended = reason_of(observation.record.reason)
+    if said == SUSPECT:
+        # Its worker found nothing to come up with, and left it as it is.
+        if ended.unpairs:
+            return _waits_for_person(observation, ended)
+        return _corrupted(observation, SUSPECT)
+    if observation.unit.runs or not observation.record.paired or ended.unpairs:
         return None
     if observation.files is SessionFiles.ABSENT:
         return _corrupted(observation, "session_missing")

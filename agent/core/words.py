@@ -46,6 +46,15 @@ AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 """Settings of an instance that the agent reads itself; its engine does not get them."""
 
 
+SUSPECT = "unpaired_suspect"
+"""The reason code of a paired session that came up unpaired without a logout."""
+
+UNPAIRING = frozenset(
+    {"logout", "multidevice_mismatch", "account_locked", "tos_block", "banned", "remote_missing"}
+)
+"""The reason codes after which WhatsApp no longer knows the pairing (`unpairs` in the table)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What an engine says of its session: words, not proof."""

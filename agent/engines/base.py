@@ -17,6 +17,7 @@ __all__ = [
     "Claim",
     "Engine",
     "Happening",
+    "LostStore",
     "OpenBackend",
     "OpenEngine",
     "ProbeAnswer",
@@ -98,6 +99,11 @@ class Engine(Protocol):
 
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Every engine's module offers `open_engine` of this type: folder, settings, reporter."""
+
+
+LostStore = Callable[[Path], str]
+"""Every such module offers `lost_store` too: why this folder cannot hold a pairing, "" where it
+may. It only looks; what is damaged or cannot be read is there, and the engine says so itself."""
 
 
 class RemoteEngine(Engine, Protocol):

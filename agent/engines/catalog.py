@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from agent.core.words import AGENT_SETTINGS
-from agent.engines.base import OpenBackend, OpenEngine
+from agent.engines.base import LostStore, OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ class EngineEntry:
     line: str
     """What it is, for people."""
     module: str
-    """Offers `open_engine`."""
+    """Offers `open_engine` and `lost_store`."""
     tls: bool = True
     """False where the worker may leave OpenSSL out of its memory."""
     forkable: bool = False
@@ -109,15 +109,14 @@ def _check_place(settings: Mapping[str, Any]) -> None:
 
 def load_engine(name: str) -> OpenEngine:
     """Import the engine of that name."""
-    entry = find_engine(name)
-    if entry.remote:
-        raise ConfigError(
-            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
-            field="engine",
-            code="engine_is_remote",
-        )
-    open_engine: OpenEngine = _offer(entry, "open_engine")
+    open_engine: OpenEngine = _offer(_find_local(name), "open_engine")
     return open_engine
+
+
+def load_lost_store(name: str) -> LostStore:
+    """What that engine says of a folder that should hold a pairing."""
+    lost_store: LostStore = _offer(_find_local(name), "lost_store")
+    return lost_store
 
 
 def load_backend(name: str) -> OpenBackend:
@@ -131,6 +130,17 @@ def load_backend(name: str) -> OpenBackend:
         )
     open_backend: OpenBackend = _offer(entry, "open_backend")
     return open_backend
+
+
+def _find_local(name: str) -> EngineEntry:
+    entry = find_engine(name)
+    if entry.remote:
+        raise ConfigError(
+            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
+            field="engine",
+            code="engine_is_remote",
+        )
+    return entry
 
 
 def _offer(entry: EngineEntry, name: str) -> Any:

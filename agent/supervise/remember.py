@@ -25,6 +25,7 @@ from agent.core.model import (
 )
 from agent.core.reconnect import after_connected, after_drop, forgive
 from agent.core.session import reason_of
+from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
 
 Status = ConnectionStatus
@@ -241,6 +242,9 @@ def _drop_of(
         code = "misconfigured" if unit.exit_status == 78 else "worker_failed"
         return code, ("unit", unit.run, unit.since), None
     if fact is None or not unit.runs:
+        return nothing
+    if fact.claim.reason == SUSPECT:
+        # Nothing ended: what was recorded before (a logout, or nothing) is still the reason.
         return nothing
     if fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE) and fact.claim.reason:
         return fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall

@@ -13,6 +13,8 @@ from agent.worker.reports import Reports
 DEADLINE = 10.0
 LONGEST_DEADLINE = 600.0
 
+PAIRING_COMMANDS = frozenset({"pairing_code", "scan"})
+
 Answer = Mapping[str, Any]
 Work = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
@@ -36,11 +38,11 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
 
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
-        reports.answered(answer.claim)
-        return {"claim": wire_claim(answer.claim), "detail": dict(answer.detail)}
+        claim = reports.answered(answer.claim)
+        return {"claim": wire_claim(claim), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:
-        code = await engine.qr()
+        code = None if reports.suspect else await engine.qr()
         return {"qr": None if code is None else asdict(code)}
 
     async def send(args: Mapping[str, Any]) -> Answer:
@@ -57,6 +59,11 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         name = args.get("name")
         if not isinstance(name, str):
             raise InvalidRequest("cannot do a command: it has no name", field="name")
+        if reports.suspect and name in PAIRING_COMMANDS:
+            raise EngineError(
+                "cannot pair it: it is paired and came up unpaired; its store comes first",
+                code="suspect",
+            )
         return await engine.command(name, object_of(args, "arguments", {}))
 
     return {

@@ -30,6 +30,8 @@ class Identity:
     settings: Mapping[str, Any] = field(repr=False)
     ended: str = ""
     """Why WhatsApp ended the session for good: it is not logged in again; "" = it did not."""
+    paired: bool = False
+    """Whether a phone was linked, as far as the agent heard."""
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
@@ -90,7 +92,14 @@ def _identity(id_text: str, root: Path, file: str, key: str) -> Identity:
     if not isinstance(engine, str) or not isinstance(settings, dict):
         raise _broken(path, "engine or settings is missing or of a wrong type")
     ended = told.get("ended", "")
-    return Identity(id, folder, engine, settings, ended if isinstance(ended, str) else "")
+    return Identity(
+        id,
+        folder,
+        engine,
+        settings,
+        ended=ended if isinstance(ended, str) else "",
+        paired=told.get("paired") is True,
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.link.server import LinkServer
+from agent.worker.pairing import Pairing
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ class Reports:
         "_at",
         "_claim",
         "_id",
+        "_pairing",
         "_progressed_at",
         "_server",
         "changed",
@@ -28,9 +30,16 @@ class Reports:
     )
 
     def __init__(
-        self, id: InstanceId, changed: asyncio.Event, crashed: Callable[[BaseException], None]
+        self,
+        id: InstanceId,
+        changed: asyncio.Event,
+        crashed: Callable[[BaseException], None],
+        pairing: Pairing | None = None,
     ) -> None:
-        """`changed` is set when STATUS= may have to be another."""
+        """`changed` is set when STATUS= may have to be another.
+
+        `pairing`: what is known of it; None where a server knows better.
+        """
         self.changed = changed
         self.crashed = crashed
         self.said = False
@@ -38,6 +47,7 @@ class Reports:
         self.told_at = 0.0
         """When the agent last heard a claim, asked for or not."""
         self._id = id
+        self._pairing = pairing
         self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
         self._at = now()
@@ -47,24 +57,27 @@ class Reports:
         self._server = server
 
     def claim(self, claim: Claim) -> None:
-        before = self._claim
+        before, claim = self._claim, self.answered(claim)
         if (before.status, before.reason) != (claim.status, claim.reason):
             level = logging.WARNING if claim.reason else logging.INFO
             words = _words(before), _words(claim)
             log.log(level, "%s -> %s", *words, extra={"wa_instance": self._id})
-        self.answered(claim)
         if self._server is not None:
             self._server.claim(self._id, claim)
 
-    def renew(self, claim: Claim) -> None:
+    def renew(self, claim: Claim) -> Claim:
         """Take what a probe found as the newest claim, without telling it at once."""
+        if self._pairing is not None:
+            claim = self._pairing.judge(claim)
         self._claim, self._at, self.said = claim, now(), True
         self.changed.set()
+        return claim
 
-    def answered(self, claim: Claim) -> None:
-        """As `renew`, and the agent hears of it: it asked, or is told."""
-        self.renew(claim)
+    def answered(self, claim: Claim) -> Claim:
+        """As `renew`, and the agent hears of it: it asked, or is told. The claim to tell it."""
+        claim = self.renew(claim)
         self.told_at = self._at
+        return claim
 
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
@@ -76,6 +89,11 @@ class Reports:
     def progressed(self) -> float:
         """When a save last told that it goes on."""
         return self._progressed_at
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it asks for a scan that would replace a pairing nobody ended."""
+        return self._pairing is not None and self._pairing.suspect
 
     @property
     def status(self) -> ConnectionStatus:

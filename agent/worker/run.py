@@ -8,17 +8,18 @@ from typing import Any
 
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
-from agent.engines.catalog import load_engine
+from agent.engines.catalog import load_engine, load_lost_store
 from agent.errors import EngineError
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, answer_with, plain, session_works
-from agent.worker.ended import EndedEngine
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.life import Life, live
 from agent.worker.own_files import open_files
+from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.sharing import share_session
+from agent.worker.still import ended_engine, lost_engine
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
 
@@ -35,10 +36,10 @@ def run_worker(id_text: str) -> int:
 
 async def _work(identity: Identity, link_path: Path) -> int:
     life = Life(identity)
-    reports = Reports(identity.id, asyncio.Event(), life.crashed)
+    pairing = Pairing(identity.paired)
+    reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
-    session = engine_folder(identity.folder, "session")
-    engine = _open_engine(identity, session, reports)
+    engine = _open_engine(identity, reports)
 
     async def save() -> None:
         try:
@@ -77,10 +78,16 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await life.end(server)
 
 
-def _open_engine(identity: Identity, session: Path, reports: Reports) -> Engine:
+def _open_engine(identity: Identity, reports: Reports) -> Engine:
+    """The engine on its folder, or what stands in for it where nobody may log in by itself."""
     if identity.ended:
-        return EndedEngine(identity.ended, reports)
-    return load_engine(identity.engine)(session, identity.settings, reports)
+        return ended_engine(identity.ended, reports)
+    open_engine = load_engine(identity.engine)
+    if identity.paired:
+        lost_store = load_lost_store(identity.engine)
+        if cause := lost_store(identity.folder / "session"):
+            return lost_engine(cause, reports)
+    return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)
 
 
 async def _connect(engine: Engine) -> None:

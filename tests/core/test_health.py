@@ -237,6 +237,23 @@ def dropped(reason, **record):
             id="paired, and shows a QR",
         ),
         pytest.param(
+            seen(claim=said(S.AUTH_FAILURE, reason="unpaired_suspect")),
+            "corrupted",
+            S.AUTH_FAILURE,
+            "unpaired_suspect",
+            id="its worker found no pairing in its store",
+        ),
+        pytest.param(
+            seen(
+                claim=said(S.AUTH_FAILURE, reason="unpaired_suspect"),
+                record=SessionRecord(paired=True, reason="logout"),
+            ),
+            "disconnected",
+            S.AUTH_FAILURE,
+            "logout",
+            id="its worker found no pairing, and a logout is known",
+        ),
+        pytest.param(
             seen(claim=said(S.QR_REQUIRED, reason="logout")),
             "disconnected",
             S.QR_REQUIRED,

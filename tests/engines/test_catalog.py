@@ -2,10 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from agent.engines.catalog import CATALOG, engine_names, find_engine, load_engine
+from agent.engines.catalog import (
+    CATALOG,
+    engine_names,
+    find_engine,
+    load_engine,
+    load_lost_store,
+)
 from agent.errors import ConfigError
 
 
@@ -14,6 +21,15 @@ def test_every_known_engine_has_a_line_and_can_be_opened() -> None:
     for name in engine_names():
         assert find_engine(name).line
     assert callable(load_engine("sandbox"))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in CATALOG.values() if not entry.remote])
+def test_f42_every_engine_says_when_a_folder_can_hold_no_pairing(name: str, tmp_path: Path) -> None:
+    lost_store = load_lost_store(name)
+    assert lost_store(tmp_path)
+    assert lost_store(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,17 @@ def read_session(folder: Path) -> SessionFile | None:
         raise SessionDamagedError(f"it is not a session file: {error}") from error
 
 
+def lost_store(folder: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may."""
+    try:
+        session = read_session(folder)
+    except (SessionDamagedError, OSError):
+        return ""
+    if session is None:
+        return f"{folder / NAME} is missing"
+    return "" if session.paired else f"{folder / NAME} holds no pairing"
+
+
 def write_session(folder: Path, session: SessionFile) -> None:
     """Replace the file in one step; a folder that is gone is an OSError, never made anew."""
     told: dict[str, Any] = {"version": 1, **asdict(session)}

@@ -77,7 +77,7 @@ class KeptSession:
         async with self._file:
             try:
                 session = await asyncio.to_thread(self._read)
-                if session is None and self.paired:
+                if self.paired and (session is None or not session.paired):
                     raise SessionDamagedError("the file of a paired session is gone")
             except SessionDamagedError:
                 self._session = None

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.engines.base import Reporter
+from agent.engines.web.profile import lost_store
 
 if TYPE_CHECKING:
     from agent.engines.web.engine import WebEngine
 
-__all__ = ["open_engine"]
+__all__ = ["lost_store", "open_engine"]
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "WebEngine":

@@ -18,7 +18,7 @@ from agent.engines.web.arguments import Program, find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
-from agent.engines.web.profile import make_durable
+from agent.engines.web.profile import lost_store, make_durable
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Session
@@ -264,6 +264,11 @@ class WebEngine:
     # ways to a page that works
 
     async def _start(self) -> None:
+        if self._record.paired and (lost := await asyncio.to_thread(lost_store, self._folder)):
+            log.error("not starting a browser: the session is paired, and %s", lost)
+            self._view.lost(lost)
+            self._publish()
+            return
         self._view.begin(_now(), "attached")
         self._publish()
         try:

@@ -73,6 +73,19 @@ def has_pairing(profile: Path) -> bool:
         return False
 
 
+def lost_store(session: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may."""
+    stores = profile_path(session) / "Default" / "IndexedDB"
+    try:
+        if any(each.is_dir() for each in stores.iterdir()):
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        return ""  # it is there
+    return f"{stores} holds nothing of WhatsApp"
+
+
 def make_durable(session: Path, progress: Callable[[], None]) -> None:
     """Bring what the browser wrote of the session from the kernel's memory to the disk."""
     profile = profile_path(session)

@@ -36,6 +36,10 @@ class Record:
         self._note = Note(page=self._note.page)
 
     @property
+    def paired(self) -> bool:
+        return self._note.paired
+
+    @property
     def changed(self) -> bool:
         return self._note != self._written
 

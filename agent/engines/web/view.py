@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.web.states import (
     PageFacts,
     Story,
@@ -65,6 +65,10 @@ class View:
 
     def failed(self, reason: str, raw: str) -> None:
         self.claim = Claim(Status.DISCONNECTED, reason, raw=raw[:200])
+
+    def lost(self, raw: str) -> None:
+        """The store of a paired session is gone: no page, so no code."""
+        self.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=raw[:200])
 
     def word(self, word: str, told: Mapping[str, Any], now: float) -> None:
         detail = told.get("d")

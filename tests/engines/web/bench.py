@@ -81,13 +81,15 @@ class Bench:
         user: int | None = None,
         before: Sequence[str] = (),
         first: str = "",
+        paired: bool = False,
         **settings: Any,
     ) -> Link:
         """Start a worker, connect to it as the agent does.
 
-        `before`: a program that starts it; `first`: Python that it runs before all else.
+        `before`: a program that starts it; `first`: Python that it runs before all else;
+        `paired`: as the agent wrote it.
         """
-        told = {"version": 1, "id": self.id, "engine": "web", "enabled": True}
+        told = {"version": 1, "id": self.id, "engine": "web", "enabled": True, "paired": paired}
         told["settings"] = {"url": self.url, **settings}
         (self.folder / "instance.json").write_text(json.dumps(told))
         self.runs += 1

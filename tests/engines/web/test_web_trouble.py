@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import struct
 import zlib
@@ -149,6 +150,50 @@ async def test_a_logout_that_happened_while_stopped_is_seen_at_the_next_start(
     stand_in.log_out(ACCOUNT)
     await bench.start()
     await bench.claimed(Status.DISCONNECTED, "logout")
+
+
+async def test_f42_a_profile_without_its_login_shows_no_code(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    await bench.stop()
+    link = await bench.start(paired=True)
+    await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
+    assert await link.call("qr") == {"qr": None}
+    given = {"name": "pairing_code", "arguments": {"phone": ACCOUNT}}
+    with pytest.raises(EngineError, match="came up unpaired"):
+        await link.call("command", given)
+    assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims]
+
+
+async def test_f42_a_lost_profile_is_never_made_anew(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    await bench.stop()
+    shutil.rmtree(bench.session / "profile")
+    for paired in (True, False):  # the engine's own note knows it too
+        await bench.start(paired=paired)
+        claim = await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
+        assert "IndexedDB holds nothing" in claim.raw
+        await bench.stop()
+    assert not (bench.session / "profile").exists()
+
+
+async def test_f42_a_profile_lost_under_a_browser_that_dies_is_not_made_anew(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    assert bench.process is not None
+    browser = await bench.browser()
+    bench.process.send_signal(signal.SIGSTOP)
+    os.kill(browser, signal.SIGKILL)
+    shutil.rmtree(bench.session / "profile")
+    bench.process.send_signal(signal.SIGCONT)
+    await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
+    await bench.link.call("connect")
+    await bench.link.call("probe")
+    assert bench.claims[-1].reason == "unpaired_suspect"
+    assert not (bench.session / "profile").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,39 @@
-"""What a worker runs for a session that WhatsApp ended for good: nothing that could log in.
+"""What a worker runs where nobody may log in by itself: it says why, and touches nothing.
 
-Its host or the boot started that worker; its agent stops it, or gives it a new life first
-when a person asked for that.
+After WhatsApp ended a session for good, and where a pairing's store is lost. Its host or the boot
+started that worker; its agent stops it, and gives it a new life first when that is wanted.
 """
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 
-class EndedEngine:
-    """An Engine that says why it ended, and refuses all that would reach WhatsApp."""
+def ended_engine(reason: str, reporter: Reporter) -> "StillEngine":
+    return StillEngine(reason, f"the session was ended for good ({reason})", reporter)
 
-    def __init__(self, reason: str, reporter: Reporter) -> None:
-        self._claim = Claim(ConnectionStatus.AUTH_FAILURE, reason=reason)
+
+def lost_engine(cause: str, reporter: Reporter) -> "StillEngine":
+    """`cause`: why its store can hold no pairing. A next worker looks again."""
+    return StillEngine(SUSPECT, f"the session is paired, and {cause}", reporter)
+
+
+class StillEngine:
+    """An Engine that refuses all that would reach WhatsApp, or the files that lie there."""
+
+    def __init__(self, reason: str, why: str, reporter: Reporter) -> None:
+        self._claim = Claim(ConnectionStatus.AUTH_FAILURE, reason=reason, raw=why[:200])
+        self._why = why
         self._reporter = reporter
 
     async def connect(self) -> None:
-        log.warning("not connecting: the session was ended for good (%s)", self._claim.reason)
+        log.warning("not connecting: %s", self._why)
         self._reporter.claim(self._claim)
 
     async def disconnect(self) -> None: ...
@@ -55,5 +65,4 @@ class EndedEngine:
         raise self._refusal(f"{name!r:.40}")
 
     def _refusal(self, doing: str) -> EngineError:
-        why = f"the session was ended for good ({self._claim.reason})"
-        return EngineError(f"cannot {doing}: {why}", code="not_connected")
+        return EngineError(f"cannot {doing}: {self._why}", code="not_connected")

@@ -1,0 +1,175 @@
+"""A worker whose instance is known to be paired never begins anew: no code, nothing written."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import Claim, ConnectionStatus, parse_instance_id
+from agent.core.session import REASONS
+from agent.core.words import UNPAIRING
+from agent.engines.base import Qr
+from agent.engines.sandbox.file import SessionFile, write_session
+from agent.errors import EngineError
+from agent.worker.calls import session_works
+from agent.worker.pairing import Pairing
+from agent.worker.reports import Reports
+from agent.worker.still import StillEngine
+
+Status = ConnectionStatus
+AUTO = {"scan": "auto", "scan_after": 0.01}
+
+
+def start_paired(bench: Any) -> None:
+    """As the host does after a crash: the agent has written down that it is paired."""
+    bench.identity(settings={**bench.quick, **AUTO}, paired=True, account="5511900000001")
+    bench.start(identity=False)
+
+
+def files(bench: Any) -> dict[str, bytes]:
+    found = bench.session.rglob("*") if bench.session.exists() else ()
+    return {path.name: path.read_bytes() for path in found}
+
+
+def empty(session: Path) -> None:
+    session.mkdir()
+
+
+def unpaired(session: Path) -> None:
+    session.mkdir()
+    write_session(session, SessionFile(device="never-paired"))
+
+
+@pytest.mark.parametrize("lay_out", [None, empty, unpaired], ids=["gone", "empty", "unpaired"])
+async def test_f42_a_paired_session_without_a_pairing_is_told_and_not_touched(
+    bench: Any, lay_out: Any
+) -> None:
+    if lay_out is not None:
+        lay_out(bench.session)
+    before = files(bench)
+    start_paired(bench)
+    link = await bench.linked()
+    claim = await bench.status(Status.AUTH_FAILURE, "unpaired_suspect")
+    assert "sandbox.json" in claim.raw
+    assert await link.call("qr") == {"qr": None}
+    for word in ("disconnect", "connect", "save", "free_memory"):
+        await link.call(word)
+    told = await link.call("probe", {"deep": True})
+    assert (told["claim"]["status"], told["claim"]["paired"]) == ("AUTH_FAILURE", False)
+    for word, how in (
+        ("logout", {}),
+        ("send", {"message": {"to": "1", "text": "x"}}),
+        ("regenerate_keys", {"peers": []}),
+        ("command", {"name": "scan"}),
+    ):
+        with pytest.raises(EngineError, match="the session is paired, and"):
+            await link.call(word, how)
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert files(bench) == before
+    assert bench.session.exists() == (lay_out is not None)
+    assert "QR_REQUIRED" not in bench.errors() + str(bench.claims)
+
+
+async def test_f42_a_killed_worker_whose_store_is_lost_comes_back_without_a_code(
+    bench: Any,
+) -> None:
+    await bench.connected(settings=AUTO)
+    bench.process.send_signal(signal.SIGKILL)
+    await bench.ended()
+    kept = (bench.session / "sandbox.json").read_bytes()
+    (bench.session / "sandbox.json").unlink()
+    start_paired(bench)
+    await bench.linked()
+    await bench.status(Status.AUTH_FAILURE, "unpaired_suspect")
+    bench.process.terminate()
+    await bench.ended()
+    assert files(bench) == {}
+    (bench.session / "sandbox.json").write_bytes(kept)
+    start_paired(bench)
+    await bench.linked()
+    await bench.status(Status.CONNECTED)
+    told = json.loads((bench.session / "sandbox.json").read_bytes())
+    assert told["device"] == json.loads(kept)["device"]
+
+
+async def test_a_live_session_whose_file_was_unpaired_beneath_it_shows_no_code(bench: Any) -> None:
+    link = await bench.connected(settings=AUTO)
+    write_session(bench.session, SessionFile(device="another"))
+    await link.call("disconnect")
+    await link.call("connect")
+    await bench.status(Status.AUTH_FAILURE, "session_damaged")
+    assert json.loads((bench.session / "sandbox.json").read_bytes())["device"] == "another"
+
+
+async def test_a_session_that_was_never_paired_begins_as_ever(bench: Any) -> None:
+    bench.identity(settings={**bench.quick, **AUTO}, paired=False)
+    bench.start(identity=False)
+    await bench.linked()
+    await bench.status(Status.CONNECTED)
+
+
+def said(status: Status, reason: str = "", **more: Any) -> Claim:
+    return Claim(status, reason, **more)
+
+
+def test_a_code_where_a_pairing_should_be_is_none() -> None:
+    """As a browser's profile shows it, which has its store and no login in it."""
+    pairing = Pairing(paired=True)
+    assert pairing.judge(said(Status.INITIALIZING)).status is Status.INITIALIZING
+    for reason in ("", "qr_idle"):
+        told = pairing.judge(said(Status.QR_REQUIRED, reason, phase="login", raw="QR/-/UNPAIRED"))
+        assert (told.status, told.reason) == (Status.AUTH_FAILURE, "unpaired_suspect")
+        assert told.raw == "QR/-/UNPAIRED"
+        assert pairing.suspect
+    assert pairing.judge(said(Status.CONNECTED, paired=True)).status is Status.CONNECTED
+    assert not pairing.suspect
+
+
+def test_after_a_logout_a_code_is_one() -> None:
+    pairing = Pairing(paired=True)
+    pairing.judge(said(Status.DISCONNECTED, "logout"))
+    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.QR_REQUIRED
+    pairing.judge(said(Status.CONNECTED, paired=True))
+    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.AUTH_FAILURE
+
+
+def test_what_was_never_paired_may_show_its_code() -> None:
+    pairing = Pairing(paired=False)
+    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.QR_REQUIRED
+    assert not pairing.suspect
+
+
+class Offers(StillEngine):
+    """An engine that would show a code and pair by one."""
+
+    async def qr(self) -> Qr | None:
+        return Qr("a secret", 20.0, 1)
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"did": name}
+
+
+async def test_a_code_that_is_not_to_be_scanned_is_not_given_out() -> None:
+    pairing = Pairing(paired=True)
+    reports = Reports(parse_instance_id("a"), asyncio.Event(), lambda _error: None, pairing=pairing)
+    works = session_works(Offers("", "", reports), reports)
+    reports.claim(said(Status.QR_REQUIRED))
+    assert reports.current().reason == "unpaired_suspect"
+    assert await works["qr"]({}) == {"qr": None}
+    for name in ("pairing_code", "scan"):
+        with pytest.raises(EngineError, match="came up unpaired"):
+            await works["command"]({"name": name})
+    assert await works["command"]({"name": "screenshot"}) == {"did": "screenshot"}
+    reports.claim(said(Status.DISCONNECTED, "logout"))
+    reports.claim(said(Status.QR_REQUIRED))
+    assert (await works["qr"]({}))["qr"]["number"] == 1
+    assert await works["command"]({"name": "pairing_code"}) == {"did": "pairing_code"}
+
+
+def test_the_words_that_end_a_pairing_are_those_of_the_reason_table() -> None:
+    assert {code for code, reason in REASONS.items() if reason.unpairs} == UNPAIRING
