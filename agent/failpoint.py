@@ -37,8 +37,12 @@ POINTS = frozenset(
         "staging_in_place",
         "repair_begun",
         "repair_done",
+        "repair_disconnected",
         "repair_stopped",
         "cleanup_reset",
+        "needs_scan_reset",
+        "action_begun",
+        "renew_done",
         "set_aside",
     }
 )

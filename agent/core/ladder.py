@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from agent.core.health import last_reason, no_pairing_to_lose
-from agent.core.model import Health, HealthVerdict, UnitState
+from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
 from agent.core.session import reason_of
 
@@ -29,7 +29,8 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
     ),
     # A worker refuses damaged files; starting it again and again proves nothing.
     Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
-    # Its old pairing may still be there: nothing that ends it, ever, by itself.
+    # Its old pairing may still be there: nothing that ends it, ever, by itself. It is tried again
+    # only over a whole store; over an empty one there is nothing to come up with.
     Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
 }
 """From mild to harsh. What ends a pairing stands after all that keeps it."""
@@ -87,6 +88,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step is RecoveryKind.RECONNECT:
         return alive
+    if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
+        return case.observation.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
         return alive and bool(case.circumstances.peers)
     if step is RecoveryKind.RESTORE:
@@ -122,7 +125,8 @@ def _may_restore(case: Case, repair: Repair) -> bool:
         return False
     if not case.observation.record.paired:
         return False
-    if case.verdict.health is Health.CORRUPTED:
+    # A suspect is stopped by now: nothing but its files can be seen of it.
+    if case.verdict.health is Health.CORRUPTED or repair.trouble is Trouble.SUSPECT:
         return True
     # A stuck session is rarely its files' fault: only after everything else, every time.
     last_round = repair.round >= case.policy.rounds or repair.goal is Goal.WORKING_QR

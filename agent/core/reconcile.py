@@ -24,11 +24,13 @@ from agent.core.model import (
     Observation,
     SessionFiles,
     UnitState,
+    UnitStatus,
 )
 from agent.core.phases import phase_deadline
 from agent.core.reconnect import breaker_of
 from agent.core.repair import Repair, Stage, Trouble
 from agent.core.session import reason_of
+from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
 
@@ -51,9 +53,9 @@ def plan_actions(
         return []
     if not observation.desired.should_run:
         return [Action(ActionKind.STOP, verdict.sentence)] if unit.runs else []
-    if repair is not None and _leaves_alone(repair):
+    if repair is not None and _leaves_alone(repair, unit):
         return []
-    if unit.runs and verdict.reason == "unpaired_suspect":
+    if unit.runs and verdict.reason == SUSPECT:
         # Whatever it does next it must not do to the only copy of the old pairing.
         return [Action(ActionKind.STOP, verdict.sentence)]
     if unit.runs and not observation.instance.backend and ended_for_good(observation):
@@ -88,12 +90,16 @@ def next_deadline(
     return min(moment for moment in moments if moment > now)
 
 
-def _leaves_alone(repair: Repair) -> bool:
-    """While a step works, and while a suspect is given its longer time, nobody else acts."""
-    if repair.over:
+def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
+    """While a step works, and while a suspect is given its longer time, nobody else acts.
+
+    A suspect that is due may be stopped; only its ladder starts it.
+    """
+    if repair.over or repair.stage is Stage.ACTING:
+        return not repair.over
+    if repair.trouble is not Trouble.SUSPECT:
         return False
-    settling_suspect = repair.trouble is Trouble.SUSPECT and repair.stage is Stage.SETTLING
-    return repair.stage is Stage.ACTING or settling_suspect
+    return repair.stage is Stage.SETTLING or not unit.runs
 
 
 def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action]:

@@ -23,6 +23,7 @@ from agent.core.repair import (
     trouble_of,
 )
 from agent.core.session import reason_of
+from agent.core.words import SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return repair, RecoveryAction(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     around = case.circumstances
     repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
+    if _was_being_published(case, repair):
+        return _next_act(case, repair)
     if ending := _ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
     if wait := _stage_left(case, repair):
@@ -78,6 +81,24 @@ def after_action(
         return _due(repair, now_wall, _delay(repair.tries, policy))
     cleaned = repair.cleaned or kind is RecoveryKind.CLEANUP
     return replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, cleaned=cleaned)
+
+
+def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
+    """What must be done before it may be over could not be done: it is due again later."""
+    wait = min(_delay(repair.acts, policy), _HELD)
+    return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
+
+
+def _was_being_published(case: Case, repair: Repair) -> bool:
+    """A suspect whose pairing is given up already: what is left of its end must be done."""
+    return (
+        repair.trouble is Trouble.SUSPECT
+        and repair.stage is Stage.DUE
+        and repair.step is not RecoveryKind.CLEANUP
+        and bool(repair.backup)
+        and not case.observation.record.paired
+        and case.observation.desired.should_run
+    )
 
 
 def _ending(case: Case, repair: Repair) -> Ending | None:
@@ -149,6 +170,8 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
+    if _was_being_published(case, repair):
+        return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):
         sentence = "held: its backend, the network or its peers are not well"
@@ -161,6 +184,10 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
         return waiting, RecoveryAction(RecoveryKind.WAIT, "until it is started", until)
+    if repair.trouble is Trouble.SUSPECT and case.observation.unit.runs:
+        # What its store is worth shows when nobody works on it; the plan stops it.
+        sentence = "until it is stopped and its files were looked at"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     step = next_step(case, repair)
     if step is None:
         return _end_round(case, repair)
@@ -202,8 +229,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     """Before a new pairing may overwrite it, the old store is put away as evidence."""
     if repair.backup:
-        sentence = f"{case.verdict.sentence}; its files are kept as {repair.backup}"
-        return _end(case, repair, Ending.NEEDS_SCAN, sentence)
+        return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)
     if repair.backup_tries >= case.policy.tries:
         return _end(case, repair, Ending.GAVE_UP, "its old store could not be backed up")
     return _back_up(case, repair, "a backup before it may be paired anew")

@@ -195,6 +195,10 @@ _TROUBLE_OF = {
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 
 
+_SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)
+"""What comes after these is new: a session that needed a scan was begun afresh."""
+
+
 def needs_repair(verdict: HealthVerdict) -> bool:
     """Whether the ladder has something to do here (a plain drop is the reconnecting's)."""
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
@@ -220,7 +224,7 @@ def wants_repair(
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
-    if last is None or last.ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NOT_WANTED):
+    if last is None or last.ending in _SETTLED:
         return True
     if trouble_of(verdict) is not last.trouble:
         return True

@@ -11,7 +11,7 @@ from agent.errors import WaError
 from agent.host.base import Host, Limits
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.repairing import set_aside
+from agent.supervise.setting_aside import set_aside
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
 
 
 async def _renew(facts: Facts, hands: Hands) -> None:
-    """The pairing is gone: set its files aside as evidence and lay out an empty folder."""
+    """The pairing is gone: set its files aside as evidence and lay out an empty folder.
+
+    The same again does no harm, however far it came before.
+    """
     await hands.host.stop(facts.id)
     if facts.instance.backend:
         return  # its server took the keys away itself, and nothing of them is here

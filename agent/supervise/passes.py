@@ -22,6 +22,8 @@ from agent.core.model import (
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import after_try, forgive
 from agent.core.session import reason_of
+from agent.core.words import SUSPECT
+from agent.failpoint import failpoint
 from agent.log import bound
 from agent.supervise.execute import Hands, execute
 from agent.supervise.facts import Facts
@@ -152,7 +154,7 @@ class Passes:
             observation.desired.should_run
             and facts.record.paired
             and bool(reason)
-            and said == reason
+            and said in (reason, SUSPECT)  # a worker begun since found its store unpaired
             and reason_of(reason).scan_again
         )
 
@@ -214,10 +216,8 @@ class Passes:
         elif action.kind is ActionKind.STOP:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         elif action.kind is ActionKind.RENEW:
-            facts.record = replace(
-                facts.record, paired=False, account="", stopped_run=facts.record.seen_run
-            )
-            facts.identity_changed = True
+            # Still paired in the record: a renewal that is cut short or fails is begun again.
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         said = entry(
             facts,
             "action",
@@ -227,14 +227,19 @@ class Passes:
         )
         await self.save(facts, [said])
         self._tell(facts, said)
+        failpoint("action_begun")
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
         kind = outcome.action.kind
         if kind in (ActionKind.START, ActionKind.CONNECT) and not outcome.ok:
             self.gate.settled(facts.id)
-        if kind is ActionKind.RENEW and outcome.ok and self.offer_new_qr():
-            # From here on it is a session that was never paired: it may start and offer a QR.
-            facts.record = forgive(facts.record)
+        if kind is ActionKind.RENEW and outcome.ok:
+            failpoint("renew_done")
+            facts.record = replace(facts.record, paired=False, account="")
+            facts.identity_changed = True
+            if self.offer_new_qr():
+                # From here on it is one that was never paired: it may start and offer a QR.
+                facts.record = forgive(facts.record)
         word = "done" if outcome.ok else f"failed: {outcome.detail}"
         said = entry(
             facts,

@@ -23,7 +23,7 @@ from agent.core.model import (
     Observation,
 )
 from agent.core.reconnect import forgive
-from agent.core.recovery import after_action, step_repair
+from agent.core.recovery import after_action, put_off_ending, step_repair
 from agent.core.repair import (
     Case,
     Circumstances,
@@ -37,7 +37,7 @@ from agent.core.repair import (
     wants_repair,
 )
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
-from agent.errors import HostError, LinkError, WaError
+from agent.errors import LinkError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.supervise.facts import Facts
@@ -45,9 +45,8 @@ from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.remember import entry
 from agent.supervise.repair_record import with_repair
+from agent.supervise.setting_aside import set_aside
 from agent.vault.check import check_files
-from agent.vault.identity import create
-from agent.vault.retire import retire
 
 log = logging.getLogger(__name__)
 
@@ -99,16 +98,16 @@ class Ladder:
             return None
         assert facts.repair is not None
         case = await self._case(facts, observation, verdict, now_wall)
-        repair, action = step_repair(case, facts.repair)
-        changed, facts.repair = repair != facts.repair, repair
+        before = facts.repair
+        repair, action = step_repair(case, before)
+        changed, facts.repair = repair != before, repair
         if action.kind is RecoveryKind.WAIT:
             if changed:
                 await self._keep(facts)
             wait = max(action.not_before_wall - now_wall, 0.0)
             return boot_now() + wait if action.not_before_wall else boot_now() + 1.0
         if repair.over:
-            await self._end(facts, repair, action.reason)
-            return None
+            return await self._end(facts, before, repair, action.reason)
         said = entry(
             facts, "repair", f"{action.kind}: {action.reason}", Category.RECOVERY, step=action.kind
         )
@@ -192,6 +191,7 @@ class Ladder:
         match kind:
             case RecoveryKind.RECONNECT:
                 await _call(facts, "disconnect")
+                failpoint("repair_disconnected")
                 await _call(facts, "connect")
             case RecoveryKind.RESTART:
                 await self._start_anew(facts)
@@ -286,11 +286,17 @@ class Ladder:
         await self.save(facts, [])
         facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
 
-    async def _end(self, facts: Facts, repair: Repair, sentence: str) -> None:
-        self.statistics = note_repair(self.statistics, repair)
+    async def _end(
+        self, facts: Facts, before: Repair, repair: Repair, sentence: str
+    ) -> float | None:
+        """A time: what its end asks for could not be done, and is due again then."""
         if repair.ending is Ending.NEEDS_SCAN:
-            # Its old store is kept as evidence; from here on it may be paired anew.
-            await self._publish_needs_scan(facts)
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT):
+                    sentence += await self._begin_anew(facts)
+            except (WaError, TimeoutError) as error:
+                return await self._put_off(facts, before, error)
+        self.statistics = note_repair(self.statistics, repair)
         said = entry(
             facts,
             "repair_over",
@@ -302,29 +308,36 @@ class Ladder:
         await self._keep(facts, said)
         if facts.repair is repair:  # else somebody has asked for another meanwhile
             facts.repair_over.set()
+        return None
 
-    async def _publish_needs_scan(self, facts: Facts) -> None:
-        try:
-            await self._stop(facts)
-        except HostError as error:
-            log.warning("cannot stop %s before it is paired anew: %s", facts.id, error)
-            return
+    async def _begin_anew(self, facts: Facts) -> str:
+        """A suspect was tried in vain: its files are evidence now, and it may be paired anew.
+
+        Its pairing is given up in the record first: an end that is cut short is ended by the
+        next life, and never begins on what it had.
+        """
+        await self._stop(facts)
         facts.record = replace(forgive(facts.record), paired=False, account="")
         facts.identity_changed = True
+        await self.save(facts, [])
+        failpoint("needs_scan_reset")
+        if facts.instance.backend:
+            return ""
+        kept = await asyncio.to_thread(set_aside, self.session_root, facts, "it needs a scan")
+        return f"; its files are in the trash as {kept}"
+
+    async def _put_off(self, facts: Facts, before: Repair, error: Exception) -> float:
+        facts.repair = put_off_ending(before, self.policy(), time.time())
+        problem = str(error) or "it took too long"
+        sentence = f"needs scan: failed: {problem}"
+        await self._keep(facts, entry(facts, "repaired", sentence, Category.RECOVERY, ok=False))
+        return boot_now() + max(facts.repair.not_before_wall - time.time(), 0.0)
 
     async def _keep(self, facts: Facts, *said: JournalEntry) -> None:
         facts.record = with_repair(facts.record, facts.repair)
         for one in said:
             log.info("%s", one.sentence, extra=_about(one))
         await self.save(facts, said)
-
-
-def set_aside(root: Path, facts: Facts, why: str) -> None:
-    """Retire an instance's folder and lay out an empty one; the same again does no harm."""
-    if (root / facts.id).exists():  # not there: an earlier life of the agent came so far
-        retire(root, facts.id, why)
-    failpoint("set_aside")
-    create(root, facts.instance)
 
 
 async def _call(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.model import (
+    ActionKind,
     ConnectionStatus,
     Desired,
     Health,
@@ -18,7 +19,8 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
-from agent.core.recovery import MOST_ACTS, after_action, step_repair
+from agent.core.reconcile import plan_actions
+from agent.core.recovery import MOST_ACTS, after_action, put_off_ending, step_repair
 from agent.core.repair import (
     Case,
     Circumstances,
@@ -51,7 +53,8 @@ UNPAIRED_STUCK = seen(
     claim=said(S.LOADING, phase="login", ago=99), record=NEW, files=SessionFiles.UNPAIRED
 )
 DAMAGED = without_worker(files=SessionFiles.DAMAGED)
-SUSPECT = seen(claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED)
+SUSPECT = seen(claim=said(S.QR_REQUIRED))
+LOST = without_worker(files=SessionFiles.UNPAIRED)
 KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),))
 ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
 SNAPSHOT = Circumstances(good_snapshot=True, may_roll_back=True)
@@ -78,17 +81,21 @@ def run(
 
     `works`: whether a step can be carried out; `heals`: the observation after a step, if new.
     """
-    circumstances = circumstances or Circumstances()
+    circumstances, first = circumstances or Circumstances(), observation
     repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall)
     done = []
     for _ in range(2000):
-        repair, action = step_repair(case_of(observation, circumstances, policy, wall), repair)
+        case = case_of(observation, circumstances, policy, wall)
+        repair, action = step_repair(case, repair)
         assert read_repair(stored(repair)) == repair
         if repair.over:
             return done, repair
         if action.kind is K.WAIT:
             assert wall < action.not_before_wall
             wall = action.not_before_wall
+            plan = plan_actions(observation, case.verdict, HEALTH, NOW, ladder=True, repair=repair)
+            if [one.kind for one in plan] == [ActionKind.STOP]:
+                observation = without_worker(files=observation.files)
             continue
         done.append(action.kind)
         wall += 1
@@ -96,6 +103,8 @@ def run(
         repair = after_action(repair, action.kind, ok, policy, wall, backup="kept" if ok else "")
         if ok and (better := heals(action.kind, done)):
             observation = better
+        elif ok and action.kind in (K.RESTART, K.RESTORE) and first.unit.runs:
+            observation = first
     raise AssertionError(f"no end after {done}")
 
 
@@ -182,7 +191,7 @@ def once(steps):
             {"circumstances": SNAPSHOT},
             [K.RESTART, K.BACK_UP, K.RESTORE],
             Ending.NEEDS_SCAN,
-            id="suspect",
+            id="suspect over a whole store",
         ),
         pytest.param(
             SUSPECT,
@@ -197,6 +206,20 @@ def once(steps):
             [K.RESTART, K.BACK_UP, K.CLEANUP],
             Ending.NEEDS_SCAN,
             id="suspect, and a person asks for a QR",
+        ),
+        pytest.param(
+            LOST,
+            {"circumstances": SNAPSHOT},
+            [K.BACK_UP, K.RESTORE],
+            Ending.NEEDS_SCAN,
+            id="an empty store is never started on",
+        ),
+        pytest.param(
+            LOST,
+            {},
+            [K.BACK_UP],
+            Ending.NEEDS_SCAN,
+            id="an empty store without a snapshot",
         ),
         pytest.param(
             ZOMBIE, {"goal": Goal.RECOVER}, [K.RECONNECT, K.RESTART], Ending.GAVE_UP, id="asked"
@@ -353,6 +376,49 @@ def test_a_new_kind_of_trouble_gets_its_own_ladder():
     assert repair.ending is Ending.RECOVERED
 
 
+def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
+    verdict = judge_health(SUSPECT, HEALTH, NOW)
+    repair, action = step_repair(
+        case_of(SUSPECT, SNAPSHOT, POLICY, WALL), begin_repair(verdict, Goal.HEAL, WALL)
+    )
+    assert action.kind is K.WAIT
+    (stop,) = plan_actions(SUSPECT, verdict, HEALTH, NOW, ladder=True, repair=repair)
+    assert stop.kind is ActionKind.STOP
+    for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
+        stopped = without_worker(files=files)
+        case = case_of(stopped, SNAPSHOT, POLICY, WALL)
+        assert step_repair(case, repair)[1].kind is step
+        assert plan_actions(stopped, case.verdict, HEALTH, NOW, ladder=True, repair=repair) == []
+
+
+def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile():
+    repair = replace(begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), backup="kept")
+    for observation in (
+        without_worker(record=NEW),
+        seen(record=NEW, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED),
+    ):
+        ended, _ = step_repair(case_of(observation, SNAPSHOT, POLICY, WALL), repair)
+        assert ended.ending is Ending.NEEDS_SCAN
+    paired = seen(files=SessionFiles.UNPAIRED)
+    ended, _ = step_repair(case_of(paired, SNAPSHOT, POLICY, WALL), repair)
+    assert ended.ending is Ending.RECOVERED, "somebody was quicker"
+    held = replace(SNAPSHOT, well=False)
+    put_off = put_off_ending(repair, POLICY, WALL)
+    case = case_of(without_worker(record=NEW), held, POLICY, WALL)
+    assert step_repair(case, put_off)[1].kind is K.WAIT
+    case = replace(case, now_wall=put_off.not_before_wall)
+    assert step_repair(case, put_off)[0].ending is Ending.NEEDS_SCAN
+
+
+def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
+    repair, waits = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), []
+    for _ in range(10):
+        repair = put_off_ending(repair, POLICY, WALL)
+        waits.append(repair.not_before_wall - WALL)
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (POLICY.first_delay, 60)
+
+
 def test_a_cleanup_that_shows_a_qr_has_cleaned():
     waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
     done, repair = run(
@@ -487,6 +553,7 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
         pytest.param(Ending.GAVE_UP, 3600, False, id="gave up an hour ago"),
         pytest.param(Ending.GAVE_UP, 21600, True, id="gave up long ago"),
         pytest.param(Ending.NEEDS_PERSON, 99999, False, id="waits for a person"),
+        pytest.param(Ending.NEEDS_SCAN, 1, True, id="it was paired anew and broke again"),
     ],
 )
 def test_when_the_agent_begins_a_repair(last, after, wanted):

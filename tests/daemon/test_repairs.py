@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 
 import pytest
 
@@ -326,47 +325,3 @@ async def test_a_setup_creates_repairs_and_never_logs_its_code(agent, eventually
     await eventually(lambda: agent.status("sales"), "AUTH_FAILURE")
     code = await agent.do("POST", "/api/v1/whatsapp/setup", body)
     assert (code["status"], code["cleaned"]) == ("QR_REQUIRED", True), "for another account"
-
-
-# a session that came up unpaired without a logout
-
-SUSPECT = SETTINGS.replace("[recovery]", "[recovery]\nsuspect_settle = 0.5")
-
-
-async def lose_the_store(agent, eventually):
-    """Somebody empties the store of a paired session while it is stopped."""
-    await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/snapshots")
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: worker_state(agent, "a"), "inactive")
-    session_file(agent).unlink()
-
-
-async def test_a_lost_store_is_never_taken_for_a_logout(make_agent, eventually):
-    agent = make_agent(SUSPECT)
-    await agent.start(PATIENT)
-    await lose_the_store(agent, eventually)
-    await agent.do("POST", "/api/instance/a/start")
-    assert await ended(agent, eventually) == "recovered: connected"
-    assert (await steps(agent))[-1] == "restore"
-    shown = await agent.show("a")
-    assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
-    assert "unpaired although no logout was seen" in str(await agent.story("a"))
-
-
-async def test_without_a_snapshot_a_suspect_is_published_last_with_the_evidence(
-    make_agent, eventually
-):
-    agent = make_agent(SUSPECT)
-    await agent.start(PATIENT)
-    await lose_the_store(agent, eventually)
-    for folder in (agent.state / "sessions" / ".snapshots" / "a").iterdir():
-        shutil.rmtree(folder)
-    await agent.do("POST", "/api/instance/a/start")
-    sentence = await ended(agent, eventually)
-    assert sentence.startswith("needs scan: a paired session came up unpaired")
-    assert "its files are kept as" in sentence
-    told = await steps(agent)
-    assert told == ["restart", "restart", "back_up"], "tried twice more, and nothing was retired"
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")

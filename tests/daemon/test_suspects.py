@@ -1,0 +1,204 @@
+"""A paired session whose store is lost: whoever starts it, it is never paired anew by accident."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from agent.engines.sandbox.file import SessionFile, write_session
+
+# Pings are what finds a zombie here: the worker's own watchdog is given more time than they need.
+PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
+SETTINGS = """
+[recovery]
+tries = 2
+first_delay = 0.1
+rounds = 2
+settle = 1.2
+settle_start = 0.3
+round_pause = 1
+suspect_settle = 0.5
+
+[phases]
+login = 0.8
+sync = 0.8
+"""
+
+
+@pytest.fixture
+async def agent(make_agent, eventually):
+    """With a paired instance whose phone scans whatever it is shown."""
+    one = make_agent(SETTINGS)
+    await one.start(PATIENT)
+    await one.create("a", scan_after=0.0, login_seconds=0.0, sync_seconds=0.05)
+    await eventually(lambda: one.status("a"), "CONNECTED")
+    return one
+
+
+def session_file(agent):
+    return agent.state / "sessions" / "a" / "session" / "sandbox.json"
+
+
+def device(agent):
+    try:
+        return json.loads(session_file(agent).read_text())["device"]
+    except OSError:
+        return "none"
+
+
+def identity(agent):
+    return json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
+
+
+async def ended(agent, eventually, count=1, within=15.0):
+    """The sentence that ended its (last) repair."""
+
+    async def over():
+        found = [sentence for kind, sentence in await agent.story("a") if kind == "repair_over"]
+        return found if len(found) >= count else None
+
+    return (await eventually(over, within=within))[-1]
+
+
+async def steps(agent):
+    return [sentence.split(":")[0] for kind, sentence in await agent.story("a") if kind == "repair"]
+
+
+async def codes_shown(agent):
+    """1 is the first pairing."""
+    return sum("→ QR_REQUIRED" in sentence for _, sentence in await agent.story("a"))
+
+
+async def trash(agent):
+    return [one["name"] for one in (await agent.do("GET", "/api/trash"))["trash"]]
+
+
+async def unit_state(agent):
+    return (await agent.show("a"))["unit"]["state"]
+
+
+async def stop(agent, eventually):
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: unit_state(agent), "inactive")
+
+
+def forget_snapshots(agent):
+    shutil.rmtree(agent.state / "sessions" / ".snapshots" / "a", ignore_errors=True)
+
+
+def unpair(file):
+    """As a store that somebody began anew beside us."""
+    write_session(file.parent, SessionFile(device="begun-anew"))
+
+
+async def kill(agent, _eventually):
+    os.kill(await agent.pid("a"), signal.SIGKILL)
+
+
+async def crash(agent, _eventually):
+    await agent.fault("a", "crash")
+
+
+async def kill_both(agent, _eventually):
+    """The machine went down with everything on it."""
+    pid = await agent.pid("a")
+    await agent.kill()
+    os.kill(pid, signal.SIGKILL)
+    await agent.start(PATIENT)
+
+
+@pytest.mark.parametrize("begin", [kill, crash, kill_both], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("lose", [os.unlink, unpair], ids=["gone", "unpaired"])
+async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
+    agent, eventually, lose, begin
+):
+    before = device(agent)
+    await agent.do("POST", "/api/instance/a/snapshots")
+    os.kill(await agent.pid("a"), signal.SIGSTOP)  # it must not save over what we do to its file
+    lose(session_file(agent))
+    if begin is crash:
+        os.kill(await agent.pid("a"), signal.SIGCONT)
+    await begin(agent, eventually)
+    assert await ended(agent, eventually) == "recovered: connected"
+    assert device(agent) == before
+    assert await codes_shown(agent) == 1
+    assert [one for one in await steps(agent) if one != "back_up"] == ["restore"]
+    shown = await agent.show("a")
+    assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
+    assert "unpaired although no logout was seen" in str(await agent.story("a"))
+
+
+async def test_f42_an_operators_start_on_a_lost_store_shows_no_code(agent, eventually):
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await stop(agent, eventually)
+    before = device(agent)
+    await agent.do("POST", "/api/instance/a/snapshots")
+    session_file(agent).unlink()
+    await agent.do("POST", "/api/instance/a/start")
+    assert await ended(agent, eventually) == "recovered: connected"
+    assert (await steps(agent))[-1] == "restore"
+    assert (device(agent), await codes_shown(agent)) == (before, 1)
+
+
+async def test_f42_without_a_snapshot_it_is_published_last_and_the_evidence_stays(
+    agent, eventually
+):
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await stop(agent, eventually)
+    forget_snapshots(agent)
+    lineage = identity(agent)["lineage"]
+    unpair(session_file(agent))
+    await agent.do("POST", "/api/instance/a/start")
+    sentence = await ended(agent, eventually)
+    assert sentence.startswith("needs scan: a paired session came up unpaired")
+    (name,) = await trash(agent)
+    assert sentence.endswith(f"; its files are in the trash as {name}")
+    assert await steps(agent) == ["back_up"], "nothing to come up with: nothing was tried on it"
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    assert device(agent) != "begun-anew"
+    assert identity(agent)["lineage"] != lineage
+    assert identity(agent)["paired"] is False
+
+    await agent.do("POST", "/api/instance/a/sandbox/scan")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    for _ in range(3):
+        await agent.do("POST", "/api/instance/a/snapshots")
+    kept = agent.state / "sessions" / ".trash" / name / "session" / "sandbox.json"
+    assert json.loads(kept.read_text())["device"] == "begun-anew"
+    snapshots = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
+    assert {one["good"] for one in snapshots} == {True}, "no old one that could come back"
+
+
+async def test_f42_a_session_that_was_paired_anew_and_lost_again_is_repaired_again(
+    agent, eventually
+):
+    for count in (1, 2):
+        await eventually(lambda: agent.status("a"), "CONNECTED")
+        await stop(agent, eventually)
+        forget_snapshots(agent)
+        session_file(agent).unlink()
+        await agent.do("POST", "/api/instance/a/start")
+        assert (await ended(agent, eventually, count)).startswith("needs scan")
+
+
+async def test_a_scan_that_is_needed_is_published_when_its_files_could_make_way(agent, eventually):
+    await stop(agent, eventually)
+    forget_snapshots(agent)
+    session_file(agent).unlink()
+    way = agent.state / "sessions" / ".trash"
+    way.rmdir()
+    way.write_text("nothing can be moved in here")
+    await agent.do("POST", "/api/instance/a/start")
+
+    async def said():
+        return [one for _, one in await agent.story("a") if one.startswith("needs scan: failed")]
+
+    await eventually(said)
+    assert (await agent.show("a"))["unit"]["state"] == "inactive"
+    assert not [kind for kind, _ in await agent.story("a") if kind == "repair_over"]
+    way.unlink()
+    sentence = await ended(agent, eventually)
+    assert sentence.startswith("needs scan")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
