@@ -16,7 +16,9 @@ from agent.core.session import REASONS
 _LATELY = 12
 _TELLING = (
     *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
-    *("outcome", "repair", "repaired", "repair_over", "canary", "verdict", "restored"),
+    *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
+    *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
+    *("imported", "replacing", "replaced", "kept"),
 )
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _STEPS = {
