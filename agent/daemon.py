@@ -215,6 +215,7 @@ class Daemon:
                 socket_path=self._config.api_socket,
                 alerts=alerting.board,
                 webhooks=webhooks,
+                places=self._places(),
             )
             status = await self._serve_until_stopped(
                 supervision, ground, server, alerting, webhooks
@@ -224,6 +225,19 @@ class Daemon:
             leave = await host.agent_is_restarting()
             written = await self._stop_in_order(supervision, ground, server, leave=leave)
         return status if written else 1
+
+    def _places(self) -> dict[str, str]:
+        """For whoever looks at this machine: not at another state than this agent's."""
+        config = self._config
+        found = {
+            "state": config.agent.state_path,
+            "sessions": config.session_root,
+            "cache": config.cache_root,
+            "socket": config.api_socket,
+        }
+        if self._config_path is not None:
+            found["config"] = self._config_path
+        return {name: str(path.absolute()) for name, path in found.items()}
 
     async def _serve_until_stopped(
         self,

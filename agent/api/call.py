@@ -37,6 +37,8 @@ class Parts:
     alerts: Callable[[], AlertBoard] = AlertBoard
     """What is active; nothing where nobody looks."""
     webhooks: Webhooks = field(default_factory=NoWebhooks)
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where the agent's own things are: agent.toml (where it read one), state and the like."""
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body is read that is longer than others may be."""

@@ -22,7 +22,7 @@ async def health(call: Call) -> web.Response:
     return json_answer(
         {
             "status": "ok" if shown["alive"] and shown["ready"] else "not_ready",
-            "agent": shown,
+            "agent": {**shown, "places": dict(call.parts.places)},
             "instances": {
                 "total": len(views),
                 "enabled": sum(view.instance.enabled for view in views),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +117,7 @@ async def serve(
     shutdown_seconds: float = 15.0,
     alerts: Callable[[], AlertBoard] = AlertBoard,
     webhooks: Webhooks | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
 
@@ -124,7 +125,17 @@ async def serve(
     """
     ring = await KeyRing.open(store)
     hooks = NoWebhooks() if webhooks is None else webhooks
-    parts = Parts(section, supervisor, ring, metrics, Remembered(store), store.check, alerts, hooks)
+    parts = Parts(
+        section,
+        supervisor,
+        ring,
+        metrics,
+        Remembered(store),
+        store.check,
+        alerts,
+        hooks,
+        places or {},
+    )
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(

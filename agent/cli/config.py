@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.agent import overrides_of
-from agent.cli.command import Subparsers, add_command, wants_json
+from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.in_use import settings_in_use
 from agent.cli.places import INSTALLED_CONFIG, config_path
 from agent.cli.show import print_json
 from agent.errors import Refused, WaError
@@ -57,9 +58,10 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from agent.config import render_config, without_secrets
+    from agent.config import load_config, render_config, without_secrets
 
-    config = without_secrets(_load(options))
+    path, overrides = settings_in_use(options, client_of(options))
+    config = without_secrets(load_config(path, os.environ, overrides=overrides))
     if wants_json(options):
         print_json(_plain(asdict(config)))
     else:

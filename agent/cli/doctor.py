@@ -3,17 +3,16 @@
 import argparse
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.agent import overrides_of
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
-from agent.cli.places import config_path
+from agent.cli.in_use import names_an_agent_here, settings_in_use
 from agent.cli.show import print_json, print_table
 from agent.errors import AgentUnreachable, ConfigError, WaError
 
@@ -41,14 +40,14 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     from agent.host.doctor import Level
 
-    config, findings = _config(options)
     client = client_of(options)
-    named = client.url or client.sockets or os.environ.get("WA_AGENT_SOCKET")
-    if not named:
+    path, overrides = settings_in_use(options, client)
+    config, findings = _config(path, overrides)
+    if not (client.url or names_an_agent_here(client)):
         # The very agent that these settings are for, not whichever is found first.
         client = Client(sockets=(config.api_socket,))
     findings += list(_examine(config, client))
-    findings += list(_backends(config, client, options))
+    findings += list(_backends(config, client, path))
     findings += list(_webhooks(config, client))
     if options.bundle:
         from agent.cli.bundle import write_bundle
@@ -74,14 +73,13 @@ def _print(findings: "list[Finding]") -> None:
             print(f"{one.check}: {one.advice}")
 
 
-def _config(options: argparse.Namespace) -> "tuple[Config, list[Finding]]":
+def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """What is configured; the defaults where the file is wrong, so that the rest is checked."""
     from agent.config import Config, load_config, unused_variables
     from agent.host.doctor import note, ok, wrong
 
     try:
-        path = config_path(options.config, os.environ)
-        config = load_config(path, os.environ, overrides=overrides_of(options))
+        config = load_config(path, os.environ, overrides=overrides)
     except ConfigError as error:
         return Config(), [wrong("config", str(error), "correct it: wa-agent config check")]
     advice = "unset it for the agent if it is not meant for it"
@@ -108,15 +106,14 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield from findings
     yield machine.check_limits(_holder(state), sum(engines.values()))
     yield _database(state / "agent.db", client)
-    if "web" in engines:
-        yield from _browser(config)
+    yield from _browser(config, wanted="web" in engines or _web_is_here(config))
 
 
-def _backends(config: "Config", client: Client, options: argparse.Namespace) -> "Iterator[Finding]":
+def _backends(config: "Config", client: Client, path: Path | None) -> "Iterator[Finding]":
     if config.backend:
         from agent.cli.doctor_backends import examine
 
-        yield from examine(config, client, config_path(options.config, os.environ))
+        yield from examine(config, client, path)
 
 
 def _webhooks(config: "Config", client: Client) -> "Iterator[Finding]":
@@ -235,13 +232,30 @@ def _lock_of(state: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _browser(config: "Config") -> "Iterator[Finding]":
+def _web_is_here(config: "Config") -> bool:
+    """What there is to know of web instances when no agent can be asked."""
+    from agent.vault.identity import scan
+
+    if any(one.engine == "web" for one in config.instance):
+        return True
+    try:
+        found = scan(config.session_root)
+    except (OSError, WaError):
+        return False
+    return any(one.identity and one.identity.instance.engine == "web" for one in found)
+
+
+def _browser(config: "Config", *, wanted: bool) -> "Iterator[Finding]":
+    """Looked at before the first web instance, too, once a browser or the bundle is installed."""
     from agent.engines.web.doctor import examine
     from agent.host.doctor import note, ok, wrong
 
     found = examine(config.cache_root)
+    if not wanted and {"browser_missing", "bundle_missing"} <= {one.code for one in found}:
+        yield ok("browser", "no web instance, and nothing of the web engine: not looked at")
+        return
     for one in found:
-        make: Callable[..., Any] = wrong if one.serious else note
+        make: Callable[..., Any] = wrong if one.serious and wanted else note
         yield make("browser", one.sentence, one.cure)
     if not found:
         yield ok("browser", "the web engine can run")

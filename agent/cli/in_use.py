@@ -1,0 +1,52 @@
+"""The settings of the agent that answers: what is looked at is its own, not another's."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.cli.agent import overrides_of
+from agent.cli.client import Client
+from agent.cli.places import config_path
+from agent.errors import WaError
+
+_KEYS = {
+    "state": "agent.state_path",
+    "sessions": "agent.session_storage_path",
+    "cache": "agent.cache_path",
+    "socket": "api.socket",
+}
+
+
+def settings_in_use(
+    options: argparse.Namespace, client: Client
+) -> tuple[Path | None, dict[str, str]]:
+    """The file to read and what stands over it.
+
+    What the command line names holds. Else, where an agent on this machine is named, by --socket
+    or WA_AGENT_SOCKET, it is asked; one that does not answer changes nothing.
+    """
+    path, overrides = config_path(options.config, os.environ), overrides_of(options)
+    if options.config or options.state:
+        return path, overrides
+    places = _places_of(client)
+    if not places:
+        return path, overrides
+    if "config" in places:
+        path = Path(places["config"])
+    told = {key: places[name] for name, key in _KEYS.items() if name in places}
+    return path, {**overrides, **told}
+
+
+def names_an_agent_here(client: Client) -> bool:
+    return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
+
+
+def _places_of(client: Client) -> Mapping[str, str]:
+    if not names_an_agent_here(client):
+        return {}
+    try:
+        found = client.get("/api/health")["agent"].get("places", {})
+    except WaError:
+        return {}
+    return {str(name): str(path) for name, path in found.items()}

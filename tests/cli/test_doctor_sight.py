@@ -1,0 +1,108 @@
+"""What doctor looks at: the agent that answers, and a browser that is needed soon."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.core.model import Instance, InstanceId
+from agent.engines.web import doctor as web
+from agent.vault.identity import create
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.cli.test_doctor import Doctor, doctor, state
+
+__all__ = ["doctor", "state"]
+
+# --- which agent, which state -----------------------------------------------------------------
+
+
+@pytest.fixture
+async def other(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Path
+) -> House:
+    """The agent that WA_AGENT_SOCKET names runs on `state`, whatever this shell's folder is."""
+    config = tmp_path / "its.toml"
+    config.write_text("[health]\ninterval = 17\n")
+    places = {"state": state, "sessions": state / "sessions", "config": config}
+    filled_in = cast(dict[str, str], house.server._parts.places)  # as the daemon does
+    filled_in.update({name: str(path) for name, path in places.items()})
+    monkeypatch.chdir(tmp_path)
+    return house
+
+
+async def test_it_looks_at_the_state_of_the_agent_that_answers(
+    cli: Cli, other: House, state: Path, tmp_path: Path
+) -> None:
+    said = await cli("doctor", "--json")
+    found = {one["check"]: one for one in said.json()["findings"]}
+    assert (said.status, found["database"]["sentence"]) == (0, "whole")
+    assert str(tmp_path / "its.toml") in found["config"]["sentence"]
+    (state / "sessions/sales").chmod(0o755)
+    said = await cli("doctor", "--json")
+    found = {one["check"]: one for one in said.json()["findings"]}
+    assert "sales (0755)" in found["state"]["sentence"]
+
+
+async def test_what_the_command_line_names_holds(cli: Cli, other: House, tmp_path: Path) -> None:
+    said = await cli("doctor", "--json", "--state", str(tmp_path / "gone"))
+    found = {one["check"]: one for one in said.json()["findings"]}
+    assert f"{tmp_path / 'gone'} is not there" in found["state"]["sentence"]
+
+
+async def test_the_settings_shown_are_those_of_the_agent_that_answers(
+    cli: Cli, other: House, state: Path, tmp_path: Path
+) -> None:
+    shown = (await cli("config", "show", "--json")).json()
+    assert (shown["agent"]["state_path"], shown["health"]["interval"]) == (str(state), 17)
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[health]\ninterval = 18\n")
+    shown = (await cli("config", "show", "--json", "--config", str(mine))).json()
+    assert shown["health"]["interval"] == 18
+    nobody = str(tmp_path / "nobody.sock")
+    shown = (await cli("config", "show", "--json", "--socket", nobody)).json()
+    assert shown["health"]["interval"] == 30
+
+
+# --- the browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """What the web engine lacks here."""
+
+    def lacks(*codes: str) -> None:
+        found = [web.Finding(code, f"{code} here", "install it") for code in codes]
+        monkeypatch.setattr(web, "examine", lambda _cache: found)
+
+    return lacks
+
+
+async def test_a_browser_is_looked_at_before_the_first_web_instance(
+    doctor: Doctor, browser: Callable[..., None], state: Path, tmp_path: Path
+) -> None:
+    browser("browser_missing", "bundle_missing", "setpriv_missing")
+    _, found = await doctor()
+    (only,) = found["browser"]
+    assert (only["level"], only["sentence"].startswith("no web instance")) == ("ok", True)
+    browser("bundle_missing")
+    _, found = await doctor()
+    assert [one["level"] for one in found["browser"]] == ["note"]
+    browser("browser_missing", "bundle_missing")
+    declared = tmp_path / "web.toml"
+    declared.write_text('[[instance]]\nid = "shop"\nengine = "web"\n')
+    _, found = await doctor("--config", str(declared))
+    assert [one["level"] for one in found["browser"]] == ["wrong", "wrong"]
+
+
+async def test_without_an_agent_its_folders_tell_of_web_instances(
+    cli: Cli, browser: Callable[..., None], state: Path, tmp_path: Path
+) -> None:
+    doctor = Doctor(cli, state, tmp_path / "nobody.sock")
+    browser("browser_missing", "bundle_missing")
+    _, found = await doctor()
+    assert [one["level"] for one in found["browser"]] == ["ok"]
+    create(state / "sessions", Instance(InstanceId("shop"), "web", True, {}))
+    _, found = await doctor()
+    assert [one["level"] for one in found["browser"]] == ["wrong", "wrong"]

@@ -1,0 +1,113 @@
+"""scripts/run from a clone: who is greeted, and what the first folder looks like."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Eventually
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+GREETING = "Dashboard:  http://"
+
+
+class Run:
+    def __init__(self, process: asyncio.subprocess.Process, said: Path) -> None:
+        self.process = process
+        self.said = said
+
+    def text(self) -> str:
+        return self.said.read_text()
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, unused_tcp_port_factory: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Begins it in a clone that has its packages already."""
+    clone = tmp_path / "clone"
+    (clone / "scripts").mkdir(parents=True)
+    for name in ("run", "run.toml"):
+        (clone / "scripts" / name).write_bytes((SCRIPTS / name).read_bytes())
+    (clone / "scripts/run").chmod(0o755)
+    (clone / "scripts/venv").write_text(f"#!/bin/sh\necho {sys.prefix}\n")
+    (clone / "scripts/venv").chmod(0o755)
+    runs: list[Run] = []
+
+    async def begin(*more: str) -> Run:
+        said = tmp_path / f"said-{len(runs)}"
+        listen = f"127.0.0.1:{unused_tcp_port_factory()}"
+        env = {name: value for name, value in os.environ.items() if not name.startswith("WA_")}
+        with said.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                clone / "scripts/run",
+                *("--listen", listen, *more),
+                stdout=out,
+                stderr=out,
+                umask=0o022,
+                env=env,
+            )
+        runs.append(Run(process, said))
+        return runs[-1]
+
+    yield begin
+    for one in runs:
+        if one.process.returncode is None:
+            one.process.send_signal(signal.SIGINT)
+            await one.ended()
+
+
+async def doctor(state: Path) -> dict[str, Any]:
+    """Its findings by check, asked as the greeting says."""
+    process = await asyncio.create_subprocess_exec(
+        *(Path(sys.prefix) / "bin/wa-agent", "doctor", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "WA_AGENT_SOCKET": str(state / "api.sock")},
+        cwd="/",
+    )
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    return {one["check"]: one for one in json.loads(out)["findings"]}
+
+
+async def test_the_first_run_greets_and_nobody_else_may_look_into_its_folder(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    state = tmp_path / "new" / "state"
+    run = await start("--state", str(state))
+    await eventually(lambda: GREETING in run.text(), within=30)
+    assert "Scan it:" in run.text()
+    assert [path.stat().st_mode & 0o777 for path in (state, state.parent)] == [0o700, 0o700]
+    found = await doctor(state)
+    assert found["state"]["level"] == "ok", found["state"]
+    assert found["agent"]["level"] == "ok", found["agent"]
+
+
+async def test_a_state_in_use_is_not_greeted_for(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    state = tmp_path / "state"
+    first = await start("--state", str(state))
+    await eventually(lambda: GREETING in first.text(), within=30)
+    second = await start("--state", str(state))
+    assert await second.ended() == 75
+    assert "another agent runs on it" in second.text()
+    assert GREETING not in second.text()
+
+
+async def test_a_folder_that_was_there_keeps_its_rights(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    run = await start("--state", str(state))
+    await eventually(lambda: GREETING in run.text(), within=30)
+    assert state.stat().st_mode & 0o777 == 0o755
