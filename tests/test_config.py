@@ -884,3 +884,14 @@ def test_any_bytes_give_a_config_or_a_named_error(tmp_path_factory, raw):
         load_config(path, {})
     except ConfigError as error:
         assert str(path) in str(error)
+
+
+def test_patterns_for_keys_are_checked_and_named(tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text('[crypto]\npatterns = ["counts: odd words", "kills: them"]\n')
+    with pytest.raises(ConfigError, match=r"kills: them.*counts, regenerates, benign") as caught:
+        load_config(path, {})
+    assert "crypto.patterns" in str(caught.value)
+    path.write_text('[crypto]\npatterns = ["counts: odd words"]\n')
+    (found,) = load_config(path, {}).crypto_patterns
+    assert found.text.search("ODD WORDS")

@@ -12,6 +12,7 @@ from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
 from agent.config.whole import Config
 from agent.core.alerts import AlertLimits, alert_table
+from agent.core.crypto_patterns import own_pattern
 
 
 def find_problem(config: Config) -> Problem | None:
@@ -23,6 +24,7 @@ def find_problem(config: Config) -> Problem | None:
         or _times(config)
         or _limits(config)
         or _alerts(config)
+        or _crypto(config)
         or find_backend_problem(config)
         or find_webhook_problem(config.webhook)
     )
@@ -74,6 +76,15 @@ def _address(config: Config) -> Problem | None:
             ("api.trust_loopback", "api.listen"),
             f"trust_loopback is only for a loopback address, api.listen is {config.api.listen}",
         )
+    return None
+
+
+def _crypto(config: Config) -> Problem | None:
+    for entry in config.crypto.patterns:
+        try:
+            own_pattern(entry)
+        except ValueError as error:
+            return Problem(("crypto.patterns",), f"cannot use {entry!r:.80}: {error}")
     return None
 
 

@@ -225,6 +225,12 @@ class CryptoSection:
     errors: int = setting(5, "errors of many peers in it that mean a corrupted session", low=1)
     peer_errors: int = setting(3, "errors of one peer that ask for new keys with it", low=1)
     share: float = setting(0.2, "share of all messages that means the same", low=0.01, high=1)
+    patterns: tuple[str, ...] = setting(
+        (),
+        'more words that mean trouble with keys: "counts: text", "regenerates: text" where only'
+        ' new keys help, "benign: text"; any case',
+        restart=True,
+    )
     round: float = setting(
         600.0, "seconds between two rounds: who was not healed in one is repaired again", low=1
     )

@@ -32,6 +32,7 @@ from agent.config.sections import (
 from agent.config.webhooks import WebhookDeclaration
 from agent.core.alerts import AlertLimits
 from agent.core.crypto import CryptoPolicy
+from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.memory import MemoryPolicy
@@ -121,8 +122,12 @@ class Config:
     @cached_property
     def crypto_policy(self) -> CryptoPolicy:
         values = asdict(self.crypto)
-        del values["round"]
+        del values["round"], values["patterns"]
         return CryptoPolicy(**values)
+
+    @cached_property
+    def crypto_patterns(self) -> tuple[CryptoPattern, ...]:
+        return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
     @cached_property
     def incident_policy(self) -> IncidentPolicy:

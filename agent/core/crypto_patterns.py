@@ -144,9 +144,24 @@ _LONGEST_LINE = 8192
 _LONGEST_STACK = 30
 
 
-def own_pattern(text: str, effect: Effect) -> CryptoPattern:
-    """A pattern from the settings: plain text in any case, never an expression."""
-    return CryptoPattern(f"own: {text[:40]}", re.compile(re.escape(text), re.I), effect, "setting")
+LONGEST_OWN = 120
+OWN_EFFECTS = (Effect.COUNTS, Effect.REGENERATES, Effect.BENIGN)
+
+
+def own_pattern(entry: str) -> CryptoPattern:
+    """A pattern from the settings, "effect: text": plain text in any case, never an expression.
+
+    ValueError says what is wrong with it. Its name holds the text: so it is read as the same again.
+    """
+    word, _, text = entry.partition(":")
+    word, text = word.strip(), text.strip()
+    if word not in OWN_EFFECTS:
+        raise ValueError(f"it begins with one of {', '.join(OWN_EFFECTS)} and a colon")
+    if not 3 <= len(text) <= LONGEST_OWN or not text.isprintable():
+        raise ValueError(f"its text must have 3 to {LONGEST_OWN} signs that can be printed")
+    return CryptoPattern(
+        f"own: {text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
+    )
 
 
 def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:

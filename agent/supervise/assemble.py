@@ -104,6 +104,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         link_stats=link_stats,
         settings=lambda: settings.config.backends,
         breaker=lambda: settings.config.breaker_policy,
+        crypto_patterns=config.crypto.patterns,
     )
     host = Seats(ground.host, backends, registry.facts.get)
     incidents = Incidents(
@@ -117,6 +118,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         memory_policy=lambda: settings.config.memory_policy,
         memory_limit=settings.memory_limit,
         silence_policy=SilencePolicy,
+        crypto_patterns=lambda: settings.config.crypto_patterns,
     )
     keeping = Keeping(
         registry,

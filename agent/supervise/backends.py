@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
@@ -55,6 +55,7 @@ class Backends:
         link_stats: LinkStats,
         settings: Callable[[], BackendsSection],
         breaker: Callable[[], BreakerPolicy],
+        crypto_patterns: Sequence[str] = (),
     ) -> None:
         """`host` starts the workers of backends; None where no backend is declared."""
         self.all: dict[str, BackendFacts] = {}
@@ -69,6 +70,7 @@ class Backends:
         self._note = note
         self._settings = settings
         self._breaker = breaker
+        self._crypto_patterns = crypto_patterns
         self._returning: set[asyncio.Task[None]] = set()
         self._files = asyncio.Lock()
         ears = WorkerEars(
@@ -84,6 +86,8 @@ class Backends:
         for each in declared:
             name = parse_instance_id(each.name)
             settings = worker_settings(each, secrets_of(each))
+            if self._crypto_patterns:
+                settings["crypto_patterns"] = list(self._crypto_patterns)
             self.hooks[name] = ""
             if each.webhook:
                 self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)

@@ -1,7 +1,7 @@
 """Findings beside a session's own state: crypto errors, memory, silence. Kept per instance."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.core.crypto import (
@@ -11,7 +11,7 @@ from agent.core.crypto import (
     note_error,
     note_message,
 )
-from agent.core.crypto_patterns import read_line
+from agent.core.crypto_patterns import CryptoPattern, Effect, read_line
 from agent.core.memory import MemoryPolicy, judge_memory
 from agent.core.model import Category, Happening, JournalEntry, Signal
 from agent.core.rate import PerMinute
@@ -35,6 +35,8 @@ class Findings:
     memory_policy: Callable[[], MemoryPolicy]
     memory_limit: Callable[[Facts], int]
     silence_policy: Callable[[], SilencePolicy]
+    crypto_patterns: Callable[[], Sequence[CryptoPattern]]
+    """The settings' own."""
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
@@ -89,10 +91,12 @@ class Findings:
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
         text = _text(happening.detail.get("text"))
-        finding = read_line(text)
+        finding = read_line(text, self.crypto_patterns())
         if finding is None:
             facts.errors["crypto_unknown"] += 1
             return False
+        if finding.effect is Effect.BENIGN:
+            return False  # nothing failed: neither an error nor worth a line
         if named := _text(happening.detail.get("peer")):
             finding = replace(finding, peer=named)
         facts.errors["crypto"] += 1

@@ -191,8 +191,21 @@ def test_errors_without_a_header_count_one_by_one():
 
 
 def test_settings_add_patterns_as_plain_text():
-    own = own_pattern("strange (mac", Effect.COUNTS)
-    assert read_line("a Strange (MAC appeared", [own]).effect is Effect.COUNTS
+    own = own_pattern("counts: strange (mac")
+    found = read_line("a Strange (MAC appeared", [own])
+    assert found.effect is Effect.COUNTS
+    assert read_line(found.name, [own]) == found, "its name is read as the same again"
+    assert (
+        read_line("Bad MAC again", [own_pattern("benign: bad mac again")]).effect is Effect.BENIGN
+    )
+
+
+@pytest.mark.parametrize(
+    "entry", ["bad mac", "kills: bad mac", "summary: x y z", "counts:", "counts: " + "x" * 121]
+)
+def test_a_pattern_that_says_nothing_is_refused(entry):
+    with pytest.raises(ValueError, match="it"):
+        own_pattern(entry)
 
 
 @given(st.lists(st.text(max_size=200), max_size=30))

@@ -112,3 +112,16 @@ async def test_a_flood_of_errors_is_counted_whole_and_logged_a_little(agent, eve
     await eventually(lambda: over(agent), ["recovered: connected"])
     lines = [one for one in agent.log.read_text().splitlines() if "[CRYPTO]" in one]
     assert len(lines) <= 5 * len(MANY)
+
+
+async def test_patterns_of_the_settings_are_read_in_what_any_engine_tells(make_agent, eventually):
+    one = make_agent(SETTINGS + '[crypto]\npatterns = ["benign: bad mac"]\n')
+    await one.start()
+    await one.create("a")
+    await eventually(lambda: one.status("a"), "CONNECTED")
+    await one.fault("a", "bad-mac", peers=[PEER], per_minute=600)
+    await one.fault("a", "prekey", peers=["4915100000009@s.whatsapp.net"], per_minute=600)
+    await eventually(lambda: steps(one), ["regenerate_keys"])
+    errors = one.log.read_text()
+    assert "crypto error prekey of 4915100000009" in errors
+    assert PEER not in errors, "what the settings call benign is neither counted nor shown"

@@ -1,6 +1,7 @@
 """Sessions on a whaticket-like server: a real agent, its round, real files, a stand-in server."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,12 @@ async def desk(tmp_path: Path) -> AsyncIterator[StandIn]:
 
 @pytest.fixture
 async def agent(make_agent: Callable[..., RunningAgent], desk: StandIn) -> RunningAgent:
+    return make_agent(table_of(desk), base=remote_settings())
+
+
+def table_of(desk: StandIn) -> str:
     assert isinstance(desk.keys, FolderKeys)
-    table = f"""
+    return f"""
 [[backend]]
 name = "desk"
 engine = "whaticket"
@@ -36,7 +41,6 @@ adopt = ["*"]
 logs = ["file:{desk.log.path}"]
 auth_folder = "{desk.keys.root}/{{id}}"
 """
-    return make_agent(table, base=remote_settings())
 
 
 async def paired(desk: StandIn, id: str) -> Session:
@@ -177,3 +181,27 @@ async def test_a_server_that_is_gone_is_one_finding(
     await desk.listen()
     await eventually(lambda: connected(agent, 2), within=60)
     assert not [each for each in desk.requests if each.startswith("PUT")]
+
+
+async def test_a_pattern_of_the_settings_counts_from_the_servers_log_to_new_keys(
+    make_agent: Callable[..., RunningAgent], desk: StandIn, eventually: Any
+) -> None:
+    patterns = '[crypto]\npatterns = ["counts: ratchet is odd", "benign: bad mac of a bot"]\n'
+    agent = make_agent(table_of(desk) + patterns, base=remote_settings())
+    await paired(desk, "7")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1), within=20)
+    id, peer = await id_of(agent, "7"), PEERS[2]
+
+    def say(what: str, times: int) -> None:
+        line = {"level": 50, "key": {"participant": f"{peer}@s.whatsapp.net"}, "msg": "x"}
+        line["err"] = {"type": "Error", "message": what}
+        with desk.log.path.open("a") as log:
+            log.write((json.dumps(line) + "\n") * times)
+
+    say("Bad MAC of a bot", 9)
+    say("the Ratchet is ODD today", 4)
+    await eventually(lambda: steps(agent, id, "regenerate_keys"), within=40)
+    shown = await agent.show(id)
+    assert shown["crypto_operations"]["failed"] == 4, "the harmless ones are no errors"
+    assert f"crypto error own: ratchet is odd of {peer}" in agent.log.read_text()

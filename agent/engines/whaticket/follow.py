@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.core.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.splitter import Splitter
 from agent.engines.whaticket.stream import Batch, Stream
 
@@ -53,6 +54,7 @@ class Follower:
     log_session: re.Pattern[str] | None = None
     kept: Mapping[str, Any] = field(default_factory=dict)
     """What `positions` gave in an earlier life."""
+    own: tuple[CryptoPattern, ...] = ()
     trouble: str = ""
     _tails: dict[str, Tail] = field(default_factory=dict)
     _scanned: bool = False
@@ -166,7 +168,7 @@ class Follower:
             return
         # Only a folder of one log per session is named by its sessions.
         hint = Path(path).stem if self.kind == "folder" else ""
-        tail = Tail(fd, path, Stream(hint, self.log_session), start, read_at=now)
+        tail = Tail(fd, path, Stream(hint, self.log_session, self.own), start, read_at=now)
         if known is not None:
             position, length = known.get("position"), known.get("head_length")
             if isinstance(position, int) and isinstance(length, int) and 0 <= length <= _HEAD:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.core.crypto_patterns import PATTERNS, CryptoFinding, Effect, LogReader
+from agent.core.crypto_patterns import PATTERNS, CryptoFinding, CryptoPattern, Effect, LogReader
 from agent.engines.whaticket.peers import address_of_jid, same_peer
 from agent.engines.whaticket.records import (
     LONGEST_LINE,
@@ -81,6 +81,8 @@ class LineReader:
     """Reads one stream of lines. `found` and `turns` are taken away by whoever feeds it."""
 
     log_session: re.Pattern[str] | None = None
+    own: tuple[CryptoPattern, ...] = ()
+    """The settings' patterns."""
     found: list[Found] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     _reader: LogReader = field(default_factory=LogReader)
@@ -88,9 +90,14 @@ class LineReader:
     _session: str = ""
     _blocks: list[_Block] = field(default_factory=list)
     _pretty: list[str] = field(default_factory=list)
+    _needles: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._reader = LogReader(self.own)
+        self._needles = tuple(needle_of(pattern) for pattern in self.own)
 
     def feed(self, raw: bytes, now: float) -> None:
-        if not self._awaits() and not is_of_interest(raw):
+        if not self._awaits() and not is_of_interest(raw, self._needles):
             return
         line = raw[:LONGEST_RECORD].decode("utf-8", "replace").rstrip("\r")
         if "\x1b" in line:
@@ -165,7 +172,7 @@ class LineReader:
             self._take_record(read_pretty(lines), self._session_in(lines[0]), now)
 
     def _take_record(self, record: Mapping[str, Any], session: str, now: float) -> None:
-        finding = finding_in(record)
+        finding = finding_in(record, self.own)
         session = session or session_of(record)
         if (turn := read_turn(message_of(record))) is not None:
             self.turns.append(turn if turn.session else replace(turn, session=session))
@@ -213,10 +220,19 @@ class LineReader:
         return (found[1] or "")[:200] if found else ""
 
 
-def is_of_interest(raw: bytes) -> bool:
+def is_of_interest(raw: bytes, more: tuple[bytes, ...] = ()) -> bool:
     """Whether a line can say anything to us; most lines of a log do not."""
     low = raw[:LONGEST_RECORD].lower()
-    return any(needle in low for needle in _NEEDLES)
+    return any(needle in low for needle in (*_NEEDLES, *more))
+
+
+def needle_of(own: CryptoPattern) -> bytes:
+    """What is in every line that the pattern is in: its longest run of plain letters.
+
+    Bytes know no capitals beyond ASCII, and an expression's signs are not in the line.
+    """
+    text = own.name.removeprefix("own: ")
+    return max(re.findall(r"[ -~]+", text), key=len, default="").lower().encode()
 
 
 WORDS: Mapping[str, str] = {

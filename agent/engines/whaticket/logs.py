@@ -101,7 +101,8 @@ class Logs:
 
     async def _follow(self, state: SourceState, kept: dict[str, Any]) -> None:
         source = state.source
-        follower = Follower(source.kind, source.what, self._settings.log_session, kept)
+        chosen = self._settings
+        follower = Follower(source.kind, source.what, chosen.log_session, kept, chosen.patterns)
         state.where = follower.positions
         try:
             while True:
@@ -118,7 +119,7 @@ class Logs:
             follower.close()
 
     async def _run_program(self, state: SourceState, kept: dict[str, Any]) -> None:
-        program = Program(state.source, self._settings.log_session)
+        program = Program(state.source, self._settings.log_session, self._settings.patterns)
         cursor = kept.get("cursor")
         program.cursor = cursor if isinstance(cursor, str) else ""
         state.where = lambda: {"cursor": program.cursor}

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.settings import Source
 from agent.engines.whaticket.splitter import Splitter
 from agent.engines.whaticket.stream import Batch, Stream
@@ -34,6 +35,7 @@ class Program:
 
     source: Source
     log_session: re.Pattern[str] | None = None
+    own: tuple[CryptoPattern, ...] = ()
     cursor: str = ""
     """Where the journal was read up to."""
     complaint: str = ""
@@ -129,7 +131,7 @@ class Program:
         """Several processes of one unit write at once: each has its own stacks."""
         if process not in self._streams and len(self._streams) >= _MOST_PROCESSES:
             self._streams.pop(next(iter(self._streams)))
-        return self._streams.setdefault(process, Stream("", self.log_session))
+        return self._streams.setdefault(process, Stream("", self.log_session, self.own))
 
     async def _complaints(self, process: asyncio.subprocess.Process) -> None:
         if process.stderr is None:

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.core.crypto_patterns import CryptoFinding, read_line
+from agent.core.crypto_patterns import CryptoFinding, CryptoPattern, read_line
 
 LONGEST_LINE = 8192
 LONGEST_RECORD = 256 << 10
@@ -49,14 +49,16 @@ def read_pretty(lines: list[str]) -> dict[str, Any]:
     return {**record, **{name: fields for name, fields in inner.items() if fields}}
 
 
-def finding_in(record: Mapping[str, Any]) -> CryptoFinding | None:
+def finding_in(
+    record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
+) -> CryptoFinding | None:
     """By the error first: the message above it is the same for all of them."""
     error = record.get("err") or record.get("error")
     if isinstance(error, Mapping):
         words = f"{_text(error, 'type')}: {_text(error, 'message')}"
-        if (found := read_line(words)) is not None:
+        if (found := read_line(words, own)) is not None:
             return found
-    return read_line(_text(record, "msg"))
+    return read_line(_text(record, "msg"), own)
 
 
 def jids_of(record: Mapping[str, Any]) -> list[str]:

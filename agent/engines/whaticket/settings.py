@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.engines.remote.place import Place, flag, header, read_place, text, wrong
 from agent.engines.whaticket.contract import Contract, adjust
 from agent.engines.whaticket.presets import PRESETS
@@ -40,6 +41,8 @@ class WhaticketSettings:
     logs: tuple[Source, ...] = ()
     log_session: re.Pattern[str] | None = None
     """Its one group names the session in a line."""
+    patterns: tuple[CryptoPattern, ...] = ()
+    """What the agent's settings add to the lines that say something of keys."""
     auth_folder: str = ""
     redis_url: str = field(default="", repr=False)
     redis_pattern: str = "sessions:{id}:*"
@@ -70,6 +73,7 @@ def read_settings(told: Mapping[str, Any]) -> WhaticketSettings:
         password=password,
         logs=_sources(told.get("logs", [])),
         log_session=_expression(text(told, "log_session")),
+        patterns=_patterns(told.get("crypto_patterns", [])),
         auth_folder=_auth_folder(text(told, "auth_folder")),
         redis_url=_redis_url(text(told, "redis_url")),
         redis_pattern=_redis_pattern(text(told, "redis_pattern") or "sessions:{id}:*"),
@@ -108,6 +112,15 @@ def _sources(told: object) -> tuple[Source, ...]:
             raise wrong("logs", "a command holds a zero byte")
         found.append(Source(kind, what.strip()))
     return tuple(found)
+
+
+def _patterns(told: object) -> tuple[CryptoPattern, ...]:
+    if not isinstance(told, list | tuple) or not all(isinstance(each, str) for each in told):
+        raise wrong("crypto_patterns", "not a list of texts")
+    try:
+        return tuple(own_pattern(each) for each in told)
+    except ValueError as error:
+        raise wrong("crypto_patterns", str(error)) from error
 
 
 def _expression(told: str) -> re.Pattern[str] | None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from agent.core.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.lines import Found, LineReader
 from agent.engines.whaticket.splitter import Splitter
 from agent.engines.whaticket.words import Turn
@@ -32,12 +33,13 @@ class Stream:
 
     hint: str
     log_session: re.Pattern[str] | None = None
+    own: tuple[CryptoPattern, ...] = ()
     splitter: Splitter = field(default_factory=Splitter)
-    reader: LineReader = field(default_factory=LineReader)
+    reader: LineReader = field(init=False)
     _heard_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.reader.log_session = self.log_session
+        self.reader = LineReader(self.log_session, self.own)
 
     def feed(self, chunk: bytes, now: float, batch: Batch) -> None:
         self.feed_lines(self.splitter.feed(chunk), now, batch)

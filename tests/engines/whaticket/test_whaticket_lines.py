@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.crypto_patterns import PATTERNS, Effect, read_line
+from agent.core.crypto_patterns import PATTERNS, Effect, own_pattern, read_line
 from agent.engines.whaticket.lines import WORDS, LineReader, is_of_interest
 from agent.engines.whaticket.splitter import Splitter
 from agent.engines.whaticket.words import Turn
@@ -271,3 +271,21 @@ def test_a_line_without_an_end_is_passed_over_within_bounds():
         assert splitter.feed(b"x" * 65536) == []
         assert len(splitter.partial) <= 256 << 10
     assert splitter.feed(b"end\nnext\n") == [b"next"]
+
+
+def test_the_settings_own_words_are_found_in_text_and_in_records():
+    own = tuple(
+        own_pattern(text) for text in ("counts: Ratchet Ünsinn odd", "benign: bad mac of a bot")
+    )
+    texts = (
+        "a RATCHET ünsinn ODD came from 551199990001.0",
+        '{"level":50,"key":{"participant":"551199990001@s.whatsapp.net"},'
+        '"err":{"type":"Error","message":"ratchet ünsinn odd"},"msg":"x"}',
+        "Bad MAC of a bot",
+    )
+    reader = read(*texts, reader=LineReader(own=own))
+    reader.settle(99.0, quiet=True, wait=0.0)
+    assert [found.name for found in reader.found] == ["own: Ratchet Ünsinn odd"] * 2
+    again = read_line(reader.found[0].text, own)
+    assert again is not None and again.effect is Effect.COUNTS
+    assert read(*texts[:2]).found == []
