@@ -183,7 +183,7 @@ class Daemon:
             registry, root = supervision.registry, self._config.session_root
             await load_instances(registry, store, root, self._config.instance)
             await supervision.backends.take_over(self._config.backend)
-            for id in await line_up(registry, supervision.seats):
+            for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
             supervision.figures.expect(len(supervision.registry.facts))

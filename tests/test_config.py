@@ -213,6 +213,13 @@ def test_what_the_core_gets_is_what_the_file_says(load):
             "memory_max",
             id="high over max",
         ),
+        pytest.param(
+            "[memory]\ninstance = 1_000_000_000",
+            "memory.instance",
+            2,
+            "worker.memory_max",
+            id="a limit above the wall",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key, line, cause):

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.api.face import Trashed
+from agent.core.health import HOLDS
 from agent.core.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.repair import Repair, Stage
@@ -44,6 +45,8 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
         "hold": view.hold,
+        "hold_sentence": view.hold_sentence or HOLDS.get(view.hold, view.hold),
+        "turns_before": view.turns_before,
         "proved": _proved(view),
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,

@@ -154,6 +154,8 @@ def _tell(client: Client, options: argparse.Namespace, found: dict[str, Any], do
         print_json(found)
     else:
         print(f"{options.id} {done}")
+        if found["hold"]:
+            print(f"it waits: {clean(found['hold_sentence'])} (wa-agent why {options.id})")
     return 0
 
 

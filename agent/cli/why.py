@@ -10,7 +10,6 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
 from agent.cli.show import clean, colour, duration, moment, print_json
-from agent.core.health import HOLDS
 from agent.core.session import REASONS
 
 _LATELY = 12
@@ -21,6 +20,10 @@ _TELLING = (
     *("imported", "replacing", "replaced", "kept"),
 )
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
+_HOLD_ENDS = {
+    "incident": " (wa-agent incidents)",
+    "memory_full": "; one that stops makes room (wa-agent list)",
+}
 _STEPS = {
     "reconnect": "connect anew inside its worker",
     "restart": "restart its worker",
@@ -103,7 +106,9 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
         yield "nothing: it is not meant to run (wa-agent enable or start)"
         return
     if hold := found["hold"]:
-        yield f"it waits for others: {HOLDS.get(hold, hold)} (wa-agent incidents)"
+        yield f"it waits for others: {found['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
+    if (before := found["turns_before"]) is not None:
+        yield f"it waits for its turn, {before} before it"
     repair = found["repair"]
     if repair is not None:
         yield from _repair_words(repair, now)

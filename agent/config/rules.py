@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
 from agent.config.problem import Problem
+from agent.config.sections import MemorySection
 from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
 from agent.config.whole import Config
@@ -157,6 +158,14 @@ def _limits(config: Config) -> Problem | None:
             ("worker.memory_high", "worker.memory_max"),
             f"worker.memory_high ({worker.memory_high}) is more than"
             f" worker.memory_max ({worker.memory_max})",
+        )
+    instance = config.memory.instance
+    # The default gives way to a lower wall by itself; what somebody chose must be possible.
+    if 0 < worker.memory_max < instance != MemorySection().instance:
+        return Problem(
+            ("memory.instance", "worker.memory_max"),
+            f"memory.instance ({instance}) is more than worker.memory_max ({worker.memory_max}),"
+            " above which a worker is killed",
         )
     return None
 

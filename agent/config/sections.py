@@ -123,6 +123,12 @@ class StartSection:
     remote_parallel: int = setting(
         50, "the same for sessions on a backend, where no process of ours is started", low=1
     )
+    logins: int = setting(
+        30, "logins that may begin in one burst, here and on all backends together", low=1
+    )
+    login_every: float = setting(
+        0.2, "seconds in which that budget regains one login; 0 = no budget", low=0
+    )
     idle_load: float = setting(
         0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
     )
@@ -206,9 +212,14 @@ class MemorySection:
         True, "measure what each instance uses; false: nothing is known or done about it"
     )
     interval: float = setting(300.0, "seconds between two measurements", low=1)
-    instance: int = setting(500 * MIB, "bytes that one instance may use; 0 = no limit", low=0)
+    instance: int = setting(
+        500 * MIB, "bytes that one instance may use (the sandbox: 64 MiB); 0 = no limit", low=0
+    )
     total: int = setting(
-        2048 * MIB, "bytes for all together, or machine_share where it is more; 0 = no limit", low=0
+        2048 * MIB,
+        "bytes for all together, or machine_share where it is more; what does not fit waits;"
+        " 0 = no limit",
+        low=0,
     )
     machine_share: float = setting(
         0.8, "share of the machine's memory for all together", low=0, high=1
@@ -216,6 +227,16 @@ class MemorySection:
     warn: float = setting(0.8, "share of a limit at which caches are freed", low=0.1, high=1)
     critical: float = setting(
         0.95, "share of a limit at which it restarts gracefully", low=0.1, high=1
+    )
+    trend: float = setting(3600.0, "seconds over which growth is told from a plateau", low=60)
+    least_growth: float = setting(
+        0.1, "share by which it must grow in that time to be called a leak", low=0, high=10
+    )
+    free_every: float = setting(
+        600.0, "seconds between two requests to free caches, of one instance", low=0
+    )
+    restart_every: float = setting(
+        1800.0, "seconds between two restarts of one instance for its memory", low=0
     )
 
 

@@ -62,6 +62,13 @@ class Bucket:
         filled = self.filled(policy, now)
         return replace(filled, level=filled.level - 1) if filled.level >= 1 else None
 
+    def give_back(self, policy: StartPolicy, now: float) -> "Bucket":
+        """One that was taken and not needed."""
+        if policy.login_every <= 0:
+            return self
+        filled = self.filled(policy, now)
+        return replace(filled, level=min(filled.level + 1, policy.logins))
+
     def next_at(self, policy: StartPolicy, now: float) -> float:
         """When the next login can be taken."""
         if policy.login_every <= 0:

@@ -356,7 +356,8 @@ def _given_up(observation: Observation, code: str) -> HealthVerdict:
 
 
 def _held(observation: Observation) -> HealthVerdict:
-    sentence = f"held: {HOLDS.get(observation.hold, observation.hold)}"
+    known = observation.hold_sentence or HOLDS.get(observation.hold, observation.hold)
+    sentence = f"held: {known}"
     state = Status.RECONNECTING
     return _verdict(observation, Health.DISCONNECTED, state, observation.hold, sentence)
 

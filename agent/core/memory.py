@@ -20,8 +20,8 @@ class MemoryPolicy:
     machine_share: float = 0.80
     warn: float = 0.80
     critical: float = 0.95
-    hour: float = 3600.0
-    """A trend is looked for over so long."""
+    trend: float = 3600.0
+    """Growth is looked for over so long."""
     least_growth: float = 0.10
     free_every: float = 600.0
     """One instance is not asked to free its caches more often."""
@@ -37,12 +37,12 @@ class MemoryLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryHistory:
-    """Samples of the last hour, oldest first: (when, bytes)."""
+    """The samples of a trend, oldest first: (when, bytes)."""
 
     samples: tuple[tuple[float, int], ...] = ()
 
     def note(self, used: int, policy: MemoryPolicy, now: float) -> "MemoryHistory":
-        kept = tuple(one for one in self.samples if now - policy.hour <= one[0] < now)
+        kept = tuple(one for one in self.samples if now - policy.trend <= one[0] < now)
         return MemoryHistory((*kept[-239:], (now, used)))
 
 
@@ -88,18 +88,27 @@ def memory_budget(machine: int, policy: MemoryPolicy) -> int:
     return max(policy.total, int(machine * policy.machine_share))
 
 
-def may_add(limits: int, new: int, budget: int) -> bool:
-    """Whether one more instance fits: what counts is what all may use, not what they use now."""
-    return budget <= 0 or new <= 0 or limits + new <= budget
+def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
+    """Why one more instance does not fit beside `count` others; "" when it does.
+
+    What counts is what all may use, not what they use now.
+    """
+    if budget <= 0 or new <= 0 or limits + new <= budget:
+        return ""
+    return (
+        f"no memory for one more: {count} may use {limits / MIB:.0f} MiB, this one"
+        f" {new / MIB:.0f} MiB, all together {budget / MIB:.0f} MiB"
+        " ([memory] total, machine_share)"
+    )
 
 
 def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
-    """Growth through the whole last hour. A rise that has come to rest is a plateau, no leak."""
-    quarter = policy.hour / 4
+    """Growth through the whole of a trend. A rise that has come to rest is a plateau, no leak."""
+    quarter = policy.trend / 4
     parts: list[list[int]] = [[], [], [], []]
     for at, used in history.samples:
         age = now - at
-        if 0 <= age < policy.hour:
+        if 0 <= age < policy.trend:
             parts[3 - int(age // quarter)].append(used)
     if not all(parts):
         return False
@@ -122,7 +131,9 @@ def judge_memory(
         return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
     if leaks(history, policy, now):
         grown = (used - history.samples[0][1]) / MIB
-        sentence = f"memory grew by {grown:.0f} MiB in the last hour and goes on: a leak?"
+        sentence = (
+            f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
+        )
         return Signal("memory_leak", Health.DEGRADED, sentence)
     if level is MemoryLevel.WARN:
         return Signal("memory_high", Health.DEGRADED, f"memory high: {share}")

@@ -254,6 +254,8 @@ class Observation:
     signals: tuple[Signal, ...] = ()
     hold: str = ""
     """Why nobody of its kind may try now: backend_down, network_down, incident and the like."""
+    hold_sentence: str = ""
+    """More of it than the word says; "" = nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,10 @@ class InstanceView:
     """Why it waits for others of its kind; "" = it does not."""
     in_incident: bool = False
     """It is a member of an incident that goes on, which speaks for it."""
+    hold_sentence: str = ""
+    """More of it than the word says; "" = nothing."""
+    turns_before: int | None = None
+    """It waits for its turn to start or reconnect, so many before it; None: it does not."""
     crypto_operations: Mapping[str, int] = field(default_factory=dict)
     """Messages that could be decrypted (ok) and that could not (failed)."""
     crypto_lately: int = 0

@@ -21,6 +21,8 @@ class EngineEntry:
     """False where the worker may leave OpenSSL out of its memory."""
     forkable: bool = False
     """True where a worker may be forked from a warm process: no threads, no foreign runtime."""
+    memory: int = 0
+    """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
     """True where the sessions live on a server of someone else's: `open_backend` is offered, and
     one worker per backend holds them all."""
@@ -35,6 +37,7 @@ CATALOG = {
             "agent.engines.sandbox",
             tls=False,
             forkable=True,
+            memory=64 << 20,
         ),
         EngineEntry(
             "web",
@@ -77,6 +80,12 @@ def find_engine(name: str) -> EngineEntry:
             code="unknown_engine",
         )
     return entry
+
+
+def memory_of(name: str) -> int:
+    """What a session of that engine needs at most; 0 = nobody knows, the engine included."""
+    entry = CATALOG.get(name)
+    return entry.memory if entry is not None else 0
 
 
 def remote_engines() -> frozenset[str]:

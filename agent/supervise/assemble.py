@@ -20,19 +20,20 @@ from agent.supervise.checking import Checking
 from agent.supervise.discovery import BackendFace
 from agent.supervise.execute import Hands
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gates, StartGate
+from agent.supervise.gate import Gates, LoginBudget, StartGate
 from agent.supervise.handover import Handover
 from agent.supervise.incidents import Incidents
 from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes, boot_now
 from agent.supervise.moving import Moving
-from agent.supervise.observe import Senses
+from agent.supervise.observe import Senses, desired_of
 from agent.supervise.own_status import OwnFigures
 from agent.supervise.passes import Passes
 from agent.supervise.registry import Registry
 from agent.supervise.remember import Rememberer
 from agent.supervise.repairing import Ladder
 from agent.supervise.repairs import Repairs
+from agent.supervise.room import Room
 from agent.supervise.rounds import Rounds
 from agent.supervise.sampling import Sampler
 from agent.supervise.seats import Seats
@@ -41,6 +42,7 @@ from agent.supervise.show import Eyes
 from agent.supervise.signals import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.snapshot_clock import SnapshotClock
 from agent.supervise.supervisor import Supervisor
+from agent.supervise.turns import Turns
 
 PASSES_AT_ONCE = 256
 CHECKS_AT_ONCE = 64
@@ -62,6 +64,7 @@ class Supervision:
     backends: Backends
     rounds: Rounds
     trends: Trends
+    room: Room
     seats: Host
     """The host as everybody above it sees it: local workers and seats with backends."""
 
@@ -82,8 +85,10 @@ class Ground:
 def assemble(config: Config, ground: Ground) -> Supervision:
     settings = Settings(config)
     store, bus, wakes = ground.store, ground.bus, ground.wakes
+    turns = Turns(_gates(settings, wakes.wake), _room(settings, ground.host, wakes.wake))
     eyes = Eyes(
         ground.host,
+        turns,
         breaker_policy=lambda: settings.config.breaker_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
         memory_limit=settings.memory_limit,
@@ -106,7 +111,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         breaker=lambda: settings.config.breaker_policy,
         crypto_patterns=config.crypto.patterns,
     )
-    host = Seats(ground.host, backends, registry.facts.get)
+    host = Seats(ground.host, backends, registry.facts.get, turns.gates.no_login)
     incidents = Incidents(
         lambda: settings.config.incident_policy,
         registry.facts,
@@ -138,8 +143,8 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         incidents=incidents,
         save=registry.save,
         hold=backends.hold,
+        turns=turns,
     )
-    gate = _gates(settings, wakes.wake)
     passes = Passes(
         senses=_senses(
             settings,
@@ -163,7 +168,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             incidents.failed,
             incidents.succeeded,
         ),
-        gate=gate,
+        turns=turns,
         ladder=ladder,
         incidents=incidents,
         findings=findings,
@@ -201,7 +206,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     )
 
     def forget(id: InstanceId) -> None:
-        gate.withdraw(id)
+        turns.forget(id)
         loop.forget(id)
 
     moving = Moving(
@@ -230,7 +235,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         bus=bus,
         wakes=wakes,
         loop=loop,
-        gate=gate,
+        turns=turns,
         figures=figures,
         asking=asking,
         checking=checking,
@@ -252,9 +257,10 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     sampler = Sampler(
         registry,
         lambda: settings.config,
-        lambda: settings.config.memory_policy,
-        settings.memory_limit,
-        wakes.wake,
+        policy=lambda: settings.config.memory_policy,
+        limit=settings.memory_limit,
+        well=incidents.well,
+        wake=wakes.wake,
         checked=checks.note,
     )
     handover = Handover(store, ladder, registry)
@@ -281,20 +287,33 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             wake=wakes.wake,
             checked=checks.note,
         ),
+        room=turns.room,
         seats=host,
     )
 
 
 def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
+    budget = LoginBudget(settings.start_policy)
+
     def gate(policy: Callable[[], StartPolicy]) -> StartGate:
         return StartGate(
             policy,
+            budget,
             wake=wake,
             idle=settings.machine_is_idle,
             jitter=lambda: random.uniform(0.0, settings.config.start.spread),
         )
 
-    return Gates(gate(settings.start_policy), lambda: gate(settings.remote_start_policy))
+    return Gates(gate(settings.start_policy), lambda: gate(settings.remote_start_policy), budget)
+
+
+def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) -> Room:
+    return Room(
+        limit=settings.memory_limit,
+        budget=settings.memory_budget,
+        wanted=lambda facts: desired_of(facts, host).should_run,
+        wake=wake,
+    )
 
 
 def _senses(

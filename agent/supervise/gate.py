@@ -1,5 +1,6 @@
-"""The queues in front of starts and reconnects: many sessions never come back in one burst."""
+"""The queues in front of all that logs in: many sessions never come back in one burst."""
 
+import math
 from collections.abc import Callable
 
 from agent.core.admission import Bucket, Gate, StartPolicy, admit, for_reconnects
@@ -7,6 +8,19 @@ from agent.core.model import InstanceId
 
 ASK_AGAIN = 5.0
 """Seconds after which a waiting instance asks by itself, should nobody wake it."""
+ABSENT = 3 * ASK_AGAIN
+"""Who waits and has not asked for so long holds up nobody behind it."""
+
+
+class LoginBudget:
+    """The logins of the whole machine: one budget for its own sessions and those on backends."""
+
+    def __init__(self, policy: Callable[[], StartPolicy]) -> None:
+        self._policy = policy
+        self.bucket = Bucket(math.inf, 0.0)  # full: filling cuts it to what the settings say
+
+    def give_back(self, now: float) -> None:
+        self.bucket = self.bucket.give_back(self._policy(), now)
 
 
 class StartGate:
@@ -19,6 +33,7 @@ class StartGate:
     def __init__(
         self,
         policy: Callable[[], StartPolicy],
+        budget: LoginBudget,
         *,
         wake: Callable[[InstanceId], None],
         idle: Callable[[], bool],
@@ -26,70 +41,88 @@ class StartGate:
     ) -> None:
         """`jitter` gives the random seconds by which the next start is put off."""
         self._policy = policy
+        self._budget = budget
         self._wake = wake
         self._idle = idle
         self._jitter = jitter
-        self._starts: dict[InstanceId, None] = {}
-        self._reconnects: dict[InstanceId, None] = {}
+        self._starts: dict[InstanceId, float] = {}
+        self._reconnects: dict[InstanceId, float] = {}
+        """Who waits, in order, and when each asked last."""
         self._under_way: set[InstanceId] = set()
-        self._bucket = Bucket(policy().logins, 0.0)
         self._last_begun: float | None = None
 
     @property
     def under_way(self) -> int:
         return len(self._under_way)
 
-    @property
-    def waiting(self) -> int:
-        return len(self._starts) + len(self._reconnects)
+    def before(self, instance: InstanceId) -> int | None:
+        """How many go before it; None: it waits for no turn."""
+        places = [list(q).index(instance) for q in self._queues() if instance in q]
+        return min(places, default=None)
 
     def ask(self, instance: InstanceId, now: float, *, reconnects: bool = False) -> float | None:
         """None: go now, and call `settled` when it came to something. A time: ask again then."""
         if instance in self._under_way:
             return None
         queue = self._reconnects if reconnects else self._starts
-        queue.setdefault(instance)
-        if next(iter(queue)) != instance:
+        queue[instance] = now
+        if not _is_next(instance, queue, now):
             return now + ASK_AGAIN
-        gate = Gate(self._bucket, len(self._under_way), self._last_begun)
+        gate = Gate(self._budget.bucket, len(self._under_way), self._last_begun)
         policy = for_reconnects(self._policy()) if reconnects else self._policy()
         admission = admit([instance], gate, policy, now, idle=self._idle())
         if not admission.admitted:
             return now + ASK_AGAIN if admission.ask_again is None else admission.ask_again
-        self._bucket = admission.gate.bucket
+        self._budget.bucket = admission.gate.bucket
         if not reconnects:
             self._last_begun = now + self._jitter()
-        del queue[instance]
         self._under_way.add(instance)
+        for each in self._queues():
+            each.pop(instance, None)
         self._wake_next()
         return None
 
     def settled(self, instance: InstanceId) -> None:
-        """What was under way came to something: connected, waits for a scan, failed."""
+        """What was under way came to something: connected, waits for a scan, failed, stuck."""
         if instance in self._under_way:
             self._under_way.discard(instance)
             self._wake_next()
 
-    def withdraw(self, instance: InstanceId) -> None:
-        """It waits for no turn any more."""
-        self.settled(instance)
-        queues = (self._starts, self._reconnects)
-        if any(queue.pop(instance, self) is None for queue in queues):
+    def leave(self, instance: InstanceId, now: float) -> None:
+        """It waits for no turn any more, unless it has asked at `now` or later."""
+        left = [q for q in self._queues() if q.get(instance, now) < now]
+        for queue in left:
+            del queue[instance]
+        if left:
             self._wake_next()
 
+    def withdraw(self, instance: InstanceId) -> None:
+        """It is gone: neither under way nor waiting."""
+        self.settled(instance)
+        self.leave(instance, float("inf"))
+
+    def _queues(self) -> tuple[dict[InstanceId, float], ...]:
+        return self._starts, self._reconnects
+
     def _wake_next(self) -> None:
-        for queue in (self._starts, self._reconnects):
+        for queue in self._queues():
             if queue:
                 self._wake(next(iter(queue)))
 
 
 class Gates:
-    """One gate for what this machine runs, and one per backend: none waits for another's."""
+    """One gate for what this machine runs, and one per backend: none waits for another's turn.
 
-    def __init__(self, local: StartGate, remote: Callable[[], StartGate]) -> None:
+    The budget of logins is the machine's: all of them share it.
+    """
+
+    def __init__(
+        self, local: StartGate, remote: Callable[[], StartGate], budget: LoginBudget
+    ) -> None:
         """`remote` makes the gate of one more backend."""
         self._gates = {"": local}
         self._remote = remote
+        self._budget = budget
         self._lane_of: dict[InstanceId, str] = {}
 
     def ask(
@@ -101,8 +134,18 @@ class Gates:
             self._lane_of[instance] = lane
         return self._gates[lane].ask(instance, now, reconnects=reconnects or bool(lane))
 
+    def no_login(self, now: float) -> None:
+        """What was let in found a session that is connected: it has cost no login."""
+        self._budget.give_back(now)
+
+    def before(self, instance: InstanceId) -> int | None:
+        return self._of(instance).before(instance)
+
     def settled(self, instance: InstanceId) -> None:
         self._of(instance).settled(instance)
+
+    def leave(self, instance: InstanceId, now: float) -> None:
+        self._of(instance).leave(instance, now)
 
     def withdraw(self, instance: InstanceId) -> None:
         self._of(instance).withdraw(instance)
@@ -110,3 +153,13 @@ class Gates:
 
     def _of(self, instance: InstanceId) -> StartGate:
         return self._gates[self._lane_of.get(instance, "")]
+
+
+def _is_next(instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
+    """Nobody who still asks stands before it."""
+    for one, asked in queue.items():
+        if one == instance:
+            return True
+        if now - asked < ABSENT:
+            return False
+    raise AssertionError("asked and not in the queue")

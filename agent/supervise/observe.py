@@ -89,6 +89,7 @@ def picture(
     policy: ReconnectPolicy,
     *,
     hold: str = "",
+    hold_sentence: str = "",
     signals: tuple[Signal, ...] = (),
 ) -> Observation:
     """The facts as one frozen value."""
@@ -109,6 +110,7 @@ def picture(
         at_wall=now_wall,
         signals=signals,
         hold=hold,
+        hold_sentence=hold_sentence,
     )
 
 

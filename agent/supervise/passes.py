@@ -12,6 +12,7 @@ from agent.core.model import (
     ActionKind,
     Category,
     ConnectionStatus,
+    Health,
     HealthVerdict,
     JournalEntry,
     Observation,
@@ -27,13 +28,14 @@ from agent.failpoint import failpoint
 from agent.log import bound
 from agent.supervise.execute import Hands, execute
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gates
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
 from agent.supervise.observe import Senses, observe, picture
 from agent.supervise.remember import Rememberer, entry, note_restarts
 from agent.supervise.repairing import Ladder
+from agent.supervise.room import MEMORY_FULL
 from agent.supervise.signals import Findings
+from agent.supervise.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Passes:
     senses: Senses
     hands: Hands
     rememberer: Rememberer
-    gate: Gates
+    turns: Turns
     ladder: Ladder
     incidents: Incidents
     findings: Findings
@@ -71,6 +73,7 @@ class Passes:
         before, unit_before, known = facts.record, facts.unit, facts.observed
         begun = boot_now()
         await observe(facts, self.senses)
+        self.turns.room.note(facts)
         entries = self.rememberer.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
@@ -84,14 +87,17 @@ class Passes:
             observation, verdict = self._judge(facts)
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
-        self._settle_gate(facts, observation, verdict)
+        self._settle(facts, verdict)
+        decided = boot_now()
         again = await self._decide_and_act(facts, observation, verdict)
+        self.turns.gates.leave(facts.id, decided)
         facts.observed = True
         self.touch(facts)
         return again
 
     def _hold(self, facts: Facts) -> str:
-        return self.senses.backends.hold(facts) or self.incidents.hold(facts)
+        hold = self.senses.backends.hold(facts) or self.incidents.hold(facts)
+        return hold or self.turns.room.hold(facts)
 
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
@@ -101,6 +107,7 @@ class Passes:
             self.senses.host,
             policy.reconnect,
             hold=facts.hold,
+            hold_sentence=self.turns.room.lacks(facts) if facts.hold == MEMORY_FULL else "",
             signals=self.findings.signals(facts),
         )
         return observation, judge_health(observation, policy, boot_now())
@@ -131,13 +138,15 @@ class Passes:
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> list[Action]:
         """What neither the ladder nor the reconnecting decides: a logout's end, a restart."""
+        if facts.restart_for and not self._may_restart(facts):
+            facts.restart_for, facts.memory_restart_at = "", None
         if not observation.desired.should_run or facts.unit.job_pending:
             return []
         if self._must_renew(facts, observation):
             return [Action(ActionKind.RENEW, verdict.sentence)]
         if facts.record.restart_of and facts.record.restart_of == facts.unit.run:
             return [Action(ActionKind.RESTART, "an operator asked for a restart")]
-        if facts.restart_for and facts.unit.state is UnitState.ACTIVE:
+        if facts.restart_for:
             return [Action(ActionKind.RESTART, facts.restart_for)]
         asked, facts.start_asked = facts.start_asked, False
         if asked and facts.unit.state is UnitState.FAILED:
@@ -145,6 +154,10 @@ class Passes:
             why = "an operator asked for a start"
             return [Action(ActionKind.RESET_FAILED, why), Action(ActionKind.START, why)]
         return []
+
+    def _may_restart(self, facts: Facts) -> bool:
+        """Of its own a restart can wait: not while its engine fails, and a new run needs none."""
+        return facts.unit.state is UnitState.ACTIVE and self.incidents.well(facts)
 
     def _must_renew(self, facts: Facts, observation: Observation) -> bool:
         """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
@@ -161,14 +174,14 @@ class Passes:
     async def _act(self, facts: Facts, actions: Sequence[Action]) -> float | None:
         """Carry the plan out; stop at the first thing that fails. A time: not before then."""
         for action in actions:
-            if action.kind in (ActionKind.START, ActionKind.CONNECT):
+            by_operator = facts.record.restart_of and action.kind is ActionKind.RESTART
+            if action.kind in TRIES and not by_operator:
                 reconnects = action.kind is ActionKind.CONNECT
-                lane = facts.instance.backend
-                wait = self.gate.ask(facts.id, boot_now(), reconnects=reconnects, lane=lane)
+                wait = self.turns.ask(facts, reconnects=reconnects)
                 if wait is not None:
                     return wait
             if action.kind in TRIES and not self.senses.backends.may_begin(facts):
-                self.gate.settled(facts.id)
+                self.turns.not_used(facts)
                 return boot_now() + RETRY_HELD
             await self._begin(facts, action)
             outcome = await self._carry_out(facts, action)
@@ -231,8 +244,8 @@ class Passes:
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
         kind = outcome.action.kind
-        if kind in (ActionKind.START, ActionKind.CONNECT) and not outcome.ok:
-            self.gate.settled(facts.id)
+        if kind in TRIES and not outcome.ok:
+            self.turns.settled(facts)
         if kind is ActionKind.RENEW and outcome.ok:
             failpoint("renew_done")
             facts.record = replace(facts.record, paired=False, account="")
@@ -266,14 +279,11 @@ class Passes:
         if entries or facts.record != before or facts.identity_changed:
             await self.save(facts, entries)
 
-    def _settle_gate(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> None:
-        """A start under way came to something, or one that waits is not wanted any more."""
-        if verdict.state in (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING):
-            return
-        self.gate.settled(facts.id)
-        there = (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
-        if verdict.state in there or not observation.desired.should_run:
-            self.gate.withdraw(facts.id)
+    def _settle(self, facts: Facts, verdict: HealthVerdict) -> None:
+        """A start under way came to something; being stuck is something too."""
+        on_its_way = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+        if verdict.state not in on_its_way or verdict.health is Health.STUCK:
+            self.turns.settled(facts)
 
     def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
         level = logging.WARNING if failed else logging.INFO

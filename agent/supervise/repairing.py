@@ -46,6 +46,7 @@ from agent.supervise.loop import boot_now
 from agent.supervise.remember import entry
 from agent.supervise.repair_record import with_repair
 from agent.supervise.setting_aside import set_aside
+from agent.supervise.turns import Turns
 from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Ladder:
     save: SaveRecord
     hold: Callable[[Facts], str]
     """Why it must wait for its backend; "" when it need not."""
+    turns: Turns
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def follow(
@@ -100,6 +102,10 @@ class Ladder:
         case = await self._case(facts, observation, verdict, now_wall)
         before = facts.repair
         repair, action = step_repair(case, before)
+        if (wait := self.turns.ask_for_step(facts, action.kind)) is not None:
+            # Nothing has begun; only the weather it has seen meanwhile counts.
+            facts.repair = replace(before, calm=repair.calm)
+            return wait
         changed, facts.repair = repair != before, repair
         if action.kind is RecoveryKind.WAIT:
             if changed:
@@ -166,6 +172,8 @@ class Ladder:
         except WaError as error:
             problem = str(error)
         failpoint("repair_done")
+        if problem:
+            self.turns.settled(facts)
         if facts.instance.backend:
             # What was found before this step is no word about what it did over there.
             facts.next_probe = facts.next_deep = 0.0

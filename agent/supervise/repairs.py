@@ -33,6 +33,7 @@ from agent.supervise.observe import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
 from agent.supervise.repairing import Ladder
+from agent.supervise.room import MEMORY_FULL
 
 REPAIR_TIMEOUT = 300.0
 SETUP_TIMEOUT = 120.0
@@ -222,6 +223,8 @@ class Repairs:
             facts = self._registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
                 return None
+            if facts.hold == MEMORY_FULL:
+                raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:

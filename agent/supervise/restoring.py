@@ -25,6 +25,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.observe import desired_of
 from agent.supervise.registry import Registry
+from agent.supervise.room import Room
 from agent.vault.identity import create, scan
 from agent.vault.retire import list_trash
 
@@ -42,11 +43,13 @@ async def load_instances(
     await _lay_out_missing(registry, store, session_root)
 
 
-async def line_up(registry: Registry, host: Host) -> list[InstanceId]:
+async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
     """Mark who waits for a start; all ids in the order in which they should be looked at."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     every = list(registry.facts.values())
     for facts in every:
+        if facts.id in running:
+            room.promise(facts)  # before the first pass: nobody may start into what runs already
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that all go down with one commit.
     await asyncio.gather(*(_mark_reconnecting(registry, facts, host, running) for facts in every))

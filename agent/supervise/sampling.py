@@ -30,16 +30,19 @@ class Sampler:
         self,
         registry: Registry,
         config: Callable[[], Config],
+        *,
         policy: Callable[[], MemoryPolicy],
         limit: Callable[[Facts], int],
+        well: Callable[[Facts], bool],
         wake: Callable[[InstanceId], None],
-        *,
         checked: Callable[[str, float], None],
     ) -> None:
+        """`well`: nobody else of its engine fails, so that a restart by ourselves may come back."""
         self._registry = registry
         self._config = config
         self._policy = policy
         self._limit = limit
+        self._well = well
         self._wake = wake
         self._checked = checked
         self._measured: dict[InstanceId, int] = {}
@@ -125,7 +128,7 @@ class Sampler:
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.acting is not None or bool(facts.restart_for),
-                restartable=facts.record.status is ConnectionStatus.CONNECTED,
+                restartable=facts.record.status is ConnectionStatus.CONNECTED and self._well(facts),
             )
             for facts in self._registry.facts.values()
             if facts.memory_bytes is not None and facts.unit.runs

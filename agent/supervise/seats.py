@@ -16,6 +16,7 @@ from agent.link.messages import parse_claim
 from agent.supervise.backend_facts import BackendFacts
 from agent.supervise.backends import Backends
 from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
 
 HOLD_TIMEOUT = 10.0
 FIRST_LOOK = 15.0
@@ -28,12 +29,18 @@ class Seats:
     """A Host for both kinds: whose instance is on a backend has a seat, the others a worker."""
 
     def __init__(
-        self, host: Host, backends: Backends, facts_of: Callable[[InstanceId], Facts | None]
+        self,
+        host: Host,
+        backends: Backends,
+        facts_of: Callable[[InstanceId], Facts | None],
+        no_login: Callable[[float], None],
     ) -> None:
+        """`no_login` is told of each start that found its session connected already."""
         self.name = host.name
         self._host = host
         self._backends = backends
         self._facts_of = facts_of
+        self._no_login = no_login
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         found = dict(await self._host.list())
@@ -55,6 +62,8 @@ class Seats:
         await self._backends.take_seat(one, instance)
         if await self._needs_connect(one, instance):
             await self._call(one, "connect", instance, HOLD_TIMEOUT)
+        else:
+            self._no_login(boot_now())
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):

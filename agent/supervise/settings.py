@@ -5,9 +5,12 @@ import time
 from dataclasses import dataclass, field, replace
 
 from agent.config import Config
-from agent.core.admission import StartPolicy
+from agent.core.admission import StartPolicy, parallel_starts
 from agent.core.health import HealthPolicy
+from agent.core.memory import memory_budget
+from agent.engines.catalog import memory_of
 from agent.host.base import Limits
+from agent.host.machine import machine_memory
 from agent.supervise.facts import Facts
 
 
@@ -19,6 +22,7 @@ class Settings:
     read_wall: float = field(default_factory=time.time)
     refused: bool = False
     """It was to be read again since, and could not be."""
+    _machine: int = field(default_factory=lambda: machine_memory().total)
 
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
@@ -28,28 +32,51 @@ class Settings:
 
     def start_policy(self) -> StartPolicy:
         chosen = self.config.start
-        parallel = chosen.parallel or 2 * (os.cpu_count() or 1)
-        # Without a stagger nobody wants starts to be spread: the login budget is for storms.
-        policy = StartPolicy(stagger=chosen.stagger, parallel=parallel)
-        return replace(policy, login_every=0.0) if chosen.stagger == 0 else policy
+        return StartPolicy(
+            stagger=chosen.stagger,
+            parallel=parallel_starts(chosen.parallel, os.cpu_count() or 1),
+            logins=chosen.logins,
+            login_every=chosen.login_every,
+        )
 
     def remote_start_policy(self) -> StartPolicy:
-        """On a backend no process of ours begins; most starts find a session that is connected."""
-        many = self.config.start.remote_parallel
-        return StartPolicy(stagger=0.0, parallel=many, logins=many, login_every=1.0 / many)
+        """On a backend no process of ours begins; the budget of logins is the machine's."""
+        parallel = self.config.start.remote_parallel
+        return replace(self.start_policy(), stagger=0.0, parallel=parallel)
 
-    def limits(self, _facts: Facts) -> Limits:
+    def limits(self, facts: Facts) -> Limits:
+        """What the host holds it to; never less than the memory that its own setting grants."""
         chosen = self.config.worker
+        own = _own_limit(facts)
+
+        def wall(limit: int) -> int | None:
+            return None if limit == 0 or own == 0 else max(limit, own or 0)
+
         return Limits(
-            memory_high=chosen.memory_high or None,
-            memory_max=chosen.memory_max or None,
+            memory_high=wall(chosen.memory_high),
+            memory_max=wall(chosen.memory_max),
             tasks_max=chosen.tasks_max or None,
         )
 
     def memory_limit(self, facts: Facts) -> int:
-        """An instance's own setting, else everybody's."""
-        own = facts.instance.settings.get("memory_limit")
-        return own if isinstance(own, int) and own >= 0 else self.config.memory.instance
+        """Bytes, 0 = no limit: its own setting, else everybody's, where its engine needs it all."""
+        if facts.instance.backend:
+            return 0  # no process here is its own
+        own = _own_limit(facts)
+        if own is not None:
+            return own
+        # What its host kills it for is promised to nobody.
+        walls = (self.config.worker.memory_max, memory_of(facts.instance.engine))
+        everybody = self.config.memory.instance
+        return everybody and min((everybody, *(wall for wall in walls if wall)))
+
+    def memory_budget(self) -> int:
+        return memory_budget(self._machine, self.config.memory_policy)
 
     def machine_is_idle(self) -> bool:
         return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load
+
+
+def _own_limit(facts: Facts) -> int | None:
+    own = facts.instance.settings.get("memory_limit")
+    return own if isinstance(own, int) and own >= 0 else None

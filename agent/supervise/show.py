@@ -19,6 +19,8 @@ from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.observe import desired_of
+from agent.supervise.room import MEMORY_FULL
+from agent.supervise.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
     Health.NOT_FOUND, ConnectionStatus.DISCONNECTED, "not_looked_yet", "not looked at yet"
@@ -34,6 +36,7 @@ class Eyes:
     """What a picture needs beside the facts."""
 
     host: Host
+    turns: Turns
     breaker_policy: Callable[[], BreakerPolicy]
     crypto_policy: Callable[[], CryptoPolicy]
     memory_limit: Callable[[Facts], int]
@@ -86,6 +89,8 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         repair=facts.repair,
         hold=facts.hold,
         in_incident=eyes.in_incident(facts),
+        hold_sentence=eyes.turns.room.lacks(facts) if facts.hold == MEMORY_FULL else "",
+        turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
         key_regenerations={**_NO_REGENERATIONS, **facts.key_regenerations},

@@ -38,7 +38,6 @@ from agent.supervise.asking import COMMAND_TIMEOUT, Asking
 from agent.supervise.checking import Checking
 from agent.supervise.discovery import BackendFace
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gates
 from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.moving import Moving
@@ -46,6 +45,7 @@ from agent.supervise.own_status import OwnFigures
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
 from agent.supervise.repairs import Repairs, SetUp
+from agent.supervise.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire
@@ -64,7 +64,7 @@ class Supervisor:
         bus: EventBus,
         wakes: Wakes,
         loop: Loop,
-        gate: Gates,
+        turns: Turns,
         figures: OwnFigures,
         asking: Asking,
         checking: Checking,
@@ -86,7 +86,7 @@ class Supervisor:
         self._session_root = session_root
         self._wakes = wakes
         self._loop = loop
-        self._gate = gate
+        self._turns = turns
         self._figures = figures
         self._asking = asking
         self._checking = checking
@@ -136,7 +136,7 @@ class Supervisor:
         await self._store.add(made, record, said)
         facts = self._registry.add(made, record)
         self._wakes.wake(facts.id)
-        return self.view(facts.id)
+        return self._view_with_hold(facts)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
         """The worker reads them when it starts next."""
@@ -216,7 +216,7 @@ class Supervisor:
             )
             await self._store.remove(id, said)
             self._registry.drop(facts)
-            self._gate.withdraw(id)
+            self._turns.forget(id)
             self._loop.forget(id)
             return retired
 
@@ -276,6 +276,11 @@ class Supervisor:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self._registry.save_instance(facts, said)
         self._wakes.wake(facts.id)
+        return self._view_with_hold(facts)
+
+    def _view_with_hold(self, facts: Facts) -> InstanceView:
+        """Who asks for a start is told at once when it has to wait for memory."""
+        facts.hold = facts.hold or self._turns.room.hold(facts)
         return self.view(facts.id)
 
     def _interrupt_start(self, facts: Facts) -> None:

@@ -95,7 +95,8 @@ def _install(bed: Bed, ids: Sequence[InstanceId]) -> Installed:
     )
     bed.write(
         "/etc/wa-agent/agent.toml",
-        f"[api]\ntrust_loopback = true\n[start]\nstagger = 0\nspread = 0\nparallel = {len(ids)}\n",
+        "[api]\ntrust_loopback = true\n[memory]\ntotal = 0\n"
+        f"[start]\nstagger = 0\nspread = 0\nlogin_every = 0\nparallel = {len(ids)}\n",
     )
     bed.boot()
     return Installed(bed, bed.port, ids)

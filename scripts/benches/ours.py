@@ -51,7 +51,8 @@ class Agent:
         worker = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.worker.items())
         file.write_text(
             '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'
-            f"[start]\nstagger = 0\nspread = 0\nparallel = {len(self.site.ids)}\n\n"
+            "[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n"
+            f"parallel = {len(self.site.ids)}\n\n[memory]\ntotal = 0\n\n"
             f"[worker]\n{worker}",
             encoding="utf-8",
         )

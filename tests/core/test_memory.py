@@ -10,8 +10,8 @@ from agent.core.memory import (
     MemoryStep,
     decide_memory,
     judge_memory,
+    lacks_room,
     leaks,
-    may_add,
     memory_budget,
 )
 
@@ -67,9 +67,11 @@ def test_the_budget_is_the_larger_of_two_and_holds_admissions():
     assert memory_budget(16_384 * MIB, POLICY) == int(16_384 * MIB * 0.8)
     assert memory_budget(1024 * MIB, POLICY) == 2048 * MIB
     assert memory_budget(1024 * MIB, MemoryPolicy(total=0)) == 0
-    assert may_add(1500 * MIB, 500 * MIB, 2000 * MIB)
-    assert not may_add(1501 * MIB, 500 * MIB, 2000 * MIB)
-    assert may_add(1 << 60, LIMIT, 0)
+    assert not lacks_room(1500 * MIB, 3, 500 * MIB, 2000 * MIB)
+    assert "3 may use 1501 MiB, this one 500 MiB, all together 2000 MiB" in lacks_room(
+        1501 * MIB, 3, 500 * MIB, 2000 * MIB
+    )
+    assert not lacks_room(1 << 60, 3, LIMIT, 0)
 
 
 def one(name, used, **changes):

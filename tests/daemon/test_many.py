@@ -11,8 +11,12 @@ MANY = 200
 SETTINGS = f"""\
 [start]
 stagger = 0
+login_every = 0
 spread = 0
 parallel = {MANY}
+
+[memory]
+total = 0
 """
 
 

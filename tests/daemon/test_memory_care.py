@@ -3,6 +3,12 @@
 import re
 import signal
 
+from tests.daemon.test_turns import (
+    ONE_AT_A_TIME,
+    start_into_a_sync_that_does_not_end,
+    turns_before,
+)
+
 SETTINGS = """
 [memory]
 interval = 1
@@ -57,3 +63,60 @@ async def test_what_is_not_to_be_measured_is_not_and_what_was_is_forgotten(make_
     agent.config.write_text(agent.config.read_text() + "measure = false\n")
     agent.process.send_signal(signal.SIGHUP)
     await eventually(measured, False, within=15)
+
+
+async def story_has(agent, id, words):
+    return [one for _, one in await agent.story(id) if words in one]
+
+
+async def uses_more_than(agent, id, mebibytes):
+    return ((await agent.show(id))["memory_bytes"] or 0) > mebibytes << 20
+
+
+async def test_nobody_is_restarted_for_its_memory_into_an_incident(make_agent, eventually):
+    trouble = "[phases]\nsync = 0.6\n[incident]\ncanary_first = 100\n"
+    agent = make_agent(SETTINGS + "free_every = 0\n" + trouble)
+    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
+    for id in "abcd":
+        await agent.create(id)
+    for id in "abcd":
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    for id in "abc":
+        await agent.fault(id, "stuck-loading", 600)
+
+    async def incidents():
+        return len((await agent.do("GET", "/api/incidents"))["incidents"])
+
+    await eventually(incidents, 1, within=20)
+    await agent.fault("d", "leak", bytes_per_second=8 * 2**20)
+    await eventually(lambda: uses_more_than(agent, "d", 60), within=30)
+    assert not await story_has(agent, "d", "restart: memory"), "it would log in into the incident"
+    for id in "abc":
+        await agent.clear(id)
+    await agent.do("POST", "/api/incidents/sandbox/release")
+    await eventually(lambda: story_has(agent, "d", "restart: memory"), within=20)
+
+
+async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
+    make_agent, eventually
+):
+    agent = make_agent(SETTINGS + "[phases]\nsync = 600\n", base=ONE_AT_A_TIME)
+    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
+    for id in "ab":
+        await agent.create(id)
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    await start_into_a_sync_that_does_not_end(agent, eventually, "b")
+    await agent.fault("a", "leak", bytes_per_second=8 * 2**20)
+    await eventually(lambda: turns_before(agent, "a"), 0, within=30)
+    await agent.clear("a")
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.status("a"), "DISCONNECTED")
+    await agent.do("POST", "/api/instance/a/start")
+    await agent.clear("b")
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+
+    async def measured():
+        return 0 < ((await agent.show("a"))["memory_bytes"] or 0) < 30 << 20
+
+    await eventually(measured)
+    assert not await story_has(agent, "a", "restart: memory"), "the new worker needs none"

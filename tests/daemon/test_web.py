@@ -32,6 +32,7 @@ host = "process"
 
 [start]
 stagger = 0
+login_every = 0
 spread = 0
 first_check = 0.2
 

@@ -2,14 +2,26 @@
 
 from agent.core.admission import StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.gate import Gates, StartGate
+from agent.supervise.gate import ABSENT, ASK_AGAIN, Gates, LoginBudget, StartGate
 
 A, B, C = (InstanceId(name) for name in "abc")
 
 
-def gate(woken: list[InstanceId], *, idle: bool = False, **policy: float) -> StartGate:
+def gate(
+    woken: list[InstanceId],
+    *,
+    idle: bool = False,
+    budget: LoginBudget | None = None,
+    **policy: float,
+) -> StartGate:
     rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
-    return StartGate(lambda: rules, wake=woken.append, idle=lambda: idle, jitter=lambda: 0.0)
+    return StartGate(
+        lambda: rules,
+        budget or LoginBudget(lambda: rules),
+        wake=woken.append,
+        idle=lambda: idle,
+        jitter=lambda: 0.0,
+    )
 
 
 def test_the_first_goes_at_once_and_the_next_after_the_stagger():
@@ -25,6 +37,7 @@ def test_first_come_first_served():
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) is not None
     assert it.ask(C, 100.0) is not None
+    assert [it.before(one) for one in (A, B, C)] == [None, 0, 1]
     it.settled(A)
     assert it.ask(C, 110.0) is not None, "c came after b"
     assert it.ask(B, 110.0) is None
@@ -41,7 +54,7 @@ def test_a_start_that_came_to_something_makes_room_and_wakes_the_next():
     assert it.ask(B, 100.0) is None
 
 
-def test_one_that_is_no_longer_wanted_does_not_hold_the_queue():
+def test_one_that_is_gone_does_not_hold_the_queue():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
     it.ask(A, 100.0)
@@ -50,6 +63,44 @@ def test_one_that_is_no_longer_wanted_does_not_hold_the_queue():
     it.withdraw(B)
     it.settled(A)
     assert it.ask(C, 100.0) is None
+
+
+def test_one_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0)
+    it.ask(A, 100.0)
+    it.ask(B, 100.0)
+    it.ask(C, 101.0)
+    it.leave(B, 100.0)
+    assert it.before(B) == 0, "it asked in this very pass"
+    woken.clear()
+    it.leave(B, 105.0)
+    assert (it.before(B), it.before(C), woken) == (None, 0, [C])
+    it.leave(A, 105.0)
+    assert it.under_way == 1, "what is under way waits for nothing"
+
+
+def test_one_whose_pass_hangs_holds_up_nobody_for_long():
+    it = gate([], parallel=1, stagger=0.0)
+    it.ask(A, 100.0)
+    it.ask(B, 100.0)
+    it.ask(C, 100.0)
+    it.settled(A)
+    assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
+    assert it.ask(C, 100.0 + ABSENT) is None
+
+
+def test_who_waits_for_a_start_and_for_a_reconnect_has_one_place_and_takes_one():
+    it = gate([], parallel=1, stagger=0.0)
+    it.ask(A, 100.0)
+    it.ask(B, 100.0)
+    it.ask(B, 100.0, reconnects=True)
+    it.settled(A)
+    assert it.ask(B, 100.0) is None
+    assert it.before(B) is None
+    assert it.ask(C, 100.0, reconnects=True) is not None
+    it.settled(B)
+    assert it.ask(C, 100.0, reconnects=True) is None
 
 
 def test_sooner_when_the_one_before_is_ready_and_the_machine_is_idle():
@@ -78,16 +129,43 @@ def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
     assert it.ask(ids[4], 101.0, reconnects=True) is not None
 
 
+def fleet(**policy: float) -> tuple[StartGate, Gates]:
+    """This machine, one at a time, and its backends, two at a time each."""
+    rules = StartPolicy(**{"stagger": 0.0, "parallel": 2, "login_every": 0.0, **policy})
+    budget = LoginBudget(lambda: rules)
+    local = gate([], parallel=1, budget=budget, **policy)
+    made = {"parallel": 2, "stagger": 0.0, **policy}
+    return local, Gates(local, lambda: gate([], budget=budget, **made), budget)
+
+
 def test_each_backend_has_a_gate_of_its_own():
-    local = gate([], parallel=1)
-    gates = Gates(local, lambda: gate([], parallel=2, stagger=0.0))
+    local, gates = fleet()
     assert gates.ask(A, 100.0) is None
     assert gates.ask(B, 100.0) is not None, "the machine starts one at a time"
     assert gates.ask(C, 100.0, lane="evo") is None, "which is nothing to a backend"
     D, E = InstanceId("d"), InstanceId("e")
     assert gates.ask(D, 100.0, lane="evo") is None
     assert gates.ask(E, 100.0, lane="evo") is not None
+    assert (gates.before(E), gates.before(B), gates.before(D)) == (0, 0, None)
     gates.settled(C)
     assert gates.ask(E, 100.0, lane="evo") is None
     gates.withdraw(D)
     assert local.under_way == 1
+
+
+def test_the_login_budget_is_one_for_this_machine_and_all_backends():
+    _, gates = fleet(logins=2, login_every=1.0)
+    assert gates.ask(A, 100.0, lane="evo") is None
+    assert gates.ask(B, 100.0, lane="desk") is None
+    assert gates.ask(C, 100.0) == 101.0, "two were in it, wherever they went"
+    assert gates.ask(C, 101.0) is None
+
+
+def test_a_start_that_finds_its_session_connected_gives_its_login_back():
+    _, gates = fleet(logins=1, login_every=60.0)
+    assert gates.ask(A, 100.0, lane="evo") is None
+    assert gates.ask(B, 100.0, lane="evo") == 160.0
+    gates.no_login(100.0)
+    gates.no_login(100.0)  # never more than a full budget
+    assert gates.ask(B, 100.0, lane="evo") is None
+    assert gates.ask(C, 100.0) == 160.0

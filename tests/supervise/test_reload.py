@@ -10,8 +10,6 @@ from agent.supervise.assemble import Ground, assemble
 from agent.supervise.loop import Wakes
 
 TABLES = ("instance", "backend", "webhook")
-FULL_AT_FIRST = {"start.stagger", "start.parallel"}
-"""A budget of logins begins full; how large it is, is asked for again each time."""
 
 
 class Watched:
@@ -43,6 +41,4 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         fixed |= {f"{one.name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
     ground = Ground(object(), QuietHost(), None, EventBus(10), Wakes(), Wakes())
     assemble(replace(config, **watched), ground)
-    assert read - fixed - FULL_AT_FIRST == set(), (
-        "mark it restart=True, or ask the settings when it is needed"
-    )
+    assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

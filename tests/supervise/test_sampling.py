@@ -40,9 +40,10 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
         sampler = Sampler(
             cast(Any, registry),
             lambda: config,
-            MemoryPolicy,
-            lambda _: 0,
-            lambda _: None,
+            policy=MemoryPolicy,
+            limit=lambda _: 0,
+            well=lambda _: True,
+            wake=lambda _: None,
             checked=lambda *_: None,
         )
         return sampler, known

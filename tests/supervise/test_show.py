@@ -10,6 +10,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.reconnect import BreakerPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.show import Eyes, view_of
+from agent.supervise.turns import Turns
 
 
 class AnyHost:
@@ -17,8 +18,15 @@ class AnyHost:
         return "boot-1"
 
 
+class NobodyWaits:
+    def before(self, id: InstanceId) -> None:
+        return None
+
+
+TURNS = Turns(NobodyWaits(), None)  # type: ignore[arg-type]
 EYES = Eyes(
     AnyHost(),  # type: ignore[arg-type]
+    TURNS,
     BreakerPolicy,
     CryptoPolicy,
     lambda facts: 0,

@@ -1,0 +1,75 @@
+"""Memory for one more worker, by the real agent: what does not fit waits and says so."""
+
+from tests.daemon.test_vault import cli
+
+MIB = 1 << 20
+SETTINGS = f"""
+[memory]
+total = {150 * MIB}
+machine_share = 0
+"""
+NUMBERS = "2 may use 128 MiB, this one 64 MiB, all together 150 MiB"
+
+
+async def test_what_does_not_fit_waits_says_so_and_starts_when_one_stops(make_agent, eventually):
+    agent = make_agent(SETTINGS)
+    await agent.start()
+    for id in "ab":
+        await agent.create(id)
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    made = {"id": "c", "engine": "sandbox", "settings": {"scan": "auto", "scan_after": 0.05}}
+    answer = await agent.do("POST", "/api/instance", made)
+    assert answer["hold"] == "memory_full", "told at once"
+    assert NUMBERS in answer["hold_sentence"]
+
+    async def held():
+        shown = await agent.show("c")
+        return shown["reason"] == "memory_full" and NUMBERS in shown["health"]["sentence"]
+
+    await eventually(held)
+    assert (await agent.show("c"))["unit"]["state"] == "inactive"
+    _, said = await cli(agent, "start", "c")
+    assert "it waits: no memory for one more" in said
+    assert NUMBERS in (await cli(agent, "why", "c"))[1]
+    status, refused = await agent.ask(
+        "POST", "/api/v1/whatsapp/setup", {"name": "d", "instanceName": "d", "engine": "sandbox"}
+    )
+    assert (status, refused["error"]) == (503, "memory_full"), refused
+
+    before = await agent.pid("a")
+    await agent.do("POST", "/api/instance/a/restart")
+
+    async def anew():
+        return await agent.pid("a") not in (0, before)
+
+    await eventually(anew)
+    assert (await agent.show("a"))["hold"] == "", "who runs keeps its room"
+
+    await agent.do("DELETE", "/api/instance/d")
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.status("c"), "CONNECTED")
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: hold(agent, "a"), "memory_full")
+    assert await hold(agent, "b") == ""
+
+
+async def hold(agent, id):
+    return (await agent.show(id))["hold"]
+
+
+async def test_many_that_start_at_once_never_take_more_than_there_is(make_agent, eventually):
+    agent = make_agent(SETTINGS)
+    await agent.start()
+    for id in "abcde":
+        await agent.create(id)
+    await eventually(lambda: held_and_connected(agent), (3, 2), within=20)
+    await agent.kill()
+    await agent.start()  # adopted: they have their room before anybody else may ask
+    await eventually(lambda: held_and_connected(agent), (3, 2), within=20)
+    assert len(set(agent.worker_pids())) == 2
+
+
+async def held_and_connected(agent):
+    rows = (await agent.do("GET", "/api/instances"))["instances"]
+    held = sum(one["hold"] == "memory_full" for one in rows)
+    return held, sum(one["connection_status"] == "CONNECTED" for one in rows)

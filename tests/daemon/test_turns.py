@@ -1,0 +1,101 @@
+"""Starts, reconnects and repairs in their turns, by the real agent: nobody holds up the others."""
+
+import json
+import time
+from datetime import datetime
+from itertools import pairwise
+
+from tests.daemon.conftest import SETTINGS
+
+ONE_AT_A_TIME = SETTINGS.replace("stagger = 0\n", "stagger = 0.1\nparallel = 1\n")
+WATCHDOG = {"WA_AGENT_WORKER__WATCHDOG": "10"}
+QUICK = """
+[recovery]
+first_delay = 0.1
+settle = 0.5
+settle_start = 0.3
+"""
+
+
+async def connected(agent, eventually, ids):
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
+
+
+async def start_into_a_sync_that_does_not_end(agent, eventually, id):
+    await agent.do("POST", f"/api/instance/{id}/stop")
+    await eventually(lambda: unit(agent, id), "inactive")
+    (folder,) = agent.state.glob(f"sessions/{id}/session")
+    stuck = {"stuck-loading": {"until_wall": time.time() + 3600, "arguments": {}}}
+    (folder / "faults.json").write_text(json.dumps({"version": 1, "faults": stuck}))
+    await agent.do("POST", f"/api/instance/{id}/start")
+    await eventually(lambda: agent.status(id), "LOADING", within=20)
+
+
+async def unit(agent, id):
+    return (await agent.show(id))["unit"]["state"]
+
+
+async def turns_before(agent, id):
+    return (await agent.show(id))["turns_before"]
+
+
+async def test_one_that_is_logged_out_while_it_waits_holds_up_nobody(make_agent, eventually):
+    settings = "\n[sessions]\non_logout = 'stop'\n[phases]\nsync = 60\n"
+    agent = make_agent(settings, base=ONE_AT_A_TIME)
+    await agent.start(WATCHDOG)
+    for id in "abc":
+        await agent.create(id)
+    await connected(agent, eventually, "abc")
+    await start_into_a_sync_that_does_not_end(agent, eventually, "a")
+    await agent.fault("b", "drop")
+    await eventually(lambda: turns_before(agent, "b"), 0)
+    await agent.fault("c", "drop")
+    await eventually(lambda: turns_before(agent, "c"), 1)
+    await agent.fault("b", "logout")
+    await eventually(lambda: turns_before(agent, "c"), 0, within=15)
+    assert await turns_before(agent, "b") is None
+    await agent.clear("a")
+    await connected(agent, eventually, "ac")
+
+
+async def test_a_start_that_is_stuck_keeps_its_place_from_nobody(make_agent, eventually):
+    settings = f"{QUICK}tries = 1\nrounds = 1\nunpair = 'never'\n[phases]\nsync = 0.8\n"
+    agent = make_agent(settings, base=ONE_AT_A_TIME)
+    await agent.start(WATCHDOG)
+    for id in "ab":
+        await agent.create(id)
+    await connected(agent, eventually, "ab")
+    await start_into_a_sync_that_does_not_end(agent, eventually, "a")
+
+    async def given_up():
+        return "repair_over" in [kind for kind, _ in await agent.story("a")]
+
+    await eventually(given_up, within=30)
+    await agent.fault("b", "drop")
+    await eventually(lambda: agent.status("b"), "RECONNECTING")
+    await connected(agent, eventually, "b")
+
+
+async def test_repairs_log_in_one_after_another_like_any_other_start(make_agent, eventually):
+    spread = SETTINGS.replace("stagger = 0\nlogin_every = 0\n", "stagger = 2\nparallel = 1\n")
+    agent = make_agent(QUICK, base=spread.replace("spread = 0\n", "spread = 0\nidle_load = 0\n"))
+    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "60"})
+    ids = [f"i{number}" for number in range(3)]
+    for id in ids:
+        await agent.create(id)
+    await connected(agent, eventually, ids)
+    for id in ids:
+        await agent.fault(id, "zombie", 300)
+
+    async def restarts():
+        found = (await agent.do("GET", "/api/events?limit=500&kind=repair"))["events"]
+        return [one["time"] for one in found if one["detail"]["step"] == "restart"]
+
+    async def two_restarts():
+        return len(await restarts()) >= 2
+
+    await eventually(two_restarts, within=60)
+    begun = sorted(datetime.fromisoformat(one) for one in await restarts())
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(begun)]
+    assert min(gaps) > 1.8, f"restarts by the ladder are spread like starts: {gaps}"

@@ -1,0 +1,147 @@
+"""Memory for one more worker: promised by limits, before it starts."""
+
+import pytest
+
+from agent.config import Config
+from agent.core.admission import StartPolicy
+from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+from agent.core.repair import RecoveryKind
+from agent.supervise.facts import Facts
+from agent.supervise.gate import Gates, LoginBudget, StartGate
+from agent.supervise.room import Room
+from agent.supervise.settings import Settings
+from agent.supervise.turns import Turns
+
+MIB = 1 << 20
+RUNS = UnitStatus(UnitState.ACTIVE, run="r")
+
+
+def facts(name: str, engine: str = "web", **settings: object) -> Facts:
+    return Facts(Instance(InstanceId(name), engine, True, settings), SessionRecord())
+
+
+class House:
+    """Room for two of 500 MiB and a small one."""
+
+    def __init__(self) -> None:
+        self.woken: list[InstanceId] = []
+        self.budget = 1100 * MIB
+        settings = Settings(Config())
+        self.room = Room(
+            limit=settings.memory_limit,
+            budget=lambda: self.budget,
+            wanted=lambda one: one.instance.enabled,
+            wake=self.woken.append,
+        )
+        rules = StartPolicy(stagger=0.0, parallel=9, login_every=0.0)
+        logins = LoginBudget(lambda: rules)
+
+        def gate() -> StartGate:
+            return StartGate(
+                lambda: rules,
+                logins,
+                wake=self.woken.append,
+                idle=lambda: True,
+                jitter=lambda: 0.0,
+            )
+
+        self.turns = Turns(Gates(gate(), gate, logins), self.room)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(house):
+    a, b, c = facts("a"), facts("b"), facts("c")
+    assert house.turns.ask(a) is None
+    assert house.turns.ask(b) is None, "neither of them runs yet"
+    assert house.room.hold(c) == "memory_full"
+    assert house.turns.ask(c) is not None
+    assert house.room.lacks(c) == (
+        "no memory for one more: 2 may use 1000 MiB, this one 500 MiB, all together 1100 MiB"
+        " ([memory] total, machine_share)"
+    )
+    small = facts("small", "sandbox")
+    assert house.room.hold(small) == "", "a small one still fits"
+    house.budget = 0
+    assert house.room.hold(c) == "", "no budget, no limit"
+
+
+def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
+    a, b, c = facts("a"), facts("b"), facts("c")
+    for one in (a, b):
+        house.turns.ask(one)
+        one.unit = RUNS
+        house.room.note(one)
+    assert house.room.hold(c) == "memory_full"
+    house.room.note(a)
+    assert house.woken == [], "it still runs"
+    a.unit = UnitStatus(UnitState.INACTIVE)
+    house.room.note(a)
+    assert house.woken == [c.id]
+    assert house.room.hold(c) == ""
+    assert house.turns.ask(c) is None
+    assert house.room.hold(a) == "memory_full"
+    house.turns.forget(c.id)
+    assert house.woken[-1] == a.id, "one that is deleted makes room too"
+
+
+def test_what_runs_is_never_refused_to_start_anew(house):
+    a, b, c = facts("a"), facts("b"), facts("c")
+    for one in (a, b, c):  # they ran before us: adopted, too many or not
+        one.unit = RUNS
+        house.room.note(one)
+    assert [house.room.hold(one) for one in (a, b, c)] == ["", "", ""]
+    assert house.turns.ask(c) is None
+
+
+def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
+    house.budget = 1
+    off = facts("off")
+    assert house.room.hold(off) == "memory_full"
+    off.instance = Instance(off.id, "web", False)
+    assert house.room.hold(off) == ""
+    there = facts("there", "evolution", backend="evo")
+    assert house.room.hold(there) == ""
+    assert house.turns.ask(there) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "limit", "wall"),
+    [
+        pytest.param(facts("a"), 500, 500, id="a browser"),
+        pytest.param(facts("a", memory_limit=900 * MIB), 900, 900, id="granted more"),
+        pytest.param(facts("a", memory_limit=100 * MIB), 100, 500, id="granted less"),
+        pytest.param(facts("a", memory_limit=0), 0, None, id="no limit of its own"),
+        pytest.param(facts("a", "sandbox"), 64, 500, id="an engine that needs little"),
+        pytest.param(facts("a", "evolution", backend="e"), 0, 500, id="no process here"),
+    ],
+)
+def test_the_limit_and_the_wall_of_the_unit_are_in_step(one, limit, wall):
+    settings = Settings(Config())
+    assert settings.memory_limit(one) == limit * MIB
+    assert settings.limits(one).memory_max == (None if wall is None else wall * MIB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend", "waits"),
+    [
+        (RecoveryKind.RECONNECT, "", True),
+        (RecoveryKind.RESTART, "", True),
+        (RecoveryKind.CLEANUP, "", True),
+        (RecoveryKind.LOGOUT_RESTART, "evo", True),
+        (RecoveryKind.REGENERATE_KEYS, "evo", True),
+        (RecoveryKind.REGENERATE_KEYS, "", False),
+        (RecoveryKind.BACK_UP, "", False),
+        (RecoveryKind.WAIT, "", False),
+    ],
+)
+def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, backend, waits):
+    settings = {"backend": backend} if backend else {}
+    for number in range(9):
+        house.turns.gates.ask(InstanceId(f"busy{number}"), 1.0, lane=backend)
+    one = facts("one", **settings)
+    one.unit = RUNS
+    assert (house.turns.ask_for_step(one, kind) is not None) is waits
