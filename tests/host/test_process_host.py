@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -202,6 +203,22 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
     await host.stop(InstanceId("good"))
     assert alive("good") == []
     assert read_note(tmp_path / "run/good") is None
+
+
+async def test_a_worker_whose_ready_went_to_a_killed_agent_is_adopted_all_the_same(
+    open_host, killed_agent, tmp_path, eventually
+):
+    await killed_agent("good")
+    note = read_note(tmp_path / "run/good")
+    assert note is not None
+    write_note(tmp_path / "run/good", replace(note, ready=False))
+    host = await open_host()
+
+    async def seen():
+        status = await host.status(InstanceId("good"))
+        return (status.state, status.main_pid, status.restarts)
+
+    await eventually(seen, (UnitState.ACTIVE, note.pid, 0))
 
 
 async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
