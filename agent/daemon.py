@@ -272,6 +272,7 @@ class Daemon:
                     ),
                     name="performance log",
                 )
+                tasks.create_task(supervision.supervisor.finish_deletions(), name="deletions")
                 tasks.create_task(alerting.run(), name="alerts")
                 if alerting.alertmanager is not None:
                     tasks.create_task(alerting.alertmanager.run(), name="alertmanager")

@@ -44,6 +44,8 @@ POINTS = frozenset(
         "action_begun",
         "renew_done",
         "set_aside",
+        "deletion_begun",
+        "deletion_retired",
     }
 )
 

@@ -128,13 +128,15 @@ class ProcessWorker:
             self._deadline.extend(self._settings.watchdog)
 
     def adopt(self, child: Child, run: str, *, ready: bool, restarts: int) -> None:
-        """It was started by an earlier agent; its watchdog's time begins anew."""
+        """It was started by an earlier agent; its watchdog's time begins anew.
+
+        A worker says READY once, and may have said so to an agent that was being killed: one that
+        was not ready then has the time of a start until its first ping.
+        """
         self.run, self.restarts = run, restarts
         self._take(child)
-        if ready:
-            self._enter(Phase.RUNNING, self._settings.watchdog)
-        else:
-            self._enter(Phase.STARTING, self._settings.start_timeout)
+        limit = self._settings.watchdog if ready else self._settings.start_timeout
+        self._enter(Phase.RUNNING, limit)
 
     def replace_stray(self, child: Child) -> None:
         """It may save and close first; then a run of ours begins in its place."""

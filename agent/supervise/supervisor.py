@@ -5,6 +5,7 @@ logout, a deletion); all else is an intent that the next pass carries out.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -28,9 +29,12 @@ from agent.engines.catalog import check_settings, find_engine
 from agent.errors import (
     ConfigError,
     InvalidRequest,
+    NotFound,
     Refused,
     VaultError,
+    WaError,
 )
+from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
@@ -49,6 +53,11 @@ from agent.supervise.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire
+
+log = logging.getLogger(__name__)
+
+DELETING = "deleting/"
+"""A deletion that was begun: its fact's name, before the id."""
 
 
 class Supervisor:
@@ -204,9 +213,11 @@ class Supervisor:
         self._interrupt_start(facts)
         async with facts.busy:
             self._registry.get(id)  # somebody else may have deleted it meanwhile
+            await self._store.put_facts({DELETING + id: ""})
             await self._registry.save_instance(
                 facts, entry(facts, "deleting", "an operator deletes it")
             )
+            failpoint("deletion_begun")
             await self._host.stop(id)
             if facts.instance.backend:
                 await self.backends.let_go(facts.instance)
@@ -214,11 +225,24 @@ class Supervisor:
             said = entry(
                 facts, "deleted", f"deleted; its session is in the trash as {retired or 'nothing'}"
             )
+            failpoint("deletion_retired")
             await self._store.remove(id, said)
+            await self._store.forget_facts([DELETING + id])
             self._registry.drop(facts)
             self._turns.forget(id)
             self._loop.forget(id)
             return retired
+
+    async def finish_deletions(self) -> None:
+        """What an agent before us had begun to delete and did not get to the end of."""
+        for name in await self._store.get_facts(DELETING):
+            id = InstanceId(name.removeprefix(DELETING))
+            try:
+                await self.delete(id)
+            except NotFound:
+                await self._store.forget_facts([name])
+            except WaError as error:
+                log.error("cannot finish the deletion of %s: %s", id, error)
 
     async def set_up(self, wanted: Instance) -> SetUp:
         """Created if it is missing, made healthy if it is there; a code to scan or CONNECTED."""

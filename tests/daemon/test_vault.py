@@ -396,3 +396,22 @@ async def test_a_stop_does_not_wait_for_a_long_copy(agent, eventually):
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert await names(agent) == []
+
+
+@pytest.mark.parametrize(
+    "point", ["deletion_begun", "retire_manifest", "retire_moved", "deletion_retired"]
+)
+async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, eventually, point):
+    await connected(agent, eventually)
+    account = session_of(agent)["account"]
+    await killed_at(agent, eventually, point, lambda: agent.ask("DELETE", "/api/instance/a"))
+
+    async def gone() -> bool:
+        return (await agent.ask("GET", "/api/instance/a"))[0] == 404
+
+    await eventually(gone)
+    assert agent.worker_pids() == []
+    (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
+    await agent.do("POST", f"/api/trash/{retired['name']}/restore", {})
+    assert session_of(agent)["account"] == account
+    assert await agent.status("a") == "DISCONNECTED", "restored ones are not started unasked"
