@@ -24,3 +24,17 @@ async def test_the_same_key_sends_once_over_a_killed_agent(agent, eventually):
         PREFIX.encode()
         in (agent.state / "agent.db").read_bytes() + (agent.state / "agent.db-wal").read_bytes()
     )
+
+
+async def test_a_newcomer_sends_every_kind_of_message_through_the_sandbox(agent, eventually):
+    await agent.create("a", scan_after=0)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    for more in (
+        {"text": "hello"},
+        {"type": "media", "content": "aGk=", "mimetype": "text/plain"},
+        {"type": "location", "latitude": 52.5, "longitude": 13.4},
+        {"type": "contact", "name": "Ann", "phone": "5511777777777"},
+        {"type": "reaction", "message_id": "3EB0", "emoji": "+"},
+    ):
+        said = await agent.do("POST", "/api/instance/a/messages", {"to": "5511777777777", **more})
+        assert said["id"]
