@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from agent.cli.bundle_machine import kept_events, machine_parts
 from agent.cli.client import Client
 from agent.config import Config
 from agent.config import without_secrets as hide_secrets
@@ -51,12 +52,13 @@ def write_bundle(
         "findings.json": findings,
         "config.json": without_secrets(asdict(hide_secrets(config))),
         "environment.json": _environment(os.environ),
-        "events.json": _asked(client, "/api/events", {"limit": ENTRIES}),
+        "events.json": _events(config, client),
         "alerts.json": _asked(client, "/api/alerts"),
         "backends.json": _asked(client, "/api/backends"),
         "webhooks.json": _asked(client, "/api/webhooks"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
+        **dict(machine_parts(config)),
     }
     try:
         # Exclusive and private: it tells much of this machine, and /tmp is everybody's.
@@ -129,6 +131,14 @@ def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) ->
         return client.get(path, query)
     except WaError as error:
         return {"missing": str(error)}
+
+
+def _events(config: Config, client: Client) -> Any:
+    told = _asked(client, "/api/events", {"limit": ENTRIES})
+    if "events" in told:
+        return told
+    kept = kept_events(config.agent.state_path, ENTRIES)
+    return {**kept, "agent": told["missing"]}
 
 
 def _metrics(client: Client) -> str:

@@ -1,10 +1,8 @@
 """Is everything here as it must be? Each finding with what to do; a bundle for whoever helps."""
 
 import argparse
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -194,13 +192,13 @@ def _holder(state: Path) -> int | None:
 
 def _database(path: Path, client: Client) -> "Finding":
     from agent.host.doctor import note, ok, wrong
-    from agent.store.unused import check_unused
+    from agent.store.unused import check_unused, lock_of
 
     repaired = "restart the agent: it rebuilds the database from what can be read"
     if not path.exists():
         return note("database", f"{path} is not there", "the agent makes it when it starts first")
     try:
-        with _lock_of(path.parent) as free:
+        with lock_of(path.parent) as free:
             found = check_unused(path) if free else _checked_by_agent(client)
     except AgentUnreachable:
         return note("database", "an agent holds it and does not answer", "see the check: agent")
@@ -211,25 +209,6 @@ def _database(path: Path, client: Client) -> "Finding":
 
 def _checked_by_agent(client: Client) -> str:
     return str(client.post("/api/database/check")["found"])
-
-
-@contextmanager
-def _lock_of(state: Path) -> Iterator[bool]:
-    """True while we hold the lock that an agent would hold."""
-    try:
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        yield not (state / "lock").exists()
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)
 
 
 def _web_is_here(config: "Config") -> bool:

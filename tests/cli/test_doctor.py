@@ -206,6 +206,7 @@ async def test_the_bundle_has_what_helps_and_no_secret(
         }
     assert {name.removeprefix("wa-agent/") for name in parts} == {
         *("versions.json", "findings.json", "config.json", "environment.json"),
+        *("journal.txt", "units.txt"),
         *("events.json", "alerts.json", "backends.json", "webhooks.json", "health.json"),
         "metrics.txt",
     }
