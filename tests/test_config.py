@@ -865,6 +865,12 @@ def test_an_address_is_split(text, parts):
     assert split_address(text) == parts
 
 
+def test_a_mark_that_an_editor_put_in_front_is_no_mistake(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_bytes(b"\xef\xbb\xbf[stop]\nsave = 7\n")
+    assert load_config(file, {}).stop.save == 7.0
+
+
 def test_a_comment_does_not_hide_what_follows(load, tmp_path):
     with pytest.raises(ConfigError, match="line 3"):
         load('# three quotes: """\n[ stop ]\nsave = 0\n')

@@ -150,6 +150,10 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 
+PROBED_BY_HEAD = ("/healthz", "/readyz")
+"""Some balancers ask for no body."""
+
+
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     app = web.Application(
         client_max_size=parts.section.body_limit,
@@ -158,6 +162,8 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
+        if route.path in PROBED_BY_HEAD:
+            app.router.add_route("HEAD", route.path, _bound(route, parts))
     return app
 
 

@@ -119,7 +119,8 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
     if found["next_attempt"]:
         yield f"attempt {found['attempts'] + 1} {_when(found['next_attempt'], now)}"
     elif found["attempts"] and found["connection_status"] != "CONNECTED":
-        yield f"it was tried {found['attempts']} times"
+        times = found["attempts"]
+        yield "it was tried once" if times == 1 else f"it was tried {times} times"
     reason = REASONS.get(found["reason"])
     if reason is not None and reason.hopeless and not _runs(repair):
         yield "nothing by itself: a person is needed"

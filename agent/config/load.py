@@ -98,7 +98,7 @@ def _read(path: Path) -> str:
             raw = file.read(LONGEST + 1)
         if len(raw) > LONGEST:
             raise ConfigError(f"cannot read {path}: it is longer than {LONGEST} bytes")
-        return raw.decode()
+        return raw.decode("utf-8-sig")  # some editors put a mark in front
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -290,3 +290,10 @@ def test_open_routes_are_a_closed_list() -> None:
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/runbook", "/"),
         *(f"/page/{name}" for name in PARTS),
     }
+
+
+async def test_a_balancer_may_ask_for_no_body(local: Client) -> None:
+    for path in ("/healthz", "/readyz"):
+        asked = await local.get(path)
+        answer = await local.head(path)
+        assert (answer.status, await answer.read()) == (asked.status, b"")
