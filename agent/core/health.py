@@ -218,7 +218,7 @@ def _silent_worker(
         )
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
         sentence = f"{what} for {silent:.0f} s"
-        return _verdict(observation, health, Status.INITIALIZING, "no_link", sentence)
+        return _verdict(observation, health, Status.INITIALIZING, "phase_process", sentence)
     probe = observation.probe
     if probe is not None and probe.failures >= policy.zombie_pings:
         connected = observation.claim.claim.status is Status.CONNECTED
@@ -251,16 +251,20 @@ def _by_claim(
     if phase := overdue_phase(fact, now, policy.phases):
         return _stuck_in(observation, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
-    if unnamed and now - fact.since >= _patience(claim, policy):
+    if unnamed and now - fact.since >= _patience(observation, claim, policy):
         sentence = f"{claim.status} for {now - fact.since:.0f} s"
         return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
     phase_words = f", phase {claim.phase}" if claim.phase else ""
     return _starting(observation, claim.status, f"on its way{phase_words}")
 
 
-def _patience(claim: Claim, policy: HealthPolicy) -> float:
-    """An engine that reconnects by itself gets as long as a sync: meddling would slow it down."""
-    return policy.phases.sync if claim.status is Status.RECONNECTING else policy.stuck
+def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:
+    """An engine that reconnects by itself gets as long as a sync: meddling would slow it down.
+
+    A server's "connecting" is a word alone, whatever goes on behind it: it gets no longer.
+    """
+    by_itself = claim.status is Status.RECONNECTING and not observation.instance.backend
+    return policy.phases.sync if by_itself else policy.stuck
 
 
 def _connected(

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from agent.core.model import InstanceId
 from agent.core.reconnect import remaining
-from agent.core.session import REASONS
+from agent.core.session import REASONS, Permanence
 
 
 class IncidentKind(StrEnum):
@@ -35,6 +35,8 @@ class IncidentPolicy:
     """From the declaration to the first canary's try, then twice as long each time."""
     canary_longest: float = 900.0
     outage_longest: float = 60.0
+    probe_every: float = 1800.0
+    """The same where WhatsApp refuses the client itself: a rare probe, and no more."""
     canary_time: float = 400.0
     """A canary that has shown nothing by then has failed."""
 
@@ -139,7 +141,7 @@ def find_incident(
         and len(members) > _count_since(successes.get(group, ()), min(members.values()), now)
     ]
     worst = max(found, key=lambda one: (len(one.members), one.group, one.code), default=None)
-    return worst and replace(worst, canary_at=now + policy.canary_first)
+    return worst and replace(worst, canary_at=now + _pace(worst, policy)[0])
 
 
 def odd_one_out(
@@ -201,15 +203,23 @@ def next_turn(incident: Incident, policy: IncidentPolicy, now: float) -> float:
     """When choose_canary has something to do; a clock set back does not put it off."""
     if incident.canary is not None:
         return now + remaining(incident.canary_at + policy.canary_time, now, policy.canary_time)
-    longest = max(policy.canary_longest, policy.outage_longest)
+    longest = max(_pace(incident, policy)[1], policy.outage_longest)
     return now + remaining(incident.canary_at, now, longest)
 
 
 def canary_failed(incident: Incident, policy: IncidentPolicy, now: float) -> Incident:
-    change = incident.kind is IncidentKind.CHANGE
-    longest = policy.canary_longest if change else policy.outage_longest
-    wait = min(policy.canary_first * 2.0 ** min(incident.tries, 16), longest)
+    first, longest = _pace(incident, policy)
+    wait = min(first * 2.0 ** min(incident.tries, 16), longest)
     return replace(incident, canary=None, canary_at=now + wait)
+
+
+def _pace(incident: Incident, policy: IncidentPolicy) -> tuple[float, float]:
+    """Seconds to the first canary's try, and at most from one to the next."""
+    row = REASONS.get(incident.code)
+    if row is not None and row.permanence is Permanence.PROBE_SLOWLY:
+        return policy.probe_every, policy.probe_every
+    change = incident.kind is IncidentKind.CHANGE
+    return policy.canary_first, policy.canary_longest if change else policy.outage_longest
 
 
 def _shared(code: str) -> str:

@@ -171,12 +171,12 @@ def after_drop(
     lasted = held and now_wall - record.status_since_wall >= policy.stable
     flaps = 0 if lasted else record.flaps + (1 if held else 0)
     strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
-    if reason.permanence is Permanence.AT_TIME and until_wall is not None:
-        wait = max(until_wall - now_wall, 0.0)
+    if reason.permanence is Permanence.AT_TIME and (until_wall or 0.0) > now_wall:
+        wait = (until_wall or 0.0) - now_wall
     else:
-        wait = delay_for(
-            reason, record.attempts + min(flaps, policy.attempts // 2), policy, jitter01
-        )
+        # An end that is past already is none. This drop itself is no flap before it.
+        earlier = 0 if lasted else min(record.flaps, policy.attempts // 2)
+        wait = delay_for(reason, record.attempts + earlier, policy, jitter01)
     record = replace(
         record,
         status=reason.status,

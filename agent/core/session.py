@@ -181,6 +181,7 @@ _ROWS = (
         base=3600.0,
         max=86400.0,
         counts_as_failure=False,
+        tries=1,
     ),
     Reason(
         "restricted",
@@ -343,6 +344,8 @@ _WORDS = {
 
 
 def _may_do(row: Reason) -> str:
+    if row.status is ConnectionStatus.CONNECTED:
+        return "stays connected"
     words = _WORDS[row.permanence]
     if row.tries is not None and row.permanence is Permanence.RETRY:
         words = f"{words}, {row.tries} tries"
@@ -350,7 +353,7 @@ def _may_do(row: Reason) -> str:
 
 
 def _delays(row: Reason) -> str:
-    if row.hopeless:
+    if row.hopeless or row.status is ConnectionStatus.CONNECTED:
         return "-"
     first = "default" if row.base is None else f"{row.base:g} s"
     longest = "default" if row.max is None else f"{row.max:g} s"

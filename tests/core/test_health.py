@@ -129,14 +129,14 @@ def dropped(reason, **record):
             seen(claim=None, probe=None, linked_since=None),
             "stuck",
             S.INITIALIZING,
-            "no_link",
+            "phase_process",
             id="worker takes no connection",
         ),
         pytest.param(
             seen(claim=None, probe=None, linked_since=NOW - 15),
             "degraded",
             S.INITIALIZING,
-            "no_link",
+            "phase_process",
             id="worker says nothing for 15 s",
         ),
         pytest.param(

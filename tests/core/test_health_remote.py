@@ -82,3 +82,14 @@ def test_two_different_words_about_one_session_are_corruption_with_the_words_sho
         claim=said(S.QR_REQUIRED),
     )
     assert judge_health(fresh, POLICY, NOW).should_cleanup
+
+
+def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():
+    here, there = (
+        seen(claim=said(S.RECONNECTING, ago=31), **more) for more in ({}, {"instance": REMOTE})
+    )
+    assert judge_health(here, POLICY, NOW).reason == "starting", "an engine of ours gets longer"
+    verdict = judge_health(there, POLICY, NOW)
+    assert (verdict.health, verdict.reason) == (Health.STUCK, "state_stuck")
+    in_time = seen(claim=said(S.RECONNECTING, ago=29), instance=REMOTE)
+    assert judge_health(in_time, POLICY, NOW).reason == "starting"

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.health import gave_up
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reconnect import (
     CLOCK_STEP,
@@ -22,7 +23,7 @@ from agent.core.reconnect import (
     remaining,
 )
 from agent.core.session import REASONS, Permanence, reason_of
-from tests.core.made import WALL, records
+from tests.core.made import WALL, records, seen
 
 POLICY = ReconnectPolicy()
 BREAKER = BreakerPolicy()
@@ -126,7 +127,7 @@ def test_a_success_resets_the_count_but_a_flapping_session_still_waits_longer():
         record = lose(after_connected(record, at), at=at + 10)
         waits.append(record.not_before_wall - at - 10)
         record = attempt(record, at + 20)
-    assert waits == [1.5, 2.25, 3.375]
+    assert waits == [1, 1.5, 2.25]
     lasting = lose(after_connected(record, WALL + 200), at=WALL + 600)
     assert lasting.not_before_wall - WALL - 600 == 1
     assert lasting.attempts == 0
@@ -135,6 +136,26 @@ def test_a_success_resets_the_count_but_a_flapping_session_still_waits_longer():
 def test_a_temporary_ban_waits_for_its_own_end():
     record = lose(SessionRecord(), "temporary_ban", until_wall=WALL + 99_999)
     assert not_before(record, POLICY, 50.0, WALL) == 50.0 + 99_999
+
+
+@pytest.mark.parametrize("until", [None, WALL - 1, WALL])
+def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(until):
+    record = lose(SessionRecord(paired=True), "temporary_ban", until_wall=until)
+    assert record.not_before_wall == WALL + 3600
+    assert gave_up(seen(record=record, claim=None), POLICY) == ""
+    again = lose(attempt(record), "temporary_ban", until_wall=until)
+    assert gave_up(seen(record=again, claim=None), POLICY) == "temporary_ban"
+
+
+@pytest.mark.parametrize(
+    ("code", "first"), [("restart_required", 0), ("connection_lost", 1), ("conflict", 30)]
+)
+def test_the_first_drop_of_a_short_connection_waits_as_its_reason_says(code, first):
+    record = after_connected(attempt(lose(SessionRecord())), WALL + 5)
+    record = lose(record, code, WALL + 20)
+    assert record.not_before_wall == WALL + 20 + first
+    record = lose(after_connected(attempt(record), WALL + 60), code, WALL + 70)
+    assert record.not_before_wall > WALL + 70 + first, "the second one in a row waits longer"
 
 
 def test_a_restart_that_whatsapp_asked_for_is_no_failure():
