@@ -70,6 +70,25 @@ async def test_an_alert_is_shown_with_what_to_do_and_goes_with_its_cause(
     await check_manners(watcher, agent)
 
 
+async def test_that_a_code_waits_is_not_said_above_the_code_itself(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening(IMPATIENT)
+    await agent.start()
+    await agent.create("lobby", scan="manual")
+    await watcher.go(f"http://{agent.listen}/")
+    waits = "t.includes('lobby waits for somebody to scan its QR code')"
+    await watcher.until(f"{OVERVIEW}.some((t) => {waits})")
+    assert (await watcher.run(OVERVIEW))[0].startswith("Warning"), "no critical one for a new one"
+    await watcher.run("location.hash = '#/instance/lobby'")
+    await watcher.until("document.querySelector('.qr img').naturalWidth > 100")
+    assert await watcher.run(INSTANCE) == []
+    assert await watcher.run("document.querySelector('[data-do=scan]').checkVisibility()")
+    await watcher.click("[data-do=scan]")
+    await watcher.until("!document.querySelector('[data-do=scan]').checkVisibility()")
+    await check_manners(watcher, agent)
+
+
 async def test_the_worst_comes_first_and_what_is_alike_is_one_row(
     listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
 ) -> None:
@@ -157,6 +176,9 @@ async def test_a_new_instance_takes_an_engine_that_can_run_here(
     await watcher.until(pill("demo", "warn"))
     await watcher.click(".tools-end .primary")
     await watcher.until("document.querySelector('#new-engine').value === 'sandbox'")
+    colour = "getComputedStyle(document.querySelector('{}'), '{}').color"
+    placeholder = await watcher.run(colour.format("#search", "::placeholder"))
+    assert placeholder == await watcher.run(colour.format("#new-id-help", ""))
     await check_manners(watcher, agent)
 
 

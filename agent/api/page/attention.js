@@ -44,8 +44,11 @@ export function drawAttention(part, instance) {
 const loud = () => (fleet.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
 const began = (one) => Date.parse(one.fired || one.since);
 
+// Where the code itself is shown, that it waits for a scan need not be said above it.
+const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", one.instance);
+
 function rowsOf(instance) {
-  const heard = loud().filter((one) => !one.silenced_by && (!instance || one.instance === instance))
+  const heard = loud().filter((one) => !one.silenced_by && (!instance || (one.instance === instance && !saidByCode(one))))
     .sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || began(b) - began(a));
   const alike = new Map();
   for (const one of heard) alike.set(one.name, [...(alike.get(one.name) || []), one]);

@@ -12,7 +12,7 @@ const SHOWN = 60;
 const CHOICES = {
   all: ["All", () => true],
   trouble: ["In trouble", isUnwell],
-  scan: ["Wait for a scan", (one) => one.connection_status === "QR_REQUIRED"],
+  scan: ["To scan", (one) => one.connection_status === "QR_REQUIRED"],
   connected: ["Connected", (one) => one.connection_status === "CONNECTED"],
   off: ["Not running", (one) => !one.should_run],
 };
@@ -166,7 +166,7 @@ export function drawNext(card, one) {
 }
 
 export function drawFigures(card, one, figures) {
-  setText(card.memory, one.memory_bytes === null ? (one.worker === "active" ? "Memory not measured yet" : "No memory in use") : bytes(one.memory_bytes) + " memory");
+  setText(card.memory, one.memory_bytes === null ? (one.worker === "active" ? "Memory not known yet" : "No memory in use") : bytes(one.memory_bytes) + " memory");
   const rate = figures && figures.now ? figures.now.messagesPerMinute : null;
   setText(card.messages, (rate === null ? "0" : rate) + " messages/min");
   if (figures) {
