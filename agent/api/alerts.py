@@ -7,11 +7,12 @@ from aiohttp import web
 from agent.api.call import Call
 from agent.api.envelope import json_answer
 from agent.api.fields import STRING, Field
-from agent.core.alerts import ActiveAlert, AlertBoard, AlertState
+from agent.core.alerts import ActiveAlert, AlertBoard, AlertState, Key, Severity
 from agent.core.shown import wall_text
 from agent.metrics.runbook import link, what_to_do
 
 STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)
+WORSE = (Severity.CRITICAL, Severity.WARNING, Severity.NONE)
 LIST = (Field("state", STRING, "only in this state", choices=STATES),)
 
 
@@ -19,7 +20,7 @@ async def list_alerts(call: Call) -> web.Response:
     board = call.parts.alerts()
     state = call.query.get("state")
     chosen = [one for one in board.alerts if state in (None, one.state)]
-    chosen.sort(key=lambda one: (STATES.index(one.state), one.name, one.labels))
+    chosen.sort(key=_how_bad)
     return json_answer(
         {
             "alerts": [show_alert(one, board) for one in chosen],
@@ -27,6 +28,10 @@ async def list_alerts(call: Call) -> web.Response:
             "alertmanager_problem": board.alertmanager_problem,
         }
     )
+
+
+def _how_bad(one: ActiveAlert) -> tuple[int, int, str, Key]:
+    return STATES.index(one.state), WORSE.index(one.alert.severity), one.name, one.labels
 
 
 def show_alert(one: ActiveAlert, board: AlertBoard) -> dict[str, Any]:

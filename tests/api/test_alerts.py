@@ -37,13 +37,13 @@ async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSes
     found = await (await client.get("/api/alerts")).json()
     names = [(one["name"], one["state"], one["silenced_by"]) for one in found["alerts"]]
     assert names == [
+        ("WaBackendDown", "firing", None),
+        ("WaSessionDown", "firing", "WaBackendDown"),
         ("WaDeadMansSwitch", "firing", None),
-        ("WaFleetIncident", "firing", None),
-        ("WaSessionDown", "firing", "WaFleetIncident"),
         ("WaSessionNeedsScan", "pending", None),
         ("WaHostCpuHigh", "resolved", None),
     ]
-    down = found["alerts"][2]
+    down = found["alerts"][1]
     assert "`wa-agent why sales`" in down.pop("what_to_do")
     assert down == {
         "name": "WaSessionDown",
@@ -51,12 +51,12 @@ async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSes
         "severity": "warning",
         "group": "connectivity",
         "instance": "sales",
-        "labels": {"engine": "web", "session": "sales"},
+        "labels": {"backend": "evo", "session": "sales"},
         "sentence": "sales should be connected and is not",
         "since": "2027-01-15T07:50:00.000Z",
         "fired": "2027-01-15T07:55:00.000Z",
         "over": None,
-        "silenced_by": "WaFleetIncident",
+        "silenced_by": "WaBackendDown",
         "runbook": "https://wiki.example/alerts#wasessiondown",
     }
     assert found["looked"] == "2027-01-15T08:00:00.000Z"

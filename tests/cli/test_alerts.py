@@ -39,10 +39,12 @@ async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli
     assert said.status == 1
     lines = said.out.splitlines()
     assert lines[0].split() == ["STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"]
-    assert re.match(r"firing +critical +WaFleetIncident +\S+ \S+ .*many sessions of web", lines[1])
-    assert lines[2].startswith("under WaFleetIncident")
+    assert re.match(
+        r"firing +critical +WaBackendDown +\S+ \S+ .*the backend evo does not", lines[1]
+    )
+    assert lines[2].startswith("under WaBackendDown")
     assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
-    assert lines[4] == "what to do: wa-agent alerts explain WaFleetIncident"
+    assert lines[4] == "what to do: wa-agent alerts explain WaBackendDown"
     assert lines[5] == "the Alertmanager cannot be told: it answered 503"
     assert len(lines) == 6
     everything = await cli("alerts", "--all", "--socket", alarmed)
@@ -53,7 +55,7 @@ async def test_as_json_the_switch_is_there_too(alarmed: Path, cli: Cli) -> None:
     found = (await cli("alerts", "--json", "--socket", alarmed)).json()
     assert {one["name"] for one in found["alerts"]} == {
         "WaDeadMansSwitch",
-        "WaFleetIncident",
+        "WaBackendDown",
         "WaSessionDown",
         "WaSessionNeedsScan",
     }

@@ -30,8 +30,8 @@ def a_board() -> AlertBoard:
     alerts = (
         _one("WaHostCpuHigh", resolved, NOW - 2000, NOW - 1400, NOW - 60),
         _one("WaSessionNeedsScan", pending, NOW - 30, session="shop"),
-        _one("WaSessionDown", firing, NOW - 600, NOW - 300, session="sales", engine="web"),
-        _one("WaFleetIncident", firing, NOW - 100, NOW - 100, engine="web"),
+        _one("WaSessionDown", firing, NOW - 600, NOW - 300, session="sales", backend="evo"),
+        _one("WaBackendDown", firing, NOW - 100, NOW - 100, backend="evo"),
         _one("WaDeadMansSwitch", firing, NOW - 4000, NOW - 4000),
     )
     return AlertBoard(
