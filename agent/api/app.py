@@ -90,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up: connected or a code", ()),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
-    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of its page, PNG"),
+    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of its page: PNG, or JPEG where that is too large"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),

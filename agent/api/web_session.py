@@ -18,6 +18,8 @@ PAIRING_CODE = (
 )
 _FAILED = frozenset({"engine", "timeout", "page_error", "not_ready", "backend_down"})
 """All other words of an engine say that what was asked for does not fit its state."""
+_PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+"""A page full of photos is a JPEG: as PNG it would be too long for the worker's answer."""
 _PAIRING_TIMEOUT = 45.0
 """A server may have to end one login and begin another before it has a code."""
 
@@ -38,9 +40,10 @@ async def screenshot(call: Call) -> web.Response:
         content = base64.b64decode(str(found.get("content", "")), validate=True)
     except binascii.Error:
         content = b""
-    if not content.startswith(b"\x89PNG"):
-        raise EngineError(f"cannot show the page of {call.id}: the worker sent no picture")
-    return web.Response(body=content, content_type="image/png")
+    for start, kind in _PICTURES.items():
+        if content.startswith(start):
+            return web.Response(body=content, content_type=kind)
+    raise EngineError(f"cannot show the page of {call.id}: the worker sent no picture")
 
 
 async def _ask(

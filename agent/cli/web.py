@@ -28,7 +28,12 @@ def add(commands: Subparsers) -> None:
         "wa-agent screenshot sales sales.png",
     )
     add_id(parser)
-    parser.add_argument("file", metavar="FILE", type=Path, help="the PNG to write")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="the picture to write: PNG, or JPEG where that is too large",
+    )
     parser.add_argument("--force", action="store_true", help="replace the file")
 
 

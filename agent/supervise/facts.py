@@ -46,6 +46,8 @@ class Facts:
     next_deep: float = 0.0
     disagrees: str = ""
     """What the last deep probe found to contradict itself."""
+    lacks: tuple[str, ...] = ()
+    """Parts of its engine's page that the last deep probe, connected, did not find."""
     files: SessionFiles = SessionFiles.UNPAIRED
     verdict: HealthVerdict | None = None
     sentence: str = ""

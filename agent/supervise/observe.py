@@ -16,6 +16,7 @@ from zlib import crc32
 from agent.config import HealthSection
 from agent.core.model import (
     Claim,
+    ConnectionStatus,
     Desired,
     Happening,
     InstanceId,
@@ -254,13 +255,23 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
     if deep:
         senses.checked("deep", now - begun)
-        found = _object(answer.get("detail", {})).get("disagrees")
+        detail = _object(answer.get("detail", {}))
+        found = detail.get("disagrees")
         facts.disagrees = found[:200] if isinstance(found, str) else ""
+        # While it loads, much is not there yet.
+        up = claim.status is ConnectionStatus.CONNECTED
+        facts.lacks = _names(detail.get("missing")) if up else ()
     facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
     facts.probes += 1
     facts.probe_seconds += now - begun
     if link is facts.link:
         facts.heard(claim, now)
+
+
+def _names(told: object) -> tuple[str, ...]:
+    if not isinstance(told, list):
+        return ()
+    return tuple(each[:60] for each in told[:8] if isinstance(each, str) and each.isprintable())
 
 
 def _object(told: object) -> Mapping[str, Any]:

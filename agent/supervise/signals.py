@@ -13,7 +13,7 @@ from agent.core.crypto import (
 )
 from agent.core.crypto_patterns import CryptoPattern, Effect, read_line
 from agent.core.memory import MemoryPolicy, judge_memory
-from agent.core.model import Category, Happening, JournalEntry, Signal
+from agent.core.model import Category, Happening, Health, JournalEntry, Signal
 from agent.core.rate import PerMinute
 from agent.core.silence import SilencePolicy, judge_silence, note_hour
 from agent.log import bound
@@ -68,6 +68,7 @@ class Findings:
             judge_crypto(facts.crypto, self.crypto_policy(), now).signal,
             self._memory(facts, now),
             self._silence(facts),
+            _lacking(facts),
         ]
         return tuple(signal for signal in found if signal is not None)
 
@@ -139,6 +140,13 @@ def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
         sentence = "a message went out" if told["direction"] == "out" else "a message came in"
     detail = {key: value for key, value in told.items() if value}
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+
+
+def _lacking(facts: Facts) -> Signal | None:
+    if not facts.lacks:
+        return None
+    words = f"its page lacks {', '.join(facts.lacks)}: what needs it will fail"
+    return Signal("page_incomplete", Health.DEGRADED, words)
 
 
 def _text(value: object) -> str:

@@ -47,6 +47,11 @@ async def test_a_picture_is_for_admins_and_kept_by_nobody(
             assert (answer.status, answer.content_type) == (200, "image/png")
             assert answer.headers["Cache-Control"] == "no-store"
             assert await answer.read() == PICTURE
+        photo = b"\xff\xd8\xff\xe0" + bytes(16)
+        says["screenshot"] = {"content": base64.b64encode(photo).decode()}
+        async with session.get(path, headers=await house.key("admin")) as answer:
+            assert (answer.status, answer.content_type) == (200, "image/jpeg")
+            assert await answer.read() == photo
         says["screenshot"] = {"content": base64.b64encode(b"<script>").decode()}
         async with session.get(path, headers=await house.key("admin")) as answer:
             assert answer.status == 502

@@ -40,6 +40,8 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 PAIRING_CODE = 195.0
+PICTURE_LIMIT = 640 * 1024
+"""Bytes of a picture that one message of the link surely holds; photos make a PNG longer."""
 STARTS_WINDOW = 600.0
 
 _FAILED_START = {
@@ -192,9 +194,7 @@ class WebEngine:
         if name == "pairing_code":
             return await self._pairing_code(arguments)
         if name == "screenshot":
-            kind = "png" if arguments.get("format") == "png" else "jpeg"
-            picture = await self._session.page.picture(kind=kind)
-            return {"type": f"image/{kind}", "content": base64.b64encode(picture).decode()}
+            return await self._picture("png" if arguments.get("format") == "png" else "jpeg")
         if name == "file_part":
             part = read_part(arguments)
             self._must_be_connected("take a file")
@@ -310,6 +310,12 @@ class WebEngine:
         if not isinstance(told, Mapping) or not isinstance(told.get("ok"), str):
             raise refusal("get a pairing code", told)
         return {"code": told["ok"], "expires_in": PAIRING_CODE}
+
+    async def _picture(self, kind: str) -> Mapping[str, Any]:
+        picture = await self._session.page.picture(kind=kind)
+        if kind == "png" and len(picture) > PICTURE_LIMIT:
+            return await self._picture("jpeg")
+        return {"type": f"image/{kind}", "content": base64.b64encode(picture).decode()}
 
     def _must_be_connected(self, doing: str) -> None:
         if self._view.claim.status is not Status.CONNECTED or self._stopping:

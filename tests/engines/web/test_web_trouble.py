@@ -1,6 +1,7 @@
 """What goes wrong with a page, a phone or an account, in the real worker."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -262,6 +263,29 @@ async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: S
     await bench.claimed(Status.CONNECTED)
 
 
+async def test_a_failed_injection_is_told_and_leaves_evidence(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    bench.url += "&missing=WAWebBuildConstants"
+    await bench.start(first="import agent.engines.web.states as web; web.SLOW_INJECTION = 2.0")
+    await bench.until(lambda: bench.claims and bench.claims[-1].phase == "injected")
+
+    async def probed() -> None:
+        while bench.claims[-1].reason != "injection_failed":
+            await bench.link.call("probe")
+            await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(probed(), 15)
+    assert bench.claims[-1].status is Status.INITIALIZING
+    kept = bench.session / "diagnostics"
+    await bench.until(lambda: list(kept.glob("*.jpg")))
+    (seen,) = kept.glob("*.json")
+    told = json.loads(seen.read_text())
+    assert (told["why"], told["page"]["missing"]) == ("injection_failed", ["BuildConstants"])
+    (picture,) = kept.glob("*.jpg")
+    assert picture.read_bytes().startswith(b"\xff\xd8\xff")
+
+
 @pytest.mark.parametrize(
     ("module", "named"),
     [
@@ -330,6 +354,17 @@ async def test_a_picture_shows_the_page_and_never_its_code(bench: Bench, stand_i
     await link.call("command", {"name": "pairing_code", "arguments": {"phone": ACCOUNT}})
     assert stand_in.page().code != code
     assert rows_of(await picture()) == rows_of(first), "another code, the same picture"
+
+
+async def test_a_picture_that_is_too_long_for_the_link_is_a_jpeg(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.page().tell("noise")
+    await bench.until(lambda: any(each["do"] == "drawn" for each in stand_in.page().received))
+    told = await bench.link.call("command", {"name": "screenshot", "arguments": {"format": "png"}})
+    assert told["type"] == "image/jpeg"
+    assert b64decode(told["content"]).startswith(b"\xff\xd8\xff")
 
 
 async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: StandIn) -> None:

@@ -432,6 +432,18 @@
       while (Date.now() < end);
     },
     navigate: ({ to }) => location.assign(to),
+    noise: () => {
+      const draw = document.createElement('img'), from = document.createElement('canvas');
+      from.width = 900; from.height = 700;
+      const pixels = new ImageData(900, 700);
+      for (let at = 0; at < pixels.data.length; at += 65536) {
+        crypto.getRandomValues(pixels.data.subarray(at, at + 65536));
+      }
+      from.getContext('2d').putImageData(pixels, 0, 0);
+      draw.onload = () => toServer({ do: 'drawn' });
+      draw.src = from.toDataURL();
+      document.body.prepend(draw);
+    },
     dialog: ({ text }) => setTimeout(() => { alert(text); toServer({ do: 'closed_dialog' }) }, 0),
     eat: ({ bytes: size }) => { (globalThis.eaten ||= []).push(new Array(size / 8).fill(1.5)) },
     alive: () => {},
