@@ -38,6 +38,7 @@ first_check = 0.2
 
 [health]
 interval = 1
+deep = 2
 timeout = 1
 
 [worker]
@@ -221,6 +222,33 @@ async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eve
     await eventually(is_back, within=60)
     assert (await agent.show(ID))["account"] == ACCOUNT
     assert len(stand_in.devices) == 1
+
+
+async def test_a_page_that_lost_a_part_is_degraded_before_somebody_needs_it(
+    agent, stand_in, eventually
+):
+    settings = {"url": f"{stand_in.url}?name={ID}&missing=WAWebSendMsgChatAction"}
+    await agent.do("POST", "/api/instance", {"id": ID, "engine": "web", "settings": settings})
+    await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=30)
+    stand_in.scan(ACCOUNT, ID)
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+
+    async def health() -> tuple[str, str, str]:
+        found = (await agent.show(ID))["health"]
+        return found["verdict"], found["reason"], found["sentence"]
+
+    words = "its page lacks addAndSendMsgToChat: what needs it will fail"
+    await eventually(health, ("degraded", "page_incomplete", words), within=20)
+    await agent.do(
+        "PATCH", f"/api/instance/{ID}", {"settings": {"url": f"{stand_in.url}?name={ID}"}}
+    )
+    await agent.do("POST", f"/api/instance/{ID}/restart")
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
+
+    async def is_whole() -> bool:
+        return (await health())[0] == "healthy"
+
+    await eventually(is_whole, within=30)
 
 
 async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(

@@ -1,10 +1,15 @@
-"""The web engine in its hardened unit, as the unprivileged user, with the real browser."""
+"""The web engine in its hardened unit, as the unprivileged user, with the real browser.
+
+One session goes through every state of WhatsApp Web's, each test leaves it connected.
+"""
 
 import asyncio
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ import pytest
 from agent.engines.web.arguments import find_browser
 from agent.engines.web.bundle import bundle_path
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn
+from agent.engines.web.standin.server import Client, StandIn
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
 from tests.system.bed import SOURCE, Bed
@@ -22,6 +27,8 @@ from tests.system.fleet import AGENT, Fleet
 ID = "web1"
 ACCOUNT = "5511999999999"
 CACHE = "/var/lib/wa-agent/cache"
+QUIET = 300.0
+"""Seconds in which no code is replaced."""
 
 
 class Played:
@@ -31,7 +38,7 @@ class Played:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.stand_in = self._do(StandIn.open(qr_every=300, alive_every=1))
+        self.stand_in = self._do(StandIn.open(qr_every=QUIET, alive_every=1))
 
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
@@ -42,6 +49,13 @@ class Played:
 
         return self._do(in_loop())
 
+    def page(self, id: str = ID) -> Client:
+        found: Client = self.play(lambda: self.stand_in.page(id))
+        return found
+
+    def tell(self, do: str, **more: Any) -> None:
+        self.play(lambda: self.stand_in.page(ID).tell(do, **more))
+
     def close(self) -> None:
         self._do(self.stand_in.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -49,48 +63,133 @@ class Played:
         self._loop.close()
 
 
-@pytest.fixture
-def played(bed: Bed) -> Iterator[Played]:
+@dataclass
+class Web:
+    """One web session on the bed, and the stand-in behind it."""
+
+    fleet: Fleet
+    played: Played
+
+    @property
+    def bed(self) -> Bed:
+        return self.fleet.bed
+
+    @property
+    def stand_in(self) -> StandIn:
+        return self.played.stand_in
+
+    def url(self, id: str = ID, more: str = "") -> str:
+        return f"url={self.stand_in.url}?name={id}{more}"
+
+    def claim(self) -> dict[str, Any]:
+        return self.fleet.cli("show", ID).get("claim") or {}
+
+    def until(self, within: float = 40.0, **wanted: Any) -> None:
+        def found() -> bool:
+            return wanted.items() <= self.claim().items()
+
+        try:
+            self.bed.until(found, within=within)
+        except AssertionError as error:
+            raise AssertionError(f"wanted {wanted}, it claims {self.claim()}") from error
+
+    def scan(self) -> None:
+        self.until(status="QR_REQUIRED")
+        self.played.play(lambda: self.stand_in.scan(ACCOUNT, ID))
+        self.fleet.until_connected()
+
+    def code(self) -> str:
+        return str(self.fleet.cli("qr", ID)["qr"])
+
+    def worker(self) -> int:
+        return self.bed.outside_pid(self.fleet.pid(ID))
+
+    def browser(self) -> int:
+        return next(
+            pid
+            for pid in _below(self.worker())
+            if b"--user-data-dir=" in _line(pid) and b"--type=" not in _line(pid)
+        )
+
+    def renderers(self) -> list[int]:
+        return [pid for pid in _below(self.worker()) if b"--type=renderer" in _line(pid)]
+
+
+@pytest.fixture(scope="module")
+def played(machine: Bed) -> Iterator[Played]:
+    if not machine.init:
+        machine.boot()
     cache = Path(os.environ.get("WA_CACHE_PATH", SOURCE / ".cache"))
     try:
         find_browser("headless-shell")
         fetch_bundle(cache)
     except (ConfigError, EngineError) as error:
         lacks(str(error))
-    there = bundle_path(bed.path(CACHE))
+    there = bundle_path(machine.path(CACHE))
     there.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(bundle_path(cache), there)
     found = Played()
     yield found
-    if ID in Fleet(bed, (ID,)).list():
-        Fleet(bed, (ID,)).cli("delete", ID)
     found.close()
 
 
-def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played) -> None:
-    fleet = Fleet(bed, (ID,))
-    bed.run("systemctl", "start", "wa-agent.socket", AGENT)
-    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
-    url = f"{played.stand_in.url}?name={ID}"
-    fleet.cli("create", ID, "--engine", "web", "--set", f"url={url}")
-    bed.until(lambda: fleet.statuses()[ID] == "QR_REQUIRED", within=60)
-    played.play(lambda: played.stand_in.scan(ACCOUNT, ID))
-    fleet.until_connected()
-    assert fleet.accounts()[ID] == ACCOUNT
+@pytest.fixture(scope="module")
+def session(machine: Bed, played: Played) -> Iterator[Web]:
+    web = Web(Fleet(machine, (ID,)), played)
+    machine.run("systemctl", "start", "wa-agent.socket", AGENT)
+    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    web.fleet.cli("create", ID, "--engine", "web", "--set", web.url())
+    yield web
+    if ID in web.fleet.list():
+        web.fleet.cli("delete", ID)
 
+
+@pytest.fixture
+def web(session: Web, bed: Bed) -> Web:
+    """Connected, whatever the test before did."""
+    if session.fleet.statuses()[ID] != "CONNECTED":
+        session.fleet.cli("start", ID)
+        session.bed.until(lambda: session.fleet.statuses()[ID] in ("QR_REQUIRED", "CONNECTED"), 60)
+        if session.fleet.statuses()[ID] == "QR_REQUIRED":
+            session.scan()
+    return session
+
+
+def test_codes_come_one_after_another_and_the_last_one_idles(session: Web) -> None:
+    session.until(status="QR_REQUIRED", within=60)
+    stand_in = session.stand_in
+    stand_in.qr_every, stand_in.qr_codes = 1.5, 2
+    first = session.code()
+    session.bed.until(lambda: session.played.page().code not in ("", first.split(",")[0]))
+    assert session.code() != first
+    session.until(status="QR_REQUIRED", reason="qr_idle")
+    stand_in.qr_every, stand_in.qr_codes = QUIET, 6
+    assert session.code().startswith(session.played.page().code)
+
+
+def test_a_phone_enters_a_code_instead_of_scanning(session: Web) -> None:
+    session.until(status="QR_REQUIRED")
+    code = session.fleet.cli("pairing-code", ID, f"+{ACCOUNT}")["code"]
+    session.played.play(lambda: session.stand_in.enter_code(code))
+    session.fleet.until_connected()
+    assert session.fleet.accounts()[ID] == ACCOUNT
+
+
+def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
+    bed, fleet = web.bed, web.fleet
     # Its browser keeps its own sandbox inside of ours.
-    worker = bed.outside_pid(fleet.pid(ID))
-    renderers = [pid for pid in _below(worker) if b"--type=renderer" in _line(pid)]
+    worker = web.worker()
+    renderers = web.renderers()
     assert renderers
     for pid in renderers:
         status = Path(f"/proc/{pid}/status").read_text()
         assert "Seccomp:\t2" in status and "CapEff:\t0000000000000000" in status
         assert _user_namespace(pid) != _user_namespace(worker)
 
-    # What its browser kept to its own user, the agent can copy, and throw away in the end.
+    # What its browser kept to its own user, the agent can copy.
     assert fleet.cli("snapshot", ID)["state"] == "whole"
 
-    # Killed, it comes back without a scan; stopped, it ends in order.
+    # Killed, it comes back without a scan; stopped, it ends in order, and so again.
     run = fleet.runs()[ID]
     tree = list(_below(worker))
     bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", fleet.unit(ID))
@@ -100,8 +199,122 @@ def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played) -> N
     bed.run("systemctl", "stop", fleet.unit(ID), within=60)
     assert bed.show(fleet.unit(ID), "Result") == "success"
     assert "closed in order" in bed.journal("-u", fleet.unit(ID), "-n", "20")
-    trashed = fleet.cli("delete", ID)["trash"]
-    bed.run("rm", "-r", f"/var/lib/wa-agent/sessions/.trash/{trashed}", user="wa-agent")
+    bed.until(lambda: fleet.list()[ID]["override"] == "stopped")
+    fleet.cli("start", ID)
+    fleet.until_connected()
+    assert len(web.stand_in.devices) == 1, "nobody scanned again"
+
+
+def test_a_killed_browser_comes_back_in_the_same_worker(web: Web) -> None:
+    run, killed = web.fleet.runs(), web.browser()
+    os.kill(killed, signal.SIGKILL)
+    web.bed.until(lambda: any(pid != killed for pid in _browsers(web)))
+    web.fleet.until_connected()
+    assert web.fleet.runs() == run
+
+
+def test_a_crashed_page_is_loaded_anew(web: Web) -> None:
+    run, browser, page = web.fleet.runs(), web.browser(), web.played.page()
+    for pid in web.renderers():
+        os.kill(pid, signal.SIGKILL)
+    web.bed.until(lambda: _newer(web, page))
+    web.fleet.until_connected()
+    assert (web.fleet.runs(), web.browser()) == (run, browser)
+
+
+def test_a_page_that_navigates_is_watched_again(web: Web) -> None:
+    page = web.played.page()
+    web.played.tell("navigate", to=f"/?name={ID}&again=1")
+    web.bed.until(lambda: _newer(web, page))
+    web.fleet.until_connected()
+    assert web.fleet.cli("send", ID, "5511888888888", "hello")["outcome"] == "sent"
+
+
+def test_a_page_that_hangs_is_repaired_without_a_scan(web: Web) -> None:
+    page = web.played.page()
+    web.played.tell("hang", seconds=300)
+    web.bed.until(lambda: _newer(web, page), within=90)
+    web.fleet.until_connected(within=60)
+    assert len(web.stand_in.devices) == 1
+
+
+def test_a_sync_that_stalls_is_seen(web: Web) -> None:
+    web.stand_in.syncs = False
+    try:
+        web.fleet.cli("restart", ID)
+        web.until(status="LOADING", phase="sync")
+        web.played.tell("progress", percent=40)
+        web.until(progress=0.4)
+    finally:
+        web.stand_in.syncs = True
+    web.played.tell("synced")
+    web.fleet.until_connected()
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("CONFLICT", "conflict"),
+        ("TOS_BLOCK", "tos_block"),
+        ("DEPRECATED_VERSION", "client_outdated"),
+    ],
+)
+def test_a_refusal_is_told_with_its_reason(web: Web, mode: str, reason: str) -> None:
+    web.played.tell("stream", mode=mode, socket=mode)
+    web.until(status="DISCONNECTED", reason=reason, paired=True)
+    web.fleet.cli("restart", ID)
+    web.fleet.until_connected()
+
+
+def test_a_page_without_a_module_is_a_failed_injection(web: Web) -> None:
+    web.fleet.cli("settings", ID, "--set", web.url(more="&missing=WAWebBuildConstants"))
+    web.fleet.cli("restart", ID)
+    try:
+        web.until(reason="injection_failed", within=60)
+    finally:
+        web.fleet.cli("settings", ID, "--set", web.url())
+    web.fleet.cli("restart", ID)
+    web.fleet.until_connected()
+
+
+def test_a_logout_on_the_phone_retires_the_session(web: Web) -> None:
+    web.played.play(lambda: web.stand_in.log_out(ACCOUNT))
+    web.bed.until(lambda: web.fleet.cli("trash", "list"), within=60)
+    web.scan()
+    trashed = web.fleet.cli("delete", ID)["trash"]
+    # What its browser kept to its own user, the agent can throw away in the end.
+    web.bed.run("rm", "-r", f"/var/lib/wa-agent/sessions/.trash/{trashed}", user="wa-agent")
+
+
+def test_eight_sessions_live_side_by_side(machine: Bed, played: Played) -> None:
+    ids = tuple(f"side{number}" for number in range(8))
+    fleet = Fleet(machine, ids)
+    try:
+        for id in ids:
+            url = f"{played.stand_in.url}?name={id}"
+            fleet.cli("create", id, "--engine", "web", "--set", f"url={url}")
+        machine.until(lambda: set(fleet.statuses().values()) == {"QR_REQUIRED"}, within=120)
+        for number, id in enumerate(ids):
+            played.play(lambda n=number, i=id: played.stand_in.scan(f"551199999990{n}", i))
+        fleet.until_connected(within=60)
+        assert len(set(fleet.accounts().values())) == 8
+        for id in ids:
+            assert fleet.cli("send", id, "5511888888888", id)["outcome"] == "sent"
+    finally:
+        for id in set(ids) & set(fleet.list()):
+            fleet.cli("delete", id)
+
+
+def _browsers(web: Web) -> list[int]:
+    try:
+        return [web.browser()]
+    except (StopIteration, OSError):
+        return []
+
+
+def _newer(web: Web, page: Client) -> bool:
+    found: list[Client] = web.played.play(lambda: list(web.stand_in.clients))
+    return any(each.name == ID and each.number > page.number for each in found)
 
 
 def _below(pid: int) -> Iterator[int]:
