@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -104,7 +105,8 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield from findings
     yield machine.check_limits(_holder(state), sum(engines.values()))
     yield _database(state / "agent.db", client)
-    yield from _browser(config, wanted="web" in engines or _web_is_here(config))
+    kinds = _browser_kinds(config)
+    yield from _browser(config, kinds, wanted="web" in engines or bool(kinds))
 
 
 def _backends(config: "Config", client: Client, path: Path | None) -> "Iterator[Finding]":
@@ -211,25 +213,32 @@ def _checked_by_agent(client: Client) -> str:
     return str(client.post("/api/database/check")["found"])
 
 
-def _web_is_here(config: "Config") -> bool:
-    """What there is to know of web instances when no agent can be asked."""
+def _browser_kinds(config: "Config") -> set[str]:
+    """What the web instances are set to, as far as can be known without an agent."""
+    from agent.engines.web.arguments import BINARIES, SHELL
     from agent.vault.identity import scan
 
-    if any(one.engine == "web" for one in config.instance):
-        return True
-    try:
-        found = scan(config.session_root)
-    except (OSError, WaError):
-        return False
-    return any(one.identity and one.identity.instance.engine == "web" for one in found)
+    every = [one.settings for one in config.instance if one.engine == "web"]
+    with suppress(OSError, WaError):
+        for one in scan(config.session_root):
+            if one.identity and one.identity.instance.engine == "web":
+                every.append(one.identity.instance.settings)
+    return {str(settings.get("browser", SHELL)) for settings in every} & set(BINARIES)
 
 
-def _browser(config: "Config", *, wanted: bool) -> "Iterator[Finding]":
+def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Finding]":
     """Looked at before the first web instance, too, once a browser or the bundle is installed."""
+    from agent.cli.worker_sight import environment_of
+    from agent.config import INSTALLED_STATE
+    from agent.engines.web.arguments import SHELL
     from agent.engines.web.doctor import examine
     from agent.host.doctor import note, ok, wrong
+    from agent.host.units import INSTANCES
 
-    found = examine(config.cache_root)
+    # A unit's worker has its unit's environment, not that of whoever asks here.
+    installed = config.agent.state_path == INSTALLED_STATE
+    env = environment_of(INSTANCES.template) if installed else os.environ
+    found = examine(config.cache_root, env, kinds or {SHELL})
     if not wanted and {"browser_missing", "bundle_missing"} <= {one.code for one in found}:
         yield ok("browser", "no web instance, and nothing of the web engine: not looked at")
         return

@@ -88,6 +88,18 @@ def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("
     )
 
 
+def environment_of(unit: str, root: Path = Path("/")) -> dict[str, str]:
+    """What this unit's drop-ins set, an administrator's last."""
+    found: dict[str, str] = {}
+    for folder in reversed(UNIT_FOLDERS):
+        for file in sorted((root / folder / f"{unit}.d").glob("*.conf")):
+            for key, value in _settings(file):
+                if key == "Environment":
+                    pairs = (word.partition("=") for word in _words(value))
+                    found |= {name: text for name, _, text in pairs}
+    return found
+
+
 def _drop_ins(backend: str, root: Path) -> Iterator[tuple[str, str]]:
     for folder in UNIT_FOLDERS:
         for unit in (BACKENDS.template, BACKENDS.unit(backend)):

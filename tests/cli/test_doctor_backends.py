@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import doctor_backends, worker_sight
-from agent.cli.worker_sight import Worker, worker_of
+from agent.cli.worker_sight import Worker, environment_of, worker_of
 from agent.config import BackendDeclaration
 from agent.host.reach import render_reach
 from tests.lacking import lacks
@@ -240,3 +240,15 @@ async def test_a_redis_that_is_none_is_wrong(doctor, house):
         await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")
     )
     assert "is no Redis" in sentence
+
+
+def test_a_unit_s_environment_is_what_its_drop_ins_say(tmp_path: Path) -> None:
+    for folder, name, text in (
+        ("usr/local/lib", "a", "WA_BROWSER=/opt/a"),
+        ("etc", "b", '"WA_BROWSER=/opt/the browser" LANG=C'),
+    ):
+        file = tmp_path / folder / "systemd/system/wa-instance@.service.d" / f"{name}.conf"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"[Service]\n# Environment=WA_BROWSER=/no\nEnvironment={text}\n")
+    found = environment_of("wa-instance@.service", tmp_path)
+    assert found == {"WA_BROWSER": "/opt/the browser", "LANG": "C"}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from agent.errors import ConfigError
 
+SHELL = "headless-shell"
+"""The kind that is meant where nobody says."""
 BINARIES = {
-    "headless-shell": (
+    SHELL: (
         "/usr/lib/chromium/chromium-headless-shell",
         "/usr/lib64/chromium-browser/headless_shell",
         "/usr/lib/chromium-browser/headless_shell",

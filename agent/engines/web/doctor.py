@@ -1,12 +1,13 @@
 """What on this machine keeps the web engine from working, and what cures it. Changes nothing."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from agent.engines.web.arguments import find_browser, find_setpriv
+from agent.engines.web.arguments import SHELL, find_browser, find_setpriv
 from agent.engines.web.bundle import read_bundle
 from agent.engines.web.sandbox import sandbox_problem
 from agent.errors import ConfigError
@@ -24,11 +25,17 @@ class Finding:
     """False: it works, only less well."""
 
 
-def examine(cache: Path, env: Mapping[str, str] | None = None) -> list[Finding]:
-    """Every finding; an empty list when the engine can run."""
-    env = os.environ if env is None else env
+def examine(
+    cache: Path, env: Mapping[str, str] | None = None, kinds: Iterable[str] = (SHELL,)
+) -> list[Finding]:
+    """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
+    named = (os.environ if env is None else env).get("WA_BROWSER", "")
     found = [
-        _of(lambda: find_browser("headless-shell", env.get("WA_BROWSER", ""))),
+        # One that is named is the only one, whatever an instance asks for.
+        *(
+            _of(partial(find_browser, kind, named))
+            for kind in ([SHELL] if named else sorted(kinds))
+        ),
         _of(lambda: read_bundle(cache)),
         _pyppeteer(),
         _of(find_setpriv),

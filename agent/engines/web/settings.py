@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.engines.web.arguments import BINARIES, SHELL
 from agent.errors import ConfigError
 
 WHATSAPP = "https://web.whatsapp.com/"
@@ -18,7 +19,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    browser: str = "headless-shell"
+    browser: str = SHELL
     """headless-shell: a third of the memory; chromium: the full browser."""
     url: str = WHATSAPP
     """Another address only for tests and demonstrations: https, or http on loopback."""
@@ -41,8 +42,8 @@ def read_settings(told: Mapping[str, Any]) -> WebSettings:
         if not isinstance(value, str if known[key] is str else int) or isinstance(value, bool):
             raise _wrong(key, "not text" if known[key] is str else "not a whole number")
     settings = WebSettings(**told)
-    if settings.browser not in ("headless-shell", "chromium"):
-        raise _wrong("browser", "neither headless-shell nor chromium")
+    if settings.browser not in BINARIES:
+        raise _wrong("browser", f"neither {' nor '.join(BINARIES)}")
     if settings.page not in (LIVE, KNOWN_GOOD) and not _VERSION.fullmatch(settings.page):
         raise _wrong("page", f"neither {LIVE} nor {KNOWN_GOOD} nor a version")
     _check_url(settings.url)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.engines.web import bundle, doctor
+from agent.engines.web import arguments, bundle, doctor
 from agent.engines.web.doctor import Finding, examine
 
 
@@ -70,3 +70,20 @@ def test_a_small_shared_memory_is_told(
     assert (found is not None) is small
     if found is not None:
         assert not found.serious and found.cure.startswith("mount -o remount,size=")
+
+
+def test_each_kind_of_browser_that_instances_want_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "shell"
+    there.touch()
+    monkeypatch.setattr(arguments, "BINARIES", {"headless-shell": (str(there),), "chromium": ()})
+
+    def missing(*kinds: str, **env: str) -> list[str]:
+        found = examine(tmp_path, env, kinds)
+        return [each.cure for each in found if each.code == "browser_missing"]
+
+    assert missing("headless-shell") == []
+    (cure,) = missing("chromium", "headless-shell")
+    assert "apt-get install chromium " in cure
+    assert missing("chromium", WA_BROWSER=str(there)) == [], "the named one serves all"
