@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.cli import alert_listener
 from agent.cli.agent import overrides_of
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.places import config_path
@@ -39,6 +40,7 @@ def add(commands: Subparsers) -> None:
         "wa-agent alerts explain WaSessionDown",
     )  # fmt: skip
     parser.add_argument("name", metavar="NAME", help="the alert's name")
+    alert_listener.add(among)
 
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
@@ -186,4 +188,6 @@ def _write(target: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read it at this very moment."""
     unfinished = target.with_name(f".{target.name}.new")
     unfinished.write_text(text)
+    # Nothing in them is secret, and Prometheus is another user; whoever exports may be strict.
+    unfinished.chmod(0o644)
     unfinished.replace(target)

@@ -106,6 +106,8 @@ def alertmanager_file(site: Site) -> str:
 global:
   smtp_smarthost: "localhost:25"
   smtp_from: {_text(f"wa-agent@{site.machine}")}
+  # A mail server on this machine rarely offers TLS; say true for one elsewhere.
+  smtp_require_tls: false
 route:
   receiver: mail
   group_by: [alertname, machine]

@@ -1,10 +1,16 @@
 """`wa-agent alerts`: what is active, and files that are whole and keep what was changed."""
 
+import asyncio
 import json
+import os
 import re
+import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.api.serve import serve
@@ -116,6 +122,68 @@ async def test_an_example_that_somebody_changed_is_kept(cli: Cli, elsewhere: Pat
     assert "for: 5s" in Path("pack/wa-agent.rules.yml").read_text()
     await cli("alerts", "export", "pack", "--force")
     assert Path("pack/alertmanager.example.yml").read_text() != "mine"
+
+
+async def test_prometheus_can_read_what_was_exported_with_a_strict_umask(
+    cli: Cli, elsewhere: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        await cli("alerts", "export", "pack")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in Path("pack").iterdir()} == {0o644}
+
+
+def notification(status: str, **more: Any) -> dict[str, Any]:
+    """As Alertmanager posts it."""
+    one = {
+        "status": status,
+        "labels": {"alertname": "WaSessionDown", "severity": "warning", "session": "sales"},
+        "annotations": {"summary": "sales should be\x1b[2J connected", "runbook": "http://x/#a"},
+        "startsAt": "2026-01-15T10:30:45.123456789Z",
+        "endsAt": "2026-01-15T10:40:45Z" if status == "resolved" else "0001-01-01T00:00:00Z",
+    }
+    return {"version": "4", "status": status, "alerts": [{**one, **more}]}
+
+
+async def test_a_listener_prints_what_it_is_told(unused_tcp_port: int) -> None:
+    at = f"127.0.0.1:{unused_tcp_port}"
+    listener = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", "alerts", "listen", "--at", at),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TZ": "UTC"},
+    )
+    assert listener.stdout is not None
+    assert listener.stderr is not None
+    assert b"listening at" in await listener.stderr.readline()
+    async with aiohttp.ClientSession() as client:
+        for body, status in (
+            (json.dumps(notification("firing")), 200),
+            ("no JSON", 400),
+            ("[1]", 400),
+            ('{"alerts": [7]}', 200),
+            (json.dumps(notification("resolved")), 200),
+        ):
+            async with client.post(f"http://{at}/alerts", data=body) as answer:
+                assert answer.status == status
+    listener.send_signal(signal.SIGINT)
+    out, trouble = await listener.communicate()
+    assert (listener.returncode, trouble) == (0, b"")
+    assert out.decode().splitlines() == [
+        "2026-01-15 10:30:45  warning  WaSessionDown: sales should be�[2J connected  http://x/#a",
+        "2026-01-15 10:40:45  is over  WaSessionDown: sales should be�[2J connected  http://x/#a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "words"), [("x", "not HOST:PORT"), ("192.0.2.1:1", "cannot listen")]
+)
+async def test_a_listener_that_cannot_listen_says_so(cli: Cli, at: str, words: str) -> None:
+    said = await cli("alerts", "listen", "--at", at)
+    assert said.status != 0
+    assert words in said.err
 
 
 @pytest.mark.parametrize(

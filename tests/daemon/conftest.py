@@ -143,6 +143,9 @@ class RunningAgent:
     async def status(self, id: str) -> str:
         return str((await self.show(id))["connection_status"])
 
+    async def knows(self, id: str) -> bool:
+        return (await self.ask("GET", f"/api/instance/{id}"))[0] == 200
+
     async def pid(self, id: str) -> int:
         return int((await self.show(id))["unit"]["main_pid"])
 

@@ -7,6 +7,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,51 @@ def free_port() -> int:
 
 
 @dataclass
+class MailServer:
+    """Takes every mail, without TLS, as one on the machine itself does."""
+
+    address: str = ""
+    mails: list[str] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            word = line[:4].upper()
+            if word == b"DATA":
+                writer.write(b"354 go on\r\n")
+                text = await reader.readuntil(b"\r\n.\r\n")
+                mail = message_from_bytes(text, policy=default)
+                parts = [part.get_content() for part in mail.walk() if not part.is_multipart()]
+                self.mails.append("\n".join([f"Subject: {mail['Subject']}", *parts]))
+            writer.write(b"221 bye\r\n" if word == b"QUIT" else b"250 well\r\n")
+            if word == b"QUIT":
+                break
+        writer.close()
+
+    def about(self, *words: str) -> list[str]:
+        """The mails that hold all of these words."""
+        return [mail for mail in self.mails if all(word in mail for word in words)]
+
+
+@pytest.fixture
+async def mail_server() -> AsyncIterator[MailServer]:
+    found = MailServer()
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield found
+    server.close()
+
+
+@dataclass
 class Receiver:
-    """Whoever is notified: the webhook and the chat of the example."""
+    """Whoever is notified: the webhook, the chat and the mail of the example."""
 
     url: str
     heard: list[dict[str, Any]] = field(default_factory=list)
     """Every alert of every notification of the webhook, in their order."""
     chats: list[str] = field(default_factory=list)
     heartbeats: int = 0
+    mail: MailServer = field(default_factory=MailServer)
 
     def all_about(self, name: str, status: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """What Prometheus and what the agent itself raised; None until both were heard."""
@@ -48,8 +87,8 @@ class Receiver:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    found = Receiver("")
+async def receiver(mail_server: MailServer) -> AsyncIterator[Receiver]:
+    found = Receiver("", mail=mail_server)
 
     async def alerts(request: web.Request) -> web.Response:
         found.heard += (await request.json())["alerts"]

@@ -16,6 +16,8 @@ from tests.daemon.test_backends import table
 from tests.standin.evolution import StandIn
 from tests.system_pack.conftest import Receiver, StartServer, fetch, free_port, run_program
 
+# One that takes nothing, so that an event waits for it.
+WEBHOOK = '[[webhook]]\nname = "ops"\nurl = "http://127.0.0.1:{port}/"\nprivate = true\n'
 METRIC = re.compile(r"\b(?:wa|process)_[a-z_]+\b")
 IMPATIENT = {
     "WA_AGENT_RECONNECT__MAX": "1",
@@ -35,7 +37,7 @@ async def standin() -> AsyncIterator[StandIn]:
 async def test_a_real_scrape_has_every_metric_that_is_named(
     make_agent: Callable[..., RunningAgent], standin: StandIn, eventually: Eventually
 ) -> None:
-    agent = make_agent(table(standin))
+    agent = make_agent(table(standin) + WEBHOOK.format(port=free_port()))
     agent.config.chmod(0o600)
     await agent.start(IMPATIENT)
     await agent.create("sales")
@@ -90,6 +92,7 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
     await agent.start(IMPATIENT)
     await agent.create("local")
     for id in ("local", "line-1", "line-2"):
+        await eventually(lambda id=id: agent.knows(id), within=30)
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
     prometheus = await start_pack(agent, tmp_path / "pack", port)
 
@@ -171,6 +174,7 @@ async def start_servers(
     for ours, theirs in (
         ("http://127.0.0.1:9099", receiver.url),
         ("https://chat.example.com/hooks/replace-me", f"{receiver.url}/chat"),
+        ("localhost:25", receiver.mail.address),
     ):
         assert ours in example
         example = example.replace(ours, theirs)
@@ -232,6 +236,8 @@ async def test_a_fault_is_notified_and_its_repair_too(
         "runbook": f"http://{agent.listen}/runbook#wasessiondown",
     }
     assert "WaSessionDown" in await fetch(own["annotations"]["runbook"])
+    sentence = "sales should be connected and is not"
+    await eventually(lambda: receiver.mail.about("Subject: [FIRING", sentence), within=30)
     status, said = await run_program(agent, "alerts")
     assert status == 1
     assert re.search(r"firing +warning +WaSessionDown .* sales should be connected", said), said
@@ -240,9 +246,11 @@ async def test_a_fault_is_notified_and_its_repair_too(
 
     # and is back
     await agent.clear("sales", within=30)
-    await agent.do("POST", "/force-reconnection/sales")
+    status, said = await run_program(agent, "recover", "sales")
+    assert status == 0, said
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=30)
     await eventually(lambda: receiver.all_about("WaSessionDown", "resolved"), within=60)
+    await eventually(lambda: receiver.mail.about("[RESOLVED]", sentence), within=30)
     told = [sentence for kind, sentence in await agent.story("sales") if kind == "alert_over"]
     assert any(one.startswith("WaSessionDown is over for sales, after ") for one in told), told
     status, said = await run_program(agent, "alerts", "--json")

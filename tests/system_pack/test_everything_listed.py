@@ -155,6 +155,7 @@ async def test_a_real_scrape_has_every_metric_that_was_promised(
     agent.config.chmod(0o600)
     await agent.start(IMPATIENT)
     await agent.create("sales")
+    await eventually(lambda: agent.knows("shop"), within=30)
     for id in ("sales", "shop"):
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
     await agent.do("POST", "/api/instance/sales/snapshots", {})

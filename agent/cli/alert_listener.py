@@ -1,0 +1,93 @@
+"""A receiver to try Alertmanager with: prints what the exported example's webhook is told."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from agent.cli.command import Subparsers, add_command, wants_json
+from agent.cli.show import clean, moment
+from agent.errors import InvalidRequest, WaError
+
+WEBHOOK = "127.0.0.1:9099"
+"""Where the example sends its webhooks."""
+_MOST = 1 << 20
+_SILENCE = 10.0
+"""Seconds that a sender may take; one at a time is served."""
+
+
+def add(among: Subparsers) -> None:
+    parser = add_command(
+        among,
+        "listen",
+        listen,
+        "print what an Alertmanager tells the example's webhook, until it is interrupted",
+        "wa-agent alerts listen",
+    )
+    parser.add_argument(
+        "--at", metavar="HOST:PORT", default=WEBHOOK, help=f"where to listen; usually {WEBHOOK}"
+    )
+
+
+def listen(options: argparse.Namespace) -> int:
+    host, _, port = options.at.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidRequest(f"cannot listen at {options.at}: it is not HOST:PORT", field="at")
+    as_json = wants_json(options)
+
+    class Asked(BaseHTTPRequestHandler):
+        timeout = _SILENCE
+
+        def do_POST(self) -> None:
+            told = self._told()
+            self.send_response(200 if told is not None else 400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            for line in lines_of(told or {}, as_json=as_json):
+                print(line, flush=True)
+
+        def _told(self) -> dict[str, Any] | None:
+            length = self.headers.get("Content-Length", "")
+            if not length.isdigit() or int(length) > _MOST:
+                return None
+            try:
+                told = json.loads(self.rfile.read(int(length)))
+            except ValueError:
+                return None
+            return told if isinstance(told, dict) else None
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """What was asked is printed; that it was asked is nobody's concern."""
+
+    try:
+        with HTTPServer((host, int(port)), Asked) as server:
+            print(f"listening at {options.at}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            server.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        raise WaError(f"cannot listen at {options.at}: {error.strerror or error}") from error
+    return 0
+
+
+def lines_of(told: dict[str, Any], *, as_json: bool = False) -> Iterator[str]:
+    """One line for each alert of a notification."""
+    alerts = told.get("alerts")
+    for one in alerts if isinstance(alerts, list) else []:
+        if not isinstance(one, dict):
+            continue
+        if as_json:
+            yield json.dumps(one)
+            continue
+        labels, said = (one.get(name) or {} for name in ("labels", "annotations"))
+        over = one.get("status") == "resolved"
+        when = one.get("endsAt" if over else "startsAt", "")
+        words = (
+            moment(str(when)),
+            "is over" if over else labels.get("severity", ""),
+            f"{labels.get('alertname', '')}: {said.get('summary', '')}",
+            said.get("runbook", ""),
+        )
+        yield clean("  ".join(str(word) for word in words if word))
