@@ -189,4 +189,4 @@ def test_the_table_has_every_alert_that_was_promised() -> None:
 
     rows = [line.split() for line in ALERTS.split("\n") if line.strip()]
     wanted = {(name, float(hold), Severity(severity)) for name, hold, severity in rows}
-    assert {told(alert) for alert in alert_table(AlertLimits())} == wanted
+    assert wanted - {told(alert) for alert in alert_table(AlertLimits())} == set()
