@@ -34,8 +34,9 @@ from agent.core.crypto import CryptoPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.memory import MemoryPolicy
 from agent.core.phases import PhaseDeadlines
-from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
+from agent.core.reconnect import BreakerPolicy, ReasonDelay, ReconnectPolicy
 from agent.core.repair import RecoveryPolicy
+from agent.core.silence import SilencePolicy
 from agent.engines.catalog import remote_engines
 from agent.errors import ConfigError
 
@@ -908,3 +909,46 @@ def test_patterns_for_keys_are_checked_and_named(tmp_path):
     path.write_text('[crypto]\npatterns = ["counts: odd words"]\n')
     (found,) = load_config(path, {}).crypto_patterns
     assert found.text.search("ODD WORDS")
+
+
+def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(load):
+    config = load(
+        "[reconnect.reasons]\nconflict = {base = 60, max = 600}\nclient_outdated = {base = 7200}\n"
+    )
+    own = (ReasonDelay("conflict", 60.0, 600.0), ReasonDelay("client_outdated", 7200.0))
+    assert config.reconnect_policy.reasons == own
+    assert config.incident_policy.probe_every == 7200.0
+    assert load(render_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("reasons = 3", "it must be a table"),
+        ("reasons = {nonsense = {base = 1}}", "'nonsense': there is no such reason"),
+        ("reasons = {banned = {base = 1}}", "'banned': nothing is tried by itself after it"),
+        ("reasons = {conflict = 3}", "conflict must be like {base = 1.0, max = 300.0}"),
+        ("reasons = {conflict = {first = 3}}", "conflict must be like"),
+        ("reasons = {conflict = {base = true}}", "base of conflict must be 0 to 2.592e+06"),
+        ("reasons = {conflict = {base = nan}}", "base of conflict must be 0 to"),
+        ("reasons = {conflict = {base = 9, max = 3}}", "base of conflict is above its max"),
+    ],
+)
+def test_delays_that_cannot_be_are_refused(load, text, why):
+    with pytest.raises(ConfigError) as caught:
+        load(f"[reconnect]\n{text}\n")
+    assert "reconnect.reasons" in str(caught.value)
+    assert why in str(caught.value)
+
+
+def test_what_many_share_is_judged_with_the_numbers_of_the_settings(load):
+    config = load(
+        "[silence]\nleast = 60\nexpected = 5\n[incident]\nnoise = 0.05\noutage_longest = 9\n"
+        "[crypto]\nfew_peers = 9\nregenerate_every = 60\nretries = 1\n[health]\nslow = 9\n"
+    )
+    assert config.silence_policy == SilencePolicy(least=60.0, expected=5.0)
+    assert (config.incident_policy.noise, config.incident_policy.outage_longest) == (0.05, 9.0)
+    crypto = CryptoPolicy(few_peers=9, regenerate_every=60.0, retries=1)
+    assert (config.crypto_policy, config.health_policy.slow) == (crypto, 9.0)
+    assert Config().silence_policy == SilencePolicy()
+    assert Config().incident_policy == IncidentPolicy()

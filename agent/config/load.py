@@ -150,6 +150,11 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
 
 def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -> Any:
     """Check one value against the type of its default and its mark. bool is not a number."""
+    if mark.parse is not None:
+        try:
+            return mark.parse(value)
+        except ValueError as error:
+            raise source.refuse(key, str(error)) from None
     shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
     if default is None or isinstance(default, bool):
         good, wanted = isinstance(value, bool), "true or false"

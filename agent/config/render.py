@@ -7,6 +7,7 @@ from typing import Any
 import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets
+from agent.config.reasons import show_reasons
 from agent.config.setting import Setting, settings_of
 from agent.config.webhooks import WebhookDeclaration, hide_query
 from agent.config.whole import Config, Declaration
@@ -92,6 +93,8 @@ def _number(bound: float | None) -> str:
 
 def _line(name: str, value: Any) -> str:
     plain = str(value) if isinstance(value, Path) else value
+    if name == "reasons" and isinstance(plain, tuple):
+        return f"{name} = {show_reasons(plain)}"
     if isinstance(plain, tuple):
         # By itself the writer gives each part a line of its own, which no comment can hold.
         parts = (_line("x", one).removeprefix("x = ") for one in plain)

@@ -6,7 +6,9 @@ Durations are seconds, sizes are bytes. The example file is made from this modul
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.config.reasons import read_reasons
 from agent.config.setting import setting
+from agent.core.reconnect import ReasonDelay
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -154,6 +156,7 @@ class HealthSection:
     proof_limit: float = setting(
         90.0, "seconds after which CONNECTED without a proof is not believed", low=1
     )
+    slow: float = setting(5.0, "seconds after which an answer is slow", low=0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,12 @@ class ReconnectSection:
     )
     breaker_failures: int = setting(5, "failures in a row that open the circuit", low=1)
     breaker_pause: float = setting(600.0, "seconds until an open circuit allows a trial", low=1)
+    reasons: tuple[ReasonDelay, ...] = setting(
+        (),
+        "other delays for single reasons (`wa-agent reasons`), also as a table of its own:"
+        " [reconnect.reasons] conflict = {base = 60.0, max = 600.0}",
+        parse=read_reasons,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +254,18 @@ class CryptoSection:
     window: float = setting(300.0, "seconds over which crypto errors count", low=1)
     errors: int = setting(5, "errors of many peers in it that mean a corrupted session", low=1)
     peer_errors: int = setting(3, "errors of one peer that ask for new keys with it", low=1)
+    few_peers: int = setting(
+        3, "peers that fail, up to so many, are contacts out of step and no corruption", low=0
+    )
     share: float = setting(0.2, "share of all messages that means the same", low=0.01, high=1)
+    least_messages: int = setting(20, "messages below which a share says nothing", low=1)
+    regenerate_every: float = setting(
+        600.0, "seconds before the same peer's keys are made anew again", low=1
+    )
+    retries: int = setting(
+        3, "tries of a crypto operation before it counts as failed", low=0, high=20
+    )
+    retry_base: float = setting(1.0, "seconds before the first of them; doubles", low=0.01)
     patterns: tuple[str, ...] = setting(
         (),
         'more words that mean trouble with keys: "counts: text", "regenerates: text" where only'
@@ -258,13 +278,43 @@ class CryptoSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceSection:
+    """When a connected session that gets no messages is told of."""
+
+    least: float = setting(1800.0, "seconds; no shorter silence is remarkable", low=1)
+    expected: float = setting(
+        20.0, "messages that should have come meanwhile, going by the usual rate", low=1
+    )
+    learned: float = setting(
+        86400.0, "seconds an instance is watched before anything is known to be usual", low=0
+    )
+    memory: float = setting(
+        0.25,
+        "weight of the newest hour in the usual rate of its hour of the week",
+        low=0.01,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentSection:
     window: float = setting(900.0, "seconds in which many failures alike are one incident", low=1)
     instances: int = setting(3, "instances of one engine that must fail alike", low=2)
     share: float = setting(0.3, "or this share of them", low=0.01, high=1)
+    noise: float = setting(
+        0.01, "share of a large fleet that always fails alike: less is none", low=0, high=1
+    )
+    outage_window: float = setting(
+        60.0, "seconds in which lost connections are one outage of the network", low=1
+    )
+    outage_share: float = setting(0.3, "share of them that must be lost", low=0.01, high=1)
     canary_first: float = setting(
         5.0, "seconds until one of them tries first; doubles with each that fails", low=0.1
     )
+    canary_longest: float = setting(
+        900.0, "seconds that the wait for the next one may reach", low=0.1
+    )
+    outage_longest: float = setting(60.0, "the same in an outage of the network", low=0.1)
     canary_time: float = setting(
         400.0, "seconds in which the one that tries must show success", low=1
     )

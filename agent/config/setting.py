@@ -3,6 +3,7 @@
 Reading, checking and the example file all go by these marks.
 """
 
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ class Setting:
     """True when nobody may see the value: not in a listing, not in an error."""
     credentials: bool = False
     """True for a URL that may carry a password."""
+    parse: Callable[[Any], Any] | None = None
+    """Reads what is no plain value; ValueError says what is wrong with it."""
 
 
 def setting(
@@ -34,9 +37,10 @@ def setting(
     restart: bool = False,
     secret: bool = False,
     credentials: bool = False,
+    parse: Callable[[Any], Any] | None = None,
 ) -> T:
     """A field with a default and its mark; mypy sees the default's type."""
-    mark = Setting(meaning, low, high, choices, restart, secret, credentials)
+    mark = Setting(meaning, low, high, choices, restart, secret, credentials, parse)
     shown = not (secret or credentials)
     made: T = field(default=default, repr=shown, metadata={"setting": mark})
     return made

@@ -25,6 +25,7 @@ from agent.config.sections import (
     ReconnectSection,
     RecoverySection,
     SessionsSection,
+    SilenceSection,
     StartSection,
     StopSection,
     WorkerSection,
@@ -40,6 +41,8 @@ from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
 from agent.core.repair import RecoveryPolicy, Unpair
+from agent.core.session import reason_of
+from agent.core.silence import SilencePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Config:
     recovery: RecoverySection = field(default_factory=RecoverySection)
     memory: MemorySection = field(default_factory=MemorySection)
     crypto: CryptoSection = field(default_factory=CryptoSection)
+    silence: SilenceSection = field(default_factory=SilenceSection)
     incident: IncidentSection = field(default_factory=IncidentSection)
     alerts: AlertsSection = field(default_factory=AlertsSection)
     worker: WorkerSection = field(default_factory=WorkerSection)
@@ -87,6 +91,7 @@ class Config:
             zombie_pings=chosen.zombie_pings,
             stuck=chosen.stuck,
             proof_limit=chosen.proof_limit,
+            slow=chosen.slow,
             phases=self.phase_deadlines,
             reconnect=self.reconnect_policy,
         )
@@ -106,6 +111,7 @@ class Config:
             attempts=chosen.attempts,
             stable=chosen.stable,
             breaker=self.breaker_policy,
+            reasons=chosen.reasons,
         )
 
     @cached_property
@@ -131,7 +137,12 @@ class Config:
 
     @cached_property
     def incident_policy(self) -> IncidentPolicy:
-        return IncidentPolicy(**asdict(self.incident))
+        outdated = self.reconnect_policy.bounds(reason_of("client_outdated"))[0]
+        return IncidentPolicy(**asdict(self.incident), probe_every=outdated)
+
+    @cached_property
+    def silence_policy(self) -> SilencePolicy:
+        return SilencePolicy(**asdict(self.silence))
 
     @cached_property
     def alert_limits(self) -> AlertLimits:

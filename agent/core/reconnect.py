@@ -21,6 +21,15 @@ class BreakerPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasonDelay:
+    """What the settings say instead of a reason's own row; None = as the row says. Seconds."""
+
+    code: str
+    base: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
     """The [reconnect] table."""
 
@@ -34,6 +43,17 @@ class ReconnectPolicy:
     stable: float = 300.0
     """A connection must last so long before its drop counts as the first again."""
     breaker: BreakerPolicy = BreakerPolicy()
+    reasons: tuple[ReasonDelay, ...] = ()
+
+    def bounds(self, reason: Reason) -> tuple[float, float]:
+        """First delay and longest one for this reason."""
+        found = (one for one in self.reasons if one.code == reason.code)
+        own = next(found, ReasonDelay(reason.code))
+        base = reason.base if own.base is None else own.base
+        longest = reason.max if own.max is None else own.max
+        # Who sets a base above the usual longest means to wait so long.
+        longest = max(own.base or 0.0, self.max if longest is None else longest)
+        return self.base if base is None else base, longest
 
 
 class BreakerState(StrEnum):
@@ -96,12 +116,12 @@ def reconnect_delay(
 def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: float) -> float:
     """The delay before the next try after `tries` that failed for this reason."""
     if reason.permanence is Permanence.AT_ONCE:
+        base, longest = policy.bounds(reason)
         if tries == 0:
-            return 0.0
+            return base
         # At once again and again is a storm: from the second time on like any other.
-        return reconnect_delay(tries, policy, policy.base, policy.max, jitter01)
-    base = policy.base if reason.base is None else reason.base
-    longest = policy.max if reason.max is None else reason.max
+        return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
+    base, longest = policy.bounds(reason)
     return reconnect_delay(tries, policy, base, longest, jitter01)
 
 
@@ -141,7 +161,7 @@ def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
     """No wait for this reason may be longer; one with an end of its own (a ban) is not bounded."""
     if reason.permanence is Permanence.AT_TIME:
         return float("inf")
-    return max(policy.max, reason.max or 0.0) + policy.jitter
+    return max(policy.max, policy.bounds(reason)[1]) + policy.jitter
 
 
 def not_before(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Happening, InstanceId
-from agent.core.silence import SilencePolicy
 from agent.core.trend import Trends
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
@@ -122,7 +121,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         crypto_policy=lambda: settings.config.crypto_policy,
         memory_policy=lambda: settings.config.memory_policy,
         memory_limit=settings.memory_limit,
-        silence_policy=SilencePolicy,
+        silence_policy=lambda: settings.config.silence_policy,
         crypto_patterns=lambda: settings.config.crypto_patterns,
     )
     keeping = Keeping(

@@ -11,6 +11,7 @@ from agent.core.reconnect import (
     Breaker,
     BreakerPolicy,
     BreakerState,
+    ReasonDelay,
     ReconnectPolicy,
     after_connected,
     after_drop,
@@ -44,6 +45,22 @@ codes = st.sampled_from([*REASONS, "never heard of"])
 def test_each_reason_has_its_delays(code, delays):
     got = [delay_for(reason_of(code), tries, POLICY, 0.0) for tries in range(len(delays))]
     assert got == delays
+
+
+def test_the_settings_may_say_other_delays_for_single_reasons():
+    own = (ReasonDelay("conflict", 600.0), ReasonDelay("connection_lost", max=2.0))
+    policy = ReconnectPolicy(reasons=own)
+
+    def delays(code, rules):
+        return [delay_for(reason_of(code), tries, rules, 0.0) for tries in (0, 1, 9)]
+
+    assert delays("conflict", policy) == [600, 600, 600], "a base above the longest is meant"
+    assert delays("connection_lost", policy) == [1, 1.5, 2]
+    assert delays("unknown", policy) == delays("unknown", POLICY)
+    at_once = ReconnectPolicy(reasons=(ReasonDelay("restart_required", 7.0),))
+    assert delays("restart_required", at_once)[0] == 7
+    waits = after_drop(SessionRecord(), "conflict", policy, WALL, 0.0)
+    assert not_before(waits, policy, 50.0, WALL) == 650.0, "and is not cut to the usual longest"
 
 
 @given(st.integers(0, 10**6), jitters, codes)

@@ -1,0 +1,45 @@
+"""[reconnect.reasons]: other delays for single reasons; read, and shown again."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from agent.core.reconnect import ReasonDelay
+from agent.core.session import REASONS
+
+LONGEST = 30 * 86400.0
+
+
+def read_reasons(told: Any) -> tuple[ReasonDelay, ...]:
+    """From `code = {base = 1.0, max = 300.0}`, either may be left out. ValueError says what not."""
+    if not isinstance(told, Mapping):
+        raise ValueError("it must be a table: [reconnect.reasons]")  # noqa: TRY004 - a setting's
+    return tuple(_read(str(code), one) for code, one in told.items())
+
+
+def show_reasons(reasons: tuple[ReasonDelay, ...]) -> str:
+    rows = []
+    for one in reasons:
+        parts = {"base": one.base, "max": one.max}
+        row = ", ".join(f"{name} = {value!r}" for name, value in parts.items() if value is not None)
+        rows.append(f"{one.code} = {{{row}}}")
+    return f"{{{', '.join(rows)}}}"
+
+
+def _read(code: str, told: Any) -> ReasonDelay:
+    row = REASONS.get(code)
+    if row is None or row.hopeless:
+        cause = "there is no such reason" if row is None else "nothing is tried by itself after it"
+        raise ValueError(f"{code[:60]!r}: {cause}; `wa-agent reasons` lists them")
+    if not isinstance(told, Mapping) or not told or not set(told) <= {"base", "max"}:
+        raise ValueError(f"{code} must be like {{base = 1.0, max = 300.0}}")
+    for name, value in told.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 <= value <= LONGEST:
+            raise ValueError(
+                f"{name} of {code} must be 0 to {LONGEST:g} seconds, not {value!r:.40}"
+            )
+    base, longest = (None if (v := told.get(n)) is None else float(v) for n in ("base", "max"))
+    if base is not None and longest is not None and base > longest:
+        raise ValueError(f"base of {code} is above its max")
+    return ReasonDelay(code, base, longest)
