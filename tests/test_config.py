@@ -221,6 +221,17 @@ def test_what_the_core_gets_is_what_the_file_says(load):
             "worker.memory_max",
             id="a limit above the wall",
         ),
+        *(
+            pytest.param(f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number", id=key)
+            for key in ("stagger", "parallel")
+        ),
+        pytest.param(
+            "[[instance]]\nid='a'\nengine='sandbox'\nsettings.memory_limit = " + "9" * 400,
+            "instance[0].settings.memory_limit",
+            4,
+            "number",
+            id="a setting longer than 64 bits",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key, line, cause):
@@ -242,6 +253,7 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
         pytest.param(b"[api]\nlisten='x'\nlisten='y'", "line 3", id="a key twice"),
         pytest.param(b"[api]\n\xff\n", "not UTF-8 at line 2", id="no text"),
         pytest.param(b"x = " + b"[" * 20_000, "recursion", id="nested without end"),
+        pytest.param(b"x = " + b"9" * 5000, "thousands of digits", id="number without end"),
         pytest.param(b"#" * ((1 << 20) + 1), "longer than", id="too long"),
     ],
 )

@@ -113,6 +113,9 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         last = f"at line {text.count(chr(10)) + 1}, the last"
         cause = str(error).replace("at end of document", last)
         raise ConfigError(f"cannot read {path}: {cause}") from None
+    except ValueError:  # Python's own limit
+        cause = "a number in it has thousands of digits"
+        raise ConfigError(f"cannot read {path}: {cause}") from None
 
 
 def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
@@ -159,9 +162,9 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
     if default is None or isinstance(default, bool):
         good, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        good, wanted = type(value) is int, "a whole number"
+        good, wanted = _is_whole(value), "a whole number"
     elif isinstance(default, float):
-        good, wanted = type(value) in (int, float), "a number"
+        good, wanted = type(value) is float or _is_whole(value), "a number"
         value = float(value) if good else value
     elif isinstance(default, tuple):
         good = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
@@ -181,6 +184,11 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
     if mark.high is not None and value > mark.high:
         raise source.refuse(key, f"it must be at most {mark.high:g}, not {value!r}")
     return Path(value) if isinstance(default, Path) else value
+
+
+def _is_whole(value: Any) -> bool:
+    """As TOML promises one: of 64 bits. A longer one would break whoever counts with it."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
@@ -237,7 +245,10 @@ def _not_json(table: Mapping[str, Any]) -> str:
         elif isinstance(value, list):
             if _not_json({str(number): one for number, one in enumerate(value)}):
                 return name
-        elif not isinstance(value, (str, int, float)) or repr(value) in ("inf", "-inf", "nan"):
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                return name
+        elif not (isinstance(value, str | bool) or _is_whole(value)):
             return name
     return ""
 

@@ -96,7 +96,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """Refuse what no worker of that engine could start with; ConfigError names the setting."""
     entry = find_engine(name)
     limit = settings.get("memory_limit", 0)
-    if type(limit) is not int or limit < 0:
+    if type(limit) is not int or not 0 <= limit < 1 << 63:
         raise ConfigError(
             "cannot use setting 'memory_limit': it is a whole number of bytes, 0 = no limit",
             field="memory_limit",

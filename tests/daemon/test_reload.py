@@ -82,6 +82,10 @@ async def test_settings_that_no_worker_could_start_with_are_refused_at_the_door(
             {"id": "a", "engine": "sandbox", "settings": {"memory_limit": "much"}},
             "settings.memory_limit",
         ),
+        (
+            {"id": "a", "engine": "sandbox", "settings": {"memory_limit": 1 << 63}},
+            "settings.memory_limit",
+        ),
     ):
         status, said = await agent.ask("POST", "/api/instance", body)
         assert (status, said["error"], said["field"]) == (400, "invalid_settings", field)
