@@ -5,6 +5,7 @@ files are for the agent and the service's group alone.
 """
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping
     with open_root(root, create=True) as root_fd:
         modes = modes_of(root_fd)
         path = root / parse_instance_id(name)
-        make_folder(path, name, root_fd, modes)
+        if make_folder(path, name, root_fd, modes):
+            os.fsync(root_fd)
         with open_folder(path, name, root_fd) as fd:
             make_folder(path / KEPT, KEPT, fd, modes)
             if _read(path, fd, ABOUT) == about:
@@ -74,7 +76,8 @@ def hook_secret(root: Path, name: InstanceId) -> str:
     """The secret part of the address that the server calls; made once, then kept."""
     with open_root(root, create=True) as root_fd:
         modes = modes_of(root_fd)
-        make_folder(root / parse_instance_id(name), name, root_fd, modes)
+        if make_folder(root / parse_instance_id(name), name, root_fd, modes):
+            os.fsync(root_fd)
         with open_folder(root / name, name, root_fd) as fd:
             try:
                 kept = read_plain_file(root / name, fd, HOOK).decode(errors="replace").strip()
