@@ -3,36 +3,12 @@
 Blocking reads of /proc and /sys: call it in a thread. One walk serves all workers.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.proc_table import TICKS, Process, all_processes, proportional_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Of a worker's whole process tree. None: this machine does not let us see it."""
-
-    memory_bytes: int | None
-    cpu_seconds: float | None
-    processes: int | None
-
-    @property
-    def partial(self) -> bool:
-        return None in (self.memory_bytes, self.cpu_seconds, self.processes)
-
-    def completed(self, other: "Usage") -> "Usage":
-        return Usage(
-            other.memory_bytes if self.memory_bytes is None else self.memory_bytes,
-            other.cpu_seconds if self.cpu_seconds is None else self.cpu_seconds,
-            other.processes if self.processes is None else self.processes,
-        )
-
-
-UNSEEN = Usage(None, None, None)
+from agent.host.process_tree import UNSEEN, Usage, measure_trees
 
 
 def measure(
@@ -42,9 +18,9 @@ def measure(
     found = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
     lacking = {id: main_pids[id] for id, usage in found.items() if usage.partial}
     if lacking:
-        trees = _trees(frozenset(lacking.values()))
+        trees = measure_trees(frozenset(lacking.values()))
         for id, pid in lacking.items():
-            found[id] = found[id].completed(_of_tree(trees[pid]))
+            found[id] = found[id].completed(trees[pid])
     return found
 
 
@@ -80,47 +56,3 @@ def _field(path: Path, name: str) -> int | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-def _trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
-    """Each leader's session, and whatever descends from it in sessions of its own."""
-    processes = {process.pid: process for process in all_processes() if not process.zombie}
-    trees: dict[int, list[Process]] = {leader: [] for leader in leaders}
-    owner: dict[int, int] = {}
-    for pid, process in processes.items():
-        leader = _leader_of(pid, processes, leaders, owner)
-        if leader:
-            trees[leader].append(process)
-    return trees
-
-
-def _leader_of(
-    pid: int, processes: Mapping[int, Process], leaders: frozenset[int], owner: dict[int, int]
-) -> int:
-    """0 when it belongs to none of them."""
-    path: list[int] = []
-    at, leader = pid, 0
-    while at in processes and at not in owner and at not in path:
-        process = processes[at]
-        if at in leaders:
-            leader = at
-        elif process.session in leaders:
-            leader = process.session
-        if leader:
-            break
-        path.append(at)
-        at = process.parent
-    leader = leader or owner.get(at, 0)
-    owner.update(dict.fromkeys([*path, pid], leader))
-    return leader
-
-
-def _of_tree(tree: Iterable[Process]) -> Usage:
-    processes = list(tree)
-    if not processes:
-        return UNSEEN
-    return Usage(
-        memory_bytes=sum(proportional_bytes(process.pid) for process in processes),
-        cpu_seconds=sum(process.cpu_ticks for process in processes) / TICKS,
-        processes=len(processes),
-    )

@@ -153,7 +153,8 @@ class Facts:
         """The worker of these facts is gone: nothing it said counts any more."""
         self.claim = None
         self.probe = None
-        self.open_fds = None
+        self.memory_bytes = self.cpu_seconds = self.processes = self.open_fds = None
+        self.memory_history = MemoryHistory()
         self.linked_since = None
         self.next_attach = 0.0
 

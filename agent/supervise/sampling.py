@@ -9,10 +9,11 @@ from agent.core.memory import InstanceMemory, MemoryPolicy, MemoryStep, decide_m
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine import machine_memory
-from agent.host.resources import Usage, measure
+from agent.host.process_tree import Usage
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.own_word import measure_whole
 from agent.supervise.registry import Registry
 from agent.supervise.remember import entry
 
@@ -62,7 +63,7 @@ class Sampler:
 
     async def sample(self) -> None:
         self._measured = self._running()
-        found = await asyncio.to_thread(measure, self._measured)
+        found = await measure_whole(self._measured, self._registry.facts)
         now = boot_now()
         for facts in list(self._registry.facts.values()):
             usage = found.get(facts.id)
@@ -86,7 +87,7 @@ class Sampler:
         if not new:
             return
         self._measured |= new
-        for id, usage in (await asyncio.to_thread(measure, new)).items():
+        for id, usage in (await measure_whole(new, self._registry.facts)).items():
             if (facts := self._registry.facts.get(id)) is not None:
                 _note(facts, usage)
                 self._registry.touch(facts)

@@ -53,7 +53,18 @@ async def _work(identity: Identity, link_path: Path) -> int:
     async def probe(args: Mapping[str, Any]) -> Answer:
         return {**await ask(args), "open_fds": open_files()}
 
-    works |= {"save": plain(save), "close": plain(life.stop), "probe": probe}
+    async def own_use(_args: Mapping[str, Any]) -> Answer:
+        # Only where it is asked: most machines tell the agent themselves.
+        from agent.worker import own_use
+
+        return own_use.own_use()
+
+    works |= {
+        "save": plain(save),
+        "close": plain(life.stop),
+        "probe": probe,
+        "own_use": own_use,
+    }
 
     async def answer(call: Call) -> Answer:
         return await answer_with(works, call)

@@ -7,7 +7,8 @@ import sys
 from agent.core.model import InstanceId
 from agent.host import units
 from agent.host.proc_table import is_alive, read_process, runs_with
-from agent.host.resources import UNSEEN, measure
+from agent.host.process_tree import UNSEEN
+from agent.host.resources import measure
 
 ME = InstanceId("me")
 CHILD = "import time; hoard = bytearray(48 << 20); hoard[::4096] = b'x' * len(hoard[::4096])"

@@ -16,6 +16,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, Uni
 from agent.supervise import sampling
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.observe import note_unit
 from agent.supervise.sampling import SETTLED, Sampler
 from tests.conftest import Eventually
 
@@ -95,3 +96,15 @@ async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def test_what_a_worker_used_is_not_held_against_the_next_one(bench: Any) -> None:
+    one = running("one", age=60.0)
+    sampler, _ = bench(one)
+    await sampler.sample()
+    note_unit(one, one.unit)
+    assert one.memory_bytes is not None
+    assert len(one.memory_history.samples) == 1
+    note_unit(one, replace(one.unit, run="run2"))
+    assert (one.memory_bytes, one.cpu_seconds, one.processes) == (None, None, None)
+    assert one.memory_history.samples == ()

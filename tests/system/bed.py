@@ -136,6 +136,8 @@ class Bed:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # As on Debian 12, whatever the outside has: what a unit uses is then told.
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         self.until(self._find_init, within=within)
         self.until(self._is_up, within=within)

@@ -1,0 +1,94 @@
+"""What this machine does not tell of a worker is asked of the worker, and checked."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+from agent.errors import InvalidRequest, LinkError
+from agent.host.process_tree import UNSEEN, Usage
+from agent.supervise import own_word
+from agent.supervise.facts import Facts
+from agent.supervise.own_word import measure_whole, parse_usage
+
+TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
+HIDDEN = 1 << 22
+"""The pid of nobody: as of a process that we may not see."""
+
+
+class Worker:
+    """The near end of a link; an answer that is an error is raised."""
+
+    def __init__(self, answer: Mapping[str, Any] | Exception) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def call(self, do: str, timeout: float) -> Mapping[str, Any]:
+        self.asked.append(do)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def facts_of(id: str, link: Worker | None) -> Facts:
+    unit = UnitStatus(UnitState.ACTIVE, "run1", HIDDEN)
+    facts = Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord(), unit)
+    facts.link = cast(Any, link)
+    return facts
+
+
+async def test_a_worker_that_cannot_be_seen_is_asked() -> None:
+    known = {InstanceId("a"): facts_of("a", Worker(TOLD)), InstanceId("b"): facts_of("b", None)}
+    found = await measure_whole(dict.fromkeys(known, HIDDEN), known)
+    assert found == {"a": Usage(5000, 2.5, 3), "b": UNSEEN}
+
+
+async def test_one_that_can_be_seen_is_not_asked() -> None:
+    worker = Worker(TOLD)
+    known = {InstanceId("a"): facts_of("a", worker)}
+    found = await measure_whole({InstanceId("a"): os.getpid()}, known)
+    assert (found[InstanceId("a")].memory_bytes or 0) > 1 << 20
+    assert worker.asked == []
+
+
+async def test_what_the_kernel_tells_counts_more_than_the_workers_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where there are control groups, and none that counts memory."""
+    seen = Usage(None, 7.0, 2)
+    monkeypatch.setattr(own_word, "measure", lambda pids: dict.fromkeys(pids, seen))
+    known = {InstanceId("a"): facts_of("a", Worker(TOLD))}
+    assert await measure_whole({InstanceId("a"): 1}, known) == {"a": Usage(5000, 7.0, 2)}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(LinkError("cannot ask: silent", code="timeout"), id="silent"),
+        pytest.param(InvalidRequest("cannot own_use: no such call"), id="older than the agent"),
+    ],
+)
+async def test_one_that_does_not_answer_stays_unseen_and_spoils_no_others(error: Exception) -> None:
+    known = {
+        InstanceId("a"): facts_of("a", Worker(error)),
+        InstanceId("b"): facts_of("b", Worker(TOLD)),
+    }
+    found = await measure_whole(dict.fromkeys(known, HIDDEN), known)
+    assert found == {"a": UNSEEN, "b": Usage(5000, 2.5, 3)}
+
+
+async def test_one_that_is_deleted_meanwhile_is_unseen() -> None:
+    assert await measure_whole({InstanceId("a"): HIDDEN}, {}) == {"a": UNSEEN}
+
+
+@pytest.mark.parametrize("told", [-1, 1 << 50, 1e400, "5", None, True, [], {"a": 1}, float("nan")])
+def test_what_is_no_figure_was_not_said(told: object) -> None:
+    lie = dict.fromkeys(TOLD, told)
+    assert parse_usage(lie) == UNSEEN
+    assert parse_usage({}) == UNSEEN
+
+
+def test_a_half_count_of_processes_was_not_said() -> None:
+    assert parse_usage({**TOLD, "processes": 1.5}) == Usage(5000, 2.5, None)

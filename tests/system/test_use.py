@@ -1,0 +1,83 @@
+"""What sessions use is known on a booted machine, and what leaks is restarted.
+
+The bed has the control groups of Debian 12, but the controller that counts memory stays
+with the machine outside: memory is each worker's own word, the rest the kernel's.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.host.units import control_group
+from tests.system.bed import Bed
+from tests.system.fleet import AGENT, Fleet
+
+MIB = 1 << 20
+SETTINGS = f"""\
+[start]
+stagger = 0.1
+spread = 0.0
+first_check = 1
+
+[memory]
+interval = 1
+instance = {60 * MIB}
+warn = 0.5
+"""
+
+
+@pytest.fixture
+def fleet(bed: Bed) -> Iterator[Fleet]:
+    before = bed.path("/etc/wa-agent/agent.toml").read_text()
+    bed.write("/etc/wa-agent/agent.toml", SETTINGS)
+    bed.run("systemctl", "restart", AGENT)
+    fleet = Fleet(bed, ("u1", "u2"))
+    fleet.make()
+    yield fleet
+    for id in fleet.ids:
+        fleet.cli("delete", id)
+    bed.write("/etc/wa-agent/agent.toml", before)
+    bed.run("systemctl", "restart", AGENT)
+
+
+def shown(fleet: Fleet, id: str) -> dict[str, Any]:
+    found: dict[str, Any] = fleet.cli("show", id)
+    return found
+
+
+def test_what_a_session_uses_is_known(bed: Bed, fleet: Fleet) -> None:
+    group = control_group(fleet.unit("u1"))
+    assert bed.show(fleet.unit("u1"), "ControlGroup") == f"/{group.relative_to('/sys/fs/cgroup')}"
+    bed.until(lambda: shown(fleet, "u1")["memory_bytes"])
+    found = shown(fleet, "u1")
+    pid = bed.outside_pid(fleet.pid("u1"))
+    pss = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+    assert pss is not None
+    assert found["memory_bytes"] == pytest.approx(int(pss[1]) * 1024, rel=0.5)
+    assert found["cpu_seconds"] > 0
+    assert found["processes"] == 1
+    metrics = bed.run("curl", "-s", "--unix-socket", "/run/wa-agent/api.sock", "http://x/metrics")
+    for name in ("memory_bytes", "cpu_seconds_total", "processes"):
+        assert re.search(rf'^wa_session_{name}{{session="u1"}} \d', metrics, re.M), name
+
+
+def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fleet) -> None:
+    before, other = fleet.runs()["u1"], fleet.runs()["u2"]
+    accounts = fleet.accounts()
+    bed.run("wa-agent", "sandbox", "fault", "u1", "leak")
+
+    def story() -> str:
+        return bed.run("wa-agent", "events", "u1", "-n", "100")
+
+    bed.until(lambda: fleet.runs()["u1"] not in ("", before), within=60)
+    fleet.until_connected()
+    told = story()
+    assert re.search(r"asked to free its caches: memory \w+: \d+ of 60 MiB", told), told
+    assert re.search(r"restart: memory critical: \d+ of 60 MiB", told), told
+    assert "memory critical" not in told.rpartition("outcome: restart")[2], told
+    assert shown(fleet, "u1")["restarts_by_reason"]["agent"] == 1
+    assert fleet.accounts() == accounts
+    assert fleet.runs()["u2"] == other, "its neighbour was left alone"
