@@ -24,6 +24,7 @@ from agent.host.units import AGENT_SERVICE, AGENT_SOCKET, BACKENDS, INSTANCES, I
 
 UNITS = (AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE)
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+POLKIT = "polkit.service"
 RULE = "50-wa-agent.rules"
 RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
 USERS = ("wa-agent", "wa-worker")
@@ -207,9 +208,17 @@ def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
         yield wrong("polkit", sentence, again)
     elif _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
         yield wrong("polkit", "polkitd is not installed", "apt install polkitd")
+    elif _is_masked(folders, POLKIT):
+        sentence = f"{POLKIT} is masked: the agent may not start its workers"
+        yield wrong("polkit", sentence, f"systemctl unmask {POLKIT}")
     else:
         yield ok("polkit", f"the rule is in {rule}")
     yield _check_users(again)
+
+
+def _is_masked(folders: list[Path], unit: str) -> bool:
+    file = _first([folder / unit for folder in folders])
+    return file is not None and file.resolve() == Path("/dev/null")
 
 
 def _verified(files: list[str]) -> Finding:
@@ -259,6 +268,7 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
         )
         return
     yield ok("systemd", "it runs this machine")
+    yield _check_account(root / "sys/fs/cgroup/cgroup.controllers")
     path = root / "run/dbus/system_bus_socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
         bus.settimeout(5)
@@ -269,6 +279,22 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
             yield wrong("dbus", sentence, "systemctl start dbus.socket dbus.service")
         else:
             yield ok("dbus", "reachable")
+
+
+def _check_account(controllers: Path) -> Finding:
+    """Whether the kernel counts what a unit uses, in the form that we read."""
+    try:
+        counts = "memory" in controllers.read_text(encoding="ascii").split()
+    except OSError:
+        counts = False
+    if counts:
+        return ok("memory", "the kernel counts what each unit uses")
+    return note(
+        "memory",
+        "the kernel does not count a unit's memory by cgroup v2: each worker tells its own",
+        "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
+        " in a container, have the controller delegated",
+    )
 
 
 def _first(paths: list[Path]) -> Path | None:

@@ -291,7 +291,27 @@ def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:
     assert only.level is Level.NOTE
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     found = {one.check: one.level for one in machine.check_systemd(tmp_path)}
-    assert found == {"systemd": Level.OK, "dbus": Level.WRONG}
+    assert found == {"systemd": Level.OK, "memory": Level.NOTE, "dbus": Level.WRONG}
+
+
+@pytest.mark.parametrize(
+    ("controllers", "level"),
+    [
+        (None, Level.NOTE),
+        ("cpuset cpu io pids\n", Level.NOTE),
+        ("cpu io memory pids\n", Level.OK),
+    ],
+    ids=["no cgroup v2", "without memory", "with memory"],
+)
+def test_it_says_whether_the_kernel_counts_a_units_memory(
+    tmp_path: Path, controllers: str | None, level: Level
+) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    if controllers is not None:
+        (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text(controllers)
+    found = {one.check: one.level for one in machine.check_systemd(tmp_path)}
+    assert found["memory"] is level
 
 
 def test_clocks() -> None:
