@@ -1,11 +1,14 @@
 """What remote engines share: one question for many, and the server's state told when it changes."""
 
 import asyncio
+import socket
+from typing import Any
 
 import pytest
 
 from agent.core.model import ServerClaim
-from agent.engines.remote.http import segment
+from agent.engines.remote.http import RemoteHttp, ServerDown, segment
+from agent.engines.remote.place import Place
 from agent.engines.remote.recent import Recent
 from agent.engines.remote.watch import ServerWatch
 from agent.errors import EngineError, InvalidRequest
@@ -158,3 +161,21 @@ def test_names_are_one_part_of_a_path(name: str, part: str) -> None:
 def test_names_that_would_lead_elsewhere_are_refused(name: str) -> None:
     with pytest.raises(InvalidRequest):
         segment(name)
+
+
+async def test_f58_a_name_that_nobody_knows_is_a_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def nobody_knows(host: str, *_args: Any, **_more: Any) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
+    http = RemoteHttp(Place("http://gone.example:8080"), {})
+    with pytest.raises(ServerDown, match="cannot GET /x: its name is not known") as caught:
+        await http.ask("GET", "/x")
+    await http.close()
+    assert (caught.value.reason, caught.value.reached) == ("unreachable", False)
+    assert asked == ["gone.example"]
