@@ -50,6 +50,11 @@ class Fleet:
     def states(self) -> dict[str, str]:
         return {id: self.bed.show(self.unit(id), "ActiveState") for id in self.ids}
 
+    def restarts(self, id: str, reason: str) -> int:
+        """How often it was started again for it, as the agent counts."""
+        counted: int = self.cli("show", id)["restarts_by_reason"][reason]
+        return counted
+
     @staticmethod
     def unit(id: str) -> str:
         return f"wa-instance@{id}.service"

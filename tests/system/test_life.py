@@ -1,5 +1,6 @@
 """The whole of it on a booted machine: what the agent promises about faults, kept."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -28,6 +29,30 @@ def test_after_a_reboot_all_are_connected_by_themselves_without_a_scan(bed: Bed,
         assert fleet.events(id).count("paired") == 1
 
 
+def test_f55_at_power_off_all_workers_have_closed_before_the_agent_is_stopped(
+    bed: Bed, fleet: Fleet
+):
+    bed.reboot()
+    fleet.until_connected()
+    told = bed.journal("-b", "-1", "-o", "json", "--output-fields=_SYSTEMD_UNIT,UNIT,MESSAGE")
+    lines = [json.loads(line) for line in told.splitlines()]
+
+    def when(unit: str, words: str) -> int:
+        """Of the last line of or about the unit with these words, in microseconds of that boot."""
+        said = [
+            int(line["__MONOTONIC_TIMESTAMP"])
+            for line in lines
+            if unit in (line.get("UNIT"), line.get("_SYSTEMD_UNIT")) and words in line["MESSAGE"]
+        ]
+        assert said, f"{unit} never said {words!r}"
+        return said[-1]
+
+    agent_stops = when(AGENT, "Stopping ")
+    for id in IDS:
+        assert when(fleet.unit(id), "closed in order") < agent_stops, id
+        assert when(fleet.unit(id), "Stopped ") < agent_stops, id
+
+
 def test_f02_a_killed_worker_comes_back_connected(bed: Bed, fleet: Fleet):
     runs = fleet.runs()
     begun = time.monotonic()
@@ -40,18 +65,24 @@ def test_f02_a_killed_worker_comes_back_connected(bed: Bed, fleet: Fleet):
 
 
 def test_f05_a_frozen_worker_is_killed_by_its_watchdog_and_comes_back(bed: Bed, fleet: Fleet):
-    run = fleet.runs()["s2"]
+    run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
     bed.run("kill", "-STOP", str(fleet.pid("s2")))
     bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=30)
     fleet.until_connected()
     assert "Watchdog timeout" in bed.journal("-u", fleet.unit("s2"), "-n", "50")
+    assert fleet.restarts("s2", "watchdog") == ended + 1
 
 
 def test_f07_a_hanging_engine_ends_in_its_watchdog_with_a_stack(bed: Bed, fleet: Fleet):
-    run = fleet.runs()["s2"]
+    run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
     fleet.cli("sandbox", "fault", "s2", "hang")
     bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=40)
     fleet.until_connected()
+    last_words = bed.journal(f"_SYSTEMD_INVOCATION_ID={run}", "-o", "cat")
+    assert "Fatal Python error: Aborted" in last_words
+    stack = last_words.partition("Current thread")[2]
+    assert "/agent/worker/life.py" in stack, last_words
+    assert fleet.restarts("s2", "watchdog") == ended + 1
 
 
 def test_a_killed_control_group_comes_back(bed: Bed, fleet: Fleet):
@@ -222,6 +253,8 @@ def test_f23_a_missing_polkit_is_said_in_plain_words(bed: Bed, fleet: Fleet, wit
         return "is polkitd running" in text and "Traceback" not in text
 
     bed.until(said, within=30)
+    findings = json.loads(bed.try_run("wa-agent", "doctor", "--json").stdout)["findings"]
+    assert ("polkit", "wrong") in [(one["check"], one["level"]) for one in findings]
 
 
 def test_f27_a_killed_journal_costs_nothing(bed: Bed, fleet: Fleet):

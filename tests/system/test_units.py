@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -187,3 +188,48 @@ def test_strong_isolation_gives_each_worker_a_user_of_its_own(bed: Bed):
         bed.try_run("systemctl", "stop", "wa-instance@iso.service", "wa-instance@iso2.service")
         bed.try_run("rm", "-r", folder, f"{sessions}/iso")
         bed.run("systemctl", "daemon-reload")
+
+
+DIAL = """\
+import json, socket, sys
+def dial(address):
+    with socket.socket() as s:
+        s.settimeout(3)
+        try: s.connect((address, int(sys.argv[1]))); return "connected"
+        except OSError as error: return error.strerror or type(error).__name__
+print("DIAL " + json.dumps([dial(address) for address in sys.argv[2:]]))
+"""
+
+
+def dialled(text: str) -> list[str]:
+    """For each address, what came of it."""
+    found = re.search(r"^DIAL (.*)$", text, re.M)
+    assert found is not None, text
+    told: list[str] = json.loads(found[1])
+    return told
+
+
+def test_the_wall_before_the_machines_own_network_stands_where_it_is_put(bed: Bed):
+    folder = "/etc/systemd/system/wa-instance@.service.d"
+    example = (SOURCE / "systemd/private-network.conf.example").read_text()
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        dial = f"ExecStart=\nExecStart={PYTHON} /opt/dial.py {port} 127.0.0.53 127.0.0.9\n"
+        once = "[Service]\nType=oneshot\nRestart=no\n"
+        bed.write("/opt/dial.py", DIAL)
+        bed.write(f"{folder}/network.conf", example)
+        bed.write(f"{folder}/probe.conf", once + dial)
+        bed.run("systemctl", "daemon-reload")
+        try:
+            bed.run("systemctl", "start", "wa-instance@net.service")
+            told = dialled(bed.journal("-u", "wa-instance@net.service", "-o", "cat"))
+            alone = ("systemd-run", "--wait", "--pipe", "-p", "IPAddressDeny=any")
+            kernel = dialled(bed.run(*alone, PYTHON, "/opt/dial.py", str(port), "127.0.0.9"))
+            denied = set(bed.show("wa-instance@net.service", "IPAddressDeny").split())
+        finally:
+            bed.try_run("rm", "-r", folder)
+            bed.run("systemctl", "daemon-reload")
+    # A container may load no filter; whatever its kernel makes of a wall, ours is one.
+    assert told == ["connected", *kernel]
+    assert denied >= {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"}
+    assert denied >= {"169.254.0.0/16", "224.0.0.0/4"}, "what the unit itself denies stays"
