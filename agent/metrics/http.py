@@ -37,6 +37,22 @@ class Seen:
 class _Histogram:
     counts: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS) + 1))
     total: float = 0.0
+    text: str = ""
+    """Its lines; "" = they are to be made anew."""
+
+    def lines(self, route: str) -> str:
+        if not self.text:
+            self.text = "".join(self._made(route))
+        return self.text
+
+    def _made(self, route: str) -> Iterator[str]:
+        so_far = 0
+        for bound, count in zip((*_BOUNDS, None), self.counts, strict=True):
+            so_far += count
+            le = "+Inf" if bound is None else str(bound)
+            yield sample(f"{SECONDS.name}_bucket", so_far, route=route, le=le)
+        yield sample(f"{SECONDS.name}_sum", self.total, route=route)
+        yield sample(f"{SECONDS.name}_count", so_far, route=route)
 
 
 class HttpFigures:
@@ -75,6 +91,7 @@ class HttpFigures:
         histogram = self._seconds.setdefault(route, _Histogram())
         histogram.counts[bisect_left(_BOUNDS, seconds)] += 1
         histogram.total += seconds
+        histogram.text = ""
 
     def counted(self) -> tuple[int, int]:
         """All requests answered, and those of them that failed on our side."""
@@ -88,14 +105,5 @@ class HttpFigures:
             self._lines[route, method, code] = sample(REQUESTS.name, count, **labels)
         self._changed.clear()
         yield REQUESTS, "".join(self._lines.values())
-        yield SECONDS, "".join(self._histogram_lines())
-
-    def _histogram_lines(self) -> Iterator[str]:
-        for route, histogram in sorted(self._seconds.items()):
-            so_far = 0
-            for bound, count in zip((*_BOUNDS, None), histogram.counts, strict=True):
-                so_far += count
-                le = "+Inf" if bound is None else str(bound)
-                yield sample(f"{SECONDS.name}_bucket", so_far, route=route, le=le)
-            yield sample(f"{SECONDS.name}_sum", histogram.total, route=route)
-            yield sample(f"{SECONDS.name}_count", so_far, route=route)
+        histograms = self._seconds.items()
+        yield SECONDS, "".join([one.lines(route) for route, one in histograms])

@@ -253,6 +253,27 @@ def test_f74_words_that_nobody_knows_are_counted_together(
     assert len([key for key in found if key[0] == "wa_session_errors_total"]) < 60
 
 
+def test_requests_between_two_scrapes_are_in_the_second_one(
+    house: tuple[FakeSupervisor, Exporter],
+) -> None:
+    _, exporter = house
+    exporter.http.expect([("GET", "/a"), ("POST", "/b")])
+    asked = {"method": "GET", "route": "/a"}
+    for count in (1, 2, 3):
+        for code in (200, 503):
+            with exporter.http.observe("GET") as seen:
+                seen.route, seen.code = "/a", code
+        found = samples(exporter)
+        for code in ("200", "503"):
+            assert of(found, "wa_agent_http_requests_total", **asked, code=code) == count
+        seconds = "wa_agent_http_request_duration_seconds"
+        assert of(found, f"{seconds}_count", route="/a") == 2 * count
+        assert of(found, f"{seconds}_bucket", route="/a", le="+Inf") == 2 * count
+        assert of(found, f"{seconds}_sum", route="/a") > 0
+        quiet = {"method": "POST", "route": "/b", "code": "500"}
+        assert of(found, "wa_agent_http_requests_total", **quiet) == 0
+
+
 def test_only_what_changed_is_made_anew(house: tuple[FakeSupervisor, Exporter]) -> None:
     supervisor, exporter = house
     for place in range(10):

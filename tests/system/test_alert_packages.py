@@ -114,6 +114,9 @@ def test_the_drill_of_the_readme_ends_as_it_is_told(pack: Pack) -> None:
     amtool = ("amtool", "alert", f"--alertmanager.url=http://127.0.0.1:{pack.alertmanager}")
     assert "sales should be connected and is not" in bed.run(*amtool)
 
+    # Under systemd nobody but the worker may count its files.
+    bed.until(lambda: 3 < value(pack, "wa_session_open_fds") < 100, within=60)
+
     pack.type(end)
     bed.until(lambda: about(pack, "  is over  "), within=60)
     bed.until(lambda: "for: 5m" in (bed.root / "etc/prometheus/wa-agent.rules.yml").read_text())
@@ -132,6 +135,13 @@ def wanted(pack: Pack) -> list[str]:
         return []
     assert isinstance(found, dict)
     return [one["metric"]["session"] for one in found["result"]]
+
+
+def value(pack: Pack, query: str) -> float:
+    """Of the one series there is; 0 while there is none."""
+    found = pack.ask(f"/api/v1/query?query={query}")
+    assert isinstance(found, dict)
+    return float(found["result"][0]["value"][1]) if found["result"] else 0.0
 
 
 def slowest(pack: Pack) -> float:
