@@ -166,7 +166,8 @@ export function drawNext(card, one) {
 }
 
 export function drawFigures(card, one, figures) {
-  setText(card.memory, one.memory_bytes === null ? (one.worker === "active" ? "Memory not known yet" : "No memory in use") : bytes(one.memory_bytes) + " memory");
+  const lacking = one.backend ? "No memory here" : one.worker === "active" ? "Memory not known yet" : "No memory in use";
+  setText(card.memory, one.memory_bytes === null ? lacking : bytes(one.memory_bytes) + " memory");
   const rate = figures && figures.now ? figures.now.messagesPerMinute : null;
   setText(card.messages, (rate === null ? "0" : rate) + " messages/min");
   if (figures) {
