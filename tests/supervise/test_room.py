@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.config import Config
+from agent.config import Config, StartSection
+from agent.config.sections import MemorySection
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.repair import RecoveryKind
@@ -145,3 +146,17 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
     one = facts("one", **settings)
     one.unit = RUNS
     assert (house.turns.ask_for_step(one, kind) is not None) is waits
+
+
+def test_the_budget_of_logins_is_a_setting_and_outlives_a_stagger_of_zero():
+    start = StartSection(stagger=0.0, logins=7, login_every=3.0, parallel=2, remote_parallel=9)
+    settings = Settings(Config(start=start))
+    here, there = settings.start_policy(), settings.remote_start_policy()
+    assert (here.logins, here.login_every, here.parallel) == (7, 3.0, 2)
+    assert (there.logins, there.login_every, there.parallel) == (7, 3.0, 9)
+
+
+def test_the_numbers_of_the_memory_check_are_settings():
+    chosen = {"trend": 60.0, "least_growth": 0.5, "free_every": 1.0, "restart_every": 2.0}
+    policy = Config(memory=MemorySection(**chosen)).memory_policy
+    assert {name: getattr(policy, name) for name in chosen} == chosen
