@@ -42,11 +42,12 @@ def listen(options: argparse.Namespace) -> int:
 
         def do_POST(self) -> None:
             told = self._told()
+            # First: what was answered may be cut off by the end of the program.
+            for line in lines_of(told or {}, as_json=as_json):
+                print(line, flush=True)
             self.send_response(200 if told is not None else 400)
             self.send_header("Content-Length", "0")
             self.end_headers()
-            for line in lines_of(told or {}, as_json=as_json):
-                print(line, flush=True)
 
         def _told(self) -> dict[str, Any] | None:
             length = self.headers.get("Content-Length", "")
