@@ -67,7 +67,7 @@ async def steps(agent):
 
 
 async def codes_shown(agent):
-    """1 is the first pairing."""
+    """The first pairing's own may have been too short to be seen."""
     return sum("→ QR_REQUIRED" in sentence for _, sentence in await agent.story("a"))
 
 
@@ -114,7 +114,7 @@ async def kill_both(agent, _eventually):
 async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
     agent, eventually, lose, begin
 ):
-    before = device(agent)
+    before, codes = device(agent), await codes_shown(agent)
     await agent.do("POST", "/api/instance/a/snapshots")
     os.kill(await agent.pid("a"), signal.SIGSTOP)  # it must not save over what we do to its file
     lose(session_file(agent))
@@ -123,7 +123,7 @@ async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
     await begin(agent, eventually)
     assert await ended(agent, eventually) == "recovered: connected"
     assert device(agent) == before
-    assert await codes_shown(agent) == 1
+    assert await codes_shown(agent) == codes
     assert [one for one in await steps(agent) if one != "back_up"] == ["restore"]
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
@@ -133,13 +133,13 @@ async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
 async def test_f42_an_operators_start_on_a_lost_store_shows_no_code(agent, eventually):
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
     await stop(agent, eventually)
-    before = device(agent)
+    before, codes = device(agent), await codes_shown(agent)
     await agent.do("POST", "/api/instance/a/snapshots")
     session_file(agent).unlink()
     await agent.do("POST", "/api/instance/a/start")
     assert await ended(agent, eventually) == "recovered: connected"
     assert (await steps(agent))[-1] == "restore"
-    assert (device(agent), await codes_shown(agent)) == (before, 1)
+    assert (device(agent), await codes_shown(agent)) == (before, codes)
 
 
 async def test_f42_without_a_snapshot_it_is_published_last_and_the_evidence_stays(
