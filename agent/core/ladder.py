@@ -53,6 +53,14 @@ def steps_for(
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     """The step to try now: the same again while it has tries left, else the next that may be."""
     ladder = ladder_for(case, repair)
+    first = ladder[0]
+    if (
+        first is RecoveryKind.REGENERATE_KEYS
+        and not repair.regenerated
+        and allowed(first, case, repair)
+    ):
+        # Who fails may be known only by now: an agent that was killed counts anew.
+        return first
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
     candidates = ladder[at if same_again else at + 1 :]

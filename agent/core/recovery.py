@@ -194,7 +194,8 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     if step in DESTRUCTIVE and not repair.backup:
         return _back_up(case, repair, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
-    acting = replace(_acting(repair, now_wall), step=step, tries=tries)
+    keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
+    acting = replace(_acting(repair, now_wall), step=step, tries=tries, regenerated=keys)
     return acting, RecoveryAction(step, f"{verdict.sentence}; {_where(acting)}")
 
 
@@ -217,6 +218,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         calm=True,
         step=RecoveryKind.NONE,
         tries=0,
+        regenerated=False,
         # What lies on the disk by then is newer than this round's backup.
         backup="",
         backup_tries=0,

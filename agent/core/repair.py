@@ -147,6 +147,8 @@ class Repair:
     """The name of the confirmed backup of before this round's first destructive step."""
     backup_tries: int = 0
     cleaned: bool = False
+    regenerated: bool = False
+    """New keys were tried in this round."""
     acts: int = 0
     resumed: int = 0
     joined: int = 0
@@ -195,6 +197,7 @@ _TROUBLE_OF = {
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 
 
+_KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)
 """What comes after these is new: a session that needed a scan was begun afresh."""
 
@@ -269,6 +272,7 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
         stage_wall=now_wall,
         not_before_wall=now_wall,
         tries=max(repair.tries - 1, 0) if again else repair.tries,
+        regenerated=repair.regenerated and not (again and repair.step is _KEYS_STEP),
         resumed=repair.resumed + 1,
     )
 

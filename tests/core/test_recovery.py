@@ -419,6 +419,31 @@ def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
     assert (waits[0], waits[-1]) == (POLICY.first_delay, 60)
 
 
+def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
+    """A life of the agent later nobody has been counted yet, and a connect comes first."""
+    there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
+    one_peer = replace(ONE_PEER, instance=there)
+    verdict = judge_health(one_peer, HEALTH, NOW)
+    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
+    assert action.kind is K.REGENERATE_KEYS
+    repair = resume_repair(repair, WALL)
+    down = seen(claim=said(S.DISCONNECTED, reason="connection_closed"))
+    repair, action = step_repair(
+        case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
+    )
+    assert action.kind is K.RECONNECT
+    repair = after_action(repair, action.kind, True, POLICY, WALL)
+    for kind in (K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.RECONNECT):
+        later = repair.stage_wall + POLICY.settle_keys + 99
+        repair, action = step_repair(case_of(one_peer, PEERS, POLICY, later), repair)
+        if action.kind is K.WAIT:
+            later = action.not_before_wall
+            repair, action = step_repair(case_of(one_peer, PEERS, POLICY, later), repair)
+        assert action.kind is kind
+        repair = after_action(repair, action.kind, True, POLICY, later)
+
+
 def test_a_cleanup_that_shows_a_qr_has_cleaned():
     waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
     done, repair = run(
