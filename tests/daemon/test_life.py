@@ -1,8 +1,10 @@
 """An agent's life on the process host: restarts, stops, kills; the sessions outlive them all."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
@@ -251,7 +253,15 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
 
 
 async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):
-    await agent.create("a", scan="never heard of")
+    await agent.create("a", scan="manual")
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    await agent.stop()
+    # The API refuses such a setting; one of another version's engine may still be there.
+    identity = agent.state / "sessions" / "a" / "instance.json"
+    identity.write_text(identity.read_text().replace("manual", "never heard of"))
+    with contextlib.closing(sqlite3.connect(agent.state / "agent.db")) as db, db:
+        db.execute("update instances set settings = replace(settings, 'manual', 'never heard of')")
+    await agent.start()
 
     async def is_told():
         return "cannot run as it is configured" in (await agent.show("a"))["sentence"]
