@@ -23,6 +23,7 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _HOLD_ENDS = {
     "incident": " (wa-agent incidents)",
     "memory_full": "; one that stops makes room (wa-agent list)",
+    "disk_full": "; it starts by itself as soon as there is room (wa-agent doctor)",
 }
 _STEPS = {
     "reconnect": "connect anew inside its worker",

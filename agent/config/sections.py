@@ -131,6 +131,11 @@ class StartSection:
     login_every: float = setting(
         0.2, "seconds in which that budget regains one login; 0 = no budget", low=0
     )
+    disk_free: int = setting(
+        200 * MIB,
+        "bytes that must be free where sessions lie, or no worker is started; 0 = no matter",
+        low=0,
+    )
     idle_load: float = setting(
         0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
     )

@@ -21,11 +21,9 @@ class StartPolicy:
     """Seconds in which the budget regains one login; 0 = no budget."""
 
 
-def parallel_starts(chosen: int, cores: int, *, remote: bool = False) -> int:
+def parallel_starts(chosen: int, cores: int) -> int:
     """How many starts may be under way; a chosen 0 means what suits the machine."""
-    if chosen > 0:
-        return chosen
-    return 50 if remote else 2 * max(cores, 1)
+    return chosen if chosen > 0 else 2 * max(cores, 1)
 
 
 def for_reconnects(policy: StartPolicy) -> StartPolicy:

@@ -41,6 +41,7 @@ HOLDS = {
     "network_down": "the network seems to be down for many at once",
     "incident": "the same fails for many of its engine; one is tried first",
     "memory_full": "the machine has no memory for one more",
+    "disk_full": "the disk has no room for what it would write",
 }
 """Why an instance waits for something that is not its own: no attempt of its own is spent."""
 

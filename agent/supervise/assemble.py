@@ -344,6 +344,7 @@ def _senses(
         happened,
         backends=backends,
         health=lambda: settings.config.health,
+        disk_free=lambda: settings.config.start.disk_free,
         checked=checks.note,
         first_probe=boot_now() + settings.config.start.first_check,
     )

@@ -49,6 +49,8 @@ class Facts:
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     files: SessionFiles = SessionFiles.UNPAIRED
+    disk_problem: str = ""
+    """Why no worker may begin to write where sessions lie; looked at while none runs."""
     verdict: HealthVerdict | None = None
     sentence: str = ""
     enabled_by_operator: bool = False

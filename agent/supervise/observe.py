@@ -39,6 +39,7 @@ from agent.supervise.backends import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.vault.check import check_files
+from agent.vault.room import why_no_start
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Senses:
     backends: Backends
     health: Callable[[], HealthSection]
     """Asked each time: a reload changes it."""
+    disk_free: Callable[[], int]
+    """Bytes that must be free for a start."""
     checked: Callable[[str, float], None]
     """A check of this name took so many seconds."""
     first_probe: float
@@ -74,14 +77,17 @@ async def observe(facts: Facts, senses: Senses) -> None:
     if facts.instance.backend:
         # Its files are its server's; what it says of them is a claim.
         facts.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
-    elif not facts.unit.runs:
-        # The files of a running engine belong to it; a stopped one's are checked before a start.
-        facts.files = await asyncio.to_thread(
-            check_files,
-            senses.session_root / facts.id,
-            facts.instance.engine,
-            facts.record.paired,
-        )
+    elif facts.unit.runs:
+        facts.disk_problem = ""  # who runs is never stopped for it
+    else:
+        await asyncio.to_thread(_look_at_disk, facts, senses)
+
+
+def _look_at_disk(facts: Facts, senses: Senses) -> None:
+    """The files of a running engine belong to it; a stopped one's are checked before a start."""
+    folder = senses.session_root / facts.id
+    facts.files = check_files(folder, facts.instance.engine, facts.record.paired)
+    facts.disk_problem = why_no_start(senses.session_root, senses.disk_free())
 
 
 def picture(

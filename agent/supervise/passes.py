@@ -33,7 +33,7 @@ from agent.supervise.loop import boot_now
 from agent.supervise.observe import Senses, observe, picture
 from agent.supervise.remember import Rememberer, entry, note_restarts
 from agent.supervise.repairing import Ladder
-from agent.supervise.room import MEMORY_FULL
+from agent.supervise.room import LACKS
 from agent.supervise.signals import Findings
 from agent.supervise.turns import Turns
 
@@ -107,7 +107,7 @@ class Passes:
             self.senses.host,
             policy.reconnect,
             hold=facts.hold,
-            hold_sentence=self.turns.room.lacks(facts) if facts.hold == MEMORY_FULL else "",
+            hold_sentence=self.turns.room.lacks(facts) if facts.hold in LACKS else "",
             signals=self.findings.signals(facts),
         )
         return observation, judge_health(observation, policy, boot_now())

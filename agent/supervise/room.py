@@ -1,7 +1,7 @@
-"""Whether this machine has the memory for one more worker: what all may use, against the budget.
+"""Whether this machine has room for one more worker: on its disk, and in its memory.
 
-What counts is the limits, not what is used now: sessions grow after they have started. Nothing
-that runs is ever stopped for it, and a worker that is started anew keeps its room.
+What counts of memory is the limits, not what is used now: sessions grow after they have started.
+Nothing that runs is ever stopped for it, and a worker that is started anew keeps its room.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from agent.core.model import InstanceId
 from agent.supervise.facts import Facts
 
 MEMORY_FULL = "memory_full"
+DISK_FULL = "disk_full"
+LACKS = frozenset({MEMORY_FULL, DISK_FULL})
+"""The holds of here, which have a sentence of their own."""
 
 
 class Room:
@@ -57,13 +60,15 @@ class Room:
         if facts.unit.runs or not self._wanted(facts) or not self.lacks(facts):
             return ""
         self._waiting.setdefault(facts.id)
-        return MEMORY_FULL
+        return DISK_FULL if facts.disk_problem else MEMORY_FULL
 
     def lacks(self, facts: Facts) -> str:
         """The sentence with the numbers; "" = its worker would fit."""
         if facts.instance.backend or facts.id in self._promised:
             return ""
-        return lacks_room(self._sum, len(self._promised), self._limit(facts), self._budget())
+        return facts.disk_problem or lacks_room(
+            self._sum, len(self._promised), self._limit(facts), self._budget()
+        )
 
     def _take_back(self, id: InstanceId) -> None:
         if id in self._promised:

@@ -19,7 +19,7 @@ from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.observe import desired_of
-from agent.supervise.room import MEMORY_FULL
+from agent.supervise.room import LACKS
 from agent.supervise.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
@@ -89,7 +89,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         repair=facts.repair,
         hold=facts.hold,
         in_incident=eyes.in_incident(facts),
-        hold_sentence=eyes.turns.room.lacks(facts) if facts.hold == MEMORY_FULL else "",
+        hold_sentence=eyes.turns.room.lacks(facts) if facts.hold in LACKS else "",
         turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 LEAST_FREE = 200 << 20
 LEAST_SHARE = 0.02
+LEAST_FILES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Room:
         if left < self.total * LEAST_SHARE:
             share = 100.0 * self.free / self.total
             return f"the disk is {share:.1f} % free{_after(need)}; {LEAST_SHARE:.0%} are kept"
-        if self.files_total and self.files_free < files + 100:
+        if self.files_total and self.files_free < files + LEAST_FILES:
             return f"the file system has room for {self.files_free} more files only"
         return ""
 
@@ -48,15 +49,28 @@ def look_for_room(path: Path) -> Room:
     )
 
 
-def why_no_start(session_root: Path) -> str:
+def why_no_start(session_root: Path, least: int) -> str:
     """The reason why no session should be started on this disk now; "" when there is none.
 
     A session that cannot write what it received loses its keys, which is worse than waiting.
+    `least`: bytes that must be free; 0 = whatever is.
     """
+    if not least:
+        return ""
     try:
-        return look_for_room(session_root).problem()
+        room = look_for_room(session_root)
+    except FileNotFoundError:
+        return ""  # what is not there is judged by its files
     except OSError as error:
         return f"the disk of {session_root} cannot be looked at: {error.strerror or error}"
+    if room.read_only:
+        return "the file system of the sessions is read-only"
+    if room.free < least:
+        needed = f"{_size(least)} must be ([start] disk_free)"
+        return f"the disk of the sessions has {_size(room.free)} free, {needed}"
+    if room.files_total and room.files_free < LEAST_FILES:
+        return f"the file system of the sessions has room for {room.files_free} more files only"
+    return ""
 
 
 def _after(need: int) -> str:

@@ -24,7 +24,7 @@ from agent.vault.places import (
     open_own,
     sweep_folder,
 )
-from agent.vault.tree import Open, Tick, no_tick, read_back
+from agent.vault.tree import Open
 from agent.vault.trouble import explain
 
 FILES = "files"
@@ -88,13 +88,6 @@ def is_of_present(root: Path, snapshot: Snapshot) -> bool:
     """Not of an earlier session of that name. Where the folder is gone nothing says otherwise."""
     present = lineage_of(root / snapshot.id)
     return snapshot.manifest is not None and present in ("", snapshot.manifest.lineage)
-
-
-def verify_snapshot(root: Path, snapshot: Snapshot, tick: Tick = no_tick) -> Manifest:
-    """Read every file again; VaultError `damaged` when one is not what it was."""
-    with open_files(root, snapshot) as (files, manifest):
-        read_back(files, manifest.listing, tick)
-        return manifest
 
 
 @contextmanager

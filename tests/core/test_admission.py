@@ -55,7 +55,6 @@ def test_reconnects_are_spread_by_the_budget_and_not_by_the_spacing():
 def test_how_many_start_at_once():
     assert parallel_starts(7, cores=2) == 7
     assert parallel_starts(0, cores=2) == 4
-    assert parallel_starts(0, cores=2, remote=True) == 50
 
 
 def test_a_clock_that_was_set_back_does_not_hold_the_queue():

@@ -132,7 +132,9 @@ def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
     assert plan(outdated) == [CONNECT]
 
 
-@pytest.mark.parametrize("hold", ["backend_down", "network_down", "incident", "memory_full"])
+@pytest.mark.parametrize(
+    "hold", ["backend_down", "network_down", "incident", "memory_full", "disk_full"]
+)
 def test_who_waits_for_something_that_is_not_its_own_does_nothing(hold):
     for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
         assert plan(replace(observation, hold=hold)) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from .conftest import alive
+from .conftest import SETTINGS, alive
 
 CLOCKS = '''
 """Python's clocks, moved by what two files say: the one thing that a test cannot do for real."""
@@ -176,7 +176,7 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
 async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     make_agent, eventually, failing_disk
 ):
-    agent = make_agent()
+    agent = make_agent(base=with_disk_free(1 << 20))
     agent.state = failing_disk.folder / "state"
     await agent.start()
     await connected(agent, eventually, "a")
@@ -198,8 +198,47 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     assert not list(agent.state.glob("*damaged*"))
 
 
+def with_disk_free(least: int) -> str:
+    return SETTINGS.replace("[start]\n", f"[start]\ndisk_free = {least}\n")
+
+
+async def test_nobody_starts_where_it_could_not_write_and_who_runs_goes_on(
+    make_agent, eventually, small_disk
+):
+    agent = make_agent(base=with_disk_free(16 << 20))
+    disk = small_disk("size=40m,mode=0700")
+    agent.state = disk / "state"
+    await agent.start()
+    await connected(agent, eventually, "a", "b")
+    worker = await agent.pid("a")
+    await agent.do("POST", "/api/instance/b/stop")
+    await eventually(lambda: agent.status("b"), "DISCONNECTED")
+    (disk / "filler").write_bytes(bytes(30 << 20))
+    await agent.do("POST", "/api/instance/b/start")
+
+    async def held() -> bool:
+        shown = await agent.show("b")
+        words = "MiB free, 16 MiB must be ([start] disk_free)"
+        return shown["hold"] == "disk_full" and words in shown["health"]["sentence"]
+
+    await eventually(held)
+    shown = await agent.show("b")
+    assert (shown["unit"]["state"], shown["attempts"]) == ("inactive", 0)
+    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
+    await agent.do("POST", "/api/instance/a/restart")
+
+    async def anew() -> bool:
+        return await agent.pid("a") not in (0, worker)
+
+    await eventually(anew)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    (disk / "filler").unlink()
+    await eventually(lambda: agent.status("b"), "CONNECTED", within=20)
+    assert (await agent.show("b"))["hold"] == ""
+
+
 async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_disk):
-    agent = make_agent()
+    agent = make_agent(base=with_disk_free(0))
     disk = small_disk("size=8m,mode=0700")
     agent.state = disk / "state"
     await agent.start()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from pathlib import Path
+import subprocess
 
 import pytest
 
@@ -10,7 +10,7 @@ from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.vault.check import inspect_files
 from agent.vault.formats import FORMATS, is_left_out, may_roll_back
 from agent.vault.identity import create
-from agent.vault.room import LEAST_FREE, Room, look_for_room, why_no_start
+from agent.vault.room import LEAST_FREE, Room, why_no_start
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED
@@ -241,8 +241,18 @@ def test_room(room, need, words):
     assert bool(words) == bool(room.problem(need))
 
 
-def test_no_session_starts_on_a_disk_without_room(small_disk, root, tmp_path):
-    assert look_for_room(root).total > 0
+def test_why_no_session_may_start_on_a_disk(small_disk, root, tmp_path):
+    assert why_no_start(root, 1) == ""
     small = small_disk("size=1m,mode=0700")
-    assert "200 MiB are kept" in why_no_start(small)
-    assert "cannot be looked at" in why_no_start(Path(tmp_path / "gone"))
+    words = "the disk of the sessions has 1 MiB free, 200 MiB must be ([start] disk_free)"
+    assert why_no_start(small, 200 << 20) == words
+    assert why_no_start(small, 1 << 19) == ""
+    assert why_no_start(small, 0) == ""
+    assert why_no_start(tmp_path / "gone", 1) == "", "its files say that it is gone"
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert "cannot be looked at: Not a directory" in why_no_start(plain / "below", 1)
+    few = small_disk("size=1m,nr_inodes=50,mode=0700")
+    assert "more files only" in why_no_start(few, 1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    assert "read-only" in why_no_start(small, 1)

@@ -14,15 +14,23 @@ from agent.vault.shelf import (
     find_snapshot,
     list_snapshots,
     newest_good,
+    open_files,
     prune_snapshots,
     sweep_snapshots,
-    verify_snapshot,
 )
 from agent.vault.snapshot import take_snapshot
+from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 STEPS = ("begun", "copied", "manifest", "verified", "visible")
+
+
+def read_again(root, snapshot):
+    """VaultError `damaged` when a file is not what it was."""
+    with open_files(root, snapshot) as (files, manifest):
+        read_back(files, manifest.listing)
+        return manifest
 
 
 def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, subject):
@@ -37,7 +45,7 @@ def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, 
         "a test",
     )
     assert (manifest.state, taken.good) == (SessionFiles.WHOLE, True)
-    assert verify_snapshot(root, taken) == manifest
+    assert read_again(root, taken) == manifest
     assert newest_good(root, sales.id) == taken
 
 
@@ -181,7 +189,7 @@ def test_f47_a_kill_at_any_step_leaves_the_session_and_no_partial_copy(
     assert older in found
     for one in found:
         assert contents(one.path / "files") == before
-        verify_snapshot(root, one)
+        read_again(root, one)
     assert len(found) == (2 if step == "visible" else 1)
     sweep_snapshots(root, {"sales"}, 0.0)
     left = [part.name for part in (root / ".snapshots" / "sales").iterdir()]
@@ -265,7 +273,7 @@ def test_a_rotten_snapshot_is_found_out(root, session, subject, harm, words):
     taken = take_snapshot(root, subject)
     harm(taken.path)
     with pytest.raises(VaultError, match=words):
-        verify_snapshot(root, taken)
+        read_again(root, taken)
 
 
 @pytest.mark.parametrize("name", ["20250101T000000Z", "../sales", "x", ""])
