@@ -54,6 +54,8 @@ class Rememberer:
         if past_us and not unit.job_pending:
             if self._stopped_by_hand(facts, unit):
                 self._override(facts, Override.STOPPED)
+                # Concluded once of this run, or no start of ours would ever come to anything.
+                facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
                 sentence = "its unit was stopped by hand: it stays stopped until it is started"
                 entries.append(entry(facts, "operator", sentence))
             elif self._started_by_hand(facts, unit):

@@ -67,6 +67,17 @@ def test_a_stop_by_hand_is_told_once_and_holds_for_this_boot():
     it = facts()
     assert [one.kind for one in rememberer().note_operator(it, STOPPED)] == ["operator"]
     assert rememberer().note_operator(it, STOPPED) == []
+
+
+def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
+    it = facts()
+    rememberer().note_operator(it, STOPPED)
+    assert it.record.override is Override.STOPPED
+    it.record = replace(it.record, override=Override.NONE, override_boot="")
+    assert rememberer().note_operator(it, STOPPED) == []
+    assert it.record.override is Override.NONE
+    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    assert [one.kind for one in rememberer().note_operator(it, STOPPED)] == ["operator"]
     assert it.record.override_boot == BOOT
 
 
