@@ -1,7 +1,8 @@
 """One request that was let in: what a route's function works with."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from agent.core.model import InstanceId
 from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
 
-LARGE_AT_ONCE = 2
+LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
 """Bytes in a second that a client must send of a long body."""
 
@@ -41,7 +42,7 @@ class Parts:
     """Where the agent's own things are: agent.toml (where it read one), state and the like."""
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
-    """Held while a body is read that is longer than others may be."""
+    """Held while there is a body that is longer than others may be."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """Who hears events, over which connection."""
 
@@ -86,19 +87,23 @@ class Call:
         found = await self.raw_body()
         return read_body(found, self.route.body or ())
 
-    async def large_body(self, most: int) -> dict[str, Any]:
-        """The same for a body that may be longer than others: few of them at a time."""
+    @asynccontextmanager
+    async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
+        """The same for a body that may be longer than others: few are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
         if size is not None and size <= section.body_limit:
-            return await self.raw_body()
+            yield await self.raw_body()
+            return
         try:
             async with asyncio.timeout(section.body_timeout):
                 await self.parts.large.acquire()
         except TimeoutError as error:
-            raise TryLater("cannot read the body: others are being read", code="busy") from error
+            raise TryLater(
+                "cannot read the body: enough long ones are being dealt with", code="busy"
+            ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
-            return await read_json(self.request, limit=most, seconds=seconds)
+            yield await read_json(self.request, limit=most, seconds=seconds)
         finally:
             self.parts.large.release()
 

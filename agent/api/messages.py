@@ -69,7 +69,11 @@ FAULT = (
 async def send(call: Call) -> web.Response:
     call.supervisor.view(call.id)
     section = call.parts.section
-    body = await call.large_body(section.media_limit * 4 // 3 + section.body_limit)
+    async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
+        return await _send(call, body, section.media_limit)
+
+
+async def _send(call: Call, body: Mapping[str, Any], media_limit: int) -> web.Response:
     kind = body.get("type", "text")
     if not isinstance(kind, str) or kind not in _MORE:
         raise InvalidRequest(
@@ -81,7 +85,7 @@ async def send(call: Call) -> web.Response:
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
         if "content" in message:
             content = message["content"]
-            message["content"] = await asyncio.to_thread(check_file, content, section.media_limit)
+            message["content"] = await asyncio.to_thread(check_file, content, media_limit)
 
     async def work() -> Mapping[str, Any]:
         try:

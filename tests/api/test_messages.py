@@ -8,6 +8,7 @@ import json
 import aiohttp
 import pytest
 
+from agent.api.call import LARGE_AT_ONCE
 from agent.errors import EngineError
 from tests.api.conftest import House, OpenHouse
 
@@ -65,6 +66,21 @@ async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
 
         refused = await local.post(PATH, data=endless())
         assert (refused.status, (await refused.json())["error"]) == (413, "too_large")
+
+
+async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHouse) -> None:
+    opened = open_house(body_limit=1024, body_timeout=0.3)
+    async with opened as house, house.local(base_url="http://localhost") as local:
+        await make(local)
+        house.supervisor.gate.clear()
+        many = [asyncio.create_task(post(local, file(2000))) for _ in range(LARGE_AT_ONCE + 1)]
+        (first,), waiting = await asyncio.wait(many, timeout=5, return_when="FIRST_COMPLETED")
+        refused = await first
+        assert (refused.status, (await refused.json())["error"]) == (503, "busy")
+        short = asyncio.create_task(local.post(PATH, json={"to": "491", "text": "hi"}))
+        house.supervisor.gate.set()
+        assert {one.status for one in await asyncio.gather(*waiting, short)} == {200}
+        assert (await post(local, file(2000))).status == 200
 
 
 @pytest.mark.parametrize(
