@@ -154,6 +154,8 @@ class Repair:
     joined: int = 0
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
+    outlived: bool = False
+    """It ended waiting for a person, and has been well since."""
 
     @property
     def over(self) -> bool:
@@ -227,7 +229,7 @@ def wants_repair(
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
-    if last is None or last.ending in _SETTLED:
+    if last is None or last.outlived or last.ending in _SETTLED:
         return True
     if trouble_of(verdict) is not last.trouble:
         return True
@@ -237,6 +239,12 @@ def wants_repair(
         return True
     again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
     return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
+
+
+def outlive_repair(last: Repair, verdict: HealthVerdict) -> Repair:
+    """The person who was waited for has come: what goes wrong from now on is new."""
+    outlived = last.outlived or (last.ending is Ending.NEEDS_PERSON and verdict.healthy)
+    return replace(last, outlived=outlived)
 
 
 def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:

@@ -34,10 +34,11 @@ from agent.core.repair import (
     Repair,
     begin_repair,
     join_repair,
+    outlive_repair,
     wants_repair,
 )
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
-from agent.errors import LinkError, WaError
+from agent.errors import WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.supervise.facts import Facts
@@ -47,15 +48,13 @@ from agent.supervise.remember import entry
 from agent.supervise.repair_record import with_repair
 from agent.supervise.setting_aside import set_aside
 from agent.supervise.turns import Turns
+from agent.supervise.worker_call import CALL_TIMEOUT, REMOTE_TIMEOUT, call_worker
 from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)
 
 STEP_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
-CALL_TIMEOUT = 15.0
-REMOTE_TIMEOUT = 120.0
-"""A server takes its time over what it does to a session."""
 BACKED_UP_THERE = "its backend's worker, as it removes things"
 """A session that lives on a server leaves nothing here to copy."""
 
@@ -138,6 +137,10 @@ class Ladder:
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if facts.repair is not None and not facts.repair.over:
             return True
+        if facts.repair is not None:
+            before, facts.repair = facts.repair, outlive_repair(facts.repair, verdict)
+            if facts.repair != before:
+                facts.record = with_repair(facts.record, facts.repair)
         released = self.incidents.released_wall(facts)
         policy = self.policy()
         if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
@@ -198,9 +201,9 @@ class Ladder:
     async def _do(self, facts: Facts, kind: RecoveryKind) -> str:
         match kind:
             case RecoveryKind.RECONNECT:
-                await _call(facts, "disconnect")
+                await call_worker(facts, "disconnect")
                 failpoint("repair_disconnected")
-                await _call(facts, "connect")
+                await call_worker(facts, "connect")
             case RecoveryKind.RESTART:
                 await self._start_anew(facts)
             case RecoveryKind.REGENERATE_KEYS:
@@ -216,7 +219,7 @@ class Ladder:
                 await self.keeper.restore_newest(facts)
                 await self._start_anew(facts)
             case RecoveryKind.LOGOUT_RESTART:
-                await _call(facts, "logout")
+                await call_worker(facts, "logout")
                 await self._clean_up(facts, "restart")
             case RecoveryKind.CLEANUP:
                 await self._clean_up(facts)
@@ -258,7 +261,7 @@ class Ladder:
         while True:
             try:
                 limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
-                await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
+                await call_worker(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
                 break
             except WaError as error:
                 tries += 1
@@ -286,7 +289,7 @@ class Ladder:
 
     async def _clean_up_there(self, facts: Facts, do: str) -> None:
         """Its server gives the pairing up and begins afresh; only then ours is forgotten."""
-        await _call(facts, do, timeout=REMOTE_TIMEOUT)
+        await call_worker(facts, do, timeout=REMOTE_TIMEOUT)
         failpoint("cleanup_reset")
         facts.record = replace(forgive(facts.record), paired=False, account="")
         facts.identity_changed = True
@@ -346,18 +349,6 @@ class Ladder:
         for one in said:
             log.info("%s", one.sentence, extra=_about(one))
         await self.save(facts, said)
-
-
-async def _call(
-    facts: Facts,
-    do: str,
-    arguments: dict[str, object] | None = None,
-    *,
-    timeout: float = CALL_TIMEOUT,
-) -> None:
-    if facts.link is None:
-        raise LinkError(f"cannot {do} {facts.id}: its worker cannot be reached", code="gone")
-    await facts.link.call(do, arguments or {}, timeout=timeout)
 
 
 def _about(one: JournalEntry) -> dict[str, str]:

@@ -36,6 +36,7 @@ from agent.core.repair import (
     hurry_repair,
     join_repair,
     needs_repair,
+    outlive_repair,
     read_repair,
     resume_repair,
     stored,
@@ -589,6 +590,18 @@ def test_when_the_agent_begins_a_repair(last, after, wanted):
     )
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
     assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
+
+
+def test_what_waited_for_a_person_and_was_well_since_is_repaired_again():
+    waited = Repair(
+        Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.NEEDS_PERSON, ended_wall=WALL
+    )
+    well, zombie = (judge_health(one, HEALTH, NOW) for one in (seen(), ZOMBIE))
+    assert not wants_repair(zombie, outlive_repair(waited, zombie), POLICY, WALL + 1)
+    since = read_repair(stored(outlive_repair(waited, well)))
+    assert wants_repair(zombie, outlive_repair(since, zombie), POLICY, WALL + 1)
+    gave_up = outlive_repair(replace(waited, ending=Ending.GAVE_UP), well)
+    assert not wants_repair(zombie, gave_up, POLICY, WALL + 1), "it has its own time"
 
 
 def test_whose_keys_fail_still_is_repaired_again_in_the_next_round():
