@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
@@ -686,6 +686,46 @@ def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(
             )
         wall += later
     assert acts <= MOST_ACTS
+
+
+mostly = st.sampled_from([True] * 9 + [False])
+lives = st.lists(
+    st.builds(Circumstances, well=mostly, odd_one_out=mostly, can_log_out=st.booleans()),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(
+    st.sampled_from([ZOMBIE, DAMAGED, KEYS]),
+    st.sampled_from([Goal.HEAL, Goal.RECOVER]),
+    lives,
+    policies,
+)
+@settings(max_examples=400)
+def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, policy):
+    repair = begin_repair(judge_health(sick, HEALTH, NOW), goal, WALL)
+    wall, calm = WALL, True
+    for number in range(600):
+        around = life[number % len(life)]
+        well_and_alone = around.well and around.odd_one_out
+        repair, action = step_repair(case_of(sick, around, policy, wall), repair)
+        calm = calm and well_and_alone
+        if f"of {policy.rounds} in " in action.reason:
+            calm = True  # a round begins, or one in bad weather is run again
+        if repair.over:
+            return
+        if action.kind in UNPAIRING:
+            assert goal is Goal.HEAL
+            assert well_and_alone
+            assert policy.unpair is not Unpair.NEVER
+            last = repair.round >= policy.rounds and calm
+            assert policy.unpair is Unpair.EARLY or last
+            return
+        if action.kind is K.WAIT:
+            wall = max(wall + 1, action.not_before_wall)
+        else:
+            repair = after_action(repair, action.kind, True, policy, wall, backup="kept")
 
 
 @given(observations, st.sampled_from(["logout", "tos_block", "banned"]), circumstances)
