@@ -1,6 +1,8 @@
-"""How many per minute: counts of the last sixty seconds in short stretches, bounded in size."""
+"""How many per minute, and what share failed lately: bounded in size."""
 
 from dataclasses import dataclass
+
+from agent.core.model import Health, Signal
 
 MINUTE = 60.0
 _STRETCH = 10.0
@@ -26,3 +28,30 @@ class PerMinute:
 def _within(stretches: tuple[tuple[float, int], ...], now: float) -> tuple[tuple[float, int], ...]:
     # A stretch in the future comes from a clock that jumped.
     return tuple(one for one in stretches if now - MINUTE < one[0] <= now)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRate:
+    """What share of operations failed lately, from counters that only grow."""
+
+    samples: tuple[tuple[float, int, int], ...] = ()
+    """When, and the counts of errors and of good operations then; oldest first."""
+
+    def note(self, now: float, errors: int, done: int, window: float) -> "ErrorRate":
+        if self.samples and 0 <= now - self.samples[-1][0] < window / 20:
+            return self
+        # The newest one that is as old as the window is where the share is counted from.
+        inside = [one for one in self.samples if now - window < one[0] <= now]
+        before = [one for one in self.samples if one[0] <= now - window]
+        return ErrorRate((*before[-1:], *inside, (now, errors, done)))
+
+    def judge(self, errors: int, done: int, limit: float, least: int) -> Signal | None:
+        """None below the limit, or where fewer than `least` operations say nothing."""
+        if not self.samples:
+            return None
+        _, errors_then, done_then = self.samples[0]
+        failed, all_ = errors - errors_then, errors - errors_then + done - done_then
+        if failed <= 0 or all_ < least or failed / all_ <= limit:
+            return None
+        sentence = f"{failed} of its last {all_} operations failed"
+        return Signal("error_rate", Health.DEGRADED, sentence)

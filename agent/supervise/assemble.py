@@ -123,6 +123,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         memory_limit=settings.memory_limit,
         silence_policy=lambda: settings.config.silence_policy,
         crypto_patterns=lambda: settings.config.crypto_patterns,
+        error_limit=lambda: settings.config.alerts.error_rate,
     )
     keeping = Keeping(
         registry,

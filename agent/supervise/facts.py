@@ -22,7 +22,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.rate import PerMinute
+from agent.core.rate import ErrorRate, PerMinute
 from agent.core.repair import Repair
 from agent.core.silence import Inbound
 from agent.supervise.backend_facts import WorkerLink
@@ -91,6 +91,7 @@ class Facts:
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
     status_seconds: dict[str, float] = field(default_factory=dict)
     repair: Repair | None = None
     """The last repair, over or not."""

@@ -21,6 +21,8 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 
 HOUR = 3600.0
+ERROR_WINDOW = 300.0
+LEAST_OPERATIONS = 20
 
 PASSING = ("message", "ack")
 """Happenings that are told to who listens, and are in no journal."""
@@ -37,6 +39,8 @@ class Findings:
     silence_policy: Callable[[], SilencePolicy]
     crypto_patterns: Callable[[], Sequence[CryptoPattern]]
     """The settings' own."""
+    error_limit: Callable[[], float]
+    """The share of failed operations from which a session is degraded."""
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
@@ -68,6 +72,7 @@ class Findings:
             judge_crypto(facts.crypto, self.crypto_policy(), now).signal,
             self._memory(facts, now),
             self._silence(facts),
+            self._errors(facts, now),
             _lacking(facts),
         ]
         return tuple(signal for signal in found if signal is not None)
@@ -117,6 +122,13 @@ class Findings:
             return None
         limit, policy = self.memory_limit(facts), self.memory_policy()
         return judge_memory(facts.memory_history, facts.memory_bytes, limit, policy, now)
+
+    def _errors(self, facts: Facts, now: float) -> Signal | None:
+        # Errors about keys have a judge of their own.
+        errors = facts.errors.total() - facts.errors["crypto"] - facts.errors["crypto_unknown"]
+        done = facts.probes + facts.messages["in"] + facts.messages["out"]
+        facts.error_rate = facts.error_rate.note(now, errors, done, ERROR_WINDOW)
+        return facts.error_rate.judge(errors, done, self.error_limit(), LEAST_OPERATIONS)
 
     def _silence(self, facts: Facts) -> Signal | None:
         if facts.connected_since_wall is None:

@@ -1,4 +1,5 @@
-from agent.core.rate import PerMinute
+from agent.core.model import Health
+from agent.core.rate import ErrorRate, PerMinute
 
 
 def noted(*moments):
@@ -20,3 +21,25 @@ def test_a_flood_keeps_it_small_and_a_clock_that_jumps_back_does_no_harm():
     assert len(rate.stretches) <= 7
     assert rate.count(1500) == 500
     assert rate.note(50.0).count(50.0) == 1
+
+
+def test_a_share_of_failed_operations_is_told_from_the_window_alone():
+    rate = ErrorRate()
+    for at in range(0, 600, 15):
+        rate = rate.note(1000.0 + at, 50, at, 300.0)
+    assert rate.judge(50, 600, 0.1, 10) is None, "old errors say nothing"
+    assert rate.judge(50 + 3, 600, 0.1, 10) is None
+    found = rate.judge(50 + 60, 600, 0.1, 10)
+    assert found is not None
+    assert (found.name, found.level) == ("error_rate", Health.DEGRADED)
+    assert found.detail.startswith("60 of its last ")
+    assert len(rate.samples) <= 25
+
+
+def test_a_few_operations_and_a_clock_set_back_say_nothing():
+    rate = ErrorRate().note(1000.0, 0, 0, 300.0)
+    assert rate.judge(5, 4, 0.1, 10) is None
+    assert rate.judge(5, 5, 0.1, 10) is not None
+    back = rate.note(10.0, 9, 9, 300.0)
+    assert back.samples[-1] == (10.0, 9, 9)
+    assert ErrorRate().judge(9, 9, 0.1, 1) is None
