@@ -37,6 +37,19 @@ def add_command(
     return parser
 
 
+def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
+    """A word that is followed by a command of its own."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Accepted before and after the command's name alike."""
     common = parser.add_argument_group("everywhere")

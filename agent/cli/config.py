@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.agent import overrides_of
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
 from agent.cli.in_use import settings_in_use
 from agent.cli.places import INSTALLED_CONFIG, config_path
 from agent.cli.show import print_json
@@ -16,9 +16,8 @@ from agent.errors import Refused, WaError
 
 
 def add(commands: Subparsers) -> None:
-    among = commands.add_parser("config", help="the configuration").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    example = "wa-agent config check --config agent.toml"
+    among = add_group(commands, "config", "the configuration", example)
     for name, run, summary in (
         ("check", check, "read the configuration and say what is wrong with it"),
         ("show", show, "show every setting that holds"),

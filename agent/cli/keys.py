@@ -3,14 +3,13 @@
 import argparse
 from urllib.parse import quote
 
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
 from agent.cli.show import moment, print_json, print_table
 
 
 def add(commands: Subparsers) -> None:
-    among = commands.add_parser("key", help="keys for the HTTP interface").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    example = "wa-agent key add shop --scope operate"
+    among = add_group(commands, "key", "keys for the HTTP interface", example)
     parser = add_command(
         among,
         "add",

@@ -4,15 +4,20 @@ import argparse
 import sys
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
 from agent.cli.show import print_json
 from agent.errors import Refused
 
+FAULTS_SHOWN = """\
+  crash    hang      zombie    slow          drop       leak
+  bad-mac  prekey    logout    ban           temp-ban   conflict
+  outdated no-qr     stuck-loading           corrupt-files"""
+"""Laid out by hand: argparse would break a name at its hyphen."""
+
 
 def add(commands: Subparsers) -> None:
-    among = commands.add_parser("sandbox", help="drills with the sandbox engine").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    example = "wa-agent sandbox fault sales zombie --for 30"
+    among = add_group(commands, "sandbox", "drills with the sandbox engine", example)
     parser = add_command(
         among, "scan", scan, "let the phone scan the code", "wa-agent sandbox scan sales"
     )
@@ -21,10 +26,10 @@ def add(commands: Subparsers) -> None:
         among,
         "fault",
         fault,
-        "let something go wrong: crash, hang, zombie, slow, drop, leak, bad-mac, prekey, logout,"
-        " ban, temp-ban, conflict, outdated, no-qr, stuck-loading, corrupt-files",
-        "wa-agent sandbox fault sales zombie --for 30",
+        "let something go wrong",
+        example,
     )
+    parser.description = f"Let something go wrong, one of:\n\n{FAULTS_SHOWN}"
     add_id(parser)
     parser.add_argument("fault", metavar="FAULT", help="what shall go wrong")
     parser.add_argument("--for", type=float, metavar="SECONDS", help="how long")

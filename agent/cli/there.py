@@ -5,7 +5,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
 from agent.cli.instances import add_settings, parse_settings
 from agent.cli.progress import with_progress
 from agent.cli.show import moment, print_json, print_pairs, print_table
@@ -16,9 +16,8 @@ _LONG = 240.0
 
 
 def add(commands: Subparsers) -> None:
-    among = commands.add_parser(
-        "removed", help="what repairs put aside of a session on a backend"
-    ).add_subparsers(metavar="COMMAND", required=True)
+    summary = "what repairs put aside of a session on a backend"
+    among = add_group(commands, "removed", summary, "wa-agent removed list sales")
     parser = add_command(
         among, "list", list_removed, "list what was put aside", "wa-agent removed list sales"
     )

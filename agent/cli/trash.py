@@ -2,14 +2,12 @@
 
 import argparse
 
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
 from agent.cli.show import moment, print_json, print_table
 
 
 def add(commands: Subparsers) -> None:
-    among = commands.add_parser("trash", help="retired sessions").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    among = add_group(commands, "trash", "retired sessions", "wa-agent trash list")
     add_command(among, "list", list_trash, "list retired sessions", "wa-agent trash list")
     parser = add_command(
         among,
