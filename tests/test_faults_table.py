@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.sandbox.faults import FAULTS
+from tests.system import test_faults
+
 ROOT = Path(__file__).parents[1]
 HEADING = "## Faults it survives"
 ROWS = [f"F{number:02}" for number in range(1, 89)]
@@ -79,3 +82,8 @@ def whole_table(**instead: str) -> str:
 )
 def test_a_wrong_table_is_found_out(table: str, found: list[str]) -> None:
     assert problems(table, {"test_x", "test_f08_y"}) == found
+
+
+def test_on_real_systemd_no_fault_of_the_sandbox_is_forgotten() -> None:
+    played = (*test_faults.BACK, *test_faults.DOWN, *test_faults.UNPAIRED)
+    assert sorted(played) == sorted(FAULTS)
