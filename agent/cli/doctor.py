@@ -101,7 +101,7 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield from machine.check_systemd()
     if state == INSTALLED_STATE:
         yield from machine.check_installation()
-    engines, findings = _agent(client)
+    engines, findings = _agent(client, state)
     yield from findings
     yield machine.check_limits(_holder(state), sum(engines.values()))
     yield _database(state / "agent.db", client)
@@ -123,7 +123,7 @@ def _webhooks(config: "Config", client: Client) -> "Iterator[Finding]":
         yield from examine(config, client)
 
 
-def _agent(client: Client) -> "tuple[dict[str, int], list[Finding]]":
+def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]":
     """Instances by engine, and what the running agent says of itself."""
     from agent.host.doctor import note, ok, wrong
 
@@ -147,6 +147,10 @@ def _agent(client: Client) -> "tuple[dict[str, int], list[Finding]]":
         found.append(note("agent", words, "wa-agent health; journalctl -u wa-agent"))
     else:
         found.append(ok("agent", f"version {here} runs, {health['instances']['total']} instances"))
+    its = agent.get("places", {}).get("state", str(state))
+    if its != str(state):
+        words = f"that agent runs on {its}; what stands here is about {state}"
+        found.append(note("agent", words, "run doctor on its machine, or name --state"))
     if agent["dbus_connected"] is False:
         found.append(wrong("dbus", "the agent lost D-Bus", "systemctl status dbus"))
     found += _alerts(client)

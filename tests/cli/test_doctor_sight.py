@@ -51,6 +51,18 @@ async def test_what_the_command_line_names_holds(cli: Cli, other: House, tmp_pat
     assert f"{tmp_path / 'gone'} is not there" in found["state"]["sentence"]
 
 
+async def test_an_agent_that_is_asked_over_http_may_be_another_machines(
+    cli: Cli, other: House, state: Path, tmp_path: Path
+) -> None:
+    key = (await other.key("admin"))["Authorization"].removeprefix("Bearer ")
+    mine = tmp_path / "mine"
+    where = ("--url", other.url, "--key", key, "--state", str(mine))
+    found = (await cli("doctor", "--json", *where)).json()["findings"]
+    told = [one for one in found if one["check"] == "agent"]
+    assert [one["level"] for one in told] == ["ok", "note"]
+    assert told[1]["sentence"] == (f"that agent runs on {state}; what stands here is about {mine}")
+
+
 async def test_the_settings_shown_are_those_of_the_agent_that_answers(
     cli: Cli, other: House, state: Path, tmp_path: Path
 ) -> None:
@@ -74,7 +86,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def lacks(*codes: str) -> None:
         found = [web.Finding(code, f"{code} here", "install it") for code in codes]
-        monkeypatch.setattr(web, "examine", lambda _cache: found)
+        monkeypatch.setattr(web, "examine", lambda *_: found)
 
     return lacks
 
