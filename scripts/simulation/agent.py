@@ -151,7 +151,7 @@ class Agent:
     def _observe(self, known: Known, at: float) -> Observation:
         session, record = known.session, known.record
         runs = session.state != "off"
-        hold = self._backends.hold(known) or self._crowd.hold(known)
+        hold = self._backends.hold(known, at) or self._crowd.hold(known)
         return Observation(
             known.instance,
             ON,
@@ -249,6 +249,8 @@ class Agent:
         if known.repair.over:
             return None
         ok = self._carry_out(known, action.kind, at)
+        if not ok:
+            self._backends.called_in_vain(known, at)
         known.repair = after_action(
             known.repair, action.kind, ok, RECOVERY, wall, backup="snapshot"
         )
@@ -303,9 +305,9 @@ class Agent:
             return
         jitter = self._machine.dice.random()
         known.record = after_try(known.record, HEALTH.reconnect, WALL + at, jitter)
-        if kinds[-1] is ActionKind.CONNECT:
-            self._machine.connect(known.session, at)
-        else:
-            self._machine.start(known.session, at)
+        connects = kinds[-1] is ActionKind.CONNECT
+        begin = self._machine.connect if connects else self._machine.start
+        if not begin(known.session, at):
+            self._backends.called_in_vain(known, at)
         self._lanes[known.session.place.name].begun(instance, at)
         self._pass(known, at)

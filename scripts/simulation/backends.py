@@ -1,18 +1,25 @@
-"""Whom backends hold up, as in supervise/backends: a blink is no outage, all come back in turn."""
+"""Whom backends hold up, as in supervise/backends: a blink is no outage, all come back in turn.
+
+Each has a circuit of the core's: failed looks and failed calls open it, a good look closes it.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from agent.core.model import InstanceId
+from agent.core.reconnect import Breaker, BreakerPolicy
 from scripts.simulation.known import Known
 from scripts.simulation.places import Place
 from scripts.simulation.world import Machine
 
+LOOK = 10.0
+"""Seconds between two looks at a server."""
 PATIENCE = 10.0
 """Seconds that one may be away before its sessions are held: [backends] patience."""
 BACK_RATE = 50.0
 """Sessions looked at per second when it is back: [backends] back_rate."""
+CIRCUIT = BreakerPolicy()
 
 
 @dataclass(slots=True)
@@ -22,6 +29,7 @@ class Sight:
     members: list[Known]
     gone_since: float | None = None
     down: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
     away: set[InstanceId] = field(default_factory=set)
     """Who has not been looked at since it came back."""
 
@@ -40,6 +48,8 @@ class Backends:
     def gone(self, backend: Place, at: float) -> None:
         sight = self._all[backend.name]
         sight.gone_since = at
+        for number in range(CIRCUIT.failures):
+            self._machine.later(at + number * LOOK, partial(self._look_in_vain, sight, at))
 
         def believe(now: float) -> None:
             if sight.gone_since == at:
@@ -53,6 +63,7 @@ class Backends:
     def back(self, backend: Place, at: float) -> None:
         sight = self._all[backend.name]
         sight.gone_since = None
+        sight.breaker = sight.breaker.after_success()
         if not sight.down:
             for known in sight.members:
                 self._look(known, at)
@@ -61,6 +72,14 @@ class Backends:
         self._machine.dice.shuffle(sight.members)
         for number, known in enumerate(sight.members):
             self._machine.later(at + number / BACK_RATE, partial(self._bring_back, sight, known))
+
+    def _look_in_vain(self, sight: Sight, since: float, at: float) -> None:
+        if sight.gone_since == since:
+            sight.breaker = sight.breaker.after_failure(at, CIRCUIT)
+
+    def called_in_vain(self, known: Known, at: float) -> None:
+        sight = self._all[known.instance.backend]
+        sight.breaker = sight.breaker.after_failure(at, CIRCUIT)
 
     def _bring_back(self, sight: Sight, known: Known, at: float) -> None:
         if not sight.down:
@@ -72,7 +91,10 @@ class Backends:
         sight = self._all.get(known.instance.backend)
         return sight is not None and sight.gone_since is not None and not sight.down
 
-    def hold(self, known: Known) -> str:
+    def hold(self, known: Known, at: float) -> str:
         sight = self._all.get(known.instance.backend)
-        held = sight is not None and (sight.down or known.instance.id in sight.away)
-        return "backend_down" if held else ""
+        if sight is None:
+            return ""
+        if sight.down or known.instance.id in sight.away:
+            return "backend_down"
+        return "" if sight.breaker.may_try(at, CIRCUIT) else "backend_circuit"

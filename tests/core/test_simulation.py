@@ -91,7 +91,7 @@ class Hasty(Agent):
     def __init__(self, machine):
         super().__init__(machine)
         self._backends.say_nothing = lambda _known: False
-        self._backends.hold = lambda _known: ""
+        self._backends.hold = lambda _known, _at: ""
 
     def backend_gone(self, backend, at):
         for session in self._machine.sessions:
