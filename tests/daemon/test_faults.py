@@ -169,5 +169,6 @@ async def test_f43_damaged_session_files_are_reported_and_never_replaced(agent, 
     before = file.read_bytes()
     await agent.do("POST", "/api/instance/a/restart")
     await agent.do("POST", "/api/health/check")
+    # The new worker says so only after it has looked.
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
     assert file.read_bytes() == before
-    assert await agent.status("a") == "AUTH_FAILURE"
