@@ -1,41 +1,23 @@
 """A receiver to try Alertmanager with: prints what the exported example's webhook is told."""
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, wants_json
 from agent.cli.show import clean, moment
 from agent.errors import InvalidRequest, WaError
 
-WEBHOOK = "127.0.0.1:9099"
-"""Where the example sends its webhooks."""
 _MOST = 1 << 20
 _SILENCE = 10.0
 """Seconds that a sender may take; one at a time is served."""
 
 
-def add(among: Subparsers) -> None:
-    parser = add_command(
-        among,
-        "listen",
-        listen,
-        "print what an Alertmanager tells the example's webhook, until it is interrupted",
-        "wa-agent alerts listen",
-    )
-    parser.add_argument(
-        "--at", metavar="HOST:PORT", default=WEBHOOK, help=f"where to listen; usually {WEBHOOK}"
-    )
-
-
-def listen(options: argparse.Namespace) -> int:
-    host, _, port = options.at.rpartition(":")
+def listen(at: str, *, as_json: bool) -> int:
+    host, _, port = at.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidRequest(f"cannot listen at {options.at}: it is not HOST:PORT", field="at")
-    as_json = wants_json(options)
+        raise InvalidRequest(f"cannot listen at {at}: it is not HOST:PORT", field="at")
 
     class Asked(BaseHTTPRequestHandler):
         timeout = _SILENCE
@@ -64,12 +46,12 @@ def listen(options: argparse.Namespace) -> int:
 
     try:
         with HTTPServer((host, int(port)), Asked) as server:
-            print(f"listening at {options.at}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            print(f"listening at {at}; Ctrl-C ends it", file=sys.stderr, flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        raise WaError(f"cannot listen at {options.at}: {error.strerror or error}") from error
+        raise WaError(f"cannot listen at {at}: {error.strerror or error}") from error
     return 0
 
 

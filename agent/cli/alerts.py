@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.cli import alert_listener
 from agent.cli.agent import overrides_of
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.places import config_path
 from agent.cli.show import clean, moment, print_json, print_table
 from agent.errors import InvalidRequest, NotFound, WaError
+
+WEBHOOK = "127.0.0.1:9099"
+"""Where the exported example sends its webhooks."""
 
 
 def add(commands: Subparsers) -> None:
@@ -40,7 +42,12 @@ def add(commands: Subparsers) -> None:
         "wa-agent alerts explain WaSessionDown",
     )  # fmt: skip
     parser.add_argument("name", metavar="NAME", help="the alert's name")
-    alert_listener.add(among)
+    example = "wa-agent alerts listen"
+    about = "print what an Alertmanager tells the example's webhook, until it is interrupted"
+    listener = add_command(among, "listen", listen, about, example)
+    listener.add_argument(
+        "--at", metavar="HOST:PORT", default=WEBHOOK, help=f"where to listen; usually {WEBHOOK}"
+    )
 
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +68,12 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
         help="for drills: conditions need to hold N times shorter",
     )
     parser.add_argument("--force", action="store_true", help="replace examples that were changed")
+
+
+def listen(options: argparse.Namespace) -> int:
+    from agent.cli.alert_listener import listen  # it brings a server: only for who asks for one
+
+    return listen(options.at, as_json=wants_json(options))
 
 
 def show(options: argparse.Namespace) -> int:
