@@ -391,7 +391,11 @@ class WorkerSection:
         0, "bytes above which a worker is slowed down; 0 = no limit", low=0, restart=True
     )
     memory_max: int = setting(
-        500 * MIB, "bytes above which a worker is killed; 0 = no limit", low=0, restart=True
+        640 * MIB,
+        "bytes above which a worker is killed, or a quarter more than its own memory_limit;"
+        " 0 = what its unit says",
+        low=0,
+        restart=True,
     )
     tasks_max: int = setting(
         512,

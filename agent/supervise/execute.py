@@ -38,6 +38,17 @@ async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
     return Outcome(action, True, boot_now() - begun)
 
 
+async def hold_to_limits(facts: Facts, hands: Hands) -> None:
+    """Hold a running worker to what its settings say now; every start does so anyway."""
+    facts.limits_changed = False
+    if not facts.unit.runs:
+        return
+    try:
+        await hands.host.set_limits(facts.id, hands.limits(facts))
+    except WaError as error:
+        log.warning("the new limits of %s hold from its next start: %s", facts.id, error)
+
+
 def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
     match kind:
         case ActionKind.START:
@@ -73,6 +84,7 @@ async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
 
 
 async def _restart(facts: Facts, hands: Hands) -> None:
+    await hands.host.set_limits(facts.id, hands.limits(facts))
     await _begin_count_anew(facts, hands)
     facts.acting_start = True
     try:

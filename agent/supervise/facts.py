@@ -71,6 +71,8 @@ class Facts:
     """Which ending was counted last."""
     lost_because: str = ""
     """Why it is no longer connected, until it is again."""
+    limits_changed: bool = False
+    """Its settings are not yet what its worker is held to."""
     identity_changed: bool = False
     """The identity file in its folder is behind what is recorded."""
     ended: str = ""

@@ -26,7 +26,7 @@ from agent.core.session import reason_of
 from agent.core.words import SUSPECT
 from agent.failpoint import failpoint
 from agent.log import bound
-from agent.supervise.execute import Hands, execute
+from agent.supervise.execute import Hands, execute, hold_to_limits
 from agent.supervise.facts import Facts
 from agent.supervise.incidents import Incidents
 from agent.supervise.loop import boot_now
@@ -73,6 +73,8 @@ class Passes:
         before, unit_before, known = facts.record, facts.unit, facts.observed
         begun = boot_now()
         await observe(facts, self.senses)
+        if facts.limits_changed:
+            await hold_to_limits(facts, self.hands)
         self.turns.room.note(facts)
         entries = self.rememberer.note_operator(facts, facts.unit)
         if known:

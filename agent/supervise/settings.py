@@ -13,6 +13,9 @@ from agent.host.base import Limits
 from agent.host.machine import machine_memory
 from agent.supervise.facts import Facts
 
+BEHIND = 1.25
+"""So many times what an instance may use is where it is killed: the gentle steps come first."""
+
 
 @dataclass(slots=True)
 class Settings:
@@ -45,16 +48,19 @@ class Settings:
         return replace(self.start_policy(), stagger=0.0, parallel=parallel)
 
     def limits(self, facts: Facts) -> Limits:
-        """What the host holds it to; never less than the memory that its own setting grants."""
+        """What the host holds it to; more than the memory that its own setting grants."""
         chosen = self.config.worker
         own = _own_limit(facts)
 
-        def wall(limit: int) -> int | None:
-            return None if limit == 0 or own == 0 else max(limit, own or 0)
+        def wall(limit: int, least: float) -> int | None:
+            if limit == 0:
+                return None
+            # 0 takes one away that was set before.
+            return 0 if own == 0 else max(limit, int(least))
 
         return Limits(
-            memory_high=wall(chosen.memory_high),
-            memory_max=wall(chosen.memory_max),
+            memory_high=wall(chosen.memory_high, own or 0),
+            memory_max=wall(chosen.memory_max, (own or 0) * BEHIND),
             tasks_max=chosen.tasks_max or None,
         )
 

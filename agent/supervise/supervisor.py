@@ -148,7 +148,7 @@ class Supervisor:
         return self._view_with_hold(facts)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
-        """The worker reads them when it starts next."""
+        """The worker reads them when it starts next; what it is held to changes at once."""
         facts = self._registry.get(id)
         changed = replace(facts.instance, settings=dict(settings))
         if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
@@ -160,6 +160,8 @@ class Supervisor:
         _check_settings(changed)
         facts.instance = changed
         await self._registry.save_instance(facts, entry(facts, "settings", "its settings changed"))
+        facts.limits_changed = True
+        self._wakes.wake(id)
         return self.view(id)
 
     async def enable(self, id: InstanceId) -> InstanceView:

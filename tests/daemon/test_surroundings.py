@@ -173,6 +173,28 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
     await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
 
 
+@pytest.mark.slow  # the process host looks at memory every 15 s
+async def test_who_is_granted_more_than_the_wall_while_it_runs_is_not_killed(
+    make_agent, eventually
+):
+    agent = make_agent("[memory]\nmeasure = false\n")
+    text = agent.config.read_text().replace("[worker]", "[worker]\nmemory_max = 83886080")
+    agent.config.write_text(text)
+    await agent.start()
+    await connected(agent, eventually, "a", "b")
+    worker = await agent.pid("b")
+    await agent.do("PATCH", "/api/instance/b", {"settings": {"memory_limit": 1 << 30}})
+    for id in "ab":
+        await agent.fault(id, "leak", bytes_per_second=4 << 20)
+
+    async def counted():
+        return (await agent.show("a"))["restarts_by_reason"]["oom"]
+
+    await eventually(counted, within=40)
+    assert await agent.pid("b") == worker
+    assert (await agent.show("b"))["restarts_by_reason"]["oom"] == 0
+
+
 async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     make_agent, eventually, failing_disk
 ):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.config import Config, StartSection
+from agent.config import Config, StartSection, load_config
 from agent.config.sections import MemorySection
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
@@ -112,18 +112,24 @@ def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
 @pytest.mark.parametrize(
     ("one", "limit", "wall"),
     [
-        pytest.param(facts("a"), 500, 500, id="a browser"),
-        pytest.param(facts("a", memory_limit=900 * MIB), 900, 900, id="granted more"),
-        pytest.param(facts("a", memory_limit=100 * MIB), 100, 500, id="granted less"),
-        pytest.param(facts("a", memory_limit=0), 0, None, id="no limit of its own"),
-        pytest.param(facts("a", "sandbox"), 64, 500, id="an engine that needs little"),
-        pytest.param(facts("a", "evolution", backend="e"), 0, 500, id="no process here"),
+        pytest.param(facts("a"), 500, 640, id="a browser"),
+        pytest.param(facts("a", memory_limit=900 * MIB), 900, 1125, id="granted more"),
+        pytest.param(facts("a", memory_limit=100 * MIB), 100, 640, id="granted less"),
+        pytest.param(facts("a", memory_limit=0), 0, 0, id="no limit of its own"),
+        pytest.param(facts("a", "sandbox"), 64, 640, id="an engine that needs little"),
+        pytest.param(facts("a", "evolution", backend="e"), 0, 640, id="no process here"),
     ],
 )
 def test_the_limit_and_the_wall_of_the_unit_are_in_step(one, limit, wall):
     settings = Settings(Config())
     assert settings.memory_limit(one) == limit * MIB
-    assert settings.limits(one).memory_max == (None if wall is None else wall * MIB)
+    assert settings.limits(one).memory_max == wall * MIB
+
+
+def test_who_chose_no_wall_leaves_it_to_the_unit():
+    settings = Settings(load_config(None, {"WA_AGENT_WORKER__MEMORY_MAX": "0"}))
+    for own in (0, 900 * MIB):
+        assert settings.limits(facts("a", memory_limit=own)).memory_max is None
 
 
 @pytest.mark.parametrize(

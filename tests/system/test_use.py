@@ -81,3 +81,15 @@ def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fl
     assert shown(fleet, "u1")["restarts_by_reason"]["agent"] == 1
     assert fleet.accounts() == accounts
     assert fleet.runs()["u2"] == other, "its neighbour was left alone"
+
+
+def test_the_wall_moves_with_what_an_instance_may_use(bed: Bed, fleet: Fleet) -> None:
+    unit, run = fleet.unit("u1"), fleet.runs()["u1"]
+    assert bed.show(unit, "MemoryMax") == str(640 * MIB)
+    fleet.cli("settings", "u1", "--set", f"memory_limit={800 * MIB}")
+    bed.until(lambda: bed.show(unit, "MemoryMax") == str(1000 * MIB))
+    assert shown(fleet, "u1")["memory_limit_bytes"] == 800 * MIB
+    fleet.cli("settings", "u1", "--set", "memory_limit=0")
+    bed.until(lambda: bed.show(unit, "MemoryMax") == "infinity")
+    assert fleet.runs()["u1"] == run, "it went on all the time"
+    assert bed.show(fleet.unit("u2"), "MemoryMax") == str(640 * MIB)
