@@ -175,6 +175,20 @@ def test_a_phone_enters_a_code_instead_of_scanning(session: Web) -> None:
     assert session.fleet.accounts()[ID] == ACCOUNT
 
 
+def test_what_its_browser_uses_is_counted_with_it(web: Web) -> None:
+    """By the worker's word in the bed: it must see into its browser's locked up processes."""
+
+    def told() -> dict[str, Any]:
+        shown: dict[str, Any] = web.fleet.cli("show", ID)
+        return shown
+
+    web.bed.until(lambda: told()["memory_bytes"], within=30)
+    tree = list(_below(web.worker()))
+    found, used = told(), sum(_pss(pid) for pid in tree)
+    assert found["memory_bytes"] == pytest.approx(used, rel=0.3)
+    assert found["processes"] == len(tree)
+
+
 def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     bed, fleet = web.bed, web.fleet
     # Its browser keeps its own sandbox inside of ours.
@@ -329,6 +343,11 @@ def _below(pid: int) -> Iterator[int]:
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in path.read_text().split():
             yield from _below(int(child))
+
+
+def _pss(pid: int) -> int:
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(told.partition("\nPss:")[2].split()[0]) * 1024
 
 
 def _line(pid: int) -> bytes:
