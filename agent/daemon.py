@@ -1,14 +1,12 @@
 """The agent: builds its parts, runs them in one TaskGroup, stops them in order."""
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,35 +15,31 @@ from agent.config import Config, load_config, unused_variables
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.deliver.webhooks import Webhooks
-from agent.errors import ConfigError, TryLater, WaError
+from agent.errors import ConfigError, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
+from agent.host.only_agent import only_agent
 from agent.log import set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.alerting import Alerting, alertmanager_of
-from agent.supervise.assemble import Ground, Supervision, assemble
+from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.declared import find_declared_problem
+from agent.supervise.footing import Ground
 from agent.supervise.keeping import finish_cut_short
-from agent.supervise.loop import Wakes, boot_now
+from agent.supervise.loop import Wakes
 from agent.supervise.performance_log import log_performance
 from agent.supervise.reloading import Reload, take_on
 from agent.supervise.restoring import line_up, load_instances
 from agent.supervise.trends import keep_trends
+from agent.supervise.upkeep import check_database, sweep_trash
 from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
-from agent.vault.retire import sweep
 
 log = logging.getLogger(__name__)
-
-SWEEP_EVERY = 3600.0
-FIRST_COPY = 300.0
-CHECK_EVERY = 86400.0
-CLOCK_JUMP = 3600.0
-"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
 
 
 @dataclass(slots=True)
@@ -102,30 +96,6 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     except WaError as error:
         log.error("%s", error)
         return error.exit_status
-
-
-@contextlib.contextmanager
-def only_agent(state: Path) -> Iterator[None]:
-    """Hold the state directory's lock: two agents on one machine's sessions would fight."""
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"cannot use {state} as state directory: {error}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise TryLater(
-            f"cannot use {state}: another agent runs on it (process {holder})", code="locked"
-        ) from None
-    try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(fd)
 
 
 class Daemon:
@@ -277,8 +247,15 @@ class Daemon:
                 if alerting.alertmanager is not None:
                     tasks.create_task(alerting.alertmanager.run(), name="alertmanager")
                 tasks.create_task(webhooks.run(), name="webhooks")
-                tasks.create_task(self._sweep_trash(supervision), name="trash")
-                tasks.create_task(self._check_database(store), name="database check")
+                tasks.create_task(
+                    sweep_trash(
+                        self._config.session_root,
+                        lambda: supervision.settings.config.sessions.trash_days,
+                    ),
+                    name="trash",
+                )
+                copy = self._config.agent.state_path / "agent.db.copy"
+                tasks.create_task(check_database(store, copy), name="database check")
                 tasks.create_task(
                     self._reload_when_asked(supervision, store, webhooks), name="reload"
                 )
@@ -343,38 +320,6 @@ class Daemon:
         self._bus.close()
         await host.close(leave_workers=leave)
         return written
-
-    async def _sweep_trash(self, supervision: Supervision) -> None:
-        begun, begun_wall = boot_now(), time.time()
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            ahead = (time.time() - begun_wall) - (boot_now() - begun)
-            if ahead > CLOCK_JUMP:
-                log.warning("the clock was set %.0f s ahead: the trash is not emptied", ahead)
-                continue
-            days = supervision.settings.config.sessions.trash_days
-            try:
-                gone = await asyncio.to_thread(
-                    sweep, self._config.session_root, time.time() - days * 86400
-                )
-                for name in gone:
-                    log.info("removed %s from the trash: older than %g days", name, days)
-            except WaError as error:
-                log.warning("%s", error)
-
-    async def _check_database(self, store: Store) -> None:
-        """The whole check and a verified copy, once a day: quick_check alone misses damage."""
-        await asyncio.sleep(FIRST_COPY)
-        while True:
-            found = await store.check()
-            if found == "ok":
-                try:
-                    await store.copy_to(self._config.agent.state_path / "agent.db.copy")
-                except WaError as error:
-                    log.error("%s", error)
-            else:
-                log.error("the database is damaged: %s; it is rebuilt at the next start", found)
-            await asyncio.sleep(CHECK_EVERY)
 
     async def _reload_when_asked(
         self, supervision: Supervision, store: Store, webhooks: Webhooks

@@ -6,7 +6,8 @@ from typing import Any
 from agent.config import Config
 from agent.config.setting import settings_of
 from agent.deliver.bus import EventBus
-from agent.supervise.assemble import Ground, assemble
+from agent.supervise.assemble import assemble
+from agent.supervise.footing import Ground
 from agent.supervise.loop import Wakes
 
 TABLES = ("instance", "backend", "webhook")

@@ -1,0 +1,142 @@
+"""What deciding, acting and asking share: built first, and handed on as one value."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Config
+from agent.core.admission import StartPolicy
+from agent.core.model import InstanceId
+from agent.core.trend import Trends
+from agent.deliver.bus import EventBus
+from agent.host.base import Host
+from agent.link.client import LinkStats
+from agent.store.database import Store
+from agent.supervise.backends import Backends
+from agent.supervise.check_times import CheckTimes
+from agent.supervise.gate import Gates, LoginBudget, StartGate
+from agent.supervise.incidents import Incidents
+from agent.supervise.keeping import Keeping
+from agent.supervise.loop import Wakes
+from agent.supervise.observe import desired_of
+from agent.supervise.registry import Registry
+from agent.supervise.room import Room
+from agent.supervise.seats import Seats
+from agent.supervise.settings import Settings
+from agent.supervise.show import Eyes
+from agent.supervise.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What supervision stands on."""
+
+    store: Store
+    host: Host
+    backend_host: Host | None
+    """Starts the workers of backends; None where none is declared."""
+    bus: EventBus
+    wakes: Wakes
+    backend_wakes: Wakes
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """Built once; what a reload changes is asked of the settings each time."""
+
+    settings: Settings
+    session_root: Path
+    ground: Ground
+    turns: Turns
+    registry: Registry
+    backends: Backends
+    host: Host
+    """Local workers and seats with backends alike."""
+    incidents: Incidents
+    keeping: Keeping
+    link_stats: LinkStats
+    checks: CheckTimes
+    trends: Trends
+
+    def wake(self, id: InstanceId) -> None:
+        self.ground.wakes.wake(id)
+
+
+def build_footing(config: Config, ground: Ground) -> Footing:
+    settings, wake = Settings(config), ground.wakes.wake
+    turns = Turns(_gates(settings, wake), _room(settings, ground.host, wake))
+    eyes = Eyes(
+        ground.host,
+        turns,
+        breaker_policy=lambda: settings.config.breaker_policy,
+        crypto_policy=lambda: settings.config.crypto_policy,
+        memory_limit=settings.memory_limit,
+        in_incident=lambda facts: incidents.has(facts),  # noqa: PLW0108 - made below
+        server_version=lambda name: backends.server_version(name),  # noqa: PLW0108 - made below
+    )
+    registry = Registry(ground.store, eyes, config.session_root)
+    link_stats = LinkStats()
+    backends = Backends(
+        host=ground.backend_host,
+        root=config.backends_root,
+        wakes=ground.backend_wakes,
+        facts=registry.facts,
+        wake=wake,
+        note=registry.note,
+        link_stats=link_stats,
+        settings=lambda: settings.config.backends,
+        breaker=lambda: settings.config.breaker_policy,
+        crypto_patterns=config.crypto.patterns,
+    )
+    incidents = Incidents(
+        lambda: settings.config.incident_policy, registry.facts, wake, registry.note
+    )
+    host = Seats(ground.host, backends, registry.facts.get, turns.gates.no_login)
+    keeping = Keeping(
+        registry,
+        ground.store,
+        host,
+        config.session_root,
+        settings=lambda: settings.config.sessions,
+        save_timeout=lambda: settings.config.stop.save,
+        wake=wake,
+    )
+    return Footing(
+        settings=settings,
+        session_root=config.session_root,
+        ground=ground,
+        turns=turns,
+        registry=registry,
+        backends=backends,
+        host=host,
+        incidents=incidents,
+        keeping=keeping,
+        link_stats=link_stats,
+        checks=CheckTimes(),
+        trends=Trends(config.api.history),
+    )
+
+
+def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
+    budget = LoginBudget(settings.start_policy)
+
+    def gate(policy: Callable[[], StartPolicy]) -> StartGate:
+        return StartGate(
+            policy,
+            budget,
+            wake=wake,
+            idle=settings.machine_is_idle,
+            jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+        )
+
+    return Gates(gate(settings.start_policy), lambda: gate(settings.remote_start_policy), budget)
+
+
+def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) -> Room:
+    return Room(
+        limit=settings.memory_limit,
+        budget=settings.memory_budget,
+        wanted=lambda facts: desired_of(facts, host).should_run,
+        wake=wake,
+    )

@@ -1,0 +1,53 @@
+"""What is looked after by the clock: the trash is emptied, the database is checked and copied."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.errors import WaError
+from agent.store.database import Store
+from agent.supervise.loop import boot_now
+from agent.vault.retire import sweep
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 3600.0
+FIRST_COPY = 300.0
+CHECK_EVERY = 86400.0
+CLOCK_JUMP = 3600.0
+"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
+
+
+async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
+    begun, begun_wall = boot_now(), time.time()
+    while True:
+        await asyncio.sleep(SWEEP_EVERY)
+        ahead = (time.time() - begun_wall) - (boot_now() - begun)
+        if ahead > CLOCK_JUMP:
+            log.warning("the clock was set %.0f s ahead: the trash is not emptied", ahead)
+            continue
+        kept = days()
+        try:
+            gone = await asyncio.to_thread(sweep, session_root, time.time() - kept * 86400)
+        except WaError as error:
+            log.warning("%s", error)
+            continue
+        for name in gone:
+            log.info("removed %s from the trash: older than %g days", name, kept)
+
+
+async def check_database(store: Store, copy: Path) -> None:
+    """The whole check and a verified copy, once a day: quick_check alone misses damage."""
+    await asyncio.sleep(FIRST_COPY)
+    while True:
+        found = await store.check()
+        if found == "ok":
+            try:
+                await store.copy_to(copy)
+            except WaError as error:
+                log.error("%s", error)
+        else:
+            log.error("the database is damaged: %s; it is rebuilt at the next start", found)
+        await asyncio.sleep(CHECK_EVERY)
