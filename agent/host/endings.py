@@ -5,6 +5,17 @@ import signal
 from agent.host.child import Exit
 
 NEVER_RESTARTED = 78
+SYSTEMDS_OWN = {
+    200: "its working folder cannot be entered",
+    203: "its program cannot be executed",
+    216: "its group is unknown",
+    217: "its user is unknown",
+    226: "its view of the file system cannot be made (a path of its unit is missing?)",
+    233: "its runtime folder cannot be made",
+    238: "its state folder cannot be made",
+    243: "a credential of its unit cannot be read (the file of a LoadCredential= is missing?)",
+}
+"""What systemd says by the exit status of a program that it did not come to start."""
 _CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 
@@ -23,4 +34,7 @@ def result_of(how: Exit, *, was_ready: bool, stop_wanted: bool) -> str:
 
 
 def words(result: str, exit_status: int) -> str:
-    return f"{result}, exit status {exit_status}" if exit_status else result
+    if not exit_status:
+        return result
+    meaning = SYSTEMDS_OWN.get(exit_status, "")
+    return f"{result}, exit status {exit_status}" + (f": {meaning}" if meaning else "")

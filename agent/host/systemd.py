@@ -20,6 +20,7 @@ from agent.host.base import Limits, Wake
 from agent.host.boot import boot_id
 from agent.host.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.enabled_units import FOLDERS, UnitFiles, read_unit_files
+from agent.host.endings import words
 from agent.host.jobs import UNKNOWN, Jobs
 from agent.host.systemd_calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.unit_cache import UnitCache
@@ -249,8 +250,7 @@ class SystemdHost:
         with contextlib.suppress(HostError):
             unit = await self.status(instance)
             if unit.result != "success":
-                status = f", exit status {unit.exit_status}" if unit.exit_status else ""
-                return f"its worker ended ({unit.result}{status})"
+                return f"its worker ended ({words(unit.result, unit.exit_status)})"
         return f"its job ended as {job_result!r}"
 
     # Signals

@@ -199,6 +199,25 @@ def test_an_operators_restart_is_not_taken_for_a_stop(bed: Bed, fleet: Fleet):
     assert fleet.list()["s4"]["override"] == "none"
 
 
+def test_f88_a_missing_credential_is_said_in_words_and_cured_by_its_file(bed: Bed, fleet: Fleet):
+    drop_in = f"/etc/systemd/system/{fleet.unit('s1')}.d/credential.conf"
+    missing = "/etc/wa-agent/token"
+    bed.write(drop_in, f"[Service]\nLoadCredential=token:{missing}\n")
+    bed.run("systemctl", "daemon-reload")
+    accounts = fleet.accounts()
+    try:
+        bed.run("wa-agent", "restart", "s1")
+        words = "exit status 243: a credential of its unit cannot be read"
+        bed.until(lambda: words in bed.journal("-u", AGENT, "-o", "cat"))
+        bed.write(missing, "secret\n", 0o600)
+        bed.run("wa-agent", "start", "s1")
+        fleet.until_connected()
+        assert fleet.accounts() == accounts
+    finally:
+        bed.path(drop_in).unlink()
+        bed.run("systemctl", "daemon-reload")
+
+
 def test_f29_a_masked_worker_is_left_alone(bed: Bed, fleet: Fleet):
     unit = fleet.unit("s5")
     bed.run("systemctl", "mask", "--now", "--runtime", unit)
