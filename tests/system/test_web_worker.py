@@ -158,7 +158,7 @@ def web(session: Web, bed: Bed) -> Web:
 def test_codes_come_one_after_another_and_the_last_one_idles(session: Web) -> None:
     session.until(status="QR_REQUIRED", within=60)
     stand_in = session.stand_in
-    stand_in.qr_every, stand_in.qr_codes = 1.5, 2
+    stand_in.qr_every, stand_in.qr_codes = 3.0, 2
     first = session.code()
     session.bed.until(lambda: session.played.page().code not in ("", first.split(",")[0]))
     assert session.code() != first

@@ -23,7 +23,7 @@ Status = ConnectionStatus
 async def test_a_code_is_replaced_and_at_last_idle_until_somebody_asks_again(
     bench: Bench, stand_in: StandIn
 ) -> None:
-    stand_in.qr_every, stand_in.qr_codes = 1.5, 2
+    stand_in.qr_every, stand_in.qr_codes = 3.0, 2
     link = await bench.start()
     await bench.claimed(Status.QR_REQUIRED)
     first = (await link.call("qr"))["qr"]
