@@ -8,6 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 PAIRING_CODE = 195.0
+SETTLED = 5.0
+"""Seconds of a connection after which the page has done the most of its start."""
 PICTURE_LIMIT = 640 * 1024
 """Bytes of a picture that one message of the link surely holds; photos make a PNG longer."""
 STARTS_WINDOW = 600.0
@@ -95,6 +98,7 @@ class WebEngine:
         self._work: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._tidying = False
         self._starts: deque[float] = deque()
 
     # what the worker calls
@@ -168,6 +172,14 @@ class WebEngine:
         gc.collect()
         if self._session.alive:
             await self._session.page.collect_garbage(within=ANSWER)
+
+    async def _tidy(self) -> None:
+        """What a start leaves behind is a tenth of the page's memory."""
+        await asyncio.sleep(SETTLED)
+        self._tidying = False
+        if not self._working and not self._stopping:
+            with suppress(EngineError):
+                await self.free_memory()
 
     async def prepare_stop(self) -> None:
         self._stopping = True
@@ -352,6 +364,9 @@ class WebEngine:
         claim, facts = self._view.claim, self._view.facts
         if self._told is None or replace(claim, raw="") != replace(self._told, raw=""):
             self._told = claim
+            if claim.status is Status.CONNECTED and not self._tidying:
+                self._tidying = True
+                self._beside(self._tidy())
             self._reporter.claim(self._view.claim_at(_now()))
         if claim.status is Status.CONNECTED:
             self._record.connected(claim.account)
