@@ -9,6 +9,7 @@ import struct
 import zlib
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -375,6 +376,23 @@ async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: Stan
     assert detail["missing"] == [] and detail["heap_used_bytes"] > 0
     assert (detail["mode"], detail["info"], detail["socket"]) == ("MAIN", "NORMAL", "CONNECTED")
     assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
+
+
+async def test_what_a_start_leaves_behind_is_collected_by_itself(
+    bench: Bench, stand_in: StandIn, eventually: Any
+) -> None:
+    await bench.pair(stand_in, first="import agent.engines.web.engine as web; web.SETTLED = 1.0")
+
+    async def heap() -> int:
+        told = await bench.link.call("probe", {"deep": True})
+        return int(told["detail"]["heap_used_bytes"])
+
+    before = await heap()
+
+    async def is_smaller() -> bool:
+        return await heap() < before * 0.9
+
+    await eventually(is_smaller)
 
 
 async def test_the_proof_grows_old_when_no_frame_comes(bench: Bench, stand_in: StandIn) -> None:
