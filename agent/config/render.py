@@ -9,7 +9,7 @@ import tomli_w
 from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.reasons import show_reasons
 from agent.config.setting import Setting, settings_of
-from agent.config.webhooks import WebhookDeclaration, hide_query
+from agent.config.webhooks import WebhookDeclaration, hide_target
 from agent.config.whole import Config, Declaration
 
 HEAD = """\
@@ -133,9 +133,11 @@ def _declaration(one: Declaration) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The same to be shown: keys and passwords read ***, and no URL has its query."""
+    """The same to be shown: keys and passwords read ***, no URL has its query, and a webhook's
+    has no path either.
+    """
     return replace(
         config,
         backend=tuple(hide_secrets(one) for one in config.backend),
-        webhook=tuple(hide_query(one) for one in config.webhook),
+        webhook=tuple(hide_target(one) for one in config.webhook),
     )

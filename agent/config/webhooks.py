@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from agent.config.backends import shown_url
+from agent.config.backends import HIDDEN, shown_url
 from agent.config.problem import Problem
 from agent.config.secret_file import read_secret
 from agent.config.setting import setting
@@ -57,8 +57,15 @@ def _too_short(text: str) -> str:
     return ""
 
 
-def hide_query(declaration: WebhookDeclaration) -> WebhookDeclaration:
-    return replace(declaration, url=shown_url(declaration.url))
+def shown_target(url: str) -> str:
+    """Whose it is, without what may open a door there: of many services the path is the key."""
+    scheme, mark, rest = shown_url(url).partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}{mark}{authority}/{HIDDEN if path else ''}"
+
+
+def hide_target(declaration: WebhookDeclaration) -> WebhookDeclaration:
+    return replace(declaration, url=shown_target(declaration.url))
 
 
 Found = Iterator[tuple[str, str]]

@@ -79,7 +79,7 @@ class WebhookView:
 
     name: str
     url: str
-    """Without its query: that may hold a secret."""
+    """Without path and query: either may be the key."""
     state: WebhookState = WebhookState.IDLE
     circuit: BreakerState = BreakerState.CLOSED
     cursor: int = 0

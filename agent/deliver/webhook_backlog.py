@@ -47,6 +47,8 @@ class Backlog:
                 return
 
     def is_next(self, entry: JournalEntry) -> None:
+        # Of those that left the journal it is not known how many were counted: this one waits.
+        self.waiting = max(self.waiting, 1)
         self.oldest_wall = entry.wall
 
     def settled(self) -> None:

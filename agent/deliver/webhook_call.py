@@ -4,6 +4,7 @@ neither the URL nor the secret nor what was sent stands in its words.
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -113,7 +114,9 @@ def problem_of(error: Exception, timeout: float) -> str:
     if isinstance(error, aiohttp.ClientResponseError):
         return "what it answers is no HTTP"
     if isinstance(cause, OSError):
-        return f"it cannot be reached: {cause.strerror or type(cause).__name__}"
+        # Not its own words: "Connect call failed" says neither why nor that it is a refusal.
+        why = os.strerror(cause.errno) if cause.errno else type(cause).__name__
+        return f"it cannot be reached: {why}"
     return f"it cannot be reached: {type(error).__name__}"
 
 

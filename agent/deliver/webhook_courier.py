@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from agent.config import WebhookDeclaration
-from agent.config.backends import shown_url
+from agent.config.webhooks import shown_target
 from agent.core.model import Category, JournalEntry
 from agent.core.webhook import (
     OWN_KINDS,
@@ -89,7 +89,7 @@ class Courier:
         state = WebhookState.FAILING if self._patience.failures else state
         return WebhookView(
             name=self.declared.name,
-            url=shown_url(self.declared.url),
+            url=shown_target(self.declared.url),
             state=state,
             circuit=self._patience.circuit,
             cursor=self._place.cursor if self._place else 0,

@@ -439,7 +439,7 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
     file = tmp_path / "secret"
     file.write_text(SECRET)
     file.chmod(0o600)
-    closed = f"http://127.0.0.1:1/in?token=T-{SECRET}"
+    closed = f"http://127.0.0.1:1/services/{SECRET}?token=T-{SECRET}"
 
     async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
@@ -462,6 +462,7 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
     for name in ("a", "b", "c"):
         await webhooks.test(name)
     await eventually(lambda: webhooks.views()[0].circuit.value != "closed")
+    assert webhooks.views()[0].problem == "it cannot be reached: Connection refused"
     assert webhooks.views()[1].problem in (
         "what it answers is no HTTP",
         "it closed the connection without an answer",

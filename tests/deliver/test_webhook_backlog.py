@@ -1,0 +1,24 @@
+"""What waits for a webhook, counted."""
+
+from agent.core.model import JournalEntry
+from agent.deliver.webhook_backlog import Backlog
+
+
+def entry(cursor: int, kind: str = "alert") -> JournalEntry:
+    return JournalEntry(kind, "something", wall=1000.0 + cursor, cursor=cursor)
+
+
+def test_what_left_the_journal_unwanted_hides_nothing_that_waits() -> None:
+    backlog = Backlog(lambda one: one.kind == "alert")
+    backlog.begin(0)
+    for cursor in range(1, 101):
+        backlog.count(entry(cursor, "status" if cursor <= 98 else "alert"))
+    assert backlog.waiting == 2
+    backlog.lost(98)  # none of those was wanted
+    backlog.is_next(entry(99))
+    assert (backlog.waiting, backlog.oldest_wall) == (1, 1099.0)
+    backlog.settled()
+    backlog.is_next(entry(100))
+    assert (backlog.waiting, backlog.oldest_wall) == (1, 1100.0)
+    backlog.settled()
+    assert backlog.waiting == 0
