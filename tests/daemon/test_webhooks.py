@@ -55,7 +55,11 @@ async def test_f61_killed_at_any_moment_the_agent_loses_no_event(
 ):
     agent = make_agent(declared(target, tmp_path))
     await agent.start()
-    first = (await state(agent))["cursor"]
+
+    async def place():
+        return (await state(agent))["cursor"]
+
+    first = await eventually(place)  # 0 until it has looked where it begins
     for number in range(6):
         await agent.create(f"shop-{number}")
         # Sometimes in the middle of a delivery, sometimes right after it, sometimes before.
@@ -101,7 +105,7 @@ async def test_f61_a_target_that_was_down_hears_all_that_happened_meanwhile(
     waiting = await state(agent)
     assert (waiting["state"], waiting["waiting"] > 0) == ("failing", True)
     assert "cannot be reached" in waiting["problem"]
-    assert waiting["url"].endswith("/in"), "its query is nobody's business"
+    assert waiting["url"] == f"http://127.0.0.1:{port}/***", "path and query may be the key"
     async with target.open(port):
         await agent.do("POST", "/api/webhooks/ops/retry")
         await eventually(lambda: "created" in [one.body["kind"] for one in target.taken])
