@@ -250,6 +250,7 @@ def firing_in(
             continue
         seen.add((alert.name, key))
         if entry.kind == "alert":
-            at = entry.wall - apart
-            found.append(ActiveAlert(alert, key, AlertState.FIRING, at, 0.0, fired_at=at))
+            at, value = entry.wall - apart, entry.detail.get("value")
+            value = float(value) if isinstance(value, int | float) else math.nan
+            found.append(ActiveAlert(alert, key, AlertState.FIRING, at, value, fired_at=at))
     return found

@@ -174,6 +174,17 @@ async def test_what_fired_before_a_restart_is_not_announced_again(
     assert abs((later.alerting.board().wall_of(one.fired_at) or 0) - begun) < 1
 
 
+async def test_after_a_restart_an_alert_keeps_the_value_that_it_was_told_with(
+    tmp_path: Path, store: Store
+) -> None:
+    detail = {"alert": "WaErrorRateHigh", "labels": {}, "value": 0.416}
+    await store.append(JournalEntry("alert", "told then", Category.SYSTEM, detail=detail))
+    later = make(tmp_path, store, patience=1.0)
+    await later.alerting._take_over()
+    (one,) = later.alerting.board().alerts
+    assert one.sentence == "41.6% of what is done here fails"
+
+
 @pytest.mark.parametrize(
     ("starts", "said"),
     [
