@@ -306,7 +306,7 @@ def _dropped(
 ) -> HealthVerdict:
     reason = reason_of(claim.reason)
     if reason.code == "remote_missing":
-        sentence = f"{reason.title}; {reason.advice}"
+        sentence = f"{reason.title}. {reason.advice}"
         return _verdict(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
     if reason.hopeless:
         return _waits_for_person(observation, reason)
@@ -347,7 +347,7 @@ def _corrupted(observation: Observation, code: str) -> HealthVerdict:
 
 
 def _waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
-    sentence = f"{reason.title}; {reason.advice}"
+    sentence = f"{reason.title}. {reason.advice}"
     return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
 
 

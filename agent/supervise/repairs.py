@@ -148,7 +148,7 @@ class Repairs:
         reason = reason_of(facts.record.reason) if facts.record.reason else None
         if reason is not None and reason.unpairs:
             raise Refused(
-                f"cannot reconnect {id}: {reason.title}; {reason.advice}", code="never_reconnects"
+                f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
             )
         facts.record = forgive(facts.record)
         facts.may_try_at_once = True
