@@ -61,7 +61,8 @@ class Fleet:
             return range(int(counted) // 5, int(counted) * 2)
         group = self.bed.show(self.unit(id), "ControlGroup")
         pids = self.bed.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs").split()
-        told = self.bed.run("cat", *(f"/proc/{pid}/smaps_rollup" for pid in pids))
+        # Some of them may be on their way out.
+        told = self.bed.try_run("cat", *(f"/proc/{pid}/smaps_rollup" for pid in pids)).stdout
         used = sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB$", told, re.M)) * 1024
         return range(int(used * 0.7), int(used * 1.3))
 

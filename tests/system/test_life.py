@@ -87,7 +87,7 @@ def test_f07_a_hanging_engine_ends_in_its_watchdog_with_a_stack(bed: Bed, fleet:
 
 def test_a_killed_control_group_comes_back(bed: Bed, fleet: Fleet):
     run = fleet.runs()["s3"]
-    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", fleet.unit("s3"))
+    bed.kill_all(fleet.unit("s3"))
     bed.until(lambda: fleet.runs()["s3"] not in ("", run))
     fleet.until_connected()
 

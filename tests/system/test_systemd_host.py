@@ -82,7 +82,7 @@ async def test_a_whole_control_group_killed_comes_back(
 ):
     await host.start(GOOD)
     run = (await host.status(GOOD)).run
-    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", UNIT)
+    bed.kill_all(UNIT)
 
     async def back():
         status = await host.status(GOOD)
@@ -241,7 +241,7 @@ async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
     woken.clear()
     start = asyncio.create_task(host.start(InstanceId("late")))
     await eventually(lambda: host.jobs_pending, 1)
-    bed.run("systemctl", "kill", "--signal=KILL", "dbus.service")
+    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "dbus.service")
     await eventually(lambda: not host.connected, within=5)
     await eventually(lambda: host.connected, within=10)
     await start
