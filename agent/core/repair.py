@@ -170,15 +170,6 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoveryAction:
-    kind: RecoveryKind
-    reason: str
-    """One sentence."""
-    not_before_wall: float = 0.0
-    """For WAIT: when to ask again at the latest; 0 = when something changes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Case:
     """All that one decision about a repair is made from."""
 
