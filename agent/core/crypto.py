@@ -5,6 +5,7 @@ a large share of all messages, is a corrupted session.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.core.crypto_patterns import CryptoFinding, Effect
@@ -162,13 +163,30 @@ class LogLimit:
     shown: int = 0
     hidden: int = 0
 
+    def counts(self, now: float, per: float = 60.0) -> bool:
+        """Whether its minute goes on."""
+        return self.since <= now < self.since + per
+
     def note(self, now: float, most: int = 5, per: float = 60.0) -> "tuple[LogLimit, bool, int]":
         """Whether to show this line, and how many were hidden before it (told once a minute)."""
-        if not self.since <= now < self.since + per:
+        if not self.counts(now, per):
             return LogLimit(now, 1, 0), True, self.hidden
         if self.shown < most:
             return replace(self, shown=self.shown + 1), True, 0
         return replace(self, hidden=self.hidden + 1), False, 0
+
+
+def limit_of(
+    limits: Mapping[str, LogLimit], peer: str, now: float
+) -> tuple[dict[str, LogLimit], str]:
+    """Whose limit holds for a line about this contact, and the limits without the old ones.
+
+    Beyond so many contacts all further ones share one: a whole group out of step is a flood too.
+    """
+    if peer in limits:
+        return dict(limits), peer
+    kept = {one: limit for one, limit in limits.items() if limit.counts(now)}
+    return kept, peer if len(kept) < _MOST_PEERS else ""
 
 
 def _told_already(window: CryptoWindow, peer: str, now: float) -> bool:

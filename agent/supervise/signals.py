@@ -8,6 +8,7 @@ from agent.core.crypto import (
     CryptoPolicy,
     LogLimit,
     judge_crypto,
+    limit_of,
     note_error,
     note_message,
 )
@@ -107,8 +108,9 @@ class Findings:
             finding = replace(finding, peer=named)
         facts.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.crypto_policy(), now)
-        limit = facts.crypto_log.setdefault(finding.peer, LogLimit())
-        facts.crypto_log[finding.peer], show, hidden = limit.note(now)
+        facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
+        limit = facts.crypto_log.get(whose, LogLimit())
+        facts.crypto_log[whose], show, hidden = limit.note(now)
         if show:
             more = f" ({hidden} more like it were not shown)" if hidden else ""
             # The name of the pattern, never the line itself: it may carry keys.

@@ -8,6 +8,7 @@ from agent.core.crypto import (
     LogLimit,
     crypto_retry_delay,
     judge_crypto,
+    limit_of,
     note_error,
     note_message,
     note_regenerated,
@@ -291,6 +292,20 @@ def test_no_flood_and_no_clock_makes_the_window_grow(errors):
 
 def test_an_operation_is_retried_three_times():
     assert [crypto_retry_delay(n, POLICY) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, None]
+
+
+def test_a_whole_group_out_of_step_is_a_flood_too():
+    limits, shown = {}, 0
+    for second in range(600):
+        for n in range(10):
+            now = 1000.0 + second
+            limits, whose = limit_of(limits, f"{second}-{n}", now)
+            limits[whose], show, _ = limits.get(whose, LogLimit()).note(now)
+            shown += show
+    assert len(limits) <= 51
+    assert shown <= 10 * (50 + 5 + 1)
+    limits, whose = limit_of(limits, "later", 1e6)
+    assert (limits, whose) == ({}, "later")
 
 
 def test_a_flood_leaves_five_lines_a_minute_and_a_count():
