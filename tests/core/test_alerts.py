@@ -30,6 +30,7 @@ from agent.core.alerts.history import Steps
 from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.sight import Series
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override
+from agent.core.repair import Ending, Goal, begin_repair
 from agent.core.session import reasons_table
 from tests.fakes.supervisor import make_view
 
@@ -157,6 +158,29 @@ def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
     verdict = HealthVerdict(Health.DISCONNECTED, reason.status, code, "")
     view = make_view("a", status=ConnectionStatus.DISCONNECTED, verdict=verdict)
     assert bool(found("WaSessionGivenUp", a=view)) is reason.hopeless
+
+
+@pytest.mark.parametrize(
+    ("ending", "given_up"),
+    [
+        (None, False),
+        (Ending.NOT_YET, False),
+        (Ending.RECOVERED, False),
+        (Ending.GAVE_UP, True),
+        (Ending.NEEDS_PERSON, True),
+    ],
+)
+def test_what_its_ladder_has_a_step_for_is_not_given_up(
+    ending: Ending | None, given_up: bool
+) -> None:
+    for code in ("session_damaged", "session_missing", "unpaired_suspect"):
+        verdict = HealthVerdict(Health.CORRUPTED, ConnectionStatus.AUTH_FAILURE, code, "")
+        last = ending and replace(begin_repair(verdict, Goal.HEAL, 1.0), ending=ending)
+        repair = begin_repair(verdict, Goal.HEAL, 1.0) if ending is Ending.NOT_YET else last
+        view = make_view(
+            "a", status=ConnectionStatus.AUTH_FAILURE, verdict=verdict, repair=repair or None
+        )
+        assert bool(found("WaSessionGivenUp", a=view)) is given_up
 
 
 def test_division_by_nothing_is_no_alert_and_no_error() -> None:

@@ -5,6 +5,7 @@ reads it itself. A test compares the two for every one of them.
 from agent.core.alerts.sight import Series
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
+from agent.core.repair import Ending, needs_repair
 from agent.core.session import REASONS, reason_of
 from agent.core.view import InstanceView
 
@@ -32,6 +33,10 @@ def has_given_up(view: InstanceView) -> bool:
         return False
     if verdict.reason in _BY_HAND_OR_TRIES:
         return True
+    if needs_repair(verdict):
+        # Its ladder has begun, or does so in this very pass.
+        last = view.repair
+        return last is not None and last.ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)
     out_of_tries = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
     return out_of_tries or (bool(verdict.reason) and reason_of(verdict.reason).hopeless)
 
