@@ -33,6 +33,8 @@ class Registry:
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(instance, record, repair=repair_of(record, time.time()))
         facts.ended = _ended(facts)
+        # What an older agent wrote may not say so yet: the first pass writes it.
+        facts.identity_changed = bool(facts.ended)
         if facts.repair is None or facts.repair.over:
             facts.repair_over.set()
         self.facts[instance.id] = facts
@@ -121,7 +123,7 @@ class Registry:
                 ended=facts.ended,
             )
         except VaultError as error:
-            # The database still knows; only the rebuild of a lost one would know less.
+            # The database still knows, and whoever starts it by us: tried again with each save.
             facts.identity_changed, facts.ended = True, before
             bound(Category.SESSION, facts.id).warning("cannot write its identity file: %s", error)
 

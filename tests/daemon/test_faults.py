@@ -140,8 +140,12 @@ async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually
     file = agent.state / "sessions" / "a" / "session" / "faults.json"
     file.write_text('{"version": 1, "faults": {}}')
     await agent.kill()
+    as_before = instance_file(agent)
+    del as_before["ended"]  # as an agent of an earlier version left it
+    (agent.state / "sessions" / "a" / "instance.json").write_text(json.dumps(as_before))
     await agent.start()
     await agent.do("POST", "/api/health/check")
+    assert instance_file(agent)["ended"] == "banned"
     shown = await agent.show("a")
     assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "banned")
     await agent.do("POST", "/api/instance/a/start")
