@@ -112,7 +112,9 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"it waits for its turn, {before} before it"
     repair = found["repair"]
     if repair is not None:
-        yield from _repair_words(repair, now)
+        yield from _repair_words(repair, now, well=found["connection_status"] == "CONNECTED")
+    if found["reason"] == "ping_failed":
+        yield "its next pings decide: it is repaired when they fail too"
     if found["circuit"] == "open":
         yield f"its circuit is open; one trial {_when(found['circuit_opens'], now)}"
     elif found["circuit"] == "half_open":
@@ -129,9 +131,9 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"somebody must scan its code: wa-agent qr {found['id']} --watch"
 
 
-def _repair_words(repair: dict[str, Any], now: datetime) -> Iterator[str]:
+def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Iterator[str]:
     if not _runs(repair):
-        if repair["ending"] in ("gave_up", "needs_person", "needs_scan"):
+        if not well and repair["ending"] in ("gave_up", "needs_person", "needs_scan"):
             words = repair["ending"].replace("_", " ")
             yield f"its last repair ended {_when(repair['ended'], now)}: {words}"
         return

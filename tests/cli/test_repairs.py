@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.incident import Incident, IncidentKind
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
-from agent.core.repair import Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import FakeResult, make_view
@@ -135,6 +135,16 @@ def repair(**more: Any) -> Repair:
             {"repair": repair(step=RecoveryKind.RECONNECT, tries=1, stage=Stage.SETTLING)},
             "connect anew inside its worker, try 1, done; whether it helped must show",
             id="a step settles",
+        ),
+        pytest.param(
+            {"status": S.CONNECTED, "repair": repair(ending=Ending.NEEDS_SCAN)},
+            r"next\n  nothing\n",
+            id="what needed a scan was scanned",
+        ),
+        pytest.param(
+            {"status": S.CONNECTED, "reason": "ping_failed"},
+            "its next pings decide",
+            id="a ping failed",
         ),
         pytest.param(
             {"circuit": "open", "circuit_opens_wall": time.time() + 7000},
