@@ -12,6 +12,7 @@ from enum import StrEnum
 from agent.core.model import InstanceId
 from agent.core.reconnect import remaining
 from agent.core.session import REASONS, Permanence
+from agent.core.words import SUSPECT
 
 
 class IncidentKind(StrEnum):
@@ -108,9 +109,12 @@ def is_shared(code: str) -> bool:
     """Whether one that tries could show anything to the others that fail so.
 
     After a ban or a logout nobody tries: to hold others for them would hold them for ever.
+    Many that come up unpaired are no logouts: a page that changed looks like that too.
     """
     if code in OWN_AFFAIR:
         return False
+    if code == SUSPECT:
+        return True
     row = REASONS.get(code)
     return row is None or not (row.hopeless or row.unpairs)
 

@@ -207,7 +207,7 @@ def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Recover
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     sentence, rounds = case.verdict.sentence, case.policy.rounds
     if repair.trouble is Trouble.SUSPECT:
-        return _end_suspect(case, repair)
+        return _wait_for_store(case, repair) or _end_suspect(case, repair)
     if repair.goal is not Goal.HEAL or (repair.round >= rounds and repair.calm):
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in bad weather proves nothing about the instance: it is run again.
@@ -226,6 +226,22 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     repair = _due(repair, case.now_wall, case.policy.round_pause)
     sentence = f"{sentence}; round {number} of {rounds} in {case.policy.round_pause:.0f} s"
     return repair, RecoveryAction(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+
+
+def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction] | None:
+    """By itself no pairing is given up at once, for a store may come back as it went (a disk, a
+    copy under way); nor while many came up like this, for then it is not the store.
+    """
+    if repair.goal is not Goal.HEAL:
+        return None
+    now_wall, limit = case.now_wall, case.policy.suspect_settle
+    if not case.circumstances.well:
+        sentence = f"{case.verdict.sentence}; held: others came up like it, or its server is away"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+    if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
+        return None
+    sentence = f"{case.verdict.sentence}; whether its store comes back is waited for"
+    return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
 
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:

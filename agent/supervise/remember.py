@@ -193,6 +193,8 @@ class Rememberer:
             verdict.reason,
         ):
             return []
+        if verdict.reason == SUSPECT:
+            self.failed(facts, SUSPECT)  # no drop, and yet what many may have in common
         if before is None and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
         return [

@@ -58,6 +58,7 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
             for code in ("logout", "banned", "tos_block", "remote_missing", "proxy_block")
         ),
         pytest.param(failing(3, "client_outdated"), 100, "change", id="client outdated"),
+        pytest.param(failing(3, "unpaired_suspect"), 100, "change", id="unpaired, no logout seen"),
     ],
 )
 def test_what_is_an_incident(failures, population, kind):

@@ -392,6 +392,31 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
         assert plan_actions(stopped, case.verdict, HEALTH, NOW, ladder=True, repair=repair) == []
 
 
+def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_up():
+    repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
+    waits, action = step_repair(case_of(LOST, Circumstances(), POLICY, WALL + 1), repair)
+    assert (action.kind, action.not_before_wall) == (K.WAIT, WALL + POLICY.suspect_settle)
+    back = without_worker(files=SessionFiles.WHOLE)
+    case = case_of(back, Circumstances(), POLICY, WALL + 2)
+    assert step_repair(case, waits)[1].kind is K.RESTART, "its disk was mounted late"
+    late = case_of(LOST, Circumstances(), POLICY, WALL + POLICY.suspect_settle)
+    assert step_repair(late, waits)[1].kind is K.BACK_UP
+    asked = join_repair(waits, Goal.WORKING_QR)
+    now = case_of(LOST, Circumstances(), POLICY, WALL + 2)
+    assert step_repair(now, asked)[1].kind is K.BACK_UP, "a person need not wait"
+
+
+def test_while_many_come_up_unpaired_no_pairing_is_given_up():
+    repair = begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL)
+    for canary in (False, True):
+        for wall in (WALL, WALL + 1e6):
+            around = Circumstances(well=False, canary=canary)
+            held, action = step_repair(case_of(LOST, around, POLICY, wall), repair)
+            assert (action.kind, held.over, held.acts) == (K.WAIT, False, 0)
+    over = case_of(LOST, Circumstances(), POLICY, WALL + 1e6)
+    assert step_repair(over, held)[1].kind is K.BACK_UP
+
+
 def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile():
     repair = replace(begin_repair(judge_health(LOST, HEALTH, NOW), Goal.HEAL, WALL), backup="kept")
     for observation in (

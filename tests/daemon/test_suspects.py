@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from datetime import UTC, datetime
 
 import pytest
 
@@ -202,3 +203,56 @@ async def test_a_scan_that_is_needed_is_published_when_its_files_could_make_way(
     sentence = await ended(agent, eventually)
     assert sentence.startswith("needs scan")
     await eventually(lambda: agent.status("a"), "CONNECTED")
+
+
+async def test_where_many_come_up_unpaired_nobody_is_paired_anew_until_a_person_says_so(
+    make_agent, eventually
+):
+    one = make_agent(SETTINGS)
+    await one.start(PATIENT)
+    for id in "abc":
+        await one.create(id, scan_after=0.0, login_seconds=0.0, sync_seconds=0.05)
+    for id in "abc":
+        await eventually(lambda id=id: one.status(id), "CONNECTED")
+    for id in "abc":
+        os.kill(await one.pid(id), signal.SIGSTOP)
+        (one.state / "sessions" / id / "session" / "sandbox.json").unlink()
+        os.kill(await one.pid(id), signal.SIGKILL)
+
+    async def incident():
+        found = (await one.do("GET", "/api/incidents"))["incidents"]
+        return found and (found[0]["code"], sorted(found[0]["members"]))
+
+    await eventually(incident, ("unpaired_suspect", ["a", "b", "c"]))
+    since = [await repair_of(one, id) for id in "abc"]
+    settle = 0.5
+    await eventually(lambda: all_waited(one, since, 3 * settle))
+    for id in "abc":
+        shown = await one.show(id)
+        assert (shown["connection_status"], shown["paired"]) == ("AUTH_FAILURE", True)
+        assert shown["unit"]["state"] == "inactive"
+        assert shown["repair"]["ending"] == ""
+        assert "needs scan" not in str(await one.story(id))
+    given_up = metrics_of(await one.do("GET", "/metrics"), "wa_session_given_up")
+    assert {line.split()[-1] for line in given_up} == {"0"}
+
+    await one.do("POST", "/api/incidents/sandbox/release")
+    for id in "abc":
+        await eventually(lambda id=id: one.status(id), "CONNECTED")
+        assert "needs scan: a paired session came up unpaired" in str(await one.story(id))
+
+
+def metrics_of(text, name):
+    return [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+
+
+async def repair_of(agent, id):
+    return (await agent.show(id))["repair"]["started"]
+
+
+async def all_waited(agent, since, seconds):
+    """Whether each repair, the same as before, is older than that."""
+    now = datetime.now(UTC)
+    found = [await repair_of(agent, id) for id in "abc"]
+    assert found == since
+    return all((now - datetime.fromisoformat(one)).total_seconds() > seconds for one in found)
