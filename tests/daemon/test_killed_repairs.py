@@ -304,7 +304,7 @@ async def renewed(agent, eventually, before):
 
 
 ELSEWHERE = {
-    "tests/daemon/test_vault.py": {"import_unpacked"},
+    "tests/daemon/test_vault.py": {"import_unpacked", "deletion_begun", "deletion_retired"},
     "tests/vault/test_retire.py": {"mid_sweep"},
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
