@@ -5,6 +5,7 @@ While it is open no session there is started, connected or repaired; the server'
 on, for it costs nothing, and after failed checks a good one is the trial (`trial = "check"`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,11 +86,13 @@ class Circuit:
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
+        except asyncio.CancelledError:
+            self._learned_nothing(id)
+            raise
         except WaError as error:
             if do in ACTS and _is_the_servers(error):
                 self._failed(by_check=False)
-            if id == self.trial:  # nothing is learned from what the session itself refuses
-                self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
+            self._learned_nothing(id)
             raise
         if do in ACTS or id == self.trial:
             self.close()
@@ -100,6 +103,11 @@ class Circuit:
         self.trial, self._by_checks = None, False
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
+
+    def _learned_nothing(self, id: InstanceId) -> None:
+        """Its trial was broken off, or the session itself refused it: another one may try."""
+        if id == self.trial:
+            self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
     def _failed(self, *, by_check: bool) -> None:
         was = self.state

@@ -1,5 +1,7 @@
 """A backend's circuit breaker: what opens it, whose call is its trial, what closes it."""
 
+import asyncio
+
 import pytest
 
 from agent.core.model import InstanceId
@@ -110,6 +112,21 @@ async def test_a_trial_that_says_nothing_of_the_server_leaves_the_turn_to_anothe
     clock.now += 600
     await act(circuit, B, EngineError("cannot connect: it is not there", code="remote_missing"))
     assert (circuit.state, circuit.begin(A)) == (HALF_OPEN, True)
+
+
+async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
+    circuit = await opened()
+    clock.now += 600
+
+    async def call():
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(circuit.act(A, "connect", call))
+    await asyncio.sleep(0)
+    assert (circuit.trial, circuit.lets(B)) == (A, False)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (circuit.trial, circuit.state, circuit.begin(B)) == (None, HALF_OPEN, True)
 
 
 async def test_a_good_check_ends_what_failed_checks_began(clock):
