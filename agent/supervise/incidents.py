@@ -35,6 +35,9 @@ from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 
+_AT_REST = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
+"""Not well, and it fails at nothing: what it failed with before says nothing about others."""
+
 
 class Incidents:
     """Fed by every failure and success; asked before every try."""
@@ -104,7 +107,7 @@ class Incidents:
         failing = self._failing.setdefault(group_of(facts), {})
         if needs_repair(verdict):
             failing[facts.id] = verdict.reason
-        elif verdict.healthy:
+        elif verdict.healthy or verdict.reason in _AT_REST:
             failing.pop(facts.id, None)
 
     def forget(self, facts: Facts) -> None:
