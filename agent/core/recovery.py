@@ -229,10 +229,10 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
 
 
 def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction] | None:
-    """By itself no pairing is given up at once, for a store may come back as it went (a disk, a
-    copy under way); nor while many came up like this, for then it is not the store.
+    """Unless a new code is asked for no pairing is given up at once, for a store may come back as
+    it went (a disk, a copy under way); nor while many came up like this: then it is not the store.
     """
-    if repair.goal is not Goal.HEAL:
+    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
         return None
     now_wall, limit = case.now_wall, case.policy.suspect_settle
     if not case.circumstances.well:

@@ -401,6 +401,9 @@ def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_u
     assert step_repair(case, waits)[1].kind is K.RESTART, "its disk was mounted late"
     late = case_of(LOST, Circumstances(), POLICY, WALL + POLICY.suspect_settle)
     assert step_repair(late, waits)[1].kind is K.BACK_UP
+    recovering = join_repair(waits, Goal.RECOVER)
+    case = case_of(LOST, Circumstances(), POLICY, WALL + 2)
+    assert step_repair(case, recovering)[1].kind is K.WAIT, "what was asked for keeps the pairing"
     asked = join_repair(waits, Goal.WORKING_QR)
     now = case_of(LOST, Circumstances(), POLICY, WALL + 2)
     assert step_repair(now, asked)[1].kind is K.BACK_UP, "a person need not wait"
