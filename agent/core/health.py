@@ -45,6 +45,9 @@ HOLDS = {
 }
 """Why an instance waits for something that is not its own: no attempt of its own is spent."""
 
+_NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
+"""What is tried at a time of its own, however long that is."""
+
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
 
@@ -198,6 +201,10 @@ def _without_worker(
         return _given_up(observation, given_up)
     if observation.hold:
         return _held(observation)
+    ended = reason_of(observation.record.reason)
+    if ended.permanence in _NOT_SOON and now < observation.not_before:
+        # It waits on purpose, without a worker too: after a ban, or another start of the agent.
+        return _verdict(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
     here, there = "it should run and no worker does", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
     return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
@@ -314,7 +321,7 @@ def _dropped(
         return _given_up(observation, given_up)
     if observation.hold:
         return _held(observation)
-    if reason.permanence in (Permanence.AT_TIME, Permanence.PROBE_SLOWLY):
+    if reason.permanence in _NOT_SOON:
         return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 

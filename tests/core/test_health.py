@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
+    ActionKind,
     ConnectionStatus,
     Desired,
     Health,
@@ -13,6 +16,7 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.reconcile import plan_actions
 from agent.core.session import REASONS
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
@@ -340,3 +344,19 @@ def test_connected_is_never_published_without_a_fresh_proof(observation):
 def test_a_worker_that_was_just_started_gets_its_time():
     fresh = seen(unit=unit(), claim=None, probe=None, linked_since=NOW - 1, record=PAIRED)
     assert judge_health(fresh, POLICY, NOW).reason == "starting"
+
+
+@pytest.mark.parametrize("code", ["temporary_ban", "client_outdated"])
+def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
+    record = SessionRecord(S.DISCONNECTED, WALL - 60, reason=code, paired=True)
+    waits = replace(without_worker(record=record), not_before=NOW + 3000)
+    verdict = judge_health(waits, POLICY, NOW)
+    assert (verdict.health, verdict.state, verdict.reason) == (
+        Health.DISCONNECTED,
+        S.DISCONNECTED,
+        code,
+    )
+    assert plan_actions(waits, verdict, POLICY, NOW) == []
+    due = judge_health(waits, POLICY, NOW + 3000)
+    (start,) = plan_actions(waits, due, POLICY, NOW + 3000)
+    assert (due.reason, start.kind) == ("not_running", ActionKind.START)
