@@ -105,3 +105,29 @@ def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
     yield disk
     # Lazily, so that a file left open by a failed test keeps nothing mounted.
     subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)
+
+
+FIRST = ("system", "daemon", "engines", "baileys", "system_pack")
+"""Rooms of the tests that take longest: they begin first, so that none is left alone at the end."""
+ONE_MACHINE = frozenset({"system", "host"})
+"""These look at the processes of the whole machine: one after the other, in one place."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file's tests stay together."""
+    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    here = Path(__file__).parent
+
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(here).parts[0]
+
+    def rank(item: pytest.Item) -> int:
+        place = "system" if room(item) in ONE_MACHINE else room(item)
+        return FIRST.index(place) if place in FIRST else len(FIRST)
+
+    items.sort(key=rank)
+    for item in items:
+        group = "machine" if room(item) in ONE_MACHINE else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

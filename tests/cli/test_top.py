@@ -178,7 +178,9 @@ class Screen:
 
 @contextmanager
 def on_a_terminal(house: House) -> Iterator[Screen]:
-    env = {**os.environ, "WA_AGENT_SOCKET": str(house.socket_path), "TERM": "xterm"}
+    # A runner may fix the width for its own children; a terminal has its own.
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    env |= {"WA_AGENT_SOCKET": str(house.socket_path), "TERM": "xterm"}
     main, side = pty.openpty()
     before = termios.tcgetattr(side)
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
