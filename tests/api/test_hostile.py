@@ -52,7 +52,11 @@ async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
             except ConnectionError:
                 break
             await asyncio.wait([reading], timeout=0.03)
-        assert b" 408 " in await reading
+        try:
+            answer = await reading
+        except ConnectionError:
+            answer = None  # a byte that came after the end: the kernel resets, the answer is lost
+        assert answer is None or b" 408 " in answer
         assert asyncio.get_running_loop().time() - begun < 3
         writer.close()
 
