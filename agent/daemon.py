@@ -26,6 +26,7 @@ from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.alerting import Alerting, alertmanager_of
 from agent.supervise.assemble import Supervision, assemble
+from agent.supervise.backends import CIRCUITS
 from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
 from agent.supervise.declared import find_declared_problem
 from agent.supervise.footing import Ground
@@ -40,6 +41,8 @@ from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
 
 log = logging.getLogger(__name__)
+
+LATEST_CIRCUITS = 1000
 
 
 @dataclass(slots=True)
@@ -152,7 +155,8 @@ class Daemon:
         try:
             registry, root = supervision.registry, self._config.session_root
             await load_instances(registry, store, root, self._config.instance)
-            await supervision.backends.take_over(self._config.backend)
+            told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
+            await supervision.backends.take_over(self._config.backend, told)
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()

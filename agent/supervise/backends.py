@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
@@ -36,6 +36,8 @@ from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster,
 log = logging.getLogger(__name__)
 
 LOOK_EVERY, RETRY_AFTER = 30.0, 5.0
+CIRCUITS = ("circuit_open", "circuit_closed")
+"""Kinds of history that tell a backend's circuit."""
 TAKE_OVER = 5.0
 """Seconds that a start waits for workers that run already to say how their servers are."""
 
@@ -79,8 +81,13 @@ class Backends:
         self._workers = None if host is None else BackendWorkers(host, ears, link_stats, self._say)
         self.loop = Loop(wakes, self._look, parallel=64, retry_after=lambda: RETRY_AFTER)
 
-    async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
-        """Write down what the workers must know; find those that run already."""
+    async def take_over(
+        self, declared: Collection[BackendDeclaration], told: Iterable[JournalEntry] = ()
+    ) -> None:
+        """Write down what the workers must know; find those that run already.
+
+        `told`: what the history says of circuits (kinds CIRCUITS), newest first.
+        """
         if (workers := self._workers) is None:
             return
         for each in declared:
@@ -99,6 +106,7 @@ class Backends:
             self.all[name] = found = BackendFacts(each, name, roster, self._circuit(name))
             if changed:
                 await workers.read_anew(found)
+        self._take_over_circuits(told)
         # Sessions that were watched all the while must not be told of as away.
         every = self.all.values()
         await asyncio.gather(*(workers.look_for_running(one, TAKE_OVER) for one in every))
@@ -284,6 +292,16 @@ class Backends:
             self._wake(facts.id)
             await asyncio.sleep(1.0 / self._settings().back_rate)
 
+    def _take_over_circuits(self, told: Iterable[JournalEntry]) -> None:
+        newest: dict[object, JournalEntry] = {}
+        for entry in told:
+            newest.setdefault(entry.detail.get("backend"), entry)
+        for name, entry in newest.items():
+            one = self.all.get(InstanceId(str(name)))
+            if one is not None and entry.kind == "circuit_open":
+                by_checks = entry.detail.get("by") == "checks"
+                one.circuit.take_over(time.time() - entry.wall, by_checks=by_checks)
+
     def _circuit(self, name: InstanceId) -> Circuit:
         def by_check() -> bool:
             return self._settings().trial == "check"
@@ -292,7 +310,8 @@ class Backends:
             one = self.all[name]
             if state is BreakerState.OPEN:
                 said = f"{one.circuit.sentence}: nothing of its sessions is tried"
-                self._say(one, "circuit_open", said, bad=True)
+                by = "checks" if one.circuit.by_checks else "calls"
+                self._say(one, "circuit_open", said, bad=True, by=by)
             else:
                 self._say(one, "circuit_closed", "its circuit is closed again")
             for facts in self.members(one):
@@ -314,10 +333,12 @@ class Backends:
         async with self._files:  # many seats are taken at once: the newest picture is written
             await asyncio.to_thread(write_roster, self._root, one.name, dict(one.roster))
 
-    def _say(self, one: BackendFacts, kind: str, sentence: str, *, bad: bool = False) -> None:
+    def _say(
+        self, one: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
+    ) -> None:
         told = f"backend {one.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", told)
-        detail = {"backend": one.name}
+        detail = {"backend": one.name, **more}
         self._note(JournalEntry(kind, told, Category.HEALTH, None, time.time(), detail))
 
 

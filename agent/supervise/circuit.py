@@ -31,7 +31,7 @@ class Circuit:
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
-    _by_checks: bool = False
+    by_checks: bool = False
     """Whether the last failure was a check's: then a good check says something."""
 
     @property
@@ -57,6 +57,11 @@ class Circuit:
             return f"its circuit is half open after {failures} failures: one try is next"
         return f"its circuit is open for {self.opens_in:.0f} s more after {failures} failures"
 
+    def take_over(self, opened_ago: float, *, by_checks: bool) -> None:
+        """It was open when the agent before us ended: a restart is no reason to try at once."""
+        self.breaker = Breaker(self.policy().failures, boot_now() - max(0.0, opened_ago))
+        self.by_checks = by_checks
+
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
         return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
@@ -77,7 +82,7 @@ class Circuit:
             self._failed(by_check=True)
             return
         open_yet = self.state is BreakerState.OPEN and not self.check_is_trial()
-        if self._by_checks and not open_yet:
+        if self.by_checks and not open_yet:
             self.close()
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
@@ -100,7 +105,7 @@ class Circuit:
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
-        self.trial, self._by_checks = None, False
+        self.trial, self.by_checks = None, False
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
@@ -112,7 +117,7 @@ class Circuit:
     def _failed(self, *, by_check: bool) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
-        self._by_checks, self.trial = by_check, None
+        self.by_checks, self.trial = by_check, None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
 

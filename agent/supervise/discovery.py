@@ -3,16 +3,25 @@
 The public face of backends: what the API and the command line may ask of them.
 """
 
+import asyncio
 import fnmatch
 import hashlib
 import hmac
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from agent.core.model import Category, Instance, InstanceId, RemoteSession, parse_instance_id
+from agent.core.model import (
+    Category,
+    Instance,
+    InstanceId,
+    JournalEntry,
+    RemoteSession,
+    parse_instance_id,
+)
 from agent.core.view import BackendView, InstanceView
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.log import bound
@@ -74,6 +83,11 @@ class BackendFace:
         one = self._find(name)
         bound(Category.RECONNECT).info("an operator closed the circuit of backend %s", name)
         one.circuit.close()
+        await asyncio.sleep(0)  # what the circuit says of itself goes to the one writer first
+        said = f"an operator closed the circuit of backend {name}"
+        detail = {"backend": name}
+        entry = JournalEntry("operator", said, Category.RECONNECT, None, time.time(), detail)
+        await self._store.append(entry)
         return self._view(one)
 
     # taking in

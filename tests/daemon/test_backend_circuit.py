@@ -91,3 +91,22 @@ async def test_where_only_a_session_is_a_trial_it_waits_for_the_pause(
     assert (await agent.do("POST", "/api/backends/evo/check"))["up"] is True
     assert await circuit(one) == "open"
     assert (await agent.do("POST", "/api/backends/evo/reset"))["circuit"] == "closed"
+
+
+async def test_an_open_circuit_is_open_for_the_next_agent_too(make_agent, standin, eventually):
+    one = await watched(make_agent, standin, "shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    await standin.front.set("failing", only="/instance/restart")
+    standin.instances["shop"].dead = "closed"
+    await eventually(lambda: circuit(one), "open", within=40)
+    await one.agent.kill()
+    asked = restarts(standin)
+    await one.agent.start()
+    shown = await one.backend()
+    assert shown["circuit"] == "open"
+    await one.check("shop")
+    assert restarts(standin) == asked, "a new agent is no reason to try at once"
+    assert (await one.agent.do("POST", "/api/backends/evo/reset"))["circuit"] == "closed"
+    await one.agent.kill()
+    await one.agent.start()
+    assert await circuit(one) == "closed"
