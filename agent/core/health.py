@@ -319,9 +319,12 @@ def _dropped(
         return _waits_for_person(observation, reason)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
-    if observation.hold:
+    has_its_time = reason.permanence in _NOT_SOON
+    # Until its own time has come it is no network that it waits for.
+    own_time = has_its_time and now < observation.not_before
+    if observation.hold and not (own_time and observation.hold == "network_down"):
         return _held(observation)
-    if reason.permanence in _NOT_SOON:
+    if has_its_time:
         return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 

@@ -53,9 +53,10 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.claim.proved_at() if facts.claim else None
     backend = facts.instance.backend
+    desired = desired_of(facts, eyes.host)
     return InstanceView(
         instance=facts.instance,
-        desired=desired_of(facts, eyes.host),
+        desired=desired,
         record=record,
         unit=facts.unit,
         status=record.status,
@@ -87,7 +88,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair,
-        hold=facts.hold,
+        hold=facts.hold if desired.should_run and _is_held(verdict, facts.hold) else "",
         in_incident=eyes.in_incident(facts),
         hold_sentence=eyes.turns.room.lacks(facts) if facts.hold in LACKS else "",
         turns_before=eyes.turns.gates.before(facts.id),
@@ -103,6 +104,14 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         },
         last_snapshot_wall=facts.last_snapshot_wall,
     )
+
+
+def _is_held(verdict: HealthVerdict, hold: str) -> bool:
+    """In an outage all of a group are held; those for which nothing would be done wait for none."""
+    if verdict.reason in (hold, "disabled", "stopped"):
+        return True  # or it was asked for just now, and not looked at since
+    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    return not (idle or reason_of(verdict.reason).hopeless)
 
 
 def _next_attempt(record: SessionRecord, now_wall: float) -> float | None:

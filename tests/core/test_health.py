@@ -360,3 +360,14 @@ def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
     due = judge_health(waits, POLICY, NOW + 3000)
     (start,) = plan_actions(waits, due, POLICY, NOW + 3000)
     assert (due.reason, start.kind) == ("not_running", ActionKind.START)
+
+
+@pytest.mark.parametrize("reason", ["temporary_ban", "client_outdated"])
+def test_who_waits_for_a_time_of_his_own_does_not_wait_for_the_network(reason):
+    waits = replace(dropped(reason), hold="network_down", not_before=NOW + 100)
+    found = judge_health(waits, POLICY, NOW)
+    assert (found.state, found.reason) == (S.DISCONNECTED, reason)
+    due = replace(waits, not_before=NOW)
+    assert judge_health(due, POLICY, NOW).reason == "network_down"
+    lost = replace(dropped("connection_lost"), hold="network_down", not_before=NOW + 100)
+    assert judge_health(lost, POLICY, NOW).reason == "network_down"

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from agent.core.crypto import CryptoPolicy
-from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.model import (
+    ConnectionStatus,
+    Health,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    SessionRecord,
+)
 from agent.core.reconnect import BreakerPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.show import Eyes, view_of
@@ -45,3 +52,27 @@ async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
     assert (view_of(facts, EYES).next_attempt_wall is not None) is told
     facts.record = replace(record, not_before_wall=0.0)
     assert view_of(facts, EYES).next_attempt_wall is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason", "told"),
+    [
+        ("healthy", "", False),
+        ("disconnected", "waiting_for_scan", False),
+        ("disconnected", "temporary_ban", False),
+        ("disconnected", "banned", False),
+        ("corrupted", "session_damaged", False),
+        ("disconnected", "starting", False),
+        ("disconnected", "network_down", True),
+        ("disconnected", "stopped", True),
+        ("not_found", "not_running", True),
+        ("stuck", "zombie", True),
+    ],
+)
+async def test_an_outage_is_told_only_of_those_that_wait_for_its_end(verdict, reason, told):
+    facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
+    facts.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
+    facts.hold = "network_down"
+    assert view_of(facts, EYES).hold == ("network_down" if told else "")
+    facts.instance = replace(facts.instance, enabled=False)
+    assert view_of(facts, EYES).hold == ""
