@@ -160,7 +160,7 @@ class Daemon:
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
-            supervision.figures.expect(len(supervision.registry.facts))
+            supervision.figures.expect(supervision.registry.facts)
             supervisor = supervision.supervisor
             state = self._config.agent.state_path
             exporter = Exporter(supervisor.views, supervisor.status, state)

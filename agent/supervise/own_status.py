@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -53,11 +54,13 @@ class OwnFigures:
         self._started_wall = time.time()
         self._lag = 0.0
         self._to_restore = 0
-        self._restored = False
+        self._pending: set[InstanceId] = set()
+        """Those of them that came to nothing yet."""
 
-    def expect(self, instances: int) -> None:
-        """So many instances are to be looked at before the agent calls itself ready."""
-        self._to_restore, self._restored = instances, False
+    def expect(self, instances: Iterable[InstanceId]) -> None:
+        """These are to be looked at before the agent calls itself ready."""
+        self._pending = set(instances)
+        self._to_restore = len(self._pending)
 
     async def watch_lag(self) -> None:
         """How late the event loop comes back to a sleeper."""
@@ -96,14 +99,13 @@ class OwnFigures:
         )
 
     def _brought_back(self) -> tuple[bool, int]:
-        """Was all that is there looked at; how many came to something. Once all did, that stays."""
-        if self._restored:
-            return True, self._to_restore
-        facts = self._registry.facts.values()
-        ready = sum(one.observed for one in facts) >= min(self._to_restore, len(facts))
-        settled = min(sum(map(_is_settled, facts)), self._to_restore)
-        self._restored = ready and settled == self._to_restore
-        return ready, settled
+        """Was all that is there looked at; how many came to something. Whoever did has done so
+        for good: what drops later is no part of the start any more.
+        """
+        facts = self._registry.facts
+        there = [(id, facts[id]) for id in self._pending if id in facts]
+        self._pending = {id for id, one in there if not _is_settled(one)}
+        return all(one.observed for _, one in there), self._to_restore - len(self._pending)
 
 
 def _is_settled(facts: Facts) -> bool:

@@ -52,7 +52,7 @@ def test_what_is_to_be_brought_back_is_counted_until_all_of_it_is() -> None:
     facts = known("a", "b")
     own = figures(facts)
     own.status()  # somebody looks before it is known how many there are
-    own.expect(2)
+    own.expect(facts)
     assert (own.status().ready, own.status().restoring) == (False, (0, 2))
     a, b = facts.values()
     settle(a, S.CONNECTED)
@@ -66,8 +66,23 @@ def test_what_is_to_be_brought_back_is_counted_until_all_of_it_is() -> None:
 def test_a_connection_that_is_lost_later_is_not_to_be_brought_back_from_a_start() -> None:
     facts = known("a")
     own = figures(facts)
-    own.expect(1)
+    own.expect(facts)
     settle(facts[InstanceId("a")], S.CONNECTED)
     assert own.status().restoring == (1, 1)
     settle(facts[InstanceId("a")], S.RECONNECTING)
     assert (own.status().ready, own.status().restoring) == (True, (1, 1))
+
+
+def test_one_that_never_comes_back_makes_no_other_one_a_part_of_the_start_again() -> None:
+    facts = known("a", "b", "c")
+    own = figures(facts)
+    own.expect(facts)
+    a, b, c = facts.values()
+    for one, status in ((a, S.CONNECTED), (b, S.RECONNECTING), (c, S.CONNECTED)):
+        settle(one, status)
+    assert own.status().restoring == (2, 3)
+    settle(a, S.RECONNECTING)
+    facts |= known("made later")
+    assert (own.status().ready, own.status().restoring) == (True, (2, 3))
+    del facts[InstanceId("b")]
+    assert own.status().restoring == (3, 3), "nobody waits for what was deleted"
