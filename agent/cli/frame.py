@@ -47,12 +47,13 @@ class Sight:
 
 
 def tone_of(one: Mapping[str, Any]) -> str:
-    """bad, warn (waits for a person, or for the time of its next try), busy, good or off."""
+    """bad, warn (waits for a person, for others, or for its next try), busy, good or off."""
     if one["health"]["verdict"] in _UNWELL:
         return "bad"
     if one["connection_status"] == "DISCONNECTED" and one["should_run"]:
         return _down(one)
-    return _STATUS.get(one["connection_status"], "busy")
+    tone = _STATUS.get(one["connection_status"], "busy")
+    return "warn" if tone == "busy" and one["hold"] and one["should_run"] else tone
 
 
 def _down(one: Mapping[str, Any]) -> str:

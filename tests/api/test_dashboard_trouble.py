@@ -208,3 +208,33 @@ async def test_a_session_on_a_backend_is_created_from_the_page(
     made = await agent.show("till")
     assert (made["backend"], made["remote"]) == ("evo", "Shop One")
     await check_manners(watcher, agent)
+
+
+async def test_an_incident_has_one_row_and_only_those_it_holds_say_so(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(IMPATIENT)
+    await agent.start()
+    ids = ("a", "b", "c", "well", "idle")
+    for id in ids:
+        await agent.create(id)
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    await agent.do("POST", "/api/instance/idle/disable")
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("well", "good"))
+    for id in ("a", "b", "c"):
+        await agent.fault(id, "drop", 600)
+    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('connection_lost on 3 instances'))")
+    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('What to do'))")
+    rows = await watcher.run(OVERVIEW)
+    assert sum("fail alike" in row or "connection_lost" in row for row in rows) == 1, rows
+    words = "[...document.querySelectorAll('[data-id] .pill')].map((e) => e.textContent)"
+    await watcher.until(f"{words}.filter((t) => t === 'Held back').length >= 2")
+    trouble = "Number(document.querySelector('[data-choice=trouble] .chip-count').textContent)"
+    await watcher.until(f"{trouble} === 3")
+    for id in ("well", "idle"):
+        card = await watcher.run(f"document.querySelector('[data-id={id}]').innerText")
+        assert "network" not in card, card
+    await picture(watcher, "incident")
+    await check_manners(watcher, agent)

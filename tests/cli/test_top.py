@@ -33,7 +33,7 @@ def one(
         **{"id": id, "connection_status": status, "health": {"verdict": verdict}},
         **{"since": "2026-01-15T10:00:00.000Z", "proved": None, "memory_bytes": None},
         **{"attempts": 0, "circuit": "closed", "circuit_opens": None, "next_attempt": None},
-        **{"sentence": "as it should be", "should_run": True, "reason": "", **more},
+        **{"sentence": "as it should be", "should_run": True, "reason": "", "hold": "", **more},
     }
 
 
@@ -43,11 +43,19 @@ def test_trouble_comes_first() -> None:
             one("fine"),
             one("off", "DISCONNECTED", "disconnected", should_run=False),
             one("starting", "LOADING", "disconnected"),
+            one("held", "RECONNECTING", "disconnected", hold="network_down"),
             one("unscanned", "QR_REQUIRED", "disconnected"),
             one("silent", verdict="stuck"),
         ]
     )
-    assert [row["id"] for row in found] == ["silent", "unscanned", "starting", "fine", "off"]
+    assert [row["id"] for row in found] == [
+        "silent",
+        "held",
+        "unscanned",
+        "starting",
+        "fine",
+        "off",
+    ]
 
 
 def test_what_should_run_and_is_down_is_in_trouble() -> None:

@@ -47,8 +47,13 @@ const began = (one) => Date.parse(one.fired || one.since);
 // Where the code itself is shown, that it waits for a scan need not be said above it.
 const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", one.instance);
 
+// An incident has a row of its own, with who is held and the way to let them go.
+const alertOf = (group) => loud().find((one) => one.name === "WaFleetIncident" && groupOf(one) === group);
+const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
+const saidByIncident = (one) => one.name === "WaFleetIncident" && (fleet.incidents || []).some(({ group }) => group === groupOf(one));
+
 function rowsOf(instance) {
-  const heard = loud().filter((one) => !one.silenced_by && (!instance || (one.instance === instance && !saidByCode(one))))
+  const heard = loud().filter((one) => !one.silenced_by && !saidByIncident(one) && (!instance || (one.instance === instance && !saidByCode(one))))
     .sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || began(b) - began(a));
   const alike = new Map();
   for (const one of heard) alike.set(one.name, [...(alike.get(one.name) || []), one]);
@@ -74,16 +79,17 @@ function alertRow(group, key, linked) {
   };
 }
 
-// An instance's name is written as it is.
-const begun = (text, name) => (name && text.startsWith(name) ? text : text[0].toUpperCase() + text.slice(1));
+// An instance's name is written as it is, and so is a code.
+const begun = (text, name) => ((name && text.startsWith(name)) || /^[a-z]+_/.test(text) ? text : text[0].toUpperCase() + text.slice(1));
 
 function incidentRow(one) {
   const many = one.members.length > NAMED;
   const held = one.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
+  const said = alertOf(one.group);
   return {
     key: "incident " + one.group, tone: "bad", label: "Incident", text: begun(one.sentence, ""), since: one.since,
     name: one.members.length + " held: " + held + (one.canary ? "; " + one.canary + " goes first" : ""),
-    advice: "", runbook: "", instances: [], release: may("operate") ? one.group : "",
+    advice: said ? said.what_to_do : "", runbook: said ? said.runbook : "", instances: [], release: may("operate") ? one.group : "",
   };
 }
 

@@ -44,7 +44,9 @@ export const statusWord = (status) => (STATUS[status] || ["off", status])[1];
 
 // It should run and does not, and neither is that new nor did an operator want it so.
 const isDown = (one) => one.connection_status === "DISCONNECTED" && one.should_run && one.reason !== "not_looked_yet" && one.reason !== "masked";
-export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one);
+// It waits for others: for the network, its backend, the one that is tried first, memory.
+const isHeld = (one) => Boolean(one.hold) && one.should_run && (STATUS[one.connection_status] || [])[0] === "busy";
+export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one) || isHeld(one);
 
 export function statusOf(one) {
   const [tone, word] = STATUS[one.connection_status] || ["off", one.connection_status];
@@ -54,7 +56,7 @@ export function statusOf(one) {
     return ["off", one.enabled ? "Stopped" : "Disabled"];
   }
   if (one.reason === "zombie") return ["bad", "Does not answer"];
-  if (one.hold && tone === "busy") return ["busy", "Held back"];
+  if (isHeld(one)) return ["warn", "Held back"];
   if (!isUnwell(one) || tone === "bad") return [tone, word];
   return ["bad", one.connection_status === "CONNECTED" ? "Connected, " + one.health.verdict : word];
 }
