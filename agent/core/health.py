@@ -199,9 +199,9 @@ def _without_worker(
         return _failed(observation, policy, now)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
-    if observation.hold:
-        return _held(observation)
     ended = reason_of(observation.record.reason)
+    if _waits_for_others(observation, ended, now):
+        return _held(observation)
     if ended.permanence in _NOT_SOON and now < observation.not_before:
         # It waits on purpose, without a worker too: after a ban, or another start of the agent.
         return _verdict(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
@@ -319,12 +319,9 @@ def _dropped(
         return _waits_for_person(observation, reason)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
-    has_its_time = reason.permanence in _NOT_SOON
-    # Until its own time has come it is no network that it waits for.
-    own_time = has_its_time and now < observation.not_before
-    if observation.hold and not (own_time and observation.hold == "network_down"):
+    if _waits_for_others(observation, reason, now):
         return _held(observation)
-    if has_its_time:
+    if reason.permanence in _NOT_SOON:
         return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 
@@ -368,6 +365,12 @@ def _given_up(observation: Observation, code: str) -> HealthVerdict:
     else:
         sentence = f"{last}; no further try by itself"
     return _verdict(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
+
+
+def _waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
+    """Until a time of its own has come it is no network that it waits for."""
+    own_time = ended.permanence in _NOT_SOON and now < observation.not_before
+    return bool(observation.hold) and not (own_time and observation.hold == "network_down")
 
 
 def _held(observation: Observation) -> HealthVerdict:
