@@ -124,7 +124,8 @@ async def _mark_reconnecting(
             status=ConnectionStatus.RECONNECTING,
             status_since_wall=time.time(),
         )
-        facts.lost_because = "machine_or_agent_stopped"
+        # Not noted as a loss: who comes back from our own stop has not reconnected, and a fleet
+        # that is brought back is no storm.
         await registry.save(facts)
 
 

@@ -70,6 +70,7 @@ async def test_a_stop_saves_and_closes_in_order_and_a_start_restores_without_a_q
     for id in ("a", "b"):
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
         assert "QR_REQUIRED" not in str((await agent.story(id))[-8:])
+    assert (await agent.show("a"))["reconnects_by_reason"] == {}, "no connection was lost"
 
 
 async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, eventually):
