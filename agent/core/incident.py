@@ -76,7 +76,8 @@ class Incident:
 
     @property
     def sentence(self) -> str:
-        return f"{self.code} on {len(self.members)} instances of {self.group}"
+        meaning = f" ({REASONS[self.code].title})" if self.code in REASONS else ""
+        return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
 
 OUTAGE_CODES = frozenset({"connection_lost", "connection_closed", "service_unavailable"})
