@@ -54,6 +54,8 @@ from agent.vault.check import check_files
 log = logging.getLogger(__name__)
 
 STEP_TIMEOUT = 150.0
+BURST = 1.0
+"""Seconds in which errors of keys are waited for: a burst tells all peers that fail."""
 """Less than the core's own limit for a step that does not report."""
 BACKED_UP_THERE = "its backend's worker, as it removes things"
 """A session that lives on a server leaves nothing here to copy."""
@@ -256,6 +258,7 @@ class Ladder:
 
     async def _regenerate(self, facts: Facts) -> None:
         policy = self.crypto_policy()
+        await asyncio.sleep(BURST)
         peers = self._peers(facts)
         tries = 0
         while True:

@@ -9,11 +9,20 @@ from agent.worker.own_files import open_files
 OPENS = "import sys; kept = [open('/dev/null') for _ in range(40)]; print(); sys.stdin.read()"
 
 
+ALONE = """
+import os, sys
+from agent.worker.own_files import open_files
+before = open_files()
+assert before == len(os.listdir("/proc/self/fd")) - 1, before
+with open(sys.argv[1], "w"), open(sys.argv[2], "w"):
+    assert open_files() == before + 2
+"""
+
+
 def test_its_own_are_counted(tmp_path: Path) -> None:
-    before = open_files()
-    assert before == len(list(Path("/proc/self/fd").iterdir())) - 1
-    with (tmp_path / "one").open("w"), (tmp_path / "two").open("w"):
-        assert open_files() == before + 2
+    """In a process of its own: others' tests leave this one children."""
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "one"), str(tmp_path / "two")]
+    subprocess.run(command, check=True)
 
 
 def test_those_of_what_it_started_are_too() -> None:
