@@ -1,9 +1,12 @@
 """How the agent and its instances are."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
 from agent.cli.show import moment, print_json, print_pairs, print_table
+from agent.core.session import REASONS
 
 
 def add(commands: Subparsers) -> None:
@@ -65,9 +68,15 @@ def _every(options: argparse.Namespace) -> int:
                 for id, one in found["results"].items()
             ],
         )
-    # Waiting for a scan or switched off is as wanted; only these are not well.
-    unwell = sum(found["by_verdict"].get(word, 0) for word in ("degraded", "stuck", "corrupted"))
-    return 1 if unwell else 0
+    return 1 if any(_is_unwell(one) for one in found["results"].values()) else 0
+
+
+def _is_unwell(one: Mapping[str, Any]) -> bool:
+    """Waiting for a scan or switched off is as wanted; a ban or a wrong setting is not."""
+    if one["verdict"] in ("degraded", "stuck", "corrupted"):
+        return True
+    reason = REASONS.get(one["reason"])
+    return reason is not None and reason.hopeless and reason.code != "qr_idle"
 
 
 def _counts(found: dict[str, int]) -> str:

@@ -6,11 +6,12 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from agent.cli.main import build_parser
-from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.engines.base import Qr
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -156,8 +157,14 @@ async def test_health_says_it_with_its_status(house: House, cli: Cli) -> None:
     await cli("create", "sales", "--engine", "sandbox")
     assert (await cli("health", "sales")).status == 1
     assert (await cli("health", "--check")).status == 0, "waiting for a scan is as wanted"
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    house.supervisor.known[InstanceId("sales")] = view = make_view("sales")
     assert (await cli("health", "sales")).status == 0
+    for reason, status in (("banned", 1), ("misconfigured", 1), ("qr_idle", 0), ("disabled", 0)):
+        verdict = HealthVerdict(
+            Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, reason, "it does not run"
+        )
+        house.supervisor.known[InstanceId("sales")] = replace(view, verdict=verdict)
+        assert (await cli("health", "--check")).status == status, reason
 
 
 async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli) -> None:
