@@ -45,6 +45,12 @@ class Bed:
     nspawn: subprocess.Popen[bytes] | None = None
     init: int = 0
     boots: int = 0
+    counting: bool = False
+    """Booted with Debian 12's control groups, whatever the outside has: what a unit uses is told.
+
+    Not for all tests: where the outside has others, systemd now and then finds a group of a unit
+    that just ended half gone, and cannot start it.
+    """
     port: int = 0
     """Where the agent inside listens, on the loopback that the outside shares."""
     console: Path = field(default_factory=Path)
@@ -136,8 +142,9 @@ class Bed:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # As on Debian 12, whatever the outside has: what a unit uses is then told.
-                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+                if self.counting
+                else None,
             )
         self.until(self._find_init, within=within)
         self.until(self._is_up, within=within)

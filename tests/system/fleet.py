@@ -60,7 +60,10 @@ class Fleet:
         if counted.isdigit():
             return range(int(counted) // 5, int(counted) * 2)
         group = self.bed.show(self.unit(id), "ControlGroup")
-        pids = self.bed.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs").split()
+        places = (
+            f"/sys/fs/cgroup{kind}{group}/cgroup.procs" for kind in ("", "/unified", "/systemd")
+        )
+        pids = set(self.bed.try_run("cat", *places).stdout.split()) - {"0"}
         # Some of them may be on their way out.
         told = self.bed.try_run("cat", *(f"/proc/{pid}/smaps_rollup" for pid in pids)).stdout
         used = sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB$", told, re.M)) * 1024

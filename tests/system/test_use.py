@@ -28,6 +28,17 @@ warn = 0.5
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counting(machine: Bed) -> Iterator[None]:
+    if machine.init:
+        machine.power_off()
+    machine.counting = True
+    machine.boot()
+    yield
+    machine.power_off()
+    machine.counting = False
+
+
 @pytest.fixture
 def fleet(bed: Bed) -> Iterator[Fleet]:
     before = bed.path("/etc/wa-agent/agent.toml").read_text()
