@@ -13,6 +13,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.lacking import not_lent
+
 # A test that a busy machine makes slow is not wrong.
 hypothesis.settings.register_profile(
     "busy machine",
@@ -60,7 +62,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
             check=False,
         )
         if done.returncode:
-            pytest.skip(f"this machine allows no mount: {done.stderr.strip()}")
+            not_lent(f"this machine allows no mount: {done.stderr.strip()}")
         mounted.append(folder)
         return folder
 
@@ -100,7 +102,7 @@ def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
         subprocess.run(["mkfs.ext4", "-q", str(disk.image)], check=True, capture_output=True)
         disk.mount()
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"this machine lends no disk: {error}")
+        not_lent(f"this machine lends no disk: {error}")
     disk.folder.chmod(0o700)
     yield disk
     # Lazily, so that a file left open by a failed test keeps nothing mounted.

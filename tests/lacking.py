@@ -11,3 +11,13 @@ def lacks(what: str) -> NoReturn:
     if "WA_TESTS_INSTALLED" in os.environ:
         pytest.fail(f"scripts/test installs what this needs, and yet: {what}")
     pytest.skip(what)
+
+
+def not_lent(what: str) -> NoReturn:
+    """Of what only the machine can lend (root, mounts, devices, groups): a reason to skip.
+
+    CI's machine lends all of it, so there nothing may be left out in silence.
+    """
+    if "CI" in os.environ:
+        pytest.fail(f"CI's machine lends what this needs, and yet: {what}")
+    pytest.skip(what)

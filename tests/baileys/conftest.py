@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Eventually
+from tests.lacking import not_lent
 from tests.standin.baileys.run import PACKAGES, BaileysServer, WhatsApp, why_not
 
 ACCOUNT = "5511900000001"
@@ -107,7 +108,7 @@ def package(request: pytest.FixtureRequest) -> str:
     for name, reason in reasons.items():
         if not reason:
             return name
-    pytest.skip("; ".join(dict.fromkeys(reasons.values())))
+    return not_lent("; ".join(dict.fromkeys(reasons.values())))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from agent.cli import doctor_backends, worker_sight
 from agent.cli.worker_sight import Worker, environment_of, worker_of
 from agent.config import BackendDeclaration
 from agent.host.reach import render_reach
-from tests.lacking import lacks
+from tests.lacking import lacks, not_lent
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -131,8 +131,9 @@ async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkey
 NOBODY = Worker("nobody", 65534, 65534, (), walled=False)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
 def test_the_workers_own_user_is_asked(tmp_path: Path):
+    if os.geteuid() != 0:
+        not_lent("only root can ask as somebody else")
     (tmp_path / "open").mkdir(mode=0o755)
     (tmp_path / "shut").mkdir(mode=0o700)
     for folder in (tmp_path, *tmp_path.parents):

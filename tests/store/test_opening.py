@@ -16,6 +16,7 @@ from agent.errors import SchemaTooNew, StoreError
 from agent.store.database import Store
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
+from tests.lacking import not_lent
 from tests.store.conftest import REPOSITORY, entry, instance
 
 
@@ -408,7 +409,7 @@ async def test_a_first_start_that_was_killed_leaves_no_half_database(path, run_c
 def as_nobody():
     """Open a store as a user without rights; return what it says."""
     if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+        not_lent("needs root to become another user")
     code = """
 import asyncio, sys
 from pathlib import Path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lacking import lacks, not_lent
 from tests.system.bed import CHECKOUT, SOURCE, Bed, free_port
 
 STANDIN = SOURCE / "tests/host/standin.py"
@@ -16,12 +17,9 @@ PYTHON = "/opt/wa-agent/venv/bin/python"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    able = os.geteuid() == 0 and shutil.which("systemd-nspawn") is not None
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.systemd)
-            if not able:
-                item.add_marker(pytest.mark.skip(reason="needs root and systemd-nspawn"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,6 +36,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Bed]:
     """Installed in the tree while nothing runs, as for an image; booted afterwards."""
+    if shutil.which("systemd-nspawn") is None:
+        lacks("this machine has no systemd-nspawn")
+    if os.geteuid() != 0:
+        not_lent("needs root to boot a machine of its own")
     # A test run that is told to end still unmounts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bed = Bed.make()

@@ -15,6 +15,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.vault.identity import create, write_identity
 from agent.vault.snapshot import Subject
+from tests.lacking import not_lent
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
@@ -97,7 +98,7 @@ def open_root():
 def as_nobody():
     """Run code as a user without rights; return what it prints."""
     if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+        not_lent("needs root to become another user")
 
     def run(code: str, *arguments: object) -> str:
         done = subprocess.run(
@@ -112,7 +113,7 @@ def as_nobody():
             extra_groups=(),
         )
         if "Permission denied" in done.stderr and not done.stdout:
-            pytest.skip("this checkout cannot be read by other users")
+            not_lent("this checkout cannot be read by other users")
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

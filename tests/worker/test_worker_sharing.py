@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.worker.sharing import share_session
+from tests.lacking import not_lent
 
 REPOSITORY = Path(__file__).parents[2]
 GROUP, WORKER, AGENT = 64100, 64101, 64102
@@ -54,7 +55,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run() -> Run:
     if os.geteuid() != 0:
-        pytest.skip("needs root to become other users")
+        not_lent("needs root to become other users")
 
     def as_user(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

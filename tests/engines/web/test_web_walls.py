@@ -20,7 +20,7 @@ from agent.engines.web.profile import Lock, read_lock
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError
 from tests.engines.web.bench import Bench, lives, processes_below
-from tests.lacking import lacks
+from tests.lacking import lacks, not_lent
 
 Status = ConnectionStatus
 NOBODY = 65534
@@ -66,7 +66,7 @@ async def test_the_page_sees_a_person_s_browser(bench: Bench, stand_in: StandIn)
 async def nobodys(cache: Path, browser: None, stand_in: StandIn) -> AsyncIterator[Bench]:
     """A bench whose worker runs as somebody without rights."""
     if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+        not_lent("needs root to become another user")
     root = Path(tempfile.mkdtemp(prefix="wa-web-", dir="/tmp"))
     bench = Bench(root, cache, stand_in.url)
     for path in (root, *root.rglob("*")):
