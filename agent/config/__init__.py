@@ -10,6 +10,7 @@ from agent.config.backends import (
     worker_settings,
 )
 from agent.config.environment import unused_variables
+from agent.config.judging import HealthSection, PhasesSection, ReconnectSection
 from agent.config.load import load_config
 from agent.config.problem import Problem
 from agent.config.render import render_config, without_secrets
@@ -20,9 +21,6 @@ from agent.config.sections import (
     AgentSection,
     ApiSection,
     BackendsSection,
-    HealthSection,
-    PhasesSection,
-    ReconnectSection,
     SessionsSection,
     StartSection,
     StopSection,

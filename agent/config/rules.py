@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
+from agent.config.judging import MemorySection
 from agent.config.problem import Problem
-from agent.config.sections import MemorySection
 from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
 from agent.config.whole import Config

@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.backends import BackendDeclaration
+from agent.config.judging import (
+    AlertsSection,
+    CryptoSection,
+    HealthSection,
+    IncidentSection,
+    MemorySection,
+    PhasesSection,
+    ReconnectSection,
+    RecoverySection,
+    SilenceSection,
+)
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
     USUAL_LISTEN,
     AgentSection,
-    AlertsSection,
     ApiSection,
     BackendsSection,
-    CryptoSection,
-    HealthSection,
-    IncidentSection,
     LogSection,
-    MemorySection,
-    PhasesSection,
-    ReconnectSection,
-    RecoverySection,
     SessionsSection,
-    SilenceSection,
     StartSection,
     StopSection,
     WorkerSection,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.config import Config
-from agent.config.sections import AlertsSection
+from agent.config.judging import AlertsSection
 from agent.core.alerts import (
     ActiveAlert,
     Alert,

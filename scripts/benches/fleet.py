@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from agent.config.sections import MemorySection
+from agent.config.judging import MemorySection
 from agent.core.model import InstanceId
 from agent.host.resources import measure as measure_usage
 from scripts.benches.ours import Agent, Client, server_seconds

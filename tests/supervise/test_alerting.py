@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.config import Config
-from agent.config.sections import AlertsSection
+from agent.config.judging import AlertsSection
 from agent.core.alerts import AlertState
 from agent.core.model import (
     Category,

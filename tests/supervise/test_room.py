@@ -3,7 +3,7 @@
 import pytest
 
 from agent.config import Config, StartSection, load_config
-from agent.config.sections import MemorySection
+from agent.config.judging import MemorySection
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.repair import RecoveryKind
