@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.listing import print_list
 from agent.cli.places import config_path
 from agent.cli.show import moment, print_json, print_pairs, print_table
 from agent.core.model import parse_instance_id
@@ -96,16 +97,14 @@ def _next_word(argv: list[str], place: int) -> int | None:
 
 def list_backends(options: argparse.Namespace) -> int:
     found = client_of(options).get("/api/backends")["backends"]
-    if wants_json(options):
-        print_json(found)
-    elif getattr(options, "names", False):
-        for one in found:
-            print(one["name"])
-    elif not found:
-        print("no backends: [[backend]] in agent.toml names them")
-    else:
-        heads = ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY")
-        print_table(heads, [_row(one) for one in found])
+    print_list(
+        options,
+        found,
+        ("NAME", "ENGINE", "URL", "UP", "VERSION", "SESSIONS", "OURS", "CIRCUIT", "WHY"),
+        _row,
+        nothing="no backends: [[backend]] in agent.toml names them",
+        bare="name" if getattr(options, "names", False) else "",
+    )
     return 0
 
 

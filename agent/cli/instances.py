@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.listing import print_list
 from agent.cli.progress import with_progress
 from agent.cli.show import (
     clean,
@@ -18,7 +19,6 @@ from agent.cli.show import (
     next_try,
     print_json,
     print_pairs,
-    print_table,
 )
 from agent.errors import InvalidRequest, TryLater
 
@@ -186,30 +186,23 @@ def list_instances(options: argparse.Namespace) -> int:
     names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
     found = list(every_instance(client_of(options), query))
-    if wants_json(options):
-        print_json(found)
-    elif options.ids:
-        for one in found:
-            print(one["id"])
-    elif not found:
-        print("no instances")
-    else:
-        print_table(
-            ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
-            [
-                (
-                    one["id"],
-                    one["engine"],
-                    one["connection_status"],
-                    one["health"]["verdict"],
-                    _enabled(one),
-                    duration(one["uptime_seconds"]),
-                    mebibytes(one["memory_bytes"]),
-                    "; ".join(filter(None, (one["sentence"], next_try(one)))),
-                )
-                for one in found
-            ],
-        )
+    print_list(
+        options,
+        found,
+        ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
+        lambda one: (
+            one["id"],
+            one["engine"],
+            one["connection_status"],
+            one["health"]["verdict"],
+            _enabled(one),
+            duration(one["uptime_seconds"]),
+            mebibytes(one["memory_bytes"]),
+            "; ".join(filter(None, (one["sentence"], next_try(one)))),
+        ),
+        nothing="no instances",
+        bare="id" if options.ids else "",
+    )
     return 0
 
 

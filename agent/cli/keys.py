@@ -4,7 +4,8 @@ import argparse
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
-from agent.cli.show import moment, print_json, print_table
+from agent.cli.listing import print_list
+from agent.cli.show import moment, print_json
 
 
 def add(commands: Subparsers) -> None:
@@ -41,15 +42,13 @@ def add_key(options: argparse.Namespace) -> int:
 
 def list_keys(options: argparse.Namespace) -> int:
     found = client_of(options).get("/api/keys")["keys"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print("no keys")
-    else:
-        print_table(
-            ("ID", "NAME", "SCOPES", "CREATED"),
-            [(k["id"], k["name"], " ".join(k["scopes"]), moment(k["created"])) for k in found],
-        )
+    print_list(
+        options,
+        found,
+        ("ID", "NAME", "SCOPES", "CREATED"),
+        lambda one: (one["id"], one["name"], " ".join(one["scopes"]), moment(one["created"])),
+        nothing="no keys",
+    )
     return 0
 
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
 from agent.cli.instances import add_place, every_instance, place_of
+from agent.cli.listing import print_list
 from agent.cli.progress import with_progress
 from agent.cli.repair_round import SECONDS, repair_all
 from agent.cli.show import duration, moment, print_json, print_pairs, print_table
@@ -190,24 +191,19 @@ def set_up(options: argparse.Namespace) -> int:
 
 def incidents(options: argparse.Namespace) -> int:
     found = client_of(options).get("/api/incidents")["incidents"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print("no incidents")
-    else:
-        print_table(
-            ("GROUP", "SINCE", "WHAT", "FIRST TO TRY", "TRIES"),
-            [
-                (
-                    one["group"],
-                    moment(one["since"]),
-                    one["sentence"],
-                    one["canary"] or "-",
-                    one["tries"],
-                )
-                for one in found
-            ],
-        )
+    print_list(
+        options,
+        found,
+        ("GROUP", "SINCE", "WHAT", "FIRST TO TRY", "TRIES"),
+        lambda one: (
+            one["group"],
+            moment(one["since"]),
+            one["sentence"],
+            one["canary"] or "-",
+            one["tries"],
+        ),
+        nothing="no incidents",
+    )
     return 0
 
 

@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
+from agent.cli.listing import print_list
 from agent.cli.progress import of_bytes, with_progress
-from agent.cli.show import moment, print_json, print_table
+from agent.cli.show import moment, print_json
 from agent.cli.sources import OURS, SOURCES, TARGETS
 from agent.cli.transfer import ask_long, check_target, download, upload
 from agent.errors import WaError
@@ -88,16 +89,18 @@ def snapshot(options: argparse.Namespace) -> int:
 
 def list_snapshots(options: argparse.Namespace) -> int:
     found = client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print(f"no snapshots of {options.id}")
-    else:
-        rows = [
-            (one["name"], moment(one.get("taken")), _contents(one), one.get("why", ""))
-            for one in found
-        ]
-        print_table(("NAME", "TAKEN", "CONTENTS", "WHY"), rows)
+    print_list(
+        options,
+        found,
+        ("NAME", "TAKEN", "CONTENTS", "WHY"),
+        lambda one: (
+            one["name"],
+            moment(one.get("taken")),
+            _contents(one),
+            one.get("why", ""),
+        ),
+        nothing=f"no snapshots of {options.id}",
+    )
     return 0
 
 

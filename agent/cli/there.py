@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
 from agent.cli.instances import add_settings, parse_settings
+from agent.cli.listing import print_list
 from agent.cli.progress import with_progress
-from agent.cli.show import moment, print_json, print_pairs, print_table
+from agent.cli.show import moment, print_json, print_pairs
 
 _SECONDS = 130.0
 _LONG = 240.0
@@ -46,16 +47,19 @@ def list_removed(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/removed"
     found = client.request("GET", path, seconds=_SECONDS).json()["removed"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print(f"nothing was put aside of {options.id}")
-    else:
-        rows = [
-            (one["name"], moment(one["removed"]), _contents(one), one["state"], one["why"])
-            for one in found
-        ]
-        print_table(("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"), rows)
+    print_list(
+        options,
+        found,
+        ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
+        lambda one: (
+            one["name"],
+            moment(one["removed"]),
+            _contents(one),
+            one["state"],
+            one["why"],
+        ),
+        nothing=f"nothing was put aside of {options.id}",
+    )
     return 0
 
 

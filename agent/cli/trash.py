@@ -3,7 +3,8 @@
 import argparse
 
 from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
-from agent.cli.show import moment, print_json, print_table
+from agent.cli.listing import print_list
+from agent.cli.show import moment, print_json
 
 
 def add(commands: Subparsers) -> None:
@@ -21,13 +22,13 @@ def add(commands: Subparsers) -> None:
 
 def list_trash(options: argparse.Namespace) -> int:
     found = client_of(options).get("/api/trash")["trash"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print("the trash is empty")
-    else:
-        rows = [(row["name"], row["id"], moment(row["retired"])) for row in found]
-        print_table(("NAME", "ID", "RETIRED"), rows)
+    print_list(
+        options,
+        found,
+        ("NAME", "ID", "RETIRED"),
+        lambda one: (one["name"], one["id"], moment(one["retired"])),
+        nothing="the trash is empty",
+    )
     return 0
 
 

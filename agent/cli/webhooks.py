@@ -4,7 +4,8 @@ import argparse
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
-from agent.cli.show import clean, moment, print_json, print_table
+from agent.cli.listing import print_list
+from agent.cli.show import clean, moment, print_json
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 
@@ -51,16 +52,14 @@ def webhook_name(text: str) -> str:
 
 def list_webhooks(options: argparse.Namespace) -> int:
     found = client_of(options).get("/api/webhooks")["webhooks"]
-    if wants_json(options):
-        print_json(found)
-    elif getattr(options, "names", False):
-        for one in found:
-            print(one["name"])
-    elif not found:
-        print("no webhooks: [[webhook]] in agent.toml names them")
-    else:
-        heads = ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "DEAD", "LAST PROBLEM")
-        print_table(heads, [_row(one) for one in found])
+    print_list(
+        options,
+        found,
+        ("NAME", "URL", "STATE", "CIRCUIT", "WAITING", "OLDEST", "DEAD", "LAST PROBLEM"),
+        _row,
+        nothing="no webhooks: [[webhook]] in agent.toml names them",
+        bare="name" if getattr(options, "names", False) else "",
+    )
     return 0
 
 
@@ -92,23 +91,20 @@ def test(options: argparse.Namespace) -> int:
 
 def dead(options: argparse.Namespace) -> int:
     found = client_of(options).get(f"/api/webhooks/{options.webhook}/dead")["dead"]
-    if wants_json(options):
-        print_json(found)
-    elif not found:
-        print(f"{options.webhook} refused no event for good")
-    else:
-        rows = [
-            (
-                one["id"],
-                moment(one["time"]),
-                one["kind"],
-                one["instance"] or "-",
-                moment(one["put_aside"]),
-                one["problem"],
-            )
-            for one in found
-        ]
-        print_table(("ID", "TIME", "KIND", "INSTANCE", "PUT ASIDE", "WHY"), rows)
+    print_list(
+        options,
+        found,
+        ("ID", "TIME", "KIND", "INSTANCE", "PUT ASIDE", "WHY"),
+        lambda one: (
+            one["id"],
+            moment(one["time"]),
+            one["kind"],
+            one["instance"] or "-",
+            moment(one["put_aside"]),
+            one["problem"],
+        ),
+        nothing=f"{options.webhook} refused no event for good",
+    )
     return 0
 
 
