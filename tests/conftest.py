@@ -12,6 +12,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.lacking import not_lent
 
@@ -115,21 +117,29 @@ ONE_MACHINE = frozenset({"system", "host"})
 """These look at the processes of the whole machine: one after the other, in one place."""
 
 
+def room(node: str) -> str:
+    return node.split("/")[1]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run side by side, a file's tests stay together."""
-    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return
-    here = Path(__file__).parent
-
-    def room(item: pytest.Item) -> str:
-        return item.path.relative_to(here).parts[0]
+    """Only where tests run side by side, or they stay in the order of their names."""
 
     def rank(item: pytest.Item) -> int:
-        place = "system" if room(item) in ONE_MACHINE else room(item)
+        place = "system" if room(item.nodeid) in ONE_MACHINE else room(item.nodeid)
         return FIRST.index(place) if place in FIRST else len(FIRST)
 
-    items.sort(key=rank)
-    for item in items:
-        group = "machine" if room(item) in ONE_MACHINE else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        items.sort(key=rank)
+
+
+class TogetherByFile(LoadScopeScheduling):
+    """What runs in one process: the tests of a file, and all that look at the whole machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machine" if room(nodeid) in ONE_MACHINE else nodeid.split("::", maxsplit=1)[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TogetherByFile:
+    return TogetherByFile(config, log)

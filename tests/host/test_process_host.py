@@ -16,6 +16,11 @@ from agent.host.run_file import RunNote, read_note, write_note
 from tests.host.short_limits import FAST
 
 
+def own(habit: str) -> InstanceId:
+    """Nobody else's worker on this machine has this name."""
+    return InstanceId(f"{habit}-{os.getpid()}")
+
+
 def alive(tag: str) -> list[int]:
     """Processes that carry this word on their command line, the stand-ins' children among them."""
     found = []
@@ -26,19 +31,20 @@ def alive(tag: str) -> list[int]:
 
 
 async def test_a_worker_starts_says_ready_and_stops(open_host, tmp_path):
+    id = own("good")
     host = await open_host()
-    await host.start(InstanceId("good"))
-    status = await host.status(InstanceId("good"))
+    await host.start(id)
+    status = await host.status(id)
     assert (status.state, status.status_text, status.restarts) == ("active", "I am good", 0)
     assert len(status.run) == 32
-    assert host.link_path(InstanceId("good")) == tmp_path / "run/good/link.sock"
-    assert (tmp_path / "run/good/worker.log").read_text() == "ready good\n"
-    assert (tmp_path / "run/good/worker.log").stat().st_mode & 0o777 == 0o600
-    await host.start(InstanceId("good"))
-    assert (await host.status(InstanceId("good"))).run == status.run
-    await host.stop(InstanceId("good"))
-    assert alive("good") == []
-    stopped = await host.status(InstanceId("good"))
+    assert host.link_path(id) == tmp_path / f"run/{id}/link.sock"
+    assert (tmp_path / f"run/{id}/worker.log").read_text() == f"ready {id}\n"
+    assert (tmp_path / f"run/{id}/worker.log").stat().st_mode & 0o777 == 0o600
+    await host.start(id)
+    assert (await host.status(id)).run == status.run
+    await host.stop(id)
+    assert alive(id) == []
+    stopped = await host.status(id)
     assert (stopped.state, stopped.result) == ("inactive", "success")
     assert await host.list() == {}
 
@@ -150,13 +156,14 @@ async def test_a_start_that_never_gets_ready_times_out(open_host):
 
 
 async def test_a_stop_overtakes_a_start(open_host, state):
+    id = own("mute")
     host = await open_host()
-    start = asyncio.create_task(host.start(InstanceId("mute")))
-    await state(host, "mute", "activating")
-    await host.stop(InstanceId("mute"))
-    with pytest.raises(HostError, match="cannot start mute"):
+    start = asyncio.create_task(host.start(id))
+    await state(host, id, "activating")
+    await host.stop(id)
+    with pytest.raises(HostError, match=f"cannot start {id}"):
         await start
-    assert alive("mute") == []
+    assert alive(id) == []
 
 
 async def test_an_end_after_ready_is_restarted(open_host, eventually):
@@ -192,17 +199,18 @@ async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
 async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
     open_host, killed_agent, tmp_path
 ):
-    await killed_agent("good")
-    note = read_note(tmp_path / "run/good")
+    id = own("good")
+    await killed_agent(id)
+    note = read_note(tmp_path / f"run/{id}")
     assert note is not None
     host = await open_host()
-    status = await host.status(InstanceId("good"))
+    status = await host.status(id)
     assert (status.state, status.run, status.main_pid) == ("active", note.run, note.pid)
-    await host.start(InstanceId("good"))
-    assert (await host.status(InstanceId("good"))).run == note.run
-    await host.stop(InstanceId("good"))
-    assert alive("good") == []
-    assert read_note(tmp_path / "run/good") is None
+    await host.start(id)
+    assert (await host.status(id)).run == note.run
+    await host.stop(id)
+    assert alive(id) == []
+    assert read_note(tmp_path / f"run/{id}") is None
 
 
 async def test_a_worker_whose_ready_went_to_a_killed_agent_is_adopted_all_the_same(
@@ -341,14 +349,15 @@ async def test_a_worker_without_a_note_is_replaced_not_fought(
     open_host, killed_agent, tmp_path, state
 ):
     """Or each new worker would find the session locked, until the burst limit."""
-    (tmp_path / "sessions/locker").mkdir(parents=True)
-    await killed_agent("locker")
-    note = read_note(tmp_path / "run/locker")
+    id = own("locker")
+    (tmp_path / f"sessions/{id}").mkdir(parents=True)
+    await killed_agent(id)
+    note = read_note(tmp_path / f"run/{id}")
     assert note is not None
-    (tmp_path / "run/locker/run.json").unlink()
+    (tmp_path / f"run/{id}/run.json").unlink()
     host = await open_host()
-    status = await state(host, "locker", "active")
+    status = await state(host, id, "active")
     assert status.main_pid != note.pid
     assert status.run != note.run
     assert status.restarts == 1
-    assert alive("locker") == [status.main_pid]
+    assert alive(id) == [status.main_pid]
