@@ -68,6 +68,8 @@ class Claim:
     """0 to 1 while a sync tells it."""
     proof_age: float | None = None
     """Seconds since WhatsApp last proved this status (a frame, an answered query)."""
+    still_for: float = 0.0
+    """Seconds since its status, phase or progress last moved on, by the worker's clock."""
     paired: bool = False
     account: str = ""
     until_wall: float | None = None

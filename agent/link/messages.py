@@ -182,12 +182,16 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
     proof_age = _number(told, "proof_age")
     if proof_age is not None and proof_age < 0:
         raise _wrong("proof_age", "negative")
+    still_for = _number(told, "still_for") or 0.0
+    if still_for < 0:
+        raise _wrong("still_for", "negative")
     return Claim(
         status=status,
         reason=_code(told, "reason", ""),
         phase=_code(told, "phase", ""),
         progress=progress,
         proof_age=proof_age,
+        still_for=still_for,
         paired=_truth(told, "paired"),
         account=_text(told, "account", 128, ""),
         until_wall=_number(told, "until_wall"),

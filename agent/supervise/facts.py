@@ -134,11 +134,12 @@ class Facts:
         self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
+        # By the worker's word where we did not see it begin: an agent before us may have.
         self.claim = ClaimFact(
             claim,
             at=now,
             since=before.since if before and same_status else now,
-            phase_since=before.phase_since if before and same_phase else now,
+            phase_since=before.phase_since if before and same_phase else now - claim.still_for,
             progress_since=now
             if _grew(before, claim)
             else before.progress_since
@@ -165,7 +166,7 @@ class Facts:
 
 
 def _words(claim: Claim) -> tuple[object, ...]:
-    """All that it says, but how old its proof is."""
+    """All that it says, but how old it and its proof are."""
     return (
         claim.status,
         claim.reason,

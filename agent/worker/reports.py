@@ -20,6 +20,7 @@ class Reports:
         "_at",
         "_claim",
         "_id",
+        "_moved_at",
         "_pairing",
         "_progressed_at",
         "_server",
@@ -50,7 +51,7 @@ class Reports:
         self._pairing = pairing
         self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
-        self._at = now()
+        self._at = self._moved_at = now()
         self._progressed_at = 0.0
 
     def attach(self, server: LinkServer) -> None:
@@ -69,9 +70,13 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it at once."""
         if self._pairing is not None:
             claim = self._pairing.judge(claim)
-        self._claim, self._at, self.said = claim, now(), True
+        before, self._at = self._claim, now()
+        if _moved(before, claim):
+            self._moved_at = self._at
+        self._claim = replace(claim, still_for=self._at - self._moved_at)
+        self.said = True
         self.changed.set()
-        return claim
+        return self._claim
 
     def answered(self, claim: Claim) -> Claim:
         """As `renew`, and the agent hears of it: it asked, or is told. The claim to tell it."""
@@ -100,10 +105,10 @@ class Reports:
         return self._claim.status
 
     def current(self) -> Claim:
-        """The newest claim as it stands now: its proof is older than when it was made."""
-        if self._claim.proof_age is None:
-            return self._claim
-        return replace(self._claim, proof_age=self._claim.proof_age + now() - self._at)
+        """The newest claim as it stands now: older than when it was made."""
+        claim, passed = self._claim, now() - self._at
+        proof_age = None if claim.proof_age is None else claim.proof_age + passed
+        return replace(claim, proof_age=proof_age, still_for=claim.still_for + passed)
 
     def repeat(self) -> None:
         """Tell the agent again."""
@@ -121,6 +126,12 @@ class Reports:
 
 def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _moved(before: Claim, claim: Claim) -> bool:
+    if (before.status, before.phase) != (claim.status, claim.phase):
+        return True
+    return (claim.progress or 0.0) > (before.progress or 0.0)
 
 
 def _words(claim: Claim) -> str:

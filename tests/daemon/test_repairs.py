@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -97,6 +98,29 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     assert (after["repaired"], after["steps"]) == (before["repaired"], before["steps"])
     assert after["repaired"] == 1
     assert after["checked"] >= before["checked"]
+
+
+async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent, eventually):
+    agent = make_agent("[phases]\nsync = 600\n")
+    await agent.start(PATIENT)
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "stuck-loading", 600)
+    await eventually(lambda: agent.status("a"), "LOADING")
+    begun = time.monotonic()
+    await agent.kill()
+    agent.config.write_text(agent.config.read_text().replace("sync = 600", "sync = 3"))
+    await eventually(lambda: time.monotonic() - begun > 3)
+    await agent.start(PATIENT)
+    back = time.monotonic()
+
+    async def found():
+        return [
+            told for kind, told in await agent.story("a") if kind == "verdict" and "stuck" in told
+        ]
+
+    stuck = (await eventually(found))[-1]
+    assert stuck.startswith("stuck: stuck in phase sync for ")
+    assert time.monotonic() - back < 3, "its time did not begin anew"
 
 
 async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):

@@ -45,6 +45,7 @@ claims = st.builds(
     phase=codes | st.just(""),
     progress=st.none() | st.floats(0, 1),
     proof_age=st.none() | numbers,
+    still_for=numbers,
     paired=st.booleans(),
     account=shown,
     until_wall=st.none() | numbers,
@@ -156,6 +157,7 @@ def test_a_claim_of_anything_is_sound_or_refused(told: dict[str, Any]) -> None:
     claim = message.claim
     assert claim.progress is None or 0 <= claim.progress <= 1
     assert claim.proof_age is None or (claim.proof_age >= 0 and math.isfinite(claim.proof_age))
+    assert claim.still_for >= 0 and math.isfinite(claim.still_for)
     assert claim.account.isprintable() and claim.raw.isprintable()
     assert len(claim.raw) <= 500 and len(claim.account) <= 128
 
