@@ -41,7 +41,8 @@ save = 3
 base = 0.2
 jitter = 0
 """
-
+PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
+"""Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
 
 QUICK = """
 [backends]

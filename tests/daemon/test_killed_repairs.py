@@ -10,8 +10,8 @@ import pytest
 
 from agent.engines.sandbox.file import SessionFile, write_session
 from agent.failpoint import POINTS
+from tests.daemon.conftest import PATIENT
 
-PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 SETTINGS = """
 [sessions]
 snapshots = 2

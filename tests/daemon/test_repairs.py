@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-# Pings are what finds a zombie here: the worker's own watchdog is given more time than they need.
-PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
+from tests.daemon.conftest import PATIENT
+
 SETTINGS = """
 [recovery]
 tries = 2

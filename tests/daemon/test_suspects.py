@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.engines.sandbox.file import SessionFile, write_session
+from tests.daemon.conftest import PATIENT
 
-# Pings are what finds a zombie here: the worker's own watchdog is given more time than they need.
-PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 SETTINGS = """
 [recovery]
 tries = 2
