@@ -121,6 +121,15 @@ def room(node: str) -> str:
     return node.split("/")[1]
 
 
+SLOW = tuple(f"tests/{room}/" for room in ("daemon", "baileys", "system_pack", "engines/web"))
+"""Real agents, browsers and servers: not what one waits for at every commit."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.nodeid.startswith(SLOW):
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Only where tests run side by side, or they stay in the order of their names."""

@@ -91,8 +91,8 @@ async def test_crossing_the_threshold_repairs_at_once(rare, eventually):
     """Long before the next check, which is half a minute away."""
     begun = time.monotonic()
     await rare.fault("a", "bad-mac", peers=[PEER], per_minute=600)
-    await eventually(lambda: steps(rare), ["regenerate_keys"], within=5)
-    assert time.monotonic() - begun < 5
+    await eventually(lambda: steps(rare), ["regenerate_keys"], within=15)
+    assert time.monotonic() - begun < 15
 
 
 async def test_each_round_says_what_it_came_to(rare, eventually):

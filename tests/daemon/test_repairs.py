@@ -108,8 +108,8 @@ async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent,
     await eventually(lambda: agent.status("a"), "LOADING")
     begun = time.monotonic()
     await agent.kill()
-    agent.config.write_text(agent.config.read_text().replace("sync = 600", "sync = 3"))
-    await eventually(lambda: time.monotonic() - begun > 3)
+    agent.config.write_text(agent.config.read_text().replace("sync = 600", "sync = 5"))
+    await eventually(lambda: time.monotonic() - begun > 5)
     await agent.start(PATIENT)
     back = time.monotonic()
 
@@ -120,7 +120,7 @@ async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent,
 
     stuck = (await eventually(found))[-1]
     assert stuck.startswith("stuck: stuck in phase sync for ")
-    assert time.monotonic() - back < 3, "its time did not begin anew"
+    assert time.monotonic() - back < 5, "its time did not begin anew"
 
 
 async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):

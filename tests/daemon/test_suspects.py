@@ -226,7 +226,7 @@ async def test_where_many_come_up_unpaired_nobody_is_paired_anew_until_a_person_
         return found and (found[0]["code"], sorted(found[0]["members"]))
 
     await eventually(incident, ("unpaired_suspect", ["a", "b", "c"]))
-    since = [await repair_of(one, id) for id in "abc"]
+    since = await eventually(lambda: all_begun(one))
     await eventually(lambda: all_waited(one, since, settle + 1))
     for id in "abc":
         shown = await one.show(id)
@@ -247,13 +247,15 @@ def metrics_of(text, name):
     return [line for line in text.splitlines() if line.startswith(f"{name}{{")]
 
 
-async def repair_of(agent, id):
-    return (await agent.show(id))["repair"]["started"]
+async def all_begun(agent):
+    """When each one's repair began; nothing until each has one."""
+    repairs = [(await agent.show(id))["repair"] for id in "abc"]
+    return [one["started"] for one in repairs] if all(repairs) else None
 
 
 async def all_waited(agent, since, seconds):
     """Whether each repair, the same as before, is older than that."""
     now = datetime.now(UTC)
-    found = [await repair_of(agent, id) for id in "abc"]
+    found = await all_begun(agent)
     assert found == since
     return all((now - datetime.fromisoformat(one)).total_seconds() > seconds for one in found)

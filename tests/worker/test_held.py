@@ -92,7 +92,7 @@ async def test_each_claim_is_told_again_in_time_and_spread_out(
     answered = held.sessions[IDS[0]].reports
     while len({id for _, id in server.told}) < 59:
         answered.answered(UP)  # the agent asks this one all the time
-        assert asyncio.get_running_loop().time() - begun < 1.2 + 0.5
+        assert asyncio.get_running_loop().time() - begun < 1.2 * 2
         await asyncio.sleep(0.01)
     task.cancel()
     assert {id for _, id in server.told} == set(IDS[1:60])
