@@ -1,1 +1,3 @@
 """Keeps WhatsApp sessions alive on bare Linux machines."""
+
+VERSION = "0.1.0"

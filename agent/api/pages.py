@@ -1,7 +1,7 @@
 """The pages for people: self-contained, no request leaves this server."""
 
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,6 +11,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PAGE = Path(__file__).parent / "page"
 PARTS = (
     *("theme.js", "dashboard.js", "agent.js", "show.js", "fleet.js", "story.js", "dialogs.js"),
     *("backends.js", "attention.js", "create.js"),
@@ -27,7 +28,7 @@ _TYPES = {
 
 
 def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
-    body = (files("agent.api") / "page" / name).read_bytes()
+    body = (PAGE / name).read_bytes()
     kind = name.rpartition(".")[2]
 
     async def show_page(call: Call) -> web.Response:

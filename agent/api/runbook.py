@@ -3,12 +3,11 @@
 import re
 from functools import cache
 from html import escape
-from importlib.resources import files
 
 from aiohttp import web
 
 from agent.api.call import Call
-from agent.api.pages import as_page
+from agent.api.pages import PAGE, as_page
 from agent.core.alerts import Alert, AlertLimits, alert_table
 from agent.metrics.runbook import paragraphs
 
@@ -21,7 +20,7 @@ async def show_runbook(call: Call) -> web.Response:
 
 @cache
 def _page() -> bytes:
-    frame = (files("agent.api") / "page" / "runbook.html").read_text(encoding="utf-8")
+    frame = (PAGE / "runbook.html").read_text(encoding="utf-8")
     table = sorted(alert_table(AlertLimits()), key=lambda alert: alert.name)
     known = [(alert, said) for alert in table if (said := paragraphs().get(alert.name))]
     names = "".join(f'<li><a href="#{one.anchor}">{one.name}</a></li>' for one, _ in known)

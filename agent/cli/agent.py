@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from agent import VERSION
 from agent.cli.command import Subparsers, add_command, wants_json
 from agent.cli.places import checkout, config_path
 from agent.cli.show import print_json
@@ -57,11 +58,8 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def version(options: argparse.Namespace) -> int:
-    from importlib.metadata import version as version_of
-
-    found = version_of("wa-agent")
     if wants_json(options):
-        print_json({"version": found})
+        print_json({"version": VERSION})
     else:
-        print(f"wa-agent {found}")
+        print(f"wa-agent {VERSION}")
     return 0

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from agent import VERSION
 from agent.cli.bundle_machine import kept_events, machine_parts
 from agent.cli.client import Client
 from agent.config import Config
@@ -108,7 +109,7 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
 
 def _versions() -> dict[str, str]:
     found = {
-        "wa-agent": version("wa-agent"),
+        "wa-agent": VERSION,
         "python": sys.version.split()[0],
         "sqlite": sqlite3.sqlite_version,
         "kernel": platform.release(),

@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent import VERSION
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.in_use import names_an_agent_here, settings_in_use
@@ -136,9 +136,8 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
     except WaError as error:
         return {}, [wrong("agent", str(error), "journalctl -u wa-agent says more")]
     agent, found = health["agent"], []
-    here = version("wa-agent")
-    if agent["version"] != here:
-        words = f"version {agent['version']} runs, {here} is installed"
+    if agent["version"] != VERSION:
+        words = f"version {agent['version']} runs, {VERSION} is installed"
         found.append(note("agent", words, "systemctl restart wa-agent; sessions stay connected"))
     elif health["status"] != "ok":
         words = (
@@ -146,7 +145,8 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
         )
         found.append(note("agent", words, "wa-agent health; journalctl -u wa-agent"))
     else:
-        found.append(ok("agent", f"version {here} runs, {health['instances']['total']} instances"))
+        words = f"version {VERSION} runs, {health['instances']['total']} instances"
+        found.append(ok("agent", words))
     its = agent.get("places", {}).get("state", str(state))
     if its != str(state):
         words = f"that agent runs on {its}; what stands here is about {state}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.errors import HostError
 
+RUN = b"INVOCATION_ID="
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -64,14 +65,17 @@ def is_alive(pid: int, start_ticks: int) -> bool:
     return process is not None and process.start_ticks == start_ticks and not process.zombie
 
 
-def runs_with(pid: int, variable: str) -> bool:
-    """Whether the process was started with `NAME=value` in its environment, and is ours."""
+def run_of(pid: int) -> str:
+    """The run in whose name the process was started; "" = in none, or it is not ours."""
     try:
         if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
-            return False
+            return ""
     except OSError:
-        return False
-    return variable.encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+        return ""
+    for variable in _read(f"/proc/{pid}/environ").split(b"\0"):
+        if variable.startswith(RUN):
+            return variable[len(RUN) :].decode(errors="replace")
+    return ""
 
 
 def _read(path: str, *, at_once: bool = False) -> bytes:

@@ -206,8 +206,8 @@ class ProcessHost:
             log.warning("the forked worker of %s ended at once", instance)
         return child
 
-    async def _kill_remains(self, pid: int, run: str) -> int:
-        return await self._sweep.kill_remains(Remains(pid, run))
+    async def _kill_remains(self, child: Child, run: str) -> int:
+        return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
 
     def _changed(self, worker: ProcessWorker) -> None:
         child, folder = worker.child, self._places.folder(worker.id)
@@ -276,7 +276,7 @@ class ProcessHost:
             remove_note(folder)
             if note.boot == self._boot:
                 # Its helpers may have outlived it; nobody else will look for them.
-                await self._sweep.kill_remains(Remains(0, note.run))
+                await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
             return
         log.info("adopted the worker of %s (process %s)", instance, note.pid)
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)

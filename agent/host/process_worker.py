@@ -33,8 +33,8 @@ class Surroundings:
     settings: WorkerSection
     launch: Callable[[InstanceId, str], Awaitable[Child]]
     """Start a process for this run; HostError when there is none."""
-    sweep: Callable[[int, str], Awaitable[int]]
-    """Kill what is left of a run: pid, run."""
+    sweep: Callable[[Child, str], Awaitable[int]]
+    """Kill what is left of a run that this process was."""
     pinged: Callable[[int], float]
     """When this pid last sent a watchdog ping, on the loop's clock."""
     changed: Callable[["ProcessWorker"], None]
@@ -260,7 +260,7 @@ class ProcessWorker:
 
     async def _sweep(self, how: Exit) -> None:
         assert self.child is not None
-        killed = await self._around.sweep(self.child.pid, self.run)
+        killed = await self._around.sweep(self.child, self.run)
         if killed:
             log.info("killed %s processes that %s had left", killed, self.id)
         self.child = None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from agent.host.proc_table import Process, all_processes, runs_with
+from agent.host.proc_table import Process, all_processes, run_of
 
 # What is killed takes a moment to go, and may have forked just before.
 ROUNDS = 10
@@ -22,6 +22,8 @@ class Remains:
     leader: int
     """0: not known any more, or perhaps another's by now."""
     run: str
+    since: int = 0
+    """When it was started, in ticks since the boot: what is older is none of its helpers."""
 
 
 class Sweep:
@@ -75,20 +77,14 @@ def _kill_all(all_remains: list[Remains], living: set[int]) -> dict[Remains, int
 
 def _find(all_remains: list[Remains], living: set[int]) -> list[tuple[Process, Remains]]:
     leaders = {remains.leader: remains for remains in all_remains if remains.leader > 1}
+    runs = {remains.run: remains for remains in all_remains if remains.run}
+    first = min(remains.since for remains in all_remains)
     others = living | {0, os.getsid(0)}
     found = []
     for process in all_processes(but=living):
-        if process.zombie or process.session in others:
+        if process.zombie or process.start_ticks < first or process.session in others:
             continue
-        remains = leaders.get(process.session) or _by_run(process, all_remains)
+        remains = leaders.get(process.session) or runs.get(run_of(process.pid))
         if remains is not None and process.pid != remains.leader:
             found.append((process, remains))
     return found
-
-
-def _by_run(process: Process, all_remains: list[Remains]) -> Remains | None:
-    """Those that made a session of their own (browsers' helpers do) still carry the run's name."""
-    for remains in all_remains:
-        if runs_with(process.pid, f"INVOCATION_ID={remains.run}"):
-            return remains
-    return None

@@ -6,7 +6,7 @@ One text for all of them: the README is laid beside this module when the program
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from agent.core.alerts.alert import Alert
 
@@ -19,7 +19,7 @@ _ID = re.compile(r"\bID\b")
 def paragraphs() -> Mapping[str, str]:
     """By the alert's name, each on one line; commands stand in `backquotes`."""
     try:
-        text = (files("agent.metrics") / "README.md").read_text(encoding="utf-8")
+        text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
     except OSError:  # a copy of the code alone
         return {}
     return {name: " ".join(said.split()) for name, said in _PARAGRAPH.findall(text)}

@@ -97,7 +97,8 @@ class Facts:
     status_seconds: dict[str, float] = field(default_factory=dict)
     repair: Repair | None = None
     """The last repair, over or not."""
-    repair_over: asyncio.Event = field(default_factory=asyncio.Event)
+    repair_over: asyncio.Event | None = None
+    """There while somebody waits for its end."""
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result."""
     repair_seconds: float = 0.0
@@ -154,6 +155,11 @@ class Facts:
         """The worker said something, or will not any more."""
         if self.awaited is not None:
             self.awaited.set()
+
+    def repair_ended(self) -> None:
+        if self.repair_over is not None:
+            self.repair_over.set()
+            self.repair_over = None
 
     def forget_run(self) -> None:
         """The worker of these facts is gone: nothing it said counts any more."""

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 
+from agent import VERSION
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import AgentStatus
 from agent.host.base import Host
@@ -50,7 +50,6 @@ class OwnFigures:
         self._ladder = ladder
         self._settings = settings
         self._checks = checks
-        self._version = version("wa-agent")
         self._started_wall = time.time()
         self._lag = 0.0
         self._to_restore = 0
@@ -74,7 +73,7 @@ class OwnFigures:
         ready, settled = self._brought_back()
         stats = self._store.stats
         return AgentStatus(
-            version=self._version,
+            version=VERSION,
             host=self._host.name,
             started_wall=self._started_wall,
             ready=ready,

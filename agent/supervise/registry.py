@@ -35,15 +35,13 @@ class Registry:
         facts.ended = _ended(facts)
         # What an older agent wrote may not say so yet: the first pass writes it.
         facts.identity_changed = bool(facts.ended)
-        if facts.repair is None or facts.repair.over:
-            facts.repair_over.set()
         self.facts[instance.id] = facts
         self.touch(facts)
         return facts
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True
-        facts.repair_over.set()
+        facts.repair_ended()
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
         self._stale.pop(facts.id, None)

@@ -134,7 +134,6 @@ class Ladder:
             assert facts.verdict is not None, "asked before the first look"
             facts.repair = begin_repair(facts.verdict, goal, time.time())
         facts.record = with_repair(facts.record, facts.repair)
-        facts.repair_over.clear()
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if facts.repair is not None and not facts.repair.over:
@@ -148,7 +147,6 @@ class Ladder:
         if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
             return False
         facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)
-        facts.repair_over.clear()
         return True
 
     async def _case(
@@ -321,7 +319,7 @@ class Ladder:
         )
         await self._keep(facts, said)
         if facts.repair is repair:  # else somebody has asked for another meanwhile
-            facts.repair_over.set()
+            facts.repair_ended()
         return None
 
     async def _begin_anew(self, facts: Facts) -> str:

@@ -183,10 +183,11 @@ class Repairs:
         if not joins and facts.verdict is None:
             await self.check_instance_health(id)
         self._ladder.request(facts, goal)
+        over = facts.repair_over = facts.repair_over or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        if not await self._wait(facts.repair_over, REPAIR_TIMEOUT):
+        if not await self._wait(over, REPAIR_TIMEOUT):
             raise TryLater(f"the repair of {id} still goes on", code="repair_goes_on")
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")

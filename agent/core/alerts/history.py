@@ -16,17 +16,18 @@ class Steps:
     __slots__ = ("_at", "_values")
 
     def __init__(self) -> None:
-        self._at = array("d")
-        self._values = array("d")
+        # Most never change: a pair of values is all there is to them, and arrays are for the rest.
+        self._at: array[float] | tuple[float, ...] = ()
+        self._values: array[float] | tuple[float, ...] = ()
 
     def note(self, at: float, value: float) -> None:
         """A clock that went back is taken as standing still."""
         if not self._at:
-            self._at.append(at)
-            self._values.append(value)
+            self._at, self._values = (at,), (value,)
         elif value != self._values[-1]:
-            self._at.append(max(at, self._at[-1]))
-            self._values.append(value)
+            moments, values = self._arrays()
+            moments.append(max(at, moments[-1]))
+            values.append(value)
 
     def forget(self, before: float) -> None:
         """Drop what no window reaches any more; the value that still held then stays."""
@@ -34,8 +35,14 @@ class Steps:
             return
         keep = bisect_right(self._at, before) - 1
         if keep > 0:
-            del self._at[:keep]
-            del self._values[:keep]
+            moments, values = self._arrays()
+            del moments[:keep]
+            del values[:keep]
+
+    def _arrays(self) -> tuple["array[float]", "array[float]"]:
+        if not isinstance(self._at, array) or not isinstance(self._values, array):
+            self._at, self._values = array("d", self._at), array("d", self._values)
+        return self._at, self._values
 
     def __len__(self) -> int:
         return len(self._at)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from agent.engines.web.standin.frames import receive_text, send_text
@@ -218,7 +218,7 @@ class StandIn:
         if path not in _FILES:
             return "404 Not Found", "text/plain", b"no such page"
         name, kind = _FILES[path]
-        return "200 OK", kind, (files(__package__) / name).read_bytes()
+        return "200 OK", kind, Path(__file__).with_name(name).read_bytes()
 
     def _play(self, body: bytes) -> tuple[str, str, bytes]:
         """What somebody clicked on the phone's page."""
