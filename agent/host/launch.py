@@ -76,6 +76,7 @@ def worker_environment(
         "RUNTIME_DIRECTORY": str(places.folder(instance).absolute()),
         "WA_SESSION_ROOT": str(places.session_root.absolute()),
         "PYTHONUNBUFFERED": "1",
+        "MALLOC_ARENA_MAX": "1",
     }
 
 

@@ -136,6 +136,7 @@ class Ours:
                 "WA_SESSION_ROOT": str(self._root),
                 "WA_CACHE_PATH": str(self._cache),
                 "WA_LOG_LEVEL": "error",
+                "MALLOC_ARENA_MAX": "1",
             },
         )
         async with asyncio.timeout(20):
