@@ -66,6 +66,10 @@ async def over(agent):
     return [one for kind, one in await agent.story("a") if kind == "repair_over"]
 
 
+async def recovered(agent):
+    return "recovered: connected" in await over(agent)
+
+
 async def trash(agent):
     return [one["name"] for one in (await agent.do("GET", "/api/trash"))["trash"]]
 
@@ -160,7 +164,7 @@ async def test_a_restore_cut_short_is_ended_by_the_next_life(start_paired, event
     assert before["device"] in kept_devices(agent)
     await agent.start(PATIENT)
     await eventually(lambda: agent.status("a"), "CONNECTED", within=15)
-    assert "recovered: connected" in await over(agent)
+    await eventually(lambda: recovered(agent))
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     assert (await agent.show("a"))["paired"] is True
 

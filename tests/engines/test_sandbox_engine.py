@@ -162,3 +162,21 @@ async def test_a_paired_session_is_never_called_unpaired_while_it_comes_up(
         await engine.save()
         await engine.close()
         assert first or all(claim.paired and claim.account for claim in heard.claims)
+
+
+async def test_a_pairing_that_is_being_written_does_not_ask_for_a_code(tmp_path):
+    """Or whoever looks in between takes the new session for a lost one."""
+    session = tmp_path / "sales" / "session"
+    session.mkdir(parents=True)
+    heard = Heard()
+    engine = open_engine(session, QUICK, heard)
+    await engine.connect()
+    claim = (await engine.probe()).claim
+    async with asyncio.timeout(5):
+        while not claim.paired:
+            await asyncio.sleep(0)
+            claim = (await engine.probe()).claim
+    assert claim.status is not ConnectionStatus.QR_REQUIRED
+    await engine.close()
+    both = [one for one in heard.claims if one.paired]
+    assert all(one.status is not ConnectionStatus.QR_REQUIRED for one in both)

@@ -260,7 +260,8 @@ class SandboxEngine:
         return replace(
             self._claim,
             proof_age=self._server.proof_age(),
-            paired=self._kept.paired,
+            # What still says that it asks for a code is not paired by the same word.
+            paired=self._kept.paired and self._claim.status is not Status.QR_REQUIRED,
             account=self._kept.account,
             version=VERSION,
         )

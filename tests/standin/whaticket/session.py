@@ -189,8 +189,10 @@ class Session:
         return False
 
     async def _write(self) -> None:
-        for name, text in list(self.memory.items()):
-            if name.startswith(("session-", "sender-key-")) or self.status == "CONNECTED":
+        for name in list(self.memory):
+            text = self.memory.get(name)  # as it is by now
+            theirs = name.startswith(("session-", "sender-key-")) or self.status == "CONNECTED"
+            if text is not None and theirs:
                 await self.keys.write(self.id, name, text)
 
     async def _close(self) -> None:
