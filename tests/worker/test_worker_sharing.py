@@ -71,7 +71,7 @@ def run() -> Run:
         )
 
     if as_user(AGENT, "import agent.errors").returncode:
-        pytest.skip("this checkout cannot be read by other users")
+        not_lent("this checkout cannot be read by other users")
     return as_user
 
 

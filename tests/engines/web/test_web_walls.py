@@ -100,10 +100,11 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
     await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
 async def test_a_machine_that_gives_the_browser_no_sandbox_is_misconfigured(
     nobodys: Bench,
 ) -> None:
+    if platform.machine() != "x86_64":
+        not_lent("the filter is written for x86-64")
     forbid = str(Path(__file__).with_name("without_namespaces.py"))
     await nobodys.start(user=NOBODY, before=(sys.executable, forbid))
     claim = await nobodys.claimed(Status.DISCONNECTED, "misconfigured")
