@@ -14,7 +14,7 @@ from agent.api.serve import Server, serve
 from agent.config import Config, load_config, unused_variables
 from agent.core.model import Category, JournalEntry
 from agent.deliver.bus import EventBus
-from agent.deliver.webhooks import Webhooks
+from agent.deliver.webhooks.all import Webhooks
 from agent.errors import ConfigError, WaError
 from agent.host import units
 from agent.host.base import Host
@@ -24,20 +24,20 @@ from agent.log import set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
-from agent.supervise.alerting import Alerting, alertmanager_of
 from agent.supervise.assemble import Supervision, assemble
-from agent.supervise.backends import CIRCUITS
-from agent.supervise.closing import StopTimes, close_sessions, leave_sessions
+from agent.supervise.backends.registry import CIRCUITS
+from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.declared import find_declared_problem
 from agent.supervise.footing import Ground
-from agent.supervise.keeping import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.performance_log import log_performance
-from agent.supervise.reloading import Reload, take_on
-from agent.supervise.restoring import line_up, load_instances
+from agent.supervise.periodic.alerts import Alerting, alertmanager_of
+from agent.supervise.periodic.performance_log import log_performance
+from agent.supervise.periodic.upkeep import check_database, sweep_trash
+from agent.supervise.periodic.watchdog import Watchdog
+from agent.supervise.reload import Reload, take_on
+from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
+from agent.supervise.start_up import line_up, load_instances
 from agent.supervise.trends import keep_trends
-from agent.supervise.upkeep import check_database, sweep_trash
-from agent.supervise.watchdog import Watchdog
 from agent.vault.identity import found_sessions
 
 log = logging.getLogger(__name__)

@@ -320,7 +320,7 @@ list_peers() { # "SESSION PEER" for every peer that a session has keys with, and
     fi
 }
 
-# Reads log lines as agent/core/crypto_patterns.py does: names and peers are taken out of a line,
+# Reads log lines as agent/core/findings/crypto_patterns.py does: names and peers are taken out of a line,
 # nothing else, for some dumps hold private keys. Prints "e TIME SESSION PEER COUNT".
 read_errors='
 function classify(low) {

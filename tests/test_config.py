@@ -30,13 +30,13 @@ from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.config.setting import settings_of
 from agent.core.alerts import AlertLimits
-from agent.core.crypto import CryptoPolicy
+from agent.core.findings.crypto import CryptoPolicy
+from agent.core.findings.memory import MemoryPolicy
+from agent.core.findings.silence import SilencePolicy
 from agent.core.incident import IncidentPolicy
-from agent.core.memory import MemoryPolicy
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReasonDelay, ReconnectPolicy
-from agent.core.repair import RecoveryPolicy
-from agent.core.silence import SilencePolicy
+from agent.core.recovery.repair import RecoveryPolicy
 from agent.engines.catalog import remote_engines
 from agent.errors import ConfigError
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import STRING, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import STRING, Field
 from agent.core.alerts import ActiveAlert, AlertBoard, AlertState, Key, Severity
-from agent.core.shown import wall_text
+from agent.core.event_json import wall_text
 from agent.metrics.runbook import link, what_to_do
 
 STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)

@@ -15,24 +15,24 @@ from agent.api import (
     keys,
     messages,
     monitoring,
+    remote_session,
     repairs,
     snapshots,
-    there,
     web_session,
     webhooks,
     whatsapp,
 )
-from agent.api.auth import NOBODY, Caller, Right, identify, require
-from agent.api.call import Call, Parts, Route, read_call
-from agent.api.envelope import (
+from agent.api.http.auth import NOBODY, Caller, Right, identify, require
+from agent.api.http.call import Call, Parts, Route, read_call
+from agent.api.http.envelope import (
     HEADERS,
     error_answer,
     json_answer,
     library_error_answer,
     new_request_id,
 )
-from agent.api.guard import check_entrance, is_hook
-from agent.api.openapi import describe, plain_path
+from agent.api.http.guard import check_entrance, is_hook
+from agent.api.http.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
 from agent.api.qr import show_qr
 from agent.api.runbook import show_runbook
@@ -125,10 +125,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "Its snapshots, newest first"),
     Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
     Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Put a snapshot in place of its session", snapshots.RESTORE),  # noqa: E501
-    Route("GET", f"{ID}/removed", READ, there.list_removed, "What repairs put aside of it on its backend, newest first"),  # noqa: E501
-    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, there.restore_removed, "Put it back; the session is down meanwhile", ()),  # noqa: E501
-    Route("GET", f"{ID}/remote-settings", READ, there.show_settings, "Its settings on its backend"),
-    Route("PATCH", f"{ID}/remote-settings", OPERATE, there.change_settings, "Change some of them", there.CHANGE),  # noqa: E501
+    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "What repairs put aside of it on its backend, newest first"),  # noqa: E501
+    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put it back; the session is down meanwhile", ()),  # noqa: E501
+    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "Its settings on its backend"),  # noqa: E501
+    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change some of them", remote_session.CHANGE),  # noqa: E501
     Route("POST", f"{ID}/export", ADMIN, snapshots.export, "Its session as an archive", snapshots.EXPORT),  # noqa: E501
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,)),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),

@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import STRING, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import STRING, Field
 from agent.api.present import show_backend, show_instance
 from agent.core.model import Instance, parse_instance_id
 

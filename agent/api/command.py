@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.api.call import Call
+from agent.api.http.call import Call
 from agent.errors import EngineError, InvalidRequest, Refused, TryLater
 
 STATES = frozenset(

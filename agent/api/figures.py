@@ -9,12 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.error_window import Totals
-from agent.api.fields import STRINGS, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.error_window import Totals
+from agent.api.http.fields import STRINGS, Field
+from agent.core.event_json import wall_text
 from agent.core.model import parse_instance_id
-from agent.core.shown import wall_text
 from agent.core.view import InstanceView
 
 TRENDS = (Field("instance", STRINGS, "only these instances; left out: all", most=100),)

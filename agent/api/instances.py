@@ -6,14 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
+from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
-from agent.api.remote import PLACE, placed, still_placed
-from agent.api.there import delete_there
+from agent.api.remote_session import delete_there
+from agent.core.event_json import show_event
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
-from agent.core.shown import show_event
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused

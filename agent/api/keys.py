@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
-from agent.api.auth import Right, parse_scopes
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import STRING, STRINGS, Field
+from agent.api.http.auth import Right, parse_scopes
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import STRING, STRINGS, Field
 from agent.api.present import show_key
 
 NEW_KEY = (

@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)

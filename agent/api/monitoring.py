@@ -5,12 +5,12 @@ from collections import Counter
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import STRINGS, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import STRINGS, Field
 from agent.api.present import is_alive, show_agent, show_verdict
+from agent.core.event_json import wall_text
 from agent.core.model import parse_instance_id
-from agent.core.shown import wall_text
 
 CHECK = (Field("ids", STRINGS, "only these instances; left out: all", most=10_000),)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agent.api.call import Call
+from agent.api.http.call import Call
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"

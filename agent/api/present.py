@@ -4,12 +4,12 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from agent.api.face import Trashed
+from agent.api.protocols import Trashed
+from agent.core.event_json import wall_text
 from agent.core.health import HOLDS
 from agent.core.incident import Incident
 from agent.core.model import HealthVerdict
-from agent.core.repair import Repair, Stage
-from agent.core.shown import wall_text
+from agent.core.recovery.repair import Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.store.keys import KeyRow
 

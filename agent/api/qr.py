@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from agent.api.accept import choose_form
-from agent.api.call import Call
-from agent.api.envelope import json_answer
+from agent.api.http.accept import choose_form
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
 from agent.core.model import ConnectionStatus
 from agent.errors import Refused, TryLater, WaError
 

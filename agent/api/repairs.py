@@ -7,12 +7,12 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.face import Result
-from agent.api.fields import BOOLEAN, STRING, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import BOOLEAN, STRING, Field
+from agent.api.placement import PLACE, engine_of, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
-from agent.api.remote import PLACE, engine_of, placed, still_placed
+from agent.api.protocols import Result
 from agent.core.model import Instance, parse_instance_id
 from agent.core.statistics import RepairStatistics
 from agent.engines.catalog import engine_names

@@ -6,7 +6,7 @@ from html import escape
 
 from aiohttp import web
 
-from agent.api.call import Call
+from agent.api.http.call import Call
 from agent.api.pages import PAGE, as_page
 from agent.core.alerts import Alert, AlertLimits, alert_table
 from agent.metrics.runbook import paragraphs

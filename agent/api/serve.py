@@ -10,14 +10,13 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.api.app import build_app
-from agent.api.auth import KeyRing
-from agent.api.call import Parts
-from agent.api.connection import Connection, Entrance
 from agent.api.events import say_goodbye
-from agent.api.face import KeyStore, NoWebhooks, Supervision, Webhooks
-from agent.api.guard import host_name
-from agent.api.remembered import Remembered
-from agent.api.sockets import (
+from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts
+from agent.api.http.connection import Connection, Entrance
+from agent.api.http.guard import host_name
+from agent.api.http.idempotency import Remembered
+from agent.api.http.sockets import (
     BACKLOG,
     bind_tcp,
     bind_unix,
@@ -25,6 +24,7 @@ from agent.api.sockets import (
     parse_listen,
     take_sockets,
 )
+from agent.api.protocols import KeyStore, NoWebhooks, Supervision, Webhooks
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Category

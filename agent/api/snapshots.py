@@ -6,15 +6,15 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.body import TooSlow, UnsupportedType
-from agent.api.call import Call
-from agent.api.envelope import HEADERS, json_answer
-from agent.api.fields import BOOLEAN, STRING, Field
+from agent.api.http.body import TooSlow, UnsupportedType
+from agent.api.http.call import Call
+from agent.api.http.envelope import HEADERS, json_answer
+from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
+from agent.core.event_json import wall_text
 from agent.core.model import parse_instance_id
-from agent.core.shown import wall_text
 from agent.errors import InvalidRequest
-from agent.vault.shelf import Snapshot
+from agent.vault.snapshots import Snapshot
 
 RESTORE = (
     Field("force", BOOLEAN, "even over a newer session, or one that is not whole; default false"),

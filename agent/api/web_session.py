@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import STRING, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import STRING, Field
 from agent.errors import EngineError, InvalidRequest, Refused
-from agent.supervise.asking import COMMAND_TIMEOUT
+from agent.supervise.requests.calls import COMMAND_TIMEOUT
 
 PAIRING_CODE = (
     Field("phone", STRING, "the account's number, with country code", True, least=7, most=32),

@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.core.shown import wall_text
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.core.event_json import wall_text
 from agent.core.webhook import DeadLetter, WebhookView
 
 

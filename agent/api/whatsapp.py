@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from agent.api.call import Call
-from agent.api.envelope import json_answer
-from agent.api.fields import INTEGER, Field
+from agent.api.http.call import Call
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_instance
 from agent.core.model import ConnectionStatus, UnitState
 from agent.core.view import InstanceView

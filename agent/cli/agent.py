@@ -7,7 +7,7 @@ from pathlib import Path
 from agent import VERSION
 from agent.cli.command import Subparsers, add_command, wants_json
 from agent.cli.places import checkout, config_path
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 
 
 def add(commands: Subparsers) -> None:

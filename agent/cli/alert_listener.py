@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from agent.cli.show import clean, moment
+from agent.cli.terminal.show import clean, moment
 from agent.errors import InvalidRequest, WaError
 
 _MOST = 1 << 20

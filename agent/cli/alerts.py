@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from agent.cli.agent import overrides_of
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.places import config_path
-from agent.cli.show import clean, moment, print_json, print_table
+from agent.cli.terminal.show import clean, moment, print_json, print_table
 from agent.errors import InvalidRequest, NotFound, WaError
 
 WEBHOOK = "127.0.0.1:9099"

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.listing import print_list
 from agent.cli.places import config_path
-from agent.cli.show import moment, print_json, print_pairs, print_table
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.show import moment, print_json, print_pairs, print_table
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, NotFound
 
@@ -204,7 +204,7 @@ def reset(options: argparse.Namespace) -> int:
 def drop_in(options: argparse.Namespace) -> int:
     """Read from the settings alone: it is wanted before the agent runs with them."""
     from agent.config import load_config
-    from agent.host.reach import drop_in_path, render_reach
+    from agent.host.machine.backend_drop_in import drop_in_path, render_reach
 
     config = load_config(config_path(options.config, os.environ), os.environ)
     found = [one for one in config.backend if one.name == options.backend]

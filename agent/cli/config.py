@@ -9,9 +9,9 @@ from typing import Any
 
 from agent.cli.agent import overrides_of
 from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
-from agent.cli.in_use import settings_in_use
+from agent.cli.doctor.agent_settings import settings_in_use
 from agent.cli.places import INSTALLED_CONFIG, config_path
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 from agent.errors import Refused, WaError
 
 

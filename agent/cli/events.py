@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.show import clean, colour, moment
+from agent.cli.terminal.show import clean, colour, moment
 from agent.cli.websocket import Closed, listen
 from agent.errors import AgentUnreachable
 

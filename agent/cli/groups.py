@@ -6,18 +6,17 @@ from agent.cli import (
     backends,
     completion,
     config,
-    doctor,
     events,
     health,
     instances,
     keys,
     qr,
     reasons,
+    remote_session,
     repairs,
     sandbox,
     send,
     snapshots,
-    there,
     top,
     trash,
     tune,
@@ -26,6 +25,7 @@ from agent.cli import (
     why,
 )
 from agent.cli.command import Group
+from agent.cli.doctor import command as doctor
 
 GROUPS: tuple[Group, ...] = (
     agent,
@@ -41,7 +41,7 @@ GROUPS: tuple[Group, ...] = (
     events,
     webhooks,
     snapshots,
-    there,
+    remote_session,
     trash,
     keys,
     sandbox,

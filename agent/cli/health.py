@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.show import moment, print_json, print_pairs, print_table
-from agent.core.session import REASONS
+from agent.cli.terminal.show import moment, print_json, print_pairs, print_table
+from agent.core.reasons import REASONS
 
 
 def add(commands: Subparsers) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.listing import print_list
-from agent.cli.progress import with_progress
-from agent.cli.show import (
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.progress import with_progress
+from agent.cli.terminal.show import (
     clean,
     duration,
     mebibytes,

@@ -4,8 +4,8 @@ import argparse
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
-from agent.cli.listing import print_list
-from agent.cli.show import moment, print_json
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.show import moment, print_json
 
 
 def add(commands: Subparsers) -> None:

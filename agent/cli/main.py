@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
-from agent.cli.show import clean
+from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
 _EPILOG = """\

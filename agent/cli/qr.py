@@ -6,7 +6,7 @@ import time
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 from agent.errors import TryLater
 
 _POLL = 0.5

@@ -3,8 +3,8 @@
 import argparse
 
 from agent.cli.command import Subparsers, add_command, wants_json
-from agent.cli.show import print_json, print_table
-from agent.core.session import reasons_table
+from agent.cli.terminal.show import print_json, print_table
+from agent.core.reasons import reasons_table
 
 _HEADS = ("reason", "what it means", "what happens by itself", "delay", "shows", "what to do")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.progress import with_progress
-from agent.cli.show import clean, moment
-from agent.core.ladder import UNPAIRING
-from agent.core.ladder import steps_for as ladder_steps
+from agent.cli.terminal.progress import with_progress
+from agent.cli.terminal.show import clean, moment
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
-from agent.core.repair import trouble_of
+from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.ladder import steps_for as ladder_steps
+from agent.core.recovery.repair import trouble_of
 
 AT_ONCE = 4
 SECONDS = 330.0

@@ -7,10 +7,10 @@ from urllib.parse import quote
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
 from agent.cli.instances import add_place, every_instance, place_of
-from agent.cli.listing import print_list
-from agent.cli.progress import with_progress
 from agent.cli.repair_round import SECONDS, repair_all
-from agent.cli.show import duration, moment, print_json, print_pairs, print_table
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.progress import with_progress
+from agent.cli.terminal.show import duration, moment, print_json, print_pairs, print_table
 from agent.errors import InvalidRequest, WaError
 
 _ASKED = (

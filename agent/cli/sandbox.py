@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 from agent.errors import Refused
 
 FAULTS_SHOWN = """\

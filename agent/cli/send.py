@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 from agent.errors import InvalidRequest
 
 _SECONDS = 120.0

@@ -10,10 +10,10 @@ from urllib.parse import quote, urlencode
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
-from agent.cli.listing import print_list
-from agent.cli.progress import of_bytes, with_progress
-from agent.cli.show import moment, print_json
 from agent.cli.sources import OURS, SOURCES, TARGETS
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.progress import of_bytes, with_progress
+from agent.cli.terminal.show import moment, print_json
 from agent.cli.transfer import ask_long, check_target, download, upload
 from agent.errors import WaError
 

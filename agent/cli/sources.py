@@ -55,7 +55,7 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
 def unpack_local_auth(archive: Path, target: Path, id: InstanceId) -> Path:
     """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
     from agent.engines.web.exchange import export_local_auth
-    from agent.vault.arrive import unpack_apart
+    from agent.vault.unpack import unpack_apart
     from agent.vault.untar import Limits
 
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, archive.open("rb") as source:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.command import Subparsers, add_command, wants_json
-from agent.cli.show import print_json, print_table
+from agent.cli.terminal.show import print_json, print_table
 
 if TYPE_CHECKING:
-    from agent.host.tune import Tuning
+    from agent.host.machine.tune import Tuning
 
 
 def add(commands: Subparsers) -> None:
@@ -29,7 +29,7 @@ def add(commands: Subparsers) -> None:
 
 
 def tune(options: argparse.Namespace) -> int:
-    from agent.host.tune import Tuning
+    from agent.host.machine.tune import Tuning
 
     tuning = Tuning(Path(options.root))
     if options.apply:
@@ -40,7 +40,7 @@ def tune(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, tuning: "Tuning") -> int:
-    from agent.host.tune import all_good
+    from agent.host.machine.tune import all_good
 
     rows, overriding = tuning.rows(), tuning.overriding()
     if wants_json(options):

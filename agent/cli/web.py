@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.show import print_json
+from agent.cli.terminal.show import print_json
 from agent.cli.transfer import check_target, whole_file
 
 _SECONDS = 60.0

@@ -4,8 +4,8 @@ import argparse
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
-from agent.cli.listing import print_list
-from agent.cli.show import clean, moment, print_json
+from agent.cli.terminal.listing import print_list
+from agent.cli.terminal.show import clean, moment, print_json
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 

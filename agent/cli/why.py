@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.show import clean, colour, duration, moment, print_json
-from agent.core.session import REASONS
+from agent.cli.terminal.show import clean, colour, duration, moment, print_json
+from agent.core.reasons import REASONS
 
 _LATELY = 12
 _TELLING = (

@@ -9,9 +9,10 @@ from agent.config.backends import (
     secrets_of,
     worker_settings,
 )
+from agent.config.config import Config, Declaration
 from agent.config.environment import unused_variables
-from agent.config.judging import HealthSection, PhasesSection, ReconnectSection
 from agent.config.load import load_config
+from agent.config.policies import HealthSection, PhasesSection, ReconnectSection
 from agent.config.problem import Problem
 from agent.config.render import render_config, without_secrets
 from agent.config.rules import changes_that_need_restart, split_address
@@ -27,7 +28,6 @@ from agent.config.sections import (
     WorkerSection,
 )
 from agent.config.webhooks import WebhookDeclaration, secret_of
-from agent.config.whole import Config, Declaration
 
 __all__ = [
     "INSTALLED_SOCKET",

@@ -12,8 +12,8 @@ from agent.config.backends import (
     BackendDeclaration,
     secret_fault,
 )
+from agent.config.config import Config, Declaration
 from agent.config.problem import Problem
-from agent.config.whole import Config, Declaration
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.config.backends import HIDDEN, BackendDeclaration
+from agent.config.config import Config, Declaration
 from agent.config.environment import parse_text, read_environment, read_for_backends
 from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
 from agent.config.setting import Setting, settings_of
 from agent.config.webhooks import WebhookDeclaration
-from agent.config.whole import Config, Declaration
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from agent.core.reasons import REASONS
 from agent.core.reconnect import ReasonDelay
-from agent.core.session import REASONS
 
 LONGEST = 30 * 86400.0
 

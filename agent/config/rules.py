@@ -7,13 +7,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
-from agent.config.judging import MemorySection
+from agent.config.config import Config
+from agent.config.policies import MemorySection
 from agent.config.problem import Problem
 from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
-from agent.config.whole import Config
 from agent.core.alerts import AlertLimits, alert_table
-from agent.core.crypto_patterns import own_pattern
+from agent.core.findings.crypto_patterns import own_pattern
 
 
 def find_problem(config: Config) -> Problem | None:

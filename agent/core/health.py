@@ -22,8 +22,8 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.phases import PhaseDeadlines, overdue_phase
+from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.session import Permanence, Reason, reason_of
 from agent.core.words import SUSPECT
 
 Status = ConnectionStatus

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.model import InstanceId
+from agent.core.reasons import REASONS, Permanence
 from agent.core.reconnect import remaining
-from agent.core.session import REASONS, Permanence
 from agent.core.words import SUSPECT
 
 

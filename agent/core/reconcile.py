@@ -27,9 +27,9 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.phases import phase_deadline
+from agent.core.reasons import reason_of
 from agent.core.reconnect import breaker_of
-from agent.core.repair import Repair, Stage, Trouble
-from agent.core.session import reason_of
+from agent.core.recovery.repair import Repair, Stage, Trouble
 from agent.core.words import SUSPECT
 
 Status = ConnectionStatus

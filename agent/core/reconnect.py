@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, SessionRecord
-from agent.core.session import Permanence, Reason, reason_of
+from agent.core.reasons import Permanence, Reason, reason_of
 
 
 @dataclass(frozen=True, slots=True)

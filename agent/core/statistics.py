@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.repair import Ending, Goal, RecoveryKind, Repair
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair
 
 _HEALED = (Ending.RECOVERED, Ending.CLEANED)
 _FOR_A_PERSON = (Ending.NEEDS_SCAN, Ending.NEEDS_PERSON)

@@ -17,7 +17,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.repair import Repair
+from agent.core.recovery.repair import Repair
 from agent.core.statistics import RepairStatistics
 
 CRYPTO_RESULTS = ("ok", "failed")

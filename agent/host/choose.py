@@ -34,13 +34,13 @@ async def open_host(
         choice = "process" if missing else "systemd"
     # Each host is imported only where it serves: neither costs the other's machine memory.
     if choice == "process":
-        from agent.host.process import ProcessHost
+        from agent.host.process.host import ProcessHost
 
         return await ProcessHost.open(
             wake, run_dir, session_root, worker, kind, cache_root=cache_root
         )
     _check_systemd(cache_root, kind)
-    from agent.host.systemd import SystemdHost
+    from agent.host.systemd.host import SystemdHost
 
     return await SystemdHost.open(wake, worker, kind)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.webhook import WebhookFigures
+from agent.metrics.agent import agent_samples
 from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
-from agent.metrics.own import agent_samples
 from agent.metrics.sessions import (
     FAMILIES,
     IN_STATUS,

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from agent.host.machine import CoreUse, machine_memory
-from agent.host.proc_table import TICKS, read_process
+from agent.host.machine.memory import CoreUse, machine_memory
+from agent.host.machine.proc_table import TICKS, read_process
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 _FRESH_SECONDS = 5.0

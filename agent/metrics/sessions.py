@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from agent.core.alerts.series import has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
-from agent.core.session import Permanence, reason_of, reasons_table
+from agent.core.reasons import Permanence, reason_of, reasons_table
 from agent.core.view import RESTART_REASONS, InstanceView
-from agent.metrics.care import CARE_FAMILIES
 from agent.metrics.pieces import Piece, by_word, one_value, state_set
+from agent.metrics.repairs import CARE_FAMILIES
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, escape, number
 
 STATUSES = tuple((status, status.value.lower()) for status in ConnectionStatus)

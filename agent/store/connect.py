@@ -8,7 +8,7 @@ from urllib.parse import quote
 from sqlite_utils import Database
 
 from agent.errors import StoreError
-from agent.store.trouble import code_of, explain
+from agent.store.errors import code_of, explain
 
 CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; what is asked again lies in the kernel's cache."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.errors import StoreError
-from agent.store.trouble import explain
+from agent.store.errors import explain
 
 
 def integrity(db: Database) -> str:

@@ -14,7 +14,8 @@ from sqlite_utils import Database
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import StoreError
 from agent.log import bound
-from agent.store import facts, instances, journal, keys
+from agent.store import instances, journal, keys
+from agent.store import key_values as facts
 from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
 from agent.store.journal import Bounds

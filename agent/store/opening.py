@@ -8,12 +8,12 @@ from sqlite_utils import Database
 
 from agent.errors import SchemaTooNew, StoreError
 from agent.failpoint import failpoint
-from agent.store import ballast
+from agent.store import reserve as ballast
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.copy import copy_verified
+from agent.store.errors import code_of, explain
 from agent.store.migrations import APPLICATION_ID, migrate, schema_version, tables_of
 from agent.store.rebuild import Opening, build, clear_marks, free_name, set_aside, suspect_mark
-from agent.store.trouble import code_of, explain
 
 
 def open_checked(opening: Opening) -> tuple[Database, list[str]]:

@@ -18,10 +18,10 @@ from agent.errors import StoreError
 from agent.failpoint import failpoint
 from agent.store.connect import connect
 from agent.store.copy import sync_folder
+from agent.store.errors import explain
 from agent.store.instances import decode_record, encode_record, encode_settings, insert_instance
 from agent.store.migrations import Migration, migrate
 from agent.store.salvage import Salvage, insert_salvage, salvage
-from agent.store.trouble import explain
 
 Found = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
 """What the session folders say, for a database that is lost."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from agent.store import ballast
+from agent.store import reserve as ballast
 from agent.store.journal import Bounds, trim
 
 EVERY = 100

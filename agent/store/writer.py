@@ -17,7 +17,7 @@ from sqlite_utils import Database
 from agent.errors import StoreError, WaError
 from agent.failpoint import failpoint
 from agent.log import bound
-from agent.store.trouble import code_of, explain
+from agent.store.errors import code_of, explain
 
 T = TypeVar("T")
 

@@ -7,31 +7,31 @@ from agent.config import Config
 from agent.core.model import Happening, InstanceId
 from agent.core.trend import Trends
 from agent.host.base import Host
-from agent.supervise.asking import Asking
-from agent.supervise.backends import Backends
-from agent.supervise.checking import Checking
-from agent.supervise.discovery import BackendFace
-from agent.supervise.execute import Hands
+from agent.supervise.agent_status import OwnFigures
+from agent.supervise.backends.face import BackendFace
+from agent.supervise.backends.registry import Backends
+from agent.supervise.copies.archives import Moving
+from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
 from agent.supervise.footing import Footing, Ground, build_footing
-from agent.supervise.handover import Handover
-from agent.supervise.incidents import Incidents
 from agent.supervise.loop import Loop, boot_now
-from agent.supervise.moving import Moving
-from agent.supervise.observe import Senses
-from agent.supervise.own_status import OwnFigures
-from agent.supervise.passes import Passes
+from agent.supervise.passes.act import Hands
+from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
+from agent.supervise.passes.observe import Senses
+from agent.supervise.passes.record import Rememberer
+from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.run import Passes
+from agent.supervise.periodic.key_check import Rounds
+from agent.supervise.periodic.learned import Handover
+from agent.supervise.periodic.usage import Sampler
 from agent.supervise.registry import Registry
-from agent.supervise.remember import Rememberer
-from agent.supervise.repairing import Ladder
-from agent.supervise.repairs import Repairs
-from agent.supervise.room import Room
-from agent.supervise.rounds import Rounds
-from agent.supervise.sampling import Sampler
+from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.repairs import Repairs
 from agent.supervise.settings import Settings
-from agent.supervise.signals import PASSING, Findings, passing_entry, step_entry
-from agent.supervise.snapshot_clock import SnapshotClock
 from agent.supervise.supervisor import Supervisor
+from agent.supervise.turns.incidents import Incidents
+from agent.supervise.turns.memory import Room
 
 PASSES_AT_ONCE = 256
 CHECKS_AT_ONCE = 64

@@ -7,8 +7,10 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-from agent.core.crypto import CryptoWindow, LogLimit
-from agent.core.memory import MemoryHistory
+from agent.core.findings.crypto import CryptoWindow, LogLimit
+from agent.core.findings.error_rate import ErrorRate, PerMinute
+from agent.core.findings.memory import MemoryHistory
+from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -22,10 +24,8 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.rate import ErrorRate, PerMinute
-from agent.core.repair import Repair
-from agent.core.silence import Inbound
-from agent.supervise.backend_facts import WorkerLink
+from agent.core.recovery.repair import Repair
+from agent.supervise.backends.facts import WorkerLink
 
 
 @dataclass(slots=True)

@@ -13,19 +13,19 @@ from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
-from agent.supervise.backends import Backends
+from agent.supervise.backends.host import Seats
+from agent.supervise.backends.registry import Backends
 from agent.supervise.check_times import CheckTimes
-from agent.supervise.gate import Gates, LoginBudget, StartGate
-from agent.supervise.incidents import Incidents
-from agent.supervise.keeping import Keeping
+from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.loop import Wakes
-from agent.supervise.observe import desired_of
+from agent.supervise.passes.observe import desired_of
 from agent.supervise.registry import Registry
-from agent.supervise.room import Room
-from agent.supervise.seats import Seats
 from agent.supervise.settings import Settings
-from agent.supervise.show import Eyes
-from agent.supervise.turns import Turns
+from agent.supervise.turns.incidents import Incidents
+from agent.supervise.turns.memory import Room
+from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
+from agent.supervise.turns.turns import Turns
+from agent.supervise.views import Eyes
 
 
 @dataclass(frozen=True, slots=True)

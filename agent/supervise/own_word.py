@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import WaError
-from agent.host.process_tree import UNSEEN, Usage
-from agent.host.resources import measure
+from agent.host.machine.process_tree import UNSEEN, Usage
+from agent.host.machine.resources import measure
 from agent.supervise.facts import Facts
 
 log = logging.getLogger(__name__)

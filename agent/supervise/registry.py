@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.core.session import reason_of
+from agent.core.reasons import reason_of
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.repair_record import repair_of
-from agent.supervise.show import Eyes, view_of
+from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import write_identity
 
 

@@ -5,7 +5,7 @@ import logging
 from dataclasses import replace
 
 from agent.core.model import SessionRecord
-from agent.core.repair import Repair, read_repair, resume_repair, stored
+from agent.core.recovery.repair import Repair, read_repair, resume_repair, stored
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from agent.config import Config
 from agent.core.admission import StartPolicy, parallel_starts
+from agent.core.findings.memory import memory_budget
 from agent.core.health import HealthPolicy
-from agent.core.memory import memory_budget
 from agent.engines.catalog import memory_of
 from agent.host.base import Limits
-from agent.host.machine import machine_memory
+from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
 
 BEHIND = 1.25

@@ -38,18 +38,18 @@ from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.asking import COMMAND_TIMEOUT, Asking
-from agent.supervise.checking import Checking
-from agent.supervise.discovery import BackendFace
+from agent.supervise.agent_status import OwnFigures
+from agent.supervise.backends.face import BackendFace
+from agent.supervise.copies.archives import Moving
+from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
-from agent.supervise.keeping import Keeping
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.moving import Moving
-from agent.supervise.own_status import OwnFigures
+from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
-from agent.supervise.remember import entry
-from agent.supervise.repairs import Repairs, SetUp
-from agent.supervise.turns import Turns
+from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
+from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.repairs import Repairs, SetUp
+from agent.supervise.turns.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.retire import Retired, list_trash, restore_trash, retire

@@ -11,11 +11,11 @@ from typing import IO
 
 from agent.core.model import InstanceId
 from agent.vault.check import inspect_session
+from agent.vault.folders import OURS
 from agent.vault.formats import is_left_out
 from agent.vault.locate import open_root
 from agent.vault.manifest import FILE, Manifest, render_manifest
-from agent.vault.places import OURS
-from agent.vault.shelf import Snapshot, open_files, raw_manifest
+from agent.vault.snapshots import Snapshot, open_files, raw_manifest
 from agent.vault.tree import (
     Listing,
     Open,

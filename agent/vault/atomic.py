@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.errors import VaultError
 from agent.failpoint import failpoint
-from agent.vault.trouble import explain, planted
+from agent.vault.errors import explain, planted
 
 LARGEST = 16 << 20
 """Bytes of a file that we read whole."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import InvalidRequest, VaultError
+from agent.vault.errors import explain, owner_of, planted
 from agent.vault.formats import FilesReport, format_of, is_left_out
 from agent.vault.locate import (
     SESSION,
@@ -19,7 +20,6 @@ from agent.vault.locate import (
     open_root,
 )
 from agent.vault.tree import DEEPEST, Excluded
-from agent.vault.trouble import explain, owner_of, planted
 
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""

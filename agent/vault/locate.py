@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import VaultError
-from agent.vault.trouble import explain
+from agent.vault.errors import explain
 
 SESSION = "session"
 """The folder, inside an instance's own, that belongs to the engine."""

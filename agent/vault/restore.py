@@ -12,7 +12,7 @@ from agent.vault.identity import Identity, new_lineage
 from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
 from agent.vault.manifest import Manifest
 from agent.vault.retire import Retired
-from agent.vault.shelf import Snapshot, is_of_present, lineage_of, open_files
+from agent.vault.snapshots import Snapshot, is_of_present, lineage_of, open_files
 from agent.vault.staging import put_in_place, staged
 from agent.vault.tree import (
     Open,

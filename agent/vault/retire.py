@@ -19,8 +19,8 @@ from agent.errors import NotFound, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.log import bound
 from agent.vault.atomic import read_plain_file, write_atomically
+from agent.vault.errors import explain
 from agent.vault.locate import make_folder, modes_of, names_in, open_folder, open_root
-from agent.vault.trouble import explain
 
 TRASH = ".trash"
 MANIFEST = "trash.json"

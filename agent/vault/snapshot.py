@@ -16,12 +16,13 @@ from agent.errors import Refused, VaultError
 from agent.failpoint import failpoint
 from agent.vault.atomic import write_atomically
 from agent.vault.check import inspect_session
+from agent.vault.errors import explain
+from agent.vault.folders import MAKING, OURS, free_name
 from agent.vault.formats import is_left_out
+from agent.vault.free_space import look_for_room
 from agent.vault.locate import SESSION, is_empty, make_folder, open_folder, open_instance
 from agent.vault.manifest import FILE, Manifest, render_manifest
-from agent.vault.places import MAKING, OURS, free_name
-from agent.vault.room import look_for_room
-from agent.vault.shelf import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
+from agent.vault.snapshots import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
 from agent.vault.tree import (
     Listing,
     Open,
@@ -33,7 +34,6 @@ from agent.vault.tree import (
     read_back,
     signatures,
 )
-from agent.vault.trouble import explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.log import bound
+from agent.vault.errors import explain
+from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
 from agent.vault.identity import Identity, put_identity
 from agent.vault.locate import SESSION, make_folder, modes_of, names_in, open_folder, open_root
-from agent.vault.places import DOOMED, STAGING, doom, open_own, sweep_folder
 from agent.vault.retire import Retired, restore_trash, retire
 from agent.vault.tree import Open
-from agent.vault.trouble import explain
 
 _READY = ".ready"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import VaultError
+from agent.vault.errors import explain, planted
 from agent.vault.locate import Modes, names_in, open_folder
-from agent.vault.trouble import explain, planted
 
 DEEPEST = 32
 MOST_ENTRIES = 50_000

@@ -10,14 +10,14 @@ from pathlib import Path
 from agent.engines.catalog import find_engine
 from agent.errors import WaError
 from agent.worker.identity import read_identity
-from agent.worker.lean import import_asyncio_without_tls
+from agent.worker.no_tls import import_asyncio_without_tls
 
 
 def main(argv: list[str]) -> int:
     # The modules below import asyncio: each only where its worker is wanted.
     if argv == ["--warm"]:
         import_asyncio_without_tls()
-        from agent.worker.warm import serve_forks
+        from agent.worker.fork_server import serve_forks
 
         return serve_forks()
     if len(argv) == 2 and argv[0] == "--backend":

@@ -8,8 +8,8 @@ from agent.core.words import InstanceId, parse_instance_id
 from agent.engines.base import Backend
 from agent.errors import NotFound
 from agent.link.messages import Call
+from agent.worker.backend_sessions import Held, Session
 from agent.worker.calls import Answer, Work, answer_with, object_of, plain, session_works
-from agent.worker.held import Held, Session
 from agent.worker.identity import own_settings
 from agent.worker.server_checks import ServerChecks
 

@@ -10,7 +10,7 @@ from agent.engines.catalog import load_backend
 from agent.link.limits import BACKEND_SERVER
 from agent.link.server import LinkServer
 from agent.worker.backend_calls import BackendCalls
-from agent.worker.held import Held
+from agent.worker.backend_sessions import Held
 from agent.worker.identity import Identity, engine_folder, read_backend, read_roster
 from agent.worker.life import Life, live
 from agent.worker.server_checks import MARGIN, ServerChecks

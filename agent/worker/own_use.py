@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from agent.host.process_tree import measure_trees
+from agent.host.machine.process_tree import measure_trees
 
 
 def own_use() -> dict[str, Any]:

@@ -13,13 +13,13 @@ from agent.errors import EngineError
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, answer_with, plain, session_works
+from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
+from agent.worker.idle_engine import ended_engine, lost_engine
 from agent.worker.life import Life, live
 from agent.worker.own_files import open_files
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
-from agent.worker.sharing import share_session
-from agent.worker.still import ended_engine, lost_engine
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
 

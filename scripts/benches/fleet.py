@@ -6,9 +6,9 @@ import signal
 import time
 from collections.abc import Sequence
 
-from agent.config.judging import MemorySection
+from agent.config.policies import MemorySection
 from agent.core.model import InstanceId
-from agent.host.resources import measure as measure_usage
+from agent.host.machine.resources import measure as measure_usage
 from scripts.benches.ours import Agent, Client, server_seconds
 from scripts.benches.processes import children, new_child, uss
 from scripts.benches.rounds import SETTLE, Figures, Times, at_rest

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from agent.core.model import InstanceId
-from agent.host.run_file import read_note
+from agent.host.process.run_file import read_note
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS
 from scripts.benches.site import SETTINGS, Site

@@ -23,8 +23,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.recovery import step_repair
-from agent.core.repair import (
+from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Goal,
@@ -32,6 +31,7 @@ from agent.core.repair import (
     begin_repair,
     wants_repair,
 )
+from agent.core.recovery.steps import step_repair
 from scripts.benches import report
 from scripts.benches.machine import this_machine
 

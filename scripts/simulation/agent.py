@@ -6,8 +6,8 @@ Only the edges differ: facts come from the simulated machine instead of systemd 
 from dataclasses import replace
 
 from agent.core.admission import Candidate, restore_order
-from agent.core.crypto import CryptoPolicy, judge_crypto, note_error
-from agent.core.crypto_patterns import CryptoFinding, Effect
+from agent.core.findings.crypto import CryptoPolicy, judge_crypto, note_error
+from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.health import AWAY, HealthPolicy, judge_health
 from agent.core.model import (
     ActionKind,
@@ -27,8 +27,7 @@ from agent.core.model import (
 )
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import after_connected, after_drop, after_try, forgive, not_before
-from agent.core.recovery import after_action, step_repair
-from agent.core.repair import (
+from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Goal,
@@ -37,6 +36,7 @@ from agent.core.repair import (
     begin_repair,
     wants_repair,
 )
+from agent.core.recovery.steps import after_action, step_repair
 from scripts.simulation.backends import Backends
 from scripts.simulation.crowd import Crowd
 from scripts.simulation.faults import REMOTE, WEB

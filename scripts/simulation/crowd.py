@@ -18,7 +18,7 @@ from agent.core.incident import (
     odd_one_out,
 )
 from agent.core.model import HealthVerdict, InstanceId
-from agent.core.repair import hurry_repair, needs_repair
+from agent.core.recovery.repair import hurry_repair, needs_repair
 from scripts.simulation.known import WALL, Known
 from scripts.simulation.world import Machine
 

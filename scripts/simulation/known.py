@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from agent.core.crypto import CryptoWindow
+from agent.core.findings.crypto import CryptoWindow
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.core.repair import Repair
+from agent.core.recovery.repair import Repair
 from scripts.simulation.session import Session
 
 WALL = 1_700_000_000.0

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.auth import KeyRing
+from agent.api.http.auth import KeyRing
 from agent.api.serve import Server, serve
 from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 
 from agent.api.app import ROUTES
-from agent.api.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
-from agent.api.openapi import plain_path
+from agent.api.http.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
+from agent.api.http.openapi import plain_path
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound, Unauthorized
 from tests.api.conftest import House, OpenHouse

@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 
 from agent.api.app import ROUTES
-from agent.api.error_window import WINDOW, ErrorWindow
-from agent.api.openapi import plain_path
+from agent.api.http.error_window import WINDOW, ErrorWindow
+from agent.api.http.openapi import plain_path
 from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view

@@ -8,7 +8,7 @@ import json
 import aiohttp
 import pytest
 
-from agent.api.call import LARGE_AT_ONCE
+from agent.api.http.call import LARGE_AT_ONCE
 from agent.errors import EngineError
 from tests.api.conftest import House, OpenHouse
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.api.accept import choose_form
-from agent.api.guard import host_name
+from agent.api.http.accept import choose_form
+from agent.api.http.guard import host_name
 
 
 @pytest.mark.parametrize(

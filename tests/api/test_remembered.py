@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.remembered import PREFIX, Remembered
+from agent.api.http.idempotency import PREFIX, Remembered
 from agent.errors import EngineError, Refused, TryLater
 from tests.fakes.supervisor import FakeKeys
 

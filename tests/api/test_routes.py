@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 
 from agent.api.app import ROUTES
-from agent.api.auth import Right
-from agent.api.openapi import plain_path
+from agent.api.http.auth import Right
+from agent.api.http.openapi import plain_path
 from agent.api.pages import PARTS
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr

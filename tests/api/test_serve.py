@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from agent.api.http.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
 from agent.api.serve import Server, serve
-from agent.api.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, TryLater
@@ -84,7 +84,7 @@ def test_an_ipv6_address_is_taken_apart() -> None:
 
 _TAKE = """
 import os, sys
-from agent.api.sockets import describe, take_sockets
+from agent.api.http.sockets import describe, take_sockets
 sent = dict(os.environ, LISTEN_PID=sys.argv[1] if sys.argv[1] != "me" else str(os.getpid()))
 found = take_sockets(sent, os.getpid())
 print([describe(sock) for sock in found], sorted(k for k in sent if k.startswith("LISTEN")))

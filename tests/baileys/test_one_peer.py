@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.crypto_patterns import CryptoFinding, LogReader
-from agent.engines.whaticket.folder import AuthFolder
+from agent.core.findings.crypto_patterns import CryptoFinding, LogReader
+from agent.engines.whaticket.keys.folder import AuthFolder
 from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import bundle_machine
+from agent.cli.doctor import machine_parts as bundle_machine
 from agent.config import AgentSection, Config
 from agent.core.model import JournalEntry
 from agent.store.database import Store

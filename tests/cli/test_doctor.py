@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from agent.cli.bundle import clean_text, without_secrets
+from agent.cli.doctor.bundle import clean_text, without_secrets
 from agent.core.model import Instance, InstanceId
-from agent.host import doctor as machine
-from agent.host.doctor import Level
+from agent.host.machine import doctor as machine
+from agent.host.machine.doctor import Level
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import doctor_backends, worker_sight
-from agent.cli.worker_sight import Worker, environment_of, worker_of
+from agent.cli.doctor import backends as doctor_backends
+from agent.cli.doctor import worker_access as worker_sight
+from agent.cli.doctor.worker_access import Worker, environment_of, worker_of
 from agent.config import BackendDeclaration
-from agent.host.reach import render_reach
+from agent.host.machine.backend_drop_in import render_reach
 from tests.lacking import lacks, not_lent
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"

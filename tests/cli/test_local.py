@@ -12,7 +12,7 @@ import pytest
 
 from agent.cli.main import run
 from agent.cli.places import checkout, config_path, socket_candidates
-from agent.cli.show import clean, duration, print_table
+from agent.cli.terminal.show import clean, duration, print_table
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]

@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.incident import Incident, IncidentKind
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
-from agent.core.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import FakeResult, make_view

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.frame import Sight, draw, duration, size_text, tone_of, worst_first
+from agent.cli.terminal.top_frame import Sight, draw, duration, size_text, tone_of, worst_first
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

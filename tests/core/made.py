@@ -21,7 +21,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.phases import PHASES
-from agent.core.session import REASONS
+from agent.core.reasons import REASONS
 
 NOW = 100_000.0
 WALL = 1_700_000_000.0

@@ -28,10 +28,10 @@ from agent.core.alerts.alert import Unit
 from agent.core.alerts.expression import Absent, Binary, Fold, Over, duration
 from agent.core.alerts.history import Steps
 from agent.core.alerts.show import show_value, summarize
-from agent.core.alerts.sight import Series
+from agent.core.alerts.source import Series
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override
-from agent.core.repair import Ending, Goal, begin_repair
-from agent.core.session import reasons_table
+from agent.core.reasons import reasons_table
+from agent.core.recovery.repair import Ending, Goal, begin_repair
 from tests.fakes.supervisor import make_view
 
 TABLE = {alert.name: alert for alert in alert_table(AlertLimits())}
@@ -152,7 +152,7 @@ def test_of_a_backend_that_is_down_no_session_is_said_to_be_down() -> None:
 
 @pytest.mark.parametrize("code", [row[0] for row in reasons_table()])
 def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
-    from agent.core.session import reason_of
+    from agent.core.reasons import reason_of
 
     reason = reason_of(code)
     verdict = HealthVerdict(Health.DISCONNECTED, reason.status, code, "")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.crypto import (
+from agent.core.findings.crypto import (
     CryptoPolicy,
     CryptoWindow,
     LogLimit,
@@ -14,7 +14,7 @@ from agent.core.crypto import (
     note_regenerated,
     note_step,
 )
-from agent.core.crypto_patterns import (
+from agent.core.findings.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
     Effect,

@@ -16,8 +16,8 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.reasons import REASONS
 from agent.core.reconcile import plan_actions
-from agent.core.session import REASONS
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
 POLICY = HealthPolicy()

@@ -1,5 +1,5 @@
+from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.model import Health
-from agent.core.rate import ErrorRate, PerMinute
 
 
 def noted(*moments):

@@ -18,7 +18,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.repair import Ending, Goal, Repair, Stage, Trouble
+from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
 POLICY = HealthPolicy()

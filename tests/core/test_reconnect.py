@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent.core.health import gave_up
 from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
     CLOCK_STEP,
     Breaker,
@@ -23,7 +24,6 @@ from agent.core.reconnect import (
     reconnect_delay,
     remaining,
 )
-from agent.core.session import REASONS, Permanence, reason_of
 from tests.core.made import WALL, records, seen
 
 POLICY = ReconnectPolicy()

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.model import (
     ActionKind,
     ConnectionStatus,
@@ -20,8 +19,8 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import plan_actions
-from agent.core.recovery import MOST_ACTS, after_action, put_off_ending, step_repair
-from agent.core.repair import (
+from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
+from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
@@ -42,6 +41,7 @@ from agent.core.repair import (
     stored,
     wants_repair,
 )
+from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 
 K = RecoveryKind

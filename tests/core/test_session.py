@@ -13,7 +13,7 @@ from agent.core.engine_words import (
     web_reason,
     whatsmeow_reason,
 )
-from agent.core.session import (
+from agent.core.reasons import (
     REASONS,
     Permanence,
     reason_of,

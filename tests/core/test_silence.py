@@ -1,6 +1,6 @@
 import pytest
 
-from agent.core.silence import (
+from agent.core.findings.silence import (
     HOURS,
     Inbound,
     SilencePolicy,

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.repair import Ending, Goal, RecoveryKind, Repair, Trouble
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Trouble
 from agent.core.statistics import RepairStatistics, StepTally, note_check, note_repair, note_step
 
 

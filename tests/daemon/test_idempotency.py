@@ -1,6 +1,6 @@
 """A message with an Idempotency-Key goes out once, over a killed agent too."""
 
-from agent.api.remembered import PREFIX
+from agent.api.http.idempotency import PREFIX
 
 
 async def test_the_same_key_sends_once_over_a_killed_agent(agent, eventually):

@@ -12,9 +12,9 @@ import pytest
 
 from agent.config import WebhookDeclaration
 from agent.core.webhook import Answer
-from agent.deliver import guarded_address
-from agent.deliver.guarded_address import GuardedResolver, open_connector
-from agent.deliver.webhook_call import Line, Reply
+from agent.deliver.webhooks import guarded_address
+from agent.deliver.webhooks.guarded_address import GuardedResolver, open_connector
+from agent.deliver.webhooks.request import Line, Reply
 from tests.deliver.receiver import Receiver
 from tests.standin.evolution.certificates import Certificates
 

@@ -16,10 +16,10 @@ import pytest
 from agent.config import WebhookDeclaration
 from agent.core.model import InstanceId, JournalEntry
 from agent.core.webhook import Pace, WebhookState
-from agent.deliver import webhook_courier
 from agent.deliver.bus import EventBus
-from agent.deliver.webhook_patience import AgeLimit
-from agent.deliver.webhooks import Webhooks
+from agent.deliver.webhooks import courier as webhook_courier
+from agent.deliver.webhooks.all import Webhooks
+from agent.deliver.webhooks.retry import AgeLimit
 from agent.errors import NotFound
 from agent.store.database import Store
 from tests.conftest import Eventually

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.supervise.keeping import Progress
-from agent.supervise.moving import Export, Import
+from agent.supervise.copies.archives import Export, Import
+from agent.supervise.copies.snapshots import Progress
 from agent.vault.archive import Packed
 from agent.vault.manifest import Manifest
 from agent.vault.restore import Restored
-from agent.vault.shelf import Snapshot
+from agent.vault.snapshots import Snapshot
 from agent.vault.tree import FileEntry, Listing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
-from agent.host.process import ProcessHost
+from agent.host.process.host import ProcessHost
 from tests.host.short_limits import FAST, STANDIN
 
 OpenHost = Callable[..., Awaitable[ProcessHost]]

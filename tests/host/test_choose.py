@@ -8,7 +8,7 @@ from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 from agent.errors import HostError
 from agent.host import choose, units
-from agent.host.launch import Places, worker_environment
+from agent.host.process.launch import Places, worker_environment
 
 
 async def opened(kind, tmp_path, root=None, cache=None):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent.host.deadline import Deadline
+from agent.host.process.deadline import Deadline
 
 
 class Watched:

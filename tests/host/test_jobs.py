@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from agent.host.bus import BusCallFailed, BusGone
-from agent.host.jobs import UNKNOWN, WINDOW, Jobs
+from agent.host.systemd.bus import BusCallFailed, BusGone
+from agent.host.systemd.jobs import UNKNOWN, WINDOW, Jobs
 
 
 async def never_asked(path: str) -> bool:

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from agent.host.machine import CoreUse, machine_memory
+from agent.host.machine.memory import CoreUse, machine_memory
 
 
 def test_memory_is_what_others_read_too() -> None:

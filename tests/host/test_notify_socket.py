@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.notify import Notifier
-from agent.host.notify_socket import NotifySocket
+from agent.host.process.notify_socket import NotifySocket
 from tests.conftest import Eventually
 
 

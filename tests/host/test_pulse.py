@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from agent.host.deadline import Deadline
-from agent.host.pulse import Pulse
+from agent.host.process.deadline import Deadline
+from agent.host.process.held_up import Pulse
 
 
 async def test_who_was_held_up_is_told_before_any_deadline_is_judged() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import ConfigError
 from agent.host import units
-from agent.host.reach import drop_in_path, owning_group, render_reach
+from agent.host.machine.backend_drop_in import drop_in_path, owning_group, render_reach
 from tests.lacking import lacks
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"

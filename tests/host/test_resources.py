@@ -6,9 +6,9 @@ import sys
 
 from agent.core.model import InstanceId
 from agent.host import units
-from agent.host.proc_table import is_alive, read_process, run_of
-from agent.host.process_tree import UNSEEN
-from agent.host.resources import measure
+from agent.host.machine.proc_table import is_alive, read_process, run_of
+from agent.host.machine.process_tree import UNSEEN
+from agent.host.machine.resources import measure
 
 ME = InstanceId("me")
 CHILD = "import time; hoard = bytearray(48 << 20); hoard[::4096] = b'x' * len(hoard[::4096])"

@@ -14,9 +14,9 @@ import pytest_asyncio
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitState
 from agent.host import choose
-from agent.host.enabled_units import read_unit_files
-from agent.host.process import ProcessHost
-from agent.host.run_file import read_note
+from agent.host.process.host import ProcessHost
+from agent.host.process.run_file import read_note
+from agent.host.systemd.enabled_units import read_unit_files
 from agent.host.units import BACKENDS, INSTANCES
 from tests.host.short_limits import FAST, STANDIN
 

@@ -1,9 +1,9 @@
 """From systemd's properties and signals to a status, and what is kept between them."""
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
-from agent.host.enabled_units import read_unit_files
-from agent.host.unit_cache import UnitCache
-from agent.host.unit_facts import read_unit
+from agent.host.systemd.enabled_units import read_unit_files
+from agent.host.systemd.unit_cache import UnitCache
+from agent.host.systemd.unit_facts import read_unit
 
 A = InstanceId("a")
 RUNNING = {

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
-from agent.core.session import reasons_table
+from agent.core.reasons import reasons_table
 from agent.core.statistics import RepairStatistics
 from agent.core.view import RESTART_REASONS, BackendView, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines

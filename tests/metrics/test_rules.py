@@ -14,17 +14,17 @@ import pytest
 from agent.core.alerts import AlertLimits, Figures, History, Sight, advance, alert_table, series
 from agent.core.alerts.alert import INHIBITIONS, Severity
 from agent.core.alerts.show import summarize
-from agent.core.alerts.sight import Series
+from agent.core.alerts.source import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.view import AgentStatus, BackendView
 from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
-from agent.metrics.care import care_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
+from agent.metrics.repairs import care_samples
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file
 from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family

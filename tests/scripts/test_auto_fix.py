@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from agent.core.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
-from agent.core.crypto_patterns import LogReader
+from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.findings.crypto_patterns import LogReader
 from tests.conftest import Eventually
 from tests.standin.whaticket.keys import FolderKeys
 from tests.standin.whaticket.server import PASSWORD as STAND_IN_PASSWORD

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.config import Config
-from agent.config.judging import AlertsSection
+from agent.config.policies import AlertsSection
 from agent.core.alerts import AlertState, alert_table
 from agent.core.model import (
     Category,
@@ -27,7 +27,7 @@ from agent.deliver.alertmanager import Raised
 from agent.errors import StoreError
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
-from agent.supervise.alerting import Alerting, alertmanager_of
+from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeSupervisor, make_view
 

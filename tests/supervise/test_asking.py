@@ -9,11 +9,11 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.engines.web import sending
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
-from agent.supervise import asking
-from agent.supervise.asking import COMMAND_TIMEOUT, Asking
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.supervise.uploading import PART
+from agent.supervise.requests import calls as asking
+from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
+from agent.supervise.requests.uploads import PART
 
 ID = InstanceId("shop")
 

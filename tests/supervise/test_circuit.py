@@ -7,8 +7,8 @@ import pytest
 from agent.core.model import InstanceId
 from agent.core.reconnect import BreakerPolicy, BreakerState
 from agent.errors import EngineError, LinkError
-from agent.supervise import circuit as module
-from agent.supervise.circuit import Circuit
+from agent.supervise.backends import circuit as module
+from agent.supervise.backends.circuit import Circuit
 
 A, B = InstanceId("a"), InstanceId("b")
 CLOSED, OPEN, HALF_OPEN = BreakerState

@@ -2,7 +2,7 @@
 
 from agent.core.admission import StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.gate import ABSENT, ASK_AGAIN, Gates, LoginBudget, StartGate
+from agent.supervise.turns.queues import ABSENT, ASK_AGAIN, Gates, LoginBudget, StartGate
 
 A, B, C = (InstanceId(name) for name in "abc")
 

@@ -12,7 +12,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.supervise.facts import Facts
-from agent.supervise.incidents import Incidents
+from agent.supervise.turns.incidents import Incidents
 
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")
 

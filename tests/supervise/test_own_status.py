@@ -7,11 +7,11 @@ from agent.config import Config
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.core.statistics import RepairStatistics
 from agent.link.client import LinkStats
+from agent.supervise.agent_status import OwnFigures
 from agent.supervise.check_times import CheckTimes
 from agent.supervise.facts import Facts
-from agent.supervise.incidents import Incidents
-from agent.supervise.own_status import OwnFigures
 from agent.supervise.settings import Settings
+from agent.supervise.turns.incidents import Incidents
 
 S = ConnectionStatus
 

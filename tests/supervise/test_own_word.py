@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
-from agent.host.process_tree import UNSEEN, Usage
+from agent.host.machine.process_tree import UNSEEN, Usage
 from agent.supervise import own_word
 from agent.supervise.facts import Facts
 from agent.supervise.own_word import measure_whole, parse_usage

@@ -19,7 +19,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.supervise.facts import Facts
-from agent.supervise.remember import Rememberer, note_restarts
+from agent.supervise.passes.record import Rememberer, note_restarts
 
 BOOT = "boot-1"
 NOW = 1000.0

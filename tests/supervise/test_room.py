@@ -3,15 +3,15 @@
 import pytest
 
 from agent.config import Config, StartSection, load_config
-from agent.config.judging import MemorySection
+from agent.config.policies import MemorySection
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
-from agent.core.repair import RecoveryKind
+from agent.core.recovery.repair import RecoveryKind
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Gates, LoginBudget, StartGate
-from agent.supervise.room import Room
 from agent.supervise.settings import Settings
-from agent.supervise.turns import Turns
+from agent.supervise.turns.memory import Room
+from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
+from agent.supervise.turns.turns import Turns
 
 MIB = 1 << 20
 RUNS = UnitStatus(UnitState.ACTIVE, run="r")

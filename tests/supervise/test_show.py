@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.crypto import CryptoPolicy
+from agent.core.findings.crypto import CryptoPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -16,8 +16,8 @@ from agent.core.model import (
 )
 from agent.core.reconnect import BreakerPolicy
 from agent.supervise.facts import Facts
-from agent.supervise.show import Eyes, view_of
-from agent.supervise.turns import Turns
+from agent.supervise.turns.turns import Turns
+from agent.supervise.views import Eyes, view_of
 
 
 class AnyHost:

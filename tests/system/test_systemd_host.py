@@ -12,7 +12,7 @@ from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Limits
-from agent.host.systemd import SystemdHost
+from agent.host.systemd.host import SystemdHost
 from tests.conftest import Eventually
 from tests.system.bed import Bed
 

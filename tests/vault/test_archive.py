@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, TooLarge, VaultError, WaError
 from agent.vault.archive import export_snapshot
-from agent.vault.arrive import read_archive_manifest, unpack
 from agent.vault.identity import Identity, read_identity
 from agent.vault.manifest import check_path, parse_manifest, render_manifest
 from agent.vault.snapshot import take_snapshot
 from agent.vault.staging import discard, finish, put_in_place
+from agent.vault.unpack import read_archive_manifest, unpack
 from agent.vault.untar import Limits, read_members
 from tests.vault.conftest import contents, sandbox_file
 
@@ -411,7 +411,7 @@ IMPORT = """
 import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
-from agent.vault.arrive import unpack
+from agent.vault.unpack import unpack
 from agent.vault.identity import Identity
 from agent.vault.staging import put_in_place
 from agent.vault.untar import Limits

@@ -9,8 +9,8 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.vault.check import inspect_files
 from agent.vault.formats import FORMATS, is_left_out, may_roll_back
+from agent.vault.free_space import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
-from agent.vault.room import LEAST_FREE, Room, why_no_start
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED

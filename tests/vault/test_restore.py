@@ -13,8 +13,8 @@ from agent.vault.check import check_files
 from agent.vault.identity import Identity, create, read_identity, write_identity
 from agent.vault.restore import refuse_roll_back, restore_snapshot
 from agent.vault.retire import list_trash, restore_trash, retire
-from agent.vault.shelf import find_snapshot
 from agent.vault.snapshot import take_snapshot
+from agent.vault.snapshots import find_snapshot
 from agent.vault.staging import finish, put_in_place, staged
 from tests.vault.conftest import contents, sandbox_file
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from agent.vault.identity import read_identity
 from agent.vault.restore import restore_snapshot
-from agent.vault.shelf import list_snapshots
+from agent.vault.snapshots import list_snapshots
 root = Path(sys.argv[1])
 instance = read_identity(root / "sales").instance
 restore_snapshot(root, instance, list_snapshots(root, "sales")[-1], "a test")

@@ -10,7 +10,8 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import NotFound, Refused, VaultError
 from agent.vault.identity import create
-from agent.vault.shelf import (
+from agent.vault.snapshot import take_snapshot
+from agent.vault.snapshots import (
     find_snapshot,
     list_snapshots,
     newest_good,
@@ -18,7 +19,6 @@ from agent.vault.shelf import (
     prune_snapshots,
     sweep_snapshots,
 )
-from agent.vault.snapshot import take_snapshot
 from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
@@ -227,7 +227,7 @@ def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
     for second in range(4):
         take_snapshot(root, subject, now_wall=AT + second)
     run_until_killed(
-        "import sys; from pathlib import Path; from agent.vault.shelf import prune_snapshots;"
+        "import sys; from pathlib import Path; from agent.vault.snapshots import prune_snapshots;"
         "prune_snapshots(Path(sys.argv[1]), 'sales', 1)",
         "mid_prune",
         root,
@@ -300,8 +300,8 @@ def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, 
     with pytest.raises(VaultError, match="200 MiB are kept") as caught:
         take_snapshot(root, subject)
     assert caught.value.code == "disk_full"
-    monkeypatch.setattr("agent.vault.room.LEAST_FREE", -(1 << 30))
-    monkeypatch.setattr("agent.vault.room.LEAST_SHARE", -1e9)
+    monkeypatch.setattr("agent.vault.free_space.LEAST_FREE", -(1 << 30))
+    monkeypatch.setattr("agent.vault.free_space.LEAST_SHARE", -1e9)
     with pytest.raises(VaultError, match="the disk is full"):
         take_snapshot(root, subject)
     assert list((root / ".snapshots" / "sales").iterdir()) == []

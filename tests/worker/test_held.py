@@ -9,8 +9,8 @@ import pytest
 
 from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.errors import ConfigError, WaError
-from agent.worker import held as held_module
-from agent.worker.held import Held
+from agent.worker import backend_sessions as held_module
+from agent.worker.backend_sessions import Held
 
 UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0)
 IDS = [InstanceId(f"s{number}") for number in range(90)]

@@ -287,7 +287,7 @@ async def test_codes_rotate_and_end_until_somebody_asks_again(bench: Any) -> Non
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
-        "from agent.worker.lean import import_asyncio_without_tls as lean; lean()\n"
+        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox\n"
         "print(' '.join(sys.modules))"
     )

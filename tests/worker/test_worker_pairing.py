@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, parse_instance_id
-from agent.core.session import REASONS
+from agent.core.reasons import REASONS
 from agent.core.words import UNPAIRING
 from agent.engines.base import Qr
 from agent.engines.sandbox.file import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
+from agent.worker.idle_engine import StillEngine
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
-from agent.worker.still import StillEngine
 
 Status = ConnectionStatus
 AUTO = {"scan": "auto", "scan_after": 0.01}

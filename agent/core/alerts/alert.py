@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.alerts.sight import Expression
+from agent.core.alerts.source import Expression
 
 
 class Group(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.core.alerts.history import Steps
-from agent.core.alerts.sight import Expression, Series, Sight, Vector
+from agent.core.alerts.source import Expression, Series, Sight, Vector
 from agent.core.model import InstanceId
 
 _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {

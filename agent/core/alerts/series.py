@@ -2,11 +2,11 @@
 reads it itself. A test compares the two for every one of them.
 """
 
-from agent.core.alerts.sight import Series
+from agent.core.alerts.source import Series
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
-from agent.core.repair import Ending, needs_repair
-from agent.core.session import REASONS, reason_of
+from agent.core.reasons import REASONS, reason_of
+from agent.core.recovery.repair import Ending, needs_repair
 from agent.core.view import InstanceView
 
 FINAL = tuple(code for code, reason in REASONS.items() if reason.final)

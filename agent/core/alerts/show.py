@@ -3,7 +3,7 @@
 import math
 
 from agent.core.alerts.alert import Alert, Unit
-from agent.core.alerts.sight import Key
+from agent.core.alerts.source import Key
 
 _LARGE = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")

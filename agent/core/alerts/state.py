@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition, Unit
 from agent.core.alerts.show import show_value, summarize
-from agent.core.alerts.sight import Key
+from agent.core.alerts.source import Key
 
 
 class AlertState(StrEnum):

@@ -16,7 +16,7 @@ from agent.core.alerts.expression import (
     Predict,
     UnlessBackend,
 )
-from agent.core.alerts.sight import Expression, Series
+from agent.core.alerts.source import Expression, Series
 
 MINUTE = 60.0
 HOUR = 3600.0

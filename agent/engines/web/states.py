@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.engine_words import web_reason
-from agent.core.session import reason_of
+from agent.core.reasons import reason_of
 from agent.core.words import Claim, ConnectionStatus
 
 Status = ConnectionStatus

@@ -11,13 +11,13 @@ from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.remote.http import ServerDown, claim_of
 from agent.engines.remote.watch import ServerWatch
-from agent.engines.whaticket.errors_told import ErrorsTold
-from agent.engines.whaticket.kept import make_private
-from agent.engines.whaticket.logs import Logs
+from agent.engines.whaticket.keys.files import make_private
+from agent.engines.whaticket.keys.store import open_store
+from agent.engines.whaticket.log_errors import ErrorsTold
+from agent.engines.whaticket.logs.sources import Logs
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.session import Ground, WhaticketSession
 from agent.engines.whaticket.settings import WhaticketSettings, read_settings
-from agent.engines.whaticket.store import open_store
 from agent.errors import EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent.engines.whaticket.round import Round
+from agent.engines.whaticket.down_and_up import Round
 from agent.errors import EngineError
 
 

@@ -11,14 +11,14 @@ from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.http import ServerDown
 from agent.engines.whaticket import key_changes
-from agent.engines.whaticket.known import Known
-from agent.engines.whaticket.round import Round
+from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.keys.removed import Removal
+from agent.engines.whaticket.keys.store import SessionStore, to_end
 from agent.engines.whaticket.rows import Row, missing_claim
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
-from agent.engines.whaticket.shelf import Removal
-from agent.engines.whaticket.store import SessionStore, to_end
-from agent.engines.whaticket.words import Turn
+from agent.engines.whaticket.turns import Turn
+from agent.engines.whaticket.view import Known
 from agent.errors import EngineError, InvalidRequest
 
 Status = ConnectionStatus

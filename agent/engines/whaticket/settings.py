@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.core.crypto_patterns import CryptoPattern, own_pattern
+from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.engines.remote.place import Place, flag, header, read_place, text, wrong
 from agent.engines.whaticket.contract import Contract, adjust
 from agent.engines.whaticket.presets import PRESETS

@@ -421,7 +421,7 @@ async def test_a_message_in_many_pieces_is_one_message(pipe: Any) -> None:
 
 def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> None:
     code = (
-        "from agent.worker.lean import import_asyncio_without_tls as lean; lean();"
+        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
         "import sys, agent.engines.web.engine;"
         "print([m for m in sys.modules if m.split('.')[0] in"
         " ('pyppeteer', 'websockets', 'urllib3', 'tqdm', 'ssl')])"

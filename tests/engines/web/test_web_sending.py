@@ -12,7 +12,7 @@ import pytest
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError
-from agent.supervise.uploading import PART, in_parts
+from agent.supervise.requests.uploads import PART, in_parts
 from tests.engines.web.bench import ACCOUNT, Bench
 
 Status = ConnectionStatus

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.crypto_patterns import PATTERNS, Effect, own_pattern, read_line
-from agent.engines.whaticket.lines import WORDS, LineReader, is_of_interest
-from agent.engines.whaticket.splitter import Splitter
-from agent.engines.whaticket.words import Turn
+from agent.core.findings.crypto_patterns import PATTERNS, Effect, own_pattern, read_line
+from agent.engines.whaticket.logs.lines import WORDS, LineReader, is_of_interest
+from agent.engines.whaticket.logs.splitter import Splitter
+from agent.engines.whaticket.turns import Turn
 from tests.standin.whaticket import words
 
 PEER = "5511999990001"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.whaticket.follow import Follower
-from agent.engines.whaticket.logs import Logs
+from agent.engines.whaticket.logs.sources import Logs
+from agent.engines.whaticket.logs.stream import Batch
+from agent.engines.whaticket.logs.tail import Follower
 from agent.engines.whaticket.settings import Source, read_settings
-from agent.engines.whaticket.stream import Batch
 from tests.standin.whaticket import words
 
 PEER, OTHER = "5511999990001", "5511999990002"

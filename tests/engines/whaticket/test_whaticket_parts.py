@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import parse_instance_id
-from agent.engines.whaticket.attribution import Nobody, names_of
 from agent.engines.whaticket.contract import Route
-from agent.engines.whaticket.known import Known
-from agent.engines.whaticket.peers import Peers, address_of_jid, user_of, with_mapped
+from agent.engines.whaticket.keys.peers import Peers, address_of_jid, user_of, with_mapped
+from agent.engines.whaticket.keys.removed import safe_name
+from agent.engines.whaticket.logs.owner import Nobody, names_of
 from agent.engines.whaticket.presets import PRESETS
 from agent.engines.whaticket.rows import Row, claim_of_row, parse_row, parse_rows
 from agent.engines.whaticket.settings import Source, read_settings
-from agent.engines.whaticket.shelf import safe_name
-from agent.engines.whaticket.words import Turn
+from agent.engines.whaticket.turns import Turn
+from agent.engines.whaticket.view import Known
 from agent.errors import ConfigError, EngineError
 from tests.standin.whaticket.keys import file_name
 

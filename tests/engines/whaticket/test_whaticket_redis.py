@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from agent.engines.whaticket.redis_keys import KeptKey, RedisKeys, parse_keys, render_keys
+from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, render_keys
 from agent.errors import EngineError
 from tests.standin.whaticket.keys import RedisKeys as TheirKeys
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.engines.whaticket.folder import AuthFolder
-from agent.engines.whaticket.shelf import KEEP, Shelf
+from agent.engines.whaticket.keys.folder import AuthFolder
+from agent.engines.whaticket.keys.removed import KEEP, Shelf
 from agent.errors import EngineError, InvalidRequest
 
 NOW = 1_800_000_000.0

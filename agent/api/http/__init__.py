@@ -1,0 +1,1 @@
+"""The HTTP layer below the handlers: connections, bodies, rights, answers, OpenAPI."""

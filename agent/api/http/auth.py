@@ -1,0 +1,197 @@
+"""Who asks, and what he may do: bearer keys with scopes, or a trusted way in.
+
+A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is kept. A key may hold
+`read`, `operate`, `admin` (each with all before it) and `instance:ID` (operate, for that
+one instance).
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from aiohttp import web
+
+from agent.api.protocols import KeyStore
+from agent.config.sections import ApiSection
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from agent.store.keys import KeyRow
+
+
+class Right(IntEnum):
+    """What a route asks of its caller."""
+
+    OPEN = 0
+    """Nobody needs a key."""
+    SOME = 1
+    """Any key; the answer holds only what that key may see."""
+    READ = 2
+    OPERATE = 3
+    ADMIN = 4
+
+
+LEVELS: Mapping[str, Right] = {
+    "read": Right.READ,
+    "operate": Right.OPERATE,
+    "admin": Right.ADMIN,
+}
+
+_TOKEN = re.compile(r"wak_([a-z0-9]{8})_([A-Za-z0-9_-]{16,128})")
+_NO_HASH = "0" * 64
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request."""
+
+    name: str
+    level: Right = Right.OPEN
+    instances: frozenset[InstanceId] = field(default_factory=frozenset)
+
+    def may(self, right: Right, instance: InstanceId | None = None) -> bool:
+        if right is Right.OPEN or self.level >= right:
+            return True
+        if right is Right.SOME:
+            return bool(self.instances)
+        return right <= Right.OPERATE and instance is not None and instance in self.instances
+
+    def sees(self, instance: InstanceId | None) -> bool:
+        """None stands for what concerns the agent and no single instance."""
+        return self.may(Right.READ, instance)
+
+
+NOBODY = Caller("nobody")
+
+
+def parse_scopes(words: list[str]) -> tuple[str, ...]:
+    if not words:
+        raise InvalidRequest("cannot make a key: it needs at least one scope", field="scopes")
+    for word in words:
+        if word.startswith("instance:"):
+            parse_instance_id(word.removeprefix("instance:"))
+        elif word not in LEVELS:
+            raise InvalidRequest(
+                f"cannot use {word[:60]!r} as a scope: use read, operate, admin or instance:ID",
+                field="scopes",
+            )
+    return tuple(dict.fromkeys(words))
+
+
+class KeyRing:
+    """The keys, held in memory: a request never waits for the database to be let in."""
+
+    def __init__(self, store: KeyStore, rows: list[KeyRow]) -> None:
+        self._store = store
+        self._rows = {row.id: row for row in rows}
+
+    @classmethod
+    async def open(cls, store: KeyStore) -> "KeyRing":
+        return cls(store, await store.keys())
+
+    def rows(self) -> list[KeyRow]:
+        return sorted(self._rows.values(), key=lambda row: (row.created_wall, row.id))
+
+    async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
+        """The new row and its token, which is shown this once."""
+        id = "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
+        token = f"wak_{id}_{secrets.token_urlsafe(32)}"
+        row = KeyRow(id=id, hash=_digest(token), scopes=scopes, name=name, created_wall=time.time())
+        await self._store.add_key(row)
+        self._rows[id] = row
+        return row, token
+
+    async def remove(self, id: str) -> None:
+        # First from memory: whatever the database says, this key opens nothing any more.
+        known = self._rows.pop(id, None)
+        if not await self._store.remove_key(id) and known is None:
+            raise NotFound(f"cannot revoke the key {id!r}: there is none with this id")
+
+    def caller(self, token: str) -> Caller:
+        match = _TOKEN.fullmatch(token)
+        row = self._rows.get(match[1]) if match else None
+        # The comparison happens for unknown ids too, so that its time tells nothing.
+        if not hmac.compare_digest(_digest(token), row.hash if row else _NO_HASH) or row is None:
+            raise Unauthorized("cannot accept this key: it is unknown or revoked")
+        level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
+        own = frozenset(
+            InstanceId(s.removeprefix("instance:")) for s in row.scopes if s.startswith("instance:")
+        )
+        return Caller(f"key {row.name or row.id}", level, own)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller:
+    """A key that was sent decides alone; without one, the way in may be trusted."""
+    token = _token_of(request)
+    if token is not None:
+        return ring.caller(token)
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None:
+        return NOBODY
+    if peer.family == socket.AF_UNIX:
+        # Its mode is 0660: opening it took root, our own user or our group.
+        return Caller(_unix_name(peer), Right.ADMIN) if section.trust_socket else NOBODY
+    if section.trust_loopback and _both_ends_are_here(request):
+        return Caller("loopback", Right.ADMIN)
+    return NOBODY
+
+
+def _token_of(request: web.Request) -> str | None:
+    header = request.headers.get("Authorization")
+    if header is not None:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
+        return token.strip()
+    # A page cannot set headers on a WebSocket; a subprotocol is the way that stays out of logs.
+    for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if word.strip().startswith("bearer."):
+            return word.strip().removeprefix("bearer.")
+    return None
+
+
+def _unix_name(peer: socket.socket) -> str:
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return f"uid {struct.unpack('3i', raw)[1]}"
+
+
+def _both_ends_are_here(request: web.Request) -> bool:
+    # What a proxy on this machine forwards comes from anywhere.
+    if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via")):
+        return False
+    transport = request.transport
+    if transport is None:
+        return False
+    ends = (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
+    return all(end and is_loopback(str(end[0])) for end in ends)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
+    if caller.may(right, instance):
+        return
+    if caller.level is Right.OPEN and not caller.instances:
+        raise Unauthorized("cannot do this without a key: send 'Authorization: Bearer <key>'")
+    wanted = right.name.lower()
+    raise Forbidden(f"cannot do this with this key: it needs the scope {wanted}", field="scopes")

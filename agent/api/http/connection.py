@@ -1,0 +1,157 @@
+"""One client's connection, bounded: how long a head may take, how many from one address,
+how long an answer may wait to be read. The library has none of these limits.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from agent.api.http.envelope import error_body, library_error_answer, new_request_id
+from agent.core.model import Category
+from agent.log import bound
+
+log = bound(Category.API)
+
+
+@dataclass(slots=True)
+class Entrance:
+    """The limits, and who is inside."""
+
+    head_seconds: float = 10.0
+    write_seconds: float = 60.0
+    idle_seconds: float = 75.0
+    per_address: int = 64
+    inside: Counter[str] = field(default_factory=Counter)
+    connections: set["Connection"] = field(default_factory=set)
+    turned_away: int = 0
+
+
+class Connection(RequestHandler):
+    __slots__ = ("_address", "_deadline", "_entrance", "_heard")
+
+    def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
+        super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
+        self._entrance = entrance
+        self._address: str | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._heard = False
+
+    @property
+    def unheard(self) -> bool:
+        """Accepted, and no request has come yet: whoever connected is about to ask."""
+        return self._address is not None and self._request_count == 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        address = _address_of(transport)
+        entrance = self._entrance
+        if entrance.inside[address] >= entrance.per_address:
+            entrance.turned_away += 1
+            transport.write(_raw_error(503, "busy", "too many connections from this address"))
+            transport.close()
+            return
+        entrance.inside[address] += 1
+        entrance.connections.add(self)
+        self._address = address
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._address is not None:
+            inside = self._entrance.inside
+            inside[self._address] -= 1
+            if not inside[self._address]:
+                del inside[self._address]
+            self._entrance.connections.discard(self)
+            self._address = None
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._address is None:
+            return
+        self._heard = True
+        super().data_received(data)
+        if self._busy():
+            self._disarm()
+        elif self._deadline is None:
+            self._arm()
+
+    def _busy(self) -> bool:
+        """A whole head is there: from here on other deadlines hold."""
+        return bool(self._messages) or self._request_in_progress or self._upgraded
+
+    def _arm(self) -> None:
+        self._deadline = self._loop.call_later(self._entrance.head_seconds, self._head_is_late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _head_is_late(self) -> None:
+        self._deadline = None
+        transport = self.transport
+        if transport is None or self._busy():
+            return
+        if self._heard:
+            transport.write(_raw_error(408, "too_slow", "cannot wait longer for the request"))
+        self.force_close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        transport = self.transport
+        try:
+            async with asyncio.timeout(self._entrance.write_seconds):
+                answered = await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            # Closing politely would wait for the very buffer that nobody reads.
+            if transport is not None:
+                transport.abort()
+            return resp, True
+        if isinstance(resp, web.Response):
+            # The library holds the answer until this client asks again: a scrape is megabytes.
+            resp.body = None
+        return answered
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What the library refuses before any route sees it, in our envelope and without noise."""
+        if status >= 500:
+            log.error("cannot answer a request: %r", exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is on its way already")
+        answer = library_error_answer(status, new_request_id())
+        answer.force_close()
+        return answer
+
+
+def _address_of(transport: asyncio.Transport) -> str:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return f"uid {struct.unpack('3i', raw)[1]}"
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else "unknown"
+
+
+def _raw_error(status: int, code: str, message: str) -> bytes:
+    body = json.dumps(error_body(code, message, None, new_request_id())).encode()
+    phrase = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+    return (
+        f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode() + body

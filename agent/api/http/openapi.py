@@ -1,0 +1,118 @@
+"""The OpenAPI description, made from the route table: it cannot fall behind."""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from agent.api.http.auth import Right
+from agent.api.http.call import Route
+from agent.api.http.fields import Field
+from agent.core.model import ID_PATTERN
+
+_PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
+_RIGHTS = {
+    Right.OPEN: "No key needed",
+    Right.SOME: "Any key; the answer holds what that key may see",
+    Right.READ: "Scope read",
+    Right.OPERATE: "Scope operate",
+    Right.ADMIN: "Scope admin",
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error", "message", "field", "request"],
+    "properties": {
+        "error": {"type": "string", "description": "stable code"},
+        "message": {"type": "string", "description": "one sentence"},
+        "field": {"type": ["string", "null"], "description": "what was wrong in the request"},
+        "request": {"type": "string", "description": "the request's name, also in the log"},
+    },
+}
+
+
+def plain_path(path: str) -> str:
+    """The path without its patterns; also the `route` label of the metrics."""
+    return _PARAMETER.sub(r"{\1}", path)
+
+
+def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(plain_path(route.path), {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "wa-agent",
+            "version": version,
+            "description": "Keeps WhatsApp sessions alive on this machine.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _ERROR},
+        },
+    }
+
+
+def _needs(route: Route) -> str:
+    if route.hook:
+        return "No key: the secret in the path is the server's own."
+    own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
+    return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^{pattern or ID_PATTERN}$"},
+        }
+        for name, pattern in _PARAMETER.findall(route.path)
+    ]
+    parameters += [
+        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema()}
+        for f in route.query
+    ]
+    found: dict[str, Any] = {
+        "summary": route.summary,
+        "description": _needs(route),
+        "operationId": route.method.lower() + re.sub(r"\W+", "_", plain_path(route.path)),
+        "parameters": parameters,
+        "responses": _responses(route),
+    }
+    if route.right is not Right.OPEN:
+        found["security"] = [{"key": []}]
+    if route.hook:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    if route.body is not None:
+        found["requestBody"] = {
+            "required": any(f.required for f in route.body),
+            "content": {"application/json": {"schema": _object(route.body)}},
+        }
+    return found
+
+
+def _object(fields: Iterable[Field]) -> dict[str, Any]:
+    rows = list(fields)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {f.name: f.schema() for f in rows},
+        "required": [f.name for f in rows if f.required],
+    }
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        str(status): {"description": HTTPStatus(status).phrase} for status in route.answers
+    }
+    found["default"] = {
+        "description": "an error",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    return found

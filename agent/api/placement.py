@@ -1,0 +1,70 @@
+"""Where an instance lives: on this machine, or as which session of which backend.
+
+`backend` and `remote` may stand in a body beside `settings` or in them; they are kept as
+settings. Whether what they name is there is for supervision to say.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.api.http.call import Call
+from agent.api.http.fields import STRING, Field
+from agent.core.model import Instance
+from agent.engines.catalog import remote_engines
+from agent.errors import InvalidRequest, NotFound, Refused
+
+PLACE = (
+    Field("backend", STRING, "the [[backend]] that runs it, short for settings.backend", most=48),
+    Field("remote", STRING, "its name there, short for settings.remote; else the id", most=256),
+)
+_PLACE = ("backend", "remote")
+
+
+def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a new instance, with its place in them."""
+    settings = {**body.get("settings", {})}
+    for name in _PLACE:
+        if name not in body:
+            continue
+        if settings.get(name, body[name]) != body[name]:
+            raise _wrong(name, f"settings.{name} says another one")
+        settings[name] = body[name]
+    for name in _PLACE:
+        if not isinstance(settings.get(name, ""), str):
+            raise _wrong(f"settings.{name}", "it must be a string")
+    _check_engine(engine, settings)
+    return settings
+
+
+def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Changed settings of an instance that exists: it stays the session that it is."""
+    _check_engine(instance.engine, settings)
+    present = {k: v for k, v in instance.settings.items() if k in _PLACE and instance.backend}
+    moved = Instance(instance.id, instance.engine, True, {**present, **settings})
+    if (moved.backend, moved.remote) != (instance.backend, instance.remote) and instance.backend:
+        raise Refused(
+            f"cannot make {instance.id} another session than {instance.remote} on"
+            f" {instance.backend}: delete it here (the session there stays) and adopt the other",
+            field="settings",
+            code="place_is_fixed",
+        )
+    return dict(moved.settings)
+
+
+def engine_of(call: Call, backend: str) -> str:
+    """The engine of a backend that somebody named."""
+    try:
+        return call.supervisor.backends.view(backend).engine
+    except NotFound:
+        found = ", ".join(sorted(view.name for view in call.supervisor.backends.views()))
+        cause = f"no [[backend]] {backend!r:.60} is declared; declared: {found or 'none'}"
+        raise _wrong("backend", cause, code="unknown_backend") from None
+
+
+def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:
+    if settings.get("backend") and engine not in remote_engines():
+        raise _wrong("backend", f"engine {engine} runs on this machine, on no backend")
+
+
+def _wrong(name: str, cause: str, *, code: str | None = None) -> InvalidRequest:
+    return InvalidRequest(f"cannot use the field '{name}': {cause}", field=name, code=code)

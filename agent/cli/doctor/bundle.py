@@ -1,0 +1,149 @@
+"""The archive that `wa-agent doctor --bundle` writes: what helps, and no secret.
+
+Everything passes through one gate at the end: whatever looks like a key, a QR code, a
+password or a person's number is taken out, also where nobody expected it.
+"""
+
+import io
+import json
+import os
+import platform
+import re
+import sqlite3
+import sys
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from agent import VERSION
+from agent.cli.client import Client
+from agent.cli.doctor.machine_parts import kept_events, machine_parts
+from agent.config import Config
+from agent.config import without_secrets as hide_secrets
+from agent.errors import Refused, WaError
+from agent.redaction import REMOVED, redact
+
+ENTRIES = 500
+_PLAIN = (bool, int, float)
+_PEOPLE = re.compile(
+    r"\+?\d{7,15}(?=@(?:s\.whatsapp\.net|c\.us|g\.us|lid|newsletter))|\+\d{7,15}\b"
+)
+_VARIABLES = (
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "WA_AGENT_",
+    "SESSION_STORAGE_PATH",
+    "CACHE_PATH",
+    "BACKEND_URL",
+    "REDIS_URL",
+)
+_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils", "pyppeteer", "redis")
+
+
+def write_bundle(
+    target: Path, config: Config, findings: list[dict[str, Any]], client: Client
+) -> None:
+    parts = {
+        "versions.json": _versions(),
+        "findings.json": findings,
+        "config.json": without_secrets(asdict(hide_secrets(config))),
+        "environment.json": _environment(os.environ),
+        "events.json": _events(config, client),
+        "alerts.json": _asked(client, "/api/alerts"),
+        "backends.json": _asked(client, "/api/backends"),
+        "webhooks.json": _asked(client, "/api/webhooks"),
+        "health.json": _asked(client, "/api/health"),
+        "metrics.txt": _metrics(client),
+        **dict(machine_parts(config)),
+    }
+    try:
+        # Exclusive and private: it tells much of this machine, and /tmp is everybody's.
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for name, found in parts.items():
+                _add(archive, name, found)
+    except FileExistsError:
+        raise Refused(f"cannot write {target}: it exists") from None
+    except OSError as error:
+        raise WaError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _add(archive: tarfile.TarFile, name: str, found: Any) -> None:
+    text = found if isinstance(found, str) else json.dumps(found, indent=1, default=str)
+    body = clean_text(text).encode("utf-8", "replace")
+    member = tarfile.TarInfo(f"wa-agent/{name}")
+    member.size, member.mtime, member.mode = len(body), int(time.time()), 0o600
+    archive.addfile(member, io.BytesIO(body))
+
+
+def clean_text(text: str) -> str:
+    """The gate."""
+    return "\n".join(_PEOPLE.sub(REMOVED, redact(line)) for line in text.split("\n"))
+
+
+def without_secrets(found: Any, *, foreign: bool = False) -> Any:
+    """The settings. An instance's own belong to its engine: of those, only names and numbers."""
+    if isinstance(found, Mapping):
+        return {
+            name: without_secrets(value, foreign=foreign or name == "settings")
+            for name, value in found.items()
+        }
+    if isinstance(found, list | tuple):
+        return [without_secrets(value, foreign=foreign) for value in found]
+    if foreign and not isinstance(found, _PLAIN) and found is not None:
+        return REMOVED
+    return found if isinstance(found, _PLAIN) or found is None else str(found)
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Only what concerns the agent; a key is said to be there, not what it is."""
+    chosen = {name: value for name, value in env.items() if name.startswith(_VARIABLES)}
+    secret = re.compile(r"KEY|TOKEN|PASSWORD|SECRET")
+    return {name: REMOVED if secret.search(name) else value for name, value in chosen.items()}
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "wa-agent": VERSION,
+        "python": sys.version.split()[0],
+        "sqlite": sqlite3.sqlite_version,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+    }
+    try:
+        found["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        found["system"] = ""
+    for name in _PROGRAMS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) -> Any:
+    try:
+        return client.get(path, query)
+    except WaError as error:
+        return {"missing": str(error)}
+
+
+def _events(config: Config, client: Client) -> Any:
+    told = _asked(client, "/api/events", {"limit": ENTRIES})
+    if "events" in told:
+        return told
+    kept = kept_events(config.agent.state_path, ENTRIES)
+    return {**kept, "agent": told["missing"]}
+
+
+def _metrics(client: Client) -> str:
+    try:
+        return client.request("GET", "/metrics").body.decode(errors="replace")
+    except WaError as error:
+        return f"# missing: {error}\n"

@@ -1,0 +1,108 @@
+"""What this machine itself tells for the bundle, with or without an agent: logs, units, history."""
+
+import os
+import stat
+import subprocess
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.config import Config
+from agent.core.event_json import show_event
+from agent.errors import WaError
+from agent.host import units
+from agent.store.offline import last_entries, lock_of
+
+LINES = 500
+"""Of the services' journal, and of each log file."""
+BYTES = 256 * 1024
+WORKER_LINES = 100
+WORKERS = 50
+"""Worker logs at most, the ones written last; only the process host has them."""
+_SECONDS = 20.0
+_OURS = (
+    units.AGENT_SERVICE,
+    units.AGENT_SOCKET,
+    units.INSTANCES_SLICE,
+    "wa-instance@*.service",
+    "wa-backend@*.service",
+)
+_SHOWN = (
+    "Id,LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainCode,NRestarts,UnitFileState,"
+    "DropInPaths,FragmentPath,NeedDaemonReload,MemoryCurrent,MemoryHigh,MemoryMax,TasksCurrent,"
+    "TasksMax,StateChangeTimestamp,InvocationID,StatusText"
+)
+"""Never Environment=: somebody may have put a password there."""
+
+
+def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
+    """Names in the archive, and their texts."""
+    wanted = [word for unit in _OURS for word in ("-u", unit)]
+    yield (
+        "journal.txt",
+        _said(
+            "journalctl", "--no-pager", "-q", "-o", "short-iso-precise", "-n", str(LINES), *wanted
+        ),
+    )
+    yield "units.txt", _said("systemctl", "show", "--no-pager", "-p", _SHOWN, *_OURS)
+    if config.log.folder:
+        for path in sorted(Path(config.log.folder).glob("*.log")):
+            yield f"logs/{path.name}", _tail(path, LINES)
+    for path in _worker_logs(config.agent.state_path):
+        yield f"workers/{path.parent.name}.log", _tail(path, WORKER_LINES)
+
+
+def kept_events(state: Path, limit: int) -> dict[str, Any]:
+    """The history as the disk has it, while no agent can tell it."""
+    path = state / "agent.db"
+    try:
+        with lock_of(state) as free:
+            if not free:
+                return {"missing": "an agent holds the database and does not answer"}
+            entries = last_entries(path, limit) if path.exists() else []
+    except WaError as error:
+        return {"missing": str(error)}
+    return {"events": [show_event(one) for one in entries], "read_from": str(path)}
+
+
+def _said(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            words, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"# missing: {error}\n"
+    text = (done.stdout or b"").decode(errors="replace")
+    complaint = done.stderr.decode(errors="replace").strip()
+    return text if not complaint else f"{text}# {words[0]}: {complaint}\n"
+
+
+def _tail(path: Path, lines: int) -> str:
+    """A worker may write where its log is: a link that it put there is not followed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return "# missing: it is no file\n"
+            file.seek(max(found.st_size - BYTES, 0))
+            return b"".join(deque(file, lines)).decode(errors="replace")
+    except OSError as error:
+        return f"# missing: {error.strerror or error}\n"
+
+
+def _worker_logs(state: Path) -> list[Path]:
+    def written(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    found = [
+        path
+        for kind in ("run", "run-backends")
+        for path in state.glob(f"{kind}/*/worker.log")
+        if not path.parent.is_symlink()
+    ]
+    return sorted(found, key=written, reverse=True)[:WORKERS]

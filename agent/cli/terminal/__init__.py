@@ -1,0 +1,1 @@
+"""What the commands print: tables, lists, progress, the frame of `top`."""

@@ -1,0 +1,221 @@
+"""One frame of `wa-agent top`: lines that fit the window, worst first. Pure."""
+
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agent.cli.terminal.show import clean
+
+_TONES = {"bad": "1;31", "warn": "33", "busy": "36", "good": "32", "off": "2", "head": "2"}
+_ORDER = ("bad", "warn", "busy", "good", "off")
+_UNWELL = ("degraded", "stuck", "corrupted")
+_STATUS = {
+    "CONNECTED": "good",
+    "QR_REQUIRED": "warn",
+    "AUTH_FAILURE": "bad",
+    "DISCONNECTED": "off",
+}
+_NOT_ITS_OWN = {"not_looked_yet": "busy", "masked": "off"}
+_COLUMNS = (("INSTANCE", 20), ("STATUS", 13), ("HEALTH", 12), ("SINCE", 8), ("PROOF", 7))
+_FIGURES = (("MEM", 6), ("MSG/M", 6), ("TRIES", 5), ("NEXT", 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the agent answered, all of the same moment."""
+
+    instances: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    system: Mapping[str, Any] | None = None
+    health: Mapping[str, Any] = field(default_factory=dict)
+    alerts: Sequence[Mapping[str, Any]] = ()
+    incidents: Sequence[Mapping[str, Any]] = ()
+    at_wall: float = field(default_factory=time.time)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "instances": [*self.instances],
+            "figures": dict(self.figures),
+            "system": self.system,
+            "health": dict(self.health),
+            "alerts": [*self.alerts],
+            "incidents": [*self.incidents],
+        }
+
+
+def tone_of(one: Mapping[str, Any]) -> str:
+    """bad, warn (waits for a person, for others, or for its next try), busy, good or off."""
+    if one["health"]["verdict"] in _UNWELL:
+        return "bad"
+    if one["connection_status"] == "DISCONNECTED" and one["should_run"]:
+        return _down(one)
+    tone = _STATUS.get(one["connection_status"], "busy")
+    return "warn" if tone == "busy" and one["hold"] and one["should_run"] else tone
+
+
+def _down(one: Mapping[str, Any]) -> str:
+    """It should run and is down: only one that nobody looked at yet is on its way."""
+    if one["reason"] in _NOT_ITS_OWN:
+        return _NOT_ITS_OWN[one["reason"]]
+    return "warn" if one["next_attempt"] else "bad"
+
+
+def worst_first(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(instances, key=lambda one: (_ORDER.index(tone_of(one)), str(one["id"])))
+
+
+def draw(
+    sight: Sight,
+    width: int,
+    height: int,
+    *,
+    colours: bool,
+    lost: str = "",
+    now_wall: float | None = None,
+) -> list[str]:
+    """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
+    now = time.time() if now_wall is None else now_wall
+    lines = [(text, tone) for text, tone in _head(sight, lost, now)]
+    lines.append((_row([name for name, _ in (*_COLUMNS, *_FIGURES)] + ["WHY"]), "head"))
+    rows = worst_first(sight.instances)
+    room = len(rows) if height == 0 else max(height - len(lines), 1)
+    shown = rows if len(rows) <= room else rows[: max(room - 1, 0)]
+    lines += [
+        (_line(one, sight.figures.get(str(one["id"]), {}), now), tone_of(one)) for one in shown
+    ]
+    if len(shown) < len(rows):
+        lines.append((f"… and {len(rows) - len(shown)} more", "head"))
+    if not rows:
+        lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
+    whole = lines if height == 0 else lines[:height]
+    return [_tinted(_cut(text, width), tone if colours else "") for text, tone in whole]
+
+
+def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
+    tones = [tone_of(one) for one in sight.instances]
+    agent = sight.health.get("agent", {})
+    clock = datetime.fromtimestamp(now).strftime("%H:%M:%S")
+    first = (
+        f"wa-agent {clean(agent.get('version', ''))}  {clock}  {len(tones)} instances:"
+        f" {tones.count('good')} well, {tones.count('bad')} in trouble,"
+        f" {tones.count('warn')} waiting, {tones.count('busy')} on their way,"
+        f" {tones.count('off')} off"
+    )
+    lines = [(first, "")]
+    if sight.system is not None:
+        lines.append((_machine(sight.system), "head"))
+    if lost:
+        age = duration(now - sight.at_wall)
+        lines.append((f"NOT LIVE: {clean(lost)}; what you see is {age} old", "bad"))
+    lines += [(f"INCIDENT  {clean(one['sentence'])}", "bad") for one in sight.incidents]
+    loud = sorted(
+        (one for one in sight.alerts if one["severity"] != "none" and not one["silenced_by"]),
+        key=lambda one: str(one["severity"]),  # critical comes before warning
+    )
+    for one in loud[:3]:
+        tone = "bad" if one["severity"] == "critical" else "warn"
+        lines.append((f"ALERT  {clean(one['name'])}: {clean(one['sentence'])}", tone))
+    if len(loud) > 3:
+        lines.append((f"ALERT  and {len(loud) - 3} more: wa-agent alerts", "warn"))
+    return lines
+
+
+def _machine(system: Mapping[str, Any]) -> str:
+    used, total = size_text(system["usedMemory"]), size_text(system["totalMemory"])
+    return (
+        f"memory {used} of {total}  processor {_share(system['cpuUsage'])}"
+        f"  disk free {size_text(system['diskFree'])}"
+        f"  connections {system['activeConnections']}  errors {_share(system['errorRate'])}"
+    )
+
+
+def _line(one: Mapping[str, Any], figures: Mapping[str, Any], now: float) -> str:
+    upcoming = _wall(one["circuit_opens"] if one["circuit"] == "open" else one["next_attempt"])
+    return _row(
+        [
+            one["id"],
+            one["connection_status"],
+            one["health"]["verdict"],
+            _age(one["since"], now),
+            _age(one["proved"], now),
+            "-" if one["memory_bytes"] is None else size_text(one["memory_bytes"]),
+            figures.get("messagesPerMinute", "-"),
+            one["attempts"] or "-",
+            "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
+            one["sentence"],
+        ]
+    )
+
+
+def _row(cells: Sequence[object]) -> str:
+    widths = [width for _, width in (*_COLUMNS, *_FIGURES)]
+    fitted = [_fit(clean(cell), width) for cell, width in zip(cells, widths, strict=False)]
+    return " ".join([*fitted, clean(cells[-1])])
+
+
+def _fit(text: str, width: int) -> str:
+    cut = _cut(text, width)
+    return cut + " " * (width - _wide(cut))
+
+
+def _cut(text: str, width: int) -> str:
+    """No wider than `width` columns; what is cut off is marked."""
+    if _wide(text) <= width:
+        return text
+    kept, taken = "", 0
+    for letter in text:
+        taken += _wide(letter)
+        if taken > width - 1:
+            break
+        kept += letter
+    return kept + "…"
+
+
+def _wide(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
+        for sign in text
+    )
+
+
+def _tinted(text: str, tone: str) -> str:
+    return f"\x1b[{_TONES[tone]}m{text}\x1b[0m" if tone else text
+
+
+def _wall(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _age(text: str | None, now: float) -> str:
+    since = _wall(text)
+    return "-" if since is None else duration(max(now - since, 0))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """At most seven signs: 42s, 3m05s, 2h07m, 9d04h."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def size_text(count: float | None) -> str:
+    """At most five signs: 512M, 1.5G."""
+    if count is None:
+        return "-"
+    for unit in "BKMG":
+        if count < 1000 or unit == "G":
+            break
+        count /= 1024
+    return f"{count:.1f}{unit}" if count < 10 and unit != "B" else f"{count:.0f}{unit}"

@@ -1,0 +1,242 @@
+"""Crypto errors in a sliding window, per instance and per peer, and what they add up to.
+
+One peer out of step is that peer's trouble and asks for new keys with it; many peers, or
+a large share of all messages, is a corrupted session.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from agent.core.findings.crypto_patterns import CryptoFinding, Effect
+from agent.core.model import Health, Signal
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoPolicy:
+    """The [crypto] table. Seconds."""
+
+    window: float = 300.0
+    errors: int = 5
+    """So many in the window, and not of one peer alone, are a corrupted session."""
+    few_peers: int = 3
+    """Up to so many peers are single contacts out of step."""
+    share: float = 0.20
+    """Of all messages in the window."""
+    least_messages: int = 20
+    """Below, a share says nothing."""
+    peer_errors: int = 3
+    """So many of one peer, with nothing readable in between, ask for new keys with it."""
+    regenerate_every: float = 600.0
+    """The same peer's keys are not made anew sooner."""
+    retries: int = 3
+    retry_base: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoSlot:
+    """Errors of one peer in one short stretch of time."""
+
+    at: float
+    peer: str
+    errors: int
+    regenerates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoWindow:
+    """What happened lately, bounded however fast the errors come."""
+
+    slots: tuple[CryptoSlot, ...] = ()
+    messages: tuple[tuple[float, int], ...] = ()
+    """Readable messages per stretch."""
+    regenerated: tuple[tuple[str, float], ...] = ()
+    """Peers whose keys were made anew, and when."""
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoState:
+    """What the window adds up to."""
+
+    errors: int
+    share: float
+    peers: tuple[str, ...]
+    """Peers that need new keys now, worst first."""
+    signal: Signal | None
+    failing: tuple[str, ...] = ()
+    """Every peer that failed and was not renewed lately, however seldom."""
+
+
+_STRETCH = 10.0
+_MOST_SLOTS = 300
+_MOST_PEERS = 50
+_SUMMARY_AFTER = 5.0
+"""A summary belongs to an error of so many seconds before."""
+
+
+def note_error(
+    window: CryptoWindow, finding: CryptoFinding, policy: CryptoPolicy, now: float
+) -> CryptoWindow:
+    if finding.effect is Effect.BENIGN:
+        return window
+    window = forget_old(window, policy, now)
+    if finding.effect is Effect.SUMMARY and _told_already(window, finding.peer, now):
+        return window
+    peer = finding.peer if _has_room(window, finding.peer) else ""
+    regenerates = int(finding.effect is Effect.REGENERATES)
+    start = now - now % _STRETCH
+    for at, slot in enumerate(window.slots):
+        if slot.at == start and slot.peer == peer:
+            more = replace(slot, errors=slot.errors + 1, regenerates=slot.regenerates + regenerates)
+            return replace(window, slots=(*window.slots[:at], more, *window.slots[at + 1 :]))
+    slots = (*window.slots, CryptoSlot(start, peer, 1, regenerates))
+    return replace(window, slots=slots[-_MOST_SLOTS:])
+
+
+def note_message(
+    window: CryptoWindow, policy: CryptoPolicy, now: float, *, peer: str = "", count: int = 1
+) -> CryptoWindow:
+    """Messages that could be read; from a named peer they prove that its keys fit again."""
+    window = forget_old(window, policy, now)
+    start = now - now % _STRETCH
+    messages = window.messages
+    if messages and messages[-1][0] == start:
+        messages = (*messages[:-1], (start, messages[-1][1] + count))
+    else:
+        messages = (*messages, (start, count))
+    slots = tuple(slot for slot in window.slots if not peer or slot.peer != peer)
+    return replace(window, messages=messages[-_MOST_SLOTS:], slots=slots)
+
+
+def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -> CryptoWindow:
+    """What these peers' keys did before they were made anew says nothing any more."""
+    kept = tuple(entry for entry in window.regenerated if entry[0] not in peers)
+    entries = (*kept, *((peer, now) for peer in peers))
+    slots = tuple(slot for slot in window.slots if slot.peer not in peers)
+    return replace(window, slots=slots, regenerated=entries[-_MOST_PEERS:])
+
+
+def note_step(window: CryptoWindow) -> CryptoWindow:
+    """A step of a repair was done for the whole session: from here on only what is new counts."""
+    return replace(window, slots=(), messages=())
+
+
+def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoWindow:
+    """Drop what lies outside the window, also what a clock put into the future."""
+    since = now - policy.window
+    if not window.slots and not window.messages:
+        return window
+    slots = tuple(slot for slot in window.slots if since < slot.at + _STRETCH and slot.at <= now)
+    messages = tuple(
+        entry for entry in window.messages if since < entry[0] + _STRETCH <= now + _STRETCH
+    )
+    return replace(window, slots=slots, messages=messages)
+
+
+def judge_crypto(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoState:
+    window = forget_old(window, policy, now)
+    by_peer: Counter[str] = Counter()
+    renewing: Counter[str] = Counter()
+    for slot in window.slots:
+        by_peer[slot.peer] += slot.errors
+        renewing[slot.peer] += slot.regenerates
+    errors = by_peer.total()
+    readable = sum(count for _, count in window.messages)
+    share = errors / (errors + readable) if errors else 0.0
+    peers = _need_keys(by_peer, renewing, window, policy, now)
+    signal = _signal(by_peer, readable, share, peers, policy)
+    lately = _lately(window, policy, now)
+    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in lately)
+    return CryptoState(errors, share, peers, signal, failing)
+
+
+def crypto_retry_delay(tries: int, policy: CryptoPolicy) -> float | None:
+    """Seconds before a crypto operation that failed `tries` times is tried again; None = failed."""
+    return policy.retry_base * 2.0 ** (tries - 1) if 1 <= tries <= policy.retries else None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimit:
+    """A few lines per contact and minute: a flood of errors must not end the process by its log."""
+
+    since: float = 0.0
+    shown: int = 0
+    hidden: int = 0
+
+    def counts(self, now: float, per: float = 60.0) -> bool:
+        """Whether its minute goes on."""
+        return self.since <= now < self.since + per
+
+    def note(self, now: float, most: int = 5, per: float = 60.0) -> "tuple[LogLimit, bool, int]":
+        """Whether to show this line, and how many were hidden before it (told once a minute)."""
+        if not self.counts(now, per):
+            return LogLimit(now, 1, 0), True, self.hidden
+        if self.shown < most:
+            return replace(self, shown=self.shown + 1), True, 0
+        return replace(self, hidden=self.hidden + 1), False, 0
+
+
+def limit_of(
+    limits: Mapping[str, LogLimit], peer: str, now: float
+) -> tuple[dict[str, LogLimit], str]:
+    """Whose limit holds for a line about this contact, and the limits without the old ones.
+
+    Beyond so many contacts all further ones share one: a whole group out of step is a flood too.
+    """
+    if peer in limits:
+        return dict(limits), peer
+    kept = {one: limit for one, limit in limits.items() if limit.counts(now)}
+    return kept, peer if len(kept) < _MOST_PEERS else ""
+
+
+def _told_already(window: CryptoWindow, peer: str, now: float) -> bool:
+    near = (slot for slot in window.slots if slot.at + _STRETCH + _SUMMARY_AFTER > now)
+    return any(not peer or slot.peer in (peer, "") for slot in near)
+
+
+def _has_room(window: CryptoWindow, peer: str) -> bool:
+    known = {slot.peer for slot in window.slots}
+    return peer in known or len(known) < _MOST_PEERS
+
+
+def _lately(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]:
+    """Whose keys were made anew a short while ago."""
+    return {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
+
+
+def _need_keys(
+    by_peer: Counter[str],
+    renewing: Counter[str],
+    window: CryptoWindow,
+    policy: CryptoPolicy,
+    now: float,
+) -> tuple[str, ...]:
+    lately = _lately(window, policy, now)
+    return tuple(
+        peer
+        for peer, errors in by_peer.most_common()
+        if peer and peer not in lately and (errors >= policy.peer_errors or renewing[peer] >= 2)
+    )
+
+
+def _signal(
+    by_peer: Counter[str],
+    readable: int,
+    share: float,
+    peers: tuple[str, ...],
+    policy: CryptoPolicy,
+) -> Signal | None:
+    errors, named = by_peer.total(), len([peer for peer in by_peer if peer])
+    if not errors:
+        return None
+    minutes = f"{policy.window / 60:.0f} min"
+    words = f"{errors} crypto errors in {minutes}, {named} peers, {share:.0%} of messages"
+    one_peer = named == 1 and not by_peer[""]
+    large_share = share > policy.share and errors + readable >= policy.least_messages
+    unnamed = by_peer[""] >= policy.errors
+    many = errors >= policy.errors and (named > policy.few_peers or unnamed)
+    if not one_peer and (many or (large_share and errors >= policy.errors)):
+        return Signal("crypto_corrupted", Health.CORRUPTED, words)
+    if peers:
+        return Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {len(peers)} peers")
+    return Signal("crypto_errors", Health.DEGRADED, words)

@@ -1,0 +1,1 @@
+"""The repair of one session: its record, its steps, and which step comes next."""

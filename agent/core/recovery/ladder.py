@@ -1,0 +1,141 @@
+"""Which step of a repair may be tried next: the order, the tries, and what may end a pairing."""
+
+from collections.abc import Mapping
+
+from agent.core.health import last_reason, no_pairing_to_lose
+from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
+from agent.core.reasons import reason_of
+from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
+
+DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+"""Never without a backup of the same repair, made first and confirmed to be readable."""
+UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+
+LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
+    Trouble.CONNECTION: (
+        RecoveryKind.RECONNECT,
+        RecoveryKind.RESTART,
+        RecoveryKind.RESTORE,
+        RecoveryKind.LOGOUT_RESTART,
+        RecoveryKind.CLEANUP,
+    ),
+    Trouble.KEYS: (
+        RecoveryKind.RECONNECT,
+        RecoveryKind.RESTART,
+        RecoveryKind.REGENERATE_KEYS,
+        RecoveryKind.RESTORE,
+        RecoveryKind.LOGOUT_RESTART,
+        RecoveryKind.CLEANUP,
+    ),
+    # A worker refuses damaged files; starting it again and again proves nothing.
+    Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
+    # Its old pairing may still be there: nothing that ends it, ever, by itself. It is tried again
+    # only over a whole store; over an empty one there is nothing to come up with.
+    Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
+}
+"""From mild to harsh. What ends a pairing stands after all that keeps it."""
+
+# One peer's keys are that peer's trouble: nobody else's messages wait for a reconnect.
+_ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
+# A server connects and restarts with the keys that it has: only new ones change anything.
+_KEYS_ELSEWHERE = (*_ONE_PEER, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP)
+
+
+def steps_for(
+    verdict: HealthVerdict, trouble: Trouble, *, elsewhere: bool = False
+) -> tuple[RecoveryKind, ...]:
+    """`elsewhere`: a server of someone else's holds the session."""
+    if verdict.reason == "crypto_peer":
+        return _ONE_PEER
+    return _KEYS_ELSEWHERE if elsewhere and trouble is Trouble.KEYS else LADDERS[trouble]
+
+
+def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
+    """The step to try now: the same again while it has tries left, else the next that may be."""
+    ladder = ladder_for(case, repair)
+    first = ladder[0]
+    if (
+        first is RecoveryKind.REGENERATE_KEYS
+        and not repair.regenerated
+        and allowed(first, case, repair)
+    ):
+        # Who fails may be known only by now: an agent that was killed counts anew.
+        return first
+    at = ladder.index(repair.step) if repair.step in ladder else -1
+    same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
+    candidates = ladder[at if same_again else at + 1 :]
+    return next((step for step in candidates if allowed(step, case, repair)), None)
+
+
+def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
+    if repair.goal is Goal.CLEANUP:
+        return (RecoveryKind.CLEANUP,)
+    elsewhere = bool(case.observation.instance.backend)
+    steps = steps_for(case.verdict, repair.trouble, elsewhere=elsewhere)
+    if steps is _ONE_PEER:
+        return steps
+    if repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in steps:
+        return (*steps, RecoveryKind.CLEANUP)
+    return steps
+
+
+def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
+    if step is RecoveryKind.RESTORE:
+        # The same snapshot heals at once or never.
+        return 1
+    return min(2, case.policy.tries) if trouble is Trouble.SUSPECT else case.policy.tries
+
+
+def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
+    unit = case.observation.unit
+    alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.observation)).unpairs:
+        # WhatsApp ended this pairing: another login with it harms the account.
+        return False
+    if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
+        return False
+    if step is RecoveryKind.RECONNECT:
+        return alive
+    if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
+        return case.observation.files is SessionFiles.WHOLE
+    if step is RecoveryKind.REGENERATE_KEYS:
+        return alive and bool(case.circumstances.peers)
+    if step is RecoveryKind.RESTORE:
+        return _may_restore(case, repair)
+    if step is RecoveryKind.LOGOUT_RESTART:
+        return case.circumstances.can_log_out and alive and may_unpair(case, repair)
+    if step is RecoveryKind.CLEANUP:
+        # Begun afresh once and still not well: a second empty session is no better.
+        return not repair.cleaned and may_unpair(case, repair)
+    return True
+
+
+def may_unpair(case: Case, repair: Repair) -> bool:
+    """Whether this repair may now do what ends a pairing."""
+    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
+        return True
+    if repair.trouble is Trouble.SUSPECT or not case.circumstances.well:
+        return False
+    if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
+        return False
+    if no_pairing_to_lose(case.observation):
+        return True
+    if repair.goal is Goal.RECOVER or case.policy.unpair is Unpair.NEVER:
+        return False
+    # An outage must never unpair anyone: every round has to have been a calm one.
+    last_round = repair.round >= case.policy.rounds and repair.calm
+    early = case.policy.unpair is Unpair.EARLY
+    return case.circumstances.odd_one_out and (early or last_round)
+
+
+def _may_restore(case: Case, repair: Repair) -> bool:
+    if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
+        return False
+    if not case.observation.record.paired:
+        return False
+    # A suspect is stopped by now: nothing but its files can be seen of it.
+    if case.verdict.health is Health.CORRUPTED or repair.trouble is Trouble.SUSPECT:
+        return True
+    # A stuck session is rarely its files' fault: only after everything else, every time.
+    last_round = repair.round >= case.policy.rounds or repair.goal is Goal.WORKING_QR
+    return case.verdict.health is Health.STUCK and last_round

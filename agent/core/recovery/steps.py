@@ -1,0 +1,271 @@
+"""Choose the next step of a repair and follow it to its end. One repair per instance at a time.
+
+The caller, on each pass with a repair: `repair, action = step_repair(case, repair)`, save the
+repair, carry the action out, `repair = after_action(...)`, save it. Saved before each step
+begins and after it ended, a repair that was cut off is resumed (`resume_repair`).
+"""
+
+from dataclasses import dataclass, replace
+
+from agent.core.model import ConnectionStatus, Health
+from agent.core.reasons import reason_of
+from agent.core.reconnect import remaining
+from agent.core.recovery.ladder import DESTRUCTIVE, next_step
+from agent.core.recovery.repair import (
+    Case,
+    Ending,
+    Goal,
+    RecoveryKind,
+    RecoveryPolicy,
+    Repair,
+    Stage,
+    Trouble,
+    needs_repair,
+    trouble_of,
+)
+from agent.core.words import SUSPECT
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryAction:
+    kind: RecoveryKind
+    reason: str
+    """One sentence."""
+    not_before_wall: float = 0.0
+    """For WAIT: when to ask again at the latest."""
+
+
+MOST_ACTS = 100
+"""No repair of any shape gets near; it ends the one that a fault in here would not end."""
+
+_HELD = 60.0
+"""How often a repair that waits for better weather is looked at."""
+
+
+def step_repair(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+    """The repair as it stands now, and the one thing to do."""
+    if repair.over:
+        return repair, RecoveryAction(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
+    around = case.circumstances
+    repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
+    if _was_being_published(case, repair):
+        return _next_act(case, repair)
+    if ending := _ending(case, repair):
+        return _end(case, repair, ending, case.verdict.sentence)
+    if wait := _stage_left(case, repair):
+        what = "reports" if repair.stage is Stage.ACTING else "shows whether it helped"
+        until = case.now_wall + wait
+        return repair, RecoveryAction(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
+    if repair.stage is not Stage.DUE:
+        repair = _due(repair, case.now_wall, _delay(repair.tries, case.policy))
+    return _next_act(case, _follow_trouble(case, repair))
+
+
+def after_action(
+    repair: Repair,
+    kind: RecoveryKind,
+    ok: bool,
+    policy: RecoveryPolicy,
+    now_wall: float,
+    *,
+    backup: str = "",
+) -> Repair:
+    """A step reported. `backup` names what BACK_UP made and confirmed to be readable."""
+    if repair.over:
+        return repair
+    if kind is RecoveryKind.BACK_UP:
+        made = backup if ok else ""
+        wait = 0.0 if made else _delay(repair.backup_tries, policy)
+        return _due(replace(repair, backup=made), now_wall, wait)
+    if not ok:
+        return _due(repair, now_wall, _delay(repair.tries, policy))
+    cleaned = repair.cleaned or kind is RecoveryKind.CLEANUP
+    return replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, cleaned=cleaned)
+
+
+def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
+    """What must be done before it may be over could not be done: it is due again later."""
+    wait = min(_delay(repair.acts, policy), _HELD)
+    return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
+
+
+def _was_being_published(case: Case, repair: Repair) -> bool:
+    """A suspect whose pairing is given up already: what is left of its end must be done."""
+    return (
+        repair.trouble is Trouble.SUSPECT
+        and repair.stage is Stage.DUE
+        and repair.step is not RecoveryKind.CLEANUP
+        and bool(repair.backup)
+        and not case.observation.record.paired
+        and case.observation.desired.should_run
+    )
+
+
+def _ending(case: Case, repair: Repair) -> Ending | None:
+    """Whether the repair is over without another step."""
+    verdict = case.verdict
+    if not case.observation.desired.should_run or case.observation.unit.masked:
+        return Ending.NOT_WANTED
+    if repair.goal is Goal.CLEANUP and not repair.cleaned:
+        return None
+    if repair.stage is Stage.ACTING or needs_repair(verdict) or case.observation.hold:
+        return None
+    if verdict.reason == "ping_failed":
+        # The next pings tell: a zombie looks like this too when nobody remembers its pings.
+        return None
+    if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
+        return None
+    helped = Ending.CLEANED if repair.cleaned else Ending.RECOVERED
+    if verdict.state is ConnectionStatus.CONNECTED or verdict.reason == "waiting_for_scan":
+        return helped
+    if verdict.health is not Health.DISCONNECTED or verdict.reason in ("starting", "stopping"):
+        return None
+    if repair.goal is Goal.WORKING_QR and reason_of(verdict.reason).unpairs:
+        return None
+    return Ending.NEEDS_PERSON
+
+
+def _end(
+    case: Case, repair: Repair, ending: Ending, sentence: str
+) -> tuple[Repair, RecoveryAction]:
+    good = ending in (Ending.RECOVERED, Ending.CLEANED)
+    kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
+    ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
+    return ended, RecoveryAction(kind, f"{ending.replace('_', ' ')}: {sentence}")
+
+
+def _stage_left(case: Case, repair: Repair) -> float:
+    """Seconds for which the step before may still report or show its effect."""
+    if repair.stage is Stage.DUE:
+        return 0.0
+    limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
+    return remaining(repair.stage_wall + limit, case.now_wall, limit)
+
+
+def _settle_limit(case: Case, repair: Repair) -> float:
+    if repair.trouble is Trouble.SUSPECT:
+        return case.policy.suspect_settle
+    if not needs_repair(case.verdict):
+        keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
+        return case.policy.settle_keys if keys else case.policy.start_limit
+    same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
+    return case.policy.settle if same_run else case.policy.settle_start
+
+
+def _follow_trouble(case: Case, repair: Repair) -> Repair:
+    """What is wrong may turn out to be something else; then its own ladder begins."""
+    if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
+        return repair
+    return replace(
+        repair,
+        trouble=trouble_of(case.verdict),
+        reason=case.verdict.reason,
+        step=RecoveryKind.NONE,
+        tries=0,
+    )
+
+
+def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+    now_wall, verdict = case.now_wall, case.verdict
+    if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
+        sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
+    if _was_being_published(case, repair):
+        return _end_suspect(case, repair)
+    around = case.circumstances
+    if repair.goal is Goal.HEAL and not (around.well or around.canary):
+        sentence = "held: its backend, the network or its peers are not well"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+    if repair.acts >= MOST_ACTS:
+        return _end(case, repair, Ending.GAVE_UP, "too many steps")
+    own = repair.goal is Goal.HEAL and repair.trouble is not Trouble.SUSPECT
+    if own and verdict.health is Health.NOT_FOUND:
+        # Nothing is wrong with one that waits for its turn to start: the repair was cut off.
+        waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
+        until = now_wall + case.policy.start_limit
+        return waiting, RecoveryAction(RecoveryKind.WAIT, "until it is started", until)
+    if repair.trouble is Trouble.SUSPECT and case.observation.unit.runs:
+        # What its store is worth shows when nobody works on it; the plan stops it.
+        sentence = "until it is stopped and its files were looked at"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+    step = next_step(case, repair)
+    if step is None:
+        return _end_round(case, repair)
+    if step in DESTRUCTIVE and not repair.backup:
+        return _back_up(case, repair, f"a backup before {step}")
+    tries = repair.tries + 1 if step is repair.step else 1
+    keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
+    acting = replace(_acting(repair, now_wall), step=step, tries=tries, regenerated=keys)
+    return acting, RecoveryAction(step, f"{verdict.sentence}; {_where(acting)}")
+
+
+def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, RecoveryAction]:
+    acting = replace(_acting(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
+    return acting, RecoveryAction(RecoveryKind.BACK_UP, sentence)
+
+
+def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+    sentence, rounds = case.verdict.sentence, case.policy.rounds
+    if repair.trouble is Trouble.SUSPECT:
+        return _wait_for_store(case, repair) or _end_suspect(case, repair)
+    if repair.goal is not Goal.HEAL or (repair.round >= rounds and repair.calm):
+        return _end(case, repair, Ending.GAVE_UP, sentence)
+    # A round in bad weather proves nothing about the instance: it is run again.
+    number = repair.round + 1 if repair.calm else repair.round
+    repair = replace(
+        repair,
+        round=number,
+        calm=True,
+        step=RecoveryKind.NONE,
+        tries=0,
+        regenerated=False,
+        # What lies on the disk by then is newer than this round's backup.
+        backup="",
+        backup_tries=0,
+    )
+    repair = _due(repair, case.now_wall, case.policy.round_pause)
+    sentence = f"{sentence}; round {number} of {rounds} in {case.policy.round_pause:.0f} s"
+    return repair, RecoveryAction(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+
+
+def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction] | None:
+    """Unless a new code is asked for no pairing is given up at once, for a store may come back as
+    it went (a disk, a copy under way); nor while many came up like this: then it is not the store.
+    """
+    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
+        return None
+    now_wall, limit = case.now_wall, case.policy.suspect_settle
+    if not case.circumstances.well:
+        sentence = f"{case.verdict.sentence}; held: others came up like it, or its server is away"
+        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+    if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
+        return None
+    sentence = f"{case.verdict.sentence}; whether its store comes back is waited for"
+    return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
+
+
+def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+    """Before a new pairing may overwrite it, the old store is put away as evidence."""
+    if repair.backup:
+        return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)
+    if repair.backup_tries >= case.policy.tries:
+        return _end(case, repair, Ending.GAVE_UP, "its old store could not be backed up")
+    return _back_up(case, repair, "a backup before it may be paired anew")
+
+
+def _acting(repair: Repair, now_wall: float) -> Repair:
+    return replace(repair, stage=Stage.ACTING, stage_wall=now_wall, acts=repair.acts + 1)
+
+
+def _due(repair: Repair, now_wall: float, wait: float) -> Repair:
+    return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
+
+
+def _delay(tries: int, policy: RecoveryPolicy) -> float:
+    return policy.first_delay * 2.0 ** min(max(tries - 1, 0), 16)
+
+
+def _where(repair: Repair) -> str:
+    if repair.step is RecoveryKind.NONE:
+        return f"round {repair.round}"
+    return f"{repair.step}, try {repair.tries}, round {repair.round}"

@@ -1,0 +1,1 @@
+"""Webhooks: a cursor into the journal for each, signed requests, retries."""

@@ -1,0 +1,170 @@
+"""All webhooks: one courier each, woken by the bus, changed by a reload."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from agent.config import WebhookDeclaration
+from agent.core.model import Category, JournalEntry
+from agent.core.webhook import (
+    Answer,
+    DeadLetter,
+    Pace,
+    Result,
+    Trial,
+    WebhookFigures,
+    WebhookView,
+    body_of,
+    delivery_name,
+)
+from agent.deliver.bus import EventBus
+from agent.deliver.webhooks.courier import Courier
+from agent.deliver.webhooks.request import Line
+from agent.errors import NotFound
+from agent.store.database import Store
+
+_SAID = 200
+"""Characters of an answer that are shown to who sent a test."""
+
+
+class Webhooks:
+    def __init__(
+        self,
+        declared: Sequence[WebhookDeclaration],
+        store: Store,
+        bus: EventBus,
+        *,
+        machine: str,
+        version: str,
+        pace: Pace | None = None,
+    ) -> None:
+        self._declared = tuple(declared)
+        self._store = store
+        self._bus = bus
+        self._machine = machine
+        self._version = version
+        self._pace = pace or Pace()
+        self._results: Counter[Result] = Counter()
+        """Since the agent began, of webhooks that are gone too: a counter never falls."""
+        self._couriers: dict[str, Courier] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._some = asyncio.Event()
+        """Set while there is a webhook: without one nobody listens."""
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self.apply(self._declared)
+            while True:
+                await self._some.wait()
+                await self._pass_on()
+
+    async def _pass_on(self) -> None:
+        subscription = self._bus.subscribe()
+        try:
+            for courier in self._couriers.values():
+                courier.look()
+            async for entry in subscription:
+                for courier in self._couriers.values():
+                    courier.offer(entry)
+        finally:
+            subscription.close()
+
+    def apply(self, declared: Sequence[WebhookDeclaration]) -> None:
+        """What is new or changed begins, what is gone ends; each place stays in the database."""
+        self._declared = tuple(declared)
+        if self._group is None:
+            return
+        wanted = {one.name: one for one in declared}
+        for name in [name for name in self._couriers if name not in wanted]:
+            del self._couriers[name]
+            self._running.pop(name).cancel()
+        for name, one in wanted.items():
+            before = self._running.get(name)
+            if before is not None and self._couriers[name].declared == one:
+                self._couriers[name].reopen()
+                continue
+            if before is not None:
+                before.cancel()
+            courier = self._made(one)
+            self._couriers[name] = courier
+            run = _after(before, courier)
+            self._running[name] = self._group.create_task(run, name=f"webhook {name}")
+        if wanted:
+            self._some.set()
+        else:
+            self._some.clear()
+
+    def _made(self, one: WebhookDeclaration) -> Courier:
+        return Courier(
+            one,
+            self._store,
+            machine=self._machine,
+            version=self._version,
+            results=self._results,
+            pace=self._pace,
+        )
+
+    # what is asked of them
+
+    def views(self) -> Sequence[WebhookView]:
+        return [self._couriers[name].view() for name in sorted(self._couriers)]
+
+    def figures(self) -> WebhookFigures:
+        views = self.views()
+        oldest = [one.oldest_wall for one in views if one.oldest_wall is not None]
+        return WebhookFigures(
+            {result.value: self._results[result] for result in Result},
+            sum(one.waiting for one in views),
+            min(oldest, default=None),
+        )
+
+    def dead(self, name: str) -> Sequence[DeadLetter]:
+        return self._find(name).dead()
+
+    async def retry(self, name: str) -> int:
+        """Close its circuit and try now, the dead letters too; how many those are."""
+        courier = self._find(name)
+        count = courier.retry()
+        await self._note(name, f"an operator asked for a try now, and of {count} dead letters")
+        return count
+
+    async def test(self, name: str) -> Trial:
+        """Send an event of its own now, past everything that waits. ConfigError: it cannot be."""
+        declared = self._find(name).declared
+        now = time.time()
+        sentence = "a test that an operator sent"
+        entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, now)
+        line = await Line.open(declared, self._version)
+        begun = time.monotonic()
+        try:
+            body = body_of(entry, self._machine, self._version)
+            reply = await line.post(body, entry.kind, delivery_name(entry))
+        finally:
+            await line.close()
+        taken = reply.answer is Answer.TAKEN
+        came = f"it answered {reply.status}" if reply.status else reply.problem
+        await self._note(name, f"an operator sent a test: {came}")
+        seconds = time.monotonic() - begun
+        return Trial(taken, reply.status, reply.problem, seconds, reply.said[:_SAID])
+
+    def _find(self, name: str) -> Courier:
+        if name not in self._couriers:
+            known = ", ".join(sorted(self._couriers)) or "none"
+            raise NotFound(f"cannot find the webhook {name}; declared: {known}")
+        return self._couriers[name]
+
+    async def _note(self, name: str, sentence: str) -> None:
+        told = f"webhook {name}: {sentence}"
+        await self._store.append(
+            JournalEntry("operator", told, Category.SYSTEM, None, time.time(), {"webhook": name})
+        )
+
+
+async def _after(before: asyncio.Task[None] | None, courier: Courier) -> None:
+    """Two couriers of one webhook would both write its place."""
+    if before is not None:
+        await asyncio.wait([before])
+    await courier.run()

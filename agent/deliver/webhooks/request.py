@@ -1,0 +1,134 @@
+"""One POST to one webhook: signed, bounded, never redirected. It says how it went, and no more:
+neither the URL nor the secret nor what was sent stands in its words.
+"""
+
+import asyncio
+import contextlib
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from agent.config import WebhookDeclaration, secret_of
+from agent.core.webhook import Answer, judge_answer, sign, told_wait
+from agent.deliver.webhooks.guarded_address import AddressDenied, open_connector
+from agent.errors import ConfigError
+
+_SAID = 1024
+"""Bytes of an answer that are read; what it says changes nothing."""
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one try ended."""
+
+    answer: Answer
+    status: int | None = None
+    problem: str = ""
+    wait: float = 0.0
+    """Seconds that it asks us to wait; 0 = it does not."""
+    said: str = ""
+
+
+class Line:
+    """A way to one webhook; it keeps its connection while there is more to send."""
+
+    def __init__(self, declared: WebhookDeclaration, secret: bytes, http: aiohttp.ClientSession):
+        self._declared = declared
+        self._secret = secret
+        self._http = http
+
+    @classmethod
+    async def open(cls, declared: WebhookDeclaration, version: str) -> "Line":
+        """Reads the secret and the certificates. ConfigError: one of them cannot be read."""
+        secret, tls = await asyncio.to_thread(_read, declared)
+        http = aiohttp.ClientSession(
+            connector=open_connector(private=declared.private, tls=tls),
+            timeout=aiohttp.ClientTimeout(total=declared.timeout),
+            headers={"User-Agent": f"wa-agent/{version}"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,  # a proxy would look names up itself, and judge no address
+        )
+        return cls(declared, secret, http)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def post(self, body: bytes, event: str, delivery: str) -> Reply:
+        headers = {
+            "Content-Type": "application/json",
+            "X-WA-Event": event,
+            "X-WA-Delivery": delivery,
+        }
+        if self._secret:
+            headers["X-WA-Signature"] = sign(self._secret, int(time.time()), body)
+        try:
+            return await self._post(body, headers)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Reply(Answer.LATER, problem=problem_of(error, self._declared.timeout))
+
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        url = self._declared.url
+        async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as back:
+            verdict, said = judge_answer(back.status), b""
+            # Read, so that the connection can be used again; the verdict is known without it.
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with asyncio.timeout(_PATIENCE):
+                    said = await back.content.read(_SAID)
+            taken = verdict is Answer.TAKEN
+            return Reply(
+                verdict,
+                back.status,
+                "" if taken else _answered(back.status),
+                told_wait(back.headers.get("Retry-After"), time.time()),
+                said.decode(errors="replace"),
+            )
+
+
+def _answered(status: int) -> str:
+    if 300 <= status < 400:
+        return f"it answered {status}: redirects are not followed"
+    return f"it answered {status}"
+
+
+def problem_of(error: Exception, timeout: float) -> str:
+    """In our words: what the library says of an error may hold the whole URL."""
+    if isinstance(error, TimeoutError):
+        return f"it did not answer within {timeout:g} s"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, AddressDenied):
+        return str(cause)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is refused: {error.certificate_error}"
+    if isinstance(cause, ssl.SSLError):
+        return f"there is no TLS with it: {cause.reason or 'refused'}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be looked up"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what it answers is no HTTP"
+    if isinstance(cause, OSError):
+        # Not its own words: "Connect call failed" says neither why nor that it is a refusal.
+        why = os.strerror(cause.errno) if cause.errno else type(cause).__name__
+        return f"it cannot be reached: {why}"
+    return f"it cannot be reached: {type(error).__name__}"
+
+
+def _read(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | None]:
+    secret = secret_of(declared)
+    if not declared.ca_file:
+        return secret, None
+    try:
+        return secret, ssl.create_default_context(cafile=declared.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        cause = error.strerror or "it holds no certificate"
+        raise ConfigError(
+            f"cannot read {declared.ca_file} (ca_file of webhook {declared.name}): {cause}",
+            field="webhook.ca_file",
+        ) from error

@@ -1,0 +1,187 @@
+"""The steps between "down" and "up again" that a repair on a whaticket-like server is made of.
+
+Files may be touched only while the server holds nothing of the session in memory: it would
+write its old record back. So it must say that the session is down, twice, before and after.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent.core.words import ConnectionStatus as Status
+from agent.engines.remote.http import ServerDown
+from agent.engines.whaticket.keys.store import Plan, SessionStore
+from agent.engines.whaticket.rows import Row, claim_of_row
+from agent.engines.whaticket.server import WhaticketServer
+from agent.engines.whaticket.settings import WhaticketSettings
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.25
+SETTLE = 0.5
+"""Seconds after which what somebody still writes would have shown."""
+Look = Callable[[Row], bool]
+Tell = Callable[[str], None]
+
+
+def _unheard(_sentence: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One session's way down and up; `id` is the server's."""
+
+    server: WhaticketServer
+    store: SessionStore
+    settings: WhaticketSettings
+    id: str
+    tell: Tell = _unheard
+    """Hears of each step that was done, in words for people."""
+
+    async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Down, the work, up again; up also when the work fails. The work's error goes first."""
+        await self.must_have_whole_creds(stored=True)
+        await self.go_down()
+        self.tell("disconnect: the server says that it is down")
+        problem: EngineError | None = None
+        try:
+            await work()
+        except EngineError as error:
+            problem = error
+        try:
+            await self.come_up()
+        except EngineError as error:
+            if problem is None:
+                raise
+            log.warning("%s", error)
+        if problem is not None:
+            raise problem
+
+    async def go_down(self) -> None:
+        """Return when the server says twice that nothing of it runs; EngineError otherwise."""
+        route = self.server.contract.hang_up
+        what = f"disconnect {self.id}"
+        if route is None:
+            if await self._down_twice():
+                return
+            raise EngineError(
+                f"cannot {what}: what this server calls disconnect would end the pairing",
+                code="not_supported",
+            )
+        try:
+            await self.server.do(what, route, self.id)
+        except EngineError as error:
+            # Some refuse to disconnect what is not connected.
+            if error.code != "remote_refused" or not await self._down_twice():
+                raise
+            return
+        deadline = time.monotonic() + self.settings.disconnect_within
+        while not await self._down_twice():
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"cannot {what}: it is still not down after"
+                    f" {self.settings.disconnect_within:g} s",
+                    code="still_connected",
+                )
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def must_have_whole_creds(self, *, stored: bool = False) -> None:
+        """Baileys puts empty creds in the place of damaged ones: a start would end the pairing.
+
+        While it runs it has good ones in memory and writes them again, so it is left alone.
+        `stored`: those of a connected session must be there as well, or we look at a wrong place.
+        """
+        found = await self.store.look(self.id)
+        if found == "damaged":
+            raise EngineError(
+                f"cannot start {self.id} anew: its creds are damaged, and a start would replace"
+                " them by empty ones",
+                code="session_damaged",
+            )
+        if stored and found in ("absent", "unpaired") and (await self.look()).connected:
+            raise EngineError(
+                f"cannot touch the keys of {self.id}: it is connected, and where its creds should"
+                " be are none; a start would begin a new pairing",
+                code="session_missing",
+            )
+
+    async def begin(self) -> None:
+        """Ask for the start, unless the server has begun by itself: two sockets fight."""
+        row = await self.look()
+        if claim_of_row(row).status in (Status.DISCONNECTED, Status.RECONNECTING):
+            await self.must_have_whole_creds()
+            await self.server.do(f"start {self.id}", self.server.contract.start, self.id)
+
+    async def come_up(self) -> None:
+        """Return when it is connected; a QR code instead means that the pairing is gone."""
+        await self.begin()
+        self.tell("start-session: the server takes it up")
+        await self.wait("connect", self._is_up)
+        self.tell("wait: it is connected")
+
+    async def wait(self, what: str, wanted: Look) -> Row:
+        deadline = time.monotonic() + self.settings.connect_within
+        while not wanted(row := await self.look()):
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"cannot {what} {self.id}: it is {row.status or 'without a status'} after"
+                    f" {self.settings.connect_within:g} s",
+                    code="not_connected",
+                )
+            await asyncio.sleep(LOOK_EVERY)
+        return row
+
+    async def look(self) -> Row:
+        row = await self.server.state(self.id)
+        if row is None:
+            raise EngineError(
+                f"cannot find {self.id}: the server knows no such session", code="remote_missing"
+            )
+        return row
+
+    async def must_stay_gone(self, plan: Plan) -> None:
+        """After a removal: nobody wrote it again, and the session is still down."""
+        await asyncio.sleep(SETTLE)
+        if back := await self.store.came_back(self.id, plan):
+            raise EngineError(
+                f"cannot remove keys of {self.id}: {len(back)} were written again, so something"
+                " still runs this session",
+                code="written_back",
+            )
+        if not (await self.look()).down:
+            raise EngineError(
+                f"cannot be sure of the keys of {self.id}: the server connected it meanwhile",
+                code="server_reconnected",
+            )
+
+    async def start_or(self, undo: Callable[[], Awaitable[None]]) -> None:
+        """Start; where the server surely refused to, undo what was done before.
+
+        Without an answer it may have started: putting an old pairing under a running session
+        would mix two of them, so then nothing is undone.
+        """
+        try:
+            await self.begin()
+        except ServerDown:
+            raise
+        except EngineError:
+            if await self._down_twice():
+                await undo()
+            raise
+
+    async def _down_twice(self) -> bool:
+        if not (await self.look()).down:
+            return False
+        # Most of these servers connect again by themselves right after a drop.
+        await asyncio.sleep(SETTLE)
+        return (await self.look()).down
+
+    def _is_up(self, row: Row) -> bool:
+        if row.asks:
+            raise EngineError(
+                f"cannot connect {self.id}: the server asks for a new pairing", code="pairing_lost"
+            )
+        return row.connected

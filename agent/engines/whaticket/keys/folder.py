@@ -1,0 +1,232 @@
+"""Auth folders of Baileys: which files are a peer's, taking files out, putting them back.
+
+Blocking; runs in a thread. Everything is opened relative to the session's folder without
+following a link.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.engines.whaticket.keys.files import failed, sync_folder, write_private
+from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
+from agent.engines.whaticket.keys.removed import (
+    FILES,
+    KeptFile,
+    Removal,
+    Shelf,
+    done,
+    measure,
+    opened,
+    read_file,
+    safe_name,
+)
+from agent.errors import EngineError
+
+CREDS = "creds.json"
+_SUFFIX = ".json"
+_LOOKS, _BETWEEN = 20, 0.005
+_ELSEWHERE = (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EBUSY)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFolder:
+    """`template`: /path/{id}"""
+
+    template: str
+
+    def path(self, id: str) -> Path:
+        return Path(self.template.replace("{id}", safe_name(id)))
+
+    def look(self, id: str) -> str:
+        """absent, unpaired, paired, damaged or unreadable, by its creds."""
+        try:
+            with opened(self.path(id)) as fd:
+                told = json.loads(_read_settled(self.path(id), fd, CREDS))
+        except (ValueError, RecursionError):
+            return "damaged"
+        except EngineError as error:
+            gone = isinstance(error.__cause__, FileNotFoundError)
+            return "absent" if gone else "unreadable"
+        if not isinstance(told, dict):
+            return "damaged"
+        me = told.get("me")
+        return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
+
+    def holds(self, id: str, address: str) -> bool:
+        """Whether this session has talked with that address."""
+        with contextlib.suppress(EngineError, OSError):
+            name = self.path(id) / f"session-{address}{_SUFFIX}"
+            return stat.S_ISREG(name.lstat().st_mode)
+        return False
+
+    def other_names(self, id: str, users: Iterable[str]) -> Peers:
+        """Those users with their other forms, as the session's own mappings have them."""
+        users = frozenset(users)
+        told = []
+        with opened(self.path(id)) as fd:
+            for mapping in (key for user in users for key in mappings_of(user)):
+                with contextlib.suppress(EngineError, ValueError, RecursionError):
+                    told.append(json.loads(read_file(self.path(id), fd, mapping + _SUFFIX)[0]))
+        return with_mapped(users, told)
+
+    def names(self, id: str, peers: Peers) -> list[str]:
+        """The files of these peers, and of nobody else."""
+        with opened(self.path(id)) as fd:
+            found = _names_in(fd)
+        suffix = len(_SUFFIX)
+        return [n for n in found if n.endswith(_SUFFIX) and peers.owns(n[:-suffix])]
+
+    def measure(self, id: str, names: Iterable[str]) -> tuple[KeptFile, ...]:
+        """Every one of them read; EngineError for one that cannot be."""
+        path = self.path(id)
+        with opened(path) as fd:
+            return tuple(measure(path, fd, name) for name in names)
+
+    def all_names(self, id: str) -> list[str]:
+        """Every regular file, the creds last; [] where there is no folder."""
+        path = self.path(id)
+        if not os.path.lexists(path):
+            return []
+        with opened(path) as fd:
+            names = [n for n in _names_in(fd) if _is_file(n, fd)]
+        return sorted(names, key=lambda name: name == CREDS)
+
+    def take_out(self, shelf: Shelf, removal: Removal, id: str, *, whole: bool) -> Removal:
+        """Move what the manifest lists; it was read just before. Then read it again there."""
+        path, target = self.path(id), removal.path / FILES
+        removal = shelf.write(replace(removal, source=str(path), whole=whole))
+        moved = whole and _moved_at_once(path, target)
+        if not moved:
+            _make(target)
+            with opened(path) as source_fd, opened(target) as target_fd:
+                for file in removal.files:
+                    _move(file, path, source_fd, target, target_fd)
+        sync_folder(path.parent if moved else path)
+        self._read_again(removal, path, target)
+        return shelf.write(done(removal))
+
+    def copy(self, shelf: Shelf, removal: Removal, id: str) -> Removal:
+        """A copy of what the manifest lists, of a session that cannot be stopped first."""
+        path, target = self.path(id), removal.path / FILES
+        _make(target)
+        kept = []
+        with opened(path) as fd, opened(target) as target_fd:
+            for file in removal.files:
+                write_private(target / file.name, _read_settled(path, fd, file.name))
+                kept.append(replace(file, sha256=measure(target, target_fd, file.name).sha256))
+        return shelf.write(done(replace(removal, source=str(path), files=tuple(kept))))
+
+    def put_back(self, shelf: Shelf, removal: Removal, id: str) -> None:
+        """What stands in the way was moved aside before."""
+        path, kept = self.path(id), removal.path / FILES
+        self._read_again(removal, path, kept, back=False)
+        if not (removal.whole and not os.path.lexists(path) and _moved_at_once(kept, path)):
+            _make(path)
+            with opened(kept) as kept_fd, opened(path) as path_fd:
+                for file in removal.files:
+                    if _is_there(file.name, path_fd):
+                        raise EngineError(
+                            f"cannot put back {path / file.name}: it is there again", code="files"
+                        )
+                    _move(file, kept, kept_fd, path, path_fd)
+        sync_folder(path.parent)
+        shelf.write(replace(removal, state="put_back"))
+
+    def _read_again(self, removal: Removal, path: Path, kept: Path, *, back: bool = True) -> None:
+        """What lies on the shelf is what the manifest says."""
+        if not removal.files:
+            return
+        with opened(kept) as fd:
+            changed = [f for f in removal.files if measure(kept, fd, f.name).sha256 != f.sha256]
+            if not changed:
+                return
+            if back and os.path.lexists(path):
+                with opened(path) as path_fd:
+                    for file in changed:
+                        _move(file, kept, fd, path, path_fd)
+        raise EngineError(
+            f"cannot keep {kept / changed[0].name}: it changed while it was moved", code="files"
+        )
+
+
+def _read_settled(folder: Path, fd: int, name: str) -> bytes:
+    """The same twice in a row: Baileys empties a file before it writes it anew."""
+    last = b""
+    for _ in range(_LOOKS):
+        content, _ = read_file(folder, fd, name)
+        if content and content == last:
+            break
+        last = content
+        time.sleep(_BETWEEN)
+    return last
+
+
+def _moved_at_once(source: Path, target: Path) -> bool:
+    """One rename; False where only single files can be moved: another disk, no such right."""
+    try:
+        if source.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _ELSEWHERE:
+            return False
+        raise failed("move", source, error) from error
+    return True
+
+
+def _move(file: KeptFile, source: Path, source_fd: int, target: Path, target_fd: int) -> None:
+    try:
+        os.rename(file.name, file.name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise failed("move", source / file.name, error) from error
+    content, _ = read_file(source, source_fd, file.name)
+    write_private(target / file.name, content)
+    if read_file(target, target_fd, file.name)[0] != content:
+        raise EngineError(f"cannot copy {file.name}: it reads differently", code="files")
+    with contextlib.suppress(PermissionError):
+        os.chown(file.name, file.uid, file.gid, dir_fd=target_fd, follow_symlinks=False)
+    with contextlib.suppress(PermissionError):
+        fd = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_fd)
+        try:
+            os.fchmod(fd, file.mode)
+        finally:
+            os.close(fd)
+    try:
+        os.unlink(file.name, dir_fd=source_fd)
+    except OSError as error:
+        raise failed("remove", source / file.name, error) from error
+
+
+def _names_in(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise failed("create", path, error) from error
+
+
+def _is_file(name: str, fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    return False
+
+
+def _is_there(name: str, fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""Where removed keys are kept: one folder per removal, with a manifest, for seven days.
+
+Blocking; runs in a thread. Nothing leaves a server before it was read, and what was moved is
+read again afterwards.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.engines.whaticket.keys.files import (
+    LARGEST,
+    failed,
+    make_private,
+    read_json,
+    write_json,
+)
+from agent.errors import EngineError, InvalidRequest
+
+FOLDER = "removed"
+FILES = "files"
+KEYS = "keys.json"
+MANIFEST = "manifest.json"
+FORMAT = "wa-agent removed keys"
+KEEP = 7 * 86400.0
+_NAME = re.compile(r"\d{8}T\d{6}Z(?:\.\d{1,4})?")
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    name: str
+    size: int
+    sha256: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was taken away once, and where it lies."""
+
+    path: Path
+    remote: str
+    why: str
+    wall: float
+    state: str
+    """begun, done, put_back"""
+    source: str = ""
+    """The folder that the files were in."""
+    whole: bool = False
+    """The folder itself was moved, not single files."""
+    files: tuple[KeptFile, ...] = ()
+    keys: int = 0
+    keys_sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def empty(self) -> bool:
+        return not self.files and not self.keys and not self.whole
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """All removals of one backend."""
+
+    root: Path
+    clock: Callable[[], float] = field(default=time.time)
+
+    def begin(self, remote: str, why: str) -> Removal:
+        """A new empty one, on the disk."""
+        wall = self.clock()
+        folder = make_private(self.root / FOLDER / safe_name(remote))
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
+        for number in range(1, 10_000):
+            path = folder / (stamp if number == 1 else f"{stamp}.{number}")
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise failed("create", path, error) from error
+            removal = Removal(path, remote, why[:200], wall, "begun")
+            self.write(removal)
+            return removal
+        raise EngineError(f"cannot remove keys: no free name in {folder}", code="files")
+
+    def write(self, removal: Removal) -> Removal:
+        told = asdict(removal)
+        del told["path"]
+        write_json(removal.path / MANIFEST, {"format": FORMAT, "version": 1, **told})
+        return removal
+
+    def find(self, remote: str, name: object) -> Removal:
+        """The removal of that name; InvalidRequest when there is none."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidRequest("cannot put back: `name` names no removal", field="name")
+        path = self.root / FOLDER / safe_name(remote) / name
+        removal = _read_manifest(path)
+        if removal is None or removal.remote != remote:
+            raise InvalidRequest(f"cannot put back {name}: there is none", field="name")
+        return removal
+
+    def all(self, remote: str) -> list[Removal]:
+        """Oldest first."""
+        folder = self.root / FOLDER / safe_name(remote)
+        try:
+            names = sorted(each.name for each in folder.iterdir())
+        except OSError:
+            return []
+        found = (_read_manifest(folder / name) for name in names if _NAME.fullmatch(name))
+        return [removal for removal in found if removal is not None]
+
+    def sweep(self) -> int:
+        """Delete what was removed long ago; nothing that has no manifest of ours."""
+        gone = 0
+        try:
+            remotes = [each for each in (self.root / FOLDER).iterdir() if not each.is_symlink()]
+        except OSError:
+            return 0
+        for folder in remotes:
+            for removal in self.all(folder.name) if _SAFE.fullmatch(folder.name) else []:
+                if self.clock() - removal.wall > KEEP:
+                    shutil.rmtree(removal.path, ignore_errors=True)
+                    gone += 1
+        return gone
+
+
+def safe_name(remote: str) -> str:
+    """A session's name as a folder's: no path tricks, whatever the server calls it."""
+    if not _SAFE.fullmatch(remote) or ".." in remote:
+        raise EngineError(
+            f"cannot keep files of {remote!r:.60}: its name is not one of a folder",
+            code="remote_name",
+        )
+    return remote
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """An open folder; a link in its place is refused."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except OSError as error:
+        raise failed("open", path, error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def measure(folder: Path, fd: int, name: str) -> KeptFile:
+    """Read a regular file whole; a link, pipe or giant in its place is refused."""
+    content, status = read_file(folder, fd, name)
+    digest = hashlib.sha256(content).hexdigest()
+    mode = stat.S_IMODE(status.st_mode)
+    return KeptFile(name, len(content), digest, mode, status.st_uid, status.st_gid)
+
+
+def read_file(folder: Path, fd: int, name: str) -> tuple[bytes, os.stat_result]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(name, flags, dir_fd=fd), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise EngineError(f"cannot read {folder / name}: it is no file", code="files")
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise failed("read", folder / name, error) from error
+    if len(content) > LARGEST:
+        raise EngineError(f"cannot read {folder / name}: it is too large", code="files")
+    return content, status
+
+
+def done(removal: Removal) -> Removal:
+    return replace(removal, state="done")
+
+
+def _read_manifest(path: Path) -> Removal | None:
+    told = read_json(path / MANIFEST) if not path.is_symlink() else None
+    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != 1:
+        return None
+    try:
+        return Removal(
+            path,
+            str(told["remote"]),
+            str(told["why"]),
+            float(told["wall"]),
+            str(told["state"]),
+            str(told["source"]),
+            told["whole"] is True,
+            tuple(_read_file_entry(each) for each in told["files"]),
+            int(told["keys"]),
+            str(told["keys_sha256"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_file_entry(told: Mapping[str, Any]) -> KeptFile:
+    name = str(told["name"])
+    if "/" in name or name in ("", ".", ".."):
+        raise ValueError("a file's name leads elsewhere")
+    numbers = (int(told[key]) for key in ("mode", "uid", "gid"))
+    return KeptFile(name, int(told["size"]), str(told["sha256"]), *numbers)

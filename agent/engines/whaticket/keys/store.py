@@ -1,0 +1,204 @@
+"""What holds a session's keys on the server's side: an auth folder, Redis, or both."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from agent.engines.whaticket.keys.files import write_private
+from agent.engines.whaticket.keys.folder import AuthFolder
+from agent.engines.whaticket.keys.peers import Peers, user_of
+from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, render_keys
+from agent.engines.whaticket.keys.removed import KEYS, Removal, Shelf, done
+from agent.engines.whaticket.settings import WhaticketSettings
+from agent.errors import EngineError, InvalidRequest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be removed."""
+
+    files: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    whole: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStore:
+    """Either may be None: not configured."""
+
+    shelf: Shelf
+    folder: AuthFolder | None = None
+    redis: RedisKeys | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.folder is not None or self.redis is not None
+
+    async def close(self) -> None:
+        if self.redis is not None:
+            await self.redis.close()
+
+    async def look(self, id: str) -> str:
+        """absent, unpaired, paired, damaged, unreadable, or unknown where nothing is configured."""
+        if self.folder is not None:
+            return await to_end(asyncio.to_thread(self.folder.look, id))
+        return await self.redis.look(id) if self.redis is not None else "unknown"
+
+    async def holding(self, ids: Sequence[str], address: str) -> list[str]:
+        """Which of these sessions have talked with that address."""
+        if (folder := self.folder) is not None:
+            return await to_end(
+                asyncio.to_thread(lambda: [id for id in ids if folder.holds(id, address)])
+            )
+        return await self.redis.holding(ids, address) if self.redis is not None else []
+
+    # taking out
+
+    async def plan_peers(self, id: str, peers: Sequence[str]) -> Plan:
+        """What belongs to these peers and to nobody else."""
+        users = frozenset(user for peer in peers if (user := user_of(peer)))
+        if not users:
+            raise InvalidRequest("cannot choose keys: no peer is named", field="peers")
+        known = Peers(users)
+        files: Sequence[str] = ()
+        keys: Sequence[str] = ()
+        if (folder := self.folder) is not None:
+            known = await to_end(asyncio.to_thread(folder.other_names, id, known.users))
+        if self.redis is not None:
+            known = await self.redis.other_names(id, known.users)
+            keys = await self.redis.names(id, known)
+        if folder is not None:
+            files = await to_end(asyncio.to_thread(folder.names, id, known))
+        return Plan(tuple(files), tuple(keys))
+
+    async def plan_all(self, id: str) -> Plan:
+        files: Sequence[str] = ()
+        keys: Sequence[str] = ()
+        if self.folder is not None:
+            files = await to_end(asyncio.to_thread(self.folder.all_names, id))
+        if self.redis is not None:
+            keys = await self.redis.names(id)
+        return Plan(tuple(files), tuple(keys), whole=True)
+
+    async def back_up(self, id: str, plan: Plan, why: str) -> tuple[Removal, list[KeptKey]]:
+        """Everything read once, and what is in Redis written down and read back."""
+        removal = await to_end(asyncio.to_thread(self.shelf.begin, id, why))
+        if self.folder is not None and plan.files:
+            files = await to_end(asyncio.to_thread(self.folder.measure, id, plan.files))
+            removal = replace(removal, files=files)
+        kept: list[KeptKey] = []
+        if self.redis is not None and plan.keys:
+            kept = await self.redis.read(plan.keys)
+            raw = render_keys(kept)
+            await to_end(asyncio.to_thread(_write_keys, removal.path / KEYS, raw))
+            digest = hashlib.sha256(raw).hexdigest()
+            removal = replace(removal, keys=len(kept), keys_sha256=digest)
+        await to_end(asyncio.to_thread(self.shelf.write, removal))
+        return removal, kept
+
+    async def take_out(self, id: str, plan: Plan, why: str) -> Removal:
+        """Back up, then away with it. Nothing goes that was not backed up."""
+        removal, kept = await self.back_up(id, plan, why)
+        if self.redis is not None and kept:
+            await self.redis.delete(kept)
+        if (folder := self.folder) is not None and removal.files:
+            return await to_end(
+                asyncio.to_thread(
+                    lambda: folder.take_out(self.shelf, removal, id, whole=plan.whole)
+                )
+            )
+        return await to_end(asyncio.to_thread(self.shelf.write, done(removal)))
+
+    async def copy_all(self, id: str, why: str) -> Removal | None:
+        """For a session whose server takes its keys away itself."""
+        plan = await self.plan_all(id) if self.usable else Plan()
+        if not plan:
+            return None
+        removal, _ = await self.back_up(id, plan, why)
+        if (folder := self.folder) is not None and removal.files:
+            return await to_end(asyncio.to_thread(folder.copy, self.shelf, removal, id))
+        return await to_end(asyncio.to_thread(self.shelf.write, done(removal)))
+
+    async def came_back(self, id: str, plan: Plan) -> list[str]:
+        """What was taken out and is there again: somebody still writes."""
+        there: list[str] = []
+        if (folder := self.folder) is not None and plan.files:
+            now = set(await to_end(asyncio.to_thread(folder.all_names, id)))
+            there += [name for name in plan.files if name in now]
+        if self.redis is not None and plan.keys:
+            there += await self.redis.present(plan.keys)
+        return there
+
+    # putting back
+
+    async def put_back(self, id: str, removal: Removal) -> None:
+        """The session must be down, and what stands in the way taken out."""
+        if removal.state == "put_back":
+            raise EngineError(f"cannot put back {removal.name}: it was already", code="files")
+        if self.redis is not None and removal.keys:
+            kept = await to_end(asyncio.to_thread(_read_keys, removal))
+            gone = set(await self.redis.present([each.key for each in kept]))
+            await self.redis.restore([each for each in kept if each.key not in gone])
+        if (folder := self.folder) is not None and removal.files:
+            await to_end(asyncio.to_thread(folder.put_back, self.shelf, removal, id))
+            return
+        put_back = replace(removal, state="put_back")
+        await to_end(asyncio.to_thread(self.shelf.write, put_back))
+
+    async def in_the_way(self, id: str, removal: Removal) -> Plan:
+        """What would have to go before this removal can come back."""
+        if removal.whole:
+            return await self.plan_all(id)
+        files: tuple[str, ...] = ()
+        keys: tuple[str, ...] = ()
+        if self.folder is not None and removal.files:
+            now = set(await to_end(asyncio.to_thread(self.folder.all_names, id)))
+            files = tuple(file.name for file in removal.files if file.name in now)
+        if self.redis is not None and removal.keys:
+            kept = await to_end(asyncio.to_thread(_read_keys, removal))
+            keys = tuple(await self.redis.present([each.key for each in kept]))
+        return Plan(files, keys)
+
+
+def open_store(settings: WhaticketSettings, kept: Path) -> SessionStore:
+    folder = AuthFolder(settings.auth_folder) if settings.auth_folder else None
+    keys = None
+    if settings.redis_url:
+        keys = RedisKeys(settings.redis_url, settings.redis_pattern, settings.place.timeout)
+    return SessionStore(Shelf(kept), folder, keys)
+
+
+async def to_end(work: Awaitable[T]) -> T:
+    """A thread cannot be stopped: who was cancelled waits for it as well, so that no two of them
+    are at the same files."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _write_keys(path: Path, raw: bytes) -> None:
+    write_private(path, raw)
+    if path.read_bytes() != raw or not parse_keys(raw):
+        raise EngineError(f"cannot back up keys: {path} reads differently", code="files")
+
+
+def _read_keys(removal: Removal) -> list[KeptKey]:
+    path = removal.path / KEYS
+    try:
+        raw = path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() != removal.keys_sha256:
+            raise ValueError("its checksum is wrong")
+        return parse_keys(raw)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot put back {removal.name}: {error}", code="files") from error

@@ -1,0 +1,153 @@
+"""From what the logs hold to happenings of sessions: whose it is, and how much of it is told."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.core.findings.crypto import LogLimit
+from agent.core.words import Happening, InstanceId
+from agent.engines.base import Reporter
+from agent.engines.remote.http import ServerDown
+from agent.engines.whaticket.keys.store import SessionStore
+from agent.engines.whaticket.logs.lines import Found
+from agent.engines.whaticket.logs.owner import Names, Nobody, names_of
+from agent.engines.whaticket.logs.stream import Batch
+from agent.engines.whaticket.rows import Row
+from agent.engines.whaticket.server import WhaticketServer
+from agent.engines.whaticket.session import WhaticketSession
+from agent.errors import EngineError
+
+PER_PEER, PER_SESSION, STRETCH = 10, 60, 10.0
+"""So many errors are told in so many seconds; the agent counts to five in five minutes."""
+_MOST_LIMITS = 5000
+_MOST_WAITING = 1000
+_ANSWER_HOLDS = 60.0
+_COUNTED_FOR = 3600.0
+
+
+@dataclass(slots=True)
+class ErrorsTold:
+    """Errors whose line names no session are looked up by the peer's keys, by one task."""
+
+    server: WhaticketServer
+    store: SessionStore
+    held: Mapping[InstanceId, WhaticketSession]
+    reporters: Mapping[InstanceId, Reporter]
+    unattributed: int = 0
+    """Errors of the last hour that nobody could be charged with."""
+    hidden: int = 0
+    """Those of the last hour that were not told because there were too many of them."""
+    _since: float = field(default_factory=time.monotonic)
+    _limits: dict[tuple[InstanceId, str | None], LogLimit] = field(default_factory=dict)
+    _waiting: deque[tuple[Found, int]] = field(default_factory=deque)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _answers: dict[str, tuple[float, InstanceId | Nobody]] = field(default_factory=dict)
+
+    def take(self, batch: Batch) -> None:
+        names = self._names()
+        for (found, stream), count in batch.found.items():
+            whose = names.whose(found.session, stream)
+            if not isinstance(whose, Nobody):
+                self._tell(whose, found, count)
+            elif whose is Nobody.UNKNOWN:
+                self._look_up_later(found, count)
+        for turn, stream in batch.turns:
+            whose = names.whose(turn.session, stream)
+            if not isinstance(whose, Nobody) and (session := self.held.get(whose)) is not None:
+                session.note_turn(turn)
+
+    async def run(self) -> None:
+        """Look up whose peer it is; ends by being cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._waiting:
+                found, count = self._waiting.popleft()
+                whose = await self._whose_peer(found.address or f"{found.peer}.0")
+                if not isinstance(whose, Nobody):
+                    self._tell(whose, found, count)
+                elif whose is Nobody.UNKNOWN:
+                    self._count(count)
+
+    def sentences(self) -> list[str]:
+        self._forget_old()
+        told = []
+        if self.unattributed:
+            told.append(
+                f"{self.unattributed} crypto errors in its logs of the last hour name no session"
+            )
+        if self.hidden:
+            told.append(f"{self.hidden} more were too many to be told one by one")
+        return told
+
+    def _look_up_later(self, found: Found, count: int) -> None:
+        if not found.peer or not self.store.usable or len(self._waiting) >= _MOST_WAITING:
+            self._count(count)
+            return
+        self._waiting.append((found, count))
+        self._woken.set()
+
+    async def _whose_peer(self, address: str) -> InstanceId | Nobody:
+        now = time.monotonic()
+        at, answer = self._answers.get(address, (float("-inf"), Nobody.UNKNOWN))
+        if now - at < _ANSWER_HOLDS:
+            return answer
+        answer = await self._ask_keys(address)
+        if len(self._answers) >= _MOST_LIMITS:
+            self._answers.clear()
+        self._answers[address] = (now, answer)
+        return answer
+
+    async def _ask_keys(self, address: str) -> InstanceId | Nobody:
+        rows = await self._rows()
+        ids = {row.id for row in rows or ()}
+        ids |= {session.server_id for session in self.held.values() if session.server_id}
+        try:
+            talked = await self.store.holding(sorted(ids), address)
+        except EngineError:
+            return Nobody.UNKNOWN
+        if len(talked) != 1:
+            return Nobody.UNKNOWN
+        return self._names().ours.get(talked[0], Nobody.OTHER)
+
+    async def _rows(self) -> list[Row] | None:
+        try:
+            return await self.server.rows.get(holds=_ANSWER_HOLDS)
+        except ServerDown:
+            last = self.server.rows.last()
+            return last[0] if last is not None else None
+
+    def _names(self) -> Names:
+        last = self.server.rows.last()
+        held = {id: (session.remote, session.server_id) for id, session in self.held.items()}
+        return names_of(held, last[0] if last is not None else None)
+
+    def _tell(self, id: InstanceId, found: Found, count: int) -> None:
+        reporter = self.reporters.get(id)
+        if reporter is None:
+            return
+        detail = {"text": found.text, "peer": found.peer, "pattern": found.name}
+        for _ in range(min(count, PER_PEER)):
+            if self._may(id, found.peer, PER_PEER) and self._may(id, None, PER_SESSION):
+                reporter.happened(Happening("crypto_error", dict(detail)))
+            else:
+                self.hidden += 1
+        self.hidden += max(count - PER_PEER, 0)
+
+    def _may(self, id: InstanceId, peer: str | None, most: int) -> bool:
+        if len(self._limits) >= _MOST_LIMITS:
+            self._limits.clear()
+        limit = self._limits.get((id, peer), LogLimit())
+        limit, show, _ = limit.note(time.monotonic(), most, STRETCH)
+        self._limits[id, peer] = limit
+        return show
+
+    def _count(self, count: int) -> None:
+        self._forget_old()
+        self.unattributed += count
+
+    def _forget_old(self) -> None:
+        if time.monotonic() - self._since > _COUNTED_FOR:
+            self._since, self.unattributed, self.hidden = time.monotonic(), 0, 0

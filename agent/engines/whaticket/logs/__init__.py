@@ -1,0 +1,1 @@
+"""A whaticket server's log: followed, split into records, each given its session."""

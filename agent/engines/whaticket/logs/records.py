@@ -1,0 +1,91 @@
+"""What a server's logger writes of one thing: a JSON line of pino, or its pretty form."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, read_line
+
+LONGEST_LINE = 8192
+LONGEST_RECORD = 256 << 10
+"""A pino line with a stack in it; anything longer is read as text."""
+
+PRETTY = re.compile(
+    r"(?:\[[^\]]{5,40}\] )?(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
+    r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: "
+)
+_FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
+_SESSION_FIELDS = ("sessionId", "whatsappId", "session", "id")
+
+
+def record_in(line: str) -> dict[str, Any] | None:
+    if len(line) >= LONGEST_RECORD or not line.endswith("}"):
+        return None
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def read_pretty(lines: list[str]) -> dict[str, Any]:
+    """The fields of a pretty-printed record as far as they name an error, a peer, a session."""
+    record: dict[str, Any] = {"msg": PRETTY.sub("", lines[0], count=1)}
+    inner: dict[str, dict[str, Any]] = {"key": {}, "err": {}}
+    group = ""
+    for line in lines[1:]:
+        found = _FIELD.match(line)
+        if found is None:
+            continue
+        depth = len(line) - len(line.lstrip())
+        name, value = found[1], found[2].strip().rstrip(",").strip('"')
+        if depth <= 4:
+            group = name if name in inner else ""
+            if not group:
+                record.setdefault(name, value)
+        elif group and name not in inner[group]:
+            inner[group][name] = value == "true" if value in ("true", "false") else value
+    return {**record, **{name: fields for name, fields in inner.items() if fields}}
+
+
+def finding_in(
+    record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
+) -> CryptoFinding | None:
+    """By the error first: the message above it is the same for all of them."""
+    error = record.get("err") or record.get("error")
+    if isinstance(error, Mapping):
+        words = f"{_text(error, 'type')}: {_text(error, 'message')}"
+        if (found := read_line(words, own)) is not None:
+            return found
+    return read_line(_text(record, "msg"), own)
+
+
+def jids_of(record: Mapping[str, Any]) -> list[str]:
+    """Whom the message came from, as far as that is certain, best first."""
+    key = record.get("key")
+    key = key if isinstance(key, Mapping) else {}
+    names = ["participant", "participantAlt", "participantPn", "participantLid", "senderLid"]
+    if not key.get("fromMe"):
+        # Of one's own message the chat is the receiver, and its keys belong to somebody else.
+        names += ["remoteJid", "remoteJidAlt", "senderPn"]
+    found = [_text(key, name) for name in names]
+    found += [_text(record, name) for name in ("sender", "author")]
+    return [jid for jid in found if jid]
+
+
+def session_of(record: Mapping[str, Any]) -> str:
+    for name in _SESSION_FIELDS:
+        value = record.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value):
+            return str(value)[:200]
+    return ""
+
+
+def message_of(record: Mapping[str, Any]) -> str:
+    return _text(record, "msg")
+
+
+def _text(told: Mapping[str, Any], name: str) -> str:
+    value = told.get(name)
+    return value[:LONGEST_LINE] if isinstance(value, str) else ""

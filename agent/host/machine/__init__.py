@@ -1,0 +1,1 @@
+"""The machine itself: processes, memory, load, what `doctor` and `tune` look at."""

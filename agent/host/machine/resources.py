@@ -1,0 +1,59 @@
+"""What workers use: memory, processor time, processes.
+
+Blocking reads of /proc and /sys: call it in a thread. One walk serves all workers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.core.model import InstanceId
+from agent.host import units
+from agent.host.machine.process_tree import UNSEEN, Usage, measure_trees
+
+
+def measure(
+    main_pids: Mapping[InstanceId, int], kind: units.Kind = units.INSTANCES
+) -> dict[InstanceId, Usage]:
+    """By the kernel's account of a unit's control group where it has one, else by /proc."""
+    found = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
+    lacking = {id: main_pids[id] for id, usage in found.items() if usage.partial}
+    if lacking:
+        trees = measure_trees(frozenset(lacking.values()))
+        for id, pid in lacking.items():
+            found[id] = found[id].completed(trees[pid])
+    return found
+
+
+def _of_group(unit: str, main_pid: int) -> Usage:
+    group = units.control_group(unit)
+    try:
+        told = (group / "cgroup.procs").read_text(encoding="ascii").split()
+    except OSError:
+        return UNSEEN
+    pids = [pid for pid in told if pid != "0"]  # 0: it is about to go, and has no number any more
+    if str(main_pid) not in pids:  # of another agent's worker, not of this one
+        return UNSEEN
+    memory = _number(group / "memory.current")
+    if memory is not None:
+        # File pages that nobody touched of late are the machine's to take back.
+        memory -= _field(group / "memory.stat", "inactive_file") or 0
+    used = _field(group / "cpu.stat", "usage_usec")
+    return Usage(memory, None if used is None else used / 1e6, len(pids))
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _field(path: Path, name: str) -> int | None:
+    try:
+        for line in path.read_text(encoding="ascii").splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return None

@@ -1,0 +1,1 @@
+"""Workers as plain child processes, where there is no systemd."""

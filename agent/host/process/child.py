@@ -1,0 +1,138 @@
+"""One process that we started or adopted: told from others by its pidfd, never by its pid.
+
+How it ended is known when it is our own child, or when the warm process that forked it
+says so. An adopted one leaves no word.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+
+from agent.host.machine.proc_table import is_alive, read_process
+
+# The warm process reaps its children at once; its word and the pidfd race by moments only.
+WORD_WITHIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended. Nothing set: nobody could tell."""
+
+    code: int | None = None
+    signal: int | None = None
+    dumped: bool = False
+
+    @property
+    def status(self) -> int:
+        """As systemd's ExecMainStatus: the code, or the number of the signal."""
+        return self.code if self.code is not None else self.signal or 0
+
+
+UNTOLD = Exit()
+
+
+class Child:
+    """`ended` is set once, when the process is gone."""
+
+    def __init__(self, pid: int, pidfd: int, *, own: bool, word_expected: bool) -> None:
+        self.pid = pid
+        process = read_process(pid)
+        self.start_ticks = process.start_ticks if process is not None else 0
+        self._pidfd = pidfd
+        self._own = own
+        self._word_expected = word_expected
+        self._word: Exit | None = None
+        self._gone = False
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Exit] = self._loop.create_future()
+        self._loop.add_reader(pidfd, self._readable)
+
+    @classmethod
+    def spawned(cls, pid: int) -> "Child":
+        # Not yet waited for by anybody, so the pid cannot have passed to another process.
+        return cls(pid, os.pidfd_open(pid), own=True, word_expected=False)
+
+    @classmethod
+    def forked(cls, pid: int, warm_pid: int) -> "Child | None":
+        """A child of the warm process; None when it has ended already and was reaped."""
+        child = cls._open_foreign(pid, word_expected=True)
+        process = read_process(pid)
+        if child is not None and (process is None or process.parent != warm_pid):
+            child.release()
+            return None
+        return child
+
+    @classmethod
+    def adopted(cls, pid: int, start_ticks: int) -> "Child | None":
+        """A worker of an earlier agent; None when it is gone, whoever has its pid now."""
+        child = cls._open_foreign(pid, word_expected=False)
+        if child is not None and not is_alive(pid, start_ticks):
+            child.release()
+            return None
+        return child
+
+    @classmethod
+    def stray(cls, pid: int) -> "Child | None":
+        """Found by what it holds; None when it is gone already."""
+        return cls._open_foreign(pid, word_expected=False)
+
+    @classmethod
+    def _open_foreign(cls, pid: int, *, word_expected: bool) -> "Child | None":
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return None
+        return cls(pid, pidfd, own=False, word_expected=word_expected)
+
+    def send(self, number: signal.Signals) -> None:
+        """To this very process; nothing when it is gone."""
+        if not self._gone:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def told(self, word: Exit) -> None:
+        """The warm process reaped it and says how it ended."""
+        self._word = word
+        if self._gone:
+            self._end(word)
+
+    def expect_no_word(self) -> None:
+        """The warm process is gone and will not tell."""
+        self._word_expected = False
+        if self._gone:
+            self._end(UNTOLD)
+
+    def release(self) -> None:
+        """Look away from it; it lives on."""
+        if not self._gone:
+            self._gone = True
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+
+    def _readable(self) -> None:
+        word = self._reap() if self._own else self._word
+        self.release()
+        if word is not None:
+            self._end(word)
+        elif self._word_expected:
+            self._loop.call_later(WORD_WITHIN, self._end, UNTOLD)
+        else:
+            self._end(UNTOLD)
+
+    def _reap(self) -> Exit:
+        # By pidfd: nobody else's wait can take the status away in between.
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return UNTOLD
+        if result is None:
+            return UNTOLD
+        if result.si_code == os.CLD_EXITED:
+            return Exit(code=result.si_status)
+        return Exit(signal=result.si_status, dumped=result.si_code == os.CLD_DUMPED)
+
+    def _end(self, word: Exit) -> None:
+        if not self.ended.done():
+            self.ended.set_result(word)

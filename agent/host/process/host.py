@@ -1,0 +1,333 @@
+"""The host where no systemd is: workers are plain processes, watched by the agent itself.
+
+Same worker program, same environment, same words. Workers survive a killed agent; the
+next one finds them by the notes in the run folder and adopts them.
+"""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from agent.config.sections import WorkerSection
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
+from agent.errors import HostError, InvalidRequest
+from agent.host.base import Limits, Wake
+from agent.host.boot import boot_id
+from agent.host.process.child import Child, Exit
+from agent.host.process.fork_server import WarmProcess
+from agent.host.process.held_up import Pulse
+from agent.host.process.launch import (
+    Places,
+    make_run_dir,
+    open_log,
+    spawn,
+    trim_log,
+    worker_environment,
+)
+from agent.host.process.memory_watch import over_limit
+from agent.host.process.notify_socket import NotifySocket
+from agent.host.process.phase import STATE, Phase
+from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
+from agent.host.process.strays import lock_holders
+from agent.host.process.sweep import Remains, Sweep
+from agent.host.process.worker import ProcessWorker, Surroundings
+from agent.host.session_root import engine_of, instances_below
+from agent.host.units import INSTANCES, Kind
+
+log = logging.getLogger(__name__)
+
+WORKER = ("-m", "agent.worker")
+EARLY_NOTICES = 256
+PASSING = frozenset(
+    phase
+    for phase, state in STATE.items()
+    if state in (UnitState.ACTIVATING, UnitState.DEACTIVATING)
+)
+LOOK_AFTER = 15.0
+"""Seconds between two looks at the workers' memory and logs."""
+
+
+class ProcessHost:
+    name = "process"
+
+    def __init__(
+        self,
+        wake: Wake,
+        places: Places,
+        worker: WorkerSection,
+        forkable: Collection[str],
+        program: Sequence[str],
+    ) -> None:
+        self._wake = wake
+        self._program = program
+        self._places = places
+        self._settings = worker
+        self._forkable = forkable
+        self._boot = boot_id()
+        self._workers: dict[InstanceId, ProcessWorker] = {}
+        self._by_pid: dict[int, ProcessWorker] = {}
+        self._limits: dict[InstanceId, Limits] = {}
+        # A forked worker may speak before we are told its pid.
+        self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
+        self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
+        self._sweep = Sweep(self._by_pid.keys)
+        self._warm = WarmProcess(places.run_dir / "warm.log", self._told, self._warm_lost)
+        self._around = Surroundings(
+            worker, self._launch, self._kill_remains, self._notify.pinged, self._changed
+        )
+        self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
+        self._caretaker = asyncio.create_task(self._take_care(), name="process host")
+
+    @classmethod
+    async def open(
+        cls,
+        wake: Wake,
+        run_dir: Path,
+        session_root: Path,
+        worker: WorkerSection,
+        kind: Kind = INSTANCES,
+        *,
+        cache_root: Path | None = None,
+        program: Sequence[str] = WORKER,
+    ) -> "ProcessHost":
+        """`run_dir` is one kind's alone. `program`: what Python runs, before the kind's arguments.
+
+        Nothing is shared with the host of another kind beside this one.
+        """
+        try:
+            make_run_dir(run_dir)
+            places = Places(run_dir, session_root, cache_root)
+            self = cls(wake, places, worker, kind.forkable, [*program, *kind.arguments])
+        except OSError as error:
+            raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
+        for folder in sorted(run_dir.iterdir()):
+            await self._adopt(folder)
+        self._replace_strays()
+        return self
+
+    async def close(self, *, leave_workers: bool) -> None:
+        """Without systemd nobody watches them when we are gone: left ones are on their own."""
+        self._caretaker.cancel()
+        self._pulse.close()
+        if not leave_workers:
+            await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+        for worker in self._workers.values():
+            worker.let_go()
+        self._warm.close()
+        self._notify.close()
+
+    @property
+    def connected(self) -> bool:
+        return True
+
+    @property
+    def jobs_pending(self) -> int:
+        """Workers on their way up or down."""
+        return sum(worker.phase in PASSING for worker in self._workers.values())
+
+    def boot_id(self) -> str:
+        return self._boot
+
+    def link_path(self, instance: InstanceId) -> Path:
+        return self._places.folder(parse_instance_id(instance)) / "link.sock"
+
+    def enabled_by_operator(self, instance: InstanceId) -> bool:
+        return False
+
+    async def agent_is_restarting(self) -> bool:
+        return False
+
+    async def list(self) -> Mapping[InstanceId, UnitStatus]:
+        return {
+            id: worker.status
+            for id, worker in self._workers.items()
+            if worker.phase is not Phase.DEAD
+        }
+
+    async def status(self, instance: InstanceId) -> UnitStatus:
+        worker = self._workers.get(instance)
+        return worker.status if worker is not None else UNIT_ABSENT
+
+    async def start(self, instance: InstanceId) -> None:
+        await self._worker(instance).start()
+
+    async def stop(self, instance: InstanceId) -> None:
+        await self._worker(instance).stop()
+
+    async def restart(self, instance: InstanceId) -> None:
+        await self.stop(instance)
+        await self.start(instance)
+
+    async def reset_failed(self, instance: InstanceId) -> None:
+        self._worker(instance).reset_failed()
+
+    async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
+        """Only memory_max can be held without control groups: above it the worker is killed."""
+        self._limits[instance] = limits
+
+    def _worker(self, instance: InstanceId) -> ProcessWorker:
+        if instance not in self._workers:
+            self._workers[instance] = ProcessWorker(parse_instance_id(instance), self._around)
+        return self._workers[instance]
+
+    # For the workers
+
+    async def _launch(self, instance: InstanceId, run: str) -> Child:
+        folder = self._places.folder(instance)
+        environment = worker_environment(instance, run, self._places, self._settings)
+        try:
+            make_run_dir(folder)
+            (folder / "link.sock").unlink(missing_ok=True)
+            out = open_log(folder)
+        except OSError as error:
+            raise HostError(f"cannot prepare {folder} for {instance}: {error}") from error
+        try:
+            child = await self._fork(instance, environment, out)
+            if child is None:
+                child = Child.spawned(spawn([*self._program, instance], environment, out))
+        except OSError as error:
+            raise HostError(f"cannot start a worker for {instance}: {error}") from error
+        finally:
+            os.close(out)
+        return child
+
+    async def _fork(
+        self, instance: InstanceId, environment: Mapping[str, str], out: int
+    ) -> Child | None:
+        """None when it must be spawned: the engine forbids it, or the warm process failed."""
+        if (
+            not self._settings.warm
+            or engine_of(self._places.session_root, instance) not in self._forkable
+        ):
+            return None
+        try:
+            pid = await self._warm.fork(instance, environment, out)
+        except HostError as error:
+            log.warning("%s; spawning it", error)
+            return None
+        child = Child.forked(pid, self._warm.pid)
+        if child is None:
+            log.warning("the forked worker of %s ended at once", instance)
+        return child
+
+    async def _kill_remains(self, child: Child, run: str) -> int:
+        return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
+
+    def _changed(self, worker: ProcessWorker) -> None:
+        child, folder = worker.child, self._places.folder(worker.id)
+        if child is not None and worker.phase in (Phase.STARTING, Phase.RUNNING):
+            self._by_pid[child.pid] = worker
+            ready = worker.phase is Phase.RUNNING
+            note = RunNote(
+                child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts
+            )
+            self._note(folder, note)
+            if not ready:
+                for said in self._take_early(child.pid):
+                    self._notice(child.pid, said)
+        elif child is not None and worker.phase is Phase.SWEEPING:
+            self._by_pid.pop(child.pid, None)
+            self._notify.forget(child.pid)
+            self._take_early(child.pid)
+            remove_note(folder)
+        self._wake(worker.id)
+
+    def _note(self, folder: Path, note: RunNote) -> None:
+        try:
+            write_note(folder, note)
+        except OSError as error:
+            # A full disk costs the adoption by a later agent, not the worker.
+            log.error("cannot note the run in %s: %s", folder, error)
+
+    # What comes in
+
+    def _notice(self, pid: int, said: Mapping[str, str]) -> None:
+        worker = self._by_pid.get(pid)
+        if worker is not None:
+            worker.notice(said)
+        else:
+            self._early.append((pid, said))
+
+    def _take_early(self, pid: int) -> Sequence[Mapping[str, str]]:
+        said = [notice for sender, notice in self._early if sender == pid]
+        if said:
+            kept = [each for each in self._early if each[0] != pid]
+            self._early = deque(kept, maxlen=EARLY_NOTICES)
+        return said
+
+    def _told(self, pid: int, how: Exit) -> None:
+        worker = self._by_pid.get(pid)
+        if worker is not None and worker.child is not None:
+            worker.child.told(how)
+
+    def _warm_lost(self, pid: int) -> None:
+        for worker in self._by_pid.values():
+            if worker.child is not None:
+                worker.child.expect_no_word()
+
+    # From an earlier agent
+
+    async def _adopt(self, folder: Path) -> None:
+        try:
+            instance = parse_instance_id(folder.name)
+        except InvalidRequest:
+            return
+        note = read_note(folder)
+        if note is None:
+            return
+        child = Child.adopted(note.pid, note.start_ticks) if note.boot == self._boot else None
+        if child is None:
+            remove_note(folder)
+            if note.boot == self._boot:
+                # Its helpers may have outlived it; nobody else will look for them.
+                await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
+            return
+        log.info("adopted the worker of %s (process %s)", instance, note.pid)
+        self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
+
+    def _replace_strays(self) -> None:
+        """Their run has no name, so nothing they say could be believed: another must begin."""
+        root = self._places.session_root
+        locks = {root / id / "lock": id for id in instances_below(root)}
+        for path, pid in lock_holders(locks).items():
+            if pid in self._by_pid or pid == os.getpid():
+                continue
+            child = Child.stray(pid)
+            if child is not None:
+                log.warning("process %s holds %s without a note of it: replaced", pid, locks[path])
+                self._worker(locks[path]).replace_stray(child)
+
+    # Now and then
+
+    def _held_up(self, seconds: float) -> None:
+        log.warning("this agent was held up for %.1f s: no worker's silence counts yet", seconds)
+        for worker in self._by_pid.values():
+            worker.spare()
+
+    async def _take_care(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AFTER)
+            try:
+                await self._look_after()
+            except (HostError, OSError) as error:
+                log.warning("cannot look after the workers: %s", error)
+
+    async def _look_after(self) -> None:
+        workers = list(self._by_pid.values())
+        for worker in workers:
+            trim_log(self._places.folder(worker.id) / "worker.log")
+        limits = {
+            worker.child.pid: limit
+            for worker in workers
+            if worker.child is not None
+            and (limit := self._limits.get(worker.id, Limits()).memory_max)
+        }
+        if not limits:
+            return
+        for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
+            if pid in self._by_pid:
+                log.warning("%s uses %s bytes, over its limit", self._by_pid[pid].id, used)
+                self._by_pid[pid].out_of_memory()

@@ -1,0 +1,1 @@
+"""Workers as systemd units, over D-Bus."""

@@ -1,0 +1,312 @@
+"""The host where systemd is: workers are templated units, started and watched over D-Bus.
+
+Needs no privilege of its own: a polkit rule allows what is asked here. The `systemctl`
+program is never used, it rewrites hostile names instead of refusing them.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dbus_fast import Message, Variant
+
+from agent.config.sections import WorkerSection
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+from agent.errors import HostError
+from agent.host import units
+from agent.host.base import Limits, Wake
+from agent.host.boot import boot_id
+from agent.host.process.endings import words
+from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
+from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
+from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
+from agent.host.systemd.jobs import UNKNOWN, Jobs
+from agent.host.systemd.unit_cache import UnitCache
+
+log = logging.getLogger(__name__)
+
+# While a worker really saves it may extend its time; only then a stop takes longer.
+STOP_EXTENSION = 90.0
+JOB_MARGIN = 15.0
+NO_LIMIT = 2**64 - 1
+
+
+class SystemdHost:
+    """The workers of one kind; what their units are called is made in `units` only."""
+
+    name = "systemd"
+
+    def __init__(
+        self, wake: Wake, worker: WorkerSection, kind: units.Kind, unit_folders: Sequence[Path]
+    ) -> None:
+        self._wake = wake
+        self._worker = worker
+        self._kind = kind
+        self._cache = UnitCache()
+        self._unit_folders = unit_folders
+        self._files = UnitFiles()
+        self._files_changed = asyncio.Event()
+        self._limits: dict[InstanceId, Limits] = {}
+        self._boot = ""
+        self._own_unit = ""
+        self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
+        self._systemd = SystemdCalls(self._bus)
+        self._jobs = Jobs(self._systemd.job_exists)
+        self._files_reader = asyncio.create_task(self._read_files_anew(), name="unit files")
+
+    @classmethod
+    async def open(
+        cls,
+        wake: Wake,
+        worker: WorkerSection,
+        kind: units.Kind = units.INSTANCES,
+        *,
+        unit_folders: Sequence[Path] = FOLDERS,
+    ) -> "SystemdHost":
+        """Each host has a connection of its own: two kinds do not disturb each other."""
+        self = cls(wake, worker, kind, unit_folders)
+        try:
+            self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
+            await self._bus.open()
+        except BaseException:
+            self._files_reader.cancel()
+            raise
+        try:
+            self._boot = f"{boot_id()}.{await self._systemd.booted_at():x}"
+        except HostError as error:
+            await self.close(leave_workers=True)
+            raise HostError(f"cannot ask systemd when it booted: {error}") from error
+        with contextlib.suppress(HostError):  # not started by systemd: then we have no unit
+            self._own_unit = await self._systemd.own_unit()
+        return self
+
+    async def close(self, *, leave_workers: bool) -> None:
+        """The workers are systemd's: they live on or are stopped by it, not by our end."""
+        self._files_reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._files_reader
+        await self._bus.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._bus.connected
+
+    @property
+    def jobs_pending(self) -> int:
+        return self._jobs.pending
+
+    def boot_id(self) -> str:
+        return self._boot
+
+    def link_path(self, instance: InstanceId) -> Path:
+        return self._kind.runtime_directory(instance) / "link.sock"
+
+    def enabled_by_operator(self, instance: InstanceId) -> bool:
+        return instance in self._files.enabled
+
+    async def agent_is_restarting(self) -> bool:
+        try:
+            async with asyncio.timeout(2.0):
+                own = self._own_unit or await self._systemd.own_unit()
+                return await self._systemd.job_type(own) == "restart"
+        except (HostError, TimeoutError) as error:
+            # At power-off the bus may be gone already.
+            log.info("cannot ask systemd why we are stopped (%s): taken for a stop", error)
+            return False
+
+    # Looking
+
+    async def list(self) -> Mapping[InstanceId, UnitStatus]:
+        loaded = await self._loaded()
+        self._cache.keep_only(loaded)
+        found = dict(zip(loaded, await self._statuses(loaded), strict=True))
+        for instance in self._files.masked - found.keys():
+            found[instance] = self._absent(instance)
+        return found
+
+    async def _loaded(self) -> frozenset[InstanceId]:
+        """Every loaded unit of ours; what it says and we do not believe yet is asked anew."""
+        try:
+            rows = await self._systemd.units(self._kind.pattern)
+        except (BusCallFailed, BusGone) as error:
+            raise HostError(f"cannot list the workers' units: {error}") from error
+        loaded = set()
+        for unit, _, _, active, _, _, _, job, _, _ in rows:
+            instance = self._kind.id_of(unit)
+            if instance is not None:
+                loaded.add(instance)
+                if self._cache.differs(instance, active, job):
+                    self._cache.mark_stale(instance)
+        return frozenset(loaded)
+
+    async def _statuses(self, instances: Iterable[InstanceId]) -> Sequence[UnitStatus]:
+        return await asyncio.gather(*(self.status(instance) for instance in instances))
+
+    async def status(self, instance: InstanceId) -> UnitStatus:
+        unit = self._kind.unit(instance)
+        known = self._cache.status(instance) if self._bus.connected else None
+        if known is None:
+            known = await self._ask(instance, unit)
+        return self._absent(instance) if known is UNIT_ABSENT else known
+
+    async def _ask(self, instance: InstanceId, unit: str) -> UnitStatus:
+        self._cache.begin_asking(instance)
+        try:
+            if not await self._systemd.is_loaded(unit):
+                self._cache.note_absent(instance)
+                return UNIT_ABSENT
+            properties = await self._systemd.unit_properties(unit)
+        except BaseException as error:
+            self._cache.mark_stale(instance)
+            if isinstance(error, BusCallFailed | BusGone):
+                raise HostError(f"cannot ask systemd about {unit}: {error}") from error
+            raise
+        return self._cache.answered(instance, properties)
+
+    def _absent(self, instance: InstanceId) -> UnitStatus:
+        if instance in self._files.masked:
+            return UnitStatus(UnitState.INACTIVE, masked=True)
+        return UNIT_ABSENT
+
+    # Acting
+
+    async def start(self, instance: InstanceId) -> None:
+        await self._job("start", "StartUnit", instance, self._worker.start_timeout + JOB_MARGIN)
+
+    async def restart(self, instance: InstanceId) -> None:
+        timeout = self._worker.start_timeout + self._stop_timeout()
+        await self._job("restart", "RestartUnit", instance, timeout)
+
+    async def stop(self, instance: InstanceId) -> None:
+        await self._job("stop", "StopUnit", instance, self._stop_timeout())
+
+    def _stop_timeout(self) -> float:
+        return self._worker.stop_timeout + STOP_EXTENSION + JOB_MARGIN
+
+    async def reset_failed(self, instance: InstanceId) -> None:
+        unit = self._kind.unit(instance)
+        try:
+            await self._systemd.allowed("ResetFailedUnit", "s", unit)
+        except (BusCallFailed, BusGone) as error:
+            if isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
+                return  # not loaded: nothing to reset
+            raise refusal("reset", unit, error) from error
+        self._cache.mark_stale(instance)
+
+    async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
+        """Held by systemd until the machine boots again; 0 takes a limit away."""
+        if self._limits.get(instance) == limits:
+            return
+        unit = self._kind.unit(instance)
+        given = {
+            "MemoryHigh": limits.memory_high,
+            "MemoryMax": limits.memory_max,
+            "TasksMax": limits.tasks_max,
+            "CPUWeight": limits.cpu_weight,
+        }
+        wanted = [
+            [name, Variant("t", value or NO_LIMIT)]
+            for name, value in given.items()
+            if value is not None
+        ]
+        try:
+            if wanted:
+                await self._systemd.allowed("SetUnitProperties", "sba(sv)", unit, True, wanted)
+        except (BusCallFailed, BusGone) as error:
+            raise refusal("limit", unit, error) from error
+        self._limits[instance] = limits
+
+    async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
+        unit = self._kind.unit(instance)
+
+        async def begin() -> str:
+            path: str = (await self._systemd.allowed(method, "ss", unit, "replace"))[0]
+            return path
+
+        try:
+            result = await self._jobs.run(begin, start=verb != "stop", timeout=timeout)
+        except TimeoutError as error:
+            raise HostError(f"cannot {verb} {unit}: no end within {timeout:g} s") from error
+        except (BusCallFailed, BusGone) as error:
+            if verb == "stop" and isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
+                return  # not loaded, so nothing of it runs
+            raise refusal(verb, unit, error) from error
+        finally:
+            self._cache.mark_stale(instance)
+        if result == UNKNOWN:
+            await self._check_after_loss(verb, instance, unit)
+        elif result != "done":
+            raise HostError(f"cannot {verb} {unit}: {await self._why(instance, result)}")
+
+    async def _check_after_loss(self, verb: str, instance: InstanceId, unit: str) -> None:
+        state = (await self.status(instance)).state
+        stopped = state in (UnitState.INACTIVE, UnitState.FAILED)
+        if not (stopped if verb == "stop" else state is UnitState.ACTIVE):
+            raise HostError(f"cannot {verb} {unit}: it is {state} after the system bus was away")
+
+    async def _why(self, instance: InstanceId, job_result: str) -> str:
+        with contextlib.suppress(HostError):
+            unit = await self.status(instance)
+            if unit.result != "success":
+                return f"its worker ended ({words(unit.result, unit.exit_status)})"
+        return f"its job ended as {job_result!r}"
+
+    # Signals
+
+    def _bus_up(self) -> None:
+        self._cache.all_stale()
+        self._files_changed.set()
+        for instance in self._cache.known():
+            self._wake(instance)
+
+    def _bus_down(self) -> None:
+        self._jobs.bus_lost()
+
+    def _signalled(self, message: Message) -> None:
+        if message.member == "PropertiesChanged":
+            self._properties_changed(message)
+        elif message.member == "JobRemoved":
+            self._job_removed(message)
+        elif message.member in ("UnitNew", "UnitRemoved"):
+            self._unit_came_or_went(message)
+        elif message.member == "UnitFilesChanged" or (
+            message.member == "Reloading" and message.body == [False]
+        ):
+            self._files_changed.set()
+
+    def _properties_changed(self, message: Message) -> None:
+        unit = units.unit_of_path(message.path or "")
+        instance = self._kind.id_of(unit) if unit else None
+        if instance is None:
+            return
+        _, changed, invalidated = message.body
+        plain = {name: value.value for name, value in changed.items()}
+        if self._cache.changed(instance, plain, invalidated):
+            self._wake(instance)
+
+    def _job_removed(self, message: Message) -> None:
+        _, path, unit, result = message.body
+        instance = self._kind.id_of(unit)
+        if instance is not None:
+            self._cache.mark_stale(instance)
+            self._jobs.removed(path, result)
+            self._wake(instance)
+
+    def _unit_came_or_went(self, message: Message) -> None:
+        instance = self._kind.id_of(message.body[0])
+        if instance is not None:
+            # Not believed but asked: a reload removes every unit and makes it anew.
+            self._cache.mark_stale(instance)
+            self._wake(instance)
+
+    async def _read_files_anew(self) -> None:
+        while True:
+            await self._files_changed.wait()
+            self._files_changed.clear()
+            before = self._files
+            self._files = await asyncio.to_thread(read_unit_files, self._unit_folders, self._kind)
+            for instance in before.differences(self._files):
+                self._cache.mark_stale(instance)
+                self._wake(instance)

@@ -1,0 +1,97 @@
+"""The agent's own figures."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from agent.core.model import InstanceId
+from agent.core.view import AgentStatus, InstanceView
+from agent.metrics.repairs import care_samples
+from agent.metrics.sessions import STATUSES
+from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, sample
+
+Samples = Iterator[tuple[Family, str]]
+
+
+def _gauge(name: str, meaning: str, value: float) -> tuple[Family, str]:
+    return Family(name, GAUGE, meaning), sample(name, value)
+
+
+def _counter(name: str, meaning: str, value: float) -> tuple[Family, str]:
+    return Family(name, COUNTER, meaning), sample(name, value)
+
+
+def _summary(name: str, meaning: str, total: float, count: int) -> tuple[Family, str]:
+    text = sample(f"{name}_sum", total) + sample(f"{name}_count", count)
+    return Family(name, SUMMARY, meaning), text
+
+
+def _by_kind(name: str, meaning: str, counted: Mapping[str, int]) -> tuple[Family, str]:
+    text = "".join(sample(name, count, kind=kind) for kind, count in sorted(counted.items()))
+    return Family(name, COUNTER, meaning), text
+
+
+def agent_samples(
+    status: AgentStatus, views: Mapping[InstanceId, InstanceView], listeners: int
+) -> Samples:
+    yield (
+        Family("wa_agent_info", GAUGE, "The agent's version and host; always 1."),
+        sample("wa_agent_info", 1, version=status.version, host=status.host),
+    )
+    name = "wa_agent_config_reload_success_timestamp_seconds"
+    yield _gauge(name, "When the settings in force were read.", status.config_read_wall)
+    name = "wa_agent_config_reload_successful"
+    yield _gauge(name, "0 when they were refused since.", int(not status.config_refused))
+    yield _gauge("wa_agent_ready", "1 when all is restored.", int(status.ready))
+    done, total = status.restoring
+    yield _gauge("wa_agent_restoring_sessions", "Sessions still to bring back.", total - done)
+    counted = Counter(view.status for view in views.values())
+    yield (
+        Family("wa_agent_sessions", GAUGE, "Sessions by status."),
+        "".join(
+            sample("wa_agent_sessions", counted[state], status=word) for state, word in STATUSES
+        ),
+    )
+    name = "wa_agent_active_connections"
+    links = sum(view.linked for view in views.values())
+    yield (
+        Family(name, GAUGE, "Open connections to workers and to listeners for events."),
+        sample(name, links, kind="worker") + sample(name, listeners, kind="events"),
+    )
+    yield from _loop_samples(status)
+    yield from care_samples(status)
+    yield from _store_and_host_samples(status)
+
+
+def _loop_samples(status: AgentStatus) -> Samples:
+    yield _summary(
+        "wa_agent_pass_duration_seconds",
+        "How long passes took.",
+        status.pass_seconds_total,
+        status.passes_total,
+    )
+    if status.last_pass_age is not None:
+        yield _gauge(
+            "wa_agent_last_pass_age_seconds", "Since the last pass ended.", status.last_pass_age
+        )
+    yield _counter("wa_agent_passes_late_total", "Passes that began late.", status.passes_late)
+    yield _gauge(
+        "wa_agent_event_loop_lag_seconds", "How late the loop answers itself.", status.loop_lag
+    )
+
+
+def _store_and_host_samples(status: AgentStatus) -> Samples:
+    yield _summary(
+        "wa_agent_db_write_seconds",
+        "How long commits took.",
+        status.db_write_seconds,
+        status.db_writes,
+    )
+    yield _by_kind("wa_agent_db_errors_total", "Errors of the database.", status.db_errors)
+    yield _by_kind(
+        "wa_agent_link_refusals_total",
+        "Connections and messages of workers that were refused.",
+        status.link_refusals,
+    )
+    yield _gauge("wa_agent_jobs_pending", "Unfinished jobs at the host.", status.jobs_pending)
+    if status.dbus_connected is not None:
+        yield _gauge("wa_agent_dbus_connected", "1 with D-Bus.", int(status.dbus_connected))

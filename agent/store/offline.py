@@ -1,0 +1,84 @@
+"""Looks into the database while no agent runs, without leaving a trace beside it.
+
+SQLite makes files next to a database that it only reads; made by root, they would lock the
+agent's own user out. So a copy is read.
+"""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from agent.core.model import JournalEntry
+from agent.errors import StoreError
+from agent.store.connect import connect_to_read
+from agent.store.errors import explain
+from agent.store.journal import select_entries
+
+T = TypeVar("T")
+
+
+@contextmanager
+def lock_of(state: Path) -> Iterator[bool]:
+    """True while we hold the lock that an agent would hold."""
+    try:
+        fd = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield not (state / "lock").exists()
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
+def check_unused(path: Path) -> str:
+    """ "ok", or what is wrong. The caller holds the state directory's lock."""
+    return _on_copy(path, "check", _check)
+
+
+def last_entries(path: Path, limit: int) -> list[JournalEntry]:
+    """Its history, the newest first. The caller holds the lock."""
+    return _on_copy(path, "read", lambda copy: _read_entries(copy, limit))
+
+
+def _on_copy(path: Path, verb: str, look: Callable[[Path], T]) -> T:
+    try:
+        with tempfile.TemporaryDirectory(prefix="wa-agent-check-") as folder:
+            copy = Path(folder) / path.name
+            for part in (path, path.with_name(f"{path.name}-wal")):
+                if part.exists():
+                    shutil.copyfile(part, copy.with_name(part.name))
+            return look(copy)
+    except sqlite3.Error as error:
+        raise explain(verb, path, error) from error
+    except OSError as error:
+        raise StoreError(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def _check(copy: Path) -> str:
+    db = connect_to_read(copy)
+    try:
+        rows = [str(row[0]) for row in db.execute("pragma integrity_check(5)").fetchall()]
+        db.execute("select count(*) from instances").fetchone()
+    finally:
+        db.close()
+    return "ok" if rows == ["ok"] else "; ".join(rows)
+
+
+def _read_entries(copy: Path, limit: int) -> list[JournalEntry]:
+    db = connect_to_read(copy)
+    try:
+        return select_entries(db, instance=None, before=None, after=None, limit=limit, kinds=())
+    finally:
+        db.close()

@@ -1,0 +1,1 @@
+"""Backends: their workers, their circuits, and the sessions they hold."""

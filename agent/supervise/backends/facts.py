@@ -1,0 +1,141 @@
+"""What the agent knows of one backend right now, and one session's share of its worker's link."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from agent.config import BackendDeclaration
+from agent.core.model import (
+    UNIT_ABSENT,
+    Claim,
+    Happening,
+    InstanceId,
+    RemoteSession,
+    ServerClaim,
+    UnitStatus,
+)
+from agent.link.client import Hello, Link
+from agent.supervise.backends.circuit import Circuit
+from agent.supervise.loop import boot_now
+
+OnClaim = Callable[[InstanceId, str, Claim], None]
+OnHappening = Callable[[InstanceId, str, Happening], None]
+OnClose = Callable[[str], None]
+
+
+class WorkerLink(Protocol):
+    """What supervision says to whoever runs a session: its own worker, or its backend's."""
+
+    @property
+    def hello(self) -> Hello: ...
+
+    async def call(
+        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+    ) -> Mapping[str, Any]: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who hears what one session's engine says."""
+
+    on_claim: OnClaim
+    on_happening: OnHappening
+    on_close: OnClose
+
+
+@dataclass(frozen=True, slots=True)
+class SeatLink:
+    """One session's share of the link to its backend's worker."""
+
+    link: Link
+    id: InstanceId
+    circuit: Circuit
+    forget: Callable[[InstanceId], None]
+
+    @property
+    def hello(self) -> Hello:
+        return self.link.hello
+
+    async def call(
+        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
+    ) -> Mapping[str, Any]:
+        return await self.circuit.act(
+            self.id, do, lambda: self.link.call(do, args, timeout=timeout, id=self.id)
+        )
+
+    async def close(self) -> None:
+        """Only this session's: the others still speak over it."""
+        self.forget(self.id)
+
+
+@dataclass(slots=True)
+class BackendFacts:
+    """One backend. Times are of the boot clock unless the name says `wall`."""
+
+    declared: BackendDeclaration
+    name: InstanceId
+    """Named by the same rule as instances."""
+    roster: dict[InstanceId, Mapping[str, Any]]
+    """The sessions its worker holds, as its file says."""
+    circuit: Circuit
+    unit: UnitStatus = UNIT_ABSENT
+    link: Link | None = None
+    run: str = ""
+    """The worker's newest run that was reached."""
+    attached_at: float = 0.0
+    next_attach: float = 0.0
+    failed_starts: int = 0
+    next_start: float = 0.0
+    stopped_by_hand: bool = False
+    our_stop: bool = False
+    server: ServerClaim | None = None
+    checked_wall: float = 0.0
+    next_check_wall: float | None = None
+    """When its worker asks it again."""
+    version: str = ""
+    """The last that it told of itself."""
+    hooks: int = 0
+    """What its server told by itself."""
+    unwell_since: float | None = field(default_factory=boot_now)
+    """Since then its worker or its server has been away; None = all is well."""
+    down: bool = True
+    """It has been away for too long to be a blink."""
+    since_wall: float = field(default_factory=time.time)
+    """When `down` last changed."""
+    away: set[InstanceId] = field(default_factory=set)
+    """Its sessions that have not come back yet."""
+    ears: dict[InstanceId, Ears] = field(default_factory=dict)
+    words: dict[InstanceId, tuple[Claim, float]] = field(default_factory=dict)
+    """The newest claim of each session in this run, and when it arrived."""
+    names: tuple[RemoteSession, ...] = ()
+    """Its server's own list, as it was last read."""
+    next_look: float = 0.0
+    list_error: str = ""
+
+    @property
+    def up(self) -> bool:
+        return self.link is not None and self.server is not None and self.server.up
+
+    @property
+    def sentence(self) -> str:
+        """Why it is not well, for people."""
+        if self.link is None:
+            if self.stopped_by_hand:
+                return "its worker was stopped by hand"
+            return f"its worker is {self.unit.state} and cannot be reached"
+        if self.server is None:
+            return "its server was not asked yet"
+        return self.circuit.sentence if self.server.up else self.server.sentence
+
+    def last_words(self, id: InstanceId) -> Claim | None:
+        """What that session's engine claimed last: its proof has grown older since."""
+        found = self.words.get(id)
+        if found is None:
+            return None
+        claim, at = found
+        if claim.proof_age is None:
+            return claim
+        return replace(claim, proof_age=claim.proof_age + boot_now() - at)

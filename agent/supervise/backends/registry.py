@@ -1,0 +1,350 @@
+"""Keeps one worker per backend running and linked, and tells who must wait because one is away.
+
+A backend that is away costs its sessions one word (`backend_down`) and the others nothing. When
+it is back its sessions are looked at one after another, not all at once.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
+from agent.core.model import (
+    Category,
+    Claim,
+    Happening,
+    InstanceId,
+    JournalEntry,
+    ServerClaim,
+    UnitState,
+    parse_instance_id,
+)
+from agent.core.reconnect import BreakerPolicy, BreakerState
+from agent.errors import LinkError
+from agent.host.base import Host
+from agent.link.client import LinkStats
+from agent.supervise.backends.circuit import Circuit
+from agent.supervise.backends.facts import BackendFacts, Ears, SeatLink
+from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
+from agent.supervise.facts import Facts
+from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY, RETRY_AFTER = 30.0, 5.0
+CIRCUITS = ("circuit_open", "circuit_closed")
+"""Kinds of history that tell a backend's circuit."""
+TAKE_OVER = 5.0
+"""Seconds that a start waits for workers that run already to say how their servers are."""
+
+
+class Backends:
+    """All declared backends."""
+
+    def __init__(
+        self,
+        *,
+        host: Host | None,
+        root: Path,
+        wakes: Wakes,
+        facts: Mapping[InstanceId, Facts],
+        wake: Callable[[InstanceId], None],
+        note: Callable[[JournalEntry], None],
+        link_stats: LinkStats,
+        settings: Callable[[], BackendsSection],
+        breaker: Callable[[], BreakerPolicy],
+        crypto_patterns: Sequence[str] = (),
+    ) -> None:
+        """`host` starts the workers of backends; None where no backend is declared."""
+        self.all: dict[str, BackendFacts] = {}
+        self.hooks: dict[str, str] = {}
+        """The secret part of the address that each server calls; "" = it is not told to."""
+        self.looked: Callable[[BackendFacts], Awaitable[None]] = _nothing
+        """Awaited after each look at a backend that is up."""
+        self._root = root
+        self._wakes = wakes
+        self._facts = facts
+        self._wake = wake
+        self._note = note
+        self._settings = settings
+        self._breaker = breaker
+        self._crypto_patterns = crypto_patterns
+        self._returning: set[asyncio.Task[None]] = set()
+        self._files = asyncio.Lock()
+        ears = WorkerEars(
+            self._claimed, self._happened, self._server, self._lost, self._drop_strangers
+        )
+        self._workers = None if host is None else BackendWorkers(host, ears, link_stats, self._say)
+        self.loop = Loop(wakes, self._look, parallel=64, retry_after=lambda: RETRY_AFTER)
+
+    async def take_over(
+        self, declared: Collection[BackendDeclaration], told: Iterable[JournalEntry] = ()
+    ) -> None:
+        """Write down what the workers must know; find those that run already.
+
+        `told`: what the history says of circuits (kinds CIRCUITS), newest first.
+        """
+        if (workers := self._workers) is None:
+            return
+        for each in declared:
+            name = parse_instance_id(each.name)
+            settings = worker_settings(each, secrets_of(each))
+            if self._crypto_patterns:
+                settings["crypto_patterns"] = list(self._crypto_patterns)
+            self.hooks[name] = ""
+            if each.webhook:
+                self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
+                settings["hook"] = self.hooks[name]
+            changed = await asyncio.to_thread(
+                lay_out_backend, self._root, name, each.engine, settings
+            )
+            roster = await asyncio.to_thread(read_roster, self._root, name)
+            self.all[name] = found = BackendFacts(each, name, roster, self._circuit(name))
+            if changed:
+                await workers.read_anew(found)
+        self._take_over_circuits(told)
+        # Sessions that were watched all the while must not be told of as away.
+        every = self.all.values()
+        await asyncio.gather(*(workers.look_for_running(one, TAKE_OVER) for one in every))
+        for one in every:
+            if one.up:
+                one.down, one.unwell_since = False, None
+            one.away = {facts.id for facts in self.members(one)} if one.down else set()
+            self._wakes.wake(one.name)
+
+    # what passes ask
+
+    def hold(self, facts: Facts) -> str:
+        """Why a session on a backend must wait; "" when it need not, or is on none."""
+        if not (name := facts.instance.backend):
+            return ""
+        one = self.all.get(name)
+        if one is None:
+            return "backend_missing"
+        if one.down or facts.id in one.away:
+            return "backend_down"
+        return "" if one.circuit.lets(facts.id) else "backend_circuit"
+
+    def may_begin(self, facts: Facts) -> bool:
+        """Whether it may act now; of all on a half-open circuit only the first."""
+        one = self.all.get(facts.instance.backend)
+        return one is None or one.circuit.begin(facts.id)
+
+    def may_ask(self, facts: Facts) -> bool:
+        """Whether a probe can tell anything now."""
+        if not (name := facts.instance.backend):
+            return True
+        one = self.all.get(name)
+        return one is not None and one.up and facts.id not in one.away
+
+    def attach(self, facts: Facts, ears: Ears) -> SeatLink:
+        """The session's share of its worker's link; what was claimed already is told at once."""
+        one = self.all.get(facts.instance.backend)
+        if one is None or one.link is None:
+            raise LinkError(f"cannot reach the worker of {facts.id}'s backend", code="gone")
+        one.ears[facts.id] = ears
+        if (claim := one.last_words(facts.id)) is not None:
+            ears.on_claim(facts.id, one.run, claim)
+        return SeatLink(one.link, facts.id, one.circuit, lambda id: _forget_ears(one, id))
+
+    # seats
+
+    async def take_seat(self, one: BackendFacts, id: InstanceId) -> None:
+        settings = dict(self._facts[id].instance.settings)
+        if one.roster.get(id) != settings:
+            one.roster[id] = settings
+            await self._write_roster(one)
+        if one.link is not None:
+            await one.link.call("hold", {"id": id, "settings": settings})
+
+    async def leave_seat(self, one: BackendFacts, id: InstanceId) -> None:
+        if one.roster.pop(id, None) is not None:
+            await self._write_roster(one)
+        one.words.pop(id, None)
+        _forget_ears(one, id)
+        if one.link is not None:
+            await one.link.call("release", {"id": id})
+
+    async def _drop_strangers(self, one: BackendFacts) -> None:
+        for id in [id for id in one.roster if id not in self._facts]:
+            await self.leave_seat(one, id)
+
+    async def close(self, *, leave_workers: bool) -> None:
+        """The sessions on servers go on by themselves; only who watches them ends."""
+        for task in self._returning:
+            task.cancel()
+        for one in self.all.values():
+            if one.link is not None:
+                await one.link.close()
+                one.link = None
+        if self._workers is None:
+            return
+        if not leave_workers:
+            await asyncio.gather(*(self._workers.stop(one) for one in self.all.values()))
+        await self._workers.close(leave_workers=leave_workers)
+
+    # its own passes
+
+    async def _look(self, id: InstanceId) -> float | None:
+        one = self.all.get(id)
+        if one is None or self._workers is None:
+            return None
+        linked = one.link
+        await self._workers.look(one)
+        if one.link is not linked:
+            for facts in self.members(one):
+                self._wake(facts.id)
+        self._settle(one)
+        if one.up:
+            await self.looked(one)
+        return self._next_look(one)
+
+    def _next_look(self, one: BackendFacts) -> float:
+        now = boot_now()
+        if one.link is not None:
+            soon = (
+                [one.unwell_since + self._settings().patience]
+                if one.unwell_since and not one.down
+                else []
+            )
+            if one.up and one.declared.adopt:
+                soon.append(max(one.next_look, now))
+            return min([now + LOOK_EVERY, *soon])
+        if one.unit.state is UnitState.ACTIVE:
+            return max(one.next_attach, now)
+        return min(max(one.next_start, now + ATTACH_AGAIN), now + LOOK_EVERY)
+
+    # what its worker says
+
+    def _claimed(self, one: BackendFacts, id: InstanceId, run: str, claim: Claim) -> None:
+        one.words[id] = (claim, boot_now())
+        if (ears := one.ears.get(id)) is not None:
+            ears.on_claim(id, run, claim)
+
+    def _happened(self, one: BackendFacts, id: InstanceId, run: str, what: Happening) -> None:
+        if (ears := one.ears.get(id)) is not None:
+            ears.on_happening(id, run, what)
+
+    def _lost(self, one: BackendFacts, why: str) -> None:
+        log.info("the link to the worker of backend %s ended: %s", one.name, why)
+        one.link = one.server = None
+        for ears in list(one.ears.values()):
+            ears.on_close(why)
+        one.ears.clear()
+        self._wakes.wake(one.name)
+
+    def _server(self, one: BackendFacts, claim: ServerClaim) -> None:
+        before, one.server = one.server, claim
+        one.checked_wall = time.time()
+        one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
+        one.version = claim.version or one.version
+        one.circuit.checked(up=claim.up)
+        if before is None or before.up != claim.up:
+            self._wakes.wake(one.name)
+
+    # well and unwell
+
+    def _settle(self, one: BackendFacts) -> None:
+        """Believe that it is away, or back; a blink is neither."""
+        now = boot_now()
+        if one.up:
+            one.unwell_since = None
+            if one.down:
+                self._is_back(one)
+            return
+        one.unwell_since = one.unwell_since or now
+        if not one.down and now - one.unwell_since >= self._settings().patience:
+            self._is_down(one)
+
+    def _is_down(self, one: BackendFacts) -> None:
+        one.down, one.since_wall = True, time.time()
+        members = self.members(one)
+        one.away = {facts.id for facts in members}
+        sentence = f"it is down: {one.sentence}; {len(members)} sessions wait for it"
+        self._say(one, "backend_down", sentence, bad=True)
+        for facts in members:
+            self._wake(facts.id)
+
+    def _is_back(self, one: BackendFacts) -> None:
+        one.down, one.since_wall = False, time.time()
+        members = [facts for facts in self.members(one) if facts.id in one.away]
+        self._say(one, "backend_up", f"it is up; {len(members)} sessions are looked at in turn")
+        one.away = {facts.id for facts in members}
+        random.shuffle(members)
+        task = asyncio.get_running_loop().create_task(
+            self._bring_back(one, members), name=f"bring back {one.name}"
+        )
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _bring_back(self, one: BackendFacts, members: Collection[Facts]) -> None:
+        for facts in members:
+            if one.down:
+                return  # whoever is still away waits for the next return
+            one.away.discard(facts.id)
+            # What it claimed before the outage is no word about now.
+            facts.claim, facts.probe, facts.next_probe = None, None, 0.0
+            facts.linked_since = boot_now()
+            self._wake(facts.id)
+            await asyncio.sleep(1.0 / self._settings().back_rate)
+
+    def _take_over_circuits(self, told: Iterable[JournalEntry]) -> None:
+        newest: dict[object, JournalEntry] = {}
+        for entry in told:
+            newest.setdefault(entry.detail.get("backend"), entry)
+        for name, entry in newest.items():
+            one = self.all.get(InstanceId(str(name)))
+            if one is not None and entry.kind == "circuit_open":
+                by_checks = entry.detail.get("by") == "checks"
+                one.circuit.take_over(time.time() - entry.wall, by_checks=by_checks)
+
+    def _circuit(self, name: InstanceId) -> Circuit:
+        def by_check() -> bool:
+            return self._settings().trial == "check"
+
+        def changed(state: BreakerState) -> None:
+            one = self.all[name]
+            if state is BreakerState.OPEN:
+                said = f"{one.circuit.sentence}: nothing of its sessions is tried"
+                by = "checks" if one.circuit.by_checks else "calls"
+                self._say(one, "circuit_open", said, bad=True, by=by)
+            else:
+                self._say(one, "circuit_closed", "its circuit is closed again")
+            for facts in self.members(one):
+                self._wake(facts.id)
+
+        return Circuit(self._breaker, by_check, changed)
+
+    # small things
+
+    def server_version(self, name: str) -> str:
+        """The server's own, as it was last told; "" = never."""
+        one = self.all.get(name)
+        return "" if one is None else one.version
+
+    def members(self, one: BackendFacts) -> list[Facts]:
+        return [facts for facts in self._facts.values() if facts.instance.backend == one.name]
+
+    async def _write_roster(self, one: BackendFacts) -> None:
+        async with self._files:  # many seats are taken at once: the newest picture is written
+            await asyncio.to_thread(write_roster, self._root, one.name, dict(one.roster))
+
+    def _say(
+        self, one: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
+    ) -> None:
+        told = f"backend {one.name}: {sentence}"
+        log.log(logging.WARNING if bad else logging.INFO, "%s", told)
+        detail = {"backend": one.name, **more}
+        self._note(JournalEntry(kind, told, Category.HEALTH, None, time.time(), detail))
+
+
+async def _nothing(_one: BackendFacts) -> None:
+    pass
+
+
+def _forget_ears(one: BackendFacts, id: InstanceId) -> None:
+    one.ears.pop(id, None)

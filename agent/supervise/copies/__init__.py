@@ -1,0 +1,1 @@
+"""Copies of a session's files: snapshots and archives, and when they are made."""

@@ -1,0 +1,252 @@
+"""A session leaves as an archive, or comes in from one."""
+
+import asyncio
+import hashlib
+import tempfile
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from agent.config import SessionsSection
+from agent.core.model import (
+    Instance,
+    InstanceId,
+    JournalEntry,
+    SessionFiles,
+    SessionRecord,
+)
+from agent.core.view import InstanceView
+from agent.engines.catalog import find_engine
+from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
+from agent.host.base import Host
+from agent.store.database import Store
+from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.facts import Facts
+from agent.supervise.passes.record import entry
+from agent.supervise.registry import Registry
+from agent.vault.archive import Packed, export_snapshot
+from agent.vault.folders import STAGING, open_own
+from agent.vault.identity import Identity, new_lineage
+from agent.vault.manifest import Manifest
+from agent.vault.retire import Retired
+from agent.vault.snapshots import Snapshot, find_snapshot
+from agent.vault.staging import discard, put_in_place
+from agent.vault.unpack import Arrived, read_archive_manifest, unpack
+from agent.vault.untar import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An archive that waits to be fetched; its file is gone when it is closed."""
+
+    file: IO[bytes]
+    snapshot: Snapshot
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    view: InstanceView
+    sha256: str
+    """Of the archive that came in."""
+    retired: str
+    """The name in the trash of what it replaced; "" = nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What shall become of an archive."""
+
+    id: InstanceId
+    replace: bool
+    enable: bool
+
+
+class Moving:
+    def __init__(
+        self,
+        keeping: Keeping,
+        registry: Registry,
+        store: Store,
+        host: Host,
+        root: Path,
+        *,
+        settings: Callable[[], SessionsSection],
+        forget: Callable[[InstanceId], None],
+        wake: Callable[[InstanceId], None],
+    ) -> None:
+        self._keeping = keeping
+        self._registry = registry
+        self._store = store
+        self._host = host
+        self._root = root
+        self._settings = settings
+        self._forget = forget
+        self._wake = wake
+        self._arriving: set[InstanceId] = set()
+
+    @asynccontextmanager
+    async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
+        """Of a snapshot made now, or of the one of that name."""
+        facts = self._registry.get(id)
+        if name:
+            snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
+        else:
+            snapshot = await self._keeping.snapshot(id, "for an export")
+        assert snapshot.manifest is not None
+        with await asyncio.to_thread(self._open_nameless) as file:
+            work = partial(export_snapshot, self._root, snapshot, file)
+            total = snapshot.manifest.listing.size
+            packed = await self._keeping.in_thread(id, "export", work, total)
+            file.seek(0)
+            sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
+            await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
+            yield Export(file, snapshot, packed)
+
+    async def import_archive(
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        id: InstanceId | None = None,
+        replace: bool = False,
+        enable: bool = False,
+    ) -> Import:
+        """Refused when the id exists, unless it shall be replaced: then the old one is retired."""
+        with await asyncio.to_thread(self._open_nameless) as file:
+            sha256 = await self._receive(pieces, file)
+            manifest = await asyncio.to_thread(read_archive_manifest, file, self._limits())
+            _check_engine(manifest)
+            wanted = Wanted(id or manifest.id, replace, enable)
+            self._check_free(wanted.id, replace=replace)
+            if wanted.id in self._arriving:
+                raise TryLater(f"cannot import {wanted.id}: another import of it is under way")
+            self._arriving.add(wanted.id)
+            try:
+                file.seek(0)
+                retired = await self._bring_in(file, wanted, manifest, sha256)
+            finally:
+                self._arriving.discard(wanted.id)
+                await asyncio.to_thread(discard, self._root, wanted.id, "import")
+        return Import(self._registry.view(wanted.id), sha256, retired)
+
+    # inside
+
+    async def _bring_in(
+        self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
+    ) -> str:
+        id = wanted.id
+        arrived = await self._unpack(file, id, manifest.listing.size)
+        self._check_free(id, replace=wanted.replace)
+        old, told = self._registry.facts.get(id), arrived.manifest
+        enabled = wanted.enable or (old is not None and old.instance.enabled)
+        made = Instance(id, told.engine, enabled, told.settings, time.time())
+        if old is None:
+            async with self._keeping.locks[id]:
+                retired = await self._put(made, told, replaces=False)
+        else:
+            retired = await self._replace(old, made, told)
+        record = SessionRecord(
+            status_since_wall=time.time(), paired=told.paired, account=told.account
+        )
+        name = retired.name if retired else ""
+        said = JournalEntry(
+            "imported",
+            f"imported session {told.id} of engine {told.engine} from an archive, SHA-256 {sha256}"
+            + (f"; what was there is in the trash as {name}" if name else ""),
+            instance=id,
+            wall=time.time(),
+            detail={"sha256": sha256, "trash": name},
+        )
+        await self._admit(made, record, said)
+        return name
+
+    async def _receive(self, pieces: AsyncIterable[bytes], file: IO[bytes]) -> str:
+        digest, size, most = hashlib.sha256(), 0, self._settings().import_packed
+        async for piece in pieces:
+            size += len(piece)
+            if size > most:
+                raise TooLarge(
+                    f"cannot take the archive: it has more than {most} bytes", field="archive"
+                )
+            digest.update(piece)
+            await asyncio.to_thread(file.write, piece)
+        file.seek(0)
+        return digest.hexdigest()
+
+    async def _unpack(self, file: IO[bytes], id: InstanceId, size: int) -> Arrived:
+        work = partial(unpack, self._root, file, id, self._limits())
+        arrived = await self._keeping.in_thread(id, "import", work, size)
+        if arrived.manifest.paired and arrived.state is not SessionFiles.WHOLE:
+            raise InvalidRequest(
+                f"cannot import {id}: the archive is whole, but its session is {arrived.state}"
+                f" {arrived.problem}".rstrip(),
+                field="archive",
+                code="not_good",
+            )
+        return arrived
+
+    async def _replace(self, old: Facts, made: Instance, manifest: Manifest) -> Retired | None:
+        """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
+        if old.acting is not None and old.acting_start:
+            old.acting.cancel()
+        async with old.busy, self._keeping.locks[old.id]:
+            self._registry.get(old.id)
+            said = entry(old, "replacing", "an imported session is to replace it")
+            old.record = replace(old.record, stopped_run=old.record.seen_run)
+            await self._registry.save(old, [said])
+            await self._host.stop(old.id)
+            await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
+            self._registry.drop(old)
+            self._forget(old.id)
+            try:
+                return await self._put(made, manifest, replaces=True)
+            except WaError as error:
+                # Its folder is where it was: so must be what we know of it.
+                said = entry(old, "kept", f"not replaced after all: {error}")
+                await self._admit(old.instance, old.record, said)
+                raise
+
+    async def _put(self, made: Instance, manifest: Manifest, *, replaces: bool) -> Retired | None:
+        return await asyncio.to_thread(
+            put_in_place,
+            self._root,
+            "import",
+            Identity(made, manifest.paired, manifest.account),
+            lineage=new_lineage(),
+            why="replaced by an import",
+            replace=replaces,
+        )
+
+    async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
+        await self._store.add(made, record, said)
+        facts = self._registry.add(made, record)
+        facts.enabled_by_operator = self._host.enabled_by_operator(made.id)
+        self._wake(made.id)
+
+    def _check_free(self, id: InstanceId, *, replace: bool) -> None:
+        if id in self._registry.facts and not replace:
+            raise Refused(
+                f"cannot import {id}: it exists; --replace would retire it first",
+                field="id",
+                code="exists",
+            )
+
+    def _limits(self) -> Limits:
+        chosen = self._settings()
+        return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
+
+    def _open_nameless(self) -> IO[bytes]:
+        """A file beside the sessions that nobody else can open, and no crash can leave behind."""
+        with open_own(self._root, STAGING):
+            return tempfile.TemporaryFile(dir=self._root / STAGING)
+
+
+def _check_engine(manifest: Manifest) -> None:
+    try:
+        find_engine(manifest.engine)
+    except ConfigError as error:
+        raise InvalidRequest(str(error), field="engine", code=error.code) from None

@@ -1,0 +1,111 @@
+"""Snapshots by themselves: of what is connected and stable, one after another; and the sweeping."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.config import SessionsSection
+from agent.core.model import ConnectionStatus, Health, InstanceId
+from agent.errors import WaError
+from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.registry import Registry
+from agent.vault.retire import list_trash
+from agent.vault.snapshots import newest_good, sweep_snapshots
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 30.0
+SWEEP_EVERY = 3600.0
+AFTER_FAILURE = 600.0
+
+
+class SnapshotClock:
+    def __init__(
+        self,
+        keeping: Keeping,
+        registry: Registry,
+        root: Path,
+        settings: Callable[[], SessionsSection],
+    ) -> None:
+        self._keeping = keeping
+        self._registry = registry
+        self._root = root
+        self._settings = settings
+        self._not_before: dict[InstanceId, float] = {}
+        self._swept_at: float | None = None
+
+    async def run(self) -> None:
+        try:
+            await self._look_at_what_is_there()
+            while True:
+                await self._sweep_if_due()
+                for facts in list(self._registry.facts.values()):
+                    if self._is_due(facts, time.time()):
+                        await self._take(facts)
+                interval = self._settings().snapshot_interval
+                await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
+        finally:
+            self._keeping.stop()
+
+    def _is_due(self, facts: Facts, now_wall: float) -> bool:
+        chosen = self._settings()
+        if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
+            return False
+        if facts.instance.backend:
+            return False  # its files are its server's
+        since, last = facts.connected_since_wall, facts.last_snapshot_wall
+        well = (
+            facts.record.status is ConnectionStatus.CONNECTED
+            and facts.verdict is not None
+            and facts.verdict.health is Health.HEALTHY
+            and facts.link is not None
+        )
+        if not well or since is None or now_wall - since < chosen.snapshot_stable:
+            return False
+        if boot_now() < self._not_before.get(facts.id, 0.0):
+            return False
+        # A clock that was set back must not end all snapshots.
+        return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
+
+    async def _take(self, facts: Facts) -> None:
+        pause = min(AFTER_FAILURE, self._settings().snapshot_interval)
+        try:
+            taken = await self._keeping.take(facts, "by the clock")
+            if taken.good:
+                self._not_before.pop(facts.id, None)
+                return
+        except WaError as error:
+            if not facts.gone:
+                sentence = f"no snapshot was made: {error}"
+                await self._keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
+        self._not_before[facts.id] = boot_now() + pause
+
+    async def _look_at_what_is_there(self) -> None:
+        for facts in list(self._registry.facts.values()):
+            try:
+                found = await asyncio.to_thread(newest_good, self._root, facts.id)
+            except WaError as error:
+                log.warning("%s", error)
+                continue
+            if found is not None and found.manifest is not None:
+                facts.last_snapshot_wall = found.manifest.taken_wall
+                self._registry.touch(facts)
+
+    async def _sweep_if_due(self) -> None:
+        now = boot_now()
+        if self._swept_at is not None and now - self._swept_at < SWEEP_EVERY:
+            return
+        self._swept_at = now
+        before = time.time() - self._settings().trash_days * 86400
+        try:
+            trash = await asyncio.to_thread(list_trash, self._root)
+            # Who can come back from the trash keeps his snapshots.
+            known = {*self._registry.facts, *(one.id for one in trash)}
+            for name in await asyncio.to_thread(sweep_snapshots, self._root, known, before):
+                log.info("removed the snapshot %s", name)
+        except WaError as error:
+            log.warning("%s", error)

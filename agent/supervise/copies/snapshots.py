@@ -1,0 +1,286 @@
+"""Keeps copies of sessions: snapshots while all is well, backups before a repair, and back again.
+
+File work runs in threads, few at a time. A copy of a running session is made when its worker has
+saved and nothing changed meanwhile, or not at all.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from agent.config import SessionsSection
+from agent.core.model import Category, InstanceId
+from agent.core.reconnect import forgive
+from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
+from agent.host.base import Host
+from agent.log import bound
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.passes.record import entry
+from agent.supervise.registry import Registry
+from agent.vault.formats import may_roll_back
+from agent.vault.restore import Restored, refuse_roll_back, restore_snapshot
+from agent.vault.snapshot import Subject, take_snapshot
+from agent.vault.snapshots import (
+    Snapshot,
+    find_snapshot,
+    list_snapshots,
+    newest_good,
+    prune_snapshots,
+)
+from agent.vault.staging import finish
+from agent.vault.tree import Tick
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2
+"""Copies going on at the same time: disks are shared, and so are the threads."""
+TRIES = 4
+FIRST_WAIT = 0.25
+NOTHING_TO_BACK_UP = "nothing, for it had no files"
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Ticking(Protocol[Result_co]):
+    """File work that says how it goes."""
+
+    def __call__(self, *, tick: Tick) -> Result_co: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """What goes on with one instance's files, for whoever watches."""
+
+    what: str
+    begun_wall: float
+    done: int = 0
+    """Bytes."""
+    total: int = 0
+    """0 = not known."""
+
+
+def finish_cut_short(root: Path) -> None:
+    """Before anybody looks at sessions: what a killed agent had begun ends here, one way."""
+    try:
+        for told in finish(root):
+            log.warning("%s", told)
+    except WaError as error:
+        log.error("%s", error)
+
+
+class Keeping:
+    """Everything that is done with copies of sessions. What repairs need of it is `Keeper`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        host: Host,
+        root: Path,
+        *,
+        settings: Callable[[], SessionsSection],
+        save_timeout: Callable[[], float],
+        wake: Callable[[InstanceId], None],
+    ) -> None:
+        self.under_way: dict[InstanceId, Progress] = {}
+        self._registry = registry
+        self._store = store
+        self._host = host
+        self._root = root
+        self._settings = settings
+        self._save_timeout = save_timeout
+        self._wake = wake
+        self._few = asyncio.Semaphore(AT_ONCE)
+        self.locks: defaultdict[InstanceId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """A copy under way in a thread must not hold up the end: it stops at its next piece."""
+        self._stopping.set()
+
+    # looking
+
+    async def snapshots(self, id: InstanceId) -> list[Snapshot]:
+        """Newest first, the unusable ones too."""
+        self._registry.get(id)
+        return await asyncio.to_thread(list_snapshots, self._root, id)
+
+    async def has_good_snapshot(self, id: InstanceId) -> bool:
+        return await asyncio.to_thread(newest_good, self._root, id) is not None
+
+    def may_roll_back(self, engine: str) -> bool:
+        return may_roll_back(engine)
+
+    # making
+
+    async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
+        """One now; Refused or TryLater says why there is none."""
+        return await self.take(self._registry.get(id), why)
+
+    async def back_up(self, facts: Facts, why: str) -> str:
+        """Before something that destroys: what is on the disk, whole or not; its name."""
+        try:
+            return (await self.take(facts, why, backup=True)).name
+        except WaError as error:
+            if error.code in ("absent", "no_session"):
+                return NOTHING_TO_BACK_UP
+            raise
+
+    async def take(self, facts: Facts, why: str, *, backup: bool = False) -> Snapshot:
+        if facts.instance.backend:
+            raise Refused(
+                f"cannot make a snapshot of {facts.id}: its session's files are on"
+                f" {facts.instance.backend}, not here",
+                code="remote",
+            )
+        async with self.locks[facts.id]:
+            taken = await self._take_unchanged(facts, why, backup=backup)
+            keep = max(self._settings().snapshots, 1)
+            await asyncio.to_thread(prune_snapshots, self._root, facts.id, keep)
+        manifest = taken.manifest
+        assert manifest is not None
+        if manifest.good:
+            facts.last_snapshot_wall = manifest.taken_wall
+            self._registry.touch(facts)
+        listing = manifest.listing
+        sentence = (
+            f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
+            f" {listing.size} bytes, {manifest.state}"
+        )
+        await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
+        return taken
+
+    async def _take_unchanged(self, facts: Facts, why: str, *, backup: bool) -> Snapshot:
+        wait, last, saves = FIRST_WAIT, "", True
+        for number in range(TRIES):
+            if number:
+                await asyncio.sleep(wait)
+                wait *= 2
+            saves = saves and await self._ask_to_save(facts, must_save=not backup)
+            record = facts.record
+            subject = Subject(facts.instance, record.paired, record.account, why, backup)
+            take = partial(take_snapshot, self._root, subject)
+            try:
+                return await self.in_thread(facts.id, "snapshot", take)
+            except VaultError as error:
+                # A running engine may make a file for itself alone between its save and our copy.
+                private = error.code == "permissions" and facts.unit.runs
+                if error.code != "changing" and not private:
+                    raise
+                last = str(error)
+        raise TryLater(f"{last}; it was tried {TRIES} times", code="changing")
+
+    async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> bool:
+        """What an engine holds in memory belongs into the copy. False: it cannot, do not insist."""
+        if not facts.unit.runs:
+            return True
+        try:
+            if facts.link is None:
+                raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
+            await facts.link.call("save", {}, timeout=self._save_timeout())
+        except (LinkError, EngineError) as error:
+            if must_save:
+                raise TryLater(
+                    f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
+                ) from error
+            log.info("%s is copied as it is on the disk: %s", facts.id, error)
+            return False
+        return True
+
+    # back again
+
+    async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
+        """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
+        facts = self._registry.get(id)
+        snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
+        if facts.acting is not None and facts.acting_start:
+            facts.acting.cancel()
+        async with facts.busy, self.locks[id]:
+            self._registry.get(id)  # it may have been deleted meanwhile
+            if not force:
+                instance = facts.instance
+                await asyncio.to_thread(refuse_roll_back, self._root, instance, snapshot)
+            said = entry(
+                facts, "restoring", f"snapshot {name} is to be restored", Category.RECOVERY
+            )
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+            await self._registry.save(facts, [said])
+            try:
+                await self._host.stop(id)
+                restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
+                manifest = restored.manifest
+                facts.record = replace(
+                    forgive(facts.record), paired=manifest.paired, account=manifest.account
+                )
+                await self._registry.save(facts)
+            finally:
+                self._wake(id)
+        return restored
+
+    async def restore_newest(self, facts: Facts) -> str:
+        """The newest good snapshot that can still be read; its worker does not run."""
+        async with self.locks[facts.id]:
+            unreadable: VaultError | None = None
+            for found in await asyncio.to_thread(list_snapshots, self._root, facts.id):
+                try:
+                    await asyncio.to_thread(refuse_roll_back, self._root, facts.instance, found)
+                    await self._put_back(facts, found, f"snapshot {found.name} was restored")
+                    return found.name
+                except Refused as error:
+                    if error.code == "still_running":
+                        raise
+                    log.info("%s", error)
+                except VaultError as error:
+                    if error.code not in ("damaged", "absent"):
+                        raise
+                    unreadable = error
+                    log.error("%s", error)
+        raise unreadable or VaultError(f"cannot restore {facts.id}: it has no good snapshot")
+
+    async def _put_back(self, facts: Facts, snapshot: Snapshot, why: str) -> Restored:
+        total = snapshot.manifest.listing.size if snapshot.manifest else 0
+        restored = await self.in_thread(
+            facts.id,
+            "restore",
+            partial(restore_snapshot, self._root, facts.instance, snapshot, why),
+            total,
+        )
+        before = restored.retired.name if restored.retired else "nothing"
+        sentence = f"snapshot {snapshot.name} restored; what was there is in the trash as {before}"
+        await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)
+        return restored
+
+    # inside
+
+    async def in_thread(
+        self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0
+    ) -> Result_co:
+        """File work beside the loop, few at a time, watched, and ended when the agent stops."""
+        progress = Progress(what, time.time(), total=total)
+
+        def tick(count: int) -> None:
+            progress.done += count
+            if self._stopping.is_set():
+                raise TryLater(f"cannot finish the {what} of {id}: the agent stops")
+
+        async with self._few:
+            self.under_way[id] = progress
+            try:
+                return await asyncio.to_thread(work, tick=tick)
+            finally:
+                if self.under_way.get(id) is progress:
+                    del self.under_way[id]
+
+    async def say(self, facts: Facts, kind: str, sentence: str, **detail: object) -> None:
+        said = entry(facts, kind, sentence, Category.SESSION, **detail)
+        level = logging.WARNING if kind == "snapshot_failed" else logging.INFO
+        bound(said.category, facts.id, __name__).log(level, "%s", sentence)
+        await self._store.append(said)

@@ -1,0 +1,1 @@
+"""One pass for one instance: observe, judge, decide, act, record."""

@@ -1,0 +1,112 @@
+"""Carry out one action on one instance, with its deadline, and say how it went."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import Action, ActionKind, Outcome
+from agent.errors import WaError
+from agent.host.base import Host, Limits
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.set_aside import set_aside
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What acting needs of the rest."""
+
+    host: Host
+    session_root: Path
+    limits: Callable[[Facts], Limits]
+    call_timeout: Callable[[], float]
+
+
+async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
+    """Never raises what the world does wrong: that is the outcome."""
+    begun = boot_now()
+    try:
+        await _do(facts, action.kind, hands)
+    except WaError as error:
+        return Outcome(action, False, boot_now() - begun, str(error))
+    except TimeoutError:
+        return Outcome(action, False, boot_now() - begun, "it took too long")
+    return Outcome(action, True, boot_now() - begun)
+
+
+async def hold_to_limits(facts: Facts, hands: Hands) -> None:
+    """Hold a running worker to what its settings say now; every start does so anyway."""
+    facts.limits_changed = False
+    if not facts.unit.runs:
+        return
+    try:
+        await hands.host.set_limits(facts.id, hands.limits(facts))
+    except WaError as error:
+        log.warning("the new limits of %s hold from its next start: %s", facts.id, error)
+
+
+def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
+    match kind:
+        case ActionKind.START:
+            return _start(facts, hands)
+        case ActionKind.STOP:
+            return hands.host.stop(facts.id)
+        case ActionKind.RESTART:
+            return _restart(facts, hands)
+        case ActionKind.RESET_FAILED:
+            return hands.host.reset_failed(facts.id)
+        case ActionKind.CONNECT | ActionKind.DISCONNECT:
+            return _call(facts, kind, hands.call_timeout())
+        case ActionKind.RENEW:
+            return _renew(facts, hands)
+    raise AssertionError(f"no hand for {kind}")
+
+
+async def _start(facts: Facts, hands: Hands) -> None:
+    await hands.host.set_limits(facts.id, hands.limits(facts))
+    await _begin_count_anew(facts, hands)
+    facts.acting_start = True
+    try:
+        await hands.host.start(facts.id)
+    finally:
+        facts.acting_start = False
+        facts.started_run = (await hands.host.status(facts.id)).run
+
+
+async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
+    """The host's burst limit is against crash loops: it counts no starts that we mean."""
+    if facts.started_run:
+        await hands.host.reset_failed(facts.id)
+
+
+async def _restart(facts: Facts, hands: Hands) -> None:
+    await hands.host.set_limits(facts.id, hands.limits(facts))
+    await _begin_count_anew(facts, hands)
+    facts.acting_start = True
+    try:
+        await hands.host.restart(facts.id)
+    finally:
+        facts.acting_start = False
+        facts.started_run = (await hands.host.status(facts.id)).run
+
+
+async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
+    if facts.link is None:
+        return
+    await facts.link.call(kind.value, {}, timeout=timeout)
+
+
+async def _renew(facts: Facts, hands: Hands) -> None:
+    """The pairing is gone: set its files aside as evidence and lay out an empty folder.
+
+    The same again does no harm, however far it came before.
+    """
+    await hands.host.stop(facts.id)
+    if facts.instance.backend:
+        return  # its server took the keys away itself, and nothing of them is here
+    why = f"the pairing ended: {facts.record.reason}"
+    await asyncio.to_thread(set_aside, hands.session_root, facts, why)

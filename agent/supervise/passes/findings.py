@@ -1,0 +1,167 @@
+"""Findings beside a session's own state: crypto errors, memory, silence. Kept per instance."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.core.findings.crypto import (
+    CryptoPolicy,
+    LogLimit,
+    judge_crypto,
+    limit_of,
+    note_error,
+    note_message,
+)
+from agent.core.findings.crypto_patterns import CryptoPattern, Effect, read_line
+from agent.core.findings.error_rate import PerMinute
+from agent.core.findings.memory import MemoryPolicy, judge_memory
+from agent.core.findings.silence import SilencePolicy, judge_silence, note_hour
+from agent.core.model import Category, Happening, Health, JournalEntry, Signal
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+
+HOUR = 3600.0
+ERROR_WINDOW = 300.0
+LEAST_OPERATIONS = 20
+
+PASSING = ("message", "ack")
+"""Happenings that are told to who listens, and are in no journal."""
+_PASSED_ON = ("direction", "type", "id", "ack")
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Takes in what happens in sessions, and says what it adds up to."""
+
+    crypto_policy: Callable[[], CryptoPolicy]
+    memory_policy: Callable[[], MemoryPolicy]
+    memory_limit: Callable[[Facts], int]
+    silence_policy: Callable[[], SilencePolicy]
+    crypto_patterns: Callable[[], Sequence[CryptoPattern]]
+    """The settings' own."""
+    error_limit: Callable[[], float]
+    """The share of failed operations from which a session is degraded."""
+
+    def note(self, facts: Facts, happening: Happening) -> bool:
+        """Count it; True when the instance should be looked at now."""
+        detail, now = happening.detail, boot_now()
+        match happening.kind:
+            case "message":
+                direction = "out" if detail.get("direction") == "out" else "in"
+                facts.messages[direction] += 1
+                rate = facts.per_minute.get(direction, PerMinute())
+                facts.per_minute[direction] = rate.note(now)
+                if direction == "in":
+                    self._note_inbound(facts, _text(detail.get("peer")), now)
+                return False
+            case "ack":
+                facts.messages["ack"] += 1
+                facts.inbound = replace(facts.inbound, ack_wall=time.time())
+                return False
+            case "crypto_error":
+                return self._note_crypto(facts, happening, now)
+            case "key_regeneration" | "repair_step":
+                return False  # what a repair does over there is no error
+            case kind:
+                facts.errors[kind] += 1
+                return False
+
+    def signals(self, facts: Facts) -> tuple[Signal, ...]:
+        now = boot_now()
+        found = [
+            judge_crypto(facts.crypto, self.crypto_policy(), now).signal,
+            self._memory(facts, now),
+            self._silence(facts),
+            self._errors(facts, now),
+            _lacking(facts),
+        ]
+        return tuple(signal for signal in found if signal is not None)
+
+    def watch_hour(self, facts: Facts) -> None:
+        """Learn what is usual from each whole hour of one connection."""
+        now_wall = time.time()
+        if facts.connected_since_wall is None:
+            facts.hour_wall, facts.hour_messages = 0.0, 0
+            return
+        if not facts.hour_wall:
+            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+        elif now_wall - facts.hour_wall >= HOUR:
+            came = facts.messages["in"] - facts.hour_messages
+            policy = self.silence_policy()
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
+            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+
+    def _note_inbound(self, facts: Facts, peer: str, now: float) -> None:
+        facts.inbound = replace(facts.inbound, last_wall=time.time())
+        facts.crypto = note_message(facts.crypto, self.crypto_policy(), now, peer=peer)
+
+    def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
+        text = _text(happening.detail.get("text"))
+        finding = read_line(text, self.crypto_patterns())
+        if finding is None:
+            facts.errors["crypto_unknown"] += 1
+            return False
+        if finding.effect is Effect.BENIGN:
+            return False  # nothing failed: neither an error nor worth a line
+        if named := _text(happening.detail.get("peer")):
+            finding = replace(finding, peer=named)
+        facts.errors["crypto"] += 1
+        facts.crypto = note_error(facts.crypto, finding, self.crypto_policy(), now)
+        facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
+        limit = facts.crypto_log.get(whose, LogLimit())
+        facts.crypto_log[whose], show, hidden = limit.note(now)
+        if show:
+            more = f" ({hidden} more like it were not shown)" if hidden else ""
+            # The name of the pattern, never the line itself: it may carry keys.
+            bound(Category.CRYPTO, facts.id).warning(
+                "crypto error %s of %s%s", finding.name, finding.peer or "an unnamed peer", more
+            )
+        return show
+
+    def _memory(self, facts: Facts, now: float) -> Signal | None:
+        if facts.memory_bytes is None:
+            return None
+        limit, policy = self.memory_limit(facts), self.memory_policy()
+        return judge_memory(facts.memory_history, facts.memory_bytes, limit, policy, now)
+
+    def _errors(self, facts: Facts, now: float) -> Signal | None:
+        # Errors about keys have a judge of their own.
+        errors = facts.errors.total() - facts.errors["crypto"] - facts.errors["crypto_unknown"]
+        done = facts.probes + facts.messages["in"] + facts.messages["out"]
+        facts.error_rate = facts.error_rate.note(now, errors, done, ERROR_WINDOW)
+        return facts.error_rate.judge(errors, done, self.error_limit(), LEAST_OPERATIONS)
+
+    def _silence(self, facts: Facts) -> Signal | None:
+        if facts.connected_since_wall is None:
+            return None
+        policy = self.silence_policy()
+        return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
+
+
+def step_entry(facts: Facts, happening: Happening) -> JournalEntry:
+    """What a backend's worker did within one step of a repair."""
+    sentence = _text(happening.detail.get("text"))
+    return JournalEntry("repair_step", sentence, Category.RECOVERY, facts.id, time.time())
+
+
+def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
+    """A message or an acknowledgement for who listens: without its text and without its peer."""
+    told = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
+    if happening.kind == "ack":
+        sentence = f"a message is {told['ack'] or 'acknowledged'}"
+    else:
+        sentence = "a message went out" if told["direction"] == "out" else "a message came in"
+    detail = {key: value for key, value in told.items() if value}
+    return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+
+
+def _lacking(facts: Facts) -> Signal | None:
+    if not facts.lacks:
+        return None
+    words = f"its page lacks {', '.join(facts.lacks)}: what needs it will fail"
+    return Signal("page_incomplete", Health.DEGRADED, words)
+
+
+def _text(value: object) -> str:
+    return value[:200] if isinstance(value, str) else ""

@@ -1,0 +1,286 @@
+"""Gather the facts of one instance: its unit, its link, a probe of its engine, its files.
+
+Only looks; what follows from it is decided elsewhere.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from agent.config import HealthSection
+from agent.core.model import (
+    Claim,
+    ConnectionStatus,
+    Desired,
+    Happening,
+    InstanceId,
+    Observation,
+    Override,
+    ProbeFact,
+    SessionFiles,
+    Signal,
+    UnitState,
+    UnitStatus,
+)
+from agent.core.reconnect import ReconnectPolicy, not_before
+from agent.errors import EngineError, LinkError
+from agent.host.base import Host
+from agent.link.client import Link, LinkStats
+from agent.link.messages import parse_claim
+from agent.link.sockets import only_process
+from agent.supervise.backends.facts import Ears, WorkerLink
+from agent.supervise.backends.registry import Backends
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.vault.check import check_files
+from agent.vault.free_space import why_no_start
+
+log = logging.getLogger(__name__)
+
+ATTACH_DELAY = 0.5
+BACKEND_DOWN = "backend_down"
+FIRST_WORDS = 1.0
+MOST_FILES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What observing needs of the rest."""
+
+    host: Host
+    session_root: Path
+    link_stats: LinkStats
+    wake: Callable[[InstanceId], None]
+    happened: Callable[[Facts, Happening], None]
+    backends: Backends
+    health: Callable[[], HealthSection]
+    """Asked each time: a reload changes it."""
+    disk_free: Callable[[], int]
+    """Bytes that must be free for a start."""
+    checked: Callable[[str, float], None]
+    """A check of this name took so many seconds."""
+    first_probe: float
+    """No probe of a worker that starts before this moment of the agent's life."""
+
+
+async def observe(facts: Facts, senses: Senses) -> None:
+    """Look at everything that can be looked at now, each look with its own deadline."""
+    note_unit(facts, await senses.host.status(facts.id))
+    await _attach_if_it_runs(facts, senses)
+    await _probe_if_due(facts, senses)
+    if facts.instance.backend:
+        # Its files are its server's; what it says of them is a claim.
+        facts.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
+    elif facts.unit.runs:
+        facts.disk_problem = ""  # who runs is never stopped for it
+    else:
+        await asyncio.to_thread(_look_at_disk, facts, senses)
+
+
+def _look_at_disk(facts: Facts, senses: Senses) -> None:
+    """The files of a running engine belong to it; a stopped one's are checked before a start."""
+    folder = senses.session_root / facts.id
+    facts.files = check_files(folder, facts.instance.engine, facts.record.paired)
+    facts.disk_problem = why_no_start(senses.session_root, senses.disk_free())
+
+
+def picture(
+    facts: Facts,
+    host: Host,
+    policy: ReconnectPolicy,
+    *,
+    hold: str = "",
+    hold_sentence: str = "",
+    signals: tuple[Signal, ...] = (),
+) -> Observation:
+    """The facts as one frozen value."""
+    now, now_wall = boot_now(), time.time()
+    earliest = not_before(facts.record, policy, now, now_wall)
+    return Observation(
+        instance=facts.instance,
+        desired=desired_of(facts, host),
+        record=facts.record,
+        unit=facts.unit,
+        at=now,
+        linked_since=facts.linked_since,
+        claim=facts.claim,
+        probe=facts.probe,
+        files=facts.files,
+        memory_bytes=facts.memory_bytes,
+        not_before=now if facts.may_try_at_once else earliest,
+        at_wall=now_wall,
+        signals=signals,
+        hold=hold,
+        hold_sentence=hold_sentence,
+    )
+
+
+def desired_of(facts: Facts, host: Host) -> Desired:
+    """An operator's override is void in another boot of the machine."""
+    record = facts.record
+    override = record.override if record.override_boot == host.boot_id() else Override.NONE
+    return Desired(facts.instance.enabled or facts.enabled_by_operator, override)
+
+
+def note_unit(facts: Facts, unit: UnitStatus) -> None:
+    """Take in the unit's state; what an ended run said is forgotten here."""
+    if unit.run != facts.unit.run:
+        facts.link = None  # it ends by itself: the process at its other end is gone
+        facts.forget_run()
+    if not unit.runs:
+        facts.forget_run()
+    facts.unit = unit
+
+
+async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
+    now = boot_now()
+    if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
+        return
+    if now < facts.next_attach:
+        return
+    run = facts.unit.run
+    try:
+        link = await _open_link(facts, senses)
+    except LinkError as error:
+        facts.next_attach = boot_now() + ATTACH_DELAY
+        log.debug("cannot attach to the worker of %s: %s", facts.id, error)
+        return
+    if link.hello.run != run:
+        # The worker was replaced while we were connecting: the next pass sees the new unit.
+        await link.close()
+        facts.next_attach = boot_now() + ATTACH_DELAY
+        return
+    facts.link = link
+    if facts.instance.backend:
+        facts.linked_since = boot_now()
+        if facts.claim is None:
+            facts.next_probe = 0.0
+        return
+    await _wait_for_first_words(facts)
+    facts.linked_since = boot_now()
+    # What ran before us is adopted only after it answered; a new worker is given its time.
+    facts.next_probe = _first_probe(facts, senses) if facts.observed else 0.0
+
+
+def _first_probe(facts: Facts, senses: Senses) -> float:
+    """Not all at the same moment: hundreds of answers at once, and again in every interval."""
+    share = crc32(facts.id.encode()) / 2**32
+    return max(facts.next_probe, senses.first_probe + share * senses.health().interval / 3)
+
+
+async def _wait_for_first_words(facts: Facts) -> None:
+    """A worker greets and then claims: judging between the two would tell a story of nothing."""
+    deadline = boot_now() + FIRST_WORDS
+    while facts.claim is None and facts.link is not None and boot_now() < deadline:
+        facts.awaited = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
+                await facts.awaited.wait()
+    facts.awaited = None
+
+
+async def _open_link(facts: Facts, senses: Senses) -> WorkerLink:
+    ears = _ears(facts, senses)
+    if facts.instance.backend:
+        return senses.backends.attach(facts, ears)
+    return await Link.open(
+        senses.host.link_path(facts.id),
+        facts.id,
+        only_process(facts.unit.main_pid),
+        ears.on_claim,
+        ears.on_happening,
+        ears.on_close,
+        stats=senses.link_stats,
+    )
+
+
+def _ears(facts: Facts, senses: Senses) -> Ears:
+    """What is heard counts only while it is said in the present run."""
+    opened_in = facts.unit.run
+
+    def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
+        if run != facts.unit.run:
+            facts.late_facts += 1
+            return
+        if facts.heard(claim, boot_now()):
+            senses.wake(facts.id)
+
+    def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
+        if run != facts.unit.run:
+            facts.late_facts += 1
+            return
+        senses.happened(facts, happening)
+
+    def on_close(_why: str) -> None:
+        if facts.link is None or facts.link.hello.run != opened_in:
+            return  # the end of a link that was replaced
+        facts.link = None
+        facts.linked_since = None
+        facts.stirred()
+        senses.wake(facts.id)
+
+    return Ears(on_claim, on_happening, on_close)
+
+
+async def _probe_if_due(facts: Facts, senses: Senses) -> None:
+    now = boot_now()
+    if facts.link is None or now < facts.next_probe or not senses.backends.may_ask(facts):
+        return
+    await probe(facts, senses, deep=now >= facts.next_deep)
+
+
+async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
+    """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
+    link = facts.link
+    if link is None:
+        return
+    begun = boot_now()
+    facts.next_probe = begun + senses.health().interval
+    if deep:
+        facts.next_deep = begun + senses.health().deep
+    failures = facts.probe.failures if facts.probe else 0
+    try:
+        answer = await link.call("probe", {"deep": deep}, timeout=senses.health().timeout)
+        claim = parse_claim(_object(answer.get("claim")))
+    except (EngineError, LinkError) as error:
+        if error.code == BACKEND_DOWN:
+            return  # its server's failure, which is known of that one: the proof grows old
+        now = boot_now()
+        facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
+        if deep:
+            senses.checked("deep", now - begun)
+        return
+    now = boot_now()
+    told = answer.get("open_fds")
+    facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
+    if deep:
+        senses.checked("deep", now - begun)
+        detail = _object(answer.get("detail", {}))
+        found = detail.get("disagrees")
+        facts.disagrees = found[:200] if isinstance(found, str) else ""
+        # While it loads, much is not there yet.
+        up = claim.status is ConnectionStatus.CONNECTED
+        facts.lacks = _names(detail.get("missing")) if up else ()
+    facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
+    facts.probes += 1
+    facts.probe_seconds += now - begun
+    if link is facts.link:
+        facts.heard(claim, now)
+
+
+def _names(told: object) -> tuple[str, ...]:
+    if not isinstance(told, list):
+        return ()
+    return tuple(each[:60] for each in told[:8] if isinstance(each, str) and each.isprintable())
+
+
+def _object(told: object) -> Mapping[str, Any]:
+    if not isinstance(told, Mapping):
+        raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
+    return told

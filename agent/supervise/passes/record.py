@@ -1,0 +1,269 @@
+"""What a pass learns about the past: the session's record, and the journal's sentences.
+
+Pure but for the Facts it keeps notes in. The order matters: a drop is counted while the
+record still says CONNECTED, the published status comes last.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.core.health import HealthPolicy
+from agent.core.model import (
+    Category,
+    ClaimFact,
+    ConnectionStatus,
+    Health,
+    HealthVerdict,
+    JournalEntry,
+    Observation,
+    Override,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
+)
+from agent.core.reasons import reason_of
+from agent.core.reconnect import after_connected, after_drop, forgive
+from agent.core.words import SUSPECT
+from agent.supervise.facts import Facts
+
+Status = ConnectionStatus
+
+RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rememberer:
+    """Turns one observation and its verdict into a new record and journal entries."""
+
+    policy: Callable[[], HealthPolicy]
+    boot: str
+    operators_act_past_us: bool
+    """True where `systemctl` can start and stop workers without asking us."""
+    jitter: Callable[[], float]
+    failed: Callable[[Facts, str], None]
+    """Told of each failure and success: what many share is judged from them."""
+    succeeded: Callable[[Facts], None]
+
+    def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
+        """Conclude from the unit alone what an operator did by hand, and respect it."""
+        entries: list[JournalEntry] = []
+        # A seat in a backend's worker is no unit: nobody can touch it past us.
+        past_us = self.operators_act_past_us and not facts.instance.backend
+        if past_us and not unit.job_pending:
+            if self._stopped_by_hand(facts, unit):
+                self._override(facts, Override.STOPPED)
+                # Concluded once of this run, or no start of ours would ever come to anything.
+                facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+                sentence = "its unit was stopped by hand: it stays stopped until it is started"
+                entries.append(entry(facts, "operator", sentence))
+            elif self._started_by_hand(facts, unit):
+                wanted = facts.instance.enabled or facts.enabled_by_operator
+                self._override(facts, Override.NONE if wanted else Override.STARTED)
+                entries.append(entry(facts, "operator", "its unit was started by hand"))
+                if _ended(facts.record):
+                    # That worker stays away from WhatsApp; its person wants to know for sure.
+                    facts.record = replace(forgive(facts.record), restart_of=unit.run)
+        settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
+        seen = (facts.record.seen_run, facts.record.seen_boot)
+        if unit.runs and unit.run and settled and seen != (unit.run, self.boot):
+            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=self.boot)
+        return entries
+
+    def remember(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> list[JournalEntry]:
+        now_wall, before = observation.at_wall, facts.record
+        self._note_drop(facts, observation, verdict, now_wall)
+        entries = self._note_pairing(facts, observation)
+        entries += self._note_status(facts, before, verdict, now_wall)
+        entries += self._note_verdict(facts, verdict)
+        return entries
+
+    # operators
+
+    def _stopped_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
+        record = facts.record
+        return (
+            unit.state is UnitState.INACTIVE
+            and record.seen_boot == self.boot
+            and record.seen_run != ""
+            and not (record.override is Override.STOPPED and record.override_boot == self.boot)
+            and record.stopped_run != record.seen_run
+        )
+
+    def _started_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
+        """A new run that neither we nor the manager's own Restart= began, and not wanted."""
+        record = facts.record
+        if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, facts.started_run):
+            return False
+        if unit.state is UnitState.DEACTIVATING:
+            return False
+        held = record.override is Override.STOPPED and record.override_boot == self.boot
+        # The boot starts what is enabled, this one too; who does it later is a person.
+        again = _ended(record) and record.seen_boot == self.boot
+        return held or again or not (facts.instance.enabled or facts.enabled_by_operator)
+
+    def _override(self, facts: Facts, override: Override) -> None:
+        boot = self.boot if override is not Override.NONE else ""
+        facts.record = replace(facts.record, override=override, override_boot=boot)
+
+    # drops and successes
+
+    def _note_drop(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
+    ) -> None:
+        """Count each drop once: by the claim, the unit's failure or the verdict that tells it."""
+        code, key, until = _drop_of(observation, verdict)
+        if not code or key == facts.noted_drop:
+            return
+        first_look = not facts.observed and facts.record.reason == code
+        facts.noted_drop = key
+        if first_look:
+            return  # an earlier life of this agent counted it already
+        rules = self.policy().reconnect
+        facts.record = after_drop(
+            facts.record, code, rules, now_wall, self.jitter(), until_wall=until
+        )
+        facts.errors[code] += 1
+        self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
+
+    def _note_pairing(self, facts: Facts, observation: Observation) -> list[JournalEntry]:
+        claim = observation.claim.claim if observation.claim else None
+        record = facts.record
+        if claim is None or not claim.paired:
+            return []
+        account = claim.account or record.account
+        if record.paired and record.account == account:
+            return []
+        facts.record = replace(record, paired=True, account=account)
+        facts.identity_changed = True
+        return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+
+    def _note_status(
+        self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
+    ) -> list[JournalEntry]:
+        """`before` is the record as it was until this pass, drops not yet counted."""
+        if verdict.state is before.status:
+            since = before.status_since_wall
+            if facts.record is not before:  # a drop was counted; the status stays what it was
+                facts.record = replace(facts.record, status=before.status, status_since_wall=since)
+            if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
+                facts.connected_since_wall = since  # adopted: it was connected all the while
+            return []
+        spent = max(now_wall - before.status_since_wall, 0.0) if before.status_since_wall else 0.0
+        facts.status_seconds[before.status] = facts.status_seconds.get(before.status, 0.0) + spent
+        if verdict.state is Status.CONNECTED:
+            self._note_connected(facts, now_wall)
+        else:
+            facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
+            if verdict.state is Status.QR_REQUIRED:
+                # The try came to something: what is missing is a person, not another attempt.
+                facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
+        if before.status is Status.CONNECTED:
+            facts.connected_since_wall = None
+            because = verdict.reason or facts.record.reason or "unknown"
+            facts.lost_because = facts.lost_because or because
+        return [
+            entry(
+                facts,
+                "status",
+                f"{before.status} → {verdict.state}: {verdict.sentence}",
+                status=verdict.state,
+                before=before.status,
+                reason=verdict.reason,
+            )
+        ]
+
+    def _note_connected(self, facts: Facts, now_wall: float) -> None:
+        facts.record = after_connected(facts.record, now_wall)
+        facts.connected_since_wall = now_wall
+        facts.noted_drop = ("", "", 0.0)
+        self.succeeded(facts)
+        if facts.lost_because:
+            facts.reconnects[facts.lost_because] += 1
+            facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)
+            facts.lost_because = ""
+
+    def _note_verdict(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+        before, facts.verdict = facts.verdict, verdict
+        if before is not None and (before.health, before.reason) == (
+            verdict.health,
+            verdict.reason,
+        ):
+            return []
+        if verdict.reason == SUSPECT:
+            self.failed(facts, SUSPECT)  # no drop, and yet what many may have in common
+        if before is None and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
+            return []
+        return [
+            entry(
+                facts,
+                "verdict",
+                f"{verdict.health}: {verdict.sentence}",
+                Category.HEALTH,
+                verdict=verdict.health,
+                reason=verdict.reason,
+            )
+        ]
+
+
+def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:
+    """The host restarted the worker by itself: count it under why the last run ended."""
+    if after.restarts <= before.restarts or not after.run:
+        return []
+    times = after.restarts - before.restarts
+    last_result = before.result if after.result == "success" else after.result
+    reason = RESTART_REASON.get(last_result, "crash")
+    facts.restarts[reason] += times
+    facts.lost_because = facts.lost_because or f"worker_{reason}"
+    facts.record = replace(facts.record, restarts=facts.record.restarts + times)
+    return [
+        entry(facts, "restarted", f"its worker ended ({reason}) and was started again by the host")
+    ]
+
+
+def entry(
+    facts: Facts,
+    kind: str,
+    sentence: str,
+    category: Category = Category.SESSION,
+    **detail: Any,
+) -> JournalEntry:
+    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
+
+
+def _drop_of(
+    observation: Observation, verdict: HealthVerdict
+) -> tuple[str, tuple[str, str, float], float | None]:
+    """The reason code of what ended, a key that is new for each ending, and a ban's end."""
+    nothing = ("", ("", "", 0.0), None)
+    if not observation.desired.should_run:
+        return nothing
+    unit, fact = observation.unit, observation.claim
+    if unit.state is UnitState.FAILED:
+        code = "misconfigured" if unit.exit_status == 78 else "worker_failed"
+        return code, ("unit", unit.run, unit.since), None
+    if fact is None or not unit.runs:
+        return nothing
+    if fact.claim.reason == SUSPECT:
+        # Nothing ended: what was recorded before (a logout, or nothing) is still the reason.
+        return nothing
+    if fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE) and fact.claim.reason:
+        return fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall
+    if verdict.health is Health.STUCK and observation.desired.should_run:
+        own = verdict.reason in ("zombie", "injection_failed")
+        code = verdict.reason if own else "start_stuck"
+        # A zombie is one until it is connected again, whatever it claims in between.
+        since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
+        return code, (verdict.reason, unit.run, since), None
+    return nothing
+
+
+def _ended(record: SessionRecord) -> bool:
+    return bool(record.reason) and reason_of(record.reason).final
+
+
+def _stuck_since(fact: ClaimFact) -> float:
+    return fact.phase_since or fact.since

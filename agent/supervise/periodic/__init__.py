@@ -1,0 +1,1 @@
+"""What the agent does on a clock: usage, upkeep, alerts, the watchdog."""

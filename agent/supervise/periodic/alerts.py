@@ -1,0 +1,256 @@
+"""Looks at the table of alerts every so often: what began goes to the journal, the log and,
+if one is set, to an Alertmanager; for machines that have no Prometheus.
+"""
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.config import Config
+from agent.config.policies import AlertsSection
+from agent.core.alerts import (
+    ActiveAlert,
+    Alert,
+    AlertBoard,
+    AlertState,
+    Change,
+    Figures,
+    History,
+    Key,
+    Severity,
+    Sight,
+    advance,
+    alert_table,
+    silenced,
+)
+from agent.core.alerts.series import STARTED
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.view import AgentStatus, InstanceView
+from agent.deliver.alertmanager import Alertmanager, Raised
+from agent.errors import StoreError
+from agent.log import bound
+from agent.metrics.exporter import Exporter
+from agent.metrics.rules import JOB
+from agent.metrics.runbook import link, what_to_do
+from agent.store.database import Store
+from agent.supervise.loop import boot_now
+
+log = logging.getLogger(__name__)
+
+READY_WITHIN = 60.0
+"""So long the first look waits for what is restored; before, everything looks down."""
+KEPT_PAST = 10
+CLOCK_GRACE = 1.0
+"""The process' beginning is known to a tick of the kernel, by a clock that may be put right."""
+
+
+@dataclass(slots=True)
+class Alerting:
+    """What is active now, and who is told."""
+
+    config: Callable[[], Config]
+    views: Callable[[], Mapping[InstanceId, InstanceView]]
+    status: Callable[[], AgentStatus]
+    exporter: Exporter
+    store: Store
+    alertmanager: Alertmanager | None
+    _history: History = field(init=False)
+    _active: dict[tuple[str, Key], ActiveAlert] = field(init=False, default_factory=dict)
+    _silenced: dict[tuple[str, Key], str] = field(init=False, default_factory=dict)
+    _looked_wall: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        table = alert_table(self.config().alert_limits)
+        self._history = History([alert.condition for alert in table])
+
+    def board(self) -> AlertBoard:
+        """What is active, for people."""
+        problem = self.alertmanager.problem if self.alertmanager is not None else ""
+        return AlertBoard(
+            tuple(self._active.values()),
+            dict(self._silenced),
+            boot_now(),
+            time.time(),
+            self._looked_wall,
+            problem,
+            self.config().runbooks,
+        )
+
+    async def run(self) -> None:
+        await self._take_over()
+        await self._until_ready()
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                log.exception("cannot look at the alerts")
+            chosen = self.config().alerts
+            await asyncio.sleep(max(chosen.interval * min(chosen.patience, 1.0), 0.2))
+
+    async def look(self) -> None:
+        """One evaluation of the whole table; others run in between."""
+        config, now = self.config(), boot_now()
+        views, figures = dict(self.views()), self._figures()
+        for _ in self._history.note(views, figures, now):
+            await asyncio.sleep(0)
+        sight = Sight(views, figures, self._history, now, time.time())
+        found: list[tuple[Alert, Mapping[Key, float]]] = []
+        for alert in alert_table(config.alert_limits):
+            if alert.name not in config.alerts.off:
+                found.append((alert, alert.condition.vector(sight)))
+                await asyncio.sleep(0)
+        self._active, changes = advance(self._active, found, now, patience=config.alerts.patience)
+        self._silenced = silenced(self._active.values())
+        self._looked_wall = time.time()
+        await self._tell(changes)
+
+    async def _tell(self, changes: Sequence[Change]) -> None:
+        entries = []
+        for change in changes:
+            one = change.active
+            if one.alert.severity is Severity.NONE:
+                continue
+            said = self._entry(change)
+            entries.append(said)
+            self._log(change, said)
+        if self.alertmanager is not None:
+            self.alertmanager.tell(self._picture(), changed=bool(changes))
+        if entries:
+            try:
+                await self.store.append(*entries)
+            except StoreError as error:
+                log.error("cannot write %d alerts into the journal: %s", len(entries), error)
+
+    def _entry(self, change: Change) -> JournalEntry:
+        one = change.active
+        detail = {
+            "alert": one.name,
+            "severity": one.alert.severity.value,
+            "group": one.alert.group.value,
+            "labels": dict(one.labels),
+            "value": one.value if math.isfinite(one.value) else None,
+            "runbook": link(one.alert, self.config().runbooks),
+        }
+        if by := self._silenced.get((one.name, one.labels)):
+            detail["silenced_by"] = by
+        return JournalEntry(
+            change.kind,
+            one.news,
+            Category.HEALTH if one.session else Category.SYSTEM,
+            InstanceId(one.session) if one.session else None,
+            time.time(),
+            detail,
+        )
+
+    def _log(self, change: Change, said: JournalEntry) -> None:
+        one = change.active
+        level = logging.INFO
+        if change.kind == "alert" and (one.name, one.labels) not in self._silenced:
+            critical = one.alert.severity is Severity.CRITICAL
+            level = logging.ERROR if critical else logging.WARNING
+        bound(said.category, said.instance).log(level, "%s", said.sentence)
+
+    def _figures(self) -> Figures:
+        seen, status = self.exporter.machine.values(), self.status()
+        requests, failed = self.exporter.http.counted()
+        return Figures(
+            memory_total=seen["wa_host_memory_total_bytes"],
+            memory_used=seen["wa_host_memory_used_bytes"],
+            cpu_ratio=seen["wa_host_cpu_usage_ratio"],
+            disk_size=seen.get("wa_host_filesystem_size_bytes"),
+            disk_available=seen.get("wa_host_filesystem_avail_bytes"),
+            open_fds=seen["process_open_fds"],
+            max_fds=seen["process_max_fds"],
+            started_wall=seen["process_start_time_seconds"],
+            requests=requests,
+            requests_failed=failed,
+            incidents={engine: members > 0 for engine, members in status.incidents.items()},
+            backends={one.name: one.up for one in self.exporter.backends()},
+            webhook_oldest_wall=self.exporter.webhooks().oldest_wall,
+        )
+
+    def _picture(self) -> list[Raised]:
+        machine = self.config().alerts.machine or socket.gethostname()
+        page = self.config().runbooks
+        apart = time.time() - boot_now()
+        return [
+            Raised(
+                {
+                    "alertname": one.name,
+                    "severity": one.alert.severity.value,
+                    "group": one.alert.group.value,
+                    "job": JOB,
+                    "machine": machine,
+                    **dict(one.labels),
+                },
+                {
+                    "summary": one.sentence,
+                    "description": what_to_do(one.alert, one.session),
+                    "runbook": link(one.alert, page),
+                },
+                apart + one.fired_at,
+                None if one.over_at is None else apart + one.over_at,
+            )
+            for one in self._active.values()
+            if one.fired_at is not None
+        ]
+
+    # what was before this agent's life
+
+    async def _take_over(self) -> None:
+        """What fired when the agent ended fires on, or is over: nothing is announced twice."""
+        try:
+            past = await self.store.history(kinds=("alert", "alert_over"), limit=1000)
+            starts = await self.store.history(kinds=("agent_started",), limit=KEPT_PAST)
+        except StoreError as error:
+            log.warning("cannot read past alerts: %s", error)
+            return
+        apart = time.time() - boot_now()
+        self._active = {
+            (one.name, one.labels): one
+            for one in firing_in(past, alert_table(self.config().alert_limits), apart)
+        }
+        # This life's own start is noted at every look, by its process' beginning.
+        own = self.exporter.machine.started_wall - CLOCK_GRACE
+        earlier = [entry.wall for entry in reversed(starts) if entry.wall < own]
+        self._history.before(STARTED, (), [(wall - apart, wall) for wall in earlier])
+
+    async def _until_ready(self) -> None:
+        for _ in range(int(READY_WITHIN / 0.2)):
+            if self.status().ready:
+                return
+            await asyncio.sleep(0.2)
+
+
+def alertmanager_of(section: AlertsSection) -> Alertmanager | None:
+    """None when there is none to tell."""
+    if not section.alertmanager:
+        return None
+    return Alertmanager(section.alertmanager, repeat=max(60 * min(section.patience, 1.0), 1.0))
+
+
+def firing_in(
+    past: Sequence[JournalEntry], table: Sequence[Alert], apart: float
+) -> list[ActiveAlert]:
+    """The alerts whose last word in the journal, newest first, is that they fire."""
+    known = {alert.name: alert for alert in table}
+    seen: set[tuple[str, Key]] = set()
+    found = []
+    for entry in past:
+        labels = entry.detail.get("labels")
+        alert = known.get(str(entry.detail.get("alert")))
+        if alert is None or not isinstance(labels, Mapping):
+            continue
+        key = tuple(sorted((str(name), str(value)) for name, value in labels.items()))
+        if (alert.name, key) in seen:
+            continue
+        seen.add((alert.name, key))
+        if entry.kind == "alert":
+            at, value = entry.wall - apart, entry.detail.get("value")
+            value = float(value) if isinstance(value, int | float) else math.nan
+            found.append(ActiveAlert(alert, key, AlertState.FIRING, at, value, fired_at=at))
+    return found

@@ -1,0 +1,104 @@
+"""What one life of the agent learned and the next should know: statistics, usual message rates.
+
+Written every hour and at the stop; what a kill loses is an hour of counting.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from agent.core.findings.silence import HOURS, Inbound
+from agent.core.statistics import RepairStatistics, StepTally
+from agent.errors import StoreError
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.passes.repair import Ladder
+from agent.supervise.registry import Registry
+
+log = logging.getLogger(__name__)
+
+EVERY = 3600.0
+_STATISTICS = "repair_statistics"
+_INBOUND = "inbound:"
+
+
+class Handover:
+    """Reads at the start, writes now and then."""
+
+    def __init__(self, store: Store, ladder: Ladder, registry: Registry) -> None:
+        self._store = store
+        self._ladder = ladder
+        self._registry = registry
+        self._written: dict[str, str] = {}
+
+    async def take_over(self) -> None:
+        """What cannot be read is forgotten: nothing depends on it but a learned habit."""
+        told = await self._store.get_fact(_STATISTICS)
+        if told is not None and (statistics := read_statistics(told)) is not None:
+            self._ladder.statistics = statistics
+        for name, value in (await self._store.get_facts(_INBOUND)).items():
+            self._written[name] = value
+            facts = next((one for one in self._every() if _INBOUND + one.id == name), None)
+            if facts is not None and (inbound := read_inbound(value)) is not None:
+                facts.inbound = inbound
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Never raises: nothing that depends on this is worth a failed stop."""
+        try:
+            await self._write()
+        except StoreError as error:
+            log.warning("cannot keep what was learned: %s", error)
+
+    async def _write(self) -> None:
+        """One commit, of what changed; what belongs to nobody any more goes."""
+        found = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
+        for facts in self._every():
+            if facts.inbound != Inbound():
+                found[_INBOUND + facts.id] = json.dumps(asdict(facts.inbound))
+        changed = {name: value for name, value in found.items() if self._written.get(name) != value}
+        gone = [name for name in self._written if name not in found]
+        if changed:
+            await self._store.put_facts(changed)
+        if gone:
+            await self._store.forget_facts(gone)
+        self._written = found
+
+    def _every(self) -> list[Facts]:
+        return list(self._registry.facts.values())
+
+
+def read_statistics(text: str) -> RepairStatistics | None:
+    try:
+        told = json.loads(text)
+        steps = {name: StepTally(**_known(StepTally, one)) for name, one in told["steps"].items()}
+        return RepairStatistics(**{**_known(RepairStatistics, told), "steps": steps})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.warning("the kept statistics cannot be read and begin anew: %s", error)
+        return None
+
+
+def read_inbound(text: str) -> Inbound | None:
+    try:
+        told = _known(Inbound, json.loads(text))
+        rates = tuple(float(rate) for rate in told.pop("rates"))
+        found = Inbound(rates, **{name: float(value) for name, value in told.items()})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return found if len(found.rates) == HOURS else None
+
+
+def _known(kind: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a newer version wrote; only numbers and containers are taken."""
+    names = {one.name for one in fields(kind)}
+    for name, value in told.items():
+        if name in names and not isinstance(value, int | float | list | dict):
+            raise TypeError(f"{name} is {type(value).__name__}")
+    return {name: value for name, value in told.items() if name in names}

@@ -1,0 +1,157 @@
+"""What instances use, measured in one look, and what is done about too much memory."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from agent.config import Config
+from agent.core.findings.memory import (
+    InstanceMemory,
+    MemoryPolicy,
+    MemoryStep,
+    decide_memory,
+    memory_budget,
+)
+from agent.core.model import Category, ConnectionStatus, InstanceId
+from agent.errors import WaError
+from agent.host.machine.memory import machine_memory
+from agent.host.machine.process_tree import Usage
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.own_word import measure_whole
+from agent.supervise.passes.record import entry
+from agent.supervise.registry import Registry
+
+log = logging.getLogger(__name__)
+
+LOOK_FOR_NEW = 5.0
+SETTLED = 10.0
+"""So old is a worker when it is first measured, some seconds more or less."""
+
+
+class Sampler:
+    """Measures all workers every so often; frees and restarts, one at a time."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: Callable[[], Config],
+        *,
+        policy: Callable[[], MemoryPolicy],
+        limit: Callable[[Facts], int],
+        well: Callable[[Facts], bool],
+        wake: Callable[[InstanceId], None],
+        checked: Callable[[str, float], None],
+    ) -> None:
+        """`well`: nobody else of its engine fails, so that a restart by ourselves may come back."""
+        self._registry = registry
+        self._config = config
+        self._policy = policy
+        self._limit = limit
+        self._well = well
+        self._wake = wake
+        self._checked = checked
+        self._measured: dict[InstanceId, int] = {}
+        """The process of each that was measured last."""
+
+    async def run(self) -> None:
+        await asyncio.sleep(self._config().start.first_check)
+        while True:
+            begun = boot_now()
+            await self.sample()
+            await self.care()
+            self._checked("memory", boot_now() - begun)
+            next_look = boot_now() + self._config().memory.interval
+            while (left := next_look - boot_now()) > 0:
+                await asyncio.sleep(min(left, LOOK_FOR_NEW))
+                await self.sample_new()
+
+    async def sample(self) -> None:
+        self._measured = self._running()
+        found = await measure_whole(self._measured, self._registry.facts)
+        now = boot_now()
+        for facts in list(self._registry.facts.values()):
+            usage = found.get(facts.id)
+            _note(facts, usage)
+            if usage is not None and usage.memory_bytes is not None:
+                history = facts.memory_history.note(usage.memory_bytes, self._policy(), now)
+                facts.memory_history = history
+            self._registry.touch(facts)
+
+    async def sample_new(self) -> None:
+        """Those whose worker began since the last look at all, once each.
+
+        Only to be shown: what has hardly started would make a trend of the hour steeper.
+        """
+        settled = boot_now() - SETTLED
+        new = {
+            id: pid
+            for id, pid in self._running().items()
+            if self._measured.get(id) != pid and self._registry.facts[id].unit.since <= settled
+        }
+        if not new:
+            return
+        self._measured |= new
+        for id, usage in (await measure_whole(new, self._registry.facts)).items():
+            if (facts := self._registry.facts.get(id)) is not None:
+                _note(facts, usage)
+                self._registry.touch(facts)
+
+    def _running(self) -> dict[InstanceId, int]:
+        if not self._config().memory.measure:
+            return {}
+        return {
+            id: facts.unit.main_pid
+            for id, facts in self._registry.facts.items()
+            if facts.unit.runs and facts.unit.main_pid
+        }
+
+    async def care(self) -> None:
+        """Gentle first: ask to free caches; then at most one graceful restart at a time."""
+        policy, now = self._policy(), boot_now()
+        budget = memory_budget(machine_memory().total, policy)
+        for action in decide_memory(self._seen(), budget, policy, now):
+            facts = self._registry.facts[action.id]
+            said = bound(Category.MEMORY, facts.id)
+            if action.step is MemoryStep.FREE:
+                said.info("asked to free its caches: %s", action.reason)
+                facts.freed_at = now
+                sentence = f"asked to free its caches: {action.reason}"
+                self._registry.note(entry(facts, "memory", sentence, Category.MEMORY))
+                await _free(facts)
+            else:
+                said.warning("restarts gracefully: %s", action.reason)
+                facts.memory_restart_at = now
+                facts.restart_for = action.reason
+                self._wake(facts.id)
+
+    def _seen(self) -> list[InstanceMemory]:
+        return [
+            InstanceMemory(
+                facts.id,
+                facts.memory_bytes,
+                self._limit(facts),
+                facts.freed_at,
+                facts.memory_restart_at,
+                restarting=facts.acting is not None or bool(facts.restart_for),
+                restartable=facts.record.status is ConnectionStatus.CONNECTED and self._well(facts),
+            )
+            for facts in self._registry.facts.values()
+            if facts.memory_bytes is not None and facts.unit.runs
+        ]
+
+
+async def _free(facts: Facts) -> None:
+    if facts.link is None:
+        return
+    try:
+        await facts.link.call("free_memory", timeout=10.0)
+    except WaError as error:
+        log.info("cannot free the memory of %s: %s", facts.id, error)
+
+
+def _note(facts: Facts, usage: Usage | None) -> None:
+    facts.memory_bytes = usage.memory_bytes if usage else None
+    facts.cpu_seconds = usage.cpu_seconds if usage else None
+    facts.processes = usage.processes if usage else None

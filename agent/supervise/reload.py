@@ -1,0 +1,60 @@
+"""A running agent takes on the settings that were read again."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Config, Declaration, changes_that_need_restart
+from agent.errors import WaError
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.loop import Wakes, boot_now
+from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
+from agent.supervise.start_up import create_declared
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload reaches."""
+
+    settings: Settings
+    registry: Registry
+    store: Store
+    session_root: Path
+    """As it was at the start: where sessions are is not changed while they run."""
+    wakes: Wakes
+
+
+async def take_on(config: Config, reach: Reload) -> None:
+    """In force at once; what waits for the next start is named."""
+    registry = reach.registry
+    before = reach.settings.config
+    reach.settings.take(config)
+    for key in changes_that_need_restart(before, config):
+        log.warning("%s takes effect at the agent's next start", key)
+    new = {one.id for one in config.instance if one.id not in registry.facts}
+    for one in config.instance:
+        if one not in before.instance and one.id not in new:
+            log.warning("%s exists: what [[instance]] declares is for its creation", one.id)
+    await _create([one for one in config.instance if one.id in new], reach)
+    for facts in registry.facts.values():
+        _look_in_time(facts, config)
+        reach.wakes.wake(facts.id)
+
+
+async def _create(declared: Sequence[Declaration], reach: Reload) -> None:
+    try:
+        await create_declared(reach.registry, reach.store, reach.session_root, declared)
+    except WaError as error:
+        log.error("cannot create what [[instance]] declares: %s", error)
+
+
+def _look_in_time(facts: Facts, config: Config) -> None:
+    """The next look was set by the old intervals, and may be far."""
+    now = boot_now()
+    facts.next_probe = min(facts.next_probe, now + config.health.interval)
+    facts.next_deep = min(facts.next_deep, now + config.health.deep)

@@ -1,0 +1,118 @@
+"""What is asked of an engine where the answer is the deed itself: a QR, a send, a logout."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.engines.base import Qr
+from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
+from agent.store.database import Store
+from agent.supervise.backends.facts import WorkerLink
+from agent.supervise.passes.record import entry
+from agent.supervise.registry import Registry
+from agent.supervise.requests.uploads import in_parts
+
+LOGOUT_TIMEOUT = 30.0
+SEND_TIMEOUT = 80.0
+"""Longer than any engine takes to say what became of a message: a file has to travel."""
+COMMAND_TIMEOUT = 10.0
+PATIENCE = 10.0
+"""Seconds in which a pass over an instance is usually over; a longer one repairs it."""
+
+
+class Asking:
+    """Talks to workers over their links; Refused where there is none."""
+
+    def __init__(
+        self, registry: Registry, store: Store, wake: Callable[[InstanceId], None]
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._wake = wake
+
+    async def qr(self, id: InstanceId) -> Qr | None:
+        answer = await self._link(id, "show the QR code of").call("qr")
+        return _qr_of(answer.get("qr"))
+
+    async def logout(self, id: InstanceId) -> None:
+        link = self._link(id, "log out")
+        facts = self._registry.get(id)
+        await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
+        await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
+        self._wake(id)
+
+    async def command(
+        self,
+        id: InstanceId,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        alone: bool = False,
+    ) -> Mapping[str, Any]:
+        """`alone`: while no pass looks at it, which would start again what this takes down."""
+        told = {"name": name, "arguments": dict(arguments)}
+        if not alone:
+            return await self._link(id, f"{name} with").call("command", told, timeout=timeout)
+        async with self._undisturbed(id, name):
+            link = self._link(id, f"{name} with")
+            said = f"an operator asked its engine for: {name}"
+            await self._store.append(entry(self._registry.get(id), "operator", said))
+            return await link.call("command", told, timeout=timeout)
+
+    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        link = self._link(id, "send with")
+        message = await in_parts(link, id, message)
+        try:
+            return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
+        except (LinkError, EngineError) as error:
+            raise _unsent(id, error) from error
+
+    @asynccontextmanager
+    async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
+        facts = self._registry.get(id)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await facts.busy.acquire()
+        except TimeoutError as error:
+            raise TryLater(
+                f"cannot {doing} {id}: the agent repairs, stops or starts it", code="busy"
+            ) from error
+        try:
+            yield
+        finally:
+            facts.busy.release()
+            self._wake(id)
+
+    def _link(self, id: InstanceId, doing: str) -> WorkerLink:
+        facts = self._registry.get(id)
+        if facts.link is None:
+            raise Refused(
+                f"cannot {doing} {id}: its worker does not run or cannot be reached"
+                f" ({facts.sentence or 'not looked at yet'})",
+                code="not_running",
+            )
+        return facts.link
+
+
+def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
+    """What is said of a send that failed: surely not sent, or nobody knows."""
+    if error.code == "oversized":
+        return TooLarge(f"cannot send with {id}: the message is too long", field="body")
+    if error.code == "busy":
+        return TryLater(f"cannot send with {id}: {error}", code="busy")
+    if isinstance(error, EngineError) and error.code not in ("timeout", "internal"):
+        return error
+    # It may have gone out before the worker fell silent: the caller must not guess.
+    return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")
+
+
+def _qr_of(told: Any) -> Qr | None:
+    if not isinstance(told, Mapping):
+        return None
+    text, expires_in, number = told.get("text"), told.get("expires_in"), told.get("number")
+    if not isinstance(text, str) or not isinstance(expires_in, int | float):
+        raise LinkError("cannot read the QR code: the worker's answer has another form")
+    return Qr(text, float(expires_in), number if isinstance(number, int) else 0)

@@ -1,0 +1,269 @@
+"""The public face of repairing: check, recover, clean up, ensure healthy, set up, incidents.
+
+A request is written down and joins the repair that runs; passes carry it out, we wait.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+from agent.core.incident import Incident
+from agent.core.model import (
+    Category,
+    ConnectionStatus,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    JournalEntry,
+)
+from agent.core.reasons import reason_of
+from agent.core.reconnect import Breaker, forgive, with_breaker
+from agent.core.recovery.repair import Goal
+from agent.core.statistics import RepairStatistics
+from agent.engines.base import Qr
+from agent.errors import LinkError, NotFound, Refused, TryLater
+from agent.host.base import Host
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.record import entry
+from agent.supervise.passes.repair import Ladder
+from agent.supervise.registry import Registry
+from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.checks import Checking
+from agent.supervise.turns.incidents import Incidents
+from agent.supervise.turns.memory import MEMORY_FULL
+
+REPAIR_TIMEOUT = 300.0
+SETUP_TIMEOUT = 120.0
+_POLL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RepairResult:
+    """How a repair that somebody asked for ended."""
+
+    healthy: bool
+    cleaned: bool
+    recovered: bool
+    ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """An instance that is ready to be scanned, or that is connected."""
+
+    id: InstanceId
+    created: bool
+    result: RepairResult
+    qr: Qr | None
+    """None: it is connected."""
+
+
+class Repairs:
+    """Everything that may be asked of repairing. Unknown ids raise NotFound."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        host: Host,
+        ladder: Ladder,
+        incidents: Incidents,
+        checking: Checking,
+        asking: Asking,
+        wake: Callable[[InstanceId], None],
+    ) -> None:
+        self._registry = registry
+        self._host = host
+        self._ladder = ladder
+        self._incidents = incidents
+        self._checking = checking
+        self._asking = asking
+        self._wake = wake
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Who waits for a repair is told to ask the agent's next life, and holds up no stop."""
+        self._stopping.set()
+
+    # one instance
+
+    async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
+        """Measure now and judge."""
+        return (await self._checking.check_now([id]))[id]
+
+    async def try_recover(self, id: InstanceId) -> RepairResult:
+        """One round of all that keeps the pairing."""
+        return await self._repair(id, Goal.RECOVER)
+
+    async def cleanup_corrupted(self, id: InstanceId, *, confirmed: bool = False) -> RepairResult:
+        """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
+        facts = self._registry.get(id)
+        if not confirmed and _is_paired(facts):
+            raise Refused(
+                f"cannot clean up {id}: it would end a pairing; confirm that it is meant",
+                field="confirm",
+                code="would_unpair",
+            )
+        return await self._repair(id, Goal.CLEANUP)
+
+    async def ensure_healthy(self, id: InstanceId) -> RepairResult:
+        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR."""
+        facts = self._registry.get(id)
+        self._must_be_wanted(facts)
+        if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts)):
+            return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        return await self._repair(id, Goal.WORKING_QR)
+
+    async def set_up(
+        self,
+        wanted: Instance,
+        create: Callable[[Instance], Awaitable[object]],
+        enable: Callable[[InstanceId], Awaitable[object]],
+    ) -> SetUp:
+        """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
+        facts = self._registry.facts.get(wanted.id)
+        result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        if facts is None:
+            await create(wanted)
+        elif wanted.engine and facts.instance.engine != wanted.engine:
+            raise Refused(
+                f"cannot set up {wanted.id} with {wanted.engine}: it exists and its engine is"
+                f" {facts.instance.engine}",
+                field="engine",
+                code="other_engine",
+            )
+        else:
+            if not desired_of(facts, self._host).should_run:
+                await enable(wanted.id)
+            result = await self.ensure_healthy(wanted.id)
+        return SetUp(wanted.id, facts is None, result, await self._code_or_connected(wanted.id))
+
+    async def force_reconnection(self, id: InstanceId) -> None:
+        """Try now, whatever the count, the delay and the circuit say."""
+        facts = self._registry.get(id)
+        self._must_be_wanted(facts)
+        reason = reason_of(facts.record.reason) if facts.record.reason else None
+        if reason is not None and reason.unpairs:
+            raise Refused(
+                f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
+            )
+        facts.record = forgive(facts.record)
+        facts.may_try_at_once = True
+        said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
+        await self._intend(facts, said)
+
+    async def reset_circuit_breaker(self, id: InstanceId) -> None:
+        facts = self._registry.get(id)
+        facts.record = with_breaker(facts.record, Breaker())
+        said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
+        await self._intend(facts, said)
+
+    # all together
+
+    def statistics(self) -> RepairStatistics:
+        return self._ladder.statistics
+
+    def incidents(self) -> Collection[Incident]:
+        return tuple(self._incidents.active.values())
+
+    def release_incident(self, group: str) -> None:
+        if group not in self._incidents.active:
+            raise NotFound(f"cannot release an incident of {group}: there is none")
+        self._incidents.release(group, "released by an operator")
+
+    # inside
+
+    async def _repair(self, id: InstanceId, goal: Goal) -> RepairResult:
+        facts = self._registry.get(id)
+        self._must_be_wanted(facts)
+        joins = _repair_runs(facts)
+        if not joins and facts.verdict is None:
+            await self.check_instance_health(id)
+        self._ladder.request(facts, goal)
+        over = facts.repair_over = facts.repair_over or asyncio.Event()
+        word = "joins the repair that runs" if joins else "begins a repair"
+        sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
+        await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+        if not await self._wait(over, REPAIR_TIMEOUT):
+            raise TryLater(f"the repair of {id} still goes on", code="repair_goes_on")
+        if facts.gone:
+            raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
+        assert facts.repair is not None
+        return RepairResult(**facts.repair.answer, ending=facts.repair.ending)
+
+    async def _wait(self, event: asyncio.Event, limit: float) -> bool:
+        """False: its time is over. TryLater when the agent stops meanwhile."""
+        waits = [asyncio.create_task(one.wait()) for one in (event, self._stopping)]
+        try:
+            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        if self._stopping.is_set() and not event.is_set():
+            raise TryLater("the agent stops; ask again when it is back", code="stopping")
+        return event.is_set()
+
+    async def _settled_verdict(self, facts: Facts) -> HealthVerdict:
+        """Who is on its way in time is let come: its own deadlines say when that is over."""
+        verdict = await self.check_instance_health(facts.id)
+        deadline = time.monotonic() + REPAIR_TIMEOUT
+        while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
+            await self._wait(asyncio.Event(), _POLL)
+            verdict = self._registry.get(facts.id).verdict or verdict
+            if _repair_runs(facts):
+                break
+        return verdict
+
+    async def _code_or_connected(self, id: InstanceId) -> Qr | None:
+        """Wait for a code to scan; None once it is connected."""
+        deadline = time.monotonic() + SETUP_TIMEOUT
+        while time.monotonic() < deadline:
+            facts = self._registry.get(id)
+            if facts.record.status is ConnectionStatus.CONNECTED:
+                return None
+            if facts.hold == MEMORY_FULL:
+                raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
+            if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
+                _refuse_hopeless(id, facts.verdict)
+            if facts.record.status is ConnectionStatus.QR_REQUIRED:
+                try:
+                    if (found := await self._asking.qr(id)) is not None and found.expires_in > 0:
+                        return found
+                except (LinkError, Refused):
+                    pass  # its worker is being replaced; the next look finds the new one
+            await self._wait(asyncio.Event(), _POLL)
+        raise TryLater(f"{id} shows neither a code nor a connection yet", code="no_qr")
+
+    def _must_be_wanted(self, facts: Facts) -> None:
+        if not desired_of(facts, self._host).should_run:
+            raise Refused(
+                f"cannot repair {facts.id}: it is not meant to run; enable or start it first",
+                code="not_wanted",
+            )
+
+    async def _intend(self, facts: Facts, said: JournalEntry) -> None:
+        bound(said.category, facts.id).info("%s", said.sentence)
+        await self._registry.save(facts, [said])
+        self._wake(facts.id)
+
+
+def _repair_runs(facts: Facts) -> bool:
+    return facts.repair is not None and not facts.repair.over
+
+
+def _is_well(verdict: HealthVerdict) -> bool:
+    return verdict.healthy or verdict.reason == "waiting_for_scan"
+
+
+def _is_paired(facts: Facts) -> bool:
+    claimed = facts.claim is not None and facts.claim.claim.paired
+    unpaired = bool(facts.record.reason) and reason_of(facts.record.reason).unpairs
+    return (facts.record.paired or claimed) and not unpaired
+
+
+def _refuse_hopeless(id: InstanceId, verdict: HealthVerdict) -> None:
+    if verdict.reason != "qr_idle":  # asking for its code wakes that one
+        raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)

@@ -1,0 +1,141 @@
+"""What happens before the first pass: instances are read, missing ones made, all put in line.
+
+What still runs is adopted by its first pass; what should run starts in its turn.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.config import Declaration
+from agent.core.admission import Candidate, restore_order
+from agent.core.model import (
+    ConnectionStatus,
+    Instance,
+    InstanceId,
+    JournalEntry,
+    SessionRecord,
+)
+from agent.engines.catalog import find_engine
+from agent.host.base import Host
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.passes.observe import desired_of
+from agent.supervise.registry import Registry
+from agent.supervise.turns.memory import Room
+from agent.vault.identity import create, scan
+from agent.vault.retire import list_trash
+
+log = logging.getLogger(__name__)
+
+
+async def load_instances(
+    registry: Registry, store: Store, session_root: Path, declared: Iterable[Declaration]
+) -> None:
+    """Fill the registry."""
+    for instance, record in await store.instances():
+        registry.add(instance, record)
+    await _take_in_folders(registry, store, session_root)
+    await create_declared(registry, store, session_root, declared)
+    await _lay_out_missing(registry, store, session_root)
+
+
+async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
+    """Mark who waits for a start; all ids in the order in which they should be looked at."""
+    running = {id for id, unit in (await host.list()).items() if unit.runs}
+    every = list(registry.facts.values())
+    for facts in every:
+        if facts.id in running:
+            room.promise(facts)  # before the first pass: nobody may start into what runs already
+        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+    # Asked for together, so that all go down with one commit.
+    await asyncio.gather(*(_mark_reconnecting(registry, facts, host, running) for facts in every))
+    return _in_line(registry.facts.values(), running)
+
+
+async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
+    """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
+    for found in await asyncio.to_thread(scan, root):
+        if found.id in registry.facts or found.identity is None:
+            if found.identity is None:
+                log.error("the folder of %s is left alone: %s", found.id, found.problem)
+            continue
+        identity = found.identity
+        record = SessionRecord(
+            status_since_wall=time.time(), paired=identity.paired, account=identity.account
+        )
+        said = JournalEntry(
+            "created",
+            "taken in from its session folder, which no record knew",
+            instance=found.id,
+            wall=time.time(),
+        )
+        await store.add(identity.instance, record, said)
+        registry.add(identity.instance, record)
+
+
+async def create_declared(
+    registry: Registry, store: Store, root: Path, declared: Iterable[Declaration]
+) -> None:
+    for wanted in declared:
+        if wanted.id in registry.facts:
+            continue
+        find_engine(wanted.engine)  # a ConfigError that names it, before anything is made
+        instance = Instance(
+            wanted.id, wanted.engine, wanted.enabled, dict(wanted.settings), time.time()
+        )
+        await asyncio.to_thread(create, root, instance)
+        record = SessionRecord(status_since_wall=time.time())
+        said = JournalEntry(
+            "created", "created as agent.toml declares", instance=wanted.id, wall=time.time()
+        )
+        await store.add(instance, record, said)
+        registry.add(instance, record)
+
+
+async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
+    """A row without a folder: finish what was cut short; a lost pairing is never papered over."""
+    in_trash = {one.id for one in await asyncio.to_thread(list_trash, root)}
+    for facts in list(registry.facts.values()):
+        if (root / facts.id).exists():
+            continue
+        if facts.id in in_trash and not facts.instance.enabled:
+            said = JournalEntry(
+                "deleted", "its deletion was cut short and is finished now", wall=time.time()
+            )
+            await store.remove(facts.id, replace(said, instance=facts.id))
+            registry.drop(facts)
+        elif not facts.record.paired:
+            await asyncio.to_thread(create, root, facts.instance)
+        else:
+            log.error("the session folder of %s is missing; it is not started", facts.id)
+
+
+async def _mark_reconnecting(
+    registry: Registry, facts: Facts, host: Host, running: Collection[InstanceId]
+) -> None:
+    waits_for_start = desired_of(facts, host).should_run and facts.id not in running
+    if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
+        facts.record = replace(
+            facts.record,
+            status=ConnectionStatus.RECONNECTING,
+            status_since_wall=time.time(),
+        )
+        # Not noted as a loss: who comes back from our own stop has not reconnected, and a fleet
+        # that is brought back is no storm.
+        await registry.save(facts)
+
+
+def _in_line(every: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
+    """What runs first (adopting costs nothing and ends doubt), then the rest by last activity."""
+    return restore_order(
+        Candidate(
+            facts.id,
+            priority=1 if facts.id in running else 0,
+            active_wall=facts.record.status_since_wall if facts.record.paired else 0.0,
+        )
+        for facts in every
+    )

@@ -1,0 +1,1 @@
+"""Who may start or repair now: start queues, memory, incidents."""

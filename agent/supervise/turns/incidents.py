@@ -1,0 +1,231 @@
+"""Many instances that fail alike: one incident per engine, one canary, one alert.
+
+Keeps what happened lately per engine; the rules are the core's.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from agent.core.incident import (
+    Failure,
+    Incident,
+    IncidentPolicy,
+    canary_failed,
+    choose_canary,
+    find_incident,
+    hold_of,
+    join_incident,
+    next_turn,
+    odd_one_out,
+)
+from agent.core.model import (
+    Category,
+    ConnectionStatus,
+    HealthVerdict,
+    InstanceId,
+    JournalEntry,
+    UnitState,
+)
+from agent.core.recovery.repair import hurry_repair, needs_repair
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+
+log = logging.getLogger(__name__)
+
+_AT_REST = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
+"""Not well, and it fails at nothing: what it failed with before says nothing about others."""
+
+
+class Incidents:
+    """Fed by every failure and success; asked before every try."""
+
+    def __init__(
+        self,
+        policy: Callable[[], IncidentPolicy],
+        all_facts: Mapping[InstanceId, Facts],
+        wake: Callable[[InstanceId], None],
+        tell: Callable[[JournalEntry], None],
+    ) -> None:
+        self._policy = policy
+        self._all = all_facts
+        self._wake = wake
+        self._tell = tell
+        self._failures: deque[Failure] = deque()
+        self._successes: dict[str, deque[float]] = {}
+        self._failing: dict[str, dict[InstanceId, str]] = {}
+        self._released_wall: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self.active: dict[str, Incident] = {}
+
+    async def run(self) -> None:
+        """Give canaries their turns when it is time."""
+        while True:
+            now = boot_now()
+            for group in list(self.active):
+                self._give_turn(group, now)
+            turns = [next_turn(one, self._policy(), boot_now()) for one in self.active.values()]
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(max(min(turns) - boot_now(), 0.05) if turns else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    # what passes tell
+
+    def failed(self, facts: Facts, code: str) -> None:
+        now, group = boot_now(), group_of(facts)
+        failure = Failure(facts.id, group, code, now)
+        if (incident := self.active.get(group)) is not None:
+            incident = join_incident(incident, failure)
+            if facts.id == incident.canary:
+                incident = canary_failed(incident, self._policy(), now)
+            self.active[group] = incident
+            self._changed.set()
+            return
+        self._failures.append(failure)
+        while self._failures[0].at < now - self._policy().window:
+            self._failures.popleft()
+        found = find_incident(
+            self._failures, self._population(), self._successes, self._policy(), now
+        )
+        if found is not None:
+            self._declare(found)
+
+    def succeeded(self, facts: Facts) -> None:
+        group = group_of(facts)
+        incident = self.active.get(group)
+        if incident is None:
+            self._successes.setdefault(group, deque(maxlen=100)).append(boot_now())
+        elif incident.canary == facts.id:
+            self.release(group, f"its canary {facts.id} is connected again")
+
+    def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
+        failing = self._failing.setdefault(group_of(facts), {})
+        if needs_repair(verdict):
+            failing[facts.id] = verdict.reason
+        elif verdict.healthy or verdict.reason in _AT_REST:
+            failing.pop(facts.id, None)
+
+    def forget(self, facts: Facts) -> None:
+        self._failing.get(group_of(facts), {}).pop(facts.id, None)
+
+    # what passes ask
+
+    def hold(self, facts: Facts) -> str:
+        """Why this instance must wait for others; "" when it may try."""
+        starting = facts.claim is None or facts.claim.claim.status in (
+            ConnectionStatus.INITIALIZING,
+            ConnectionStatus.LOADING,
+        )
+        fresh = facts.unit.state is not UnitState.ACTIVE or starting
+        group = group_of(facts)
+        return hold_of(self.active.get(group), facts.id, group, fresh=fresh)
+
+    def has(self, facts: Facts) -> bool:
+        """Whether it is a member of one that goes on."""
+        incident = self.active.get(group_of(facts))
+        return incident is not None and facts.id in incident.members
+
+    def well(self, facts: Facts) -> bool:
+        return group_of(facts) not in self.active
+
+    def odd_one_out(self, facts: Facts) -> bool:
+        group = group_of(facts)
+        population = self._population().get(group, 0)
+        return odd_one_out(facts.id, self._failing.get(group, {}), population, self._policy())
+
+    def released_wall(self, facts: Facts) -> float:
+        return self._released_wall.get(group_of(facts), 0.0)
+
+    def members(self) -> dict[str, int]:
+        """How many are in the incident of each engine that is in use."""
+        found = dict.fromkeys(self._population(), 0)
+        return found | {group: len(one.members) for group, one in self.active.items()}
+
+    # their life
+
+    def _declare(self, incident: Incident) -> None:
+        self.active[incident.group] = incident
+        self._say(
+            "incident",
+            f"incident: {incident.sentence}; their tries are held, one goes first",
+            incident,
+        )
+        self._changed.set()
+        self._wake_all(incident.group)
+
+    def release(self, group: str, why: str) -> None:
+        """The incident is over: its members may try again, in their turns."""
+        incident = self.active.pop(group, None)
+        if incident is None:
+            return
+        self._released_wall[group] = time.time()
+        self._failures = deque(one for one in self._failures if one.group != group)
+        self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
+        for facts in self._of(group):
+            if facts.repair is not None and not facts.repair.over:
+                facts.repair = hurry_repair(facts.repair)
+        self._wake_all(group)
+
+    def _give_turn(self, group: str, now: float) -> None:
+        before = self.active[group]
+        if now < next_turn(before, self._policy(), now):
+            return
+        down = [
+            id
+            for id in before.members
+            if id in self._all and self._all[id].record.status is not ConnectionStatus.CONNECTED
+        ]
+        if not down:
+            self.release(group, "none of its members is down any more")
+            return
+        incident = choose_canary(before, down, self._policy(), now)
+        self.active[group] = incident
+        if incident.canary is not None and incident.canary != before.canary:
+            self._send_ahead(self._all[incident.canary], incident)
+
+    def _send_ahead(self, facts: Facts, incident: Incident) -> None:
+        """It tries for all: its own delays and rounds may wait no longer."""
+        facts.may_try_at_once = True
+        if facts.repair is not None and not facts.repair.over:
+            facts.repair = hurry_repair(facts.repair)
+        self._say("canary", f"tries first, for all that fail with {incident.code}", incident)
+        self._wake(facts.id)
+
+    def _say(self, kind: str, sentence: str, incident: Incident) -> None:
+        log.warning("%s", sentence)
+        self._tell(
+            JournalEntry(
+                kind,
+                sentence,
+                Category.HEALTH,
+                incident.canary if kind == "canary" else None,
+                time.time(),
+                {"engine": incident.group, "code": incident.code, "kind": incident.kind},
+            )
+        )
+
+    def _population(self) -> dict[str, int]:
+        population: dict[str, int] = {}
+        for facts in self._all.values():
+            group = group_of(facts)
+            population[group] = population.get(group, 0) + 1
+        return population
+
+    def _of(self, group: str) -> Iterable[Facts]:
+        return (facts for facts in self._all.values() if group_of(facts) == group)
+
+    def _wake_all(self, group: str) -> None:
+        for facts in self._of(group):
+            self._wake(facts.id)
+
+
+def group_of(facts: Facts) -> str:
+    """What shares a fate: the engine, and for a remote one its backend."""
+    backend = facts.instance.settings.get("backend")
+    engine = facts.instance.engine
+    return f"{engine}/{backend}" if isinstance(backend, str) and backend else engine

@@ -1,0 +1,78 @@
+"""Whether this machine has room for one more worker: on its disk, and in its memory.
+
+What counts of memory is the limits, not what is used now: sessions grow after they have started.
+Nothing that runs is ever stopped for it, and a worker that is started anew keeps its room.
+"""
+
+from collections.abc import Callable
+
+from agent.core.findings.memory import lacks_room
+from agent.core.model import InstanceId
+from agent.supervise.facts import Facts
+
+MEMORY_FULL = "memory_full"
+DISK_FULL = "disk_full"
+LACKS = frozenset({MEMORY_FULL, DISK_FULL})
+"""The holds of here, which have a sentence of their own."""
+
+
+class Room:
+    """Keeps what is promised to the workers that run or begin, and who waits for room."""
+
+    def __init__(
+        self,
+        *,
+        limit: Callable[[Facts], int],
+        budget: Callable[[], int],
+        wanted: Callable[[Facts], bool],
+        wake: Callable[[InstanceId], None],
+    ) -> None:
+        """`wanted`: should it run at all?"""
+        self._limit = limit
+        self._budget = budget
+        self._wanted = wanted
+        self._wake = wake
+        self._promised: dict[InstanceId, int] = {}
+        self._sum = 0
+        self._waiting: dict[InstanceId, None] = {}
+
+    def note(self, facts: Facts) -> None:
+        """Its worker was looked at: while it runs it has its room."""
+        if facts.unit.runs:
+            self.promise(facts)
+        else:
+            self._take_back(facts.id)
+
+    def promise(self, facts: Facts) -> None:
+        if facts.instance.backend:
+            return
+        limit = self._limit(facts)
+        self._sum += limit - self._promised.get(facts.id, 0)
+        self._promised[facts.id] = limit
+        self._waiting.pop(facts.id, None)
+
+    def forget(self, id: InstanceId) -> None:
+        self._waiting.pop(id, None)
+        self._take_back(id)
+
+    def hold(self, facts: Facts) -> str:
+        """Why it may not start now; "" when it may, when it runs, or when it should not run."""
+        if facts.unit.runs or not self._wanted(facts) or not self.lacks(facts):
+            return ""
+        self._waiting.setdefault(facts.id)
+        return DISK_FULL if facts.disk_problem else MEMORY_FULL
+
+    def lacks(self, facts: Facts) -> str:
+        """The sentence with the numbers; "" = its worker would fit."""
+        if facts.instance.backend or facts.id in self._promised:
+            return ""
+        return facts.disk_problem or lacks_room(
+            self._sum, len(self._promised), self._limit(facts), self._budget()
+        )
+
+    def _take_back(self, id: InstanceId) -> None:
+        if id in self._promised:
+            self._sum -= self._promised.pop(id)
+            for waiting in self._waiting:  # who still lacks room says so again
+                self._wake(waiting)
+            self._waiting.clear()

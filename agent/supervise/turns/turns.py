@@ -1,0 +1,56 @@
+"""Asked before whatever logs in: is there memory for its worker, and is it its turn?"""
+
+from dataclasses import dataclass
+
+from agent.core.model import InstanceId
+from agent.core.recovery.ladder import DESTRUCTIVE
+from agent.core.recovery.repair import RecoveryKind
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.turns.memory import Room
+from agent.supervise.turns.queues import ASK_AGAIN, Gates
+
+_STARTS = DESTRUCTIVE | {RecoveryKind.RESTART}
+"""Each ends with a worker, or a remote session, that was started anew."""
+_RECONNECTS = frozenset({RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS})
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Starts, reconnects and the steps of repairs, in one line."""
+
+    gates: Gates
+    room: Room
+
+    def ask(self, facts: Facts, *, reconnects: bool = False) -> float | None:
+        """None: go now. A time: ask again then."""
+        begins, now = not facts.unit.runs, boot_now()
+        if begins and self.room.lacks(facts):
+            return now + ASK_AGAIN
+        lane = facts.instance.backend
+        wait = self.gates.ask(facts.id, now, reconnects=reconnects, lane=lane)
+        if wait is None and begins:
+            # At once, or two that are looked at side by side would both find the last room.
+            self.room.promise(facts)
+        return wait
+
+    def ask_for_step(self, facts: Facts, kind: RecoveryKind) -> float | None:
+        """The same for a step of a repair; one that logs in nowhere waits for nobody."""
+        reconnects = kind in _RECONNECTS
+        if not (reconnects or kind in _STARTS):
+            return None
+        if kind is RecoveryKind.REGENERATE_KEYS and not facts.instance.backend:
+            return None  # only a server connects its session anew for that
+        return self.ask(facts, reconnects=reconnects)
+
+    def settled(self, facts: Facts) -> None:
+        self.gates.settled(facts.id)
+
+    def not_used(self, facts: Facts) -> None:
+        """It was let in, and something else holds it: nothing was begun."""
+        self.gates.settled(facts.id)
+        self.gates.no_login(boot_now())
+
+    def forget(self, id: InstanceId) -> None:
+        self.gates.withdraw(id)
+        self.room.forget(id)

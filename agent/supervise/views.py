@@ -1,0 +1,121 @@
+"""The picture of one instance that the API, the metrics and the command line get to see."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.core.findings.crypto import CryptoPolicy, judge_crypto
+from agent.core.findings.error_rate import PerMinute
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
+from agent.core.reasons import reason_of
+from agent.core.reconnect import BreakerPolicy, breaker_of
+from agent.core.view import (
+    MESSAGE_DIRECTIONS,
+    REGENERATION_RESULTS,
+    RESTART_REASONS,
+    InstanceView,
+)
+from agent.host.base import Host
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.passes.observe import desired_of
+from agent.supervise.turns.memory import LACKS
+from agent.supervise.turns.turns import Turns
+
+NOT_LOOKED_YET = HealthVerdict(
+    Health.NOT_FOUND, ConnectionStatus.DISCONNECTED, "not_looked_yet", "not looked at yet"
+)
+_NO_RESTARTS = dict.fromkeys(RESTART_REASONS, 0)
+_NO_MESSAGES = dict.fromkeys(MESSAGE_DIRECTIONS, 0)
+_NO_REGENERATIONS = dict.fromkeys(REGENERATION_RESULTS, 0)
+_NO_RATE = PerMinute()
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What a picture needs beside the facts."""
+
+    host: Host
+    turns: Turns
+    breaker_policy: Callable[[], BreakerPolicy]
+    crypto_policy: Callable[[], CryptoPolicy]
+    memory_limit: Callable[[Facts], int]
+    in_incident: Callable[[Facts], bool]
+    server_version: Callable[[str], str]
+    """Of a backend, by its name."""
+
+
+def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
+    now, now_wall = boot_now(), time.time()
+    record, breaker, rules = facts.record, breaker_of(facts.record), eyes.breaker_policy()
+    opens_in = breaker.opens_in(now_wall, rules)
+    decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]}
+    verdict = facts.verdict or NOT_LOOKED_YET
+    proved_at = facts.claim.proved_at() if facts.claim else None
+    backend = facts.instance.backend
+    desired = desired_of(facts, eyes.host)
+    return InstanceView(
+        instance=facts.instance,
+        desired=desired,
+        record=record,
+        unit=facts.unit,
+        status=record.status,
+        status_since_wall=record.status_since_wall,
+        reason=verdict.reason or record.reason,
+        sentence=verdict.sentence,
+        verdict=verdict,
+        linked=facts.link is not None,
+        claim=facts.claim,
+        probe=facts.probe,
+        proof_age=None if proved_at is None else max(now - proved_at, 0.0),
+        connected_since_wall=facts.connected_since_wall,
+        started_wall=now_wall - (now - facts.unit.since) if facts.unit.runs else None,
+        memory_bytes=facts.memory_bytes,
+        cpu_seconds=facts.cpu_seconds,
+        processes=facts.processes,
+        open_fds=facts.open_fds,
+        engine_version=eyes.server_version(backend) if backend else facts.engine_version,
+        restarts={**_NO_RESTARTS, **facts.restarts},
+        reconnects=dict(facts.reconnects),
+        messages={**_NO_MESSAGES, **facts.messages},
+        errors=dict(facts.errors),
+        status_seconds=dict(facts.status_seconds),
+        next_attempt_wall=_next_attempt(record, now_wall),
+        enabled_by_operator=facts.enabled_by_operator,
+        probes=facts.probes,
+        probe_seconds=facts.probe_seconds,
+        seen_wall=now_wall,
+        circuit=breaker.state(now_wall, rules).value,
+        circuit_opens_wall=now_wall + opens_in if opens_in else None,
+        repair=facts.repair,
+        hold=facts.hold if desired.should_run and _is_held(verdict, facts.hold) else "",
+        in_incident=eyes.in_incident(facts),
+        hold_sentence=eyes.turns.room.lacks(facts) if facts.hold in LACKS else "",
+        turns_before=eyes.turns.gates.before(facts.id),
+        crypto_operations=decrypted,
+        crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
+        key_regenerations={**_NO_REGENERATIONS, **facts.key_regenerations},
+        repair_steps=dict(facts.repair_steps),
+        repair_seconds=facts.repair_seconds,
+        cleanups=dict(facts.cleanups),
+        memory_limit=eyes.memory_limit(facts),
+        messages_per_minute={
+            word: facts.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
+        },
+        last_snapshot_wall=facts.last_snapshot_wall,
+    )
+
+
+def _is_held(verdict: HealthVerdict, hold: str) -> bool:
+    """In an outage all of a group are held; those for which nothing would be done wait for none."""
+    if verdict.reason in (hold, "disabled", "stopped"):
+        return True  # or it was asked for just now, and not looked at since
+    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    return not (idle or reason_of(verdict.reason).hopeless)
+
+
+def _next_attempt(record: SessionRecord, now_wall: float) -> float | None:
+    """None also where nothing is tried by itself: after a ban a time would be a promise."""
+    if record.not_before_wall <= now_wall or reason_of(record.reason).hopeless:
+        return None
+    return record.not_before_wall
