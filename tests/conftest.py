@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,9 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.durations import Durations
 from tests.lacking import not_lent
+from tests.leftovers import Leftovers, sentence
 
 # A test that a busy machine makes slow is not wrong.
 hypothesis.settings.register_profile(
@@ -26,6 +29,45 @@ hypothesis.settings.register_profile(
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("busy machine")
+
+LEFT_BEHIND = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts pytest in the background has SIGINT ignored, and every child inherits
+    # that: programs that are to end by SIGINT would not. A handler is not inherited.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.stash[LEFT_BEHIND] = []
+    if not config.getoption("numprocesses", None):
+        config.pluginmanager.register(Leftovers(), "leftovers")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations(), "durations")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of xdist has ended: what did its tests leave behind?"""
+    node.config.stash[LEFT_BEHIND] += getattr(node, "workeroutput", {}).get("leftovers", [])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    left = list(config.stash[LEFT_BEHIND])
+    plugin = config.pluginmanager.get_plugin("leftovers")
+    left += [sentence(process) for process in plugin.found] if plugin else []
+    if left:
+        terminalreporter.section("processes left behind")
+        for line in left:
+            terminalreporter.write_line(f"FAILED {line}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash[LEFT_BEHIND]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -118,7 +160,8 @@ ONE_MACHINE = frozenset({"system", "host"})
 
 
 def room(node: str) -> str:
-    return node.split("/")[1]
+    """The folder of tests/ that a test stands in; "" for one elsewhere."""
+    return node.removeprefix("tests/").rpartition("/")[0].partition("/")[0]
 
 
 SLOW = tuple(f"tests/{room}/" for room in ("daemon", "baileys", "system_pack", "engines/web"))

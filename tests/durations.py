@@ -1,0 +1,32 @@
+"""Where the time of a run went: seconds of each room of the tests, printed at its end."""
+
+from collections import defaultdict
+
+import pytest
+
+
+class Durations:
+    """Registered by conftest.py in the process that prints the summary."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.tests: dict[str, int] = defaultdict(int)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        room = room_of(report.nodeid)
+        self.seconds[room] += report.duration
+        self.tests[room] += report.when == "call"
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if len(self.tests) < 2:
+            return
+        terminalreporter.section("where the time went")
+        for room, seconds in sorted(self.seconds.items(), key=lambda row: -row[1]):
+            terminalreporter.write_line(f"{seconds:8.1f} s  {self.tests[room]:5} tests  {room}")
+
+
+def room_of(nodeid: str) -> str:
+    """The folder of a test's file; the file itself where it stands in tests/."""
+    path = nodeid.split("::", maxsplit=1)[0]
+    folder, _, name = path.rpartition("/")
+    return name if folder == "tests" else folder

@@ -1,0 +1,66 @@
+"""The run itself: processes left behind fail it, SIGINT reaches children, a hanging test ends."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[1]
+
+
+def run_pytest(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, "--rootdir", str(TOP), "-c", str(TOP / "pyproject.toml"), *options, str(file)],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+
+
+@pytest.mark.parametrize("side_by_side", ["0", "1"])
+def test_a_process_that_outlives_its_test_is_named_ended_and_fails_the_run(
+    tmp_path: Path, side_by_side: str
+) -> None:
+    file = tmp_path / "test_leaves.py"
+    file.write_text(
+        "import subprocess\n"
+        "KEEP = []\n"
+        "def test_leaves():\n"
+        "    KEEP.append(subprocess.Popen(['sleep', '600'], start_new_session=True))\n"
+        f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(KEEP[0].pid))\n"
+    )
+    done = run_pytest(file, "-n", side_by_side)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    pid = (tmp_path / "pid").read_text()
+    assert f"test_leaves left process {pid} behind: sleep 600" in done.stdout
+    # Ended: it is gone, or init has not read yet how it ended.
+    command = Path("/proc", pid, "cmdline")
+    assert not command.exists() or not command.read_bytes()
+
+
+def test_children_end_by_sigint_though_the_parent_of_the_run_ignores_it(tmp_path: Path) -> None:
+    file = tmp_path / "test_interrupts.py"
+    file.write_text(
+        "import signal, subprocess\n"
+        "def test_interrupts():\n"
+        "    child = subprocess.Popen(['sleep', '600'])\n"
+        "    child.send_signal(signal.SIGINT)\n"
+        "    assert child.wait(20) == -signal.SIGINT\n"
+    )
+    done = run_pytest(file, "-n", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_test_that_hangs_ends_with_its_stack(tmp_path: Path) -> None:
+    file = tmp_path / "test_hangs.py"
+    file.write_text("import time\ndef test_hangs():\n    time.sleep(600)\n")
+    done = run_pytest(file, "-n", "0", "--timeout", "1")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "Timeout (>1.0s)" in done.stdout
+    assert "time.sleep(600)" in done.stdout
