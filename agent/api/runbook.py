@@ -1,4 +1,4 @@
-"""The runbook as a page: what every alert links to. It is in the README too, so no key is asked."""
+"""The runbook as a page, which every alert links to. The text is public: no key is asked for."""
 
 import re
 from functools import cache

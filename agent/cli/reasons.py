@@ -1,4 +1,4 @@
-"""Why sessions end and what is done about it: the reason table, for people and for the README."""
+"""`wa-agent reasons`: why sessions end, and what the agent does about each reason."""
 
 import argparse
 
@@ -17,7 +17,7 @@ def add(commands: Subparsers) -> None:
         "show why sessions end and what is done about each reason",
         "wa-agent reasons",
     )
-    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
 
 
 def reasons(options: argparse.Namespace) -> int:

@@ -325,7 +325,7 @@ def reason_of(code: str) -> Reason:
 
 
 def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
-    """code, title, what happens, delays, status, advice: for the command line and the README."""
+    """code, title, what happens, delays, status, advice: for the command line and the pages."""
     return [
         (row.code, row.title, _may_do(row), _delays(row), str(row.status), row.advice)
         for row in _ROWS

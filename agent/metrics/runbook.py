@@ -1,7 +1,4 @@
-"""What to do about each alert: the README's paragraphs, for whoever is notified.
-
-One text for all of them: the README is laid beside this module when the program is installed.
-"""
+"""What to do about each alert: the paragraphs of runbook.md, by the alert's name."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +7,6 @@ from pathlib import Path
 
 from agent.core.alerts.alert import Alert
 
-_PARAGRAPH = re.compile(r"^### (Wa\w+)\n(.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
 _ID = re.compile(r"\bID\b")
 """Stands for the instance in the paragraphs' commands."""
 
@@ -18,11 +14,12 @@ _ID = re.compile(r"\bID\b")
 @cache
 def paragraphs() -> Mapping[str, str]:
     """By the alert's name, each on one line; commands stand in `backquotes`."""
-    try:
-        text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-    except OSError:  # a copy of the code alone
-        return {}
-    return {name: " ".join(said.split()) for name, said in _PARAGRAPH.findall(text)}
+    text = Path(__file__).with_name("runbook.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+    return {
+        name: " ".join(paragraph.split())
+        for name, _, paragraph in (section.partition("\n") for section in sections)
+    }
 
 
 def what_to_do(alert: Alert, session: str = "") -> str:

@@ -1,8 +1,5 @@
-from pathlib import Path
-
 import pytest
 
-from agent.cli.reasons import markdown_table
 from agent.core.engine_words import (
     NEONIZE_CONNECT_FAILURE,
     WEB_WORDS,
@@ -73,12 +70,6 @@ def test_every_word_of_every_engine_leads_into_the_table():
 )
 def test_engines_words(got, code):
     assert got == code
-
-
-def test_the_readme_has_the_table_as_it_is():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert "## Why sessions end" in readme, "the README has no section of reasons"
-    assert markdown_table() in readme, "run: wa-agent reasons --markdown"
 
 
 def test_the_printed_table_has_a_row_and_an_advice_for_each_reason():

@@ -15,7 +15,7 @@ from scripts.simulation.tally import Curve, Tally
 from scripts.simulation.world import Machine
 
 ROOT = Path(__file__).parents[2]
-README, DAY_SVG = ROOT / "README.md", ROOT / "scripts/simulation/day.svg"
+README, DAY_SVG = ROOT / "scripts/README.md", ROOT / "scripts/simulation/day.svg"
 
 
 def play(way, seed="1/0", size=100):
@@ -196,6 +196,6 @@ def test_the_readme_shows_what_the_command_prints(day):
     text = README.read_text()
     for name, _ in rows_of(day):
         assert f"| {name} |" in text
-    assert "scripts/simulation/day.svg" in text
+    assert "(simulation/day.svg)" in text
     picture = DAY_SVG.read_text()
     assert picture.count("<polygon") == len(CONDITIONS) * len(day)

@@ -9,15 +9,14 @@ import pytest
 
 from tests.system.bed import SOURCE, Bed, free_port
 
-README = (SOURCE / "README.md").read_text()
+README = (SOURCE / "agent/metrics/README.md").read_text()
 UNITS = ("prometheus.service", "prometheus-alertmanager.service")
 FOLDER = "/etc/prometheus"
 
 
 def scripts(section: str) -> list[str]:
     """The shell blocks of a section, as somebody types them who is root already."""
-    text = README.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-    text = text.split("\n### ", 1)[0]
+    text = README.split(f"# {section}\n", 1)[1]
     return [block.replace("sudo ", "") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
 
 
