@@ -160,6 +160,9 @@ class Daemon:
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
+            await supervision.carried.take_over()
+            if not supervision.carried.ended_in_order:
+                supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
             supervisor = supervision.supervisor
             state = self._config.agent.state_path
@@ -321,6 +324,8 @@ class Daemon:
         await write(store.append(_said("agent_stopped", "the agent stopped in order")))
         if server is not None:
             await server.close()
+        # Nothing shows them any more: what the next agent begins with is what was shown last.
+        await supervision.carried.keep()
         self._bus.close()
         await host.close(leave_workers=leave)
         return written

@@ -100,7 +100,10 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "reconnects_by_reason": dict(view.reconnects),
         "messages": dict(view.messages),
         "errors": dict(view.errors),
-        "status_seconds": dict(view.status_seconds),
+        "status_seconds": {
+            status.value: round(seconds, 3)
+            for status, seconds in view.status_time.totals(_boot_now()).items()
+        },
         "repair": None if view.repair is None else show_repair(view.repair),
         "crypto_operations": dict(view.crypto_operations),
         "crypto_errors_lately": view.crypto_lately,
@@ -171,8 +174,12 @@ def show_backend(view: BackendView) -> dict[str, Any]:
     }
 
 
+def _boot_now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def show_incident(incident: Incident) -> dict[str, Any]:
-    ago = time.clock_gettime(time.CLOCK_BOOTTIME) - incident.since
+    ago = _boot_now() - incident.since
     return {
         "group": incident.group,
         "kind": incident.kind.value,

@@ -51,6 +51,28 @@ class RepairStatistics:
         return healed / (healed + self.failed) if healed + self.failed else None
 
 
+def since(now: RepairStatistics, before: RepairStatistics) -> RepairStatistics:
+    """What was counted after `before`."""
+    return RepairStatistics(
+        checked=now.checked - before.checked,
+        check_seconds=now.check_seconds - before.check_seconds,
+        repaired=now.repaired - before.repaired,
+        cleaned=now.cleaned - before.cleaned,
+        failed=now.failed - before.failed,
+        repair_seconds=now.repair_seconds - before.repair_seconds,
+        steps={
+            kind: StepTally(
+                tally.done - before.steps.get(kind, StepTally()).done,
+                tally.failed - before.steps.get(kind, StepTally()).failed,
+                tally.seconds - before.steps.get(kind, StepTally()).seconds,
+            )
+            for kind, tally in now.steps.items()
+        },
+        asked=now.asked - before.asked,
+        needed_person=now.needed_person - before.needed_person,
+    )
+
+
 def note_check(statistics: RepairStatistics, seconds: float) -> RepairStatistics:
     return replace(
         statistics,

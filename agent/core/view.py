@@ -19,6 +19,7 @@ from agent.core.model import (
 )
 from agent.core.recovery.repair import Repair
 from agent.core.statistics import RepairStatistics
+from agent.core.time_in_status import StatusTime
 
 CRYPTO_RESULTS = ("ok", "failed")
 REGENERATION_RESULTS = ("done", "failed")
@@ -59,8 +60,8 @@ class InstanceView:
     reconnects: Mapping[str, int] = field(default_factory=dict)
     messages: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
-    status_seconds: Mapping[str, float] = field(default_factory=dict)
-    """Seconds spent in each status until `status_since_wall`, by the status' word."""
+    status_time: StatusTime = field(default_factory=StatusTime)
+    """How long it was in each status, counted while an agent ran."""
     next_attempt_wall: float | None = None
     enabled_by_operator: bool = False
     probes: int = 0
@@ -166,6 +167,8 @@ class AgentStatus:
     incidents: Mapping[str, int] = field(default_factory=dict)
     """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
+    repairs_before: RepairStatistics = field(default_factory=RepairStatistics)
+    """What of `repairs` stays out of the metrics: counted by an agent that was killed."""
     checks: Mapping[str, CheckTime] = field(default_factory=dict)
     config_read_wall: float = 0.0
     """When the settings in force were read."""

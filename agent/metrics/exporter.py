@@ -134,13 +134,14 @@ class SessionLines:
         self._views[index] = view
         self.rebuilt += 1
 
-    def samples(self, now_wall: float) -> Iterator[tuple[Family, bytes]]:
+    def samples(self, now_wall: float, now: float) -> Iterator[tuple[Family, bytes]]:
+        """`now` is the boot clock's."""
         for column, (family, _) in zip(self._columns, FAMILIES, strict=True):
             yield family, column.text()
         lines = [one for one in self._growing if one is not None]
         yield UPTIME, "".join([one.uptime_line(now_wall) for one in lines]).encode()
-        now = "".join([one.in_status_line(now_wall) for one in lines]).encode()
-        yield IN_STATUS, self._past.text() + now
+        present = "".join([one.in_status_line(now) for one in lines]).encode()
+        yield IN_STATUS, self._past.text() + present
 
 
 class Exporter:
@@ -153,10 +154,12 @@ class Exporter:
         state_path: Path,
         *,
         wall: Callable[[], float] = time.time,
+        boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._views = views
         self._status = status
         self._wall = wall
+        self._boot = boot
         self.machine = MachineFigures(state_path)
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._last_cost = 0.0
@@ -183,7 +186,7 @@ class Exporter:
     def _samples(self) -> Iterator[tuple[Family, bytes]]:
         views = self._views()
         self.sessions.update(views)
-        yield from self.sessions.samples(self._wall())
+        yield from self.sessions.samples(self._wall(), self._boot())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
         yield from _encoded(webhook_samples(self.webhooks()))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from agent.core.alerts.series import labels_of_group
 from agent.core.reconnect import BreakerState
 from agent.core.recovery.repair import Goal, RecoveryKind
-from agent.core.statistics import RepairStatistics
+from agent.core.statistics import RepairStatistics, since
 from agent.core.view import (
     CRYPTO_RESULTS,
     REGENERATION_RESULTS,
@@ -115,13 +115,14 @@ def care_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:
             for group, members in sorted(status.incidents.items())
         ),
     )
-    yield _checks(status)
-    yield from _statistics(status.repairs)
+    counted = since(status.repairs, status.repairs_before)
+    yield _checks(status, counted)
+    yield from _statistics(counted)
 
 
-def _checks(status: AgentStatus) -> tuple[Family, str]:
+def _checks(status: AgentStatus, counted: RepairStatistics) -> tuple[Family, str]:
     name = "wa_agent_check_duration_seconds"
-    health = CheckTime(status.repairs.checked, status.repairs.check_seconds)
+    health = CheckTime(counted.checked, counted.check_seconds)
     text = "".join(
         sample(f"{name}_sum", one.seconds, check=check)
         + sample(f"{name}_count", one.count, check=check)

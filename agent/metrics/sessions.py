@@ -173,9 +173,10 @@ class Growing:
 
     uptime: str
     connected: float
-    """Since when; never, when it is not."""
+    """Since when by the wall clock; never, when it is not."""
     in_status: str
     entered: float
+    """A moment of the boot clock."""
     spent: float
     """Seconds in this status before it was entered this time."""
 
@@ -184,27 +185,27 @@ class Growing:
         seconds = round(now_wall - self.connected) if now_wall > self.connected else 0
         return f"{self.uptime}{seconds}\n"
 
-    def in_status_line(self, now_wall: float) -> str:
-        since = now_wall - self.entered if now_wall > self.entered else 0.0
+    def in_status_line(self, now: float) -> str:
+        since = now - self.entered if now > self.entered else 0.0
         return f"{self.in_status}{self.spent + since:.3f}\n"
 
 
 def growing(label: str, view: InstanceView) -> Growing:
-    connected = view.connected_since_wall
+    connected, counted = view.connected_since_wall, view.status_time
     return Growing(
         f"{UPTIME.name}{{{label}}} ",
         math.inf if connected is None else connected,
-        f'{IN_STATUS.name}{{{label},status="{view.status.value.lower()}"}} ',
-        view.status_since_wall,
-        float(view.status_seconds.get(view.status, 0.0)),
+        f'{IN_STATUS.name}{{{label},status="{counted.status.value.lower()}"}} ',
+        counted.entered,
+        counted.spent.get(counted.status, 0.0),
     )
 
 
 def past_statuses(label: str, view: InstanceView) -> str:
     """The lines of the statuses that it is not in."""
+    counted = view.status_time
     return "".join(
-        f'{IN_STATUS.name}{{{label},status="{word}"}}'
-        f" {number(float(view.status_seconds.get(status, 0.0)))}\n"
+        f'{IN_STATUS.name}{{{label},status="{word}"}} {counted.spent.get(status, 0.0):.3f}\n'
         for status, word in STATUSES
-        if status != view.status
+        if status is not counted.status
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from agent import VERSION
 from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.statistics import RepairStatistics
 from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -50,6 +51,8 @@ class OwnFigures:
         self._ladder = ladder
         self._settings = settings
         self._checks = checks
+        self.repairs_before = RepairStatistics()
+        """What an agent that was killed had counted: part of the statistics, not of /metrics."""
         self._started_wall = time.time()
         self._lag = 0.0
         self._to_restore = 0
@@ -67,6 +70,9 @@ class OwnFigures:
             begun = boot_now()
             await asyncio.sleep(LAG_EVERY)
             self._lag = max(boot_now() - begun - LAG_EVERY, 0.0)
+
+    def repairs(self) -> RepairStatistics:
+        return self._ladder.statistics
 
     def status(self) -> AgentStatus:
         now = boot_now()
@@ -90,7 +96,8 @@ class OwnFigures:
             dbus_connected=self._host.connected,
             jobs_pending=self._host.jobs_pending,
             incidents=self._incidents.members(),
-            repairs=self._ladder.statistics,
+            repairs=self.repairs(),
+            repairs_before=self.repairs_before,
             checks=self._checks.all(),
             config_read_wall=self._settings.read_wall,
             config_refused=self._settings.refused,

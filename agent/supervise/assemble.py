@@ -21,6 +21,7 @@ from agent.supervise.passes.observe import Senses
 from agent.supervise.passes.record import Rememberer
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
+from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import Rounds
 from agent.supervise.periodic.learned import Handover
 from agent.supervise.periodic.usage import Sampler
@@ -49,6 +50,7 @@ class Supervision:
     figures: OwnFigures
     supervisor: Supervisor
     handover: Handover
+    carried: CarriedCounters
     snapshots: SnapshotClock
     backends: Backends
     rounds: Rounds
@@ -93,6 +95,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         figures=figures,
         supervisor=_supervisor(base, ladder, passes, loop, figures),
         handover=Handover(ground.store, ladder, registry),
+        carried=CarriedCounters(ground.store, registry),
         snapshots=SnapshotClock(
             base.keeping, registry, config.session_root, lambda: settings.config.sessions
         ),

@@ -25,6 +25,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Repair
+from agent.core.time_in_status import StatusTime
 from agent.supervise.backends.facts import WorkerLink
 
 
@@ -94,7 +95,7 @@ class Facts:
     """By direction: in, out."""
     errors: Counter[str] = field(default_factory=Counter)
     error_rate: ErrorRate = field(default_factory=ErrorRate)
-    status_seconds: dict[str, float] = field(default_factory=dict)
+    status_time: StatusTime = field(default_factory=StatusTime)
     repair: Repair | None = None
     """The last repair, over or not."""
     repair_over: asyncio.Event | None = None

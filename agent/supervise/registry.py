@@ -8,11 +8,13 @@ from pathlib import Path
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
+from agent.core.time_in_status import StatusTime
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
 from agent.supervise.repair_record import repair_of
 from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import write_identity
@@ -31,7 +33,14 @@ class Registry:
         self._notes: set[asyncio.Future[list[JournalEntry]]] = set()
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
-        facts = Facts(instance, record, repair=repair_of(record, time.time()))
+        facts = Facts(
+            instance,
+            record,
+            repair=repair_of(record, time.time()),
+            # Counted from here on, not from where the record says that the status began: an
+            # earlier agent counted that time already, or it passed while no agent ran.
+            status_time=StatusTime(record.status, boot_now()),
+        )
         facts.ended = _ended(facts)
         # What an older agent wrote may not say so yet: the first pass writes it.
         facts.identity_changed = bool(facts.ended)
@@ -55,6 +64,7 @@ class Registry:
     def touch(self, facts: Facts) -> None:
         """Something changed: whoever looks next gets a new picture."""
         if not facts.gone:
+            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
             self._stale[facts.id] = None
 
     def view(self, id: InstanceId) -> InstanceView:

@@ -79,7 +79,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         reconnects=dict(facts.reconnects),
         messages={**_NO_MESSAGES, **facts.messages},
         errors=dict(facts.errors),
-        status_seconds=dict(facts.status_seconds),
+        status_time=facts.status_time,
         next_attempt_wall=_next_attempt(record, now_wall),
         enabled_by_operator=facts.enabled_by_operator,
         probes=facts.probes,

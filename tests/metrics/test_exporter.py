@@ -12,8 +12,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
+from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
 from agent.core.statistics import RepairStatistics
+from agent.core.time_in_status import StatusTime
 from agent.core.view import RESTART_REASONS, BackendView, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines
 from agent.metrics.sessions import FAMILIES
@@ -21,13 +23,16 @@ from agent.metrics.text import escape, number, wants_openmetrics
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
 NOW = 1_800_000_000.0
+BOOT = 5_000.0
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> tuple[FakeSupervisor, Exporter]:
     supervisor = FakeSupervisor()
-    return supervisor, Exporter(supervisor.views, supervisor.status, tmp_path, wall=lambda: NOW)
+    return supervisor, Exporter(
+        supervisor.views, supervisor.status, tmp_path, wall=lambda: NOW, boot=lambda: BOOT
+    )
 
 
 def put(supervisor: FakeSupervisor, id: str, **more: object) -> InstanceView:
@@ -103,7 +108,7 @@ def test_a_session_is_told_in_full(house: tuple[FakeSupervisor, Exporter]) -> No
         "a",
         status_since_wall=NOW - 50,
         connected_since_wall=NOW - 50,
-        status_seconds={"CONNECTED": 100.0, "LOADING": 2.5},
+        status_time=StatusTime(CS.CONNECTED, BOOT - 50, {CS.CONNECTED: 100.0, CS.LOADING: 2.5}),
         restarts={"watchdog": 2},
         messages={"in": 5, "out": 3, "ack": 2},
         probes=4,
@@ -132,7 +137,7 @@ def test_a_clock_that_was_set_back_shows_no_time_that_shrinks(
 ) -> None:
     supervisor, exporter = house
     later = {"status_since_wall": NOW + 60, "connected_since_wall": NOW + 60}
-    put(supervisor, "a", **later, status_seconds={"CONNECTED": 7.25})
+    put(supervisor, "a", **later, status_time=StatusTime(CS.CONNECTED, BOOT, {CS.CONNECTED: 7.25}))
     found = samples(exporter)
     assert of(found, "wa_session_uptime_seconds", session="a") == 0
     assert of(found, "wa_session_status_seconds_total", session="a", status="connected") == 7.25
@@ -310,12 +315,12 @@ def test_whatever_comes_and_goes_the_kept_lines_equal_fresh_ones(
             views[InstanceId(id)] = make_view(id, memory_bytes=len(views) ** 9)
         kept.update(views)
         if step == "scrape":
-            list(kept.samples(NOW))
+            list(kept.samples(NOW, BOOT))
     kept.update(views)
     fresh = SessionLines()
     fresh.update(views)
-    assert list(kept.samples(NOW)) == list(fresh.samples(NOW))
-    assert len(list(kept.samples(NOW))) == len(FAMILIES) + 2
+    assert list(kept.samples(NOW, BOOT)) == list(fresh.samples(NOW, BOOT))
+    assert len(list(kept.samples(NOW, BOOT))) == len(FAMILIES) + 2
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def scraped(world: World, lines: SessionLines, t: float) -> dict[str, str]:
     if world.up != 1:
         return found
     lines.update(world.views)
-    text = b"".join(text for _, text in lines.samples(1_800_000_000.0 + t)).decode()
+    text = b"".join(text for _, text in lines.samples(1_800_000_000.0 + t, t)).decode()
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         if name.partition("{")[0] in NAMES:
@@ -309,7 +309,7 @@ def test_each_series_reads_as_the_exporter_writes_it() -> None:
     )
     lines = SessionLines()
     lines.update({InstanceId("a"): view})
-    text = b"".join(text for _, text in lines.samples(0.0)).decode()
+    text = b"".join(text for _, text in lines.samples(0.0, 0.0)).decode()
     compared = 0
     for one in vars(series).values():
         if not isinstance(one, Series) or one.of_session is None:

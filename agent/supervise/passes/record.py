@@ -152,8 +152,6 @@ class Rememberer:
             if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
                 facts.connected_since_wall = since  # adopted: it was connected all the while
             return []
-        spent = max(now_wall - before.status_since_wall, 0.0) if before.status_since_wall else 0.0
-        facts.status_seconds[before.status] = facts.status_seconds.get(before.status, 0.0) + spent
         if verdict.state is Status.CONNECTED:
             self._note_connected(facts, now_wall)
         else:

@@ -1,0 +1,117 @@
+"""The counters of the sessions that go on when the agent is restarted in order.
+
+A counter must never be shown smaller than before unless it begins at 0: Prometheus takes any
+other fall for a new beginning and adds the whole value again. So the counters are written once,
+when /metrics is closed, and are removed from the database as soon as the next agent has read
+them. After a kill there is nothing to read, and every counter begins at 0.
+"""
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from agent.core.model import ConnectionStatus
+from agent.errors import StoreError
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.registry import Registry
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "counters:"
+_WHOLE = "counters_whole"
+"""Its row stands for an orderly end."""
+_COUNTERS = ("restarts", "reconnects", "messages", "errors", "key_regenerations", "cleanups")
+_LONGEST = 256
+"""Entries of one counter that are taken over; nothing that the agent counts has more."""
+
+
+class CarriedCounters:
+    """Read once at the start, written once at the end."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+        self.ended_in_order = False
+        """Whether the agent before this one wrote what it had counted."""
+
+    async def take_over(self) -> None:
+        """Before anything is shown. What cannot be read begins at 0, which is always right."""
+        rows = await self._store.get_facts(_PREFIX)
+        self.ended_in_order = await self._store.get_fact(_WHOLE) is not None
+        # First: from here on these numbers are this agent's, and a kill must not bring them back.
+        await self._store.forget_facts([*rows, _WHOLE])
+        for facts in self._registry.facts.values():
+            text = rows.get(_PREFIX + facts.id)
+            if text is not None:
+                try:
+                    _add(facts, json.loads(text))
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                    log.warning("the counters of %s begin at 0: %s", facts.id, error)
+                self._registry.touch(facts)
+
+    async def keep(self) -> None:
+        """After /metrics has answered for the last time. Never raises."""
+        now = boot_now()
+        rows = {
+            _PREFIX + facts.id: json.dumps(_counted(facts, now))
+            for facts in self._registry.facts.values()
+        }
+        try:
+            await self._store.put_facts({**rows, _WHOLE: ""})
+        except StoreError as error:
+            log.warning("cannot keep the counters, they begin at 0: %s", error)
+
+
+def _counted(facts: Facts, now: float) -> dict[str, Any]:
+    return {
+        **{name: dict(getattr(facts, name)) for name in _COUNTERS},
+        "repair_steps": [[*key, count] for key, count in facts.repair_steps.items()],
+        "repair_seconds": facts.repair_seconds,
+        "probes": facts.probes,
+        "probe_seconds": facts.probe_seconds,
+        "status_seconds": facts.status_time.totals(now),
+    }
+
+
+def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
+    """All of it or nothing: everything is read before anything is added."""
+    counters = {name: _read_counter(kept[name]) for name in _COUNTERS}
+    steps = {(str(kind), str(result)): _count(n) for kind, result, n in kept["repair_steps"]}
+    repair_seconds, probe_seconds = (
+        _seconds(kept["repair_seconds"]),
+        _seconds(kept["probe_seconds"]),
+    )
+    probes = _count(kept["probes"])
+    spent = {
+        ConnectionStatus(word): _seconds(value) for word, value in kept["status_seconds"].items()
+    }
+    for name, counter in counters.items():
+        getattr(facts, name).update(counter)
+    facts.repair_steps.update(steps)
+    facts.repair_seconds += repair_seconds
+    facts.probes += probes
+    facts.probe_seconds += probe_seconds
+    facts.status_time = facts.status_time.with_earlier(spent)
+
+
+def _read_counter(kept: Mapping[str, Any]) -> Counter[str]:
+    if len(kept) > _LONGEST:
+        raise ValueError(f"{len(kept)} entries")
+    return Counter({str(word): _count(value) for word, value in kept.items()})
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{value!r:.40} is no duration")
+    return float(value)
