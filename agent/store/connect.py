@@ -17,6 +17,7 @@ CACHE = "cache_size = -256"
 def connect(path: Path) -> Database:
     try:
         conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        conn.text_factory = as_text
         db = Database(conn, recursive_triggers=False, execute_plugins=False)
         # Before anything reads: this is where a read-only file or folder shows itself.
         mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
@@ -34,8 +35,14 @@ def connect_to_read(path: Path) -> Database:
     conn = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None, timeout=5.0
     )
+    conn.text_factory = as_text
     conn.execute(f"pragma {CACHE}")
     return Database(conn, recursive_triggers=False, execute_plugins=False)
+
+
+def as_text(stored: bytes) -> str:
+    """A damaged text is no reason not to read its row: what the row is worth its sum says."""
+    return stored.decode("utf-8", "replace")
 
 
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:

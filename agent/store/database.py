@@ -22,7 +22,7 @@ from agent.store.journal import Bounds
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from agent.store.opening import open_checked
-from agent.store.rebuild import Found, Opening, suspect_mark
+from agent.store.rebuild import Found, Opening
 from agent.store.upkeep import Upkeep
 from agent.store.writer import DatabaseStats, Writer
 
@@ -174,10 +174,7 @@ class Store:
 
         def look() -> str:
             with contextlib.closing(connect_to_read(self._path)) as db:
-                found = integrity(db)
-            if found != "ok":
-                suspect_mark(self._path).touch()
-            return found
+                return integrity(db)
 
         return await asyncio.to_thread(look)
 

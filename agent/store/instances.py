@@ -1,57 +1,58 @@
 """Rows of instances and of what must be remembered of their sessions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from sqlite_utils import Database
 
-from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.errors import NotFound, Refused
+from agent.core.model import Instance, InstanceId, SessionRecord, parse_instance_id
+from agent.errors import InvalidRequest, NotFound, Refused
+from agent.store.sums import sum_of
 
 
 def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
-    rows = db.query(
+    rows = db.execute(
         "select id, engine, enabled, settings, created_wall, record from instances"
         " left join sessions on instance = id order by id"
     )
-    return [(_decode(row), decode_record(row["record"])) for row in rows]
+    return [
+        (instance, decode_record(row[5]))
+        for row in rows.fetchall()
+        if (instance := decode_instance(row)) is not None
+    ]
 
 
 def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
     if next(iter(db.query("select 1 from instances where id = ?", [instance.id])), None):
         raise Refused(f"cannot add {instance.id}: there is one of that id", code="exists")
     db.execute(
-        "insert into instances (id, engine, enabled, settings, created_wall)"
-        " values (?, ?, ?, ?, ?)",
-        [
-            instance.id,
-            instance.engine,
-            int(instance.enabled),
-            settings,
-            instance.created_wall,
-        ],
+        "insert into instances (id, engine, enabled, settings, created_wall, sum)"
+        " values (?, ?, ?, ?, ?, ?)",
+        _summed(instance, settings, float(instance.created_wall)),
     )
     update_record(db, instance.id, record)
 
 
 def update_instance(db: Database, instance: Instance, settings: str) -> None:
-    changed = db.execute(
-        "update instances set engine = ?, enabled = ?, settings = ? where id = ?",
-        [instance.engine, int(instance.enabled), settings, instance.id],
-    )
-    if not changed.rowcount:
+    kept = db.execute("select created_wall from instances where id = ?", [instance.id]).fetchone()
+    if kept is None:
         raise NotFound(f"cannot save {instance.id}: there is no such instance")
+    db.execute(
+        "update instances set engine = ?, enabled = ?, settings = ?, created_wall = ?, sum = ?"
+        " where id = ?",
+        [*_summed(instance, settings, kept[0])[1:], instance.id],
+    )
 
 
 def update_record(db: Database, id: InstanceId, record: str) -> None:
     if not next(iter(db.query("select 1 from instances where id = ?", [id])), None):
         raise NotFound(f"cannot save the session of {id}: there is no such instance")
     db.execute(
-        "insert into sessions (instance, record) values (?, ?)"
-        " on conflict (instance) do update set record = excluded.record",
-        [id, record],
+        "insert into sessions (instance, record, sum) values (?, ?, ?)"
+        " on conflict (instance) do update set record = excluded.record, sum = excluded.sum",
+        [id, record, sum_of(id, record)],
     )
 
 
@@ -70,13 +71,22 @@ def encode_record(record: SessionRecord) -> str:
 
 def decode_record(text: str | None) -> SessionRecord:
     """What is missing or of another kind takes its default: older and newer versions wrote it."""
-    content = json.loads(text) if text else {}
+    try:
+        content = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        content = {}
+    content = content if isinstance(content, dict) else {}
     plain = SessionRecord()
     known: dict[str, Any] = {}
     for one in fields(SessionRecord):
         if one.name in content:
             known[one.name] = _as_kind_of(getattr(plain, one.name), content[one.name])
     return SessionRecord(**known)
+
+
+def _summed(instance: Instance, settings: str, created_wall: float) -> list[Any]:
+    row = [instance.id, instance.engine, int(instance.enabled), settings, created_wall]
+    return [*row, sum_of(*row)]
 
 
 def _as_kind_of(default: Any, value: Any) -> Any:
@@ -86,11 +96,13 @@ def _as_kind_of(default: Any, value: Any) -> Any:
         return default
 
 
-def _decode(row: Mapping[str, Any]) -> Instance:
-    return Instance(
-        InstanceId(row["id"]),
-        row["engine"],
-        bool(row["enabled"]),
-        json.loads(row["settings"]),
-        row["created_wall"],
-    )
+def decode_instance(row: Sequence[Any]) -> Instance | None:
+    """Of id, engine, enabled, settings, created_wall; None where they make no sense."""
+    try:
+        settings = json.loads(row[3])
+        id = parse_instance_id(row[0])
+    except (TypeError, ValueError, RecursionError, InvalidRequest):
+        return None
+    if not isinstance(settings, dict) or not row[1]:
+        return None
+    return Instance(id, row[1], bool(row[2]), settings, row[4])

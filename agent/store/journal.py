@@ -101,13 +101,18 @@ def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
 
 
 def _decode(row: dict[str, Any]) -> JournalEntry:
+    """A garbled category or detail costs itself: the rest of the history is read all the same."""
+    try:
+        category, detail = Category(row["category"]), json.loads(row["detail"])
+    except (ValueError, RecursionError):
+        category, detail = Category.SYSTEM, {}
     return JournalEntry(
         kind=row["kind"],
         sentence=row["sentence"],
-        category=Category(row["category"]),
+        category=category,
         instance=row["instance"],
         wall=row["wall"],
-        detail=json.loads(row["detail"]),
+        detail=detail if isinstance(detail, dict) else {},
         cursor=row["cursor"],
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from agent.errors import Refused
+from agent.store.sums import sum_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ def list_keys(db: Database) -> list[KeyRow]:
 def insert_key(db: Database, key: KeyRow) -> None:
     if next(iter(db.query("select 1 from keys where id = ?", [key.id])), None):
         raise Refused(f"cannot add key {key.id}: there is one of that id", code="exists")
+    row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
     db.execute(
-        "insert into keys (id, hash, scopes, name, created_wall) values (?, ?, ?, ?, ?)",
-        [key.id, key.hash, json.dumps(key.scopes), key.name, key.created_wall],
+        "insert into keys (id, hash, scopes, name, created_wall, sum) values (?, ?, ?, ?, ?, ?)",
+        [*row, sum_of(*row)],
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from agent.failpoint import failpoint
+from agent.store.sums import add_sums
 
 APPLICATION_ID = 0x57414754
 """Marks a SQLite file as ours ("WAGT")."""
@@ -54,14 +55,16 @@ def facts_table(db: Database) -> None:
 MIGRATIONS: Sequence[Migration] = (
     Migration("first tables", first_tables),
     Migration("facts that outlive the agent", facts_table),
+    Migration("a checksum for each row", add_sums),
 )
 
-_FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys"})
+FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys"})
 
 
-def tables_of(version: int) -> frozenset[str]:
-    """What a whole database of that schema version holds at least."""
-    return _FIRST_TABLES | {"facts"} if version >= 2 else _FIRST_TABLES
+def schema_of(db: Database) -> dict[str, str]:
+    """What makes each table and index, by name; layout apart. SQLite's own are left out."""
+    rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
+    return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
 
 
 def schema_version(db: Database) -> int:

@@ -66,7 +66,7 @@ def build(opening: Opening) -> list[str]:
     for left in (fresh, *(companion(fresh, suffix) for suffix in COMPANIONS)):
         left.unlink(missing_ok=True)  # an unfinished one of ours; all of it can be made again
     sessions = list(opening.found())
-    saved = salvage([one for one in (kept, nightly_copy(path)) if one and one.exists()])
+    saved = salvage(kept, nightly_copy(path))
     try:
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with contextlib.closing(connect(fresh)) as db:
@@ -88,18 +88,31 @@ def _fill(
     db: Database, sessions: Sequence[tuple[Instance, SessionRecord]], saved: Salvage
 ) -> list[str]:
     db.execute("begin immediate")
+    in_folders = {instance.id for instance, _ in sessions}
     for instance, record in sessions:
-        # The folder is nearer to the session: what it says of the pairing holds.
+        known = with_folder(decode_record(saved.records.get(instance.id)), record)
+        insert_instance(db, instance, encode_settings(instance), encode_record(known))
+    # A folder may be away for the moment: what the damaged file says of its instance is kept.
+    others = [one for one in saved.instances if one.id not in in_folders]
+    for instance in others:
         known = decode_record(saved.records.get(instance.id))
-        known = replace(known, paired=record.paired, account=record.account)
         insert_instance(db, instance, encode_settings(instance), encode_record(known))
     told = insert_salvage(db, saved)
     db.commit()
-    if sessions:
-        names = ", ".join(instance.id for instance, _ in sessions[:20])
-        more = f" and {len(sessions) - 20} more" if len(sessions) > 20 else ""
-        told.insert(0, f"{len(sessions)} instances were restored from their folders: {names}{more}")
+    for made, source in ((others, "the damaged file"), (in_folders, "their folders")):
+        if made:
+            ids = sorted(one if isinstance(one, str) else one.id for one in made)
+            told.insert(0, f"{len(ids)} instances were restored from {source}: {named(ids)}")
     return told
+
+
+def with_folder(record: SessionRecord, folder: SessionRecord) -> SessionRecord:
+    """The folder is nearer to the session: what it says of the pairing holds."""
+    return replace(record, paired=folder.paired, account=folder.account)
+
+
+def named(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
 
 
 def nightly_copy(path: Path) -> Path:
@@ -107,14 +120,9 @@ def nightly_copy(path: Path) -> Path:
     return companion(path, ".copy")
 
 
-def suspect_mark(path: Path) -> Path:
-    """There when the full check found damage: the next start makes the full check too."""
-    return companion(path, ".suspect")
-
-
 def clear_marks(path: Path) -> None:
     """The database is whole: what earlier starts noted about it is over."""
-    for mark in (suspect_mark(path), _rebuilding(path)):
+    for mark in (_rebuilding(path), companion(path, ".suspect")):  # the second: older versions
         mark.unlink(missing_ok=True)
 
 

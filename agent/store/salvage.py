@@ -4,46 +4,55 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
+from agent.core.model import Instance
 from agent.store.connect import connect_to_read
-from agent.store.migrations import APPLICATION_ID
+from agent.store.instances import decode_instance
+from agent.store.sums import COLUMNS, has_sums, is_whole, sum_of
 
 MOST_HISTORY = 10_000
 
-_QUERIES = {
-    "sessions": "select instance, record from sessions",
-    "keys": "select id, hash, scopes, name, created_wall from keys",
-    "journal": "select cursor, wall, kind, category, instance, sentence, detail from journal"
-    f" order by cursor desc limit {MOST_HISTORY}",
-}
+_HISTORY = (
+    "select cursor, wall, kind, category, instance, sentence, detail from journal"
+    f" order by cursor desc limit {MOST_HISTORY}"
+)
 
 Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
+    instances: Sequence[Instance] = ()
+    """Of the damaged file alone: a copy may hold some that were deleted since."""
     records: Mapping[str, str] = field(default_factory=dict)
     """JSON of a session record by instance."""
     keys: Sequence[Row] = ()
+    facts: Sequence[Row] = ()
     history: Sequence[Row] = ()
     keys_from: Path | None = None
     history_from: Path | None = None
 
 
-def salvage(sources: Sequence[Path]) -> Salvage:
-    """Each table from the first source that gives it whole. Never raises."""
-    records, _ = _first_whole(sources, "sessions")
-    keys, keys_from = _first_whole(sources, "keys")
-    history, history_from = _first_whole(sources, "journal")
+def salvage(damaged: Path | None, copy: Path) -> Salvage:
+    """Each table from the first file that gives it whole. Never raises."""
+    first = [damaged] if damaged is not None and damaged.exists() else []
+    both = [*first, *([copy] if copy.exists() else [])]
+    rows, _ = _first_whole(first, "instances")
+    records, _ = _first_whole(both, "sessions")
+    keys, keys_from = _first_whole(both, "keys")
+    facts, _ = _first_whole(first, "facts")
+    history, history_from = _first_whole(both, "journal")
     return Salvage(
+        [instance for row in rows if (instance := decode_instance(row)) is not None],
         {row[0]: row[1] for row in records if _is_json(row[1])},
         [row for row in keys if _is_json(row[2])],
+        facts,
         [row for row in history if _is_json(row[6])],
         keys_from,
         history_from,
@@ -51,15 +60,16 @@ def salvage(sources: Sequence[Path]) -> Salvage:
 
 
 def insert_salvage(db: Database, saved: Salvage) -> list[str]:
-    """Put keys and history into a new database; sentences of what was put there."""
+    """Put keys, facts and history into a new database; sentences of what was put there."""
     told = []
-    keys = _insert(db, "insert into keys values (?, ?, ?, ?, ?)", saved.keys)
+    keys = _insert(db, "insert into keys values (?, ?, ?, ?, ?, ?)", saved.keys, summed=True)
     if keys and saved.keys_from:
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(saved.keys_from.stat().st_mtime))
         told.append(
             f"{keys} API keys were read from {saved.keys_from.name} of {at}:"
             " revoke again what was revoked since"
         )
+    _insert(db, "insert into facts values (?, ?, ?)", saved.facts, summed=True)
     history = _insert(db, "insert into journal values (?, ?, ?, ?, ?, ?, ?)", saved.history)
     if history and saved.history_from:
         told.append(f"{history} entries of history were read from {saved.history_from.name}")
@@ -70,20 +80,43 @@ def _first_whole(sources: Sequence[Path], table: str) -> tuple[list[Row], Path |
     for source in sources:
         try:
             with contextlib.closing(connect_to_read(source)) as db:
-                if db.execute("pragma application_id").fetchone()[0] == APPLICATION_ID:
-                    return db.execute(_QUERIES[table]).fetchall(), source
-        except sqlite3.Error:
+                return (_history if table == "journal" else _summed(table))(db), source
+        except (sqlite3.Error, ValueError, OverflowError):
             continue  # that is why there is another source
     return [], None
 
 
-def _insert(db: Database, sql: str, rows: Sequence[Row]) -> int:
+def _history(db: Database) -> list[Row]:
+    return db.execute(_HISTORY).fetchall()
+
+
+def _summed(table: str) -> Callable[[Database], list[Row]]:
+    """Its rows without their sums, and without those that a sum does not confirm."""
+    columns = COLUMNS[table]
+
+    def read(db: Database) -> list[Row]:
+        summed = has_sums(db, table)
+        names = ", ".join((*columns, "sum") if summed else columns)
+        rows = db.execute(f"select {names} from {table}").fetchall()
+        if not summed:
+            return rows
+        return [row[:-1] for row in rows if is_whole(row)]
+
+    return read
+
+
+def _insert(db: Database, sql: str, rows: Sequence[Row], *, summed: bool = False) -> int:
     """A row that the schema refuses was damaged; the others are kept."""
     inserted = 0
     for row in rows:
         try:
-            db.conn.execute(sql, row)
-        except sqlite3.IntegrityError:
+            db.conn.execute(sql, (*row, sum_of(*row)) if summed else row)
+        except (sqlite3.Error, TypeError, OverflowError) as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CONSTRAINT) & 0xFF not in (
+                sqlite3.SQLITE_CONSTRAINT,
+                sqlite3.SQLITE_MISMATCH,
+            ):
+                raise
             continue
         inserted += 1
     return inserted

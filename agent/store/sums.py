@@ -1,0 +1,43 @@
+"""A checksum for each row that the agent acts on: it shows a changed byte, whatever it became."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from sqlite_utils import Database
+
+COLUMNS = {
+    "instances": ("id", "engine", "enabled", "settings", "created_wall"),
+    "sessions": ("instance", "record"),
+    "keys": ("id", "hash", "scopes", "name", "created_wall"),
+    "facts": ("name", "value"),
+}
+"""The columns that the sum of a table's row is taken over, its key first."""
+
+
+def sum_of(*values: Any) -> int:
+    """Over the values as SQLite gives them back: REAL columns as floats."""
+    return zlib.crc32(json.dumps(values).encode())
+
+
+def add_sums(db: Database) -> None:
+    """The migration: a sum for every row that is there already."""
+    for table, columns in COLUMNS.items():
+        db.execute(f"alter table {table} add column sum integer not null default 0")
+        names = ", ".join(columns)
+        for row in db.execute(f"select {names}, rowid from {table}").fetchall():
+            db.execute(f"update {table} set sum = ? where rowid = ?", [sum_of(*row[:-1]), row[-1]])
+
+
+def has_sums(db: Database, table: str) -> bool:
+    """False of a table that an older version wrote."""
+    return any(row[1] == "sum" for row in db.execute(f"pragma table_info({table})"))
+
+
+def is_whole(row: Sequence[Any]) -> bool:
+    """Of a row whose last value is its sum."""
+    try:
+        return bool(sum_of(*row[:-1]) == row[-1])
+    except TypeError:  # bytes where a text belongs
+        return False

@@ -1,0 +1,231 @@
+"""Whatever the database's bytes are, the agent starts with all its instances and says what it did.
+
+`WA_CHANGED_BYTES=10000` makes so many changes, 2,000 without it; a change that failed is printed
+with its number, and `WA_CHANGED_BYTES_SEED` repeats the same row of changes.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import SessionRecord
+from agent.store.database import Store
+from agent.store.instances import select_instances
+from agent.store.journal import select_entries
+from agent.store.keys import KeyRow, list_keys
+from agent.store.migrations import MIGRATIONS
+from agent.store.opening import open_checked
+from agent.store.rebuild import Opening
+from tests.store.conftest import entry, instance
+
+CHANGES = int(os.environ.get("WA_CHANGED_BYTES", "2000"))
+SEED = int(os.environ.get("WA_CHANGED_BYTES_SEED", "1"))
+PAGE = 4096
+KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
+
+
+def sessions():
+    """What the folders say."""
+    return [
+        (
+            instance(f"s{number:02}", settings={"scan": "auto", "n": number}, created_wall=1.7e9),
+            SessionRecord(paired=True, account=f"49151{number}"),
+        )
+        for number in range(14)
+    ]
+
+
+async def write(path):
+    """Its files as an agent leaves them that stops, and as one leaves them that is killed."""
+    store = await Store.open(path)
+    for made, record in sessions():
+        await store.add(made, record, entry("created", made.id))
+    for number in range(300):
+        detail = {"number": number}
+        await store.append(entry(sentence=f"it changed → {number}" * 3, detail=detail))
+    await store.add_key(KEY)
+    for number in range(30):
+        await store.put_fact(f"fact:{number}", "x" * 50)
+    killed = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
+    killed.pop("agent.db-shm")
+    await store.close()
+    stopped = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
+    for files in (killed, stopped):
+        files.pop("agent.db.ballast", None)
+    return stopped, killed
+
+
+def one_byte(rng, content):
+    # Half of them in the first page: what it says is about all others.
+    end = len(content) if rng.random() < 0.5 else min(PAGE, len(content))
+    content[rng.randrange(end)] = rng.randrange(256)
+
+
+def many_bytes(rng, content):
+    for _ in range(rng.randrange(2, 50)):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+
+
+def run_of_bytes(rng, content):
+    start = rng.randrange(len(content))
+    end = min(start + rng.randrange(1, 2000), len(content))
+    content[start:end] = rng.randbytes(end - start)
+
+
+def truncated(rng, content):
+    del content[rng.randrange(len(content)) :]
+
+
+def zeroed_page(rng, content):
+    start = rng.randrange(len(content) // PAGE + 1) * PAGE
+    content[start : start + PAGE] = bytes(len(content[start : start + PAGE]))
+
+
+def swapped_pages(rng, content):
+    one, other = (rng.randrange(len(content) // PAGE) * PAGE for _ in range(2))
+    kept = content[one : one + PAGE]
+    content[one : one + PAGE] = content[other : other + PAGE]
+    content[other : other + PAGE] = kept
+
+
+KINDS = [one_byte] * 6 + [many_bytes, run_of_bytes, truncated, zeroed_page, swapped_pages]
+
+
+def change(rng, before, folder):
+    """Write the files with one change; the name of the changed one."""
+    for part in folder.iterdir():
+        part.unlink()
+    name = "agent.db-wal" if "agent.db-wal" in before and rng.random() < 0.7 else "agent.db"
+    for part, content in before.items():
+        changed = bytearray(content)
+        if part == name:
+            rng.choice(KINDS)(rng, changed)
+        (folder / part).write_bytes(changed)
+    return name
+
+
+def start(path):
+    """What a start reads before its first pass; what it said of repairs."""
+    db, told = open_checked(Opening(path, sessions, MIGRATIONS, lambda: 1_767_225_600.0))
+    with contextlib.closing(db):
+        found = {made.id: (made, record) for made, record in select_instances(db)}
+        wanted = {made.id: (made, record) for made, record in sessions()}
+        for id, (made, record) in found.items():
+            assert made == wanted[id][0], told
+            assert (record.paired, record.account) == (True, wanted[id][1].account), told
+        select_entries(db, instance=None, before=None, after=None, limit=1000, kinds=())
+        assert all(key == KEY for key in list_keys(db)), told
+        assert db.execute("pragma integrity_check").fetchall() == [("ok",)]
+        db.execute("insert into facts values ('it', 'takes writes', 0)")
+    return set(found), told
+
+
+@pytest.fixture
+def folder():
+    """In memory, where there is such a place: thousands of files are written and synced."""
+    memory = Path("/dev/shm")
+    made = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_no_changed_byte_of_the_database_stops_a_start_or_costs_an_instance(folder):
+    stopped, killed = asyncio.run(write(folder / "agent.db"))
+    everyone, outcomes = {made.id for made, _ in sessions()}, Counter()
+    rng = random.Random(SEED)
+    for number in range(CHANGES):
+        before = killed if rng.random() < 0.25 else stopped
+        name = change(rng, before, folder)
+        try:
+            found, told = start(folder / "agent.db")
+        except Exception as error:
+            raise AssertionError(f"change {number} of seed {SEED} stops the start") from error
+        # A log that is cut off is an older database: the next test has what is missing there.
+        missing = everyone - found
+        assert not missing or (name == "agent.db-wal"), (number, missing, told)
+        outcomes["said" if told else "unharmed"] += 1
+    assert outcomes["said"] > CHANGES / 10, outcomes
+    assert outcomes["unharmed"] > CHANGES / 10, outcomes
+
+
+def raw_change(path, sql):
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(sql)
+
+
+@pytest.fixture
+async def written(path):
+    path.parent.mkdir()
+    await write(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "update instances set settings = '{' where id = 's03'",
+        "update instances set engine = 'sandboy' where id = 's03'",
+        "update instances set enabled = 0 where id = 's03'",
+        "update sessions set record = '[]' where instance = 's03'",
+        "update sessions set record = replace(record, 'CTED', 'CTEE') where instance = 's03'",
+        "update instances set settings = cast(x'7bff7d' as text) where id = 's03'",
+        "delete from sessions where instance = 's03'",
+    ],
+)
+async def test_a_damaged_row_comes_from_its_folder_and_the_others_stay(written, open_store, sql):
+    raw_change(written, sql)
+    store = await open_store(written, found=sessions)
+    assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
+    assert {record.account for _, record in await store.instances()} == {
+        record.account for _, record in sessions()
+    }
+    assert await store.keys() == [KEY]
+    *kept, taken = store.rebuilt_from
+    assert taken == "what they said was taken from the session folders: s03"
+    if not sql.startswith("delete"):
+        (kept,) = kept
+        assert "rows of the database were damaged" in kept
+        (file,) = written.parent.glob("agent.db.rows-*.json")
+        assert file.name in kept
+        assert file.stat().st_mode & 0o777 == 0o600
+    await store.close()
+    again = await open_store(written, found=lambda: pytest.fail("whole again"))
+    assert again.rebuilt_from == ()
+
+
+async def test_a_damaged_key_or_fact_is_set_aside_alone(written, open_store):
+    raw_change(written, "update keys set scopes = '[\"read'")
+    raw_change(written, "update facts set value = 'y' where name = 'fact:7'")
+    store = await open_store(written, found=sessions)
+    assert await store.keys() == []
+    assert len(await store.get_facts("fact:")) == 29
+    (told,) = store.rebuilt_from
+    assert "1 of keys, 1 of facts" in told
+
+
+async def test_a_garbled_line_of_history_costs_only_itself(written, open_store):
+    raw_change(written, "update journal set detail = '{', category = 'X' where cursor = 3")
+    raw_change(written, "update journal set sentence = cast(x'ff' as text) where cursor = 4")
+    store = await open_store(written, found=sessions)
+    assert len(await store.history(limit=1000)) == 314
+
+
+@pytest.mark.parametrize(("at", "byte"), [(18, 3), (19, 9), (44, 9), (59, 1), (63, 99), (71, 1)])
+async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_fault(
+    written, open_store, at, byte
+):
+    """SQLite says "read-only", "unsupported" or "schema version 99" of such a file."""
+    with written.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([byte]))
+    store = await open_store(written, found=sessions)
+    assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
+    assert await store.keys() in ([KEY], [])
