@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agent.api.serve import Server, serve
 from agent.config import Config, load_config, unused_variables
-from agent.core.model import Category, JournalEntry
+from agent.core.model import Category, InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.deliver.webhooks.all import Webhooks
-from agent.errors import ConfigError, WaError
+from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
@@ -37,12 +37,23 @@ from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import Reload, take_on
 from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
 from agent.supervise.start_up import line_up, load_instances
+from agent.supervise.state_folder import (
+    StatePlaces,
+    go_on,
+    note_stop,
+    refuse_foreign_state,
+    refuse_missing_state,
+    running_elsewhere,
+    state_is_missing,
+)
 from agent.supervise.trends import keep_trends
-from agent.vault.identity import found_sessions
+from agent.vault.identity import found_sessions, scan
 
 log = logging.getLogger(__name__)
 
 LATEST_CIRCUITS = 1000
+NEXT_START = 5.0
+"""Seconds until the service manager may try again what needs another moment (a late mount)."""
 
 
 @dataclass(slots=True)
@@ -98,6 +109,8 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:
         log.error("%s", error)
+        if isinstance(error, TryLater) and "NOTIFY_SOCKET" in os.environ:
+            time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
         return error.exit_status
 
 
@@ -114,26 +127,49 @@ class Daemon:
         self._wakes = Wakes()
         self._backend_wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
+        self._state = StatePlaces(config.agent.state_path, config.session_root, config.cache_root)
 
     async def run(self) -> int:
         self._signals.listen()
         root = self._config.session_root
         state = self._config.agent.state_path
+        if await asyncio.to_thread(state_is_missing, self._state):
+            await self._refuse_missing_state()
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
         await asyncio.to_thread(finish_cut_short, root)
         store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
         store.on_append = self._bus.publish
         try:
             host = await self._open_host(self._config.agent.host, units.INSTANCES)
+            await self._refuse_foreign_state(store, host)
+            older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
             backends = None
             if self._config.backend:
                 backends = await self._open_host(host.name, units.BACKENDS)
             ground = Ground(store, host, backends, self._bus, self._wakes, self._backend_wakes)
-            return await self._run_on(ground)
+            return await self._run_on(ground, older=older)
         finally:
             await store.close()
             log.info("database closed; the agent has stopped")
             self._signals.ignore()
+
+    async def _refuse_missing_state(self) -> None:
+        """Workers that run without a state here are evidence: this is no first start."""
+        host = await self._open_host(self._config.agent.host, units.INSTANCES)
+        try:
+            running = {*await _running(host), *running_elsewhere(self._state)}
+        finally:
+            await host.close(leave_workers=True)
+        refuse_missing_state(self._state, running)
+
+    async def _refuse_foreign_state(self, store: Store, host: Host) -> None:
+        rows = {instance.id for instance, _ in await store.instances()}
+        folders = {found.id for found in await asyncio.to_thread(scan, self._config.session_root)}
+        try:
+            refuse_foreign_state(self._state, rows | folders, await _running(host))
+        except WaError:
+            await host.close(leave_workers=True)
+            raise
 
     async def _open_host(self, choice: str, kind: units.Kind) -> Host:
         state, local = self._config.agent.state_path, kind is units.INSTANCES
@@ -147,14 +183,14 @@ class Daemon:
             kind=kind,
         )
 
-    async def _run_on(self, ground: Ground) -> int:
+    async def _run_on(self, ground: Ground, *, older: bool) -> int:
         supervision = assemble(self._config, ground)
         store, host = ground.store, ground.host
         leave = False
         server: Server | None = None
         try:
             registry, root = supervision.registry, self._config.session_root
-            await load_instances(registry, store, root, self._config.instance)
+            await load_instances(registry, store, root, self._config.instance, older=older)
             told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
             await supervision.backends.take_over(self._config.backend, told)
             for id in await line_up(registry, supervision.seats, supervision.room):
@@ -322,6 +358,7 @@ class Daemon:
             await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
         await supervision.backends.close(leave_workers=leave)
         await write(store.append(_said("agent_stopped", "the agent stopped in order")))
+        await write(note_stop(store, self._state))
         if server is not None:
             await server.close()
         # Nothing shows them any more: what the next agent begins with is what was shown last.
@@ -357,6 +394,10 @@ class Daemon:
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
+
+
+async def _running(host: Host) -> list[InstanceId]:
+    return [id for id, unit in (await host.list()).items() if unit.runs]
 
 
 def _said(kind: str, sentence: str) -> JournalEntry:

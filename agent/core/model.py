@@ -154,6 +154,8 @@ class SessionRecord:
     account: str = ""
     restarts: int = 0
     reconnects: int = 0
+    generation: int = 0
+    """How often its identity file was written: of two that differ, the higher one is newer."""
 
 
 @dataclass(frozen=True, slots=True)

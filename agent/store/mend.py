@@ -15,7 +15,6 @@ from sqlite_utils import Database
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.store.copy import sync_folder
 from agent.store.instances import (
-    decode_record,
     encode_record,
     encode_settings,
     insert_instance,
@@ -97,7 +96,7 @@ def _put(
     records: dict[str, str],
     have: set[str],
 ) -> None:
-    record = encode_record(with_folder(decode_record(records.get(instance.id)), folder))
+    record = encode_record(with_folder(records.get(instance.id), folder))
     if instance.id in have:
         update_record(db, instance.id, record)
     else:

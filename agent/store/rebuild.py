@@ -90,7 +90,7 @@ def _fill(
     db.execute("begin immediate")
     in_folders = {instance.id for instance, _ in sessions}
     for instance, record in sessions:
-        known = with_folder(decode_record(saved.records.get(instance.id)), record)
+        known = with_folder(saved.records.get(instance.id), record)
         insert_instance(db, instance, encode_settings(instance), encode_record(known))
     # A folder may be away for the moment: what the damaged file says of its instance is kept.
     others = [one for one in saved.instances if one.id not in in_folders]
@@ -106,9 +106,19 @@ def _fill(
     return told
 
 
-def with_folder(record: SessionRecord, folder: SessionRecord) -> SessionRecord:
-    """The folder is nearer to the session: what it says of the pairing holds."""
-    return replace(record, paired=folder.paired, account=folder.account)
+def with_folder(stored: str | None, folder: SessionRecord) -> SessionRecord:
+    """The folder is nearer to the session: what it says of the pairing and of operators holds."""
+    if not stored:
+        return folder
+    record = decode_record(stored)
+    return replace(
+        record,
+        paired=folder.paired,
+        account=folder.account,
+        override=folder.override,
+        override_boot=folder.override_boot,
+        generation=max(record.generation, folder.generation),
+    )
 
 
 def named(ids: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from agent.core.model import (
 from agent.core.recovery.repair import Repair
 from agent.core.time_in_status import StatusTime
 from agent.supervise.backends.facts import WorkerLink
+from agent.vault.identity import Identity
 
 
 @dataclass(slots=True)
@@ -76,8 +77,10 @@ class Facts:
     """Its settings are not yet what its worker is held to."""
     identity_changed: bool = False
     """The identity file in its folder is behind what is recorded."""
-    ended: str = ""
-    """The final reason that the identity file holds."""
+    written: Identity | None = None
+    """What its identity file holds; None = it was not read or written yet."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the identity file is written: the last state must be the last in the file."""
     observed: bool = False
     """False until the first pass of this agent's life."""
     connected_since_wall: float | None = None

@@ -17,7 +17,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.repair_record import repair_of
 from agent.supervise.views import Eyes, view_of
-from agent.vault.identity import write_identity
+from agent.vault.identity import Identity, replace_identity
 
 
 class Registry:
@@ -41,9 +41,6 @@ class Registry:
             # earlier agent counted that time already, or it passed while no agent ran.
             status_time=StatusTime(record.status, boot_now()),
         )
-        facts.ended = _ended(facts)
-        # What an older agent wrote may not say so yet: the first pass writes it.
-        facts.identity_changed = bool(facts.ended)
         self.facts[instance.id] = facts
         self.touch(facts)
         return facts
@@ -94,7 +91,7 @@ class Registry:
         """Record and identity: what must be on the disk before anybody acts on it."""
         if facts.gone:
             return
-        if facts.identity_changed or _ended(facts) != facts.ended:
+        if facts.identity_changed or not says_the_same(facts.written, identity_of(facts)):
             await self._write_identity(facts)
         await self._store.save_record(facts.id, facts.record, *entries)
         self.touch(facts)
@@ -102,6 +99,10 @@ class Registry:
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
         await self._write_identity(facts)
+        await self.save_row(facts, *entries)
+
+    async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
+        """As `save_instance`, of what came from the identity file itself."""
         # Asked for together, so that both go down with one commit.
         await asyncio.gather(
             self._store.save_instance(facts.instance, *entries),
@@ -119,21 +120,41 @@ class Registry:
         await asyncio.gather(*saves)
 
     async def _write_identity(self, facts: Facts) -> None:
-        record = facts.record
-        facts.identity_changed, before, facts.ended = False, facts.ended, _ended(facts)
-        try:
-            await asyncio.to_thread(
-                write_identity,
-                self._session_root,
-                facts.instance,
-                record.paired,
-                record.account,
-                ended=facts.ended,
-            )
-        except VaultError as error:
-            # The database still knows, and whoever starts it by us: tried again with each save.
-            facts.identity_changed, facts.ended = True, before
-            bound(Category.SESSION, facts.id).warning("cannot write its identity file: %s", error)
+        async with facts.writing:
+            facts.identity_changed = False
+            record, written = facts.record, facts.written
+            if written is None or record.generation <= written.generation:
+                facts.record = replace(record, generation=record.generation + 1)
+            identity = identity_of(facts)
+            try:
+                await asyncio.to_thread(replace_identity, self._session_root, identity)
+            except VaultError as error:
+                # The database still knows, and it counts as newer: tried again with each save.
+                facts.identity_changed = True
+                said = bound(Category.SESSION, facts.id)
+                said.warning("cannot write its identity file: %s", error)
+            else:
+                facts.written = identity
+
+
+def identity_of(facts: Facts) -> Identity:
+    """What its identity file should say."""
+    record = facts.record
+    return Identity(
+        facts.instance,
+        record.paired,
+        record.account,
+        ended=_ended(facts),
+        override=record.override,
+        override_boot=record.override_boot,
+        generation=record.generation,
+    )
+
+
+def says_the_same(written: Identity | None, wanted: Identity) -> bool:
+    if written is None:
+        return False
+    return replace(written, lineage="", generation=wanted.generation) == wanted
 
 
 def _ended(facts: Facts) -> str:

@@ -13,31 +13,42 @@ from pathlib import Path
 from agent.config import Declaration
 from agent.core.admission import Candidate, restore_order
 from agent.core.model import (
+    Category,
     ConnectionStatus,
     Instance,
     InstanceId,
     JournalEntry,
     SessionRecord,
 )
+from agent.core.reasons import reason_of
+from agent.core.reconnect import forgive
 from agent.engines.catalog import find_engine
 from agent.host.base import Host
+from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, identity_of
 from agent.supervise.turns.memory import Room
-from agent.vault.identity import create, scan
-from agent.vault.retire import list_trash
+from agent.vault.identity import Found, Identity, create, scan
+from agent.vault.retire import Retired, list_trash
 
 log = logging.getLogger(__name__)
 
 
 async def load_instances(
-    registry: Registry, store: Store, session_root: Path, declared: Iterable[Declaration]
+    registry: Registry,
+    store: Store,
+    session_root: Path,
+    declared: Iterable[Declaration],
+    *,
+    older: bool = False,
 ) -> None:
-    """Fill the registry."""
+    """Fill the registry. `older`: the database is older than what its state folder has seen."""
     for instance, record in await store.instances():
-        registry.add(instance, record)
+        # Runs that such a database names ended long ago, and not by an operator's hand.
+        forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
+        registry.add(instance, forgotten if older else record)
     await _take_in_folders(registry, store, session_root)
     await create_declared(registry, store, session_root, declared)
     await _lay_out_missing(registry, store, session_root)
@@ -57,24 +68,62 @@ async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId
 
 
 async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
-    """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
+    """Compare each folder with its row: the newer holds, and both say the same from then on."""
     for found in await asyncio.to_thread(scan, root):
-        if found.id in registry.facts or found.identity is None:
-            if found.identity is None:
-                log.error("the folder of %s is left alone: %s", found.id, found.problem)
-            continue
-        identity = found.identity
-        record = SessionRecord(
-            status_since_wall=time.time(), paired=identity.paired, account=identity.account
-        )
-        said = JournalEntry(
-            "created",
-            "taken in from its session folder, which no record knew",
-            instance=found.id,
-            wall=time.time(),
-        )
-        await store.add(identity.instance, record, said)
-        registry.add(identity.instance, record)
+        facts = registry.facts.get(found.id)
+        if facts is None:
+            await _take_in(registry, store, found)
+        elif found.identity is None:
+            said = bound(Category.SESSION, found.id)
+            said.error("%s; the database's word holds and is written there", found.problem)
+        elif found.identity.generation > facts.record.generation:
+            await _follow_folder(registry, facts, found.identity)
+        else:
+            facts.written = found.identity
+
+
+async def _take_in(registry: Registry, store: Store, found: Found) -> None:
+    """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
+    if found.identity is None:
+        log.error("the folder of %s is left alone: %s", found.id, found.problem)
+        return
+    record = replace(found.identity.record, status_since_wall=time.time())
+    said = JournalEntry(
+        "created",
+        "taken in from its session folder, which no record knew",
+        instance=found.id,
+        wall=time.time(),
+    )
+    await store.add(found.identity.instance, record, said)
+    registry.add(found.identity.instance, record).written = found.identity
+
+
+async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
+    """The database lost what was written down of it last: an older copy came back."""
+    before, told = facts.record, identity.record
+    sentence = (
+        f"its folder is newer than the database (generation {identity.generation},"
+        f" {before.generation}): settings, pairing and operators' orders come from there"
+    )
+    facts.instance = identity.instance
+    record = before if told.reason or not _final(before.reason) else forgive(before)
+    facts.record = replace(
+        record,
+        reason=told.reason or record.reason,
+        override=told.override,
+        override_boot=told.override_boot,
+        paired=told.paired,
+        account=told.account,
+        generation=told.generation,
+    )
+    facts.written = identity
+    bound(Category.SESSION, facts.id).warning("%s", sentence)
+    said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
+    await registry.save_row(facts, said)
+
+
+def _final(reason: str) -> bool:
+    return bool(reason) and reason_of(reason).final
 
 
 async def create_declared(
@@ -93,16 +142,18 @@ async def create_declared(
             "created", "created as agent.toml declares", instance=wanted.id, wall=time.time()
         )
         await store.add(instance, record, said)
-        registry.add(instance, record)
+        facts = registry.add(instance, record)
+        facts.written = identity_of(facts)
 
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never papered over."""
-    in_trash = {one.id for one in await asyncio.to_thread(list_trash, root)}
+    # The newest of each name is listed first.
+    in_trash = {one.id: one for one in reversed(await asyncio.to_thread(list_trash, root))}
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue
-        if facts.id in in_trash and not facts.instance.enabled:
+        if _was_deleted(facts, in_trash.get(facts.id)):
             said = JournalEntry(
                 "deleted", "its deletion was cut short and is finished now", wall=time.time()
             )
@@ -112,6 +163,14 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
             await asyncio.to_thread(create, root, facts.instance)
         else:
             log.error("the session folder of %s is missing; it is not started", facts.id)
+
+
+def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
+    """Its folder was retired by a deletion; a row of that name since is another instance's."""
+    if retired is None:
+        return False
+    since = retired.at_wall >= int(facts.instance.created_wall)
+    return not facts.instance.enabled or (retired.why == "deleted" and since)
 
 
 async def _mark_reconnecting(

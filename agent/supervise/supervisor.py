@@ -45,7 +45,7 @@ from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.record import entry
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, identity_of
 from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.repairs import Repairs, SetUp
@@ -144,6 +144,7 @@ class Supervisor:
         )
         await self._store.add(made, record, said)
         facts = self._registry.add(made, record)
+        facts.written = identity_of(facts)
         self._wakes.wake(facts.id)
         return self._view_with_hold(facts)
 
@@ -256,15 +257,19 @@ class Supervisor:
     async def restore_trash(self, name: str) -> InstanceView:
         id = await asyncio.to_thread(restore_trash, self._session_root, name)
         identity = await asyncio.to_thread(read_identity, self._session_root / id)
+        # A person wants it back: neither an old stop nor an old end holds it.
         record = SessionRecord(
-            status_since_wall=time.time(), paired=identity.paired, account=identity.account
+            status_since_wall=time.time(),
+            paired=identity.paired,
+            account=identity.account,
+            generation=identity.generation,
         )
         said = JournalEntry(
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
         )
         await self._store.add(identity.instance, record, said)
         facts = self._registry.add(identity.instance, record)
-        facts.ended = identity.ended  # a person wants it back: the next save takes it out
+        facts.identity_changed = True  # the first pass writes down that nothing holds it
         self._wakes.wake(id)
         return self.view(id)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Instance, InstanceId, SessionRecord, parse_instance_id
+from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
 from agent.log import bound
 from agent.vault.atomic import read_plain_file, write_atomically
@@ -43,6 +43,23 @@ class Identity:
     """Given to a folder that is begun afresh: copies of an earlier one are another session's."""
     ended: str = ""
     """The final reason after which its worker may not log in by itself; "" = it may."""
+    override: Override = Override.NONE
+    """What an operator did by hand, and in which boot: it must not be lost with the database."""
+    override_boot: str = ""
+    generation: int = 0
+    """How often it was written; the database's record counts along."""
+
+    @property
+    def record(self) -> SessionRecord:
+        """As much of a session's record as the file holds."""
+        return SessionRecord(
+            reason=self.ended,
+            override=self.override,
+            override_boot=self.override_boot,
+            paired=self.paired,
+            account=self.account,
+            generation=self.generation,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +112,19 @@ def write_identity(
     lineage: str | None = None,
     ended: str = "",
 ) -> None:
+    """As `replace_identity`; what is not named is begun afresh."""
+    replace_identity(root, Identity(instance, paired, account, ended=ended), lineage=lineage)
+
+
+def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
     """Replace instance.json; keys that another version put there are kept, and the lineage too."""
-    path = root / instance.id
-    with open_root(root) as root_fd, open_folder(path, instance.id, root_fd) as fd:
+    id = identity.instance.id
+    path = root / id
+    with open_root(root) as root_fd, open_folder(path, id, root_fd) as fd:
         content = _other_keys(path, fd)
         if lineage is not None:
             content["lineage"] = lineage
-        content["ended"] = ended
-        put_identity(path, fd, Identity(instance, paired, account), modes_of(root_fd), content)
+        put_identity(path, fd, identity, modes_of(root_fd), content)
 
 
 def put_identity(
@@ -120,6 +142,10 @@ def put_identity(
         "created_wall": instance.created_wall,
         "paired": identity.paired,
         "account": identity.account,
+        "ended": identity.ended,
+        "override": identity.override,
+        "override_boot": identity.override_boot,
+        "generation": identity.generation,
     }
     raw = json.dumps(content, indent=1).encode() + b"\n"
     if len(raw) > LARGEST_IDENTITY:
@@ -159,7 +185,15 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         content.get("account", ""),
         content.get("lineage", ""),
         content.get("ended", ""),
+        _override(content.get("override", "")),
+        content.get("override_boot", ""),
+        content.get("generation", 0),
     )
+
+
+def _override(word: str) -> Override:
+    """A word of another version's is none of ours."""
+    return Override(word) if word in set(Override) else Override.NONE
 
 
 def scan(root: Path) -> list[Found]:
@@ -186,9 +220,7 @@ def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
         if one.identity is None:
             _log.error("%s is not restored: %s", one.id, one.problem)
             continue
-        known = one.identity
-        record = SessionRecord(paired=known.paired, account=known.account, reason=known.ended)
-        sessions.append((one.identity.instance, record))
+        sessions.append((one.identity.instance, one.identity.record))
     return sessions
 
 
@@ -209,6 +241,9 @@ def _find_problem(content: Any, name: str) -> str:
         "account": str,
         "lineage": str,
         "ended": str,
+        "override": str,
+        "override_boot": str,
+        "generation": int,
     }
     for key, kind in wanted.items():
         missing = key in ("engine", "enabled") and key not in content

@@ -1,12 +1,34 @@
-"""Find workers that nobody knows: they hold a session's lock but left no note.
+"""Find workers of which no note tells: by the session's lock they hold, or by the log they write.
 
 An agent that is killed between a fork and its note, or whose disk was full, leaves one.
-Until it is gone no other worker can have the session.
+Until it is gone no other worker can have the session. Where a whole state folder was moved away
+its workers go on in it.
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from agent.core.model import InstanceId
+
+_LOG = re.compile(r"(?P<state>/.+)/run(?:-backends)?/(?P<id>[a-z0-9_-]+)/worker\.log")
+
+
+def running_in_any_state() -> Mapping[Path, list[InstanceId]]:
+    """State folders, where they lie now, and the workers that write their logs in them."""
+    found: dict[Path, list[InstanceId]] = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            match = _LOG.fullmatch(os.readlink(f"/proc/{entry.name}/fd/1"))  # noqa: PTH115
+        except OSError:
+            continue
+        # The warm process and a worker's own children write elsewhere, or beside their worker.
+        if match and InstanceId(match["id"]) not in found.get(Path(match["state"]), []):
+            found.setdefault(Path(match["state"]), []).append(InstanceId(match["id"]))
+    return found
 
 
 def lock_holders(locks: Iterable[Path]) -> Mapping[Path, int]:

@@ -253,6 +253,7 @@ class Keeping:
             partial(restore_snapshot, self._root, facts.instance, snapshot, why),
             total,
         )
+        facts.written = None  # another identity file came with it
         before = restored.retired.name if restored.retired else "nothing"
         sentence = f"snapshot {snapshot.name} restored; what was there is in the trash as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)

@@ -278,7 +278,7 @@ class Passes:
         facts.sentence = verdict.sentence
         for one in entries:
             self._tell(facts, one)
-        if entries or facts.record != before or facts.identity_changed:
+        if entries or facts.record != before or facts.identity_changed or facts.written is None:
             await self.save(facts, entries)
 
     def _settle(self, facts: Facts, verdict: HealthVerdict) -> None:

@@ -1,0 +1,170 @@
+"""Is this the state folder that this machine's agent used last, and is its database the newest?
+
+The folder carries a mark with a number that grows with each start and stop; the database and,
+where it lies elsewhere, the cache hold it too. A missing mount looks like a first installation:
+the cache's mark and workers that run without a known state tell the two apart.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.errors import TryLater, VaultError, WaError
+from agent.host.process.strays import running_in_any_state
+from agent.store.database import Store
+from agent.vault.atomic import read_plain_file, write_atomically
+from agent.vault.identity import scan
+from agent.vault.locate import open_root
+
+log = logging.getLogger(__name__)
+
+MARK = "state-mark.json"
+FACT = "state_mark"
+DATABASE = "agent.db"
+
+
+@dataclass(frozen=True, slots=True)
+class StateMark:
+    id: str
+    generation: int
+    """Grows with each start and each orderly stop."""
+    path: str = ""
+    """Where the folder lay then."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatePlaces:
+    state: Path
+    sessions: Path
+    cache: Path
+
+    @property
+    def cache_apart(self) -> bool:
+        """Only what lies elsewhere still tells of a state folder that is away."""
+        return not self.cache.absolute().is_relative_to(self.state.absolute())
+
+
+def state_is_missing(places: StatePlaces) -> bool:
+    """Nothing of an earlier agent is here. (A lost database alone is rebuilt from the sessions.)"""
+    if (places.state / MARK).exists() or (places.state / DATABASE).exists():
+        return False
+    return not (places.sessions.is_dir() and scan(places.sessions))
+
+
+def running_elsewhere(places: StatePlaces) -> list[InstanceId]:
+    """Workers without a service manager that run in a state folder which lay here before."""
+    here = str(places.state.absolute())
+    return [
+        id
+        for folder, ids in running_in_any_state().items()
+        if (mark := read_mark(folder)) is not None and mark.path == here
+        for id in ids
+    ]
+
+
+def refuse_missing_state(places: StatePlaces, running: Collection[InstanceId]) -> None:
+    """TryLater when an earlier agent's state should be here and is not. Writes nothing."""
+    evidence = []
+    if running:
+        evidence.append(f"the workers of {_named(running)} run")
+    copy = places.cache / MARK
+    if places.cache_apart and (mark := read_mark(places.cache)) is not None:
+        evidence.append(f"{copy} names the state {mark.id}, which an agent used here before")
+    if evidence:
+        raise TryLater(
+            f"cannot start on {places.state}: it is empty, but {' and '.join(evidence)}."
+            f" Mount or put back the state folder; the workers stay as they are. To begin with an"
+            f" empty state all the same, stop those workers and remove {copy}",
+            code="state_missing",
+        )
+
+
+def refuse_foreign_state(
+    places: StatePlaces, known: Collection[InstanceId], running: Collection[InstanceId]
+) -> None:
+    """TryLater when the workers that run belong to another state folder than this one."""
+    strangers = sorted(set(running) - set(known))
+    if not strangers:
+        return
+    here, last = read_mark(places.state), read_mark(places.cache) if places.cache_apart else None
+    confirmed = here is not None and last is not None and here.id == last.id
+    if confirmed or set(running) & set(known):
+        log.error("the workers of %s run and no instance has that name: left alone", strangers)
+        return
+    raise TryLater(
+        f"cannot start on {places.state}: the workers of {_named(strangers)} run, and this state"
+        " folder knows none of them: it is another one than they were started from. Put the right"
+        " one in place, or stop those workers",
+        code="state_foreign",
+    )
+
+
+async def go_on(store: Store, places: StatePlaces, *, rebuilt: bool) -> bool:
+    """Raise the number everywhere; True when the database is older than its folder's mark says."""
+    here = read_mark(places.state)
+    stored = _parse(await store.get_fact(FACT))
+    older = here is not None and (
+        stored is None or stored.id != here.id or stored.generation < here.generation
+    )
+    if older and not rebuilt:
+        assert here is not None
+        sentence = (
+            f"the database is older than its folder {places.state} (it was written at start"
+            f" {stored.generation if stored else 'unknown'}, the folder at {here.generation}):"
+            " what the session folders say holds where they are newer"
+        )
+        log.warning("%s", sentence)
+        await store.append(JournalEntry("database_older", sentence, Category.SYSTEM))
+    newest = max((mark.generation for mark in (here, stored) if mark is not None), default=0)
+    id = next((mark.id for mark in (here, stored) if mark is not None), secrets.token_hex(8))
+    await _write(store, places, StateMark(id, newest + 1, str(places.state.absolute())))
+    return older
+
+
+async def note_stop(store: Store, places: StatePlaces) -> None:
+    """A copy of the database from before this stop is older from now on."""
+    mark = read_mark(places.state)
+    if mark is not None:
+        await _write(store, places, replace(mark, generation=mark.generation + 1))
+
+
+async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
+    """The database first: cut off in between, it is the newer one, which is no trouble."""
+    text = json.dumps(asdict(mark))
+    await store.put_fact(FACT, text)
+    folders = [places.state, *([places.cache] if places.cache_apart else [])]
+    for folder in folders:
+        try:
+            with open_root(folder, create=True) as fd:
+                write_atomically(folder, fd, MARK, text.encode(), mode=0o600)
+        except WaError as error:
+            log.warning("cannot mark the state folder: %s", error)
+
+
+def read_mark(folder: Path) -> StateMark | None:
+    """None when there is none that makes sense."""
+    try:
+        with open_root(folder) as fd:
+            return _parse(read_plain_file(folder, fd, MARK).decode("utf-8", "replace"))
+    except VaultError:
+        return None
+
+
+def _parse(text: str | None) -> StateMark | None:
+    try:
+        told: Any = json.loads(text or "")
+        mark = StateMark(told["id"], told["generation"], told.get("path", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    whole = isinstance(mark.id, str) and mark.id.isalnum() and type(mark.generation) is int
+    return mark if whole else None
+
+
+def _named(ids: Collection[InstanceId]) -> str:
+    some = sorted(ids)[:10]
+    return ", ".join(some) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -1,0 +1,155 @@
+"""A database or a state folder that is not the newest, not the right one, or not there."""
+
+import contextlib
+import json
+import sqlite3
+
+from tests.daemon.conftest import alive
+
+
+async def connected(agent, eventually, *ids):
+    for id in ids:
+        await agent.create(id)
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+
+
+def copy_database(source, target):
+    with (
+        contextlib.closing(sqlite3.connect(source)) as db,
+        contextlib.closing(sqlite3.connect(target)) as copy,
+    ):
+        db.backup(copy)
+
+
+async def test_of_an_older_database_and_the_folders_the_newer_holds(agent, eventually):
+    await connected(agent, eventually, "a", "b", "deleted")
+    await agent.create("unscanned", scan="manual")
+    await eventually(lambda: agent.status("unscanned"), "QR_REQUIRED")
+    database, kept = agent.state / "agent.db", agent.state / "kept"
+    copy_database(database, kept)
+
+    await agent.do("POST", "/api/instance/b/disable")
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "auto", "scan_after": 0.07}})
+    await agent.do("POST", "/api/instance/unscanned/sandbox/scan")
+    await eventually(lambda: agent.status("unscanned"), "CONNECTED")
+    await connected(agent, eventually, "new")
+    await agent.do("DELETE", "/api/instance/deleted")
+    assert await agent.stop() == 0
+    for part in agent.state.glob("agent.db*"):
+        part.unlink()
+    kept.rename(database)
+
+    await agent.start()
+    for id in ("a", "unscanned", "new"):
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    assert (await agent.show("b"))["enabled"] is False
+    assert (await agent.show("a"))["settings"]["scan_after"] == 0.07
+    assert not await agent.knows("deleted")
+    said = await agent.do("GET", "/api/events?limit=500&kind=database_older")
+    assert len(said["events"]) == 1
+    assert "folder_newer" in [kind for kind, _ in await agent.story("b")]
+    assert "folder_newer" not in [kind for kind, _ in await agent.story("new")]
+
+
+async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
+    await connected(agent, eventually, "a", "b")
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.status("a"), "DISCONNECTED")
+    await agent.stop()
+    for part in agent.state.glob("agent.db*"):
+        part.unlink()
+    await agent.start()
+    await eventually(lambda: agent.status("b"), "CONNECTED")
+    shown = await agent.show("a")
+    assert shown["sentence"] == "stopped by an operator"
+    assert shown["unit"]["main_pid"] == 0
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    identity = json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
+    assert identity["override"] == "none"
+
+
+async def test_an_identity_file_that_is_damaged_is_written_again_from_the_database(
+    agent, eventually
+):
+    await connected(agent, eventually, "a")
+    file = agent.state / "sessions" / "a" / "instance.json"
+    before = json.loads(file.read_text())
+    await agent.stop()
+    file.write_bytes(file.read_bytes()[:40])
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    after = json.loads(file.read_text())
+    assert after.pop("generation") > before.pop("generation")
+    after.pop("lineage", None)
+    before.pop("lineage")
+    assert after == before
+
+
+async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):
+    await connected(agent, eventually, "a", "b")
+    pids = [await agent.pid(id) for id in ("a", "b")]
+    await agent.kill()
+    away = agent.state.with_name("away")
+    agent.state.rename(away)
+
+    await agent.start(ready=False)
+    assert await agent.process.wait() == 75
+    said = agent.log.read_text()
+    assert f"cannot start on {agent.state}: it is empty, but the workers of a, b run" in said
+    assert all(alive(pid) for pid in pids), "left as they are"
+    assert not (agent.state / "agent.db").exists()
+    assert not (agent.state / "sessions").exists()
+
+    for part in sorted(agent.state.rglob("*"), reverse=True):  # the lock, and the host's folder
+        part.rmdir() if part.is_dir() else part.unlink()
+    agent.state.rmdir()
+    away.rename(agent.state)
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert [await agent.pid(id) for id in ("a", "b")] == pids, "adopted"
+
+
+async def test_the_cache_remembers_a_state_folder_that_is_away(make_agent, tmp_path, eventually):
+    cache = tmp_path / "cache"
+    agent = make_agent(f'\n[agent]\nhost = "process"\ncache_path = "{cache}"\n', base="")
+    await agent.start()
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.stop()
+    agent.state.rename(tmp_path / "away")
+
+    await agent.start(ready=False)
+    assert await agent.process.wait() == 75
+    mark = cache / "state-mark.json"
+    assert f"{mark} names the state" in agent.log.read_text()
+    mark.unlink()
+    await agent.start()
+    assert (await agent.do("GET", "/api/instances"))["total"] == 0
+
+
+async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(
+    agent, eventually, tmp_path
+):
+    """Another state was put in place of the one from which the workers were started."""
+    await agent.create("other")
+    await eventually(lambda: agent.status("other"), "CONNECTED")
+    await agent.stop()
+    foreign = tmp_path / "foreign"
+    agent.state.rename(foreign)
+    await agent.start()
+    await connected(agent, eventually, "a")
+    pid = await agent.pid("a")
+    await agent.kill()
+    run = agent.state / "run"
+    run.rename(foreign / "run.now")
+    agent.state.rename(tmp_path / "away")
+    if (foreign / "run").exists():
+        (foreign / "run").rename(foreign / "run.old")
+    (foreign / "run.now").rename(foreign / "run")
+    foreign.rename(agent.state)
+    await agent.start(ready=False)
+    assert await agent.process.wait() == 75
+    assert "the workers of a run, and this state folder knows none of them" in agent.log.read_text()
+    assert alive(pid)
