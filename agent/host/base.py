@@ -16,12 +16,11 @@ Wake = Callable[[InstanceId], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one worker may use; None leaves the unit's own value."""
+    """What one worker may use; None leaves the unit's own value, 0 is no limit."""
 
     memory_high: int | None = None
     memory_max: int | None = None
     tasks_max: int | None = None
-    cpu_weight: int | None = None
 
 
 class Host(Protocol):

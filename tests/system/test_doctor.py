@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.system.bed import Bed
+from tests.system.bed import SOURCE, Bed
 
 RULE = "/usr/share/polkit-1/rules.d/50-wa-agent.rules"
 
@@ -35,6 +35,19 @@ def test_what_is_taken_away_is_missed(bed: Bed):
         assert "polkit rule" in wrong(bed)["polkit"]
     with without(bed, "/usr/local/lib/systemd/system/wa-instance@.service"):
         assert "wa-instance@.service" in wrong(bed)["units"]
+    bed.run("systemctl", "stop", "wa-limits.socket", "wa-limits.service")
+    assert "single workers get no limits" in wrong(bed)["worker limits"]
+    bed.run("systemctl", "start", "wa-limits.socket")
+    with without(bed, "/opt/wa-agent/scripts/wa-limits"):
+        bed.run("systemctl", "stop", "wa-limits.service")
+        assert "wa-limits.service" in wrong(bed)["worker limits"]
+        bed.until(lambda: bed.show("wa-limits.service", "ActiveState") == "failed")
+    bed.run("systemctl", "reset-failed", "wa-limits.service")
+    bed.run("systemctl", "restart", "wa-limits.socket")
+    old = (SOURCE / "tests/system/old_rule.js").read_text()
+    with without(bed, RULE):
+        bed.write(RULE, old)
+        assert "set-property" in wrong(bed)["polkit"]
     bed.run("chmod", "o+rx", "/var/lib/wa-agent")
     assert "open to every user" in wrong(bed)["state"]
     bed.run("chmod", "o-rx", "/var/lib/wa-agent")

@@ -1,7 +1,7 @@
 """What polkit lets the agent's user do: its workers, and nothing else of the machine."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +20,13 @@ RUN = [["ExecStart", ["variant", "a(sasb)", [["/bin/true", ["/bin/true"], False]
 
 ALLOWED = {
     "start": ["StartUnit", "ss", [OURS, "replace"]],
-    "set-property": ["SetUnitProperties", "sba(sv)", [OURS, True, LIMIT]],
     "restart": ["RestartUnit", "ss", [OURS, "replace"]],
     "stop": ["StopUnit", "ss", [OURS, "replace"]],
     "backend": ["StopUnit", "ss", ["wa-backend@known.service", "replace"]],
 }
 FORBIDDEN = {
+    "limits": ["SetUnitProperties", "sba(sv)", [OURS, True, LIMIT]],
+    "limits that stay": ["SetUnitProperties", "sba(sv)", [OURS, False, LIMIT]],
     "another unit": ["RestartUnit", "ss", [LOGIND, "replace"]],
     "its own unit": ["StopUnit", "ss", ["wa-agent.service", "replace"]],
     "its own socket": ["StopUnit", "ss", ["wa-agent.socket", "replace"]],
@@ -67,7 +68,6 @@ def test_the_agent_may_run_its_workers(bed: Bed, standin: Callable[..., None]):
     # Allowed, but there is no such unit to stop: polkit was passed.
     assert found.pop("backend") in ("ok", "org.freedesktop.systemd1.NoSuchUnit")
     assert set(found.values()) == {"ok"}, found
-    assert bed.show(OURS, "TasksMax") == "99"
 
 
 def test_the_agent_may_reset_a_failed_worker(bed: Bed, standin: Callable[..., None]):
@@ -108,3 +108,96 @@ def test_f24_a_broken_rule_beside_ours_changes_nothing(bed: Bed, standin: Callab
         bed.run("rm", "/usr/share/polkit-1/rules.d/40-x.rules")
         bed.run("systemctl", "restart", "polkit.service")
     assert not broken.exists()
+
+
+# What the rule let pass before: kept to show that these tests would have seen it.
+OLD_RULE = SOURCE / "tests/system/old_rule.js"
+EXPLOIT = (
+    '"$@" SetUnitProperties "sba(sv)" wa-instance@fresh9.service true 1 Description s '
+    "$'x\\n[Service]\\nUser=root\\nType=oneshot\\nRestart=no\\nExecStart=\\n"
+    'ExecStart=+/bin/sh -c "id>/root/pwned"\''
+    '; "$@" StartUnit ss wa-instance@fresh9.service replace'
+)
+BUSCTL = [
+    *("busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"),
+    "org.freedesktop.systemd1.Manager",
+]
+REFUSED_BEFORE_POLKIT = {
+    "org.freedesktop.DBus.Error.InvalidArgs",
+    "org.freedesktop.DBus.Error.PropertyReadOnly",
+    "org.freedesktop.DBus.Error.UnknownProperty",
+    "org.freedesktop.DBus.Error.NotSupported",
+    "org.freedesktop.DBus.Error.BadAddress",
+    "org.freedesktop.systemd1.NoSuchUnit",
+    "org.freedesktop.systemd1.NoSuchJob",
+    "org.freedesktop.systemd1.NotReferenced",
+    "org.freedesktop.systemd1.JobTypeNotApplicable",
+}
+
+
+def everything(bed: Bed) -> dict[str, str]:
+    """Every call as the agent's user, and how it was answered."""
+    bed.write("/opt/try_everything.py", (SOURCE / "tests/system/try_everything.py").read_text())
+    command = (PYTHON, "/opt/try_everything.py", OURS)
+    done = bed.try_run(*command, user="wa-agent", within=300)
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, str] = json.loads(done.stdout)
+    assert len(answers) > 1000
+    return answers
+
+
+def exploit(bed: Bed) -> bool:
+    """Whether the agent's user becomes root by a unit's description."""
+    bed.try_run("bash", "-c", EXPLOIT, "exploit", *BUSCTL, user="wa-agent")
+    bed.until(lambda: bed.show("wa-instance@fresh9.service", "Job") == "")
+    done = bed.try_run("rm", "/root/pwned").returncode == 0
+    bed.try_run("systemctl", "stop", "wa-instance@fresh9.service")
+    bed.try_run("systemctl", "reset-failed", "wa-instance@fresh9.service")
+    return done
+
+
+@pytest.fixture
+def old_rule(bed: Bed) -> Iterator[None]:
+    rule = "/usr/share/polkit-1/rules.d/50-wa-agent.rules"
+    bed.run("cp", rule, "/opt/new.rules")
+    bed.write(rule, OLD_RULE.read_text())
+    bed.run("systemctl", "restart", "polkit.service")
+    try:
+        yield
+    finally:
+        bed.run("mv", "/opt/new.rules", rule)
+        bed.run("systemctl", "restart", "polkit.service")
+        drop_ins = "/run/systemd/system.control/wa-* /etc/systemd/system.control/wa-*"
+        bed.run("sh", "-c", f"rm -rf {drop_ins}; systemctl daemon-reload")
+
+
+def test_s1_no_property_and_no_method_of_systemd_is_the_agents(
+    bed: Bed, standin: Callable[..., None]
+):
+    standin("good")
+    bed.run("systemctl", "start", OURS)
+    run = bed.show(OURS, "InvocationID")
+    answers = everything(bed)
+    properties = {name: one for name, one in answers.items() if "SetProperties " in name}
+    properties |= {name: one for name, one in answers.items() if "SetUnitProperties " in name}
+    assert {name: one for name, one in properties.items() if one not in DENIED} == {}
+    refused = DENIED | REFUSED_BEFORE_POLKIT
+    assert {name: one for name, one in answers.items() if one not in refused} == {}
+    assert bed.show(OURS, "InvocationID") == run
+    assert bed.try_run("test", "-e", "/root/pwned").returncode == 1
+
+
+def test_s1_the_agent_does_not_become_root_by_a_units_description(
+    bed: Bed, standin: Callable[..., None]
+):
+    standin("good")
+    assert not exploit(bed)
+
+
+@pytest.mark.usefixtures("old_rule")
+def test_s1_the_rule_of_before_fails_both_of_these(bed: Bed, standin: Callable[..., None]):
+    standin("good")
+    bed.run("systemctl", "start", OURS)
+    assert exploit(bed)
+    allowed = [name for name, answer in everything(bed).items() if answer not in DENIED]
+    assert [name for name in allowed if "SetUnitProperties" in name]

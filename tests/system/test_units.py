@@ -15,6 +15,8 @@ UNITS = [
     "wa-instance@x.service",
     "wa-backend@x.service",
     "wa-instances.slice",
+    "wa-limits.service",
+    "wa-limits.socket",
     "wa-repair.service",
     "wa-repair.timer",
 ]
@@ -35,6 +37,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
         ("wa-instance@x.service", 1.8),
         ("wa-backend@x.service", 1.1),
         ("wa-repair.service", 1.3),
+        ("wa-limits.service", 1.2),
     ],
 )
 def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: float, capsys):

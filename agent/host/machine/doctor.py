@@ -20,9 +20,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from agent.host.units import AGENT_SERVICE, AGENT_SOCKET, BACKENDS, INSTANCES, INSTANCES_SLICE
+from agent.host.units import (
+    AGENT_SERVICE,
+    AGENT_SOCKET,
+    BACKENDS,
+    INSTANCES,
+    INSTANCES_SLICE,
+    LIMITS_SERVICE,
+    LIMITS_SOCKET,
+)
 
-UNITS = (AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE)
+UNITS = (
+    *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE),
+    *(LIMITS_SERVICE, LIMITS_SOCKET),
+)
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 POLKIT = "polkit.service"
 RULE = "50-wa-agent.rules"
@@ -212,8 +223,50 @@ def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
         sentence = f"{POLKIT} is masked: the agent may not start its workers"
         yield wrong("polkit", sentence, f"systemctl unmask {POLKIT}")
     else:
-        yield ok("polkit", f"the rule is in {rule}")
+        yield _rule_text(rule)
+    yield from check_limits_helper(root)
     yield _check_users(again)
+
+
+def _rule_text(rule: Path) -> Finding:
+    """Whether it is the rule of a version that let the agent's user become root."""
+    try:
+        text = "".join(line for line in rule.open() if not line.lstrip().startswith("//"))
+    except OSError as error:
+        return note("polkit", f"cannot read {rule}: {error.strerror}", "run it as root")
+    if "set-property" in text:
+        sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
+        return wrong("polkit", sentence, "run scripts/install again, then look at its words")
+    return ok("polkit", f"the rule is in {rule}")
+
+
+def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
+    """The socket of root's helper, without which workers keep the limits of their unit's file."""
+    path, check = root / "run/wa-limits.sock", "worker limits"
+    again = f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET}"
+    advice = f"{again}; journalctl -u {LIMITS_SERVICE}"
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISSOCK(mode) or mode & 0o002:
+            yield wrong(check, f"{path} is no socket, or open to every user", advice)
+            return
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(_SECONDS / 5)
+            line.connect(str(path))
+            answer = line.recv(64)  # to every other user than the agent's: a refusal, at once
+    except PermissionError:
+        yield note(check, f"cannot ask {path}", "run it as root")
+    except FileNotFoundError:
+        sentence = f"{path} is not there: single workers get no limits of their own"
+        yield wrong(check, sentence, advice)
+    except OSError as error:
+        cause = error.strerror or "no answer"
+        yield wrong(check, f"{LIMITS_SERVICE} does not answer on {path}: {cause}", advice)
+    else:
+        if answer:
+            yield ok(check, f"{LIMITS_SERVICE} answers on {path}")
+        else:
+            yield wrong(check, f"{LIMITS_SERVICE} ends without an answer", advice)
 
 
 def _is_masked(folders: list[Path], unit: str) -> bool:

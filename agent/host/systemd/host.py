@@ -1,6 +1,7 @@
 """The host where systemd is: workers are templated units, started and watched over D-Bus.
 
-Needs no privilege of its own: a polkit rule allows what is asked here. The `systemctl`
+Needs no privilege of its own: a polkit rule allows what is asked here, and a helper of root's
+(`limits_helper`) sets the limits of single workers. The `systemctl`
 program is never used, it rewrites hostile names instead of refusing them.
 """
 
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dbus_fast import Message, Variant
+from dbus_fast import Message
 
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
@@ -23,6 +24,8 @@ from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
+from agent.host.systemd.limits import SOCKET as LIMITS_SOCKET
+from agent.host.systemd.limits import LimitsClient
 from agent.host.systemd.unit_cache import UnitCache
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 # While a worker really saves it may extend its time; only then a stop takes longer.
 STOP_EXTENSION = 90.0
 JOB_MARGIN = 15.0
-NO_LIMIT = 2**64 - 1
 
 
 class SystemdHost:
@@ -39,7 +41,12 @@ class SystemdHost:
     name = "systemd"
 
     def __init__(
-        self, wake: Wake, worker: WorkerSection, kind: units.Kind, unit_folders: Sequence[Path]
+        self,
+        wake: Wake,
+        worker: WorkerSection,
+        kind: units.Kind,
+        unit_folders: Sequence[Path],
+        limits_socket: Path,
     ) -> None:
         self._wake = wake
         self._worker = worker
@@ -49,6 +56,9 @@ class SystemdHost:
         self._files = UnitFiles()
         self._files_changed = asyncio.Event()
         self._limits: dict[InstanceId, Limits] = {}
+        self._applied: dict[InstanceId, Limits] = {}
+        """What the unit of each has, for as long as systemd has that unit."""
+        self._limiter = LimitsClient(limits_socket)
         self._boot = ""
         self._own_unit = ""
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
@@ -64,9 +74,10 @@ class SystemdHost:
         kind: units.Kind = units.INSTANCES,
         *,
         unit_folders: Sequence[Path] = FOLDERS,
+        limits_socket: Path = LIMITS_SOCKET,
     ) -> "SystemdHost":
         """Each host has a connection of its own: two kinds do not disturb each other."""
-        self = cls(wake, worker, kind, unit_folders)
+        self = cls(wake, worker, kind, unit_folders, limits_socket)
         try:
             self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
             await self._bus.open()
@@ -121,6 +132,7 @@ class SystemdHost:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         loaded = await self._loaded()
         self._cache.keep_only(loaded)
+        await self._forget_limits(loaded)
         found = dict(zip(loaded, await self._statuses(loaded), strict=True))
         for instance in self._files.masked - found.keys():
             found[instance] = self._absent(instance)
@@ -196,33 +208,37 @@ class SystemdHost:
         self._cache.mark_stale(instance)
 
     async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        """Held by systemd until the machine boots again; 0 takes a limit away."""
-        if self._limits.get(instance) == limits:
-            return
-        unit = self._kind.unit(instance)
-        given = {
-            "MemoryHigh": limits.memory_high,
-            "MemoryMax": limits.memory_max,
-            "TasksMax": limits.tasks_max,
-            "CPUWeight": limits.cpu_weight,
-        }
-        wanted = [
-            [name, Variant("t", value or NO_LIMIT)]
-            for name, value in given.items()
-            if value is not None
-        ]
-        try:
-            if wanted:
-                await self._systemd.allowed("SetUnitProperties", "sba(sv)", unit, True, wanted)
-        except (BusCallFailed, BusGone) as error:
-            raise refusal("limit", unit, error) from error
+        """Hold it to them now if systemd has its unit, and after each start; 0 = no limit.
+
+        Never fails: without the helper a worker runs with the limits of its unit's file.
+        """
         self._limits[instance] = limits
+        if self._applied.get(instance) != limits and (await self.status(instance)).runs:
+            await self._apply_limits(instance)
+
+    async def _apply_limits(self, instance: InstanceId) -> None:
+        limits = self._limits.get(instance)
+        if limits is None or self._applied.get(instance) == limits:
+            return
+        if await self._limiter.apply(instance, limits):
+            self._applied[instance] = limits
+
+    async def _forget_limits(self, loaded: frozenset[InstanceId]) -> None:
+        """Limits last as long as systemd has the unit; the next start sets them again."""
+        gone = self._applied.keys() - loaded
+        for instance in gone:
+            del self._applied[instance]
+        if gone:
+            await self._limiter.forget(min(gone))
 
     async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
         unit = self._kind.unit(instance)
 
         async def begin() -> str:
             path: str = (await self._systemd.allowed(method, "ss", unit, "replace"))[0]
+            if verb != "stop":  # from here on systemd has the unit
+                self._applied.pop(instance, None)
+                await self._apply_limits(instance)
             return path
 
         try:
