@@ -113,5 +113,7 @@ class LinkError(WaError):
 class EngineError(WaError):
     """The engine could not do what was asked; its cause is in the message."""
 
+    reached = True
+    """False where the request surely never got to the server that it was for."""
     code = "engine"
     http = 502

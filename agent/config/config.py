@@ -42,6 +42,7 @@ from agent.core.health import HealthPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
+from agent.core.reach import ReachPolicy
 from agent.core.reasons import reason_of
 from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy, Unpair
@@ -115,6 +116,11 @@ class Config:
             breaker=self.breaker_policy,
             reasons=chosen.reasons,
         )
+
+    @cached_property
+    def reach_policy(self) -> ReachPolicy:
+        chosen = self.reconnect
+        return ReachPolicy(look_every=chosen.look_every, look_timeout=chosen.look_timeout)
 
     @cached_property
     def recovery_policy(self) -> RecoveryPolicy:

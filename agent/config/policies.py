@@ -45,7 +45,17 @@ class ReconnectSection:
     stable: float = setting(
         300.0, "seconds a connection must last before its drop counts as the first", low=1
     )
-    breaker_failures: int = setting(5, "failures in a row that open the circuit", low=1)
+    look_every: float = setting(
+        5.0,
+        "seconds, at most, between two looks at an address that cannot be reached;"
+        " 0 = it is not looked at, each session tries by itself",
+        low=0,
+        high=60,
+    )
+    look_timeout: float = setting(3.0, "seconds that one such look may take", low=0.1, high=60)
+    breaker_failures: int = setting(
+        5, "failures in a row, of what was reached, that open the circuit", low=1
+    )
     breaker_pause: float = setting(600.0, "seconds until an open circuit allows a trial", low=1)
     reasons: tuple[ReasonDelay, ...] = setting(
         (),

@@ -22,6 +22,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.phases import PhaseDeadlines, overdue_phase
+from agent.core.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import SUSPECT
@@ -38,6 +39,7 @@ HOLDS = {
     "backend_down": "its backend is down",
     "backend_circuit": "its backend failed again and again; one try at a time goes first",
     "backend_missing": "no [[backend]] of the name in its settings is declared",
+    UNREACHABLE: "the address that it needs cannot be reached",
     "network_down": "the network seems to be down for many at once",
     "incident": "the same fails for many of its engine; one is tried first",
     "memory_full": "the machine has no memory for one more",
@@ -47,6 +49,14 @@ HOLDS = {
 
 _NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """What is tried at a time of its own, however long that is."""
+
+_NETWORK_VERDICTS = frozenset(
+    {"proof_old", "not_proved", "state_stuck"}
+    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
+)
+"""Beside the reasons of the table: what a network that is away looks like from a worker."""
+
+_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
@@ -78,6 +88,8 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
     if verdict is None:
         assert observation.claim is not None
         verdict = _by_claim(observation, observation.claim, policy, now)
+    if observation.hold == UNREACHABLE and _is_the_networks(verdict):
+        verdict = _held(observation)
     return _add_signals(verdict, observation.signals)
 
 
@@ -370,7 +382,16 @@ def _given_up(observation: Observation, code: str) -> HealthVerdict:
 def _waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
     """Until a time of its own has come it is no network that it waits for."""
     own_time = ended.permanence in _NOT_SOON and now < observation.not_before
-    return bool(observation.hold) and not (own_time and observation.hold == "network_down")
+    return bool(observation.hold) and not (
+        own_time and observation.hold in ("network_down", UNREACHABLE)
+    )
+
+
+def _is_the_networks(verdict: HealthVerdict) -> bool:
+    """Whether an address that is away explains this verdict."""
+    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
+        return False
+    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
 
 
 def _held(observation: Observation) -> HealthVerdict:

@@ -204,6 +204,12 @@ def choose_canary(
     return replace(incident, canary=canary, canary_at=now, tries=incident.tries + 1)
 
 
+def canary_unreached(incident: Incident, now: float) -> Incident:
+    """Its address is away, or back: the turn proves nothing yet, and the next is due now."""
+    tries = max(incident.tries - (incident.canary is not None), 0)
+    return replace(incident, canary=None, canary_at=now, tries=tries)
+
+
 def next_turn(incident: Incident, policy: IncidentPolicy, now: float) -> float:
     """When choose_canary has something to do; a clock set back does not put it off."""
     if incident.canary is not None:

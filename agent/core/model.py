@@ -13,6 +13,7 @@ from typing import Any
 from agent.core.words import (
     AGENT_SETTINGS,
     ID_PATTERN,
+    Address,
     Category,
     Claim,
     ConnectionStatus,
@@ -29,6 +30,7 @@ __all__ = [
     "UNIT_ABSENT",
     "Action",
     "ActionKind",
+    "Address",
     "Category",
     "Claim",
     "ClaimFact",
@@ -258,6 +260,8 @@ class Observation:
     """Why nobody of its kind may try now: backend_down, network_down, incident and the like."""
     hold_sentence: str = ""
     """More of it than the word says; "" = nothing."""
+    back_at: float | None = None
+    """When the address that it needs could last be reached again; None: it was never away."""
 
 
 @dataclass(frozen=True, slots=True)

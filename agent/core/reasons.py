@@ -87,6 +87,14 @@ _ROWS = (
         base=5.0,
     ),
     Reason(
+        "unreachable",
+        "its server cannot be reached from this machine",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do: the agent looks at the address and tries as soon as it can be reached.",
+        base=1.0,
+    ),
+    Reason(
         "restart_required",
         "WhatsApp asks for a new connection (usual after a pairing)",
         Permanence.AT_ONCE,

@@ -34,6 +34,9 @@ from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
 
+OWN_TIME = 3.0
+"""Seconds that an engine which connects by itself has for it when its address is back."""
+
 
 def plan_actions(
     observation: Observation,
@@ -118,11 +121,22 @@ def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action
 def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Action]:
     if observation.claim is None or observation.linked_since is None:
         return []
-    if observation.claim.claim.status is not Status.DISCONNECTED or verdict.reason == "starting":
+    if not _is_slow_to_return(observation) and (
+        observation.claim.claim.status is not Status.DISCONNECTED or verdict.reason == "starting"
+    ):
         return []
     # A worker that is linked holds its folder's lock: the session is ours to reconnect.
     fresh = reason_of(last_reason(observation)).fresh_worker
     return [Action(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict.sentence)]
+
+
+def _is_slow_to_return(observation: Observation) -> bool:
+    """Its address is back, and an engine that connects by itself still waits for its own time."""
+    fact, back_at = observation.claim, observation.back_at
+    if fact is None or back_at is None or fact.claim.status is not Status.RECONNECTING:
+        return False
+    begun = max(fact.since, fact.phase_since)
+    return begun < back_at <= observation.at - OWN_TIME
 
 
 def _deadlines(
@@ -142,6 +156,8 @@ def _deadlines(
     if (deadline := phase_deadline(fact, policy.phases)) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
+    if observation.back_at is not None:
+        moments.append(observation.back_at + OWN_TIME)
     if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
         # "Older than" must hold when we look: a hair past the limit.
         moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]

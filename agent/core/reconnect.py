@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.reasons import Permanence, Reason, reason_of
 
 
@@ -99,6 +100,16 @@ class Breaker:
         if self.opened_at is not None or failures >= policy.failures:
             return Breaker(failures, now, None)
         return Breaker(failures)
+
+    def without_last_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        """The last failure told nothing: it did not reach what the breaker spares."""
+        failures = max(self.failures - 1, 0)
+        if self.opened_at is None or failures < policy.failures:
+            return Breaker(failures)
+        if now - self.opened_at > CLOCK_STEP:
+            return replace(self, failures=failures)  # late news: the pause already ran
+        # That failure was the trial: it is still to be made.
+        return Breaker(failures, self.opened_at - policy.pause)
 
     def after_success(self) -> "Breaker":
         return Breaker()
@@ -223,6 +234,29 @@ def after_try(
     wait = delay_for(reason, attempts, policy, jitter01)
     record = replace(record, attempts=attempts, not_before_wall=now_wall + wait)
     return with_breaker(record, breaker_of(record).after_try(now_wall, policy.breaker))
+
+
+def spare_unreached(
+    record: SessionRecord, policy: ReconnectPolicy, now_wall: float
+) -> SessionRecord:
+    """Its address is away: what was counted last was no login, and costs no attempt.
+
+    Once per drop; when the address is back the next try is due, but for one that flaps.
+    """
+    if record.status is ConnectionStatus.CONNECTED or record.reason not in NETWORK_CODES:
+        return record
+    if record.reason == UNREACHABLE:
+        return record
+    attempts = max(record.attempts - 1, 0)
+    flaps = min(max(record.flaps - 1, 0), policy.attempts // 2)
+    wait = delay_for(reason_of(UNREACHABLE), flaps, policy, 0.0)
+    record = replace(
+        record,
+        reason=UNREACHABLE,
+        attempts=attempts,
+        not_before_wall=min(record.not_before_wall, record.status_since_wall + wait),
+    )
+    return with_breaker(record, breaker_of(record).without_last_failure(now_wall, policy.breaker))
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:

@@ -99,6 +99,15 @@ class ServerClaim:
     next_check: float | None = field(default=None, compare=False)
     """In so many seconds it is asked again; None = that is not known."""
 
+    @property
+    def away(self) -> bool:
+        """Nothing of it was reached: what fails now is no word of the server."""
+        return not self.up and self.reason in ("unreachable", "timeout")
+
+
+UNREACHED = "backend_unreachable"
+"""The code by which a backend's worker says that a call never got to its server."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteSession:
@@ -110,6 +119,25 @@ class RemoteSession:
     """The server's own word."""
     account: str = ""
     """The phone number or JID it is paired with; "" = none that the list knows of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a session must reach before a login can come to anything."""
+
+    url: str
+    """http:// or https:// with a host; file:// is a stand-in for a network (the sandbox's): it
+    is away until the moment, in Unix seconds, that the file holds."""
+    proxy: str = ""
+    """scheme://host:port on the way to it; "" = none."""
+
+    @property
+    def name(self) -> str:
+        """For people: host and port, and the proxy."""
+        host = self.url.partition("://")[2].partition("/")[0]
+        if self.url.startswith("file:"):
+            return "the sandbox's network"
+        return f"{host} through {self.proxy.partition('://')[2]}" if self.proxy else host
 
 
 @dataclass(frozen=True, slots=True)

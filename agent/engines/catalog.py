@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from agent.core.words import AGENT_SETTINGS
-from agent.engines.base import LostStore, OpenBackend, OpenEngine
+from agent.core.words import AGENT_SETTINGS, Address
+from agent.engines.base import LostStore, NeededAddress, OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
 
@@ -107,6 +108,19 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     else:
         read_settings = import_module(f"{entry.module}.settings").read_settings
         read_settings(own)
+
+
+def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
+    """What a session of that engine must reach to log in; `folder` is the engine's own.
+
+    None: it does not say, or its worker asks a server of its own accord (a backend's).
+    """
+    entry = CATALOG.get(name)
+    if entry is None or entry.remote:
+        return None
+    own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
+    told: NeededAddress = import_module(f"{entry.module}.settings").needed_address
+    return told(own, folder)
 
 
 def _check_place(settings: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import Rounds
 from agent.supervise.periodic.learned import Handover
 from agent.supervise.periodic.usage import Sampler
+from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
@@ -56,6 +57,7 @@ class Supervision:
     rounds: Rounds
     trends: Trends
     room: Room
+    reaching: Reaching
     seats: Host
     """The host as everybody above it sees it: local workers and seats with backends."""
 
@@ -109,6 +111,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             checked=base.checks.note,
         ),
         room=base.turns.room,
+        reaching=base.turns.reaching,
         seats=base.host,
     )
 
@@ -123,7 +126,7 @@ def _ladder(base: Footing) -> Ladder:
         keeper=base.keeping,
         incidents=base.incidents,
         save=base.registry.save,
-        hold=base.backends.hold,
+        hold=lambda facts: base.backends.hold(facts) or base.turns.reaching.hold(facts),
         turns=base.turns,
     )
 
@@ -138,13 +141,23 @@ def _passes(base: Footing, ladder: Ladder) -> Passes:
         crypto_patterns=lambda: settings.config.crypto_patterns,
         error_limit=lambda: settings.config.alerts.error_rate,
     )
+    reaching, incidents = base.turns.reaching, base.incidents
+
+    def failed(facts: Facts, code: str) -> None:
+        reaching.failed(facts, code)
+        incidents.failed(facts, code)
+
+    def succeeded(facts: Facts) -> None:
+        reaching.succeeded(facts)
+        incidents.succeeded(facts)
+
     rememberer = Rememberer(
         settings.health_policy,
         host.boot_id(),
         host.name == "systemd",
         random.random,
-        base.incidents.failed,
-        base.incidents.succeeded,
+        failed,
+        succeeded,
     )
     return Passes(
         senses=_senses(base, findings),

@@ -114,6 +114,8 @@ class Facts:
     last_snapshot_wall: float | None = None
     may_try_at_once: bool = False
     """It goes first for others: its own delay is waived once."""
+    forced: bool = False
+    """An operator asked for a try now: no look at its address is waited for, once."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_log: dict[str, LogLimit] = field(default_factory=dict)
     memory_history: MemoryHistory = field(default_factory=MemoryHistory)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.model import InstanceId
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.reasons import reason_of
 from agent.core.trend import Trends
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
@@ -17,8 +18,10 @@ from agent.supervise.backends.host import Seats
 from agent.supervise.backends.registry import Backends
 from agent.supervise.check_times import CheckTimes
 from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.passes.observe import desired_of
+from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.turns.incidents import Incidents
@@ -65,7 +68,13 @@ class Footing:
 
 def build_footing(config: Config, ground: Ground) -> Footing:
     settings, wake = Settings(config), ground.wakes.wake
-    turns = Turns(_gates(settings, wake), _room(settings, ground.host, wake))
+    reaching = Reaching(
+        policy=lambda: settings.config.reach_policy,
+        session_root=config.session_root,
+        wake=wake,
+        wanted=lambda facts: _waits_for_its_address(facts, ground.host),
+    )
+    turns = Turns(_gates(settings, wake), _room(settings, ground.host, wake), reaching)
     eyes = Eyes(
         ground.host,
         turns,
@@ -90,8 +99,20 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         crypto_patterns=config.crypto.patterns,
     )
     incidents = Incidents(
-        lambda: settings.config.incident_policy, registry.facts, wake, registry.note
+        lambda: settings.config.incident_policy,
+        registry.facts,
+        wake,
+        registry.note,
+        reaching.away,
     )
+
+    def take_news(news: ReachNews) -> None:
+        if news.entry is not None:
+            registry.note(news.entry)
+        incidents.reach_changed(news.sessions, back=news.back)
+
+    reaching.on_news.append(take_news)
+    reaching.on_route.append(backends.look_now)
     host = Seats(ground.host, backends, registry.facts.get, turns.gates.no_login)
     keeping = Keeping(
         registry,
@@ -116,6 +137,13 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         checks=CheckTimes(),
         trends=Trends(config.api.history),
     )
+
+
+def _waits_for_its_address(facts: Facts, host: Host) -> bool:
+    record = facts.record
+    if facts.gone or record.status is ConnectionStatus.CONNECTED:
+        return False
+    return desired_of(facts, host).should_run and not reason_of(record.reason).hopeless
 
 
 def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:

@@ -19,7 +19,6 @@ from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.turns.memory import LACKS
 from agent.supervise.turns.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
@@ -90,7 +89,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         repair=facts.repair,
         hold=facts.hold if desired.should_run and _is_held(verdict, facts.hold) else "",
         in_incident=eyes.in_incident(facts),
-        hold_sentence=eyes.turns.room.lacks(facts) if facts.hold in LACKS else "",
+        hold_sentence=eyes.turns.says(facts),
         turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from agent.core.words import InstanceId, parse_instance_id
+from agent.core.words import UNREACHED, InstanceId, parse_instance_id
 from agent.engines.base import Backend
-from agent.errors import NotFound
+from agent.errors import EngineError, NotFound
 from agent.link.messages import Call
 from agent.worker.backend_sessions import Held, Session
 from agent.worker.calls import Answer, Work, answer_with, object_of, plain, session_works
@@ -46,7 +46,13 @@ class BackendCalls:
         session = self._held.sessions.get(call.id)
         if session is None:
             raise NotFound(f"cannot {call.do} {call.id}: this worker holds no such session")
-        return await answer_with(_works(session), call)
+        try:
+            return await answer_with(_works(session), call)
+        except EngineError as error:
+            if error.reached:
+                raise
+            # Told apart here: the agent's circuit counts failures of what was reached.
+            raise EngineError(str(error), code=UNREACHED) from error
 
     async def _hold(self, args: Mapping[str, Any]) -> Answer:
         id = parse_instance_id(args.get("id"))

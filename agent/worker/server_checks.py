@@ -6,6 +6,7 @@ does not come back from its own check costs it the watchdog's ping.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 
 WHILE_UP = 10.0
 LONGEST = 60.0
-"""Seconds between two checks; while it is not up they grow from the one to the other."""
+"""Seconds between two checks; while it answers wrongly they grow from the one to the other."""
 GROWTH = 1.5
+WHILE_AWAY = 4.0
+"""The same while it cannot be reached: all of its sessions wait for this one look."""
 MARGIN = 15.0
 """Seconds that a check may take longer than the requests in it."""
 OPENING = 60.0
@@ -68,8 +71,11 @@ class ServerChecks:
 
     def _delay_after(self, claim: ServerClaim | None) -> float:
         """How it is decides how soon it is asked again; a check that failed tells nothing."""
-        down = claim is not None and not claim.up
-        return min(self._delay * GROWTH, LONGEST) if down else WHILE_UP
+        if claim is None or claim.up:
+            return WHILE_UP
+        if claim.away:
+            return WHILE_AWAY * random.uniform(0.8, 1.0)
+        return min(max(self._delay, WHILE_UP) * GROWTH, LONGEST)
 
     def status_text(self) -> str:
         if self.claim is None:

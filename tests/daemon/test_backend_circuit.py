@@ -57,7 +57,7 @@ async def test_a_server_that_is_back_closes_it_with_its_first_good_check(
 ):
     one = await watched(make_agent, standin, "shop")
     await eventually(lambda: one.all_connected(1))
-    await standin.front.set("refuse")
+    await standin.front.set("failing")
 
     async def checked_until_open():
         await one.agent.ask("POST", "/api/backends/evo/check")
@@ -70,6 +70,18 @@ async def test_a_server_that_is_back_closes_it_with_its_first_good_check(
     await eventually(lambda: one.all_connected(1), within=40)
 
 
+async def test_a_server_that_cannot_be_reached_opens_it_not(make_agent, standin, eventually):
+    one = await watched(make_agent, standin, "shop")
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set("refuse")
+    for _ in range(6):
+        await one.agent.ask("POST", "/api/backends/evo/check")
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_down"), within=20)
+    assert await circuit(one) == "closed"
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(1), within=10)
+
+
 async def test_where_only_a_session_is_a_trial_it_waits_for_the_pause(
     make_agent, standin, eventually
 ):
@@ -80,7 +92,7 @@ async def test_where_only_a_session_is_a_trial_it_waits_for_the_pause(
     await agent.start()
     one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(1))
-    await standin.front.set("refuse")
+    await standin.front.set("failing")
 
     async def checked_until_open():
         await agent.ask("POST", "/api/backends/evo/check")

@@ -129,6 +129,23 @@ async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
     assert (circuit.trial, circuit.state, circuit.begin(B)) == (None, HALF_OPEN, True)
 
 
+async def test_a_server_that_is_not_reached_opens_nothing(clock):
+    circuit = made(check_is_trial=False)
+    away = EngineError("cannot connect: connection refused", code="backend_unreachable")
+    for _ in range(9):
+        assert await act(circuit, A, away) == "backend_down", "one word for whoever asks"
+        circuit.checked(up=False, reached=False)
+    assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
+
+
+async def test_a_trial_that_does_not_reach_the_server_is_still_to_be_made(clock):
+    circuit = await opened()
+    clock.now += 600
+    away = EngineError("cannot connect: connection refused", code="backend_unreachable")
+    await act(circuit, B, away)
+    assert (circuit.state, circuit.begin(A)) == (HALF_OPEN, True)
+
+
 async def test_a_good_check_ends_what_failed_checks_began(clock):
     circuit = made()
     for _ in range(3):

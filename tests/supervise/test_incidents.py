@@ -22,7 +22,7 @@ def made(*ids):
         InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True, {}, 1.0), SessionRecord())
         for id in ids
     }
-    return Incidents(IncidentPolicy, facts, lambda _: None, lambda _: None), facts
+    return Incidents(IncidentPolicy, facts, lambda _: None, lambda _: None, lambda _: False), facts
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         "registry": SimpleNamespace(facts=facts),
         "ladder": SimpleNamespace(statistics=RepairStatistics()),
     }
-    incidents = Incidents(lambda: None, facts, lambda _: None, lambda _: None)  # type: ignore
+    incidents = Incidents(lambda: None, facts, lambda _: None, lambda _: None, lambda _: False)  # type: ignore
     return OwnFigures(
         **parts,
         link_stats=LinkStats(),

@@ -1,13 +1,17 @@
 """Memory for one more worker: promised by limits, before it starts."""
 
+from pathlib import Path
+
 import pytest
 
 from agent.config import Config, StartSection, load_config
 from agent.config.policies import MemorySection
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+from agent.core.reach import ReachPolicy
 from agent.core.recovery.repair import RecoveryKind
 from agent.supervise.facts import Facts
+from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
 from agent.supervise.turns.memory import Room
 from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
@@ -46,7 +50,13 @@ class House:
                 jitter=lambda: 0.0,
             )
 
-        self.turns = Turns(Gates(gate(), gate, logins), self.room)
+        reaching = Reaching(
+            policy=lambda: ReachPolicy(look_every=0.0),
+            session_root=Path("/nonexistent"),
+            wake=self.woken.append,
+            wanted=lambda _: True,
+        )
+        self.turns = Turns(Gates(gate(), gate, logins), self.room, reaching)
 
 
 @pytest.fixture

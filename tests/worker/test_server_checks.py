@@ -13,7 +13,7 @@ from agent.worker import server_checks
 from agent.worker.server_checks import ServerChecks
 
 WELL = ServerClaim(True, version="2.3.7")
-DEAD = ServerClaim(False, "unreachable", "nobody listens")
+DEAD = ServerClaim(False, "failing", "nobody listens")
 
 Step = ServerClaim | BaseException | Callable[[], Awaitable[ServerClaim]]
 
@@ -52,7 +52,13 @@ class Pings:
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"WHILE_UP": 0.1, "LONGEST": 0.4, "SAME": 0.05, "OPENING": 0.3}.items():
+    for name, seconds in {
+        "WHILE_UP": 0.1,
+        "LONGEST": 0.4,
+        "SAME": 0.05,
+        "WHILE_AWAY": 0.05,
+        "OPENING": 0.3,
+    }.items():
         monkeypatch.setattr(server_checks, name, seconds)
 
 
@@ -99,8 +105,19 @@ async def test_a_server_that_is_down_is_asked_less_and_less_often(eventually: An
         await eventually(lambda: len(backend.at) >= 7, within=10)
         gaps = backend.gaps()
         assert gaps[0] < gaps[2] < gaps[4] and 0.39 < gaps[-1] < 0.6
-        assert checks.status_text() == "server down (unreachable)"
+        assert checks.status_text() == "server down (failing)"
         assert pings.count > 20
+
+
+async def test_a_server_that_cannot_be_reached_is_looked_at_as_often_all_the_time(
+    eventually: Any,
+) -> None:
+    """All of its sessions wait for this look: an outage must not cost the longest delay."""
+    backend = ScriptedBackend(WELL, ServerClaim(False, "unreachable", "connection refused"))
+    async with checked(backend) as (_, told, _):
+        await eventually(lambda: len(backend.at) >= 12, within=10)
+    assert max(claim.next_check for claim in told[1:] if claim.next_check) <= 0.05
+    assert sum(backend.gaps()[2:11]) < 9 * 0.4
 
 
 async def test_a_server_that_is_back_by_its_own_word_is_asked_as_often_as_before(

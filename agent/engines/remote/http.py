@@ -21,6 +21,8 @@ from agent.engines.remote.place import Place, tls_of
 from agent.errors import EngineError, InvalidRequest
 
 LARGEST_BODY = 8 << 20
+CONNECT = 3.0
+"""Seconds until a server must have taken a connection; one that is away is found soon."""
 _IDLE = 4.0
 """Node closes a connection that is idle for 5 s; a POST into one that just closes is lost."""
 
@@ -64,7 +66,7 @@ class RemoteHttp:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(place), keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
             auto_decompress=False,
             trust_env=False,
@@ -94,6 +96,9 @@ class RemoteHttp:
                 async with nullcontext() if urgent else self._turns:
                     begun, started = time.monotonic(), True
                     status, raw = await self._exchange(method, path, body, query, headers)
+        except aiohttp.ConnectionTimeoutError as error:
+            cause = f"no connection within {CONNECT:g} s"
+            raise ServerDown(what, "unreachable", cause, reached=False) from error
         except TimeoutError as error:
             limit = timeout or self._place.timeout
             cause = f"no answer within {limit:g} s" if started else f"no turn within {limit:g} s"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.sandbox.file import write_whole
+from agent.engines.sandbox.settings import NETWORK
 from agent.errors import EngineError, InvalidRequest
 
 NAME = "faults.json"
@@ -64,6 +65,7 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
+        self._network = folder / NETWORK
         self._active = _read(self._path)
 
     def begin(self, name: str, seconds: object, arguments: Mapping[str, Any]) -> Fault:
@@ -119,8 +121,17 @@ class Faults:
                 write_whole(self._path, json.dumps({"version": 1, "faults": kept}).encode())
             else:
                 self._path.unlink(missing_ok=True)
+            self._keep_network()
         except OSError as error:
             raise EngineError(f"cannot keep the faults: {error}", code="save_failed") from error
+
+    def _keep_network(self) -> None:
+        """What a look from outside finds: the network is away until then."""
+        drop = self._active.get("drop")
+        if drop is not None and drop.until_wall is not None:
+            write_whole(self._network, f"{drop.until_wall:.3f}\n".encode())
+        else:
+            self._network.unlink(missing_ok=True)
 
 
 def _end(seconds: object) -> float | None:

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from agent.core.words import Address
 from agent.errors import ConfigError
+
+NETWORK = "network"
+"""The file in a session's folder that says until when its network is away (Unix seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,11 @@ def read_settings(told: Mapping[str, Any]) -> SandboxSettings:
     if settings.scan not in ("auto", "manual"):
         raise _wrong("scan", "neither auto nor manual")
     return settings
+
+
+def needed_address(_settings: Mapping[str, Any], folder: Path) -> Address | None:
+    """`folder` is the engine's own. The fault `drop` with an end takes this network away."""
+    return Address((folder / NETWORK).absolute().as_uri())
 
 
 def _wrong(key: str, why: str) -> ConfigError:

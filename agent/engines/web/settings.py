@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.core.words import Address
 from agent.engines.web.arguments import BINARIES, SHELL
 from agent.errors import ConfigError
 
@@ -54,6 +55,16 @@ def read_settings(told: Mapping[str, Any]) -> WebSettings:
     if not 0 <= settings.browser_starts <= 100:
         raise _wrong("browser_starts", "out of range")
     return settings
+
+
+def needed_address(told: Mapping[str, Any], _folder: Path) -> Address | None:
+    """The site's own address, on the way that the browser takes; None for settings it refuses."""
+    try:
+        settings = read_settings(told)
+    except ConfigError:
+        return None
+    parts = urlsplit(settings.url)
+    return Address(f"{parts.scheme}://{parts.netloc}/", settings.proxy)
 
 
 def cache_folder(env: Mapping[str, str] | None = None) -> Path:

@@ -1,6 +1,7 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
 It hears of each check of the server, and of each call that makes the server work for a session.
+A server that cannot be reached opens it not: no call gets there, and a look says when it is back.
 While it is open no session there is started, connected or repaired; the server's own check goes
 on, for it costs nothing, and after failed checks a good one is the trial (`trial = "check"`).
 """
@@ -12,6 +13,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.core.reconnect import Breaker, BreakerPolicy, BreakerState
+from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
 from agent.supervise.loop import boot_now
 
@@ -75,7 +77,12 @@ class Circuit:
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
         return True
 
-    def checked(self, *, up: bool) -> None:
+    def checked(self, *, up: bool, reached: bool = True) -> None:
+        """`reached`: False where nothing of the server was, which is no failure of it."""
+        if not up and not reached:
+            # What failed beside it had the same cause, and ends with the next good check.
+            self.by_checks = True
+            return
         if not up:
             # A check that fails when the pause is over was the trial.
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
@@ -98,6 +105,8 @@ class Circuit:
             if do in ACTS and _is_the_servers(error):
                 self._failed(by_check=False)
             self._learned_nothing(id)
+            if error.code == UNREACHED:
+                raise EngineError(str(error), code="backend_down") from error
             raise
         if do in ACTS or id == self.trial:
             self.close()

@@ -1,5 +1,6 @@
 """What the agent knows of one backend right now, and one session's share of its worker's link."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,6 +113,8 @@ class BackendFacts:
     """The newest claim of each session in this run, and when it arrived."""
     names: tuple[RemoteSession, ...] = ()
     """Its server's own list, as it was last read."""
+    checking: asyncio.Task[None] | None = None
+    """A check that was asked for between the worker's own."""
     next_look: float = 0.0
     list_error: str = ""
 

@@ -23,7 +23,7 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.reconnect import BreakerPolicy, BreakerState
-from agent.errors import LinkError
+from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit
@@ -151,6 +151,23 @@ class Backends:
             ears.on_claim(facts.id, one.run, claim)
         return SeatLink(one.link, facts.id, one.circuit, lambda id: _forget_ears(one, id))
 
+    def look_now(self) -> None:
+        """The kernel's routes changed: a server that is away may be back at this moment."""
+        for one in self.all.values():
+            if one.link is not None and not one.up and one.checking is None:
+                one.checking = asyncio.get_running_loop().create_task(
+                    self._check_now(one), name=f"look at backend {one.name}"
+                )
+
+    async def _check_now(self, one: BackendFacts) -> None:
+        try:
+            if one.link is not None:
+                await one.link.call("check", timeout=one.declared.timeout + 5.0)
+        except WaError as error:
+            log.debug("cannot check backend %s: %s", one.name, error)
+        finally:
+            one.checking = None
+
     # seats
 
     async def take_seat(self, one: BackendFacts, id: InstanceId) -> None:
@@ -178,6 +195,8 @@ class Backends:
         for task in self._returning:
             task.cancel()
         for one in self.all.values():
+            if one.checking is not None:
+                one.checking.cancel()
             if one.link is not None:
                 await one.link.close()
                 one.link = None
@@ -242,7 +261,7 @@ class Backends:
         one.checked_wall = time.time()
         one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
         one.version = claim.version or one.version
-        one.circuit.checked(up=claim.up)
+        one.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
 

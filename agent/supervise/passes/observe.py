@@ -98,6 +98,7 @@ def picture(
     hold: str = "",
     hold_sentence: str = "",
     signals: tuple[Signal, ...] = (),
+    back_at: float | None = None,
 ) -> Observation:
     """The facts as one frozen value."""
     now, now_wall = boot_now(), time.time()
@@ -118,6 +119,7 @@ def picture(
         signals=signals,
         hold=hold,
         hold_sentence=hold_sentence,
+        back_at=back_at,
     )
 
 

@@ -20,9 +20,10 @@ from agent.core.model import (
     SessionRecord,
     UnitState,
 )
+from agent.core.reach import UNREACHABLE
 from agent.core.reasons import reason_of
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.reconnect import after_try, forgive
+from agent.core.reconnect import after_try, forgive, spare_unreached
 from agent.core.words import SUSPECT
 from agent.failpoint import failpoint
 from agent.log import bound
@@ -34,7 +35,6 @@ from agent.supervise.passes.observe import Senses, observe, picture
 from agent.supervise.passes.record import Rememberer, entry, note_restarts
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import LACKS
 from agent.supervise.turns.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -98,19 +98,22 @@ class Passes:
         return again
 
     def _hold(self, facts: Facts) -> str:
-        hold = self.senses.backends.hold(facts) or self.incidents.hold(facts)
-        return hold or self.turns.room.hold(facts)
+        away = self.senses.backends.hold(facts) or self.turns.reaching.hold(facts)
+        return away or self.incidents.hold(facts) or self.turns.room.hold(facts)
 
     def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
         facts.hold = self._hold(facts)
+        if facts.hold == UNREACHABLE:
+            facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
         observation = picture(
             facts,
             self.senses.host,
             policy.reconnect,
             hold=facts.hold,
-            hold_sentence=self.turns.room.lacks(facts) if facts.hold in LACKS else "",
+            hold_sentence=self.turns.says(facts),
             signals=self.findings.signals(facts),
+            back_at=self.turns.reaching.back_at(facts),
         )
         return observation, judge_health(observation, policy, boot_now())
 
@@ -215,7 +218,7 @@ class Passes:
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""
         by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
-        facts.may_try_at_once = False
+        facts.may_try_at_once = facts.forced = False
         if by_operator:
             facts.restarts["operator"] += 1
             # What its worker said until now is no word against what a person asked for.

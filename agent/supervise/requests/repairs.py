@@ -151,7 +151,7 @@ class Repairs:
                 f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
             )
         facts.record = forgive(facts.record)
-        facts.may_try_at_once = True
+        facts.may_try_at_once = facts.forced = True
         said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
         await self._intend(facts, said)
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from agent.core.incident import (
     Failure,
     Incident,
+    IncidentKind,
     IncidentPolicy,
     canary_failed,
+    canary_unreached,
     choose_canary,
     find_incident,
     hold_of,
@@ -48,11 +50,16 @@ class Incidents:
         all_facts: Mapping[InstanceId, Facts],
         wake: Callable[[InstanceId], None],
         tell: Callable[[JournalEntry], None],
+        out_of_reach: Callable[[Facts], bool],
     ) -> None:
+        """`out_of_reach`: the address that it needs is away, so a try would prove nothing."""
         self._policy = policy
         self._all = all_facts
         self._wake = wake
         self._tell = tell
+        self._out_of_reach = out_of_reach
+        self._no_turns: set[str] = set()
+        """Groups none of whose members has an address that can be reached."""
         self._failures: deque[Failure] = deque()
         self._successes: dict[str, deque[float]] = {}
         self._failing: dict[str, dict[InstanceId, str]] = {}
@@ -66,7 +73,11 @@ class Incidents:
             now = boot_now()
             for group in list(self.active):
                 self._give_turn(group, now)
-            turns = [next_turn(one, self._policy(), boot_now()) for one in self.active.values()]
+            turns = [
+                next_turn(one, self._policy(), boot_now())
+                for group, one in self.active.items()
+                if group not in self._no_turns
+            ]
             self._changed.clear()
             try:
                 async with asyncio.timeout(max(min(turns) - boot_now(), 0.05) if turns else None):
@@ -102,6 +113,18 @@ class Incidents:
             self._successes.setdefault(group, deque(maxlen=100)).append(boot_now())
         elif incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
+
+    def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
+        """Their address is away or back: a canary goes as soon as it can prove something."""
+        now = boot_now()
+        self._no_turns.clear()
+        for group in {group_of(facts) for facts in sessions} & self.active.keys():
+            incident = self.active[group]
+            canary = self._all.get(incident.canary) if incident.canary else None
+            lost = canary is not None and self._out_of_reach(canary)
+            if incident.kind is IncidentKind.OUTAGE and (lost or (back and canary is None)):
+                self.active[group] = canary_unreached(incident, now)
+        self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         failing = self._failing.setdefault(group_of(facts), {})
@@ -183,7 +206,11 @@ class Incidents:
         if not down:
             self.release(group, "none of its members is down any more")
             return
-        incident = choose_canary(before, down, self._policy(), now)
+        able = [id for id in down if not self._out_of_reach(self._all[id])]
+        if not able:
+            self._no_turns.add(group)
+            return
+        incident = choose_canary(before, able, self._policy(), now)
         self.active[group] = incident
         if incident.canary is not None and incident.canary != before.canary:
             self._send_ahead(self._all[incident.canary], incident)

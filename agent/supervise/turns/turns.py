@@ -1,13 +1,15 @@
-"""Asked before whatever logs in: is there memory for its worker, and is it its turn?"""
+"""Asked before whatever logs in: can its address be reached, is there memory, is it its turn?"""
 
 from dataclasses import dataclass
 
 from agent.core.model import InstanceId
+from agent.core.reach import UNREACHABLE
 from agent.core.recovery.ladder import DESTRUCTIVE
 from agent.core.recovery.repair import RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.turns.memory import Room
+from agent.supervise.reach.watch import Reaching
+from agent.supervise.turns.memory import LACKS, Room
 from agent.supervise.turns.queues import ASK_AGAIN, Gates
 
 _STARTS = DESTRUCTIVE | {RecoveryKind.RESTART}
@@ -21,12 +23,15 @@ class Turns:
 
     gates: Gates
     room: Room
+    reaching: Reaching
 
     def ask(self, facts: Facts, *, reconnects: bool = False) -> float | None:
         """None: go now. A time: ask again then."""
         begins, now = not facts.unit.runs, boot_now()
         if begins and self.room.lacks(facts):
             return now + ASK_AGAIN
+        if (look := self.reaching.ask(facts, now)) is not None:
+            return look
         lane = facts.instance.backend
         wait = self.gates.ask(facts.id, now, reconnects=reconnects, lane=lane)
         if wait is None and begins:
@@ -43,6 +48,12 @@ class Turns:
             return None  # only a server connects its session anew for that
         return self.ask(facts, reconnects=reconnects)
 
+    def says(self, facts: Facts) -> str:
+        """More than the word of its hold; "" = nothing."""
+        if facts.hold == UNREACHABLE:
+            return self.reaching.sentence(facts)
+        return self.room.lacks(facts) if facts.hold in LACKS else ""
+
     def settled(self, facts: Facts) -> None:
         self.gates.settled(facts.id)
 
@@ -54,3 +65,4 @@ class Turns:
     def forget(self, id: InstanceId) -> None:
         self.gates.withdraw(id)
         self.room.forget(id)
+        self.reaching.forget(id)

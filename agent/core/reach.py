@@ -1,0 +1,214 @@
+"""Whether the address that sessions need can be reached, and when to look at it again.
+
+The breaker spares the account logins; what cannot reach its server is no login. So before a try
+the address is looked at (a cheap look, shared by all sessions that need it), and while the looks
+fail nobody tries. Pure: the caller does the looks, and tells what the tries came to.
+
+An address is trusted to be away only where looks can see it at all: the first time that looks
+fail, one session tries all the same. Any clock will do as long as the same one is meant.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+UNREACHABLE = "unreachable"
+"""The word of a hold, and the reason code of a session, while its address is away."""
+
+NETWORK_CODES = frozenset(
+    {
+        UNREACHABLE,
+        "connection_lost",
+        "connection_closed",
+        "service_unavailable",
+        "page_crashed",
+        "injection_failed",
+        "zombie",
+        "start_stuck",
+        "unknown",
+    }
+)
+"""Reasons that a network which is away can be behind, whatever the engine made of it."""
+
+REACHED_CODES = frozenset(
+    {
+        "restart_required",
+        "conflict",
+        "bad_session",
+        "temporary_ban",
+        "restricted",
+        "client_outdated",
+        "proxy_block",
+        "bad_client",
+        "qr_idle",
+        "logout",
+        "multidevice_mismatch",
+        "account_locked",
+        "tos_block",
+        "banned",
+    }
+)
+"""Reasons that only WhatsApp itself gives: it was reached."""
+
+NEXT_BLIND = 3.0
+"""Each try in spite of failed looks waits so many times longer than the one before."""
+UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
+"""Seconds between two such tries where no look has been good yet: looks may not see it at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachPolicy:
+    """The looks' share of the [reconnect] table. Seconds."""
+
+    look_first: float = 1.0
+    """From the first look that failed to the next."""
+    look_every: float = 5.0
+    """The longest time between two looks; 0 = addresses are never looked at."""
+    look_timeout: float = 3.0
+    fresh: float = 5.0
+    """A good look, or a connection, is as good as a look for so long."""
+    doubted: float = 10.0
+    """The longest time between two tries that fail although the looks are good."""
+    blind: float = 300.0
+    """After so long one session tries although the looks fail."""
+    growth: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What is known of one address."""
+
+    well_at: float | None = None
+    """When a look or a connection last showed that it can be reached."""
+    away_since: float | None = None
+    """Since when the looks fail; None = they do not."""
+    cause: str = ""
+    """What the last look that failed met."""
+    looks: int = 0
+    """Looks in a row that failed."""
+    look_at: float = 0.0
+    """No look before this moment."""
+    back_at: float | None = None
+    """When it could last be reached again."""
+    seen: bool = False
+    """Looks can tell: one was good."""
+    blind: bool = False
+    """A session connected although the looks failed: they say nothing until one is good."""
+    tries: int = 0
+    """Tries in spite of failed looks, since it is away."""
+    tried_at: float = 0.0
+    alarms: int = 0
+    """Tries in a row that failed although the looks were good."""
+    try_at: float = 0.0
+    """No try before this moment, because of those."""
+
+    @property
+    def away(self) -> bool:
+        return self.away_since is not None and not self.blind
+
+
+class May(StrEnum):
+    """What a session that wants to try does now."""
+
+    TRY = "try"
+    LOOK = "look"
+    WAIT = "wait"
+
+
+def ask_reach(reach: Reach, policy: ReachPolicy, now: float) -> May:
+    """WAIT lasts until the address's state changes, or until `next_moment`."""
+    if policy.look_every <= 0:
+        return May.TRY
+    if reach.blind:
+        return May.TRY
+    if reach.away:
+        return May.TRY if now >= _blind_at(reach, policy) else May.WAIT
+    if now < reach.try_at:
+        return May.WAIT
+    fresh = reach.well_at is not None and 0 <= now - reach.well_at <= policy.fresh
+    return May.TRY if fresh else May.LOOK
+
+
+def next_moment(reach: Reach, policy: ReachPolicy) -> float:
+    """When a session that waits may ask again at the latest."""
+    return _blind_at(reach, policy) if reach.away else reach.try_at
+
+
+def begin_try(reach: Reach, now: float) -> Reach:
+    """A session was let try."""
+    if not reach.away:
+        return reach
+    return replace(reach, tries=reach.tries + 1, tried_at=now)
+
+
+def after_good_look(reach: Reach, now: float) -> Reach:
+    """What waits may try at once."""
+    was_away = reach.away_since is not None
+    return replace(
+        reach,
+        well_at=now,
+        away_since=None,
+        cause="",
+        looks=0,
+        back_at=now if was_away else reach.back_at,
+        seen=True,
+        blind=False,
+        tries=0,
+        try_at=now if was_away else reach.try_at,
+    )
+
+
+def after_failed_look(
+    reach: Reach, cause: str, policy: ReachPolicy, now: float, jitter01: float
+) -> Reach:
+    wait = min(policy.look_first * policy.growth ** min(reach.looks, 32), policy.look_every)
+    return replace(
+        reach,
+        away_since=now if reach.away_since is None else reach.away_since,
+        cause=cause,
+        looks=reach.looks + 1,
+        # Between 0.8 and 1 of it: many addresses are not looked at in step, and none later.
+        look_at=now + wait * (0.8 + 0.2 * jitter01),
+    )
+
+
+def after_connection(reach: Reach, now: float) -> Reach:
+    """A session that needs this address is connected."""
+    if reach.away_since is not None:
+        # The looks fail and the sessions do not: a look from here cannot see this address.
+        return replace(reach, blind=True, back_at=now, well_at=now, alarms=0, tries=0)
+    return replace(reach, well_at=now, alarms=0, try_at=0.0)
+
+
+def after_failure(
+    reach: Reach, code: str, policy: ReachPolicy, now: float, *, tried: bool
+) -> Reach:
+    """A session lost its connection, or a try of ours failed (`tried`), with this reason."""
+    if code in REACHED_CODES:
+        return after_connection(reach, now)
+    if code not in NETWORK_CODES:
+        return reach
+    if reach.away_since is not None:
+        # Looks and tries say the same again, and the looks go on at once.
+        return replace(reach, blind=False, well_at=None, look_at=now) if reach.blind else reach
+    if not tried or now < reach.try_at:
+        return replace(reach, well_at=None)
+    alarms = reach.alarms + 1
+    wait = min(2.0 ** min(alarms, 16), policy.doubted)
+    return replace(reach, well_at=None, alarms=alarms, try_at=now + wait)
+
+
+def after_route_change(reach: Reach, now: float) -> Reach:
+    """The kernel changed its routes: an address that is away may be back at any moment."""
+    if reach.away_since is None:
+        return replace(reach, well_at=None)
+    return replace(reach, look_at=now, looks=0)
+
+
+def _blind_at(reach: Reach, policy: ReachPolicy) -> float:
+    """When one session may try although the looks fail."""
+    assert reach.away_since is not None
+    if not reach.seen:
+        wait = min(UNSEEN_FIRST * 2.0 ** min(reach.tries - 1, 16), UNSEEN_LONGEST)
+        return reach.tried_at + wait if reach.tries else reach.away_since
+    begun = reach.tried_at if reach.tries else reach.away_since
+    return begun + policy.blind * NEXT_BLIND ** min(reach.tries, 16)

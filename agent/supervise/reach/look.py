@@ -1,0 +1,163 @@
+"""One look at an address: the name, the way through the proxy, TLS, and any answer over HTTP.
+
+As far as that, because a network that takes connections and leads nowhere (a captive portal, a
+dead server behind a live balancer) would let every session log in for nothing. Nothing of the
+answer is kept, and nothing is sent but the address itself.
+"""
+
+import asyncio
+import os
+import ssl
+import time
+from contextlib import suppress
+from functools import cache
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from agent.core.model import Address
+
+LONGEST_LINE = 4096
+LONGEST_FILE = 64
+PORTS = {"http": 80, "https": 443, "socks5": 1080}
+_SOCKS_FAILURES = {
+    2: "its rules forbid it",
+    3: "no network there",
+    4: "no host there",
+    5: "refused there",
+    6: "no answer there",
+}
+
+
+class _Away(Exception):
+    """The look has met something; its text is the cause."""
+
+
+async def look(address: Address, within: float) -> str:
+    """Why it cannot be reached; "" when it can."""
+    if address.url.startswith("file:"):
+        return await asyncio.to_thread(_look_at_file, unquote(urlsplit(address.url).path))
+    try:
+        async with asyncio.timeout(within):
+            await _ask(urlsplit(address.url), urlsplit(address.proxy) if address.proxy else None)
+    except TimeoutError:
+        return f"no answer in {within:g} s"
+    except _Away as away:
+        return str(away)
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is refused: {error.verify_message}"
+    except ssl.SSLError:
+        return "no TLS with it"
+    except OSError as error:
+        return _cause_of(error)
+    return ""
+
+
+def _cause_of(error: OSError) -> str:
+    if isinstance(error, ConnectionResetError | asyncio.IncompleteReadError):
+        return "the connection was cut"
+    if error.errno is None or error.errno < 0:  # the resolver's own numbers
+        return "its name is not known"
+    return (os.strerror(error.errno) or "no connection").lower()
+
+
+async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
+    first = proxy or target
+    reader, writer = await asyncio.open_connection(first.hostname, _port(first))
+    try:
+        host, path = target.netloc, "/"
+        if proxy is not None and proxy.scheme == "https":
+            await writer.start_tls(_trust(), server_hostname=proxy.hostname)
+        if proxy is not None and proxy.scheme == "socks5":
+            await _through_socks(reader, writer, target)
+        elif proxy is not None and target.scheme == "https":
+            await _through_http(reader, writer, target)
+        elif proxy is not None:
+            path = target.geturl()
+        if target.scheme == "https":
+            await writer.start_tls(_trust(), server_hostname=target.hostname)
+        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        status = await _read_status(reader, "it")
+        if proxy is not None and target.scheme == "http" and status in (407, 502, 503, 504):
+            raise _Away(f"the proxy answers {status}")
+    finally:
+        writer.close()
+        with suppress(OSError):
+            writer.transport.abort()
+
+
+async def _through_http(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: SplitResult
+) -> None:
+    to = f"{_bracketed(target)}:{_port(target)}"
+    writer.write(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n".encode())
+    status = await _read_status(reader, "the proxy")
+    if not 200 <= status < 300:
+        raise _Away(f"the proxy answers {status}")
+    while (await reader.readline()).strip():
+        pass
+
+
+async def _through_socks(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: SplitResult
+) -> None:
+    name = (target.hostname or "").encode("idna")
+    writer.write(b"\x05\x01\x00")
+    if await _exactly(reader, 2) != b"\x05\x00":
+        raise _Away("the proxy wants a password, or is none")
+    port = _port(target).to_bytes(2, "big")
+    writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
+    answer = await _exactly(reader, 4)
+    if answer[1] != 0:
+        raise _Away(f"the proxy says: {_SOCKS_FAILURES.get(answer[1], 'it failed')}")
+    size = {1: 4, 4: 16}.get(answer[3])
+    if size is None:
+        size = (await _exactly(reader, 1))[0]
+    await _exactly(reader, size + 2)
+
+
+async def _exactly(reader: asyncio.StreamReader, count: int) -> bytes:
+    try:
+        return await reader.readexactly(count)
+    except asyncio.IncompleteReadError as error:
+        raise _Away("the proxy closed the connection") from error
+
+
+async def _read_status(reader: asyncio.StreamReader, who: str) -> int:
+    try:
+        line = await reader.readline()
+    except ValueError as error:  # longer than a stream takes
+        raise _Away(f"{who} does not speak HTTP") from error
+    if not line:
+        raise _Away(f"{who} closed the connection without an answer")
+    words = line[:LONGEST_LINE].split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise _Away(f"{who} does not speak HTTP")
+    return int(words[1])
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or PORTS[parts.scheme]
+
+
+def _bracketed(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _look_at_file(path: str) -> str:
+    """A stand-in for a network: away until the moment in the file. A worker may change it."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        until = float(os.read(file, LONGEST_FILE))
+    except (OSError, ValueError):
+        return ""
+    finally:
+        os.close(file)
+    return "its network is away (fault drop)" if until > time.time() else ""

@@ -1,0 +1,280 @@
+"""Who waits for which address, the looks at it, and who is woken when it is back.
+
+One state per address, shared by all sessions that need it. Nothing is looked at while no session
+that needs it wants to try. The rules are the core's (core.reach).
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.core.model import Address, Category, InstanceId, JournalEntry
+from agent.core.reach import (
+    NETWORK_CODES,
+    UNREACHABLE,
+    May,
+    Reach,
+    ReachPolicy,
+    after_connection,
+    after_failed_look,
+    after_failure,
+    after_good_look,
+    after_route_change,
+    ask_reach,
+    begin_try,
+    next_moment,
+)
+from agent.engines.catalog import needed_address
+from agent.host.machine.routes import Routes
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
+from agent.supervise.reach.look import look
+
+log = logging.getLogger(__name__)
+
+LOOKS_AT_ONCE = 32
+LOOKS_APART = 1.0
+"""Seconds in which many that lose their connection share one look."""
+ASK_AGAIN = 5.0
+"""Seconds after which a session that waits asks by itself, should nobody wake it."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """One address and its sessions."""
+
+    address: Address
+    reach: Reach = field(default_factory=Reach)
+    waiting: dict[InstanceId, Facts] = field(default_factory=dict)
+    looking: asyncio.Task[None] | None = None
+    looked_at: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ReachNews:
+    """An address is away, or back."""
+
+    back: bool
+    sessions: tuple[Facts, ...]
+    """Those that waited for it."""
+    entry: JournalEntry | None
+    """What the history says of it; None: it is not worth a line (the sandbox's own)."""
+
+
+class Reaching:
+    """Asked before whatever logs in; told of each failure and success."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[], ReachPolicy],
+        session_root: Path,
+        wake: Callable[[InstanceId], None],
+        wanted: Callable[[Facts], bool],
+    ) -> None:
+        """`wanted`: whether it should run, is not connected, and may be by itself."""
+        self._policy = policy
+        self._root = session_root
+        self._wake = wake
+        self._wanted = wanted
+        self._all: dict[Address, Watched] = {}
+        self._of: dict[InstanceId, tuple[object, Watched | None]] = {}
+        """By instance: the settings that this was found from, and what it needs."""
+        self._places = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._changed = asyncio.Event()
+        self.on_news: list[Callable[[ReachNews], None]] = []
+        self.on_route: list[Callable[[], None]] = []
+        """Called when the kernel's routes change."""
+
+    # what passes ask
+
+    def hold(self, facts: Facts) -> str:
+        """The word while its address is away; "" while it is not, or nobody can tell."""
+        watched = self._watched(facts)
+        if watched is None or facts.forced or not watched.reach.away:
+            return ""
+        watched.waiting[facts.id] = facts
+        may = ask_reach(watched.reach, self._policy(), boot_now())
+        return "" if may is May.TRY else UNREACHABLE
+
+    def sentence(self, facts: Facts) -> str:
+        watched = self._watched(facts)
+        if watched is None or not watched.reach.away:
+            return ""
+        return f"cannot reach {watched.address.name}: {watched.reach.cause}"
+
+    def back_at(self, facts: Facts) -> float | None:
+        watched = self._watched(facts)
+        return None if watched is None else watched.reach.back_at
+
+    def away(self, facts: Facts) -> bool:
+        watched = self._watched(facts)
+        return watched is not None and watched.reach.away
+
+    def ask(self, facts: Facts, now: float) -> float | None:
+        """None: it may try now. A time: ask again then, or when it is woken."""
+        watched = self._watched(facts)
+        if watched is None or facts.forced:
+            return None
+        match ask_reach(watched.reach, self._policy(), now):
+            case May.TRY:
+                watched.reach = begin_try(watched.reach, now)
+                watched.waiting.pop(facts.id, None)
+                return None
+            case May.LOOK:
+                watched.waiting[facts.id] = facts
+                self._begin_look(watched)
+                return now + self._policy().look_timeout + 1.0
+            case May.WAIT:
+                watched.waiting[facts.id] = facts
+                self._changed.set()
+                moment = next_moment(watched.reach, self._policy())
+                return max(min(moment, now + ASK_AGAIN), now + 0.05)
+
+    # what passes tell
+
+    def failed(self, facts: Facts, code: str) -> None:
+        """Its connection was lost, or a try failed: its record has counted that."""
+        if (watched := self._watched(facts)) is None:
+            return
+        tried, now = facts.record.attempts > 0, boot_now()
+        before = watched.reach
+        watched.reach = after_failure(before, code, self._policy(), now, tried=tried)
+        if code in NETWORK_CODES and not watched.reach.away:
+            # Looked at before its own delay is over: what is away costs no attempt.
+            watched.waiting[facts.id] = facts
+            if now - watched.looked_at > LOOKS_APART:
+                self._begin_look(watched)
+        self._changed.set()
+
+    def succeeded(self, facts: Facts) -> None:
+        if (watched := self._watched(facts)) is None:
+            return
+        watched.waiting.pop(facts.id, None)
+        was_away = watched.reach.away
+        watched.reach = after_connection(watched.reach, boot_now())
+        if was_away:
+            log.info("%s is reached, although no look from here does", watched.address.name)
+            self._is_back(watched)
+
+    def forget(self, id: InstanceId) -> None:
+        _, watched = self._of.pop(id, (None, None))
+        if watched is None:
+            return
+        watched.waiting.pop(id, None)
+        if not any(one is watched for _, one in self._of.values()):
+            self._all.pop(watched.address, None)
+
+    # its own work
+
+    async def run(self) -> None:
+        """Look again at what is away while a session waits for it."""
+        routes = Routes.open(self.route_changed)
+        try:
+            while True:
+                now = boot_now()
+                due = [one for one in self._all.values() if self._is_waited_for(one)]
+                for one in due:
+                    if one.reach.look_at <= now and one.looking is None:
+                        self._begin_look(one)
+                self._changed.clear()
+                moments = [one.reach.look_at for one in due if one.looking is None]
+                wait = max(min(moments) - boot_now(), 0.0) if moments else None
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            if routes is not None:
+                routes.close()
+            for one in self._all.values():
+                if one.looking is not None:
+                    one.looking.cancel()
+
+    def route_changed(self) -> None:
+        now = boot_now()
+        for one in self._all.values():
+            one.reach = after_route_change(one.reach, now)
+        self._changed.set()
+        for listener in self.on_route:
+            listener()
+
+    def _is_waited_for(self, watched: Watched) -> bool:
+        if watched.reach.away_since is None or self._policy().look_every <= 0:
+            return False
+        for facts in [one for one in watched.waiting.values() if not self._wanted(one)]:
+            del watched.waiting[facts.id]
+        return bool(watched.waiting)
+
+    def _begin_look(self, watched: Watched) -> None:
+        if watched.looking is None and self._policy().look_every > 0:
+            watched.looked_at = boot_now()
+            watched.looking = asyncio.get_running_loop().create_task(
+                self._look(watched), name=f"look at {watched.address.name}"
+            )
+
+    async def _look(self, watched: Watched) -> None:
+        policy, was_away = self._policy(), watched.reach.away_since is not None
+        try:
+            async with self._places:
+                cause = await look(watched.address, policy.look_timeout)
+        except Exception as error:
+            log.exception("cannot look at %s: unforeseen", watched.address.name)
+            cause = f"the look broke ({type(error).__name__})"
+        finally:
+            watched.looking = None
+        now, before = boot_now(), watched.reach
+        if not cause:
+            watched.reach = after_good_look(before, now)
+            self._is_back(watched) if was_away else self._wake_waiting(watched)
+            return
+        watched.reach = after_failed_look(before, cause, policy, now, random.random())
+        self._changed.set()
+        if not was_away:
+            said = f"cannot reach {watched.address.name}: {cause}; its sessions wait"
+            self._tell(watched, back=False, said=said)
+
+    def _is_back(self, watched: Watched) -> None:
+        count = len(watched.waiting)
+        said = f"{watched.address.name} can be reached again; {count} sessions waited"
+        self._tell(watched, back=True, said=said)
+
+    def _tell(self, watched: Watched, *, back: bool, said: str) -> None:
+        entry = None
+        if not watched.address.url.startswith("file:"):
+            log.log(logging.INFO if back else logging.WARNING, "%s", said)
+            kind = "address_back" if back else "address_away"
+            detail = {"address": watched.address.name}
+            entry = JournalEntry(kind, said, Category.HEALTH, None, time.time(), detail)
+        news = ReachNews(back, tuple(watched.waiting.values()), entry)
+        self._wake_waiting(watched)
+        if back:
+            watched.waiting.clear()
+        for listener in self.on_news:
+            listener(news)
+
+    def _wake_waiting(self, watched: Watched) -> None:
+        ids = list(watched.waiting)
+        random.shuffle(ids)
+        for id in ids:
+            self._wake(id)
+
+    def _watched(self, facts: Facts) -> Watched | None:
+        settings = facts.instance.settings
+        known = self._of.get(facts.id)
+        if known is not None and known[0] is settings:
+            return known[1]
+        if known is not None and known[1] is not None:
+            known[1].waiting.pop(facts.id, None)
+        folder = self._root / facts.id / "session"
+        address = needed_address(facts.instance.engine, settings, folder)
+        watched = None
+        if address is not None:
+            watched = self._all.setdefault(address, Watched(address))
+        self._of[facts.id] = (settings, watched)
+        return watched

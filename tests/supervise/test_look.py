@@ -1,0 +1,162 @@
+"""One look at an address: what counts as reached, and what it says where it does not."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agent.core.model import Address
+from agent.supervise.reach.look import look
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+SOON = 5.0
+
+
+@asynccontextmanager
+async def serving(talk: Talk) -> AsyncIterator[int]:
+    """A server that talks so; its port."""
+
+    async def serve(reader, writer):
+        try:
+            await talk(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def answers(status: str) -> Talk:
+    async def talk(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+
+    return talk
+
+
+async def is_silent(reader, _writer):
+    await reader.read()
+
+
+async def hangs_up(_reader, _writer):
+    pass
+
+
+async def babbles(_reader, writer):
+    writer.write(b"220 mail.example ESMTP\r\n")
+    await writer.drain()
+
+
+async def look_at(port, **how):
+    return await look(Address(f"http://127.0.0.1:{port}/", **how), SOON)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "302 Found", "403 Forbidden", "503 Busy"])
+async def test_any_answer_of_a_server_shows_that_it_is_reached(status):
+    async with serving(answers(status)) as port:
+        assert await look_at(port) == ""
+
+
+@pytest.mark.parametrize(
+    ("talk", "cause"),
+    [
+        pytest.param(hangs_up, "it closed the connection without an answer", id="hangs up"),
+        pytest.param(babbles, "it does not speak HTTP", id="another protocol"),
+    ],
+)
+async def test_a_connection_alone_is_not_enough(talk, cause):
+    async with serving(talk) as port:
+        assert await look_at(port) in (cause, "the connection was cut")
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_away():
+    async with serving(is_silent) as port:
+        address = Address(f"http://127.0.0.1:{port}/")
+        assert await look(address, 0.2) == "no answer in 0.2 s"
+
+
+async def test_a_closed_port_and_an_unknown_name_are_named():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+        assert await look_at(port) == "connection refused"
+    assert "name" in await look(Address("http://no-such-host.invalid/"), SOON)
+
+
+async def test_a_captive_portal_has_no_tls_of_the_site():
+    async with serving(answers("302 Found")) as port:
+        assert await look(Address(f"https://127.0.0.1:{port}/"), SOON) != ""
+
+
+async def test_the_way_leads_through_the_proxy():
+    seen = []
+
+    async def proxy(reader, writer):
+        seen.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        await writer.drain()
+
+    async with serving(proxy) as port:
+        through = f"http://127.0.0.1:{port}"
+        found = await look(Address("https://site.example/", through), SOON)
+        assert found == "the proxy answers 502"
+        found = await look(Address("http://site.example/", through), SOON)
+        assert found == "the proxy answers 502"
+    assert seen == [
+        b"CONNECT site.example:443 HTTP/1.1",
+        b"HEAD http://site.example/ HTTP/1.1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        pytest.param(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00", "", id="it leads there"),
+        pytest.param(b"\x05\x04\x00\x01", "the proxy says: no host there", id="no host"),
+    ],
+)
+async def test_the_way_leads_through_a_socks_proxy(reply, cause):
+    asked = []
+
+    async def proxy(reader, writer):
+        await reader.readexactly(3)
+        writer.write(b"\x05\x00")
+        head = await reader.readexactly(5)
+        asked.append(await reader.readexactly(head[4] + 2))
+        writer.write(reply)
+        await writer.drain()
+        if not cause:
+            await answers("200 OK")(reader, writer)
+
+    async with serving(proxy) as port:
+        address = Address("http://site.example/", f"socks5://127.0.0.1:{port}")
+        assert await look(address, SOON) == cause
+    assert asked == [b"site.example\x00\x50"]
+
+
+async def test_a_file_stands_in_for_a_network(tmp_path):
+    path = tmp_path / "network"
+    address = Address(path.as_uri())
+    assert await look(address, SOON) == ""
+    path.write_text(f"{time.time() + 60:.3f}\n")
+    assert "away" in await look(address, SOON)
+    path.write_text(f"{time.time() - 1:.3f}\n")
+    assert await look(address, SOON) == ""
+    path.write_text("nonsense")
+    assert await look(address, SOON) == ""
+    path.unlink()
+    os.mkfifo(path)
+    assert await look(address, SOON) == "", "a worker cannot make the agent wait"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert await look(address, SOON) == ""
