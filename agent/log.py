@@ -64,6 +64,11 @@ def bound(
     )
 
 
+def about(instance: str, category: Category = Category.SESSION) -> dict[str, str]:
+    """The `extra` of a line about one instance, so that whoever asks for its lines finds it."""
+    return {"wa_category": str(category), "wa_instance": instance}
+
+
 def set_up_logging(
     level: str, form: str = "text", *, env: Mapping[str, str] = os.environ, fd: int = 2
 ) -> None:

@@ -166,6 +166,8 @@ class AgentStatus:
     jobs_pending: int = 0
     incidents: Mapping[str, int] = field(default_factory=dict)
     """For each engine (and backend) in use: members of the incident that goes on, 0 = none."""
+    incident_reasons: Mapping[str, str] = field(default_factory=dict)
+    """By group: the short code of what the members of its incident fail with."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
     repairs_before: RepairStatistics = field(default_factory=RepairStatistics)
     """What of `repairs` stays out of the metrics: counted by an agent that was killed."""

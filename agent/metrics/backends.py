@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
+from agent.core.alerts.series import BACKEND_REASON
 from agent.core.reconnect import BreakerState
 from agent.core.view import BackendView
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 _UP = Family("wa_backend_up", GAUGE, "1 while the backend's server answers.")
+_REASON = Family(BACKEND_REASON, GAUGE, "1 for the reason why it is not up.")
 _INFO = Family("wa_backend_info", GAUGE, "What the backend is; always 1.")
 _SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions: ours, connected, and all it has.")
 _ENTERED = Family("wa_backend_entered_timestamp_seconds", GAUGE, "Since when it is up, or is not.")
@@ -20,6 +22,8 @@ _CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the circuit's present stat
 def backend_samples(backends: Iterable[BackendView]) -> Iterator[tuple[Family, str]]:
     every = sorted(backends, key=lambda one: one.name)
     yield _UP, _lines(_UP, ((one, {}, int(one.up)) for one in every))
+    down = [one for one in every if one.reason and not one.up]
+    yield _REASON, _lines(_REASON, ((one, {"reason": one.reason}, 1) for one in down))
     yield _INFO, _lines(_INFO, ((one, _what(one), 1) for one in every))
     yield _SESSIONS, _lines(_SESSIONS, (row for one in every for row in _counted(one)))
     yield _ENTERED, _lines(_ENTERED, ((one, {}, one.since_wall) for one in every if one.since_wall))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from agent.core.alerts.series import labels_of_group
+from agent.core.alerts.series import INCIDENT_REASON, labels_of_group
 from agent.core.reconnect import BreakerState
 from agent.core.recovery.repair import Goal, RecoveryKind
 from agent.core.statistics import RepairStatistics, since
@@ -113,6 +113,13 @@ def care_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:
         "".join(
             sample(name, int(members > 0), **labels_of_group(group))
             for group, members in sorted(status.incidents.items())
+        ),
+    )
+    yield (
+        Family(INCIDENT_REASON, GAUGE, "1 for what the members of an incident fail with."),
+        "".join(
+            sample(INCIDENT_REASON, 1, **labels_of_group(group), reason=code)
+            for group, code in sorted(status.incident_reasons.items())
         ),
     )
     counted = since(status.repairs, status.repairs_before)

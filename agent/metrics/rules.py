@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from agent.core.alerts.alert import INHIBITIONS, Alert, Inhibition
+from agent.core.alerts.alert import INHIBITIONS, Alert, Because, Inhibition
 from agent.core.alerts.expression import duration
 from agent.metrics.runbook import link, what_to_do
 
@@ -66,7 +66,18 @@ def template(alert: Alert) -> str:
     text = alert.summary.replace("{value}", f"{{{{ $value | {alert.unit} }}}}")
     for label in ("session", "engine", "backend"):
         text = text.replace(f"{{{label}}}", f"{{{{ $labels.{label} }}}}")
-    return text
+    return text.replace("{because}", _because(alert.because))
+
+
+def _because(source: Because | None) -> str:
+    """Asked of Prometheus when the alert is told; nothing where there is no reason."""
+    if source is None:
+        return ""
+    labels = ("instance", *source.by)
+    matchers = ",".join(f"{name}=%q" for name in labels)
+    values = " ".join(f"$labels.{name}" for name in labels)
+    query = f'printf "{source.metric}{{{matchers}}}" {values} | query'
+    return f'{{{{ with {query} }}}}: {{{{ . | first | label "reason" }}}}{{{{ end }}}}'
 
 
 def _description(alert: Alert) -> str:

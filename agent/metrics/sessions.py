@@ -7,7 +7,7 @@ with the clock alone (the uptime, the time in the present status) is made at eac
 import math
 from dataclasses import dataclass
 
-from agent.core.alerts.series import has_given_up, is_silent, is_wanted
+from agent.core.alerts.series import REASON, has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import Permanence, reason_of, reasons_table
 from agent.core.view import RESTART_REASONS, InstanceView
@@ -90,6 +90,12 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     (
         Family(_STATUS, GAUGE, "1 for the connection's present status."),
         state_set(_STATUS, "status", STATUSES, lambda view: view.status),
+    ),
+    (
+        Family(REASON, GAUGE, "1 for the reason that it is as it is, where there is one."),
+        lambda label, view: (
+            f'{REASON}{{{label},reason="{escape(view.reason)}"}} 1\n' if view.reason else ""
+        ),
     ),
     (
         Family("wa_session_verdict", GAUGE, "1 for the present health verdict."),

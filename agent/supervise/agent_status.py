@@ -96,6 +96,9 @@ class OwnFigures:
             dbus_connected=self._host.connected,
             jobs_pending=self._host.jobs_pending,
             incidents=self._incidents.members(),
+            incident_reasons={
+                group: one.code for group, one in self._incidents.active.items() if one.code
+            },
             repairs=self.repairs(),
             repairs_before=self.repairs_before,
             checks=self._checks.all(),

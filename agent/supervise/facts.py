@@ -71,6 +71,8 @@ class Facts:
     """The run that we started ourselves."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """Which ending was counted last."""
+    logout_asked: bool = False
+    """We ended its pairing ourselves: the logout that follows is no error of WhatsApp's."""
     lost_because: str = ""
     """Why it is no longer connected, until it is again."""
     limits_changed: bool = False

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from agent.core.model import InstanceId
+from agent.log import about
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,9 @@ class Loop:
         except Exception:
             # One instance's trouble must not end the others' supervision.
             self.passes_failed += 1
-            log.exception("a pass for %s failed; the next one tries again", instance)
+            log.exception(
+                "a pass for %s failed; the next one tries again", instance, extra=about(instance)
+            )
         finally:
             lane = self._running.pop(instance)
             self._taken[lane] -= 1

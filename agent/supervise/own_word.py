@@ -9,6 +9,7 @@ from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.host.machine.process_tree import UNSEEN, Usage
 from agent.host.machine.resources import measure
+from agent.log import about
 from agent.supervise.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ async def _ask(facts: Facts) -> Usage:
     try:
         return parse_usage(await facts.link.call("own_use", timeout=LONGEST))
     except WaError as error:  # it hangs, or is of a version that does not know the call
-        log.debug("cannot ask the worker of %s what it uses: %s", facts.id, error)
+        log.debug(
+            "cannot ask the worker of %s what it uses: %s", facts.id, error, extra=about(facts.id)
+        )
         return UNSEEN
 
 

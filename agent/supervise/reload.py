@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.config import Config, Declaration, changes_that_need_restart
 from agent.errors import WaError
+from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes, boot_now
@@ -39,7 +40,11 @@ async def take_on(config: Config, reach: Reload) -> None:
     new = {one.id for one in config.instance if one.id not in registry.facts}
     for one in config.instance:
         if one not in before.instance and one.id not in new:
-            log.warning("%s exists: what [[instance]] declares is for its creation", one.id)
+            log.warning(
+                "%s exists: what [[instance]] declares is for its creation",
+                one.id,
+                extra=about(one.id),
+            )
     await _create([one for one in config.instance if one.id in new], reach)
     for facts in registry.facts.values():
         _look_in_time(facts, config)

@@ -13,6 +13,7 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.host.base import Host
+from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 
@@ -76,7 +77,12 @@ async def _close_workers(
                 await host.stop(id)
         except (WaError, TimeoutError) as error:
             unclean.append(id)
-            log.error("cannot close the worker of %s in order: %s", id, error or "too slow")
+            log.error(
+                "cannot close the worker of %s in order: %s",
+                id,
+                error or "too slow",
+                extra=about(id),
+            )
 
     await asyncio.gather(*(close(id) for id in running))
     log.info("closed %d workers in %.1f s", len(running) - len(unclean), boot_now() - begun)
@@ -89,7 +95,13 @@ async def _call(facts: Facts, do: str, limit: float) -> None:
     try:
         await facts.link.call(do, {}, timeout=limit)
     except WaError as error:
-        log.warning("cannot %s the session of %s: %s", do.replace("_", " "), facts.id, error)
+        log.warning(
+            "cannot %s the session of %s: %s",
+            do.replace("_", " "),
+            facts.id,
+            error,
+            extra=about(facts.id),
+        )
 
 
 async def _all(work: Collection[Coroutine[Any, Any, None]]) -> None:

@@ -24,7 +24,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.engines.catalog import find_engine
 from agent.host.base import Host
-from agent.log import bound
+from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import desired_of
@@ -85,7 +85,9 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
 async def _take_in(registry: Registry, store: Store, found: Found) -> None:
     """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
     if found.identity is None:
-        log.error("the folder of %s is left alone: %s", found.id, found.problem)
+        log.error(
+            "the folder of %s is left alone: %s", found.id, found.problem, extra=about(found.id)
+        )
         return
     record = replace(found.identity.record, status_since_wall=time.time())
     said = JournalEntry(
@@ -162,7 +164,11 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
         elif not facts.record.paired:
             await asyncio.to_thread(create, root, facts.instance)
         else:
-            log.error("the session folder of %s is missing; it is not started", facts.id)
+            log.error(
+                "the session folder of %s is missing; it is not started",
+                facts.id,
+                extra=about(facts.id),
+            )
 
 
 def _was_deleted(facts: Facts, retired: Retired | None) -> bool:

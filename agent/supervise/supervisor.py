@@ -36,7 +36,7 @@ from agent.errors import (
 )
 from agent.failpoint import failpoint
 from agent.host.base import Host
-from agent.log import bound
+from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.agent_status import OwnFigures
 from agent.supervise.backends.face import BackendFace
@@ -245,7 +245,7 @@ class Supervisor:
             except NotFound:
                 await self._store.forget_facts([name])
             except WaError as error:
-                log.error("cannot finish the deletion of %s: %s", id, error)
+                log.error("cannot finish the deletion of %s: %s", id, error, extra=about(id))
 
     async def set_up(self, wanted: Instance) -> SetUp:
         """Created if it is missing, made healthy if it is there; a code to scan or CONNECTED."""

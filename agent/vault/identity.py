@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
-from agent.log import bound
+from agent.log import about, bound
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.locate import (
     SESSION,
@@ -218,7 +218,7 @@ def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
     sessions = []
     for one in scan(root):
         if one.identity is None:
-            _log.error("%s is not restored: %s", one.id, one.problem)
+            _log.error("%s is not restored: %s", one.id, one.problem, extra=about(one.id))
             continue
         sessions.append((one.identity.instance, one.identity.record))
     return sessions

@@ -13,6 +13,7 @@ from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import Backend, RemoteEngine
 from agent.errors import WaError
 from agent.link.server import LinkServer
+from agent.log import about
 from agent.worker.reports import Reports, now
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ class Held:
             try:
                 self.hold(id, settings)
             except WaError as error:
-                log.error("cannot hold %s: %s", id, error)
+                log.error("cannot hold %s: %s", id, error, extra=about(id))
             except Exception:
-                log.exception("cannot hold %s: unforeseen", id)
+                log.exception("cannot hold %s: unforeseen", id, extra=about(id))
 
     def hold(self, id: InstanceId, settings: Mapping[str, Any]) -> None:
         """Watch it from now on; one that is held with these settings already is left alone."""
@@ -132,7 +133,7 @@ class Held:
                     await do(engine)
                 except Exception as error:
                     failed.append(id)
-                    log.error("cannot %s %s: %s", what, id, error)
+                    log.error("cannot %s %s: %s", what, id, error, extra=about(id))
 
         failed: list[InstanceId] = []
         engines = {id: session.engine for id, session in self.sessions.items()}
@@ -141,7 +142,13 @@ class Held:
             raise WaError(f"cannot {what} {len(failed)} of {len(engines)} sessions")
 
     def _broke(self, id: InstanceId, reports: Reports, error: BaseException) -> None:
-        log.error("the engine of %s broke; it is held anew: %s", id, error, exc_info=error)
+        log.error(
+            "the engine of %s broke; it is held anew: %s",
+            id,
+            error,
+            exc_info=error,
+            extra=about(id),
+        )
         loop = asyncio.get_running_loop()
         loop.call_later(HOLD_AGAIN, self._hold_anew, id, reports)
 
@@ -157,4 +164,4 @@ class Held:
         try:
             self.release(id)
         except Exception:
-            log.exception("cannot release %s: unforeseen", id)
+            log.exception("cannot release %s: unforeseen", id, extra=about(id))

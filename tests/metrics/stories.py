@@ -256,6 +256,17 @@ STORIES = (
         until(240, sessions(circuit="open"), sessions(circuit="half_open")),
     ),
     _fires("WaSessionDown", "lost and not back", 7, always(sessions(**LOST))),
+    _fires("WaSessionDown", "with a reason", 7, always(sessions(**LOST, reason="conflict"))),
+    _fires(
+        "WaFleetIncident",
+        "with a reason",
+        1,
+        always(
+            machine(
+                incidents={"evolution/evo": True}, incident_reasons={"evolution/evo": "phase_login"}
+            )
+        ),
+    ),
     _quiet("WaSessionDown", "back after four minutes", 8, until(240, sessions(**LOST), WELL)),
     _quiet("WaSessionDown", "waits for a scan", 8, always(sessions(**TO_SCAN))),
     _quiet("WaSessionDown", "stopped by hand", 8, always(sessions(**STOPPED))),
@@ -371,6 +382,38 @@ STORIES = (
         10,
         lambda t: sessions(2, reconnects={"connection_lost": times(t, 120)}),
     ),
+    _quiet(
+        "WaFleetReconnectStorm",
+        "one outage of all, and each drops once more on its way back",
+        20,
+        lambda t: sessions(9, reconnects={"connection_lost": min(times(t, 60), 2)}),
+    ),
+    _fires(
+        "WaSessionDown",
+        "shows a code and loses it again, every minute",
+        16,
+        lambda t: sessions(**(TO_SCAN if t // 60 % 2 else LOST)),
+    ),
+    _fires(
+        "WaSessionTemporaryBan",
+        "banned for a day",
+        1,
+        always(sessions(**LOST, reason="temporary_ban")),
+    ),
+    _quiet("WaSessionTemporaryBan", "lost", 1, always(sessions(**LOST, reason="connection_lost"))),
+    _fires(
+        "WaSessionClientOutdated",
+        "refused",
+        1,
+        always(sessions(**LOST, reason="client_outdated")),
+    ),
+    _quiet(
+        "WaSessionClientOutdated",
+        "an incident speaks for it",
+        1,
+        always(sessions(**LOST, **MEMBER, reason="client_outdated")),
+    ),
+    _quiet("WaDiskFills", "a large copy in the first half hour", 40, lambda t: _disk(30 - t / 200)),
     _quiet("WaSessionDown", "its backend is down", 8, always(on_backend(False, **HELD))),
     _fires("WaSessionDown", "lost on a backend that is up", 8, always(on_backend(True, **LOST))),
     _fires(
@@ -421,9 +464,9 @@ STORIES = (
     _quiet("WaHostCpuHigh", "busy for a while", 12, until(480, machine(cpu_ratio=0.99), machine())),
     _fires("WaDiskSpaceLow", "a twentieth", 7, always(_disk(5))),
     _quiet("WaDiskSpaceLow", "a fifth", 7, always(_disk(20))),
-    _fires("WaDiskFills", "ten gigabytes an hour", 30, lambda t: _disk(30 - t / 360)),
-    _quiet("WaDiskFills", "one gigabyte an hour", 30, lambda t: _disk(30 - t / 3600)),
-    _quiet("WaDiskFills", "hardly used yet", 30, lambda t: _disk(90 - t / 60)),
+    _fires("WaDiskFills", "ten gigabytes an hour", 75, lambda t: _disk(30 - t / 360)),
+    _quiet("WaDiskFills", "one gigabyte an hour", 75, lambda t: _disk(30 - t / 3600)),
+    _quiet("WaDiskFills", "hardly used yet", 65, lambda t: _disk(99 - t / 100)),
     _fires("WaFileDescriptorsHigh", "nine tenths", 7, always(machine(open_fds=922))),
     _quiet("WaFileDescriptorsHigh", "few", 7, always(machine(open_fds=100))),
     _fires("WaWebhookBacklog", "one is never taken", 25, _waits_since(120)),

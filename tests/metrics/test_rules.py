@@ -13,7 +13,6 @@ import pytest
 
 from agent.core.alerts import AlertLimits, Figures, History, Sight, advance, alert_table, series
 from agent.core.alerts.alert import INHIBITIONS, Severity
-from agent.core.alerts.show import summarize
 from agent.core.alerts.source import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
@@ -55,7 +54,14 @@ def firing(story: Story) -> dict[float, list[ActiveAlert]]:
             pass
         sight = Sight(world.views, world.figures, history, t, now_wall=t)
         vectors = [(alert, alert.condition.vector(sight)) for alert in TABLE]
-        active, _ = advance(active, vectors, t)
+        active, _ = advance(
+            active,
+            vectors,
+            t,
+            reason=lambda alert, labels, sight=sight: (  # type: ignore[misc]
+                "" if alert.because is None else sight.reason(alert.because.metric, labels)
+            ),
+        )
         found[t] = [one for one in active.values() if one.state is AlertState.FIRING]
     return found
 
@@ -134,7 +140,11 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
     yield from backend_samples(views)
     yield from webhook_samples(WebhookFigures(oldest_wall=own.webhook_oldest_wall))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
-    yield from care_samples(AgentStatus("", "", 0.0, ready=True, incidents=members))
+    yield from care_samples(
+        AgentStatus(
+            "", "", 0.0, ready=True, incidents=members, incident_reasons=own.incident_reasons
+        )
+    )
 
 
 def input_series(story: Story) -> list[dict[str, str]]:
@@ -200,7 +210,7 @@ def _announced(story: Story, found: Mapping[float, list[ActiveAlert]]) -> dict[s
                     **EXACT[story.alert],
                 },
                 "exp_annotations": {
-                    "summary": summarize(one.alert, one.labels, one.value),
+                    "summary": one.sentence,
                     "description": what_to_do(one.alert, one.session),
                     "runbook": link(one.alert, SITE.runbooks),
                 },
@@ -307,13 +317,15 @@ def test_each_series_reads_as_the_exporter_writes_it() -> None:
         memory_bytes=123,
         memory_limit=456,
     )
-    lines = SessionLines()
-    lines.update({InstanceId("a"): view})
-    text = b"".join(text for _, text in lines.samples(0.0, 0.0)).decode()
     compared = 0
     for one in vars(series).values():
         if not isinstance(one, Series) or one.of_session is None:
             continue
+        if one.metric == series.REASON:
+            view = replace(view, reason=one.matcher.split('"')[1])
+        lines = SessionLines()
+        lines.update({InstanceId("a"): view})
+        text = b"".join(text for _, text in lines.samples(0.0, 0.0)).decode()
         alike = re.sub(r'=~"(.*)"', r'="(?:\1)"', one.matcher)
         wanted = f'{one.metric}{{session="a"' + (f",{alike}" if alike else "")
         found = [

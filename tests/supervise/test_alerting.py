@@ -293,3 +293,68 @@ def test_no_address_means_no_alertmanager() -> None:
     made = alertmanager_of(AlertsSection(alertmanager="http://127.0.0.1:9093"))
     assert made is not None
     assert made.url == "http://127.0.0.1:9093"
+
+
+async def test_the_time_that_a_condition_holds_goes_on_over_a_restart_of_the_agent(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    before = make(tmp_path, store, patience=1.0)
+    before.put("a", ConnectionStatus.RECONNECTING)
+    await before.alerting.look()
+    now[0] = 1200.0
+    await before.alerting.look()
+    now[0] = 1230.0  # the agent was away for half a minute
+    after = make(tmp_path, store, patience=1.0)
+    after.put("a", ConnectionStatus.RECONNECTING)
+    await after.alerting._take_over()
+    await after.alerting.look()
+    assert await after.story() == []
+    now[0] = 1300.0
+    await after.alerting.look()
+    assert await after.story() == [("alert", "a", "WaSessionDown")]
+
+
+@pytest.mark.parametrize("gap", ["an hour", "another boot"])
+async def test_what_held_before_a_long_absence_says_nothing_about_now(
+    gap: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    before = make(tmp_path, store, patience=1.0)
+    before.put("a", ConnectionStatus.RECONNECTING)
+    await before.alerting.look()
+    if gap == "an hour":
+        now[0] += 3600
+    else:
+        monkeypatch.setattr("agent.supervise.periodic.alerts_kept.boot_id", lambda: "another")
+    after = make(tmp_path, store, patience=1.0)
+    after.put("a", ConnectionStatus.RECONNECTING)
+    await after.alerting._take_over()
+    await after.alerting.look()
+    (one,) = [one for one in after.alerting.board().alerts if one.name == "WaSessionDown"]
+    assert one.since == now[0]
+
+
+async def test_a_restart_of_the_agent_ends_no_alert_about_the_last_quarter_of_an_hour(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    before = make(tmp_path, store, patience=1.0)
+    before.put("a")
+    await before.alerting.look()
+    view = make_view("a", key_regenerations={"failed": 1})
+    before.supervisor.known = {InstanceId("a"): view}
+    await before.alerting.look()
+    after = make(tmp_path, store, patience=1.0)
+    after.put("a")
+    await after.alerting._take_over()
+    await after.alerting.look()
+    now[0] += 890.0
+    await after.alerting.look()
+    assert await after.story() == [("alert", "a", "WaKeyRegenerationFailed")]
+    now[0] += 20.0
+    await after.alerting.look()
+    assert ("alert_over", "a", "WaKeyRegenerationFailed") in await after.story()

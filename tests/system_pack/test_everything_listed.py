@@ -106,9 +106,11 @@ ALERTS = """
     WaSessionDown 300 warning
     WaSessionNeedsScan 300 warning
     WaSessionGivenUp 0 critical
+    WaSessionTemporaryBan 0 critical
+    WaSessionClientOutdated 0 critical
     WaSessionSilent 0 warning
     WaReconnectStorm 0 warning
-    WaFleetReconnectStorm 300 critical
+    WaFleetReconnectStorm 0 critical
     WaFleetIncident 0 critical
     WaSessionResponseSlow 300 warning
     WaErrorRateHigh 300 critical

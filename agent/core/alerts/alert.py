@@ -51,6 +51,17 @@ class AlertLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Because:
+    """A metric whose label `reason` says why, and the labels by which its series is found.
+
+    No label of the alert itself: an alert whose labels change is another one.
+    """
+
+    metric: str
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     name: str
     group: Group
@@ -59,8 +70,13 @@ class Alert:
     """So many seconds the condition must hold before it fires."""
     condition: Expression
     summary: str
-    """For people; {session}, {engine}, {backend} and {value} stand for what they say."""
+    """For people; {session}, {engine}, {backend} and {value} stand for what they say.
+
+    {because} is the short code of the reason behind a colon, or nothing where there is none.
+    """
     unit: Unit = Unit.PLAIN
+    because: "Because | None" = None
+    """Where {because} in the summary comes from."""
 
     @property
     def anchor(self) -> str:
@@ -92,6 +108,14 @@ INHIBITIONS = (
     Inhibition("WaBackendDown", _OF_A_SESSION, ("backend",)),
     Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
     Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),
+    Inhibition("WaSessionTemporaryBan", ("WaSessionDown", "WaCircuitOpen"), ("session",)),
+    Inhibition(
+        "WaSessionClientOutdated",
+        ("WaSessionDown", "WaCircuitOpen", "WaSessionGivenUp"),
+        ("session",),
+    ),
+    # It was down before its circuit opened, and says why.
+    Inhibition("WaSessionDown", ("WaCircuitOpen", "WaSessionNeedsScan"), ("session",)),
     Inhibition("WaSessionCorrupted", ("WaSessionDown",), ("session",)),
     Inhibition("WaSessionMemoryCritical", ("WaSessionMemoryHigh",), ("session",)),
     Inhibition("WaHostMemoryCritical", ("WaHostMemoryHigh",)),

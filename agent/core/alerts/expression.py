@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.core.alerts.history import Steps
-from agent.core.alerts.source import Expression, Series, Sight, Vector
+from agent.core.alerts.source import BRIDGE, Expression, Series, Sight, Vector
 from agent.core.model import InstanceId
 
 _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
     "increase": Steps.increase,
     "changes": Steps.changes,
     "min_over_time": Steps.least,
+    "max_over_time": Steps.greatest,
+    "present_over_time": Steps.present,
 }
 
 
@@ -28,6 +30,13 @@ class Over:
     series: Series
     seconds: float
     offset: float = 0.0
+    exact: bool = False
+    """An increase that is compared with a number of things that happened.
+
+    Prometheus' own `increase` draws the samples out to the ends of the window, so that two
+    restarts are 2.002. The last value less the first is exact, as long as the counter did not
+    begin at 0 in between.
+    """
 
     @property
     def labels(self) -> frozenset[str]:
@@ -36,7 +45,12 @@ class Over:
     def promql(self) -> str:
         offset = f" offset {duration(self.offset)}" if self.offset else ""
         window = f"{self.series.selector()}[{duration(self.seconds)}]{offset}"
-        return self.series.over_summed(f"{self.function}({window})")
+        if not self.exact:
+            return self.series.over_summed(f"{self.function}({window})")
+        return self.series.over_summed(
+            f"(max_over_time({window}) - min_over_time({window})"
+            f" unless resets({window}) > 0 or floor(increase({window})))"
+        )
 
     def vector(self, sight: Sight) -> Vector:
         end = sight.now - self.offset
@@ -207,8 +221,11 @@ class OfSession:
         return self.inner.labels | {"engine", "backend"}
 
     def promql(self) -> str:
-        on = "on (instance, job, machine, session) group_left (engine, backend)"
-        return f"{bracketed(self.inner)} * {on} wa_session_info"
+        one = "instance, job, machine, session"
+        # One of each session, whatever it was until a moment ago: two would fail the whole rule.
+        last = f"topk by ({one}) (1, last_over_time(wa_session_info[{BRIDGE}]))"
+        info = f"(wa_session_info or on ({one}) {last})"
+        return f"{bracketed(self.inner)} * on ({one}) group_left (engine, backend) {info}"
 
     def vector(self, sight: Sight) -> Vector:
         found: Vector = {}

@@ -81,6 +81,16 @@ class Steps:
             return self._values[-1]
         return min(self._between(start, end), default=None)
 
+    def greatest(self, start: float, end: float) -> float | None:
+        if self._still(start, end):
+            return self._values[-1]
+        return max(self._between(start, end), default=None)
+
+    def present(self, start: float, end: float) -> float | None:
+        """1 when it had a value then: a line through less of the past says little."""
+        del start
+        return 1.0 if self._at and self._at[0] <= end else None
+
     def line(self, start: float, end: float, ahead: float) -> float | None:
         """Where a straight line through the window will be so many seconds after its end."""
         if not self._at or self._at[0] >= end:

@@ -74,6 +74,23 @@ CIRCUIT_OPEN = Series(
     "wa_session_circuit", 'state="open"', lambda view: float(view.circuit == "open")
 )
 
+
+def _reason(code: str) -> Series:
+    return Series(
+        REASON,
+        f'reason="{code}"',
+        lambda view: 1.0 if view.reason == code else None,
+        bridged=False,
+    )
+
+
+REASON = "wa_session_reason"
+BACKEND_REASON = "wa_backend_reason"
+INCIDENT_REASON = "wa_agent_incident_reason"
+"""Each 1, with a label `reason`, while there is one."""
+TEMPORARY_BAN = _reason("temporary_ban")
+CLIENT_OUTDATED = _reason("client_outdated")
+
 RECONNECTS = Series(
     "wa_session_reconnects_total",
     of_session=lambda view: sum(view.reconnects.values()),
@@ -117,9 +134,11 @@ REGENERATIONS_FAILED = Series(
     'result="failed"',
     lambda view: view.key_regenerations.get("failed", 0),
 )
-MEMORY = Series("wa_session_memory_bytes", of_session=lambda view: view.memory_bytes)
+MEMORY = Series("wa_session_memory_bytes", of_session=lambda view: view.memory_bytes, bridged=False)
 MEMORY_LIMIT = Series(
-    "wa_session_memory_limit_bytes", of_session=lambda view: view.memory_limit or None
+    "wa_session_memory_limit_bytes",
+    of_session=lambda view: view.memory_limit or None,
+    bridged=False,
 )
 
 HOST_MEMORY = Series("wa_host_memory_total_bytes", of_agent=lambda own: {(): own.memory_total})
@@ -166,6 +185,7 @@ OUTBOX_OLDEST = Series(
     of_agent=lambda own: (
         {} if own.webhook_oldest_wall is None else {(("kind", "webhook"),): own.webhook_oldest_wall}
     ),
+    bridged=False,
 )
-UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0})
+UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0}, bridged=False)
 """Whoever evaluates this himself is up."""

@@ -9,8 +9,9 @@ _LARGE = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")
 
 
-def summarize(alert: Alert, labels: Key, value: float) -> str:
+def summarize(alert: Alert, labels: Key, value: float, reason: str = "") -> str:
     words = {
+        "because": f": {reason}" if reason else "",
         "session": "",
         "engine": "",
         "backend": "",

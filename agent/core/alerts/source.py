@@ -13,6 +13,9 @@ Key = tuple[tuple[str, str], ...]
 """The labels of one result, sorted; () for the machine's own."""
 Vector = dict[Key, float]
 
+BRIDGE = "4m"
+"""Longer than it takes until WaAgentDown fires, which then speaks for the sessions."""
+
 _LABELS = re.compile(r'(\w+)=~?"')
 _TARGET = frozenset({"job"})
 """Labels that Prometheus gives to all series of a machine alike."""
@@ -38,6 +41,10 @@ class Figures:
     """By name: does its server answer?"""
     webhook_oldest_wall: float | None = None
     """When the oldest event happened that no webhook took yet; None: none waits."""
+    backend_reasons: Mapping[str, str] = field(default_factory=dict)
+    """By name: the short code of why its server is not up."""
+    incident_reasons: Mapping[str, str] = field(default_factory=dict)
+    """By group: the short code of what its members fail with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,11 @@ class Series:
     of_agent: Callable[[Figures], Vector] | None = None
     summed: tuple[str, ...] = ()
     """Labels over which it is added up."""
+    bridged: bool = True
+    """Whether Prometheus takes its last value for one that holds on while no scrape comes.
+
+    Not for a series whose absence says something by itself.
+    """
 
     @property
     def labels(self) -> frozenset[str]:
@@ -60,7 +72,14 @@ class Series:
         return f"{self.metric}{{{self.matcher}}}" if self.matcher else self.metric
 
     def promql(self) -> str:
-        return self.over_summed(self.selector())
+        """Its present value; over a gap in the scrapes the last one, as long as BRIDGE.
+
+        Else every gap (a restart of the agent, its end) would be an all-clear, and every time
+        that a condition must hold would begin again after it.
+        """
+        if not self.bridged:
+            return self.over_summed(self.selector())
+        return self.over_summed(f"last_over_time({self.selector()}[{BRIDGE}])")
 
     def over_summed(self, text: str) -> str:
         return f"sum without ({', '.join(self.summed)}) ({text})" if self.summed else text
@@ -113,7 +132,7 @@ class History:
             yield series
 
     def of(self, series: Series) -> Mapping[Key, Steps]:
-        return self._past[series]
+        return self._past.get(series, {})
 
     def before(self, series: Series, key: Key, points: list[tuple[float, float]]) -> None:
         """Take over what was so before this history began; oldest first."""
@@ -136,6 +155,19 @@ class Sight:
     history: History
     now: float
     now_wall: float = 0.0
+
+    def reason(self, metric: str, labels: Key) -> str:
+        """What the label `reason` of such a metric says; "" where there is no series."""
+        known = dict(labels)
+        match metric:
+            case "wa_session_reason":
+                view = self.views.get(InstanceId(known.get("session", "")))
+                return "" if view is None else view.reason
+            case "wa_backend_reason":
+                return self.figures.backend_reasons.get(known.get("backend", ""), "")
+            case _:
+                group = "/".join(filter(None, (known.get("engine", ""), known.get("backend", ""))))
+                return self.figures.incident_reasons.get(group, "")
 
 
 class Expression(Protocol):

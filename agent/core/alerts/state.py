@@ -1,6 +1,6 @@
 """From conditions that hold to alerts that are pending, fire and are over; nothing else."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -27,6 +27,10 @@ class ActiveAlert:
     value: float
     fired_at: float | None = None
     over_at: float | None = None
+    reason: str = ""
+    """The short code of why, as it was seen last."""
+    not_over_before: float = 0.0
+    """It fires until then at least: what would show it again is not known yet."""
 
     @property
     def name(self) -> str:
@@ -38,7 +42,7 @@ class ActiveAlert:
 
     @property
     def sentence(self) -> str:
-        return summarize(self.alert, self.labels, self.value)
+        return summarize(self.alert, self.labels, self.value, self.reason)
 
     @property
     def news(self) -> str:
@@ -93,6 +97,7 @@ def advance(
     *,
     patience: float = 1.0,
     keep: float = 900.0,
+    reason: Callable[[Alert, Key], str] = lambda _alert, _labels: "",
 ) -> tuple[dict[tuple[str, Key], ActiveAlert], list[Change]]:
     """Take in what holds now. What is over stays to be seen for `keep` seconds.
 
@@ -103,7 +108,7 @@ def advance(
     for alert, vector in found:
         for labels, value in vector.items():
             before = active.get((alert.name, labels))
-            one = _goes_on(before, alert, labels, value, now)
+            one = replace(_goes_on(before, alert, labels, value, now), reason=reason(alert, labels))
             if one.state is AlertState.PENDING and now - one.since >= alert.hold * patience:
                 one = replace(one, state=AlertState.FIRING, fired_at=now)
                 changes.append(Change(one))
@@ -111,7 +116,9 @@ def advance(
     for key, before in active.items():
         if key in following or before.state is AlertState.PENDING:
             continue
-        if before.state is AlertState.FIRING:
+        if before.state is AlertState.FIRING and now < before.not_over_before:
+            following[key] = before
+        elif before.state is AlertState.FIRING:
             over = replace(before, state=AlertState.RESOLVED, over_at=now)
             following[key] = over
             changes.append(Change(over))

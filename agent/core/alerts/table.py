@@ -4,7 +4,7 @@ One table yields the Prometheus rules and what the agent raises itself.
 """
 
 from agent.core.alerts import series as s
-from agent.core.alerts.alert import Alert, AlertLimits, Group, Severity, Unit
+from agent.core.alerts.alert import Alert, AlertLimits, Because, Group, Severity, Unit
 from agent.core.alerts.expression import (
     Absent,
     Age,
@@ -21,6 +21,8 @@ from agent.core.alerts.source import Expression, Series
 MINUTE = 60.0
 HOUR = 3600.0
 MIB = 1 << 20
+ONE_OUTAGE = 2
+"""Reconnects of one session that a single outage may cost: the line back may drop once more."""
 FLEET = 3
 """Fewer sessions than this are no fleet: one of two is half of them."""
 
@@ -55,6 +57,21 @@ def _rise(series: Series, seconds: float) -> Over:
     return Over("increase", series, seconds)
 
 
+def _times(series: Series, seconds: float) -> Over:
+    """How often it happened: a number to compare with another."""
+    return Over("increase", series, seconds, exact=True)
+
+
+OF_SESSION = Because(s.REASON, ("session",))
+OF_BACKEND = Because(s.BACKEND_REASON, ("backend",))
+OF_INCIDENT = Because(s.INCIDENT_REASON, ("backend", "engine"))
+
+
+def _to_and_fro(series: Series) -> Expression:
+    """It changed more often in ten minutes than one that comes and stays."""
+    return _above(Over("changes", series, 10 * MINUTE), 2.0)
+
+
 def _above(left: Expression, limit: float) -> Binary:
     return Binary(left, ">", limit)
 
@@ -69,7 +86,8 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             10 * MINUTE,
             OfSession(_is(s.CORRUPTED)),
-            "{session} is corrupted and was not repaired",
+            "{session} is corrupted and was not repaired{because}",
+            because=OF_SESSION,
         ),
         Alert(
             "WaSessionsCorruptedTogether",
@@ -102,7 +120,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             OfSession(
-                _above(_rise(s.WATCHDOG_RESTARTS, 30 * MINUTE), float(limits.watchdog_restarts))
+                _above(_times(s.WATCHDOG_RESTARTS, 30 * MINUTE), float(limits.watchdog_restarts))
             ),
             "the worker of {session} hung {value} times in half an hour",
         ),
@@ -112,15 +130,20 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             OfSession(_for_itself(_is(s.CIRCUIT_OPEN))),
-            "the circuit of {session} is open: its tries failed in a row",
+            "the circuit of {session} is open, its tries failed in a row{because}",
+            because=OF_SESSION,
         ),
     )
 
 
 def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
     group = Group.CONNECTIVITY
-    down = Binary(Binary(_is(s.WANTED), "unless", _is(s.CONNECTED)), "unless", _is(s.QR_REQUIRED))
-    coming_back = Fold("count", _above(_rise(s.RECONNECTS, 5 * MINUTE), 0.0))
+    unconnected = Binary(_is(s.WANTED), "unless", _is(s.CONNECTED))
+    # A scan is all that one lacks which shows a code; one that shows it now and then lacks more.
+    steady = Binary(_is(s.QR_REQUIRED), "unless", _to_and_fro(s.QR_REQUIRED))
+    down = Binary(unconnected, "unless", steady)
+    # Each session comes back once from one outage, however long that takes: that is no storm.
+    coming_back = Fold("count", _above(_times(s.RECONNECTS, 15 * MINUTE), float(ONE_OUTAGE)))
     share = Binary(coming_back, "/", Fold("count", _is(s.WANTED)))
     return (
         Alert(
@@ -129,7 +152,8 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             UnlessBackend(OfSession(_for_itself(down)), _is_not(s.BACKEND_UP)),
-            "{session} should be connected and is not",
+            "{session} should be connected and is not{because}",
+            because=OF_SESSION,
         ),
         Alert(
             "WaSessionNeedsScan",
@@ -137,7 +161,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             OfSession(Binary(_is(s.WANTED), "and", _is(s.QR_REQUIRED))),
-            "{session} waits for somebody to scan its QR code",
+            "{session} waits for a person to scan its QR code",
         ),
         Alert(
             "WaSessionGivenUp",
@@ -145,7 +169,24 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             0.0,
             OfSession(_is(s.GIVEN_UP)),
-            "{session} is not tried any more: a person must look at it",
+            "{session} is not tried any more, a person must look at it{because}",
+            because=OF_SESSION,
+        ),
+        Alert(
+            "WaSessionTemporaryBan",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            OfSession(s.TEMPORARY_BAN),
+            "WhatsApp banned the account of {session} for a time",
+        ),
+        Alert(
+            "WaSessionClientOutdated",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            OfSession(_for_itself(s.CLIENT_OUTDATED)),
+            "WhatsApp no longer accepts the client of {session}",
         ),
         Alert(
             "WaSessionsEndedTogether",
@@ -173,7 +214,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             OfSession(
-                _for_itself(_above(_rise(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects)))
+                _for_itself(_above(_times(s.RECONNECTS, 10 * MINUTE), float(limits.reconnects)))
             ),
             "{session} reconnected {value} times in ten minutes",
         ),
@@ -181,11 +222,11 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             "WaFleetReconnectStorm",
             group,
             Severity.CRITICAL,
-            5 * MINUTE,
+            0.0,
             Binary(
                 _above(share, limits.fleet_share), "and", Binary(coming_back, ">=", float(FLEET))
             ),
-            "{value} of all sessions reconnected within five minutes",
+            "{value} of all sessions reconnect again and again",
             Unit.SHARE,
         ),
         Alert(
@@ -194,7 +235,8 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             0.0,
             _is(s.INCIDENT),
-            "many sessions of {engine} fail alike; one is tried before the others",
+            "many sessions of {engine} fail alike, one is tried before the others{because}",
+            because=OF_INCIDENT,
         ),
         Alert(
             "WaBackendDown",
@@ -202,7 +244,8 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             2 * MINUTE,
             _is_not(s.BACKEND_UP),
-            "the backend {backend} does not answer; of its sessions nothing is known",
+            "the backend {backend} does not answer, of its sessions nothing is known{because}",
+            because=OF_BACKEND,
         ),
     )
 
@@ -287,7 +330,13 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
     group = Group.SYSTEM
     memory = Binary(s.HOST_MEMORY_USED, "/", s.HOST_MEMORY)
     disk = Binary(s.DISK_AVAILABLE, "/", s.DISK_SIZE)
-    full = Binary(Predict(s.DISK_AVAILABLE, HOUR, 4 * HOUR), "<", 0.0)
+    known = Over("present_over_time", s.DISK_AVAILABLE, 15 * MINUTE, offset=45 * MINUTE)
+    full = Binary(
+        Binary(Predict(s.DISK_AVAILABLE, HOUR, 4 * HOUR), "<", 0.0),
+        "and",
+        # A few minutes of copying are no trend of an hour.
+        known,
+    )
     return (
         Alert(
             "WaHostMemoryHigh",

@@ -19,6 +19,7 @@ from agent.core.model import InstanceId
 from agent.errors import HostError
 from agent.host.process.child import UNTOLD, Child, Exit
 from agent.host.process.launch import spawn, trim_log
+from agent.log import about
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,12 @@ class WarmProcess:
             answer.set_result(pid)
             return
         # Nobody waits any more: another worker was started in its place.
-        log.warning("the warm process forked worker %s of %s too late; killed", pid, instance)
+        log.warning(
+            "the warm process forked worker %s of %s too late; killed",
+            pid,
+            instance,
+            extra=about(instance),
+        )
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 

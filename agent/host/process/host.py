@@ -36,6 +36,7 @@ from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker, Surroundings
 from agent.host.session_root import engine_of, instances_below
 from agent.host.units import INSTANCES, Kind
+from agent.log import about
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ class ProcessHost:
             return None
         child = Child.forked(pid, self._warm.pid)
         if child is None:
-            log.warning("the forked worker of %s ended at once", instance)
+            log.warning("the forked worker of %s ended at once", instance, extra=about(instance))
         return child
 
     async def _kill_remains(self, child: Child, run: str) -> int:
@@ -285,7 +286,7 @@ class ProcessHost:
                 # Its helpers may have outlived it; nobody else will look for them.
                 await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
             return
-        log.info("adopted the worker of %s (process %s)", instance, note.pid)
+        log.info("adopted the worker of %s (process %s)", instance, note.pid, extra=about(instance))
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
 
     def _replace_strays(self) -> None:
@@ -329,5 +330,10 @@ class ProcessHost:
             return
         for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
             if pid in self._by_pid:
-                log.warning("%s uses %s bytes, over its limit", self._by_pid[pid].id, used)
+                log.warning(
+                    "%s uses %s bytes, over its limit",
+                    self._by_pid[pid].id,
+                    used,
+                    extra=about(self._by_pid[pid].id),
+                )
                 self._by_pid[pid].out_of_memory()

@@ -19,6 +19,7 @@ from agent.host.process.child import Child, Exit
 from agent.host.process.deadline import Deadline
 from agent.host.process.endings import NEVER_RESTARTED, result_of, words
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
+from agent.log import about
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,12 @@ class ProcessWorker:
         now = self._loop.time()
         self._starts = [at for at in self._starts if at > now - self._settings.burst_interval]
         if len(self._starts) >= self._settings.burst:
-            log.warning("%s was started %s times of late: no more", self.id, len(self._starts))
+            log.warning(
+                "%s was started %s times of late: no more",
+                self.id,
+                len(self._starts),
+                extra=about(self.id),
+            )
             self._result = "start-limit-hit"
             self._rest(Phase.FAILED)
             return
@@ -211,7 +217,12 @@ class ProcessWorker:
         self._send(signal.SIGTERM)
 
     def _abort(self) -> None:
-        log.warning("%s gave no sign of life for %g s", self.id, self._settings.watchdog)
+        log.warning(
+            "%s gave no sign of life for %g s",
+            self.id,
+            self._settings.watchdog,
+            extra=about(self.id),
+        )
         self._cause = "watchdog"
         self._enter(Phase.ABORTING, ABORT_GRACE)
         self._send(signal.SIGABRT)
@@ -234,13 +245,13 @@ class ProcessWorker:
 
     def _deadline_passed(self) -> None:
         if self.phase is Phase.STARTING:
-            log.warning("%s was not ready within its time", self.id)
+            log.warning("%s was not ready within its time", self.id, extra=about(self.id))
             self._cause = "timeout"
             self._ask_to_stop()
         elif self.phase is Phase.RUNNING:
             self._abort()
         elif self.phase in (Phase.STOPPING, Phase.ABORTING):
-            log.warning("%s did not end within its time; killed", self.id)
+            log.warning("%s did not end within its time; killed", self.id, extra=about(self.id))
             self._kill("timeout")
         elif self.phase is Phase.WAITING:
             self.restarts += 1
@@ -262,7 +273,7 @@ class ProcessWorker:
         assert self.child is not None
         killed = await self._around.sweep(self.child, self.run)
         if killed:
-            log.info("killed %s processes that %s had left", killed, self.id)
+            log.info("killed %s processes that %s had left", killed, self.id, extra=about(self.id))
         self.child = None
         self._restart_or_rest(how)
 
@@ -270,10 +281,16 @@ class ProcessWorker:
         if self._stop_wanted:
             self._rest(Phase.DEAD if self._result == "success" else Phase.FAILED)
         elif how.code == NEVER_RESTARTED:
-            log.error("%s ended with a configuration error; it is not restarted", self.id)
+            log.error(
+                "%s ended with a configuration error; it is not restarted",
+                self.id,
+                extra=about(self.id),
+            )
             self._rest(Phase.FAILED)
         else:
-            log.warning("%s ended (%s); starting it anew", self.id, self._words())
+            log.warning(
+                "%s ended (%s); starting it anew", self.id, self._words(), extra=about(self.id)
+            )
             self._enter(Phase.WAITING, self._settings.restart_delay)
 
     def _rest(self, phase: Phase) -> None:
@@ -306,4 +323,9 @@ class ProcessWorker:
 
     def _followed(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
-            log.error("the life of %s is out of step", self.id, exc_info=task.exception())
+            log.error(
+                "the life of %s is out of step",
+                self.id,
+                exc_info=task.exception(),
+                extra=about(self.id),
+            )

@@ -20,7 +20,7 @@ from agent.core.model import Category, InstanceId
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.host.base import Host
-from agent.log import bound
+from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import entry
@@ -191,7 +191,9 @@ class Keeping:
                 raise TryLater(
                     f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
                 ) from error
-            log.info("%s is copied as it is on the disk: %s", facts.id, error)
+            log.info(
+                "%s is copied as it is on the disk: %s", facts.id, error, extra=about(facts.id)
+            )
             return False
         return True
 

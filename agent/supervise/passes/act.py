@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.core.model import Action, ActionKind, Outcome
 from agent.errors import WaError
 from agent.host.base import Host, Limits
+from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.set_aside import set_aside
@@ -46,7 +47,12 @@ async def hold_to_limits(facts: Facts, hands: Hands) -> None:
     try:
         await hands.host.set_limits(facts.id, hands.limits(facts))
     except WaError as error:
-        log.warning("the new limits of %s hold from its next start: %s", facts.id, error)
+        log.warning(
+            "the new limits of %s hold from its next start: %s",
+            facts.id,
+            error,
+            extra=about(facts.id),
+        )
 
 
 def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:

@@ -34,6 +34,7 @@ from agent.host.base import Host
 from agent.link.client import Link, LinkStats
 from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
+from agent.log import about
 from agent.supervise.backends.facts import Ears, WorkerLink
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
@@ -151,7 +152,7 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
         link = await _open_link(facts, senses)
     except LinkError as error:
         facts.next_attach = boot_now() + ATTACH_DELAY
-        log.debug("cannot attach to the worker of %s: %s", facts.id, error)
+        log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
         return
     if link.hello.run != run:
         # The worker was replaced while we were connecting: the next pass sees the new unit.

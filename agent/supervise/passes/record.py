@@ -126,7 +126,8 @@ class Rememberer:
         facts.record = after_drop(
             facts.record, code, rules, now_wall, self.jitter(), until_wall=until
         )
-        facts.errors[code] += 1
+        if code != "logout" or not facts.logout_asked:
+            facts.errors[code] += 1
         self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
     def _note_pairing(self, facts: Facts, observation: Observation) -> list[JournalEntry]:
@@ -177,6 +178,7 @@ class Rememberer:
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
         facts.connected_since_wall = now_wall
+        facts.logout_asked = False
         facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)
         if facts.lost_because:

@@ -224,6 +224,7 @@ class Ladder:
                 await self.keeper.restore_newest(facts)
                 await self._start_anew(facts)
             case RecoveryKind.LOGOUT_RESTART:
+                facts.logout_asked = True
                 await call_worker(facts, "logout")
                 await self._clean_up(facts, "restart")
             case RecoveryKind.CLEANUP:

@@ -34,6 +34,7 @@ from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.observe import Senses, observe, picture
 from agent.supervise.passes.record import Rememberer, entry, note_restarts
 from agent.supervise.passes.repair import Ladder
+from agent.supervise.passes.trouble import is_trouble
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 
@@ -236,11 +237,13 @@ class Passes:
         elif action.kind is ActionKind.RENEW:
             # Still paired in the record: a renewal that is cut short or fails is begun again.
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        attempt = facts.record.attempts if action.kind in TRIES and facts.lost_because else 0
+        count = f" (attempt {attempt} of {self.policy().reconnect.attempts})"
         said = entry(
             facts,
             "action",
-            f"{action.kind}: {action.reason}",
-            Category.RECOVERY,
+            f"{action.kind}: {action.reason}{count if attempt else ''}",
+            Category.RECONNECT if attempt else Category.RECOVERY,
             action=action.kind,
         )
         await self.save(facts, [said])
@@ -291,7 +294,7 @@ class Passes:
             self.turns.settled(facts)
 
     def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
-        level = logging.WARNING if failed else logging.INFO
+        level = logging.WARNING if failed or is_trouble(one) else logging.INFO
         bound(one.category, facts.id, __name__).log(level, "%s", one.sentence)
 
 

@@ -16,7 +16,6 @@ from agent.core.alerts import (
     ActiveAlert,
     Alert,
     AlertBoard,
-    AlertState,
     Change,
     Figures,
     History,
@@ -38,6 +37,7 @@ from agent.metrics.rules import JOB
 from agent.metrics.runbook import link, what_to_do
 from agent.store.database import Store
 from agent.supervise.loop import boot_now
+from agent.supervise.periodic.alerts_kept import ROW, PendingRow, firing_in, pending_in
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Alerting:
     _history: History = field(init=False)
     _active: dict[tuple[str, Key], ActiveAlert] = field(init=False, default_factory=dict)
     _silenced: dict[tuple[str, Key], str] = field(init=False, default_factory=dict)
+    _pending_row: PendingRow = field(init=False, default_factory=PendingRow)
     _looked_wall: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -103,10 +104,19 @@ class Alerting:
             if alert.name not in config.alerts.off:
                 found.append((alert, alert.condition.vector(sight)))
                 await asyncio.sleep(0)
-        self._active, changes = advance(self._active, found, now, patience=config.alerts.patience)
+        self._active, changes = advance(
+            self._active,
+            found,
+            now,
+            patience=config.alerts.patience,
+            reason=lambda alert, labels: (
+                "" if alert.because is None else sight.reason(alert.because.metric, labels)
+            ),
+        )
         self._silenced = silenced(self._active.values())
         self._looked_wall = time.time()
         await self._tell(changes)
+        await self._keep_pending()
 
     async def _tell(self, changes: Sequence[Change]) -> None:
         entries = []
@@ -124,6 +134,14 @@ class Alerting:
                 await self.store.append(*entries)
             except StoreError as error:
                 log.error("cannot write %d alerts into the journal: %s", len(entries), error)
+
+    async def _keep_pending(self) -> None:
+        row = self._pending_row.due(self._active.values(), boot_now())
+        if row is not None:
+            try:
+                await self.store.put_fact(ROW, row)
+            except StoreError as error:
+                log.warning("cannot keep since when conditions of alerts hold: %s", error)
 
     def _entry(self, change: Change) -> JournalEntry:
         one = change.active
@@ -170,6 +188,10 @@ class Alerting:
             requests_failed=failed,
             incidents={engine: members > 0 for engine, members in status.incidents.items()},
             backends={one.name: one.up for one in self.exporter.backends()},
+            backend_reasons={
+                one.name: one.reason for one in self.exporter.backends() if not one.up
+            },
+            incident_reasons=status.incident_reasons,
             webhook_oldest_wall=self.exporter.webhooks().oldest_wall,
         )
 
@@ -206,14 +228,15 @@ class Alerting:
         try:
             past = await self.store.history(kinds=("alert", "alert_over"), limit=1000)
             starts = await self.store.history(kinds=("agent_started",), limit=KEPT_PAST)
+            row = await self.store.get_fact(ROW)
         except StoreError as error:
             log.warning("cannot read past alerts: %s", error)
             return
         apart = time.time() - boot_now()
-        self._active = {
-            (one.name, one.labels): one
-            for one in firing_in(past, alert_table(self.config().alert_limits), apart)
-        }
+        table, now = alert_table(self.config().alert_limits), boot_now()
+        pending = pending_in(row or "", table, now)
+        firing = firing_in(past, table, apart, now)
+        self._active = {(one.name, one.labels): one for one in (*pending, *firing)}
         # This life's own start is noted at every look, by its process' beginning.
         own = self.exporter.machine.started_wall - CLOCK_GRACE
         earlier = [entry.wall for entry in reversed(starts) if entry.wall < own]
@@ -231,26 +254,3 @@ def alertmanager_of(section: AlertsSection) -> Alertmanager | None:
     if not section.alertmanager:
         return None
     return Alertmanager(section.alertmanager, repeat=max(60 * min(section.patience, 1.0), 1.0))
-
-
-def firing_in(
-    past: Sequence[JournalEntry], table: Sequence[Alert], apart: float
-) -> list[ActiveAlert]:
-    """The alerts whose last word in the journal, newest first, is that they fire."""
-    known = {alert.name: alert for alert in table}
-    seen: set[tuple[str, Key]] = set()
-    found = []
-    for entry in past:
-        labels = entry.detail.get("labels")
-        alert = known.get(str(entry.detail.get("alert")))
-        if alert is None or not isinstance(labels, Mapping):
-            continue
-        key = tuple(sorted((str(name), str(value)) for name, value in labels.items()))
-        if (alert.name, key) in seen:
-            continue
-        seen.add((alert.name, key))
-        if entry.kind == "alert":
-            at, value = entry.wall - apart, entry.detail.get("value")
-            value = float(value) if isinstance(value, int | float) else math.nan
-            found.append(ActiveAlert(alert, key, AlertState.FIRING, at, value, fired_at=at))
-    return found

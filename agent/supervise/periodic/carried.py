@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.core.model import ConnectionStatus
 from agent.errors import StoreError
+from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
@@ -51,7 +52,9 @@ class CarriedCounters:
                 try:
                     _add(facts, json.loads(text))
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                    log.warning("the counters of %s begin at 0: %s", facts.id, error)
+                    log.warning(
+                        "the counters of %s begin at 0: %s", facts.id, error, extra=about(facts.id)
+                    )
                 self._registry.touch(facts)
 
     async def keep(self) -> None:

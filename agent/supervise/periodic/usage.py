@@ -16,7 +16,7 @@ from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import WaError
 from agent.host.machine.memory import machine_memory
 from agent.host.machine.process_tree import Usage
-from agent.log import bound
+from agent.log import about, bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.own_word import measure_whole
@@ -148,7 +148,7 @@ async def _free(facts: Facts) -> None:
     try:
         await facts.link.call("free_memory", timeout=10.0)
     except WaError as error:
-        log.info("cannot free the memory of %s: %s", facts.id, error)
+        log.info("cannot free the memory of %s: %s", facts.id, error, extra=about(facts.id))
 
 
 def _note(facts: Facts, usage: Usage | None) -> None:

@@ -40,6 +40,7 @@ class Asking:
         link = self._link(id, "log out")
         facts = self._registry.get(id)
         await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
+        facts.logout_asked = True
         await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
         self._wake(id)
 

@@ -1,0 +1,24 @@
+"""Which journal entries of a pass the log tells as warnings: a reader of WARN misses nothing."""
+
+from agent.core.model import ConnectionStatus, Health, JournalEntry
+from agent.core.reasons import REASONS, Permanence, reason_of
+
+_PERSISTENT = frozenset(
+    {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
+)
+_BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
+_MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
+"""A session that is down for one of these is as somebody wants it, or shows a code."""
+
+
+def is_trouble(one: JournalEntry) -> bool:
+    """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up."""
+    reason = str(one.detail.get("reason", ""))
+    if one.kind == "status":
+        down = one.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
+        return down and reason not in _MEANT
+    if one.kind == "verdict":
+        bad = one.detail.get("verdict") in _BAD_VERDICTS
+        lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT
+        return bad or (lasts and reason not in _MEANT)
+    return False

@@ -1,0 +1,116 @@
+"""What one life of the agent knew of the alerts and the next goes on with.
+
+Firing alerts are in the journal. Those whose condition holds, but not yet for long enough, are
+in one small row: a restart of the agent must not let their time begin again.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.alerts import ActiveAlert, Alert, AlertState, Key
+from agent.core.alerts.series import QR_REQUIRED, STARTED
+from agent.core.model import JournalEntry
+
+ROW = "alerts_pending"
+REFRESH = 60.0
+"""Seconds after which the row is written again though nothing in it changed."""
+LONGEST_GAP = 240.0
+"""So long an agent may have been away; what Prometheus bridges too (source.BRIDGE)."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+Entry = tuple[str, Key, float]
+"""An alert's name, its labels, and since when (boot clock) its condition holds."""
+
+
+def boot_id() -> str:
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+@dataclass(slots=True)
+class PendingRow:
+    """When the row has to be written, and what is in it."""
+
+    _entries: frozenset[Entry] = frozenset()
+    _at: float = field(default=-math.inf)
+
+    def due(self, active: Iterable[ActiveAlert], now: float) -> str | None:
+        """The new row, when the old one no longer does."""
+        entries = frozenset(
+            (one.name, one.labels, one.since)
+            for one in active
+            if one.state is AlertState.PENDING and one.alert.hold
+        )
+        if entries == self._entries and (not entries or now - self._at < REFRESH):
+            return None
+        self._entries, self._at = entries, now
+        return json.dumps({"boot": boot_id(), "at": now, "pending": sorted(entries)})
+
+
+def pending_in(text: str, table: Sequence[Alert], now: float) -> list[ActiveAlert]:
+    """The alerts of such a row; none of another boot, or of an agent that ended long ago."""
+    known = {alert.name: alert for alert in table}
+    try:
+        row = json.loads(text)
+        if row["boot"] != boot_id() or not 0 <= now - float(row["at"]) <= LONGEST_GAP:
+            return []
+        return [
+            ActiveAlert(known[name], _key(labels), AlertState.PENDING, float(since), math.nan)
+            for name, labels, since in row["pending"]
+            if name in known
+        ]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []  # the times begin again, and nothing else
+
+
+def _key(labels: Any) -> Key:
+    return tuple(sorted((str(name), str(value)) for name, value in labels))
+
+
+def firing_in(
+    past: Sequence[JournalEntry], table: Sequence[Alert], apart: float, now: float
+) -> list[ActiveAlert]:
+    """The alerts whose last word in the journal, newest first, is that they fire.
+
+    One that looks back over a window is not over before the window holds this agent's own
+    readings: what made it fire was seen by the agent before.
+    """
+    known = {alert.name: alert for alert in table}
+    seen: set[tuple[str, Key]] = set()
+    found = []
+    for entry in past:
+        labels = entry.detail.get("labels")
+        alert = known.get(str(entry.detail.get("alert")))
+        if alert is None or not isinstance(labels, Mapping):
+            continue
+        key = tuple(sorted((str(name), str(value)) for name, value in labels.items()))
+        if (alert.name, key) in seen:
+            continue
+        seen.add((alert.name, key))
+        if entry.kind == "alert":
+            at, value = entry.wall - apart, entry.detail.get("value")
+            value = float(value) if isinstance(value, int | float) else math.nan
+            found.append(
+                ActiveAlert(
+                    alert,
+                    key,
+                    AlertState.FIRING,
+                    at,
+                    value,
+                    fired_at=at,
+                    not_over_before=now + _looks_back(alert),
+                )
+            )
+    return found
+
+
+_NOT_WHY = (STARTED, QR_REQUIRED)
+"""The agent's own starts are read from the journal; changes of the other make none fire alone."""
+
+
+def _looks_back(alert: Alert) -> float:
+    windows = alert.condition.windows()
+    return max((s for series, s in windows if series not in _NOT_WHY), default=0.0)
