@@ -35,6 +35,7 @@ from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
 from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import Reload, take_on
+from agent.supervise.requests.evidence import Evidence
 from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
 from agent.supervise.start_up import line_up, load_instances
 from agent.supervise.state_folder import (
@@ -228,6 +229,7 @@ class Daemon:
                 socket_path=self._config.api_socket,
                 alerts=alerting.board,
                 webhooks=webhooks,
+                evidence=Evidence(host, root, supervision.sampler),
                 places=self._places(),
             )
             status = await self._serve_until_stopped(

@@ -10,6 +10,7 @@ from agent.api import (
     alerts,
     backends,
     events,
+    evidence,
     figures,
     instances,
     keys,
@@ -55,6 +56,7 @@ WEBHOOK = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
+FAILED = r"{failed:[0-9]{8}T[0-9]{6}Z}"
 SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
@@ -91,6 +93,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
     Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of its page: PNG, or JPEG where that is too large"),  # noqa: E501
+    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines that its worker wrote"),  # noqa: E501
+    Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "What its engine kept of failed starts, newest first"),  # noqa: E501
+    Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),

@@ -21,6 +21,7 @@ TRENDS = (Field("instance", STRINGS, "only these instances; left out: all", most
 
 
 async def performance(call: Call) -> web.Response:
+    call.parts.evidence.watch()
     now_wall = time.time()
     seen = sorted(
         (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)

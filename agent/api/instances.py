@@ -99,6 +99,8 @@ async def show(call: Call) -> web.Response:
 
 
 async def details(call: Call) -> web.Response:
+    call.supervisor.view(call.id)
+    await call.parts.evidence.measure(call.id)
     shown = show_details(call.supervisor.view(call.id))
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return json_answer(shown)

@@ -13,9 +13,11 @@ CSP = (
 )
 PAGE = Path(__file__).parent / "page"
 PARTS = (
-    *("theme.js", "dashboard.js", "agent.js", "show.js", "fleet.js", "story.js", "dialogs.js"),
-    *("backends.js", "attention.js", "create.js"),
-    *("overview.js", "instance.js", "dashboard.css", "icon.svg", "docs.js", "page.css"),
+    *("theme.js", "dashboard.js", "agent.js", "show.js", "words.js", "fleet.js", "story.js"),
+    *("dialogs.js", "actions.js", "menu.js", "arrange.js", "attention.js", "backends.js"),
+    *("cards.js", "table.js", "machine.js", "create.js", "overview.js"),
+    *("instance.js", "code.js", "chart.js", "history.js", "evidence.js", "settings.js"),
+    *("dashboard.css", "icon.svg", "docs.js", "page.css"),
 )
 """The files that the pages ask for, each at /page/NAME."""
 

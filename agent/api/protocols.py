@@ -25,6 +25,8 @@ from agent.store.keys import KeyRow
 from agent.supervise.copies.archives import Export, Import
 from agent.supervise.copies.snapshots import Progress
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
+from agent.supervise.requests.evidence import WorkerLines
+from agent.vault.diagnostics import FailedStart
 from agent.vault.restore import Restored
 from agent.vault.snapshots import Snapshot
 
@@ -141,6 +143,37 @@ class NoWebhooks:
 
     async def retry(self, name: str) -> int:
         raise _none(name)
+
+
+class Evidence(Protocol):
+    """What shows why a session fails, and what it uses now."""
+
+    async def measure(self, id: InstanceId) -> None: ...
+
+    def watch(self) -> None: ...
+
+    async def worker_lines(self, id: InstanceId) -> WorkerLines: ...
+
+    async def failed_starts(self, id: InstanceId) -> Sequence[FailedStart]: ...
+
+    async def picture(self, id: InstanceId, name: str) -> bytes: ...
+
+
+class NoEvidence:
+    """Where no worker runs on this machine."""
+
+    async def measure(self, id: InstanceId) -> None: ...
+
+    def watch(self) -> None: ...
+
+    async def worker_lines(self, id: InstanceId) -> WorkerLines:
+        return WorkerLines(None, f"journalctl -u wa-instance@{id}")
+
+    async def failed_starts(self, id: InstanceId) -> Sequence[FailedStart]:
+        return ()
+
+    async def picture(self, id: InstanceId, name: str) -> bytes:
+        raise NotFound(f"cannot show the picture {name} of {id}: there is none")
 
 
 def _none(name: str) -> NotFound:

@@ -24,7 +24,7 @@ from agent.api.http.sockets import (
     parse_listen,
     take_sockets,
 )
-from agent.api.protocols import KeyStore, NoWebhooks, Supervision, Webhooks
+from agent.api.protocols import Evidence, KeyStore, NoEvidence, NoWebhooks, Supervision, Webhooks
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Category
@@ -117,6 +117,7 @@ async def serve(
     shutdown_seconds: float = 15.0,
     alerts: Callable[[], AlertBoard] = AlertBoard,
     webhooks: Webhooks | None = None,
+    evidence: Evidence | None = None,
     places: Mapping[str, str] | None = None,
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
@@ -134,7 +135,8 @@ async def serve(
         store.check,
         alerts,
         hooks,
-        places or {},
+        evidence=NoEvidence() if evidence is None else evidence,
+        places=places or {},
     )
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)

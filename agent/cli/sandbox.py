@@ -74,8 +74,8 @@ async def _serve_stand_in(port: int) -> None:
             "an instance with a real browser on it (`wa-agent doctor` says if something is missing;"
         )
         print(f"the bundle: {sys.executable} -m agent.engines.web.fetch STATE/cache):")
-        print(f"  wa-agent create demo --engine web --set url='{url}?name=demo'")
-        print("  wa-agent screenshot demo demo.png")
+        print(f"  wa-agent create webdemo --engine web --set url='{url}?name=webdemo'")
+        print("  wa-agent screenshot webdemo webdemo.png")
         print("Ctrl-C ends it.", flush=True)
         await asyncio.Event().wait()
     finally:

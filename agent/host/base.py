@@ -54,6 +54,9 @@ class Host(Protocol):
     def link_path(self, instance: InstanceId) -> Path:
         """The Unix socket on which that worker listens."""
 
+    def log_path(self, instance: InstanceId) -> Path | None:
+        """The file that holds what that worker wrote; None where the journal has it."""
+
     def boot_id(self) -> str:
         """The name of this boot of the machine."""
 

@@ -27,7 +27,7 @@ async def test_the_page_and_its_phone_are_served_until_interrupted() -> None:
         said = (await serving.stdout.readuntil(b"Ctrl-C")).decode()
     url = re.search(r"http://127\.0\.0\.1:[0-9]+/", said)
     assert url is not None, said
-    assert f"create demo --engine web --set url='{url[0]}?name=demo'" in said
+    assert f"create webdemo --engine web --set url='{url[0]}?name=webdemo'" in said
     async with aiohttp.ClientSession() as session:
         for path in ("", "phone", "standin.js"):
             async with session.get(url[0] + path) as answer:

@@ -81,6 +81,41 @@ async def test_nothing_is_measured_where_nobody_wants_it(bench: Any) -> None:
     assert one.memory_bytes is None
 
 
+async def test_an_operator_who_looks_at_one_sees_what_it_uses_now(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = running("one", age=1.0), running("other", age=1.0)
+    sampler, _ = bench(one, other)
+    await sampler.measure_now(one.id)
+    assert one.memory_bytes is not None
+    assert other.memory_bytes is None
+    assert one.memory_history.samples == (), "a look of an operator is no point of the trend"
+    one.memory_bytes = 1
+    await sampler.measure_now(one.id)
+    assert one.memory_bytes == 1, "measured a moment ago"
+    monkeypatch.setattr(sampling, "FRESH", 0.0)
+    await sampler.measure_now(one.id)
+    assert one.memory_bytes > 1
+
+
+async def test_while_a_client_asks_for_figures_they_are_kept_fresh(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = running("one", age=60.0)
+    sampler, _ = bench(one)
+    await sampler.sample_watched()
+    assert one.memory_bytes is None, "no client asked"
+    sampler.watch()
+    await sampler.sample_watched()
+    assert one.memory_bytes is not None
+    one.memory_bytes = 1
+    await sampler.sample_watched()
+    assert one.memory_bytes == 1, "not at every tick"
+    monkeypatch.setattr(sampling, "WATCHED", 0.0)
+    await sampler.sample_watched()
+    assert one.memory_bytes > 1
+
+
 async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
     bench: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:

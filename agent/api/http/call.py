@@ -13,7 +13,7 @@ from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.idempotency import Remembered
-from agent.api.protocols import NoWebhooks, Supervision, Webhooks
+from agent.api.protocols import Evidence, NoEvidence, NoWebhooks, Supervision, Webhooks
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
@@ -38,6 +38,7 @@ class Parts:
     alerts: Callable[[], AlertBoard] = AlertBoard
     """What is active; nothing where nobody looks."""
     webhooks: Webhooks = field(default_factory=NoWebhooks)
+    evidence: Evidence = field(default_factory=NoEvidence)
     places: Mapping[str, str] = field(default_factory=dict)
     """Where the agent's own things are: agent.toml (where it read one), state and the like."""
     errors: ErrorWindow = field(default_factory=ErrorWindow)

@@ -1,10 +1,11 @@
 // What needs somebody: incidents and alerts, the worst first, each with what to do about it.
 import { fleet, may } from "/page/fleet.js";
-import { act, release } from "/page/dialogs.js";
+import { release } from "/page/actions.js";
+import { act } from "/page/dialogs.js";
 import { make, setAttribute, setPill, setSince, setText } from "/page/show.js";
 
 const SHOWN = matchMedia("(max-width: 36rem)").matches ? 3 : 5;
-const ALIKE = 3; // more of one name are one row
+const ALIKE = 1; // more of one name are one row
 const NAMED = 8;
 
 // A list that is drawn again and again: rows stay where they are, open ones stay open.
@@ -75,6 +76,7 @@ function alertRow(group, key, linked) {
     name: one.name, since: group.map((each) => each.fired || each.since).sort()[0],
     advice: group.length > 1 ? ofAnybody(one.what_to_do, one.instance) : one.what_to_do,
     runbook: one.runbook,
+    scan: one.name === "WaSessionNeedsScan",
     instances: linked ? group.map((each) => each.instance).filter(Boolean) : [],
   };
 }
@@ -93,9 +95,9 @@ function incidentRow(one) {
   };
 }
 
-let numbers = 0;
+const numbers = { next: 1 };
 function makeRow() {
-  const id = "advice-" + (numbers += 1);
+  const id = "advice-" + numbers.next++;
   const row = {
     pill: make("span", { name: "pill" }), text: make("p", { name: "attention-text" }), name: make("span"), since: make("span"),
     show: make("a"), ask: make("button", { type: "button", name: "quiet", text: "What to do", "aria-expanded": "false", "aria-controls": id }),
@@ -121,10 +123,11 @@ function drawRow(row, one) {
   setAttribute(row.item, "data-alert", one.name);
   const [only, ...others] = one.instances;
   row.show.hidden = !only || others.length > 0;
-  if (!row.show.hidden) { setAttribute(row.show, "href", "#/instance/" + only); setText(row.show, "Show " + only); }
+  if (!row.show.hidden) { setAttribute(row.show, "href", "#/instance/" + only); setText(row.show, one.scan && may("operate", only) ? "Scan" : "Show " + only); }
+  row.show.className = one.scan && may("operate", only) && !row.show.hidden ? "button primary" : "";
   row.group = one.release;
   row.free.hidden = !one.release;
-  row.ask.hidden = !one.advice;
+  row.ask.hidden = !one.advice && !others.length;
   const wanted = JSON.stringify([one.advice, one.runbook, one.instances]);
   if (row.drawn === wanted) return;
   row.drawn = wanted;

@@ -6,7 +6,6 @@ import { make } from "/page/show.js";
 
 const ENGINES = {
   web: "WhatsApp Web in a browser of its own",
-  socket: "WhatsApp's own protocol, without a browser",
   sandbox: "plays a session, for trials and drills",
   evolution: "on an Evolution API server",
   whaticket: "on a whaticket-like server",

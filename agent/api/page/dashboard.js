@@ -1,51 +1,52 @@
 // The page as a whole: who looks, which view, is it live.
 import { Refused, hasKey, useKey } from "/page/agent.js";
 import { enter, fleet, leave, live, refresh, start } from "/page/fleet.js";
-import { buildInstance, drawInstance, hearInstance, hideInstance, refreshInstance, showInstance, shownInstance } from "/page/instance.js";
-import { buildOverview, drawOverview, drawOverviewStory } from "/page/overview.js";
+import { makeInstance } from "/page/instance.js";
+import { makeOverview } from "/page/overview.js";
 import { announce } from "/page/story.js";
 import { note } from "/page/dialogs.js";
 import { at, duration, setText, tick } from "/page/show.js";
 
-let inside = false;
-let failed = ""; // why the last look did not succeed
+// `failed`: why the last look did not succeed; `why`: why the connection was lost.
+const state = { inside: false, failed: "", why: "", again: null, place: null };
+const overview = makeOverview(at("overview"));
+const instance = makeInstance(at("instance"));
 
 function changed(what, ...more) {
-  if (!inside) return;
+  if (!state.inside) return;
   if (what === "story") {
-    drawOverviewStory(more[0] && more[0].cursor);
-    if (more[0]) { hearInstance(more[0]); announce(more[0]); }
+    overview.drawTold(more[0] && more[0].cursor);
+    if (more[0]) { instance.hear(more[0]); announce(more[0]); }
   } else if (what === "fleet") {
-    failed = "";
-    drawOverview();
-    drawInstance();
-    refreshInstance();
+    state.failed = "";
+    overview.draw();
+    instance.draw();
+    instance.refresh();
     drawLive();
   } else if (what === "lines") {
-    drawOverview();
-    drawInstance();
+    overview.draw();
+    instance.draw();
   } else if (what === "live") {
-    const [state, before] = more;
-    if (state === "live" && before === "lost") { note("Live again; nothing was missed"); refresh(); }
+    const [became, before] = more;
+    if (became === "live" && before === "lost") { note("Live again; nothing was missed"); refresh(); }
     drawLive(more[2]);
   }
 }
 
 function couldNot(error) {
   if (error.status === 401) { showEntrance(hasKey() ? error.message : ""); return; }
-  failed = error.message;
+  state.failed = error.message;
   drawLive();
 }
 
-let why = "";
 function drawLive(reason) {
-  if (reason !== undefined) why = reason;
-  const good = live.state === "live" && !failed;
-  const lost = live.state === "lost" || failed !== "";
+  if (reason !== undefined) state.why = reason;
+  const good = live.state === "live" && !state.failed;
+  const lost = live.state === "lost" || state.failed !== "";
   at("live").className = "live " + (good ? "good" : lost ? "bad" : "off");
   setText(at("live"), good ? "Live" : lost ? "Not live" : "Connecting");
   document.title = (lost ? "(not live) " : "") + "wa-agent";
-  setText(at("banner-why"), failed ? "The agent says no more: " + failed + "." : why === "" ? "The connection to the agent is lost." : "The connection to the agent is lost: " + why + ".");
+  setText(at("banner-why"), state.failed ? "The agent says no more: " + state.failed + "." : state.why === "" ? "The connection to the agent is lost." : "The connection to the agent is lost: " + state.why + ".");
   at("banner").hidden = !lost;
   document.body.classList.toggle("stale", lost);
   drawBanner();
@@ -59,7 +60,7 @@ function drawBanner() {
 }
 
 function showEntrance(wrong) {
-  inside = false;
+  state.inside = false;
   leave();
   for (const id of ["overview", "instance", "loading", "banner", "forget"]) at(id).hidden = true;
   at("entrance").hidden = false;
@@ -70,45 +71,41 @@ function showEntrance(wrong) {
   at("entrance-key").focus();
 }
 
-let tryAgain = null;
 async function begin() {
-  clearTimeout(tryAgain);
-  inside = true;
+  clearTimeout(state.again);
+  state.inside = true;
   try {
     await enter();
     at("entrance").hidden = at("loading").hidden = true;
     at("forget").hidden = !hasKey();
-    failed = "";
+    state.failed = "";
     route();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (error.status === 401) { useKey(""); showEntrance(error.message.includes("without a key") ? "" : error.message); return; }
-    failed = error.message;
+    state.failed = error.message;
     drawLive();
-    tryAgain = setTimeout(begin, 2000);
+    state.again = setTimeout(begin, 2000);
   }
 }
 
-let place = null;
 function route() {
-  if (!inside || !fleet.caller) return;
+  if (!state.inside || !fleet.caller) return;
   const found = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
   const wanted = found ? found[1] : "";
   at("overview").hidden = wanted !== "";
   at("instance").hidden = wanted === "";
-  if (wanted && wanted !== shownInstance()) showInstance(wanted);
-  if (!wanted) { hideInstance(); drawOverview(); drawOverviewStory(); }
-  if (place !== null && place !== wanted) {
+  if (wanted && wanted !== instance.shown()) instance.show(wanted);
+  if (!wanted) { instance.hide(); overview.draw(); overview.drawTold(); }
+  if (state.place !== null && state.place !== wanted) {
     const head = (wanted ? at("instance") : at("overview")).querySelector("h1");
     head.focus({ preventScroll: true });
     scrollTo(0, 0);
   }
-  place = wanted;
+  state.place = wanted;
 }
 
 start(changed, couldNot);
-buildOverview(at("overview"));
-buildInstance(at("instance"));
 addEventListener("hashchange", route);
 at("skip").addEventListener("click", (event) => { event.preventDefault(); at("main").focus(); });
 at("banner-now").addEventListener("click", () => { live.retryNow(); refresh(); });

@@ -1,5 +1,5 @@
-// What is asked before the harsh actions, what the others do, and short notes.
-import { Refused, get, post, send } from "/page/agent.js";
+// Dialogs, the question before a harsh action, and short notes.
+import { Refused } from "/page/agent.js";
 import { at, make } from "/page/show.js";
 import { refreshSoon } from "/page/fleet.js";
 
@@ -57,67 +57,17 @@ export function confirm({ title, text, yes, typed }, work) {
   (field || no).focus();
 }
 
-const place = (id) => "/api/instance/" + encodeURIComponent(id);
-
-const PLAIN = {
-  start: "asked to start", stop: "asked to stop", restart: "asked to restart",
-  enable: "is enabled", disable: "is disabled",
-};
-export const plain = (what, id) => async () => {
-  await post(place(id) + "/" + what, {});
-  return id + " " + PLAIN[what];
-};
-
-const ended = (id, found) => id + (found.healthy ? " is healthy" : " is not healthy yet") + (found.ending ? " (" + found.ending.replaceAll("_", " ") + ")" : "");
-export const recover = (id) => async () => ended(id, await post(place(id) + "/recover", {}, 300));
-export const ensureHealthy = (id) => async () => ended(id, await post(place(id) + "/ensure-healthy", {}, 300));
-export const checkNow = (id) => async () => {
-  const found = await post(place(id) + "/health", {});
-  return id + " is " + found.verdict + ": " + found.sentence;
-};
-export const snapshot = (id) => async () => {
-  const made = await post(place(id) + "/snapshots", {}, 300);
-  return "snapshot " + (made.name || "") + " of " + id + " was made and verified";
-};
-export const tryNow = (id) => async () => {
-  await post("/force-reconnection/" + id, {});
-  return id + " tries now";
-};
-export const closeCircuit = (id) => async () => {
-  await post("/reset-circuit-breaker/" + id, {});
-  return "the circuit of " + id + " is closed";
-};
-export const release = (group) => async () => {
-  await post("/api/incidents/" + group + "/release", {});
-  return "the members of " + group + " may try again";
-};
-export const scan = (id) => async () => {
-  await post(place(id) + "/sandbox/scan", {});
-  return "the sandbox's phone scanned";
-};
-export const fault = (id, name) => async () => {
-  await post(place(id) + "/sandbox/fault", name ? { fault: name } : { clear: true });
-  return name ? id + " now suffers: " + name : "the faults of " + id + " are over";
-};
-export async function faultNames() {
-  const api = await get("/openapi.json");
-  const found = Object.entries(api.paths).find(([path]) => path.endsWith("/sandbox/fault"));
-  return found[1].post.requestBody.content["application/json"].schema.properties.fault.enum;
-}
-
-export function askLogout(button, id) {
-  confirm({ title: "Log " + id + " out?", text: "This ends the pairing. Its files go to the trash, and somebody must scan a new code with the phone.", yes: "Log out" },
-    () => act(button, "", async () => { await post(place(id) + "/logout", {}); return id + " asked to log out"; }));
-}
-export function askCleanup(button, id) {
-  confirm({ title: "Clean " + id + " up?", text: "Its session is retired to the trash after a backup, and a new code is offered. If it is paired, that pairing ends here.", yes: "Clean up" },
-    () => act(button, "", async () => ended(id, await post(place(id) + "/cleanup", { confirm: true }, 300))));
-}
-export function askDelete(button, id) {
-  confirm({ title: "Delete " + id + "?", text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed. One that agent.toml declares is made anew at the agent's next start.", yes: "Delete", typed: id },
-    () => act(button, "", async () => {
-      const answer = await send("DELETE", place(id), { body: {} });
-      location.hash = "#/";
-      return id + " was deleted; in the trash as " + (await answer.json()).trash;
-    }));
+export function copyButton(text, label, word = "Copy") {
+  const button = make("button", { type: "button", name: "quiet copy", text: word, "aria-label": label });
+  button.addEventListener("click", async () => {
+    const wanted = typeof text === "function" ? text() : text;
+    try {
+      await navigator.clipboard.writeText(wanted);
+      button.textContent = "Copied";
+    } catch {
+      note("the browser does not let this page copy", true); // only over https or on this machine
+    }
+    setTimeout(() => { button.textContent = word; }, 2000);
+  });
+  return button;
 }

@@ -18,19 +18,16 @@ export const fleet = {
   backends: null,
   health: null,
   system: null,
+  repairs: null,
 };
 
-let tell = () => {};
-let fail = () => {};
-let refreshing = null;
-let again = false;
-let fullTimer = null;
+const state = { tell: () => {}, fail: () => {}, refreshing: null, again: false, fullTimer: null, soon: null, cost: 0, noted: 0 };
 
-export const live = new Live({ heard: (event) => hear(event), changed: (...how) => tell("live", ...how), reset: () => loadStory().catch(fail) });
+export const live = new Live({ heard: (event) => hear(event), changed: (...how) => state.tell("live", ...how), reset: () => loadStory().catch(state.fail) });
 
 export function start(onChange, onFailure) {
-  tell = onChange;
-  fail = onFailure;
+  state.tell = onChange;
+  state.fail = onFailure;
 }
 
 export const reads = () => fleet.caller !== null && fleet.caller.level !== "";
@@ -47,15 +44,15 @@ export async function enter() {
   await loadStory();
   await refresh();
   live.open(fleet.story.length ? fleet.story[0].cursor : undefined);
-  clearInterval(fullTimer);
-  fullTimer = setInterval(() => document.hidden || refresh(), 5000);
+  clearInterval(state.fullTimer);
+  state.fullTimer = setInterval(() => document.hidden || refresh(), 5000);
 }
 
 export function leave() {
-  clearInterval(fullTimer);
+  clearInterval(state.fullTimer);
   live.close();
   live.cursor = null;
-  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, backends: null, health: null, system: null });
+  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, backends: null, health: null, system: null, repairs: null });
 }
 
 async function loadStory() {
@@ -64,7 +61,7 @@ async function loadStory() {
     : await Promise.all(fleet.caller.instances.map((id) => get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] }))));
   fleet.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
   fleet.olderStory = reads() ? pages[0].next : null;
-  tell("story");
+  state.tell("story");
 }
 
 export async function older() {
@@ -72,7 +69,7 @@ export async function older() {
   const page = await get("/api/events?limit=100&before=" + fleet.olderStory);
   fleet.story.push(...page.events);
   fleet.olderStory = page.next;
-  tell("story");
+  state.tell("story");
 }
 
 function hear(event) {
@@ -81,30 +78,28 @@ function hear(event) {
     fleet.story.length = STORY;
     fleet.olderStory = reads() ? fleet.story[STORY - 1].cursor : null;
   }
-  tell("story", event);
+  state.tell("story", event);
   refreshSoon();
 }
 
 // Events come in bursts; one look afterwards is enough, and never two at a time.
 // A look that took long (thousands of instances) gives the agent a longer rest before the next.
-let soon = null;
-let cost = 0;
 export function refreshSoon() {
-  if (soon === null) soon = setTimeout(() => { soon = null; refresh(); }, Math.max(150, cost * 4));
+  if (state.soon === null) state.soon = setTimeout(() => { state.soon = null; refresh(); }, Math.max(150, state.cost * 4));
 }
 
 export async function refresh() {
-  if (refreshing) { again = true; return refreshing; }
-  refreshing = look();
+  if (state.refreshing) { state.again = true; return state.refreshing; }
+  state.refreshing = look();
   try {
-    await refreshing;
+    await state.refreshing;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    fail(error);
+    state.fail(error);
   } finally {
-    refreshing = null;
+    state.refreshing = null;
   }
-  if (again) { again = false; refreshSoon(); }
+  if (state.again) { state.again = false; refreshSoon(); }
 }
 
 async function look() {
@@ -120,18 +115,17 @@ async function look() {
   fleet.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    const [alerts, incidents, backends, health, memory] = await Promise.all(
-      ["/api/alerts", "/api/incidents", "/api/backends", "/api/health", "/api/memory/report"].map((path) => get(path)));
-    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, backends: backends.backends, health, system: memory });
+    const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
+      ["/api/alerts", "/api/incidents", "/api/backends", "/api/health", "/api/memory/report", "/api/repairs/statistics"].map((path) => get(path)));
+    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, backends: backends.backends, health, system: memory, repairs });
   }
-  cost = Date.now() - begun;
-  tell("fleet");
+  state.cost = Date.now() - begun;
+  state.tell("fleet");
 }
 
-let noted = 0;
 function note(measured) {
-  const fresh = Date.now() - noted >= 4000;
-  if (fresh) noted = Date.now();
+  const fresh = Date.now() - state.noted >= 4000;
+  if (fresh) state.noted = Date.now();
   for (const id of fleet.figures.keys()) if (!fleet.instances.has(id)) fleet.figures.delete(id);
   for (const [id, one] of fleet.instances) {
     const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
@@ -164,7 +158,7 @@ export async function wantLines(ids) {
       for (const [, kept] of some) kept.asked = 1; // with the next look
     }
   }
-  if (lacking.length) tell("lines");
+  if (lacking.length) state.tell("lines");
 }
 
 function takeLine(kept, line, until, step, one) {

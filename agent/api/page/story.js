@@ -24,6 +24,7 @@ export function choose(events, chosen) {
     const last = open.get(event.instance);
     if (last && passesInto(event, last)) {
       last.oldest = event;
+      last.cause = causeOf(event) || last.cause;
       continue;
     }
     const entry = { event, oldest: event };
@@ -33,6 +34,15 @@ export function choose(events, chosen) {
   return found;
 }
 
+const GENERAL = /^(on its way|its worker starts|it should run and no worker does|starting|connected)/;
+const whyOf = (event) => event.sentence.replace(/^[A-Z_]+ → [A-Z_]+: /, "");
+
+// What began a chain of statuses: the first of them that says more than that it goes on.
+function causeOf(event) {
+  const why = whyOf(event);
+  return GENERAL.test(why) ? "" : why;
+}
+
 // It is a step on the way to what came right after it; where it rested, that is told.
 function passesInto(event, last) {
   if (event.kind !== "status" || last.event.kind !== "status" || !PASSING.has(event.detail.status)) return false;
@@ -40,12 +50,12 @@ function passesInto(event, last) {
 }
 
 // What is said of an entry: [in bold, the rest].
-function words({ event, oldest }) {
+function words({ event, oldest, cause }) {
   const { status } = event.detail || {};
   const before = oldest.detail && oldest.detail.before;
   if (event.kind !== "status" || !status || !before) return ["", event.sentence];
-  const why = event.sentence.replace(/^[A-Z_]+ → [A-Z_]+: /, "");
-  const said = why === statusWord(status).toLowerCase() ? "" : why;
+  const why = whyOf(event);
+  const said = cause || (why === statusWord(status).toLowerCase() ? "" : why);
   return [before === status ? statusWord(status) + ", after one more try" : statusWord(before) + " → " + statusWord(status), said];
 }
 

@@ -135,6 +135,9 @@ class ProcessHost:
     def link_path(self, instance: InstanceId) -> Path:
         return self._places.folder(parse_instance_id(instance)) / "link.sock"
 
+    def log_path(self, instance: InstanceId) -> Path | None:
+        return self._places.folder(parse_instance_id(instance)) / "worker.log"
+
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return False
 

@@ -114,6 +114,9 @@ class SystemdHost:
     def link_path(self, instance: InstanceId) -> Path:
         return self._kind.runtime_directory(instance) / "link.sock"
 
+    def log_path(self, instance: InstanceId) -> Path | None:
+        return None  # the journal has it, and the agent's user may not read that
+
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return instance in self._files.enabled
 

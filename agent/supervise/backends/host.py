@@ -93,6 +93,9 @@ class Seats:
     def link_path(self, instance: InstanceId) -> Path:
         return self._host.link_path(instance)
 
+    def log_path(self, instance: InstanceId) -> Path | None:
+        return self._host.log_path(instance)
+
     def boot_id(self) -> str:
         return self._host.boot_id()
 

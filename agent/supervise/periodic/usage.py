@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from agent.config import Config
 from agent.core.findings.memory import (
@@ -26,6 +26,10 @@ from agent.supervise.registry import Registry
 log = logging.getLogger(__name__)
 
 LOOK_FOR_NEW = 5.0
+FRESH = 5.0
+"""Seconds for which the figures of a look at one instance are shown again."""
+WATCHED = 15.0
+"""Seconds between two looks while a client, as the dashboard, asks for the figures."""
 SETTLED = 10.0
 """So old is a worker when it is first measured, some seconds more or less."""
 
@@ -52,6 +56,8 @@ class Sampler:
         self._well = well
         self._wake = wake
         self._checked = checked
+        self._watched_until = 0.0
+        self._shown_at: dict[InstanceId, float] = {}
         self._measured: dict[InstanceId, int] = {}
         """The process of each that was measured last."""
 
@@ -66,6 +72,7 @@ class Sampler:
             while (left := next_look - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self.sample_new()
+                await self.sample_watched()
 
     async def sample(self) -> None:
         self._measured = self._running()
@@ -78,6 +85,35 @@ class Sampler:
                 history = facts.memory_history.note(usage.memory_bytes, self._policy(), now)
                 facts.memory_history = history
             self._registry.touch(facts)
+
+    def watch(self) -> None:
+        """A client asked for the figures of all instances: keep them fresh for a while."""
+        self._watched_until = boot_now() + 2 * WATCHED
+
+    async def sample_watched(self) -> None:
+        """Only to be shown: no point of the trend, and no cause to act."""
+        if (now := boot_now()) < self._watched_until:
+            old = [id for id in self._running() if now - self._shown_at.get(id, 0.0) > WATCHED]
+            await self._show(old)
+
+    async def measure_now(self, id: InstanceId) -> None:
+        """What one instance uses, unless that was measured a moment ago."""
+        if boot_now() - self._shown_at.get(id, 0.0) > FRESH:
+            await self._show([id])
+
+    async def _show(self, ids: Collection[InstanceId]) -> None:
+        running = self._running()
+        wanted = {id: running[id] for id in ids if id in running}
+        if not wanted:
+            return
+        now = boot_now()
+        self._shown_at = {
+            id: at for id, at in self._shown_at.items() if id in running
+        } | dict.fromkeys(wanted, now)
+        for id, usage in (await measure_whole(wanted, self._registry.facts)).items():
+            if (facts := self._registry.facts.get(id)) is not None:
+                _note(facts, usage)
+                self._registry.touch(facts)
 
     async def sample_new(self) -> None:
         """Those whose worker began since the last look at all, once each.

@@ -1,0 +1,88 @@
+// Why a session fails, as far as it can be seen: its worker's last lines, its page, failed starts.
+import { Refused, get, send } from "/page/agent.js";
+import { fleet, may } from "/page/fleet.js";
+import { act, copyButton } from "/page/dialogs.js";
+import { clock, make, setText } from "/page/show.js";
+
+const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$3T$4:$5:$6Z");
+
+export function makeEvidence() {
+  const state = { id: null, urls: [] };
+  const lines = make("pre", { name: "lines", tabindex: "0", "aria-label": "The last lines of its worker" });
+  const hint = make("p", { name: "soft small" }), command = make("code", { name: "command" });
+  const copy = copyButton(() => command.textContent, "Copy the command");
+  const starts = make("ul", { name: "starts" });
+  const picture = make("div", { name: "page-picture", hidden: true });
+  const look = make("button", { type: "button", text: "Picture of its page", "data-do": "picture" });
+  const read = make("button", { type: "button", text: "Its worker's last lines", "data-do": "worker-lines" });
+  const output = make("div", { hidden: true }, hint, make("div", { name: "actions" }, command, copy), lines);
+  const place = make("section", { name: "panel", id: "evidence" }, make("h2", { text: "Look closer" }),
+    make("div", { name: "actions" }, read, look), output, picture, starts);
+
+  const path = (rest) => "/api/instance/" + encodeURIComponent(state.id) + rest;
+
+  async function showLines() {
+    const found = await get(path("/worker-lines"));
+    output.hidden = false;
+    setText(hint, found.lines === null ? "The system's journal has them. On the agent's machine:" : found.lines.length ? "The same on the agent's machine:" : "Its worker wrote nothing yet.");
+    setText(command, found.command);
+    lines.hidden = !found.lines || !found.lines.length;
+    setText(lines, (found.lines || []).join("\n"));
+    lines.scrollTop = lines.scrollHeight;
+  }
+
+  async function pictureOf(rest, alt) {
+    const drawn = await (await send("GET", path(rest), { accept: "image/*", seconds: 60 })).blob();
+    const url = URL.createObjectURL(drawn);
+    state.urls.push(url);
+    return make("img", { src: url, alt, name: "page-image" });
+  }
+
+  read.addEventListener("click", () => act(read, "the last lines of the worker are shown", showLines));
+  look.addEventListener("click", () => act(look, "the picture is shown", async () => {
+    const image = await pictureOf("/screenshot", "The page of " + state.id);
+    picture.hidden = false;
+    picture.replaceChildren(image, make("p", { name: "soft small", text: "As of " + clock(Date.now()) + "; codes are hidden in it." }));
+  }));
+
+  async function loadStarts() {
+    const wanted = state.id;
+    try {
+      const found = await get(path("/failed-starts"));
+      if (wanted !== state.id) return;
+      starts.replaceChildren(...found.failed_starts.map((one) => startRow(one)));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+    }
+  }
+
+  function startRow(one) {
+    const seen = make("pre", { name: "lines", text: JSON.stringify(one.seen, null, 1), hidden: true });
+    const holder = make("div", { hidden: true });
+    const open = make("button", { type: "button", name: "quiet", text: "What was seen", click: () => { seen.hidden = !seen.hidden; } });
+    const show = make("button", { type: "button", name: "quiet", text: "Picture", hidden: !one.picture || !may("admin") });
+    show.addEventListener("click", () => act(show, "the picture is shown", async () => {
+      holder.replaceChildren(await pictureOf("/failed-starts/" + one.name + "/picture", "The page at the failed start"));
+      holder.hidden = false;
+    }));
+    return make("li", {}, make("p", {}, make("strong", { text: "Failed start, " + clock(timeOf(one.name)) }), make("span", { text: ": " + (one.seen.why || "no cause noted") })),
+      make("div", { name: "actions" }, open, show), seen, holder);
+  }
+
+  return {
+    place,
+    readLines: () => { place.scrollIntoView({ block: "start" }); return act(read, "the last lines of the worker are shown", showLines); },
+    show(id) {
+      state.id = id;
+      for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);
+      output.hidden = picture.hidden = true;
+      starts.replaceChildren();
+      const one = id === null ? null : fleet.instances.get(id);
+      if (one && may("operate", id) && one.engine === "web") loadStarts();
+    },
+    draw(one) {
+      place.hidden = !may("operate", one.id) || Boolean(one.backend);
+      look.hidden = one.engine !== "web" || !may("admin");
+    },
+  };
+}

@@ -1,0 +1,65 @@
+// The machine and the agent beside the sessions: their figures, and what repairs came to.
+import { fleet, reads } from "/page/fleet.js";
+import { bytes, duration, make, percent, setSince, setText } from "/page/show.js";
+
+// Rows of [label, value, true when the value is a time that passed, "for" when it still goes on].
+export function drawFacts(list, rows) {
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(([label]) => make("div", {}, make("dt", { text: label }), make("dd"))));
+  }
+  rows.forEach(([label, value, passed], place) => {
+    const [dt, dd] = list.children[place].children;
+    setText(dt, label);
+    if (passed && value) setSince(dd, value, passed === "for" ? "" : " ago");
+    else { setSince(dd, null); setText(dd, value); }
+  });
+}
+
+export function makeMachine() {
+  const system = make("dl", { name: "facts" }), repairs = make("dl", { name: "facts" });
+  const place = make("div", {},
+    make("section", { name: "panel" }, make("h2", { text: "This machine" }), system),
+    make("section", { name: "panel" }, make("h2", { text: "Repairs since the agent started" }), repairs));
+  return {
+    place,
+    // Returns whether there is anything to show for this key.
+    draw() {
+      place.hidden = !reads() || !fleet.health || !fleet.system;
+      if (place.hidden) return false;
+      drawFacts(system, systemRows());
+      drawFacts(repairs, repairRows());
+      return true;
+    },
+  };
+}
+
+function systemRows() {
+  const { agent } = fleet.health, { system } = fleet.system;
+  // The one that always fires is no trouble: it proves that alerts arrive.
+  const count = (state) => (fleet.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
+  return [
+    ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
+    ["Started", agent.started, true],
+    ["Sessions restored", agent.restoring.done + " of " + agent.restoring.total],
+    ["Last check of a session", agent.last_pass_age_seconds === null ? "none yet" : duration(agent.last_pass_age_seconds) + " ago"],
+    ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
+    ["Sessions use", fleet.system.sessionsMemory === null ? "not measured yet" : bytes(fleet.system.sessionsMemory)],
+    ["Processor", percent(system.cpuUsage)],
+    ["Disk free", bytes(system.diskFree)],
+    ["Open connections", system.activeConnections],
+    ["Failed operations", percent(system.errorRate)],
+    ["Alerts", count("firing") + " firing, " + count("pending") + " pending"],
+    ["Workers run by", agent.host + (agent.dbus_connected === false ? ", D-Bus lost" : "")],
+  ];
+}
+
+function repairRows() {
+  const found = fleet.repairs;
+  if (!found) return [["Repairs", "not known yet"]];
+  const rate = found.success_rate === null || found.success_rate === undefined ? "none ended yet" : percent(found.success_rate);
+  return [
+    ["Checks", found.checked], ["Repaired", found.repaired], ["Cleaned up", found.cleaned], ["Failed", found.failed],
+    ["Success", rate],
+    ["Mean time to repair", found.mean_seconds_to_repair ? duration(found.mean_seconds_to_repair).trim() : "none ended yet"],
+  ];
+}
