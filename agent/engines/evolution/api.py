@@ -17,8 +17,9 @@ from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.remote.http import Answer, RemoteHttp, ServerDown, segment
 from agent.errors import EngineError
 
-NOBODY = "wa-agent-check"
-"""A session that is not there: asking for it shows whether the key and the database work."""
+_LIST = "/instance/fetchInstances"
+_NOBODY = "wa-agent-check"
+"""A session that is not there; its guard answers without asking WhatsApp for anything."""
 
 
 class EvolutionApi:
@@ -58,7 +59,7 @@ class EvolutionApi:
         return read_shown(answer.body)
 
     async def restart(self, name: str) -> bool:
-        """False where the server refuses it: in `close`, and in 1.8 in all but `open`."""
+        """False where the server refuses it: in `close`."""
         method = "PUT" if self.old else "POST"
         answer = await self.ask(method, f"/instance/restart/{segment(name)}")
         if missing(answer):
@@ -75,7 +76,7 @@ class EvolutionApi:
             raise failed(f"log {name} out", answer)
 
     async def delete(self, name: str) -> None:
-        """Answered before it is done. 1.8 refuses it for one that is open."""
+        """Answered before it is done."""
         answer = await self.ask("DELETE", f"/instance/delete/{segment(name)}")
         if not answer.good and not missing(answer):
             raise failed(f"delete {name}", answer)
@@ -91,7 +92,7 @@ class EvolutionApi:
 
     async def rows(self) -> Rows:
         """The whole list."""
-        answer = await self.ask("GET", "/instance/fetchInstances")
+        answer = await self.ask("GET", _LIST)
         rows = read_rows(answer.body) if answer.good else None
         if rows is None:
             cause = f"it answers {answer.status}" if not answer.good else "its answer is no list"
@@ -101,7 +102,7 @@ class EvolutionApi:
 
     async def row(self, name: str) -> Any:
         """One session's own row as the server shows it, to be kept; None where it shows none."""
-        answer = await self.ask("GET", "/instance/fetchInstances", query={"instanceName": name})
+        answer = await self.ask("GET", _LIST, query={"instanceName": name})
         body = answer.body if answer.good else None
         return body[0] if isinstance(body, list) and body else body
 
@@ -114,8 +115,11 @@ class EvolutionApi:
         return None if rows is None else (rows.by_name.get(name),)
 
     async def found(self, what: str, name: str) -> Any:
-        """`settings`, `webhook` or `proxy` of a session; None where it has none."""
+        """`settings` or `webhook` of a session; None where it has none."""
         answer = await self.ask("GET", f"/{what}/find/{segment(name)}")
+        if missing(answer):
+            cause = "it is not there"
+            raise EngineError(f"cannot find the {what} of {name}: {cause}", code="remote_missing")
         return answer.body if answer.good else None
 
     async def set(self, what: str, name: str, body: Mapping[str, Any]) -> None:
@@ -135,19 +139,42 @@ class EvolutionApi:
         path = f"/chat/fetchBusinessProfile/{segment(name)}"
         return await self.ask("POST", path, {"number": account}, timeout=timeout)
 
-    async def check(self) -> float:
-        """Ask for a session that is not there, with the key and through the database; seconds."""
-        nobody = {"instanceName": NOBODY}
-        listed = await self._http.ask("GET", "/instance/fetchInstances", query=nobody, urgent=True)
-        known = await self._http.ask("GET", f"/instance/connectionState/{NOBODY}", urgent=True)
-        for what, answer in (("use its list", listed), ("use its sessions", known)):
-            if (down := trouble(what, answer)) is not None:
-                raise down
-            if answer.status >= 500:
-                raise ServerDown(what, "failing", f"it answers {answer.status}")
-            if not (missing(answer) or (answer.good and answer.body is not None)):
-                raise ServerDown(what, "not_found", "it answers as no Evolution API does")
-        return max(listed.seconds, known.seconds)
+    async def check(self, name: str, patience: float) -> tuple[float, Rows | None]:
+        """Ask, with the key and through the database, for the webhook of `name`, a session that
+        was there; for the whole list where none is known.
+
+        No server calls that an error: for a session that is not there 1.8 answers some questions
+        with 500, and writes each of them into its log. The seconds it took, and the list if any.
+        """
+        if name:
+            found = await self._checked("use its sessions", f"/webhook/find/{segment(name)}")
+            if found.good:
+                return found.seconds, None
+        try:
+            listed = await self._checked("use its list", _LIST, patience / 2)
+        except ServerDown as down:
+            if down.reason != "timeout":
+                raise
+            # 1.8 asks WhatsApp through each open session for it: that silence is not the server's.
+            alive = await self._checked(
+                "use its sessions", f"/webhook/find/{_NOBODY}", patience / 2
+            )
+            return alive.seconds, None
+        rows = read_rows(listed.body)
+        if rows is None:
+            raise ServerDown("use its list", "not_found", "it answers as no Evolution API does")
+        self.old = self.old or rows.old
+        return listed.seconds, rows
+
+    async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
+        answer = await self._http.ask("GET", path, timeout=timeout, urgent=True)
+        if (down := trouble(what, answer)) is not None:
+            raise down
+        if answer.status >= 500:
+            raise ServerDown(what, "failing", f"it answers {answer.status}")
+        if not answer.good and not missing(answer):
+            raise ServerDown(what, "not_found", "it answers as no Evolution API does")
+        return answer
 
     async def learn_version(self, timeout: float) -> None:
         """2.x looks into the net before it answers this one: slow, and never worth a failure."""

@@ -126,14 +126,22 @@ class EvolutionBackend:
     async def _look(self) -> ServerClaim:
         """Never raises for what the server does."""
         try:
-            seconds = await self._api.check()
+            seconds, rows = await self._api.check(self._one_that_is_there(), self._timeout)
         except ServerDown as down:
             self._version_at = float("-inf")  # it may come back as another one
             return claim_of(down, version=self._api.version)
+        if rows is not None:
+            self._server.rows.take(rows)
         await self._learn_version()
         last = self._server.rows.last()
         count = len(last[0].by_name) if last is not None else None
         return ServerClaim(True, "", "", self._api.version, seconds, count)
+
+    def _one_that_is_there(self) -> str:
+        """A session to ask the server for, as sure as can be; "" where none is known."""
+        last = self._server.rows.last()
+        there = [each.remote for each in self._by_name.values() if each.is_there]
+        return next(iter([*there, *(last[0].by_name if last else ()), *self._by_name]), "")
 
     async def _ready(self) -> bool:
         return (self._watch.claim or await self._watch.check()).up

@@ -17,6 +17,7 @@ OPTIONS: Mapping[str, str] = {
 }
 """What both versions have, in 2.x's words and in 1.8's."""
 _TEXT = "msgCall"
+_TOKEN = "wavoipToken"
 
 
 async def read_or_change(
@@ -41,8 +42,10 @@ def whole_body(there: Any, changes: Mapping[str, Any], old: bool) -> dict[str, A
         body[theirs] = changes.get(
             name, ("" if name == _TEXT else False) if value is None else value
         )
-    if not old and isinstance(told, Mapping) and told.get("wavoipToken"):
-        body["wavoipToken"] = told["wavoipToken"]
+    token = told.get(_TOKEN) if isinstance(told, Mapping) else None
+    if old or token:
+        # 1.8.6 refuses a change without it, and takes an empty one.
+        body[_TOKEN] = token if isinstance(token, str) else ""
     return body
 
 

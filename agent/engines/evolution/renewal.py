@@ -6,6 +6,7 @@ and given back, also when the agent or the server died in between.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,13 +17,19 @@ from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.options import whole_body
 from agent.engines.evolution.settings import Pace
+from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 
 async def renew(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
     """Delete and create; the code to scan comes with the next connect."""
-    if await api.state(name) is not Live.MISSING:
-        await _keep(api, folder, name)
+    live = await api.state(name)
+    if live is not Live.MISSING:
+        found = await _keep(api, folder, name)
+        if live is not Live.UNLOADED:  # a process that does not hold it sets nothing
+            await _rehearse(api, name, found)
         await _remove(api, name, pace)
     await create(api, folder, name)
 
@@ -42,20 +49,37 @@ async def create(api: EvolutionApi, folder: Path, name: str) -> None:
     place = await asyncio.to_thread(kept.unfinished, folder, name)
     there = await asyncio.to_thread(kept.read, place) if place is not None else {}
     await api.create(name, _again(there.get("row"), api.old))
-    for what in ("settings", "webhook"):
-        if body := _body_of(what, there.get(what), api.old):
+    for what, body in _to_give_back(there, api.old).items():
+        try:
             await api.set(what, name, body)
+        except ServerDown:
+            raise
+        except EngineError as error:
+            # It is there and can be scanned: deleting it once more would help nobody.
+            log.warning("%s: they stay as they were kept, in %s", error, place)
     if place is not None:
         await asyncio.to_thread(kept.finish, place)
 
 
-async def _keep(api: EvolutionApi, folder: Path, name: str) -> None:
+async def _rehearse(api: EvolutionApi, name: str, found: Mapping[str, Any]) -> None:
+    """Set what is set already: what the server refuses now it would refuse after the deletion."""
+    for what, body in _to_give_back(found, api.old).items():
+        await api.set(what, name, body)
+
+
+def _to_give_back(found: Mapping[str, Any], old: bool) -> dict[str, dict[str, Any]]:
+    bodies = {what: _body_of(what, found.get(what), old) for what in ("settings", "webhook")}
+    return {what: body for what, body in bodies.items() if body}
+
+
+async def _keep(api: EvolutionApi, folder: Path, name: str) -> Mapping[str, Any]:
     found = {
         "row": await api.row(name),
         "settings": await api.found("settings", name),
         "webhook": await api.found("webhook", name),
     }
     await asyncio.to_thread(kept.keep, folder, name, found)
+    return found
 
 
 async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:

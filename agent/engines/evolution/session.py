@@ -39,6 +39,11 @@ class EvolutionSession:
         self._told: Claim | None = None
         self._probed: Claim | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the server had it when it was last asked."""
+        return self._known.live is not Live.MISSING
+
     # asked
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:

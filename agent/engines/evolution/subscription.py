@@ -102,7 +102,12 @@ class Subscription:
 
     async def _look(self, name: str) -> Hooked:
         events = OLD_EVENTS if self._api.old else EVENTS
-        there = await self._api.found("webhook", name)
+        try:
+            there = await self._api.found("webhook", name)
+        except EngineError as error:
+            if error.code == "remote_missing":
+                return Hooked.UNKNOWN  # it is set once the session is created
+            raise
         url, enabled, listed = _read(there)
         if enabled and url and not url.startswith(self._base):
             return Hooked.TAKEN

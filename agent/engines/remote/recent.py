@@ -43,6 +43,10 @@ class Recent(Generic[T]):
         """The last answer, however old, and its age."""
         return None if self._kept is None else (self._kept[0], self._clock() - self._kept[1])
 
+    def take(self, value: T) -> None:
+        """It was answered now, to another question."""
+        self._kept = (value, self._clock())
+
     def forget(self) -> None:
         """What was answered no longer holds: something was changed."""
         self._kept = None

@@ -50,7 +50,7 @@ async def ear() -> AsyncIterator[tuple[Ear, str]]:
     await runner.cleanup()
 
 
-@pytest.fixture(params=["2.3.7", "1.8.2"])
+@pytest.fixture(params=["2.3.7", "1.8.6"])
 async def hooked(
     request: pytest.FixtureRequest,
     make_stand_in: MakeStandIn,

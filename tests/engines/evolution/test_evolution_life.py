@@ -12,7 +12,7 @@ from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 
 Status = ConnectionStatus
-VERSIONS = ("2.3.7", "2.4.0-rc2", "1.8.2")
+VERSIONS = ("2.3.7", "2.4.0-rc2", "1.8.6")
 
 
 @pytest.fixture(params=VERSIONS)
@@ -117,7 +117,7 @@ async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually)
 async def test_the_old_version_says_that_it_cannot_restart_what_connects(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
-    bench = await make_bench(await make_stand_in("1.8.2"))
+    bench = await make_bench(await make_stand_in("1.8.6"))
     await bench.backend.check()
     bench.standin.add("sales", "connecting")
     with pytest.raises(EngineError, match="restarts open sessions only") as caught:

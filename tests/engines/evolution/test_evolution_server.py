@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
+from agent.core.model import ConnectionStatus
 from agent.engines.evolution.backend import open_backend
 from agent.engines.remote.http import LARGEST_BODY
 from agent.errors import ConfigError, EngineError
@@ -22,7 +23,7 @@ async def test_a_server_that_is_well_is_told_once(bench: Bench, eventually: Even
     await eventually(lambda: len(bench.heard.servers), 1)
     assert bench.heard.servers[0].up
     assert bench.heard.servers[0].version == "2.3.7"
-    assert bench.heard.servers[0].sessions is None, "nobody asked for the list"
+    assert bench.heard.servers[0].sessions == 1, "no session was known: its list was asked for"
     assert [each.name for each in await bench.backend.sessions()] == ["sales"]
     claim = await bench.backend.check()
     assert (claim.up, claim.reason, claim.sessions) == (True, "", 1)
@@ -116,9 +117,12 @@ async def test_a_database_that_is_gone_is_seen_although_the_key_is_good(
     bench: Bench, eventually: Eventually
 ) -> None:
     bench.standin.add("sales", "open")
-    await bench.standin.front.set("failing", only="/instance/connectionState/")
+    session = bench.hold("sales")
+    assert (await bench.backend.check()).up
+    await bench.standin.front.set("failing", only="/webhook/find/")
     claim = await bench.backend.check()
     assert (claim.up, claim.reason) == (False, "failing")
+    assert (await session.probe()).claim.status is ConnectionStatus.CONNECTED
 
 
 async def test_f60_a_certificate_of_our_own_authority_is_taken_and_no_other(

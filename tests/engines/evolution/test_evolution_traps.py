@@ -192,7 +192,7 @@ async def test_a_refused_client_that_loops_is_called_outdated(
 async def test_405_told_by_the_old_versions_webhook_is_believed_at_once(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
-    bench = await make_bench(await make_stand_in("1.8.2"))
+    bench = await make_bench(await make_stand_in("1.8.6"))
     bench.standin.add("sales", "connecting")
     bench.hold("sales")
     for state, code in (("close", 405), ("connecting", 200)):
@@ -219,11 +219,11 @@ async def test_a_list_that_never_comes_stops_no_probe(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
     """1.8 asks WhatsApp once per open session for it, and a dead one holds it for a minute."""
-    bench = await make_bench(await make_stand_in("1.8.2"))
-    await bench.backend.check()
+    bench = await make_bench(await make_stand_in("1.8.6"))
     bench.standin.list_seconds = 60
     bench.standin.add("sales", "open")
     session = bench.hold("sales")
+    assert (await bench.backend.check()).up
     answer = await session.probe(deep=True)
     assert answer.claim.status is Status.CONNECTED
     assert answer.detail["listed"] is None

@@ -19,7 +19,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--instances", type=int, default=0, help="how many there are at first")
     parser.add_argument("--prefix", default="line", help="how their names begin")
     parser.add_argument("--state", default="open", choices=("open", "connecting", "close"))
-    parser.add_argument("--version", default="2.3.7", help="2.3.7, 2.4.0-rc2 or 1.8.2")
+    parser.add_argument("--version", default="2.3.7", help="2.3.7, 2.4.0-rc2 or 1.8.6")
     parser.add_argument("--fast", action="store_true", help="short times, for tests")
     parser.add_argument("--tls", default="", choices=("", "good", "self"))
     parser.add_argument("--certificates", default="", help="folder for them with --tls")

@@ -96,7 +96,7 @@ def _set(standin: StandIn, told: dict[str, Any]) -> dict[str, Any]:
         if "row" in told:
             instance.row.set(**told["row"])
         if told.get("stuck") is True or told.get("outdated") is True:
-            instance.restart()
+            instance.connect()
     return {"count": len(chosen)}
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("", "slow", "refuse", "reset", "black_hole", "garbage", "html", "failing", "licence")
+KINDS = ("", "slow", "refuse", "reset", "black_hole")
+KINDS += ("garbage", "html", "failing", "licence", "refused")
 
 
 @dataclass

@@ -37,6 +37,8 @@ class Times:
     first_code: float = 1.0
     code_holds: float = 45.0
     codes: int = 30
+    silent_try: float = 30.0
+    """One try to connect to a WhatsApp that does not answer; 1.8 takes 20 s."""
     again: float = 0.0
     """Between two tries after a drop."""
     loop: float = 0.4
@@ -52,6 +54,7 @@ class Times:
             "create_wait": 0.05,
             "opens_after": 0.05,
             "first_code": 0.05,
+            "silent_try": 0.3,
             "loop": 0.02,
             "removal": 0.03,
             "webhook_first": 0.05,
@@ -93,13 +96,21 @@ class Instance:
         self.state: str | None = "close"
         self.creds = False
         self.settings: dict[str, Any] = dict(SETTINGS)
+        self.wavoip = ""
         self.webhook: dict[str, Any] | None = None
         self.proxy: dict[str, Any] | None = None
         self.count = 0
         self.code = ""
+        """What a phone can scan now."""
+        self.qrcode = ""
+        """What the process shows: it keeps the last code through pairing, logout and silence."""
         self.pairing_code: str | None = None
+        self.ghost = False
+        """1.8: it was deleted while it connected, and its connection goes on without it."""
+        self.storms = False
+        """1.8: two connections of one session replace each other for ever."""
         self.stuck = False
-        """Connecting goes nowhere."""
+        """WhatsApp is silent: each try ends after its time, and the next begins."""
         self.dead = ""
         """Open, and WhatsApp does not answer: "silent" or "closed"."""
         self.outdated = False
@@ -123,11 +134,15 @@ class Instance:
     # what the API does
 
     def connect(self, phone: str | None = None) -> None:
+        """What was shown before stays until there is a new code."""
         self._phone = phone
-        self.count, self.code, self.pairing_code = 0, "", None
+        self.code = ""
         self._connecting()
 
     def restart(self) -> None:
+        if self.old and self.state == "open":
+            # The connection that there is goes on beside the new one: each replaces the other.
+            self.storms, self.count, self.qrcode = True, 0, ""
         self.connect(self._phone)
 
     def scan(self) -> bool:
@@ -139,13 +154,14 @@ class Instance:
         return True
 
     def logout(self) -> None:
-        if not self.dead:  # a dead one cannot tell WhatsApp, and stays as it is
+        # A paired one says so to WhatsApp first: one that is not connected stays as it is.
+        if not self.dead and not (self.creds and self.state == "connecting"):
             self.end(401)
 
     def end(self, code: int) -> None:
         """A close after which the server does not come back: the keys are deleted."""
         self._stop()
-        self.creds, self.state, self.code = False, "close", ""
+        self.creds, self.state, self.code, self.storms = False, "close", "", False
         told: dict[str, Any] = {"instance": self.name, "status": "closed"}
         if not self.old:
             final = {"statusCode": code, "payload": {"message": "Connection Failure"}}
@@ -169,14 +185,13 @@ class Instance:
             return
         self._stop()
         self.state = "close"
-        if self.old:
-            self._state_told(code)
         self._after(self._times.again, self._connecting)
 
     def unload(self) -> None:
         """The process ended."""
         self._stop()
-        self.state, self.code, self.count = None, "", 0
+        self.state, self.code, self.qrcode, self.count = None, "", "", 0
+        self.storms = False
 
     def load(self, *, connects: bool) -> None:
         self.state = "close"
@@ -184,13 +199,13 @@ class Instance:
             self.connect()
 
     def shown(self) -> dict[str, Any]:
-        """The QR object; without a code it is a count alone."""
-        if not self.code:
+        """The QR object, however old its code is; before the first code it is a count alone."""
+        if not self.qrcode:
             return {"count": self.count}
         image = "data:image/png;base64,iVBORw0KGgo="
         return {
             "pairingCode": self.pairing_code,
-            "code": self.code,
+            "code": self.qrcode,
             "base64": image,
             "count": self.count,
         }
@@ -204,7 +219,7 @@ class Instance:
         if self.outdated:
             self._after(self._times.loop, self._refused)
         elif self.stuck:
-            return
+            self._after(self._times.silent_try, self._connecting)
         elif self.creds:
             self._after(self._times.opens_after, self._open)
         else:
@@ -212,15 +227,15 @@ class Instance:
 
     def _refused(self) -> None:
         self.state = "close"
-        if self.old:
-            self._state_told(405)
         self._connecting()
 
     def _open(self) -> None:
         self._stop()
-        self.state, self.count = "open", 0
+        self.state, self.code = "open", ""
         self.row.set(connectionStatus="open", ownerJid=self.wuid)
         self._state_told(200)
+        if self.storms:
+            self._after(self._times.opens_after, self._connecting)
 
     def _next_code(self) -> None:
         if self.count == self._times.codes:
@@ -228,6 +243,7 @@ class Instance:
             return
         self.count += 1
         self.code = f"2@{uuid.uuid4().hex}{next(CODE_NUMBERS)},{uuid.uuid4().hex},key"
+        self.qrcode = self.code
         self.pairing_code = "ABCD1234" if self._phone else None
         self.row.set(connectionStatus="connecting")
         shown = {"instance": self.name, **self.shown()}
@@ -242,7 +258,7 @@ class Instance:
         refused = {"instance": self.name, "state": "refused", "statusReason": 428}
         self._tell(self, "connection.update", refused)
         # The row keeps "connecting": nobody writes it any more.
-        self.state, self.code, self.count = "close", "", 0
+        self.state, self.code, self.qrcode, self.count = "close", "", "", 0
 
     def _state_told(self, reason: int) -> None:
         told = {"instance": self.name, "state": self.state, "statusReason": reason}

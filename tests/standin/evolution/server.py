@@ -42,6 +42,8 @@ class StandIn:
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
         self.list_seconds = 0.0
+        self.error_lines = 0
+        """What the server wrote into its own log as an error."""
         self.most_at_once = 0
         self._at_once = 0
         self._boot: asyncio.Task[None] | None = None
@@ -154,6 +156,8 @@ class StandIn:
                 await asyncio.sleep(self.front.seconds)
             case "html":
                 return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
+            case "refused":
+                return Refused(400, ['instance requires property "new"']).answer()
             case "failing":
                 return web.Response(status=502, text="<html>Bad Gateway</html>")
             case "licence":
@@ -217,13 +221,23 @@ class StandIn:
         if name:
             chosen = [each for each in chosen if each.name == name and each.state is not None]
             if not chosen:
-                raise Refused(404, f'Instance "{name}" not found')
+                return self._nobody_listed(name)
         elif self.list_seconds:
             await asyncio.sleep(self.list_seconds)
+        if self.old and any(each.dead == "silent" for each in self.instances.values()):
+            # 1.8 asks WhatsApp through each open session, whichever was asked for.
+            await asyncio.sleep(60)
         if not self.old:
             return web.json_response([row_body(each) for each in chosen])
         rows = [old_row_body(each) for each in chosen if each.state is not None]
         return web.json_response(rows[0] if name else rows)
+
+    def _nobody_listed(self, name: str) -> web.Response:
+        words = f'Instance "{name}" not found'
+        if not self.old:
+            raise Refused(404, words)
+        self.error_lines += 6
+        return web.json_response({"error": True, "message": [words]}, status=500)
 
     async def _create(self, request: web.Request) -> web.Response:
         told = await request.json()
@@ -254,24 +268,27 @@ class StandIn:
     async def _connect(self, instance: Instance, request: web.Request) -> web.Response:
         match instance.state:
             case None:
+                self.error_lines += 1
                 return web.Response() if self.old else swallowed()
             case "open":
                 return web.json_response(state_body(instance))
             case "close":
                 instance.connect(request.query.get("number"))
-                await asyncio.sleep(self.times.connect_wait)
+                await asyncio.sleep(self.times.connect_wait * (2.5 if self.old else 1))
         return web.json_response(instance.shown())
 
     async def _restart(self, instance: Instance, _request: web.Request) -> web.Response:
         if self.old:
             if instance.state == "open":
                 instance.restart()
+                await asyncio.sleep(self.times.connect_wait)
             return web.json_response(state_body(instance))
         if instance.state not in ("open", "connecting"):
+            self.error_lines += 1
             return swallowed()
-        instance.restart()
-        await asyncio.sleep(self.times.connect_wait)
+        # Answered at once, with what there was before it.
         body = state_body(instance) if instance.state == "open" else instance.shown()
+        instance.restart()
         return web.json_response(body)
 
     async def _logout(self, instance: Instance, _request: web.Request) -> web.Response:
@@ -285,8 +302,6 @@ class StandIn:
         return web.json_response({**body, "response": {"message": "Instance logged out"}})
 
     async def _delete(self, instance: Instance, _request: web.Request) -> web.Response:
-        if self.old and instance.state == "open":
-            raise Refused(400, f'The "{instance.name}" instance needs to be disconnected')
         self.webhooks.tell(instance, "remove.instance", None)
         asyncio.get_running_loop().call_later(self.times.removal, self._remove, instance)
         body = {"status": "SUCCESS", "error": False}
@@ -297,9 +312,18 @@ class StandIn:
         self._remove(self.instances[name])
 
     def _remove(self, instance: Instance) -> None:
+        goes_on = self.old and instance.creds and instance.state == "connecting"
         instance.unload()
         if self.instances.get(instance.name) is instance:
             del self.instances[instance.name]
+        if goes_on and not instance.ghost:
+            later = asyncio.get_running_loop().call_later
+            later(self.times.silent_try, self._haunt, instance)
+
+    def _haunt(self, instance: Instance) -> None:
+        """1.8: its connection tries once more and writes its folder: the name is taken again."""
+        instance.ghost = True
+        self.instances.setdefault(instance.name, instance)
 
     async def _presence(self, instance: Instance, request: web.Request) -> web.Response:
         told = await request.json()
@@ -342,13 +366,18 @@ class StandIn:
         wanted = [key for key, name in names.items() if name != "msgCall"]
         if lacking := [key for key in wanted if not isinstance(told.get(key), bool)]:
             raise Refused(400, [f'instance requires property "{key}"' for key in lacking])
+        if self.old and "wavoipToken" not in told:
+            raise Refused(400, ['instance requires property "wavoipToken"'])
+        if not isinstance(told.get("wavoipToken", ""), str):
+            raise Refused(400, ["wavoipToken is not of a type(s) string"])
         instance.settings |= {name: told[key] for key, name in names.items() if key in told}
-        body = {"settings": {"instanceName": instance.name, "settings": instance.settings}}
+        instance.wavoip = told.get("wavoipToken", instance.wavoip)
+        body = {"settings": {"instanceName": instance.name, "settings": told}}
         return web.json_response(body, status=201)
 
     async def _find_webhook(self, instance: Instance, _request: web.Request) -> web.Response:
         if instance.webhook is None and self.old:
-            return web.json_response({"enabled": False, "url": ""})
+            return web.json_response({})
         return web.json_response(instance.webhook)
 
     async def _set_webhook(self, instance: Instance, request: web.Request) -> web.Response:
@@ -356,6 +385,8 @@ class StandIn:
         if self.old:
             if not isinstance(told.get("url"), str) or not isinstance(told.get("events"), list):
                 raise Refused(400, ['instance requires property "url"'])
+            if "://" not in told["url"]:
+                raise Refused(400, 'Invalid "url" property')
             if "STATUS_INSTANCE" in told["events"]:
                 raise Refused(400, ["events[5] is not one of enum values"])
             instance.webhook = {**told, "enabled": told.get("enabled", True)}

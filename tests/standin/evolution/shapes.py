@@ -80,7 +80,7 @@ def row_body(instance: Instance) -> dict[str, Any]:
         "Nats": None,
         "Sqs": None,
         "Websocket": None,
-        "Setting": {**instance.settings, "wavoipToken": "", "instanceId": instance.id},
+        "Setting": {**settings_body(instance, old=False), "instanceId": instance.id},
         "_count": {"Message": 0, "Contact": 0, "Chat": 0},
     }
 
@@ -89,7 +89,9 @@ def old_row_body(instance: Instance) -> dict[str, Any]:
     inner: dict[str, Any] = {"instanceName": instance.name, "instanceId": instance.id}
     if instance.state == "open":
         inner |= {"owner": instance.wuid, "profileName": "not loaded", "profileStatus": ""}
-    inner |= {"status": instance.state, "apikey": instance.token}
+    inner |= {"status": instance.state, "serverUrl": "localhost", "apikey": instance.token}
+    hook = f"localhost/webhook/whatsapp/{instance.name}"
+    inner["integration"] = {"integration": instance.integration, "webhook_wa_business": hook}
     return {"instance": inner}
 
 
@@ -104,9 +106,10 @@ def created_body(instance: Instance, *, old: bool, shown: Any) -> dict[str, Any]
 
 
 def settings_body(instance: Instance, *, old: bool) -> dict[str, Any]:
+    told = instance.settings
     if old:
-        return {key: instance.settings[name] for key, name in OLD_SETTINGS.items()}
-    return {**instance.settings, "wavoipToken": ""}
+        told = {key: instance.settings[name] for key, name in OLD_SETTINGS.items()}
+    return {**told, "wavoipToken": instance.wavoip}
 
 
 def sent_body(instance: Instance, number: str, text: str, id: str) -> dict[str, Any]:
