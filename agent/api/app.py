@@ -32,7 +32,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.guard import check_entrance, is_hook
+from agent.api.http.guard import check_crowd, check_entrance, is_hook
 from agent.api.http.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
 from agent.api.qr import show_qr
@@ -220,6 +220,7 @@ async def _safely(
     request: web.Request, run: Answering, request_id: str, allowed_hosts: frozenset[str]
 ) -> web.StreamResponse:
     try:
+        check_crowd(request)
         check_entrance(request, allowed_hosts)
         return await run(request)
     except WaError as error:

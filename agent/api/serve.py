@@ -16,6 +16,7 @@ from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.guard import host_name
 from agent.api.http.idempotency import Remembered
+from agent.api.http.places import Places
 from agent.api.http.sockets import (
     BACKLOG,
     bind_tcp,
@@ -141,7 +142,11 @@ async def serve(
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
     entrance = Entrance(
-        head_seconds=section.head_timeout, per_address=section.connections_per_address
+        head_seconds=section.head_timeout,
+        places=Places(
+            per_address=section.connections_per_address,
+            heads_per_address=max(section.connections_per_address // 2, 1),
+        ),
     )
     runner = web.AppRunner(
         build_app(parts, _allowed_hosts(section)),

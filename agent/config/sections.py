@@ -102,7 +102,7 @@ class ApiSection:
         10.0, "seconds that a client may take for a request's body", low=0.1, restart=True
     )
     connections_per_address: int = setting(
-        64, "open connections from one address", low=1, restart=True
+        64, "requests at a time from one address", low=1, restart=True
     )
     event_queue: int = setting(
         1000, "events that wait for one slow listener before it is dropped", low=1, restart=True

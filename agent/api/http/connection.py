@@ -1,4 +1,4 @@
-"""One client's connection, bounded: how long a head may take, how many from one address,
+"""One client's connection, bounded: how long a head may take, where it stands among the others,
 how long an answer may wait to be read. The library has none of these limits.
 """
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import struct
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
+from agent.api.http.places import Place, Places
 from agent.core.model import Category
 from agent.log import bound
 
@@ -27,14 +27,12 @@ class Entrance:
     head_seconds: float = 10.0
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
-    per_address: int = 64
-    inside: Counter[str] = field(default_factory=Counter)
+    places: Places = field(default_factory=Places)
     connections: set["Connection"] = field(default_factory=set)
-    turned_away: int = 0
 
 
 class Connection(RequestHandler):
-    __slots__ = ("_address", "_deadline", "_entrance", "_heard")
+    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_place")
 
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
@@ -42,6 +40,7 @@ class Connection(RequestHandler):
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
+        self._place = Place.HEAD
 
     @property
     def unheard(self) -> bool:
@@ -50,27 +49,16 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        address = _address_of(transport)
-        entrance = self._entrance
-        if entrance.inside[address] >= entrance.per_address:
-            entrance.turned_away += 1
-            transport.write(_raw_error(503, "busy", "too many connections from this address"))
-            transport.close()
-            return
-        entrance.inside[address] += 1
-        entrance.connections.add(self)
-        self._address = address
+        self._address = _address_of(transport)
+        self._entrance.connections.add(self)
         super().connection_made(transport)
         self._arm()
+        self._entrance.places.stand(self, self._address, Place.HEAD)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._address is not None:
-            inside = self._entrance.inside
-            inside[self._address] -= 1
-            if not inside[self._address]:
-                del inside[self._address]
-            self._entrance.connections.discard(self)
-            self._address = None
+        self._entrance.places.leave(self)
+        self._entrance.connections.discard(self)
+        self._address = None
         self._disarm()
         super().connection_lost(exc)
 
@@ -79,10 +67,32 @@ class Connection(RequestHandler):
             return
         self._heard = True
         super().data_received(data)
+        if self.transport is None:
+            return
         if self._busy():
             self._disarm()
-        elif self._deadline is None:
-            self._arm()
+            self._stand(Place.REQUEST)
+        else:
+            if self._deadline is None:
+                self._arm()
+            self._stand(Place.HEAD)
+
+    def crowded(self, *, needed: bool) -> bool:
+        """Whether the request that it brought is one too many; `needed` ones have more places."""
+        address = self._address
+        return address is not None and self._entrance.places.crowded(address, needed=needed)
+
+    def give_way(self) -> None:
+        self._disarm()
+        transport = self.transport
+        if transport is not None and self._heard and not self._busy():
+            transport.write(_raw_error(503, "busy", "too many connections at a time"))
+        self.force_close()
+
+    def _stand(self, place: Place) -> None:
+        if self._address is not None and self._place is not place:
+            self._place = place
+            self._entrance.places.stand(self, self._address, place)
 
     def _busy(self) -> bool:
         """A whole head is there: from here on other deadlines hold."""
@@ -117,6 +127,8 @@ class Connection(RequestHandler):
             if transport is not None:
                 transport.abort()
             return resp, True
+        if not self._messages and not self._upgraded and self.transport is not None:
+            self._stand(Place.IDLE)
         if isinstance(resp, web.Response):
             # The library holds the answer until this client asks again: a scrape is megabytes.
             resp.body = None

@@ -6,12 +6,26 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from agent.api.http.auth import is_loopback
-from agent.errors import Forbidden, InvalidRequest
+from agent.api.http.connection import Connection
+from agent.errors import Forbidden, InvalidRequest, TryLater
 
 HOOKS = "/hooks/"
 SECRET_PARAMETERS = frozenset(
     {"token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer"}
 )
+
+
+NEEDED = ("/metrics", "/healthz", "/readyz")
+"""What this machine's care depends on: it is answered while others have to wait."""
+
+
+def check_crowd(request: web.Request) -> None:
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        return
+    needed = is_hook(request) or request.rel_url.raw_path in NEEDED
+    if connection.crowded(needed=needed):
+        raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 
 
 def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:

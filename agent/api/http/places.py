@@ -1,0 +1,91 @@
+"""Where connections stand: before a whole head, in a request, or idle; each with its own places.
+
+127.0.0.1 is everybody on this machine. Whoever opens connections and sends nothing loses the
+oldest of them to the newest, and takes no place from those who ask. Who asks too much at once
+is refused, but for the few requests that this machine's care depends on.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Place(StrEnum):
+    HEAD = "head"
+    """No whole head has come yet."""
+    REQUEST = "request"
+    IDLE = "idle"
+    """Kept alive after an answer."""
+
+
+class Standing(Protocol):
+    """A connection as its places see it."""
+
+    def give_way(self) -> None:
+        """Close at once: another one needs the place."""
+
+
+@dataclass(slots=True)
+class Places:
+    """How many stand where, by address and together."""
+
+    per_address: int = 64
+    """Requests at a time, and as many idle connections."""
+    heads_per_address: int = 32
+    heads: int = 256
+    requests: int = 512
+    idle: int = 512
+    kept_free: int = 32
+    """Requests more that the scrape, the probes and the webhooks of backends may take."""
+    gave_way: int = 0
+    refused: int = 0
+    _standing: dict[Place, dict[Standing, str]] = field(
+        default_factory=lambda: {place: {} for place in Place}
+    )
+    """The oldest first; each with its address."""
+    _counted: Counter[tuple[Place, str]] = field(default_factory=Counter)
+
+    def stand(self, one: Standing, address: str, place: Place) -> None:
+        self.leave(one)
+        self._standing[place][one] = address
+        self._counted[place, address] += 1
+        if place is Place.HEAD:
+            self._make_room(place, address, self.heads_per_address, self.heads)
+        elif place is Place.IDLE:
+            self._make_room(place, address, self.per_address, self.idle)
+
+    def leave(self, one: Standing) -> None:
+        for place, standing in self._standing.items():
+            address = standing.pop(one, None)
+            if address is not None:
+                self._counted[place, address] -= 1
+                if not self._counted[place, address]:
+                    del self._counted[place, address]
+
+    def crowded(self, address: str, *, needed: bool) -> bool:
+        """Whether this request, which stands here already, is one too many."""
+        more = self.kept_free if needed else 0
+        crowded = (
+            self._counted[Place.REQUEST, address] > self.per_address + more
+            or len(self._standing[Place.REQUEST]) > self.requests + more
+        )
+        self.refused += crowded
+        return crowded
+
+    def count(self, place: Place) -> int:
+        return len(self._standing[place])
+
+    def _make_room(self, place: Place, address: str, at_one: int, together: int) -> None:
+        if self._counted[place, address] > at_one:
+            self._close_oldest(place, lambda whose: whose == address)
+        if len(self._standing[place]) > together:
+            self._close_oldest(place, lambda _whose: True)
+
+    def _close_oldest(self, place: Place, of: Callable[[str], bool]) -> None:
+        oldest = next((one for one, whose in self._standing[place].items() if of(whose)), None)
+        if oldest is not None:
+            self.leave(oldest)
+            self.gave_way += 1
+            oldest.give_way()

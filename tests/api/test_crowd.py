@@ -1,0 +1,128 @@
+"""Many connections from one machine: whoever asks is answered, whoever only connects gives way."""
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from agent.api.http.places import Place, Places
+from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
+
+HALF = b"GET /healthz HTTP/1.1\r\nHost: loc"
+
+
+@pytest.fixture
+def many_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 4096:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+
+
+@contextlib.asynccontextmanager
+async def half_open(house: House, count: int) -> AsyncIterator[None]:
+    """Connections that begin a head and leave it at that."""
+    writers = []
+    try:
+        for number in range(count):
+            _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writers.append(writer)
+            if number % 2:
+                writer.write(HALF)
+        yield
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_thousand_half_open_connections_keep_nobody_out(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house(head_timeout=600.0) as house:
+        key = await house.key("read")
+        async with half_open(house, 1000):
+            places = house.server._entrance.places
+            await eventually(lambda: places.gave_way >= 900)
+            assert places.count(Place.HEAD) <= places.heads_per_address
+            async with aiohttp.ClientSession(house.url) as tcp, house.local() as unix:
+                async with asyncio.timeout(5):
+                    assert (await tcp.get("/healthz")).status == 200
+                    assert (await tcp.get("/metrics", headers=key)).status == 200
+                    assert (await tcp.get("/api/instances", headers=key)).status == 200
+                    # A wrong secret: it was heard, which is what matters here.
+                    assert (await tcp.post("/hooks/evo/wrong", json={})).status in (401, 403, 404)
+                    assert (await unix.get("http://localhost/api/instances")).status == 200
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_answers_that_nobody_reads_leave_the_scrape_its_places(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house(connections_per_address=4) as house:
+        key = await house.key("read")
+        places = house.server._entrance.places
+        writers = []
+        ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for _ in range(12):
+            _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+            writer.transport.pause_reading()
+            writer.write(ask * 200)
+            writers.append(writer)
+        await eventually(lambda: places.count(Place.REQUEST) >= 5)
+        async with aiohttp.ClientSession(house.url) as tcp, asyncio.timeout(5):
+            answer = await tcp.get("/api/instances", headers=key)
+            assert answer.status == 503
+            assert (await answer.json())["error"] == "busy"
+            assert (await tcp.get("/metrics", headers=key)).status == 200
+            assert (await tcp.get("/healthz")).status == 200
+        for writer in writers:
+            writer.transport.abort()
+        await eventually(lambda: places.count(Place.REQUEST) == 0)
+
+
+class Guest:
+    """A connection that notes whether it had to go."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def give_way(self) -> None:
+        self.gone = True
+
+
+def test_the_oldest_gives_way_and_only_to_its_own_address() -> None:
+    places = Places(heads_per_address=2, heads=10)
+    here, there = [Guest() for _ in range(3)], Guest()
+    places.stand(there, "10.0.0.1", Place.HEAD)
+    for guest in here:
+        places.stand(guest, "127.0.0.1", Place.HEAD)
+    assert [guest.gone for guest in here] == [True, False, False]
+    assert not there.gone
+
+
+def test_many_addresses_share_what_there_is_together() -> None:
+    places = Places(heads_per_address=2, heads=3)
+    guests = [Guest() for _ in range(5)]
+    for number, guest in enumerate(guests):
+        places.stand(guest, f"127.0.0.{number}", Place.HEAD)
+    assert [guest.gone for guest in guests] == [True, True, False, False, False]
+
+
+def test_who_asks_takes_no_place_from_those_who_do_not() -> None:
+    places = Places(per_address=1, heads_per_address=1, kept_free=1)
+    asking, next_one, scrape = Guest(), Guest(), Guest()
+    for guest in (asking, next_one, scrape):
+        places.stand(guest, "a", Place.HEAD)
+        places.stand(guest, "a", Place.REQUEST)
+    assert places.count(Place.HEAD) == 0
+    assert places.crowded("a", needed=False)
+    assert places.crowded("a", needed=True)  # three at a time, one place and one kept free
+    places.leave(scrape)
+    assert places.crowded("a", needed=False)
+    assert not places.crowded("a", needed=True)
+    places.leave(next_one)
+    assert not places.crowded("a", needed=False)
