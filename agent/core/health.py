@@ -56,6 +56,7 @@ _NETWORK_VERDICTS = frozenset(
 )
 """Beside the reasons of the table: what a network that is away looks like from a worker."""
 
+_ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
 _AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
@@ -88,7 +89,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
     if verdict is None:
         assert observation.claim is not None
         verdict = _by_claim(observation, observation.claim, policy, now)
-    if observation.hold == UNREACHABLE and _is_the_networks(verdict):
+    if observation.hold == UNREACHABLE and _is_the_networks(observation, verdict):
         verdict = _held(observation)
     return _add_signals(verdict, observation.signals)
 
@@ -113,6 +114,16 @@ def ended_for_good(observation: Observation) -> bool:
     """Whether WhatsApp ended it with a word after which nothing logs in by itself."""
     code = last_reason(observation)
     return bool(code) and reason_of(code).final
+
+
+def waits_for_network(observation: Observation) -> bool:
+    """Whether its engine connects by itself, waits for an answer, or names the network."""
+    if observation.claim is None or not observation.unit.runs:
+        return False
+    claim = observation.claim.claim
+    by_itself = claim.status is Status.RECONNECTING
+    asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
+    return by_itself or (claim.status in _ON_ITS_WAY and asks)
 
 
 def wall_at(observation: Observation, now: float) -> float:
@@ -387,8 +398,10 @@ def _waits_for_others(observation: Observation, ended: Reason, now: float) -> bo
     )
 
 
-def _is_the_networks(verdict: HealthVerdict) -> bool:
+def _is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
     """Whether an address that is away explains this verdict."""
+    if verdict.reason == "starting":
+        return waits_for_network(observation)
     if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
         return False
     return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS

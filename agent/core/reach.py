@@ -61,7 +61,7 @@ class ReachPolicy:
 
     look_first: float = 1.0
     """From the first look that failed to the next."""
-    look_every: float = 5.0
+    look_every: float = 4.0
     """The longest time between two looks; 0 = addresses are never looked at."""
     look_timeout: float = 3.0
     fresh: float = 5.0

@@ -13,6 +13,7 @@ from agent.core.health import (
     ended_for_good,
     gave_up,
     last_reason,
+    waits_for_network,
     wall_at,
 )
 from agent.core.model import (
@@ -34,7 +35,7 @@ from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
 
-OWN_TIME = 3.0
+OWN_TIME = 2.0
 """Seconds that an engine which connects by itself has for it when its address is back."""
 
 
@@ -121,21 +122,23 @@ def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action
 def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Action]:
     if observation.claim is None or observation.linked_since is None:
         return []
-    if not _is_slow_to_return(observation) and (
-        observation.claim.claim.status is not Status.DISCONNECTED or verdict.reason == "starting"
-    ):
+    status, fresh = observation.claim.claim.status, False
+    if _is_slow_to_return(observation):
+        # What began to load before its network went waits for an answer that was lost.
+        fresh = status is not Status.RECONNECTING
+    elif status is not Status.DISCONNECTED or verdict.reason == "starting":
         return []
     # A worker that is linked holds its folder's lock: the session is ours to reconnect.
-    fresh = reason_of(last_reason(observation)).fresh_worker
+    fresh = fresh or reason_of(last_reason(observation)).fresh_worker
     return [Action(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict.sentence)]
 
 
 def _is_slow_to_return(observation: Observation) -> bool:
-    """Its address is back, and an engine that connects by itself still waits for its own time."""
+    """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
     fact, back_at = observation.claim, observation.back_at
-    if fact is None or back_at is None or fact.claim.status is not Status.RECONNECTING:
+    if fact is None or back_at is None or not waits_for_network(observation):
         return False
-    begun = max(fact.since, fact.phase_since)
+    begun = max(fact.since, fact.phase_since, fact.progress_since)
     return begun < back_at <= observation.at - OWN_TIME
 
 

@@ -72,8 +72,8 @@ def test_looks_come_soon_at_first_and_never_later_than_the_longest_time():
         gaps.append(reach.look_at - at)
         at = reach.look_at
     assert gaps[:4] == [1.0, 1.5, 2.25, 3.375]
-    assert max(gaps) == 5.0 == gaps[-1]
-    assert after_failed_look(reach, REFUSED, POLICY, at, 0.0).look_at == at + 4.0
+    assert max(gaps) == 4.0 == gaps[-1]
+    assert after_failed_look(reach, REFUSED, POLICY, at, 0.0).look_at == pytest.approx(at + 3.2)
 
 
 def test_a_route_change_makes_the_next_look_due():
@@ -226,6 +226,11 @@ def held(claim, **changes):
         pytest.param(said(Status.LOADING, phase="sync"), id="stuck in its sync"),
         pytest.param(said(Status.RECONNECTING, reason="connection_lost"), id="by itself"),
         pytest.param(said(Status.CONNECTED, proof_age=400.0), id="its proof is old"),
+        pytest.param(said(Status.RECONNECTING, ago=2.0), id="by itself, just now"),
+        pytest.param(
+            said(Status.INITIALIZING, ago=2.0, phase="login", reason="connection_lost"),
+            id="in a start, offline",
+        ),
     ],
 )
 def test_a_session_says_what_cannot_be_reached_and_is_not_repaired(claim):
@@ -261,3 +266,7 @@ def test_an_engine_that_connects_by_itself_is_asked_when_its_address_is_back():
     assert plan(NOW - OWN_TIME + 0.1) == [], "it has some time of its own"
     assert plan(NOW - OWN_TIME) == [ActionKind.CONNECT]
     assert plan(NOW - 200.0) == [], "it began to wait after that"
+    waits = seen(claim=said(Status.INITIALIZING, ago=20.0, phase="loaded"))
+    assert plan(NOW - OWN_TIME) == [ActionKind.RESTART], "its page was asked for in vain"
+    waits = seen(claim=said(Status.LOADING, ago=20.0, phase="sync"))
+    assert plan(NOW - OWN_TIME) == [], "its sync goes on"

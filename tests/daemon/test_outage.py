@@ -2,10 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 
+from agent.engines.web.standin.server import StandIn
 from tests.daemon.conftest import SETTINGS
+from tests.daemon.line import line_to
+from tests.daemon.test_backends import standin, table
+from tests.daemon.test_web import cache
+
+__all__ = ["cache", "standin"]
 
 OUTAGE = 10.0
 BACK_WITHIN = 10.0
@@ -57,3 +65,108 @@ async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(make_agent, 
     for id in ids:
         assert len(await tries(agent, id)) <= 2
         assert (await agent.show(id))["circuit"] == "closed"
+
+
+# WhatsApp Web: the page's own server is away
+
+
+@pytest.fixture
+async def stand_in() -> AsyncIterator[StandIn]:
+    found = await StandIn.open(qr_every=300, alive_every=0.5)
+    yield found
+    await found.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+async def test_w1_two_pages_come_back_with_their_server(
+    make_agent, eventually, stand_in, cache, silent
+):
+    """One page is connected and loses its server; the other has not begun to load."""
+    base = USUAL_DELAYS.replace("watchdog = 1.0", "watchdog = 8").replace(
+        "interval = 1\ntimeout = 0.5", "interval = 1\ntimeout = 1"
+    )
+    agent = make_agent(base=base)
+    await agent.start(env={"CACHE_PATH": str(cache)})
+    async with line_to(urlsplit(stand_in.url).port) as line:
+        for id in ("shop", "desk"):
+            url = f"http://127.0.0.1:{line.port}/?name={id}"
+            body = {"id": id, "engine": "web", "settings": {"url": url}}
+            await agent.do("POST", "/api/instance", body)
+            await eventually(lambda id=id: agent.status(id), "QR_REQUIRED", within=40)
+            stand_in.scan("5511999999999" if id == "shop" else "5511888888888", id)
+            await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
+        await agent.do("POST", "/api/instance/desk/stop")
+        await line.cut(silent=silent)
+        await agent.do("POST", "/api/instance/desk/start")
+        begun = time.monotonic()
+
+        async def both_wait():
+            shown = [await agent.show(id) for id in ("shop", "desk")]
+            return {one["reason"] for one in shown}
+
+        await eventually(both_wait, {"unreachable"}, within=20)
+        assert f"cannot reach 127.0.0.1:{line.port}" in (await agent.show("desk"))["sentence"]
+        # As long as in W1: with five failures the circuit was open until 619 s.
+        await eventually(lambda: time.monotonic() - begun > 20, within=30)
+        assert await both_wait() == {"unreachable"}
+        await line.mend()
+        back = time.monotonic()
+        await eventually(lambda: connected_again(agent, ["shop", "desk"]), within=40)
+        late = time.monotonic() - back
+        assert late <= BACK_WITHIN, f"back {late:.1f} s after their server"
+        for id in ("shop", "desk"):
+            assert (await agent.show(id))["circuit"] == "closed"
+        assert len(await tries(agent, "shop")) <= 2
+
+
+# a backend: its server is away
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_sessions_on_a_backend_are_back_with_their_server(
+    make_agent, eventually, standin, count
+):
+    ids = [f"line-{number}" for number in range(count)]
+    for id in ids:
+        standin.add(id, "open")
+    # The patience of [backends] and the delays are the usual ones.
+    base = USUAL_DELAYS.replace("interval = 1\n", "interval = 1\nstuck = 3\n", 1)
+    agent = make_agent(table(standin, timeout=5.0), base=base)
+    await agent.start()
+    await eventually(lambda: connected_again(agent, ids), within=40)
+    await standin.front.set("refuse")
+
+    async def held():
+        shown = await agent.do("GET", "/api/instances?limit=500")
+        return {one["reason"] for one in shown["instances"]}
+
+    await eventually(held, {"backend_down"}, within=40)
+    logins = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
+    await standin.front.set("")
+    back = time.monotonic()
+    await eventually(lambda: connected_again(agent, ids), within=40)
+    late = time.monotonic() - back
+    assert late <= BACK_WITHIN, f"back {late:.1f} s after their server"
+    after = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
+    assert after - logins <= count
+    assert (await agent.do("GET", "/api/backends"))["backends"][0]["circuit"] == "closed"
+
+
+@pytest.mark.slow
+async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(make_agent, eventually):
+    agent = make_agent(base=USUAL_DELAYS.replace("login_every = 0\n", ""))
+    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "20"})
+    ids = [f"s{number}" for number in range(100)]
+    for id in ids:
+        await agent.create(id)
+    await eventually(lambda: connected_again(agent, ids), within=120)
+    back = await lose_the_network(agent, ids, OUTAGE)
+    budget = (100 - 30) * 0.2
+    await eventually(lambda: time.time() > back, within=OUTAGE + 10)
+    assert not await connected_again(agent, ids)
+    await eventually(lambda: connected_again(agent, ids), within=90)
+    late = time.time() - back
+    assert late <= BACK_WITHIN + budget, f"back {late:.1f} s after the network"
+    for id in ids:
+        assert len(await tries(agent, id)) <= 2

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -62,13 +63,20 @@ async def stand_in() -> AsyncIterator[StandIn]:
 
 
 @pytest.fixture
-async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
-    cache = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[2] / ".cache"))
+def cache(tmp_path: Path) -> Path:
+    """The bundle, fetched once; each agent has a cache of its own, which it marks."""
+    kept = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[2] / ".cache"))
     try:
         find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
-        fetch_bundle(cache)
+        fetch_bundle(kept)
     except (ConfigError, EngineError) as error:
         lacks(str(error))
+    shutil.copytree(kept / "wa-js", tmp_path / "cache" / "wa-js")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+async def agent(make_agent: Callable[..., RunningAgent], cache: Path) -> RunningAgent:
     one = make_agent(base=SETTINGS)
     await one.start(env={"CACHE_PATH": str(cache)})
     return one

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.core.health import HealthPolicy, judge_health
+from agent.core.health import HealthPolicy, judge_health, waits_for_network
 from agent.core.model import (
     Action,
     ActionKind,
@@ -116,6 +116,8 @@ class Passes:
             signals=self.findings.signals(facts),
             back_at=self.turns.reaching.back_at(facts),
         )
+        if not facts.hold and waits_for_network(observation):
+            self.turns.reaching.doubt(facts)
         return observation, judge_health(observation, policy, boot_now())
 
     async def _decide_and_act(

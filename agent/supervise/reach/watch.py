@@ -137,6 +137,15 @@ class Reaching:
 
     # what passes tell
 
+    def doubt(self, facts: Facts) -> None:
+        """Its engine waits for its network by itself: look whether it is the address."""
+        watched = self._watched(facts)
+        if watched is None or watched.reach.away:
+            return
+        if boot_now() - watched.looked_at > self._policy().look_every:
+            watched.waiting[facts.id] = facts
+            self._begin_look(watched)
+
     def failed(self, facts: Facts, code: str) -> None:
         """Its connection was lost, or a try failed: its record has counted that."""
         if (watched := self._watched(facts)) is None:
