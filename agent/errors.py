@@ -82,6 +82,16 @@ class ConfigError(WaError):
     exit_status = 78
 
 
+class FolderUnusable(WaError):
+    """A worker's own folder or its identity file is away or unreadable; it may be whole again soon.
+
+    The agent looks after the folder and starts the worker again: a restart alone changes nothing.
+    """
+
+    code = "bad_identity"
+    exit_status = 66
+
+
 class StoreError(WaError):
     code = "store"
 

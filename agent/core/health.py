@@ -31,6 +31,8 @@ Status = ConnectionStatus
 
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
+FOLDER_UNUSABLE = 66
+"""The same, for as long as its folder or its identity file is away or unreadable."""
 
 AWAY = frozenset({"backend_down", "backend_missing"})
 """Holds that leave nothing to be known of the session itself."""
@@ -177,6 +179,9 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
     if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(observation, "session_damaged")
     ended = reason_of(observation.record.reason)
+    if not observation.unit.runs and _folder_is_away(observation):
+        found = _corrupted(observation, "session_unreadable")
+        return replace(found, sentence=f"{found.sentence}: {observation.files_problem}")
     if said == SUSPECT:
         # Its worker found nothing to come up with, and left it as it is.
         if ended.unpairs:
@@ -189,6 +194,14 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
     if observation.files is SessionFiles.UNPAIRED:
         return _corrupted(observation, "unpaired_suspect")
     return None
+
+
+def _folder_is_away(observation: Observation) -> bool:
+    """Nothing is known of the session before its folder can be read. (Paired and gone: missing.)"""
+    if observation.instance.backend:
+        return False
+    gone = observation.files is SessionFiles.ABSENT and not observation.record.paired
+    return gone or observation.files is SessionFiles.UNREADABLE
 
 
 def _hopeless_past(observation: Observation) -> HealthVerdict | None:
@@ -418,6 +431,10 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
     unit = observation.unit
     if unit.exit_status == MISCONFIGURED:
         return _waits_for_person(observation, reason_of("misconfigured"))
+    if unit.exit_status == FOLDER_UNUSABLE:
+        # Its folder was looked at before this: it is whole again.
+        sentence = "its worker could not use its folder, which is whole again"
+        return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
     if given_up := gave_up(observation, policy.reconnect):
         return _given_up(observation, given_up)
     if observation.hold:

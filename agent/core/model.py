@@ -224,6 +224,8 @@ class SessionFiles(StrEnum):
     UNPAIRED = "unpaired"
     WHOLE = "whole"
     DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
+    """Rights or the disk stand in the way: what is in it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,8 @@ class Observation:
     """More of it than the word says; "" = nothing."""
     back_at: float | None = None
     """When the address that it needs could last be reached again; None: it was never away."""
+    files_problem: str = ""
+    """More of what `files` says, for people: the path, and what stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,14 @@ _ROWS = (
         "Look where they went; restore a snapshot or from the trash.",
     ),
     Reason(
+        "session_unreadable",
+        "its session folder cannot be used at the moment",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Put the folder or its rights back; the agent looks every second and starts it then.",
+        counts_as_failure=False,
+    ),
+    Reason(
         "unpaired_suspect",
         "a paired session came up unpaired although no logout was seen",
         Permanence.WAIT_FOR_PERSON,

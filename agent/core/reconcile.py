@@ -38,6 +38,10 @@ Status = ConnectionStatus
 OWN_TIME = 2.0
 """Seconds that an engine which connects by itself has for it when its address is back."""
 
+FOLDER_AWAY = ("session_missing", "session_unreadable")
+LOOK_AGAIN = 1.0
+"""Seconds between two looks for a folder that is away: it is served at once when it is back."""
+
 
 def plan_actions(
     observation: Observation,
@@ -91,6 +95,8 @@ def next_deadline(
     if not observation.desired.should_run and not observation.unit.runs:
         return None
     moments = [now + policy.interval, *_deadlines(observation, verdict, policy, now)]
+    if verdict.reason in FOLDER_AWAY:
+        moments.append(now + LOOK_AGAIN)
     return min(moment for moment in moments if moment > now)
 
 

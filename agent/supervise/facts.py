@@ -51,6 +51,16 @@ class Facts:
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     files: SessionFiles = SessionFiles.UNPAIRED
+    files_problem: str = ""
+    """What stands in the way of reading them; "" = nothing."""
+    away_since: float | None = None
+    """Since when its folder is away or unreadable, at each look."""
+    folder_lost: str = ""
+    """What became of its folder under its live worker; "" = it is where the worker has it."""
+    folder_deleted: bool = False
+    """What it had on the disk is gone: its worker holds the only copy."""
+    refuge_tried: ProbeFact | None = None
+    """The probe after which saving it elsewhere was tried last."""
     disk_problem: str = ""
     """Why no worker may begin to write where sessions lie; looked at while none runs."""
     verdict: HealthVerdict | None = None
@@ -77,6 +87,8 @@ class Facts:
     """Why it is no longer connected, until it is again."""
     limits_changed: bool = False
     """Its settings are not yet what its worker is held to."""
+    limited_run: str = ""
+    """The run whose worker is held to its limits; another run may have begun past us."""
     identity_changed: bool = False
     """The identity file in its folder is behind what is recorded."""
     written: Identity | None = None
@@ -175,6 +187,7 @@ class Facts:
         self.probe = None
         self.memory_bytes = self.cpu_seconds = self.processes = self.open_fds = None
         self.memory_history = MemoryHistory()
+        self.folder_lost, self.folder_deleted, self.refuge_tried = "", False, None
         self.linked_since = None
         self.next_attach = 0.0
 

@@ -44,6 +44,7 @@ from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
+from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry, identity_of
 from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
@@ -174,6 +175,7 @@ class Supervisor:
 
     async def disable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        refuse_to_end(facts, "disable")
         if facts.enabled_by_operator:
             raise Refused(
                 f"cannot disable {id}: its unit is enabled in systemd;"
@@ -195,6 +197,7 @@ class Supervisor:
 
     async def stop(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        refuse_to_end(facts, "stop")
         facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
         self._interrupt_start(facts)
         said = entry(facts, "operator", "an operator stopped it: it stays stopped until started")
@@ -202,6 +205,7 @@ class Supervisor:
 
     async def restart(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        refuse_to_end(facts, "restart")
         if not facts.unit.runs:
             return await self.start(id)
         facts.record = replace(forgive(facts.record), restart_of=facts.unit.run)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
-from agent.errors import InvalidRequest, VaultError
+from agent.errors import InvalidRequest, VaultError, WaError
 from agent.vault.errors import explain, owner_of, planted
 from agent.vault.formats import FilesReport, format_of, is_left_out
+from agent.vault.identity import read_identity
 from agent.vault.locate import (
     SESSION,
     Modes,
@@ -24,7 +25,14 @@ from agent.vault.tree import DEEPEST, Excluded
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
-__all__ = ["FilesReport", "check_files", "inspect_files", "inspect_session"]
+__all__ = [
+    "FilesReport",
+    "FolderReport",
+    "check_files",
+    "inspect_files",
+    "inspect_folder",
+    "inspect_session",
+]
 
 
 def check_files(folder: Path, engine: str, paired: bool = True) -> SessionFiles:
@@ -36,6 +44,43 @@ def inspect_files(folder: Path, engine: str, paired: bool = True) -> FilesReport
 
     `paired` is what the record says; where the files alone cannot tell, it decides.
     """
+    return inspect_folder(folder, engine, paired).report
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReport:
+    """What an instance's folder is worth: its session, and its identity file."""
+
+    report: FilesReport
+    identity_lost: bool = False
+    """The identity file is missing or damaged; the folder can be written."""
+
+    @property
+    def files(self) -> SessionFiles:
+        return self.report.files
+
+    @property
+    def problem(self) -> str:
+        return self.report.problem
+
+
+def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderReport:
+    """As `inspect_files`, and the identity file beside the session."""
+    report = _inspect_files(folder, engine, paired)
+    if report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE):
+        return FolderReport(report)
+    try:
+        read_identity(folder)
+    except InvalidRequest:
+        return FolderReport(report)  # its very name is none of ours, and the report says so
+    except VaultError as error:
+        if error.code in ("absent", "damaged"):
+            return FolderReport(report, identity_lost=True)
+        return FolderReport(FilesReport(_unusable(error), str(error)))
+    return FolderReport(report)
+
+
+def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
     path = folder / SESSION
     try:
         with open_root(folder.parent) as root_fd:
@@ -48,7 +93,13 @@ def inspect_files(folder: Path, engine: str, paired: bool = True) -> FilesReport
     except (VaultError, InvalidRequest) as error:
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
-        return FilesReport(SessionFiles.DAMAGED, str(error))
+        return FilesReport(_unusable(error), str(error))
+
+
+def _unusable(error: WaError) -> SessionFiles:
+    """Rights and a sick disk say nothing of what is there; all else is a finding about it."""
+    away = error.code in ("permissions", "read_only", "disk_full", VaultError.code)
+    return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
 
 
 def inspect_session(
@@ -57,7 +108,8 @@ def inspect_session(
     """The same for an open session folder, wherever it lies."""
     look = _Look(modes, is_left_out(engine))
     if problem := look.at(path, session_fd):
-        return FilesReport(SessionFiles.DAMAGED, problem)
+        files = SessionFiles.UNREADABLE if look.forbidden else SessionFiles.DAMAGED
+        return FilesReport(files, problem)
     try:
         return format_of(engine).check(path, session_fd, paired)
     except VaultError as error:
@@ -67,9 +119,10 @@ def inspect_session(
             # The worker keeps it to itself: whether it is whole only the worker can tell.
             files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
             return FilesReport(files, str(error))
-        return FilesReport(SessionFiles.DAMAGED, str(error))
+        return FilesReport(_unusable(error), str(error))
     except OSError as error:
-        return FilesReport(SessionFiles.DAMAGED, str(explain("read", path, error)))
+        explained = explain("read", path, error)
+        return FilesReport(_unusable(explained), str(explained))
 
 
 @dataclass(slots=True)
@@ -81,6 +134,8 @@ class _Look:
     left: int = MOST_LOOKED_AT
     unseen: bool = False
     """Something is for the worker's user alone, as a browser makes its files."""
+    forbidden: bool = False
+    """What was found is a matter of rights alone."""
 
     def at(self, path: Path, fd: int, before: str = "", depth: int = 1) -> str:
         """The first thing that is wrong, "" when nothing is."""
@@ -105,6 +160,7 @@ class _Look:
         if not is_folder and not stat.S_ISREG(status.st_mode):
             return str(planted("use", path / name))
         if not self._is_usable(status, is_folder):
+            self.forbidden = True
             return (
                 f"cannot use {path / name}: it belongs to {owner_of(status)},"
                 f" which its worker cannot read and write"
@@ -120,6 +176,7 @@ class _Look:
             if error.code == "permissions" and self._is_workers_own(status):
                 self.unseen = True
                 return ""
+            self.forbidden = error.code == "permissions"
             return str(error)
 
     def _is_usable(self, status: os.stat_result, is_folder: bool) -> bool:

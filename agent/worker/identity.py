@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
-from agent.errors import ConfigError, InvalidRequest, TryLater
+from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Identity:
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
-    """Of an instance. Raise ConfigError for everything that a restart would not cure."""
+    """Of an instance. ConfigError or FolderUnusable: a restart alone would not cure it."""
     found = _identity(id_text, session_root, "instance.json", "id")
     return replace(found, settings=own_settings(found.settings))
 
@@ -58,7 +58,7 @@ def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
         sessions = _parse(_read(path), path).get("sessions")
         if not isinstance(sessions, dict):
             raise _broken(path, "it lists no sessions")
-    except ConfigError as error:
+    except FolderUnusable as error:
         log.error("%s", error)
         return {}
     for text, settings in sessions.items():
@@ -109,7 +109,7 @@ def lock_held(folder: Path) -> Iterator[None]:
     try:
         file = os.open(folder / "lock", flags, 0o660)
     except OSError as error:
-        raise ConfigError(f"cannot open {_shown(folder / 'lock', error)}") from error
+        raise FolderUnusable(f"cannot open {_shown(folder / 'lock', error)}") from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +131,7 @@ def engine_folder(folder: Path, name: str) -> Path:
     except FileExistsError:
         pass
     except OSError as error:
-        raise ConfigError(f"cannot make {own}: {_shown(folder, error)}") from error
+        raise FolderUnusable(f"cannot make {own}: {_shown(folder, error)}") from error
     return own
 
 
@@ -139,14 +139,14 @@ def _read(path: Path) -> bytes:
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"cannot open folder {_shown(path.parent, error)}") from error
+        raise FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(path.name, flags, dir_fd=parent)
         with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
             return stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
-        raise ConfigError(f"cannot open {_shown(path, error)}", code="bad_identity") from error
+        raise FolderUnusable(f"cannot open {_shown(path, error)}") from error
     finally:
         os.close(parent)
 
@@ -176,5 +176,5 @@ def _shown(path: Path, error: OSError) -> str:
     return text
 
 
-def _broken(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"cannot use {path}: {why}", code="bad_identity")
+def _broken(path: Path, why: str) -> FolderUnusable:
+    return FolderUnusable(f"cannot use {path}: {why}")

@@ -9,7 +9,7 @@ from typing import Any
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
 from agent.engines.catalog import load_engine, load_lost_store
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, answer_with, plain, session_works
@@ -18,6 +18,7 @@ from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine
 from agent.worker.life import Life, live
 from agent.worker.own_files import open_files
+from agent.worker.own_folder import OwnFolder
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
@@ -25,6 +26,7 @@ from agent.worker.watch import tell_status, watch_engine
 
 log = logging.getLogger(__name__)
 
+REFUGE = "refuge"
 FIRST_CONNECT = 60.0
 """Seconds an engine may take to begin to connect."""
 
@@ -50,8 +52,24 @@ async def _work(identity: Identity, link_path: Path) -> int:
     works = session_works(engine, reports)
     ask = works["probe"]
 
+    own = OwnFolder(identity.folder)
+
     async def probe(args: Mapping[str, Any]) -> Answer:
-        return {**await ask(args), "open_fds": open_files()}
+        return {**await ask(args), "open_fds": open_files(), "folder": own.told()}
+
+    async def save_elsewhere(args: Mapping[str, Any]) -> Answer:
+        """Its folder was deleted: what is in memory goes where the agent can fetch it."""
+        write = getattr(engine, "save_elsewhere", None)
+        if write is None:
+            raise EngineError(
+                f"engine {identity.engine} writes into its own folder only", code="not_supported"
+            )
+        if args.get("name") != REFUGE:
+            raise InvalidRequest("cannot save elsewhere: no such place", field="name")
+        refuge = own.make_refuge(link_path.parent / REFUGE)
+        await write(refuge)
+        own.share(refuge)
+        return {}
 
     async def own_use(_args: Mapping[str, Any]) -> Answer:
         # Only where it is asked: most machines tell the agent themselves.
@@ -64,6 +82,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         "close": plain(life.stop),
         "probe": probe,
         "own_use": own_use,
+        "save_elsewhere": save_elsewhere,
     }
 
     async def answer(call: Call) -> Answer:

@@ -18,7 +18,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
+from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble, needs_repair
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
 POLICY = HealthPolicy()
@@ -233,3 +233,23 @@ def test_whatever_changes_with_time_alone_is_looked_at_in_time(observation):
     at = next_deadline(observation, judge_health(observation, POLICY, NOW), POLICY, NOW)
     assert judged(at - 0.01) == judged(NOW)
     assert judged(at) != judged(NOW)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason", "actions"),
+    [
+        (SessionFiles.WHOLE, "not_running", [ActionKind.RESET_FAILED, ActionKind.START]),
+        (SessionFiles.ABSENT, "session_missing", []),
+        (SessionFiles.UNREADABLE, "session_unreadable", []),
+    ],
+)
+def test_a_worker_that_met_its_folder_away_is_started_when_it_is_whole(files, reason, actions):
+    failed = unit(UnitState.FAILED, exit_status=66, result="exit-code")
+    it = seen(unit=failed, claim=None, linked_since=None, probe=None, files=files)
+    verdict = judge_health(it, HealthPolicy(), NOW)
+    assert verdict.reason == reason
+    planned = plan_actions(it, verdict, HealthPolicy(), NOW, ladder=True)
+    assert [one.kind for one in planned] == actions
+    deadline = next_deadline(it, verdict, HealthPolicy(), NOW)
+    assert (deadline <= NOW + 1) is (files is not SessionFiles.WHOLE), "looked for every second"
+    assert needs_repair(verdict) is (files is SessionFiles.ABSENT), "nothing takes its place"

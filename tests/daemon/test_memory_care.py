@@ -3,6 +3,7 @@
 import re
 import signal
 
+from tests.daemon.conftest import SETTINGS as BASE
 from tests.daemon.test_turns import (
     ONE_AT_A_TIME,
     start_into_a_sync_that_does_not_end,
@@ -120,3 +121,24 @@ async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
 
     await eventually(measured)
     assert not await story_has(agent, "a", "restart: memory"), "the new worker needs none"
+
+
+async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_agent, eventually):
+    """So does it for one that a repair or the host itself started: each run is held, once."""
+    base = BASE.replace("[worker]\n", f"[worker]\nmemory_max = {96 << 20}\n")
+    agent = make_agent("[memory]\ninstance = 0\n", base=base)
+    await agent.start()
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    pid = await agent.pid("a")
+    await agent.kill()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await agent.pid("a") == pid
+    await agent.fault("a", "leak", bytes_per_second=24 << 20)
+
+    async def killed():
+        return (await agent.show("a"))["restarts_by_reason"]["oom"]
+
+    await eventually(killed, within=60)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)

@@ -147,5 +147,5 @@ def test_session_files_without_rights_are_a_finding_with_their_owner(open_root, 
     folder.chmod(0o755)
     (folder / "session").chmod(0o000)
     said = as_nobody(CREATE, open_root, "check")
-    assert said.startswith("damaged ")
+    assert said.startswith("unreadable ")
     assert f"{folder}/session belongs to root:root mode 0000" in said

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.engines.sandbox.file import read_session
-from agent.errors import ConfigError
+from agent.errors import ConfigError, FolderUnusable
 from agent.worker.identity import read_identity
 
 
@@ -52,7 +52,7 @@ async def _whole_and_restorable(bench: Any, *, paired: bool = False) -> None:
 
 
 @given(st.binary(max_size=100) | st.from_regex(rb'\{"version": ?1, ?"id": ?"a", ?.{0,40}\}'))
-def test_an_identity_of_any_bytes_is_read_or_a_configuration_error(
+def test_an_identity_of_any_bytes_is_read_or_says_that_it_cannot_be_used(
     tmp_path_factory: pytest.TempPathFactory, text: bytes
 ) -> None:
     root = tmp_path_factory.mktemp("r")
@@ -60,25 +60,25 @@ def test_an_identity_of_any_bytes_is_read_or_a_configuration_error(
     (root / "a" / "instance.json").write_bytes(text)
     try:
         identity = read_identity("a", root)
-    except ConfigError as error:
-        assert error.exit_status == 78
+    except FolderUnusable as error:
+        assert error.exit_status == 66
     else:
         assert identity.id == "a" and isinstance(identity.engine, str)
 
 
 @given(st.text(max_size=60))
 def test_an_id_of_any_text_is_found_or_a_configuration_error(id: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises((ConfigError, FolderUnusable)):
         read_identity(id, Path("/nonexistent"))
 
 
-def test_an_identity_that_is_no_file_is_a_configuration_error(tmp_path: Path) -> None:
+def test_an_identity_that_is_no_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "instance.json")  # opening it must not wait for a writer
-    with pytest.raises(ConfigError):
+    with pytest.raises(FolderUnusable):
         read_identity("a", tmp_path)
     (tmp_path / "b" / "instance.json").mkdir(parents=True)
-    with pytest.raises(ConfigError):
+    with pytest.raises(FolderUnusable):
         read_identity("b", tmp_path)
 
 

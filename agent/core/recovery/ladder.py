@@ -89,6 +89,9 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
 def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     unit = case.observation.unit
     alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
+    if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
+        # What lies in its folder is not known: nothing may be put in its place on a guess.
+        return False
     if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.observation)).unpairs:
         # WhatsApp ended this pairing: another login with it harms the account.
         return False

@@ -197,6 +197,8 @@ _SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANT
 
 def needs_repair(verdict: HealthVerdict) -> bool:
     """Whether the ladder has something to do here (a plain drop is the reconnecting's)."""
+    if verdict.reason == "session_unreadable":
+        return False  # what is in the folder is not known, so it is not to be replaced
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
         return True
     return verdict.health is Health.DEGRADED and verdict.reason in _MILD_REASONS

@@ -116,6 +116,9 @@ class SandboxEngine:
             self._reporter.progress()
         await self._kept.save()
 
+    async def save_elsewhere(self, folder: Path) -> None:
+        await self._kept.save(folder)
+
     async def close(self) -> None:
         self._server.close()
         for task in list(self._tasks):

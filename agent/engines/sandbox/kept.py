@@ -48,9 +48,9 @@ class KeptSession:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
         self._session = replace(self._loaded(), paired=False, account="")
 
-    async def save(self) -> None:
+    async def save(self, elsewhere: Path | None = None) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
-        await _to_its_end(self._save())
+        await _to_its_end(self._save(elsewhere))
 
     async def settle(self) -> None:
         """Return when no write is under way."""
@@ -93,10 +93,12 @@ class KeptSession:
             await self._write(session)
             self._session = session
 
-    async def _save(self) -> None:
+    async def _save(self, elsewhere: Path | None) -> None:
         async with self._file:
             if self._session is not None:
-                await self._write(self._session)
+                await self._write(self._session, elsewhere)
+            elif elsewhere is not None:
+                raise EngineError("cannot save elsewhere: its file was not read")
 
     def _loaded(self) -> SessionFile:
         if self._session is None:
@@ -110,11 +112,12 @@ class KeptSession:
             # Not damage: nobody may throw the session away for a matter of rights.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
 
-    async def _write(self, session: SessionFile) -> None:
+    async def _write(self, session: SessionFile, elsewhere: Path | None = None) -> None:
+        folder = elsewhere or self.folder
         try:
-            await asyncio.to_thread(write_session, self.folder, session)
+            await asyncio.to_thread(write_session, folder, session)
         except OSError as error:
-            raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
+            raise EngineError(f"cannot save {folder}: {error}", code="save_failed") from error
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -4,8 +4,10 @@ import signal
 
 from agent.host.process.child import Exit
 
-NEVER_RESTARTED = 78
+NEVER_RESTARTED = (66, 78)
+"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
 SYSTEMDS_OWN = {
+    66: "its folder or its identity file cannot be used",
     200: "its working folder cannot be entered",
     203: "its program cannot be executed",
     216: "its group is unknown",
@@ -15,7 +17,7 @@ SYSTEMDS_OWN = {
     238: "its state folder cannot be made",
     243: "a credential of its unit cannot be read (the file of a LoadCredential= is missing?)",
 }
-"""What systemd says by the exit status of a program that it did not come to start."""
+"""What an exit status says: the worker's own, and systemd's of a program it could not start."""
 _CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 

@@ -280,11 +280,9 @@ class ProcessWorker:
     def _restart_or_rest(self, how: Exit) -> None:
         if self._stop_wanted:
             self._rest(Phase.DEAD if self._result == "success" else Phase.FAILED)
-        elif how.code == NEVER_RESTARTED:
+        elif how.code in NEVER_RESTARTED:
             log.error(
-                "%s ended with a configuration error; it is not restarted",
-                self.id,
-                extra=about(self.id),
+                "%s ended (%s); it is not restarted", self.id, self._words(), extra=about(self.id)
             )
             self._rest(Phase.FAILED)
         else:

@@ -40,15 +40,19 @@ async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
 
 
 async def hold_to_limits(facts: Facts, hands: Hands) -> None:
-    """Hold a running worker to what its settings say now; every start does so anyway."""
-    facts.limits_changed = False
-    if not facts.unit.runs:
+    """Hold a running worker to its limits once per run, and when its settings change.
+
+    However it came to run: adopted, started by its host, by hand, by a repair, at boot.
+    """
+    changed, facts.limits_changed = facts.limits_changed, False
+    if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
         return
+    facts.limited_run = facts.unit.run
     try:
         await hands.host.set_limits(facts.id, hands.limits(facts))
     except WaError as error:
         log.warning(
-            "the new limits of %s hold from its next start: %s",
+            "cannot hold %s to its limits: %s; its next run is",
             facts.id,
             error,
             extra=about(facts.id),

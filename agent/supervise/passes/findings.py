@@ -20,6 +20,7 @@ from agent.core.model import Category, Happening, Health, JournalEntry, Signal
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
 
 HOUR = 3600.0
 ERROR_WINDOW = 300.0
@@ -75,6 +76,7 @@ class Findings:
             self._silence(facts),
             self._errors(facts, now),
             _lacking(facts),
+            _folder(facts),
         ]
         return tuple(signal for signal in found if signal is not None)
 
@@ -161,6 +163,15 @@ def _lacking(facts: Facts) -> Signal | None:
         return None
     words = f"its page lacks {', '.join(facts.lacks)}: what needs it will fail"
     return Signal("page_incomplete", Health.DEGRADED, words)
+
+
+def _folder(facts: Facts) -> Signal | None:
+    if not facts.folder_lost:
+        return None
+    words = facts.folder_lost
+    if facts.folder_deleted:
+        words += "; the pairing lives only in that worker: nothing may end it before it is saved"
+    return Signal(FOLDER_LOST, Health.DEGRADED, words)
 
 
 def _text(value: object) -> str:

@@ -39,7 +39,8 @@ from agent.supervise.backends.facts import Ears, WorkerLink
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.vault.check import check_files
+from agent.supervise.passes.lost_folder import compare_folder
+from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,14 @@ async def observe(facts: Facts, senses: Senses) -> None:
 def _look_at_disk(facts: Facts, senses: Senses) -> None:
     """The files of a running engine belong to it; a stopped one's are checked before a start."""
     folder = senses.session_root / facts.id
-    facts.files = check_files(folder, facts.instance.engine, facts.record.paired)
+    report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
+    facts.files, facts.files_problem = report.files, report.problem
+    if report.identity_lost:
+        facts.written = None  # the pass writes it again before it starts anything
+    away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
+    if facts.away_since is not None and not away:
+        facts.start_asked = True  # whole again: what failed meanwhile failed for this alone
+    facts.away_since = (facts.away_since or boot_now()) if away else None
     facts.disk_problem = why_no_start(senses.session_root, senses.disk_free())
 
 
@@ -114,6 +122,7 @@ def picture(
         claim=facts.claim,
         probe=facts.probe,
         files=facts.files,
+        files_problem=facts.files_problem,
         memory_bytes=facts.memory_bytes,
         not_before=now if facts.may_try_at_once else earliest,
         at_wall=now_wall,
@@ -262,6 +271,8 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     now = boot_now()
     told = answer.get("open_fds")
     facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
+    if not facts.instance.backend:
+        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), senses.session_root)
     if deep:
         senses.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))

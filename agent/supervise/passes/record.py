@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.core.health import HealthPolicy
+from agent.core.health import FOLDER_UNUSABLE, HealthPolicy
 from agent.core.model import (
     Category,
     ClaimFact,
@@ -24,6 +24,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import reason_of
+from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
@@ -242,6 +243,8 @@ def _drop_of(
     if not observation.desired.should_run:
         return nothing
     unit, fact = observation.unit, observation.claim
+    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
+        return nothing  # no word about the session: its folder was away
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == 78 else "worker_failed"
         return code, ("unit", unit.run, unit.since), None

@@ -149,6 +149,8 @@ class Ladder:
                 facts.record = with_repair(facts.record, facts.repair)
         released = self.incidents.released_wall(facts)
         policy = self.policy()
+        if facts.away_since is not None and boot_now() - facts.away_since < policy.suspect_settle:
+            return False  # what was moved away comes back, and then nothing may stand in its place
         if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
             return False
         facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)

@@ -31,6 +31,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.passes.act import Hands, execute, hold_to_limits
 from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
 from agent.supervise.passes.record import Rememberer, entry, note_restarts
 from agent.supervise.passes.repair import Ladder
@@ -74,12 +75,13 @@ class Passes:
         before, unit_before, known = facts.record, facts.unit, facts.observed
         begun = boot_now()
         await observe(facts, self.senses)
-        if facts.limits_changed:
-            await hold_to_limits(facts, self.hands)
+        await hold_to_limits(facts, self.hands)
         self.turns.room.note(facts)
         entries = self.rememberer.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
+        if sentence := await save_from_worker(facts, self.hands.host, self.hands.session_root):
+            entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
         observation, verdict = self._judge(facts)
         judged = facts.record
         entries += self.rememberer.remember(facts, observation, verdict)
@@ -128,7 +130,9 @@ class Passes:
         again = next_deadline(observation, verdict, policy, boot_now())
         actions = self._asked_for(facts, observation, verdict)
         if not actions:
-            wait = await self.ladder.follow(facts, observation, verdict)
+            # A repair may end the worker, which holds the only copy of what it had on the disk.
+            bound_to_it = holds_the_only_copy(facts)
+            wait = None if bound_to_it else await self.ladder.follow(facts, observation, verdict)
             if wait is not None and wait <= boot_now():
                 return wait  # a step was done: look at what it did before anything else
             again = _sooner(again, wait)
@@ -136,6 +140,8 @@ class Passes:
             actions = plan_actions(
                 observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair
             )
+        if holds_the_only_copy(facts):
+            actions = [one for one in actions if one.kind is ActionKind.CONNECT]
         self.senses.checked("recovery", boot_now() - begun)
         if actions:
             wait = await self._act(facts, actions)
@@ -149,6 +155,8 @@ class Passes:
         if facts.restart_for and not self._may_restart(facts):
             facts.restart_for, facts.memory_restart_at = "", None
         if not observation.desired.should_run or facts.unit.job_pending:
+            return []
+        if holds_the_only_copy(facts):
             return []
         if self._must_renew(facts, observation):
             return [Action(ActionKind.RENEW, verdict.sentence)]

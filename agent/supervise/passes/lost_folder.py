@@ -1,0 +1,84 @@
+"""A session's folder was deleted or replaced under its live worker: notice, save, then restart.
+
+Until it is saved the pairing lives only in that worker: nothing may end it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import Category
+from agent.errors import Refused, WaError
+from agent.host.base import Host
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.vault.refuge import bring_back, inodes_of
+
+REFUGE = "refuge"
+"""In the worker's runtime folder, which worker and agent both see."""
+SAVE_TIMEOUT = 20.0
+CODE = "folder_lost"
+
+log = logging.getLogger(__name__)
+
+
+def compare_folder(facts: Facts, raw: object, root: Path) -> None:
+    """Note what a probe's answer says of the worker's folders, against what lies at their paths."""
+    told = raw if isinstance(raw, Mapping) else {}
+    inodes, deleted = _numbers(told.get("inodes")), told.get("deleted")
+    here = inodes_of(root / facts.id)
+    gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
+    other = [name for name, inode in inodes.items() if here.get(name) != inode]
+    facts.folder_deleted = bool(gone)
+    if gone:
+        facts.folder_lost = f"its {gone[0]} was deleted under its worker"
+    elif other:
+        facts.folder_lost = f"its {other[0]} was moved away or replaced under its worker"
+    else:
+        facts.folder_lost = ""
+
+
+def refuse_to_end(facts: Facts, doing: str) -> None:
+    """Refused while only the live worker still holds the pairing."""
+    if holds_the_only_copy(facts):
+        raise Refused(
+            f"cannot {doing} {facts.id}: {facts.folder_lost}, and the pairing lives only in that"
+            " worker; the agent tries to save it with each check. Log it out or delete it to end"
+            " it all the same",
+            code=CODE,
+        )
+
+
+def holds_the_only_copy(facts: Facts) -> bool:
+    return facts.folder_deleted and facts.unit.runs and facts.record.paired
+
+
+async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
+    """A sentence of how it went; "" when there is nothing to save. Asked once per check."""
+    if not facts.folder_deleted or facts.link is None or facts.refuge_tried == facts.probe:
+        return ""
+    facts.refuge_tried = facts.probe
+    said = bound(Category.SESSION, facts.id)
+    try:
+        await facts.link.call("save_elsewhere", {"name": REFUGE}, timeout=SAVE_TIMEOUT)
+        refuge = host.link_path(facts.id).parent / REFUGE
+        paired = facts.record.paired
+        retired = await asyncio.to_thread(bring_back, root, facts.instance, refuge, paired=paired)
+    except WaError as error:
+        said.error("%s, and it cannot be saved elsewhere: %s", facts.folder_lost, error)
+        return ""
+    facts.written = None
+    facts.folder_deleted = False
+    facts.restart_for = f"{facts.folder_lost}; it was saved and goes on in a new one"
+    more = f"; what stood in its place is in the trash as {retired}" if retired else ""
+    sentence = f"{facts.folder_lost}: saved from the worker into a new folder{more}"
+    said.warning("%s", sentence)
+    return sentence
+
+
+def _numbers(raw: Any) -> dict[str, int]:
+    if not isinstance(raw, Mapping):
+        return {}
+    return {name: ino for name, ino in raw.items() if type(ino) is int and isinstance(name, str)}

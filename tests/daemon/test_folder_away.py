@@ -1,0 +1,77 @@
+"""A session whose folder or identity file is away for a while: named, and healed when it is back.
+
+Rights that are taken away for a while: tests/vault/test_check.py, where another user looks.
+"""
+
+import os
+import signal
+
+import pytest
+
+
+async def connected(agent, eventually, id="a"):
+    await agent.create(id)
+    await eventually(lambda: agent.status(id), "CONNECTED")
+    return agent.state / "sessions" / id
+
+
+async def kill_worker(agent, id="a"):
+    os.kill(await agent.pid(id), signal.SIGKILL)
+
+
+async def reason(agent, id="a"):
+    return (await agent.show(id))["health"]["reason"]
+
+
+async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is_back(
+    agent, eventually
+):
+    folder = await connected(agent, eventually)
+    away = agent.state / "away"
+    folder.rename(away)
+    await kill_worker(agent)
+    await eventually(lambda: reason(agent), "session_missing")
+    shown = await agent.show("a")
+    assert (shown["connection_status"], shown["unit"]["main_pid"]) == ("AUTH_FAILURE", 0)
+    await agent.do("POST", "/api/health/check")
+    assert not folder.exists(), "nothing is laid out or restored in its place"
+    away.rename(folder)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=5)
+    story = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
+    assert len(story) <= 4, story
+
+
+async def test_an_unpaired_one_waits_for_its_folder_too(agent, eventually):
+    await agent.create("a", scan="manual")
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    folder, away = agent.state / "sessions" / "a", agent.state / "away"
+    folder.rename(away)
+    await kill_worker(agent)
+    await eventually(lambda: reason(agent), "session_unreadable")
+    assert str(folder) in (await agent.show("a"))["sentence"]
+    away.rename(folder)
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=5)
+
+
+@pytest.mark.parametrize("content", [b'{"version": 1, "id', b"", None], ids=["half", "empty", "no"])
+async def test_a_damaged_identity_file_is_written_again_and_the_session_comes_back(
+    agent, eventually, content
+):
+    folder = await connected(agent, eventually)
+    file = folder / "instance.json"
+    before = file.read_bytes()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    pid = await agent.pid("a")
+    await kill_worker(agent)
+
+    async def is_back():
+        shown = await agent.show("a")
+        return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != pid
+
+    await eventually(is_back, within=8)
+    assert b'"account"' in file.read_bytes()
+    assert file.read_bytes().count(b"\n") >= before.count(b"\n") - 1
+    assert "misconfigured" not in str(await agent.story("a"))
