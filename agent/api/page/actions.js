@@ -5,16 +5,21 @@ import { act, confirm } from "/page/dialogs.js";
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
 
 const PLAIN = {
-  start: "asked to start", stop: "asked to stop", restart: "asked to restart",
-  enable: "is enabled", disable: "is disabled",
+  start: "asked to start",
+  stop: "asked to stop",
+  restart: "asked to restart",
+  enable: "is enabled",
+  disable: "is disabled",
 };
 const plain = (what) => async (id) => {
   await post(place(id) + "/" + what, {});
   return id + " " + PLAIN[what];
 };
 
-const ended = (id, found) => id + (found.healthy ? " is healthy" : " is not healthy yet")
-  + (found.ending ? " (" + found.ending.replaceAll("_", " ") + ")" : "");
+const ended = (id, found) =>
+  id +
+  (found.healthy ? " is healthy" : " is not healthy yet") +
+  (found.ending ? " (" + found.ending.replaceAll("_", " ") + ")" : "");
 const repair = (what, body) => async (id) => ended(id, await post(place(id) + "/" + what, body, 300));
 
 async function checkNow(id) {
@@ -49,42 +54,161 @@ async function remove(id) {
 }
 
 const isPaused = (one) => one.circuit !== "closed";
-const mayTry = (one) => one.should_run && one.connection_status !== "CONNECTED"
-  && Boolean(one.next_attempt || one.hold || isPaused(one));
+const mayTry = (one) =>
+  one.should_run &&
+  one.connection_status !== "CONNECTED" &&
+  Boolean(one.next_attempt || one.hold || isPaused(one));
 
 // `line`: what it does; `fits`: is it offered for this session; `ask`: what to confirm first.
 export const ACTIONS = [
-  { key: "try-now", label: "Try now", line: "Connects at once, whatever the waiting time says.", fits: mayTry, run: tryNow },
-  { key: "close-circuit", label: "End the pause", line: "After repeated failures the agent pauses; this lets it try again.", fits: isPaused, run: closeCircuit },
-  { key: "start", label: "Start", line: "Runs it until the machine boots or you stop it.", fits: (one) => !one.should_run, run: plain("start"), bulk: true },
-  { key: "stop", label: "Stop", line: "Saves and closes it; the pairing stays.", fits: (one) => one.should_run, run: plain("stop"), bulk: true },
-  { key: "restart", label: "Restart", line: "A fresh worker with the same pairing; seconds of downtime.", fits: (one) => one.should_run, run: plain("restart"), bulk: true },
-  { key: "enable", label: "Enable", line: "It should run, also after a boot.", fits: (one) => !one.enabled, run: plain("enable"), bulk: true },
-  { key: "disable", label: "Disable", line: "It should not run, also not after a boot.", fits: (one) => one.enabled, run: plain("disable"), bulk: true },
-  { key: "check-now", label: "Check now", line: "Asks the session how it is, changes nothing.", fits: () => true, run: checkNow, bulk: true },
-  { key: "recover", label: "Recover", line: "One round of the repairs that keep the pairing.", fits: () => true, run: repair("recover", {}), bulk: true },
-  { key: "snapshot", label: "Snapshot", line: "A verified copy of its files, to be restored later.", fits: (one) => !one.backend, run: snapshot, bulk: true },
-  { key: "ensure-healthy", label: "Ensure healthy", line: "Repairs until it is connected or shows a code; may end the pairing.", fits: () => true, harsh: true,
+  {
+    key: "try-now",
+    label: "Try now",
+    line: "Connects at once, whatever the waiting time says.",
+    fits: mayTry,
+    run: tryNow,
+  },
+  {
+    key: "close-circuit",
+    label: "End the pause",
+    line: "After repeated failures the agent pauses; this lets it try again.",
+    fits: isPaused,
+    run: closeCircuit,
+  },
+  {
+    key: "start",
+    label: "Start",
+    line: "Runs it until the machine boots or you stop it.",
+    fits: (one) => !one.should_run,
+    run: plain("start"),
+    bulk: true,
+  },
+  {
+    key: "stop",
+    label: "Stop",
+    line: "Saves and closes it; the pairing stays.",
+    fits: (one) => one.should_run,
+    run: plain("stop"),
+    bulk: true,
+  },
+  {
+    key: "restart",
+    label: "Restart",
+    line: "A fresh worker with the same pairing; seconds of downtime.",
+    fits: (one) => one.should_run,
+    run: plain("restart"),
+    bulk: true,
+  },
+  {
+    key: "enable",
+    label: "Enable",
+    line: "It should run, also after a boot.",
+    fits: (one) => !one.enabled,
+    run: plain("enable"),
+    bulk: true,
+  },
+  {
+    key: "disable",
+    label: "Disable",
+    line: "It should not run, also not after a boot.",
+    fits: (one) => one.enabled,
+    run: plain("disable"),
+    bulk: true,
+  },
+  {
+    key: "check-now",
+    label: "Check now",
+    line: "Asks the session how it is, changes nothing.",
+    fits: () => true,
+    run: checkNow,
+    bulk: true,
+  },
+  {
+    key: "recover",
+    label: "Recover",
+    line: "One round of the repairs that keep the pairing.",
+    fits: () => true,
+    run: repair("recover", {}),
+    bulk: true,
+  },
+  {
+    key: "snapshot",
+    label: "Snapshot",
+    line: "A verified copy of its files, to be restored later.",
+    fits: (one) => !one.backend,
+    run: snapshot,
+    bulk: true,
+  },
+  {
+    key: "ensure-healthy",
+    label: "Ensure healthy",
+    line: "Repairs until it is connected or shows a code; may end the pairing.",
+    fits: () => true,
+    harsh: true,
     run: repair("ensure-healthy", {}),
-    ask: (id) => ({ title: "Repair " + id + " to the end?", text: "Milder repairs come first. Where none helps, the session is retired to the trash after a backup and a new code is shown.", yes: "Ensure healthy" }) },
-  { key: "log-out", label: "Log out", line: "Ends the pairing; a person must scan a new code.", fits: () => true, harsh: true, run: logOut,
-    ask: (id) => ({ title: "Log " + id + " out?", text: "This ends the pairing. Its files go to the trash, and a person must scan a new code with the phone.", yes: "Log out" }) },
-  { key: "clean-up", label: "Clean up", line: "Retires its files after a backup and shows a new code.", fits: () => true, harsh: true,
+    ask: (id) => ({
+      title: "Repair " + id + " to the end?",
+      text: "Milder repairs come first. Where none helps, the session is retired to the trash after a backup and a new code is shown.",
+      yes: "Ensure healthy",
+    }),
+  },
+  {
+    key: "log-out",
+    label: "Log out",
+    line: "Ends the pairing; a person must scan a new code.",
+    fits: () => true,
+    harsh: true,
+    run: logOut,
+    ask: (id) => ({
+      title: "Log " + id + " out?",
+      text: "This ends the pairing. Its files go to the trash, and a person must scan a new code with the phone.",
+      yes: "Log out",
+    }),
+  },
+  {
+    key: "clean-up",
+    label: "Clean up",
+    line: "Retires its files after a backup and shows a new code.",
+    fits: () => true,
+    harsh: true,
     run: repair("cleanup", { confirm: true }),
-    ask: (id) => ({ title: "Clean " + id + " up?", text: "Its session is retired to the trash after a backup, and a new code is offered. If it is paired, that pairing ends here.", yes: "Clean up" }) },
-  { key: "delete", label: "Delete", line: "Removes it here; its files stay in the trash for a while.", fits: () => true, harsh: true, run: remove,
-    ask: (id) => ({ title: "Delete " + id + "?", text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed. One that agent.toml declares is created again at the agent's next start.", yes: "Delete", typed: id }) },
+    ask: (id) => ({
+      title: "Clean " + id + " up?",
+      text: "Its session is retired to the trash after a backup, and a new code is offered. If it is paired, that pairing ends here.",
+      yes: "Clean up",
+    }),
+  },
+  {
+    key: "delete",
+    label: "Delete",
+    line: "Removes it here; its files stay in the trash for a while.",
+    fits: () => true,
+    harsh: true,
+    run: remove,
+    ask: (id) => ({
+      title: "Delete " + id + "?",
+      text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed. One that agent.toml declares is created again at the agent's next start.",
+      yes: "Delete",
+      typed: id,
+    }),
+  },
 ];
 
 const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 
 // The one action that helps now, or null where none does: then the sentence says what a person does.
 export function helpful(one) {
-  if (one.connection_status === "QR_REQUIRED" && one.should_run) return one.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
+  if (one.connection_status === "QR_REQUIRED" && one.should_run)
+    return one.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
   if (!one.enabled) return NAMED.get("enable");
   if (!one.should_run) return NAMED.get("start");
   if (isPaused(one) || (one.next_attempt && mayTry(one))) return NAMED.get("try-now");
-  if (["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"].includes(one.reason)) return NAMED.get("ensure-healthy");
+  if (
+    ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"].includes(
+      one.reason,
+    )
+  )
+    return NAMED.get("ensure-healthy");
   if (["stuck", "corrupted", "degraded"].includes(one.health.verdict)) return NAMED.get("recover");
   return null;
 }
@@ -102,14 +226,21 @@ export async function performAll(action, ids, progress) {
   const failed = [];
   for (const [place_, id] of ids.entries()) {
     progress(place_);
-    try { await action.run(id); } catch (error) { failed.push(id + ": " + error.message); }
+    try {
+      await action.run(id);
+    } catch (error) {
+      failed.push(id + ": " + error.message);
+    }
   }
   return failed;
 }
 
 export async function checkBackend(name) {
   const found = await post("/api/backends/" + encodeURIComponent(name) + "/check", {});
-  return name + (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")));
+  return (
+    name +
+    (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")))
+  );
 }
 export const release = (group) => async () => {
   await post("/api/incidents/" + group + "/release", {});

@@ -3,19 +3,18 @@ const KEY = "wa-agent-key";
 const SILENCE = 13000; // the agent says something every 5 s
 const LONGEST_PAUSE = 10000;
 
-let key = sessionStorage.getItem(KEY) || "";
-let ahead = 0;
+const state = { key: sessionStorage.getItem(KEY) || "", ahead: 0 };
 
-export const hasKey = () => key !== "";
+export const hasKey = () => state.key !== "";
 
 export function useKey(text) {
-  key = text;
-  if (key) sessionStorage.setItem(KEY, key);
+  state.key = text;
+  if (text) sessionStorage.setItem(KEY, text);
   else sessionStorage.removeItem(KEY);
 }
 
 // The agent's clock: a phone's may be minutes off, and countdowns would be too.
-export const now = () => Date.now() + ahead;
+export const now = () => Date.now() + state.ahead;
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -24,9 +23,10 @@ export class Refused extends Error {
   }
 }
 
+/** @param {string} method @param {string} path @param {{body?: any, accept?: string, seconds?: number}} [how] */
 export async function send(method, path, { body, accept, seconds = 30 } = {}) {
   const headers = { Accept: accept || "application/json" };
-  if (key) headers.Authorization = "Bearer " + key;
+  if (state.key) headers.Authorization = "Bearer " + state.key;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
@@ -38,7 +38,10 @@ export async function send(method, path, { body, accept, seconds = 30 } = {}) {
       signal: AbortSignal.timeout(seconds * 1000),
     });
   } catch (error) {
-    throw new Refused(0, error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent cannot be reached");
+    throw new Refused(
+      0,
+      error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent cannot be reached",
+    );
   }
   setClock(answer.headers.get("Date"));
   if (!answer.ok) {
@@ -55,7 +58,7 @@ function setClock(date) {
   const theirs = Date.parse(date || "");
   if (Number.isNaN(theirs)) return;
   const found = theirs + 500 - Date.now(); // the header has whole seconds
-  ahead = Math.abs(found) < 2000 ? 0 : found;
+  state.ahead = Math.abs(found) < 2000 ? 0 : found;
 }
 
 // Hears every event once and in order; after a break it resumes behind the last one.
@@ -91,7 +94,7 @@ export class Live {
   connect() {
     this.drop();
     const after = this.cursor === null ? "" : "&after=" + this.cursor;
-    const words = key ? ["wa-agent", "bearer." + key] : ["wa-agent"];
+    const words = state.key ? ["wa-agent", "bearer." + state.key] : ["wa-agent"];
     const place = location.origin.replace(/^http/, "ws") + "/api/events?heartbeat=5" + after;
     const socket = new WebSocket(place, words);
     this.socket = socket;

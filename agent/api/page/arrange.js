@@ -1,6 +1,6 @@
 // Children in this order, each moved only where it must be: a reader's focus stays.
 export function arrange(list, wanted) {
-  const focused = document.activeElement;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   const keep = new Set(wanted);
   for (const item of [...list.children]) if (!keep.has(item)) item.remove();
   wanted.forEach((item, place) => {

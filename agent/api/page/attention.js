@@ -11,13 +11,26 @@ const NAMED = 8;
 // A list that is drawn again and again: rows stay where they are, open ones stay open.
 export function makeAttention(label) {
   const part = {
-    rows: make("ul"), known: new Map(), all: false,
-    more: make("button", { type: "button", name: "quiet", click: () => { part.all = true; part.draw(); } }),
+    rows: make("ul"),
+    known: new Map(),
+    all: false,
+    more: make("button", {
+      type: "button",
+      name: "quiet",
+      click: () => {
+        part.all = true;
+        part.draw();
+      },
+    }),
     quiet: make("p", { name: "soft small" }),
     draw: () => {},
   };
-  part.place = make("section", { name: "panel attention", "aria-label": label, hidden: true }, part.rows,
-    make("div", { name: "attention-end" }, part.more, part.quiet));
+  part.place = make(
+    "section",
+    { name: "panel attention", "aria-label": label, hidden: true },
+    part.rows,
+    make("div", { name: "attention-end" }, part.more, part.quiet),
+  );
   return part;
 }
 
@@ -28,18 +41,26 @@ export function drawAttention(part, instance) {
   part.place.hidden = !wanted.length;
   if (!wanted.length) part.all = false;
   const keep = new Set(shown.map((one) => one.key));
-  for (const [key, row] of part.known) if (!keep.has(key)) { row.item.remove(); part.known.delete(key); }
+  for (const [key, row] of part.known)
+    if (!keep.has(key)) {
+      row.item.remove();
+      part.known.delete(key);
+    }
   shown.forEach((one, place) => {
     if (!part.known.has(one.key)) part.known.set(one.key, makeRow());
     const row = part.known.get(one.key);
     drawRow(row, one);
-    if (part.rows.children[place] !== row.item) part.rows.insertBefore(row.item, part.rows.children[place] || null);
+    if (part.rows.children[place] !== row.item)
+      part.rows.insertBefore(row.item, part.rows.children[place] || null);
   });
   part.more.hidden = shown.length === wanted.length;
   setText(part.more, "Show all " + wanted.length);
   const silenced = instance ? 0 : loud().filter((one) => one.silenced_by).length;
   part.quiet.hidden = !silenced;
-  setText(part.quiet, silenced + (silenced === 1 ? " more alert says" : " more alerts say") + " nothing new beside these");
+  setText(
+    part.quiet,
+    silenced + (silenced === 1 ? " more alert says" : " more alerts say") + " nothing new beside these",
+  );
 }
 
 const loud = () => (fleet.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
@@ -51,11 +72,20 @@ const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", 
 // An incident has a row of its own, with who is held and the way to let them go.
 const alertOf = (group) => loud().find((one) => one.name === "WaFleetIncident" && groupOf(one) === group);
 const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
-const saidByIncident = (one) => one.name === "WaFleetIncident" && (fleet.incidents || []).some(({ group }) => group === groupOf(one));
+const saidByIncident = (one) =>
+  one.name === "WaFleetIncident" && (fleet.incidents || []).some(({ group }) => group === groupOf(one));
 
 function rowsOf(instance) {
-  const heard = loud().filter((one) => !one.silenced_by && !saidByIncident(one) && (!instance || (one.instance === instance && !saidByCode(one))))
-    .sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || began(b) - began(a));
+  const heard = loud()
+    .filter(
+      (one) =>
+        !one.silenced_by &&
+        !saidByIncident(one) &&
+        (!instance || (one.instance === instance && !saidByCode(one))),
+    )
+    .sort(
+      (a, b) => Number(b.severity === "critical") - Number(a.severity === "critical") || began(b) - began(a),
+    );
   const alike = new Map();
   for (const one of heard) alike.set(one.name, [...(alike.get(one.name) || []), one]);
   const rows = [];
@@ -71,9 +101,14 @@ function alertRow(group, key, linked) {
   const [one] = group;
   const critical = one.severity === "critical";
   return {
-    key, tone: critical ? "bad" : "warn", label: critical ? "Critical" : "Warning",
-    text: begun(one.sentence, one.instance) + (group.length > 1 ? ", and " + (group.length - 1) + " more alike" : ""),
-    name: one.name, since: group.map((each) => each.fired || each.since).sort()[0],
+    key,
+    tone: critical ? "bad" : "warn",
+    label: critical ? "Critical" : "Warning",
+    text:
+      begun(one.sentence, one.instance) +
+      (group.length > 1 ? ", and " + (group.length - 1) + " more alike" : ""),
+    name: one.name,
+    since: group.map((each) => each.fired || each.since).sort()[0],
     advice: group.length > 1 ? ofAnybody(one.what_to_do, one.instance) : one.what_to_do,
     runbook: one.runbook,
     scan: one.name === "WaSessionNeedsScan",
@@ -82,16 +117,24 @@ function alertRow(group, key, linked) {
 }
 
 // An instance's name is written as it is, and so is a code.
-const begun = (text, name) => ((name && text.startsWith(name)) || /^[a-z]+_/.test(text) ? text : text[0].toUpperCase() + text.slice(1));
+const begun = (text, name) =>
+  (name && text.startsWith(name)) || /^[a-z]+_/.test(text) ? text : text[0].toUpperCase() + text.slice(1);
 
 function incidentRow(one) {
   const many = one.members.length > NAMED;
   const held = one.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
   const said = alertOf(one.group);
   return {
-    key: "incident " + one.group, tone: "bad", label: "Incident", text: begun(one.sentence, ""), since: one.since,
+    key: "incident " + one.group,
+    tone: "bad",
+    label: "Incident",
+    text: begun(one.sentence, ""),
+    since: one.since,
     name: one.members.length + " held: " + held + (one.canary ? "; " + one.canary + " goes first" : ""),
-    advice: said ? said.what_to_do : "", runbook: said ? said.runbook : "", instances: [], release: may("operate") ? one.group : "",
+    advice: said ? said.what_to_do : "",
+    runbook: said ? said.runbook : "",
+    instances: [],
+    release: may("operate") ? one.group : "",
   };
 }
 
@@ -99,19 +142,40 @@ const numbers = { next: 1 };
 function makeRow() {
   const id = "advice-" + numbers.next++;
   const row = {
-    pill: make("span", { name: "pill" }), text: make("p", { name: "attention-text" }), name: make("span"), since: make("span"),
-    show: make("a"), ask: make("button", { type: "button", name: "quiet", text: "What to do", "aria-expanded": "false", "aria-controls": id }),
+    pill: make("span", { name: "pill" }),
+    text: make("p", { name: "attention-text" }),
+    name: make("span"),
+    since: make("span"),
+    show: make("a"),
+    ask: make("button", {
+      type: "button",
+      name: "quiet",
+      text: "What to do",
+      "aria-expanded": "false",
+      "aria-controls": id,
+    }),
     free: make("button", { type: "button", text: "Let them try" }),
-    advice: make("div", { name: "advice", id, hidden: true }), drawn: "",
+    advice: make("div", { name: "advice", id, hidden: true }),
+    drawn: "",
   };
   row.ask.addEventListener("click", () => {
     row.advice.hidden = !row.advice.hidden;
     row.ask.setAttribute("aria-expanded", String(!row.advice.hidden));
   });
   row.free.addEventListener("click", () => act(row.free, "", release(row.group)));
-  row.item = make("li", { name: "attention-row" }, row.pill,
-    make("div", { name: "attention-what" }, row.text, make("p", { name: "soft small" }, row.name, " · for ", row.since)),
-    make("div", { name: "attention-acts" }, row.free, row.show, row.ask), row.advice);
+  row.item = make(
+    "li",
+    { name: "attention-row" },
+    row.pill,
+    make(
+      "div",
+      { name: "attention-what" },
+      row.text,
+      make("p", { name: "soft small" }, row.name, " · for ", row.since),
+    ),
+    make("div", { name: "attention-acts" }, row.free, row.show, row.ask),
+    row.advice,
+  );
   return row;
 }
 
@@ -123,7 +187,10 @@ function drawRow(row, one) {
   setAttribute(row.item, "data-alert", one.name);
   const [only, ...others] = one.instances;
   row.show.hidden = !only || others.length > 0;
-  if (!row.show.hidden) { setAttribute(row.show, "href", "#/instance/" + only); setText(row.show, one.scan && may("operate", only) ? "Scan" : "Show " + only); }
+  if (!row.show.hidden) {
+    setAttribute(row.show, "href", "#/instance/" + only);
+    setText(row.show, one.scan && may("operate", only) ? "Scan" : "Show " + only);
+  }
   row.show.className = one.scan && may("operate", only) && !row.show.hidden ? "button primary" : "";
   row.group = one.release;
   row.free.hidden = !one.release;
@@ -133,8 +200,17 @@ function drawRow(row, one) {
   row.drawn = wanted;
   row.advice.replaceChildren(
     make("p", {}, ...withCode(one.advice)),
-    others.length ? make("p", { name: "attention-all" }, ...one.instances.map((id) => make("a", { href: "#/instance/" + id, text: id }))) : "",
-    one.runbook ? make("p", {}, make("a", { href: placeOfRunbook(one.runbook), text: "In the runbook" })) : "");
+    others.length
+      ? make(
+          "p",
+          { name: "attention-all" },
+          ...one.instances.map((id) => make("a", { href: "#/instance/" + id, text: id })),
+        )
+      : "",
+    one.runbook
+      ? make("p", {}, make("a", { href: placeOfRunbook(one.runbook), text: "In the runbook" }))
+      : "",
+  );
 }
 
 // The agent's own page is reached as this one is, through a tunnel too.
@@ -147,7 +223,18 @@ function placeOfRunbook(link) {
 // The commands again as they stand in the runbook, for no instance in particular.
 function ofAnybody(text, instance) {
   const word = (one) => (one === instance ? "ID" : one);
-  return text.split("`").map((one, place) => (place % 2 ? one.split(/([\s=/])/).map(word).join("") : one)).join("`");
+  return text
+    .split("`")
+    .map((one, place) =>
+      place % 2
+        ? one
+            .split(/([\s=/])/)
+            .map(word)
+            .join("")
+        : one,
+    )
+    .join("`");
 }
 
-const withCode = (text) => text.split("`").map((one, place) => (place % 2 ? make("code", { text: one }) : one));
+const withCode = (text) =>
+  text.split("`").map((one, place) => (place % 2 ? make("code", { text: one }) : one));

@@ -4,7 +4,18 @@ import { helpful, perform } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";
 import { placeOf } from "/page/backends.js";
 import { menuButton } from "/page/menu.js";
-import { bytes, drawSpark, make, makeSpark, setAttribute, setPill, setSince, setText, setUntil, statusOf } from "/page/show.js";
+import {
+  bytes,
+  drawSpark,
+  make,
+  makeSpark,
+  setAttribute,
+  setPill,
+  setSince,
+  setText,
+  setUntil,
+  statusOf,
+} from "/page/show.js";
 import { pauseWord, plain, verdictWord } from "/page/words.js";
 
 export function makeCards() {
@@ -31,25 +42,57 @@ function makeCard(id) {
   const current = () => fleet.instances.get(id);
   const card = {
     link: make("a", { name: "card-name", href: "#/instance/" + id, text: id }),
-    pill: make("span", { name: "pill" }), engine: make("span", { name: "soft small" }),
-    why: make("p", { name: "card-why" }), since: make("span"), proof: make("span"), verdict: make("span"),
-    next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong"),
-    memory: make("span", { name: "figure" }), memoryLine: makeSpark(),
-    messages: make("span", { name: "figure" }), messagesLine: makeSpark(),
-    help: makeHelp(id, current), menu: menuButton(id, current),
+    pill: make("span", { name: "pill" }),
+    engine: make("span", { name: "soft small" }),
+    why: make("p", { name: "card-why" }),
+    since: make("span"),
+    proof: make("span"),
+    verdict: make("span"),
+    next: make("p", { name: "card-next" }),
+    nextText: make("span"),
+    nextTime: make("strong"),
+    memory: make("span", { name: "figure" }),
+    memoryLine: makeSpark(),
+    messages: make("span", { name: "figure" }),
+    messagesLine: makeSpark(),
+    help: makeHelp(id, current),
+    menu: menuButton(id, current),
   };
   card.next.append(card.nextText, card.nextTime);
-  card.item = make("li", { name: "card", "data-id": id },
+  card.item = make(
+    "li",
+    { name: "card", "data-id": id },
     make("div", { name: "card-head" }, make("h3", {}, card.link), card.pill, card.menu),
-    card.engine, card.why, card.next, card.help.place,
-    make("dl", { name: "card-facts" }, fact("In this state", card.since), fact("Last answer", card.proof), fact("Health", card.verdict)),
-    make("div", { name: "card-lines" }, make("div", {}, card.memory, card.memoryLine), make("div", {}, card.messages, card.messagesLine)));
+    card.engine,
+    card.why,
+    card.next,
+    card.help.place,
+    make(
+      "dl",
+      { name: "card-facts" },
+      fact("In this state", card.since),
+      fact("Last answer", card.proof),
+      fact("Health", card.verdict),
+    ),
+    make(
+      "div",
+      { name: "card-lines" },
+      make("div", {}, card.memory, card.memoryLine),
+      make("div", {}, card.messages, card.messagesLine),
+    ),
+  );
   return card;
 }
 
 // The button of the action that helps now; a code is scanned on the session's own page.
 export function makeHelp(id, current) {
-  const scan = make("a", { name: "button primary", href: "#/instance/" + id, text: "Scan", hidden: true, "aria-label": "Scan the code of " + id });
+  const scan = make("a", {
+    name: "button primary",
+    href: "#/instance/" + id,
+    text: "Scan",
+    hidden: true,
+    "aria-label": "Scan the code of " + id,
+  });
   const state = { id };
   const button = make("button", { type: "button", name: "primary", hidden: true });
   const line = make("span", { name: "soft small" });
@@ -57,10 +100,17 @@ export function makeHelp(id, current) {
   button.addEventListener("click", () => perform(button, helpful(current()), state.id));
   return {
     place,
-    forget(wanted) { state.id = wanted; },
+    forget(wanted) {
+      state.id = wanted;
+    },
     draw(one, { onPage = false } = {}) {
       const action = may("operate", one.id) ? helpful(one) : null;
-      scan.hidden = onPage || one.connection_status !== "QR_REQUIRED" || !one.should_run || Boolean(action) || !may("operate", one.id);
+      scan.hidden =
+        onPage ||
+        one.connection_status !== "QR_REQUIRED" ||
+        !one.should_run ||
+        Boolean(action) ||
+        !may("operate", one.id);
       button.hidden = !action;
       if (action) setText(button, action.label);
       setAttribute(button, "data-helps", action ? action.key : null);
@@ -117,6 +167,9 @@ function drawFigures(card, one, figures) {
   setText(card.messages, rateOf(figures));
   if (figures) {
     drawSpark(card.memoryLine, figures.memory, 4 << 20, { name: "Memory of " + one.id, words: bytes });
-    drawSpark(card.messagesLine, figures.messages, 4, { name: "Messages of " + one.id, words: (rate) => rate + " a minute" });
+    drawSpark(card.messagesLine, figures.messages, 4, {
+      name: "Messages of " + one.id,
+      words: (rate) => rate + " a minute",
+    });
   }
 }

@@ -7,9 +7,18 @@ import { make, setAttribute, setSince, setText, setUntil } from "/page/show.js";
 export function makeCode() {
   const state = { id: null, timer: null, url: null };
   const image = make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 });
-  const said = make("p", { name: "soft", role: "status" }), left = make("p", { name: "soft small", "aria-hidden": "true" });
+  const said = make("p", { name: "soft", role: "status" }),
+    left = make("p", { name: "soft small", "aria-hidden": "true" });
   const pairing = makePairing(() => state.id);
-  const place = make("section", { name: "panel qr", hidden: true }, make("h2", { text: "Scan with WhatsApp" }), image, said, left, pairing);
+  const place = make(
+    "section",
+    { name: "panel qr", hidden: true },
+    make("h2", { text: "Scan with WhatsApp" }),
+    image,
+    said,
+    left,
+    pairing,
+  );
 
   function forget() {
     if (state.url) URL.revokeObjectURL(state.url);
@@ -29,14 +38,20 @@ export function makeCode() {
     const wanted = state.id;
     let pause = 2;
     try {
-      const answer = await send("GET", "/api/instance/" + encodeURIComponent(wanted) + "/qr", { accept: "image/svg+xml" });
+      const answer = await send("GET", "/api/instance/" + encodeURIComponent(wanted) + "/qr", {
+        accept: "image/svg+xml",
+      });
       const seconds = Number(answer.headers.get("X-Qr-Expires-In")) || 0;
       const drawn = await answer.blob();
       if (wanted !== state.id || state.timer === null) return;
-      const before = state.url, fresh = new Image();
+      const before = state.url,
+        fresh = new Image();
       fresh.src = URL.createObjectURL(drawn);
       await fresh.decode(); // so that one code takes the other's place at once
-      if (wanted !== state.id || state.timer === null) { URL.revokeObjectURL(fresh.src); return; }
+      if (wanted !== state.id || state.timer === null) {
+        URL.revokeObjectURL(fresh.src);
+        return;
+      }
       state.url = fresh.src;
       image.src = state.url;
       image.hidden = false;
@@ -62,7 +77,8 @@ export function makeCode() {
     watch(one) {
       if (!one || one.id !== state.id) stop();
       state.id = one ? one.id : null;
-      const wanted = Boolean(one) && one.connection_status === "QR_REQUIRED" && one.should_run && may("operate", one.id);
+      const wanted =
+        Boolean(one) && one.connection_status === "QR_REQUIRED" && one.should_run && may("operate", one.id);
       place.hidden = !wanted;
       pairing.hidden = !wanted || one.engine === "sandbox"; // its phone has no keys to type on
       if (!wanted) stop();
@@ -72,23 +88,51 @@ export function makeCode() {
 }
 
 function makePairing(current) {
-  const phone = make("input", { id: "pairing-phone", type: "tel", autocomplete: "off", placeholder: "Number", required: true, minlength: 7, maxlength: 32, "aria-describedby": "pairing-help" });
+  const phone = make("input", {
+    id: "pairing-phone",
+    type: "tel",
+    autocomplete: "off",
+    placeholder: "Number",
+    required: true,
+    minlength: 7,
+    maxlength: 32,
+    "aria-describedby": "pairing-help",
+  });
   const code = make("output", { name: "pairing-code", for: "pairing-phone" });
   const copy = copyButton(() => code.textContent, "Copy the pairing code");
   copy.hidden = true;
-  const form = make("form", { name: "pairing" }, make("label", { for: "pairing-phone", text: "Or type a code on the phone" }),
-    make("p", { id: "pairing-help", name: "soft small", text: "The account's number with its country code, as +49 151 2345678." }),
-    make("div", { name: "actions" }, phone, make("button", { text: "Get a code" })), make("div", { name: "actions" }, code, copy));
+  const form = make(
+    "form",
+    { name: "pairing" },
+    make("label", { for: "pairing-phone", text: "Or type a code on the phone" }),
+    make("p", {
+      id: "pairing-help",
+      name: "soft small",
+      text: "The account's number with its country code, as +49 151 2345678.",
+    }),
+    make("div", { name: "actions" }, phone, make("button", { text: "Get a code" })),
+    make("div", { name: "actions" }, code, copy),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const asked = current();
     act(form.querySelector("button"), "", async () => {
-      const answer = await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", { body: { phone: phone.value.trim() }, seconds: 90 });
+      const answer = await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", {
+        body: { phone: phone.value.trim() },
+        seconds: 90,
+      });
       const found = await answer.json();
-      if (asked === current()) { setText(code, found.code); copy.hidden = false; }
+      if (asked === current()) {
+        setText(code, found.code);
+        copy.hidden = false;
+      }
       return "type the code on the phone: Linked devices, Link with phone number";
     });
   });
-  form.forget = () => { phone.value = ""; setText(code, ""); copy.hidden = true; };
+  form.forget = () => {
+    phone.value = "";
+    setText(code, "");
+    copy.hidden = true;
+  };
   return form;
 }

@@ -16,7 +16,10 @@ function changed(what, ...more) {
   if (!state.inside) return;
   if (what === "story") {
     overview.drawTold(more[0] && more[0].cursor);
-    if (more[0]) { instance.hear(more[0]); announce(more[0]); }
+    if (more[0]) {
+      instance.hear(more[0]);
+      announce(more[0]);
+    }
   } else if (what === "fleet") {
     state.failed = "";
     overview.draw();
@@ -28,13 +31,19 @@ function changed(what, ...more) {
     instance.draw();
   } else if (what === "live") {
     const [became, before] = more;
-    if (became === "live" && before === "lost") { note("Live again; nothing was missed"); refresh(); }
+    if (became === "live" && before === "lost") {
+      note("Live again; nothing was missed");
+      refresh();
+    }
     drawLive(more[2]);
   }
 }
 
 function couldNot(error) {
-  if (error.status === 401) { showEntrance(hasKey() ? error.message : ""); return; }
+  if (error.status === 401) {
+    showEntrance(hasKey() ? error.message : "");
+    return;
+  }
   state.failed = error.message;
   drawLive();
 }
@@ -46,7 +55,14 @@ function drawLive(reason) {
   at("live").className = "live " + (good ? "good" : lost ? "bad" : "off");
   setText(at("live"), good ? "Live" : lost ? "Not live" : "Connecting");
   document.title = (lost ? "(not live) " : "") + "wa-agent";
-  setText(at("banner-why"), state.failed ? "The agent says no more: " + state.failed + "." : state.why === "" ? "The connection to the agent is lost." : "The connection to the agent is lost: " + state.why + ".");
+  setText(
+    at("banner-why"),
+    state.failed
+      ? "The agent says no more: " + state.failed + "."
+      : state.why === ""
+        ? "The connection to the agent is lost."
+        : "The connection to the agent is lost: " + state.why + ".",
+  );
   at("banner").hidden = !lost;
   document.body.classList.toggle("stale", lost);
   drawBanner();
@@ -82,7 +98,11 @@ async function begin() {
     route();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status === 401) { useKey(""); showEntrance(error.message.includes("without a key") ? "" : error.message); return; }
+    if (error.status === 401) {
+      useKey("");
+      showEntrance(error.message.includes("without a key") ? "" : error.message);
+      return;
+    }
     state.failed = error.message;
     drawLive();
     state.again = setTimeout(begin, 2000);
@@ -96,7 +116,11 @@ function route() {
   at("overview").hidden = wanted !== "";
   at("instance").hidden = wanted === "";
   if (wanted && wanted !== instance.shown()) instance.show(wanted);
-  if (!wanted) { instance.hide(); overview.draw(); overview.drawTold(); }
+  if (!wanted) {
+    instance.hide();
+    overview.draw();
+    overview.drawTold();
+  }
   if (state.place !== null && state.place !== wanted) {
     const head = (wanted ? at("instance") : at("overview")).querySelector("h1");
     head.focus({ preventScroll: true });
@@ -107,9 +131,19 @@ function route() {
 
 start(changed, couldNot);
 addEventListener("hashchange", route);
-at("skip").addEventListener("click", (event) => { event.preventDefault(); at("main").focus(); });
-at("banner-now").addEventListener("click", () => { live.retryNow(); refresh(); });
-at("forget").addEventListener("click", () => { useKey(""); location.hash = "#/"; location.reload(); });
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("main").focus();
+});
+at("banner-now").addEventListener("click", () => {
+  live.retryNow();
+  refresh();
+});
+at("forget").addEventListener("click", () => {
+  useKey("");
+  location.hash = "#/";
+  location.reload();
+});
 at("entrance-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = at("entrance-key").value.trim();
@@ -120,5 +154,8 @@ at("entrance-form").addEventListener("submit", (event) => {
   useKey(given);
   begin();
 });
-setInterval(() => { tick(); drawBanner(); }, 1000);
+setInterval(() => {
+  tick();
+  drawBanner();
+}, 1000);
 begin();

@@ -4,9 +4,18 @@ import { at, make } from "/page/show.js";
 import { refreshSoon } from "/page/fleet.js";
 
 export function note(text, bad) {
-  const one = make("div", { name: "toast" + (bad ? " bad" : ""), role: bad ? "alert" : null },
+  const one = make(
+    "div",
+    { name: "toast" + (bad ? " bad" : ""), role: bad ? "alert" : null },
     make("span", { text: bad ? "Not done: " + text : text }),
-    make("button", { type: "button", name: "quiet", text: "Close", "aria-label": "Close this note", click: () => one.remove() }));
+    make("button", {
+      type: "button",
+      name: "quiet",
+      text: "Close",
+      "aria-label": "Close this note",
+      click: () => one.remove(),
+    }),
+  );
   at("toasts").append(one);
   while (at("toasts").children.length > 4) at("toasts").firstElementChild.remove();
   setTimeout(() => one.remove(), bad ? 15000 : 6000);
@@ -38,16 +47,26 @@ export function openDialog(...inside) {
 export const closeDialog = () => at("dialog").close();
 
 // `typed`: what must be typed first, for what cannot simply be done again.
+/** @param {{title: string, text: string, yes: string, typed?: string}} question @param {() => void} work */
 export function confirm({ title, text, yes, typed }, work) {
   const sure = make("button", { name: "danger", text: yes, type: "submit", disabled: Boolean(typed) });
-  const field = typed && make("input", { id: "dialog-typed", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
-  if (field) field.addEventListener("input", () => { sure.disabled = field.value !== typed; });
+  const field =
+    typed &&
+    make("input", { id: "dialog-typed", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
+  if (field)
+    field.addEventListener("input", () => {
+      sure.disabled = field.value !== typed;
+    });
   const no = make("button", { type: "button", text: "Cancel", click: closeDialog });
-  const form = make("form", {},
+  const form = make(
+    "form",
+    {},
     make("h2", { id: "dialog-title", text: title }),
     make("p", { text }),
-    field && make("label", { for: "dialog-typed", text: "Type " + typed + " to go on" }), field,
-    make("div", { name: "dialog-end" }, no, sure));
+    field && make("label", { for: "dialog-typed", text: "Type " + typed + " to go on" }),
+    field,
+    make("div", { name: "dialog-end" }, no, sure),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     closeDialog();
@@ -67,7 +86,9 @@ export function copyButton(text, label, word = "Copy") {
     } catch {
       note("the browser does not let this page copy", true); // only over https or on this machine
     }
-    setTimeout(() => { button.textContent = word; }, 2000);
+    setTimeout(() => {
+      button.textContent = word;
+    }, 2000);
   });
   return button;
 }

@@ -1,5 +1,6 @@
 "use strict";
 // The interface for people, from its own description: each route, who may use it, what it takes.
+/** @type {[string, RegExp][]} */
 const AREAS = [
   ["Backends", /\/(backends|hooks|removed|remote-settings)\b/],
   ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],
@@ -35,7 +36,8 @@ function fieldTable(rows) {
     row.insertCell().textContent = where + (required ? ", required" : "");
     row.insertCell().textContent = [].concat(schema.type).join(" or ");
     const choices = schema.enum || (schema.items && schema.items.enum);
-    row.insertCell().textContent = (schema.description || schema.pattern || "") + (choices ? ": " + choices.join(", ") : "");
+    row.insertCell().textContent =
+      (schema.description || schema.pattern || "") + (choices ? ": " + choices.join(", ") : "");
   }
   return table;
 }
@@ -45,13 +47,17 @@ function fieldsOf(route) {
   const content = route.requestBody ? route.requestBody.content["application/json"] : null;
   // Some bodies are any object at all: those have no properties to tell of.
   const { properties = {}, required = [] } = content ? content.schema : {};
-  for (const [name, one] of Object.entries(properties)) rows.push([name, one, required.includes(name), "body"]);
+  for (const [name, one] of Object.entries(properties))
+    rows.push([name, one, required.includes(name), "body"]);
   return rows;
 }
 
 function section(path, method, route) {
   const found = make("section");
-  found.id = (method + path).replace(/[^a-z0-9]+/gi, "-").replace(/-$/, "").toLowerCase();
+  found.id = (method + path)
+    .replace(/[^a-z0-9]+/gi, "-")
+    .replace(/-$/, "")
+    .toLowerCase();
   const title = make("h2");
   title.append(make("span", method.toUpperCase(), "method " + method), make("code", path));
   found.append(title, make("p", route.summary + "."), make("p", route.description, "soft small"));
@@ -67,10 +73,20 @@ function draw(api) {
     const [area] = AREAS.find(([, fits]) => fits.test(path));
     for (const [method, route] of Object.entries(methods)) areas.get(area).push([path, method, route]);
   }
-  const all = document.getElementById("routes"), index = document.getElementById("index");
+  const all = document.getElementById("routes"),
+    index = document.getElementById("index");
   all.replaceChildren();
   // The most used first; the order above is the order of asking.
-  for (const name of ["Instances", "Watching", "Repairing", "Copies of sessions", "Backends", "Webhooks", "Keys", "Pages"]) {
+  for (const name of [
+    "Instances",
+    "Watching",
+    "Repairing",
+    "Copies of sessions",
+    "Backends",
+    "Webhooks",
+    "Keys",
+    "Pages",
+  ]) {
     const routes = areas.get(name);
     if (!routes.length) continue;
     const group = make("div");
@@ -90,11 +106,22 @@ function draw(api) {
 }
 
 function filter(words) {
-  for (const one of document.querySelectorAll("[data-words]")) one.hidden = !words.every((word) => one.dataset.words.includes(word));
-  for (const group of document.querySelectorAll("#index > div")) group.hidden = !group.querySelector("a:not([hidden])");
+  /** @type {NodeListOf<HTMLElement>} */
+  const entries = document.querySelectorAll("[data-words]");
+  for (const one of entries) one.hidden = !words.every((word) => one.dataset.words.includes(word));
+  /** @type {NodeListOf<HTMLElement>} */
+  const groups = document.querySelectorAll("#index > div");
+  for (const group of groups) group.hidden = !group.querySelector("a:not([hidden])");
 }
 
-document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value.toLowerCase().split(/\s+/).filter(Boolean)));
-fetch("/openapi.json").then((answer) => answer.json()).then(draw).catch((error) => {
-  document.getElementById("routes").textContent = "The description cannot be read: " + error.message;
-});
+document
+  .getElementById("filter")
+  .addEventListener("input", (/** @type {any} */ event) =>
+    filter(event.target.value.toLowerCase().split(/\s+/).filter(Boolean)),
+  );
+fetch("/openapi.json")
+  .then((answer) => answer.json())
+  .then(draw)
+  .catch((error) => {
+    document.getElementById("routes").textContent = "The description cannot be read: " + error.message;
+  });

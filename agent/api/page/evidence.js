@@ -9,22 +9,37 @@ const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$
 export function makeEvidence() {
   const state = { id: null, urls: [] };
   const lines = make("pre", { name: "lines", tabindex: "0", "aria-label": "The last lines of its worker" });
-  const hint = make("p", { name: "soft small" }), command = make("code", { name: "command" });
+  const hint = make("p", { name: "soft small" }),
+    command = make("code", { name: "command" });
   const copy = copyButton(() => command.textContent, "Copy the command");
   const starts = make("ul", { name: "starts" });
   const picture = make("div", { name: "page-picture", hidden: true });
   const look = make("button", { type: "button", text: "Picture of its page", "data-do": "picture" });
   const read = make("button", { type: "button", text: "Its worker's last lines", "data-do": "worker-lines" });
   const output = make("div", { hidden: true }, hint, make("div", { name: "actions" }, command, copy), lines);
-  const place = make("section", { name: "panel", id: "evidence" }, make("h2", { text: "Look closer" }),
-    make("div", { name: "actions" }, read, look), output, picture, starts);
+  const place = make(
+    "section",
+    { name: "panel", id: "evidence" },
+    make("h2", { text: "Look closer" }),
+    make("div", { name: "actions" }, read, look),
+    output,
+    picture,
+    starts,
+  );
 
   const path = (rest) => "/api/instance/" + encodeURIComponent(state.id) + rest;
 
   async function showLines() {
     const found = await get(path("/worker-lines"));
     output.hidden = false;
-    setText(hint, found.lines === null ? "The system's journal has them. On the agent's machine:" : found.lines.length ? "The same on the agent's machine:" : "Its worker wrote nothing yet.");
+    setText(
+      hint,
+      found.lines === null
+        ? "The system's journal has them. On the agent's machine:"
+        : found.lines.length
+          ? "The same on the agent's machine:"
+          : "Its worker wrote nothing yet.",
+    );
     setText(command, found.command);
     lines.hidden = !found.lines || !found.lines.length;
     setText(lines, (found.lines || []).join("\n"));
@@ -39,11 +54,16 @@ export function makeEvidence() {
   }
 
   read.addEventListener("click", () => act(read, "the last lines of the worker are shown", showLines));
-  look.addEventListener("click", () => act(look, "the picture is shown", async () => {
-    const image = await pictureOf("/screenshot", "The page of " + state.id);
-    picture.hidden = false;
-    picture.replaceChildren(image, make("p", { name: "soft small", text: "As of " + clock(Date.now()) + "; codes are hidden in it." }));
-  }));
+  look.addEventListener("click", () =>
+    act(look, "the picture is shown", async () => {
+      const image = await pictureOf("/screenshot", "The page of " + state.id);
+      picture.hidden = false;
+      picture.replaceChildren(
+        image,
+        make("p", { name: "soft small", text: "As of " + clock(Date.now()) + "; codes are hidden in it." }),
+      );
+    }),
+  );
 
   async function loadStarts() {
     const wanted = state.id;
@@ -59,19 +79,49 @@ export function makeEvidence() {
   function startRow(one) {
     const seen = make("pre", { name: "lines", text: JSON.stringify(one.seen, null, 1), hidden: true });
     const holder = make("div", { hidden: true });
-    const open = make("button", { type: "button", name: "quiet", text: "What was seen", click: () => { seen.hidden = !seen.hidden; } });
-    const show = make("button", { type: "button", name: "quiet", text: "Picture", hidden: !one.picture || !may("admin") });
-    show.addEventListener("click", () => act(show, "the picture is shown", async () => {
-      holder.replaceChildren(await pictureOf("/failed-starts/" + one.name + "/picture", "The page at the failed start"));
-      holder.hidden = false;
-    }));
-    return make("li", {}, make("p", {}, make("strong", { text: "Failed start, " + clock(timeOf(one.name)) }), make("span", { text: ": " + (one.seen.why || "no cause noted") })),
-      make("div", { name: "actions" }, open, show), seen, holder);
+    const open = make("button", {
+      type: "button",
+      name: "quiet",
+      text: "What was seen",
+      click: () => {
+        seen.hidden = !seen.hidden;
+      },
+    });
+    const show = make("button", {
+      type: "button",
+      name: "quiet",
+      text: "Picture",
+      hidden: !one.picture || !may("admin"),
+    });
+    show.addEventListener("click", () =>
+      act(show, "the picture is shown", async () => {
+        holder.replaceChildren(
+          await pictureOf("/failed-starts/" + one.name + "/picture", "The page at the failed start"),
+        );
+        holder.hidden = false;
+      }),
+    );
+    return make(
+      "li",
+      {},
+      make(
+        "p",
+        {},
+        make("strong", { text: "Failed start, " + clock(timeOf(one.name)) }),
+        make("span", { text: ": " + (one.seen.why || "no cause noted") }),
+      ),
+      make("div", { name: "actions" }, open, show),
+      seen,
+      holder,
+    );
   }
 
   return {
     place,
-    readLines: () => { place.scrollIntoView({ block: "start" }); return act(read, "the last lines of the worker are shown", showLines); },
+    readLines: () => {
+      place.scrollIntoView({ block: "start" });
+      return act(read, "the last lines of the worker are shown", showLines);
+    },
     show(id) {
       state.id = id;
       for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);

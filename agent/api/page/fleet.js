@@ -21,9 +21,24 @@ export const fleet = {
   repairs: null,
 };
 
-const state = { tell: () => {}, fail: () => {}, refreshing: null, again: false, fullTimer: null, soon: null, cost: 0, noted: 0 };
+const state = {
+  /** @type {(what: string, ...more: any[]) => void} */
+  tell: () => {},
+  /** @type {(error: any) => void} */
+  fail: () => {},
+  refreshing: null,
+  again: false,
+  fullTimer: null,
+  soon: null,
+  cost: 0,
+  noted: 0,
+};
 
-export const live = new Live({ heard: (event) => hear(event), changed: (...how) => state.tell("live", ...how), reset: () => loadStory().catch(state.fail) });
+export const live = new Live({
+  heard: (event) => hear(event),
+  changed: (...how) => state.tell("live", ...how),
+  reset: () => loadStory().catch(state.fail),
+});
 
 export function start(onChange, onFailure) {
   state.tell = onChange;
@@ -52,13 +67,28 @@ export function leave() {
   clearInterval(state.fullTimer);
   live.close();
   live.cursor = null;
-  Object.assign(fleet, { caller: null, instances: new Map(), figures: new Map(), story: [], alerts: null, incidents: null, backends: null, health: null, system: null, repairs: null });
+  Object.assign(fleet, {
+    caller: null,
+    instances: new Map(),
+    figures: new Map(),
+    story: [],
+    alerts: null,
+    incidents: null,
+    backends: null,
+    health: null,
+    system: null,
+    repairs: null,
+  });
 }
 
 async function loadStory() {
   const pages = reads()
     ? [await get("/api/events?limit=100")]
-    : await Promise.all(fleet.caller.instances.map((id) => get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] }))));
+    : await Promise.all(
+        fleet.caller.instances.map((id) =>
+          get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] })),
+        ),
+      );
   fleet.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
   fleet.olderStory = reads() ? pages[0].next : null;
   state.tell("story");
@@ -85,11 +115,21 @@ function hear(event) {
 // Events come in bursts; one look afterwards is enough, and never two at a time.
 // A look that took long (thousands of instances) gives the agent a longer rest before the next.
 export function refreshSoon() {
-  if (state.soon === null) state.soon = setTimeout(() => { state.soon = null; refresh(); }, Math.max(150, state.cost * 4));
+  if (state.soon === null)
+    state.soon = setTimeout(
+      () => {
+        state.soon = null;
+        refresh();
+      },
+      Math.max(150, state.cost * 4),
+    );
 }
 
 export async function refresh() {
-  if (state.refreshing) { state.again = true; return state.refreshing; }
+  if (state.refreshing) {
+    state.again = true;
+    return state.refreshing;
+  }
   state.refreshing = look();
   try {
     await state.refreshing;
@@ -99,7 +139,10 @@ export async function refresh() {
   } finally {
     state.refreshing = null;
   }
-  if (state.again) { state.again = false; refreshSoon(); }
+  if (state.again) {
+    state.again = false;
+    refreshSoon();
+  }
 }
 
 async function look() {
@@ -116,8 +159,23 @@ async function look() {
   note((await get("/performance-metrics")).instances);
   if (reads()) {
     const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
-      ["/api/alerts", "/api/incidents", "/api/backends", "/api/health", "/api/memory/report", "/api/repairs/statistics"].map((path) => get(path)));
-    Object.assign(fleet, { alerts: alerts.alerts, incidents: incidents.incidents, backends: backends.backends, health, system: memory, repairs });
+      [
+        "/api/alerts",
+        "/api/incidents",
+        "/api/backends",
+        "/api/health",
+        "/api/memory/report",
+        "/api/repairs/statistics",
+      ].map((path) => get(path)),
+    );
+    Object.assign(fleet, {
+      alerts: alerts.alerts,
+      incidents: incidents.incidents,
+      backends: backends.backends,
+      health,
+      system: memory,
+      repairs,
+    });
   }
   state.cost = Date.now() - begun;
   state.tell("fleet");
@@ -146,13 +204,22 @@ function push(points, value) {
 
 // The lines of those that are shown: their last hour once, and again before ours is too long.
 export async function wantLines(ids) {
-  const lacking = ids.map((id) => [id, fleet.figures.get(id)]).filter(([, kept]) => kept && Date.now() - kept.asked > AGAIN);
+  const lacking = ids
+    .map((id) => [id, fleet.figures.get(id)])
+    .filter(([, kept]) => kept && Date.now() - kept.asked > AGAIN);
   for (const [, kept] of lacking) kept.asked = Date.now();
   for (let place = 0; place < lacking.length; place += AT_ONCE) {
     const some = lacking.slice(place, place + AT_ONCE);
     try {
       const found = await get("/api/trends?" + some.map(([id]) => "instance=" + id).join("&"));
-      for (const [id, kept] of some) takeLine(kept, found.instances[id], Date.parse(found.until), found.step * 1000, fleet.instances.get(id));
+      for (const [id, kept] of some)
+        takeLine(
+          kept,
+          found.instances[id],
+          Date.parse(found.until),
+          found.step * 1000,
+          fleet.instances.get(id),
+        );
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       for (const [, kept] of some) kept.asked = 1; // with the next look

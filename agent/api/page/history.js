@@ -6,29 +6,60 @@ import { memoryWords, rateOf } from "/page/cards.js";
 import { bytes, make, setAttribute } from "/page/show.js";
 
 const HOUR = 3600000;
-const RANGES = [["24 h", 24 * HOUR], ["7 d", 168 * HOUR], ["30 d", 720 * HOUR]];
+/** @type {[string, number][]} */
+const RANGES = [
+  ["24 h", 24 * HOUR],
+  ["7 d", 168 * HOUR],
+  ["30 d", 720 * HOUR],
+];
 const PAGES = 5; // of 1,000 changes of status each
 
 export function makeHistory() {
   const state = { id: null, range: RANGES[0][1], events: [], begin: null, asking: false };
   const uptime = makeUptime();
   const memory = makeChart("Memory", { words: bytes, floor: 16 << 20, binary: true });
-  const messages = makeChart("Messages a minute", { words: (count) => String(Math.round(count * 10) / 10), floor: 4 });
-  const buttons = RANGES.map(([label, range]) => make("button", { type: "button", name: "chip", text: label, "aria-pressed": "false", click: () => { state.range = range; load(); } }));
-  const place = make("section", { name: "panel history" },
-    make("div", { name: "panel-head" }, make("h2", { text: "History" }), make("div", { name: "chips", role: "group", "aria-label": "How far back" }, ...buttons)),
-    uptime.place, make("div", { name: "charts" }, memory.place, messages.place));
+  const messages = makeChart("Messages a minute", {
+    words: (count) => String(Math.round(count * 10) / 10),
+    floor: 4,
+  });
+  const buttons = RANGES.map(([label, range]) =>
+    make("button", {
+      type: "button",
+      name: "chip",
+      text: label,
+      "aria-pressed": "false",
+      click: () => {
+        state.range = range;
+        load();
+      },
+    }),
+  );
+  const place = make(
+    "section",
+    { name: "panel history" },
+    make(
+      "div",
+      { name: "panel-head" },
+      make("h2", { text: "History" }),
+      make("div", { name: "chips", role: "group", "aria-label": "How far back" }, ...buttons),
+    ),
+    uptime.place,
+    make("div", { name: "charts" }, memory.place, messages.place),
+  );
 
   // The changes of status back to the begin of the range, and the one before it.
   async function load() {
     if (state.id === null || state.asking) return;
-    const wanted = state.id, begin = now() - state.range;
+    const wanted = state.id,
+      begin = now() - state.range;
     state.asking = true;
     try {
       const events = [];
       let before = "";
       for (let page = 0; page < PAGES; page += 1) {
-        const found = await get("/api/instance/" + encodeURIComponent(wanted) + "/events?kind=status&limit=1000" + before);
+        const found = await get(
+          "/api/instance/" + encodeURIComponent(wanted) + "/events?kind=status&limit=1000" + before,
+        );
         events.push(...found.events);
         const last = events[events.length - 1];
         if (!found.next || (last && Date.parse(last.time) <= begin)) break;
@@ -44,7 +75,9 @@ export function makeHistory() {
   }
 
   function drawUptime() {
-    RANGES.forEach(([, range], place_) => setAttribute(buttons[place_], "aria-pressed", range === state.range));
+    RANGES.forEach(([, range], place_) =>
+      setAttribute(buttons[place_], "aria-pressed", range === state.range),
+    );
     const end = now();
     const [label] = RANGES.find(([, range]) => range === state.range);
     uptime.draw(partsOf(state.events, end - state.range, end), end - state.range, end, label);

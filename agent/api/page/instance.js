@@ -18,32 +18,78 @@ import { pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
 export function makeInstance(place) {
   const state = { id: null, known: null, told: [], toldFrom: "", asking: false };
   const current = () => fleet.instances.get(state.id);
-  const title = make("h1", { tabindex: "-1" }), pill = make("span", { name: "pill" });
+  const title = make("h1", { tabindex: "-1" }),
+    pill = make("span", { name: "pill" });
   const why = make("p", { name: "why" });
   const next = { next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong") };
   next.next.append(next.nextText, next.nextTime);
   const attention = makeAttention("Its alerts");
-  const gone = make("p", { name: "panel", hidden: true, text: "There is no session of this name (any more)." });
+  const gone = make("p", {
+    name: "panel",
+    hidden: true,
+    text: "There is no session of this name (any more).",
+  });
   const help = makeHelp(null, current);
-  const code = makeCode(), history = makeHistory(), evidence = makeEvidence(), trial = makeTrial();
+  const code = makeCode(),
+    history = makeHistory(),
+    evidence = makeEvidence(),
+    trial = makeTrial();
   const settings = makeSettings(() => refresh());
   const actions = makeActions(() => state.id);
   const sandbox = makeSandbox(() => state.id);
-  const facts = make("dl", { name: "facts" }), repair = make("p", { name: "notice-line", hidden: true });
+  const facts = make("dl", { name: "facts" }),
+    repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
   const category = makeChoice("Which part of its story", [], () => drawTold());
-  const lines = make("button", { type: "button", name: "quiet", text: "Its worker's last lines", click: () => evidence.readLines() });
-  const body = make("div", { name: "columns wide-left" },
-    make("div", {}, code.place,
+  const lines = make("button", {
+    type: "button",
+    name: "quiet",
+    text: "Its worker's last lines",
+    click: () => evidence.readLines(),
+  });
+  const body = make(
+    "div",
+    { name: "columns wide-left" },
+    make(
+      "div",
+      {},
+      code.place,
       make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts),
-      history.place, sandbox.place, trial.place, settings.place),
-    make("div", {}, actions.place,
-      make("section", { name: "panel" }, make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), category), story, lines),
-      evidence.place));
+      history.place,
+      sandbox.place,
+      trial.place,
+      settings.place,
+    ),
+    make(
+      "div",
+      {},
+      actions.place,
+      make(
+        "section",
+        { name: "panel" },
+        make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), category),
+        story,
+        lines,
+      ),
+      evidence.place,
+    ),
+  );
   place.append(
     make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All sessions" })),
-    make("div", { name: "title" }, title, pill, copyButton(() => state.id, "Copy the name of this session", "Copy name")),
-    why, next.next, help.place, attention.place, gone, body);
+    make(
+      "div",
+      { name: "title" },
+      title,
+      pill,
+      copyButton(() => state.id, "Copy the name of this session", "Copy name"),
+    ),
+    why,
+    next.next,
+    help.place,
+    attention.place,
+    gone,
+    body,
+  );
 
   async function show(wanted) {
     hide();
@@ -79,7 +125,11 @@ export function makeInstance(place) {
       }
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (wanted === state.id && error.status === 404) { state.known = null; gone.hidden = false; body.hidden = true; }
+      if (wanted === state.id && error.status === 404) {
+        state.known = null;
+        gone.hidden = false;
+        body.hidden = true;
+      }
     } finally {
       state.asking = false;
     }
@@ -89,12 +139,19 @@ export function makeInstance(place) {
   // What was heard while the journal was read stays.
   function take(events) {
     const read = new Set(events.map((one) => one.cursor));
-    state.told = [...state.told.filter((one) => !read.has(one.cursor)), ...events].sort((a, b) => b.cursor - a.cursor);
+    state.told = [...state.told.filter((one) => !read.has(one.cursor)), ...events].sort(
+      (a, b) => b.cursor - a.cursor,
+    );
     state.toldFrom = state.id;
   }
 
   function hear(event) {
-    if (state.id === null || event.instance !== state.id || state.told.some((one) => one.cursor === event.cursor)) return;
+    if (
+      state.id === null ||
+      event.instance !== state.id ||
+      state.told.some((one) => one.cursor === event.cursor)
+    )
+      return;
     state.told.unshift(event);
     history.hear(event);
     drawTold(event.cursor);
@@ -120,7 +177,10 @@ export function makeInstance(place) {
     trial.draw(one);
     evidence.draw(one);
     lines.hidden = evidence.place.hidden;
-    if (state.known && state.known.id === state.id) { drawDetails(one, state.known); settings.draw(state.known); }
+    if (state.known && state.known.id === state.id) {
+      drawDetails(one, state.known);
+      settings.draw(state.known);
+    }
     settings.place.hidden = settings.place.hidden || !state.known;
     drawTold();
     wantLines([state.id]);
@@ -133,7 +193,14 @@ export function makeInstance(place) {
   function drawDetails(one, known) {
     repair.hidden = !known.repair || Boolean(known.repair.ending);
     if (!repair.hidden) {
-      setText(repair, "Repair under way: " + plain(known.repair.step) + ", round " + known.repair.round + (known.repair.reason ? " (" + plain(known.repair.reason) + ")" : ""));
+      setText(
+        repair,
+        "Repair under way: " +
+          plain(known.repair.step) +
+          ", round " +
+          known.repair.round +
+          (known.repair.reason ? " (" + plain(known.repair.reason) + ")" : ""),
+      );
     }
     drawFacts(facts, rowsOf(one, known));
   }
@@ -141,7 +208,11 @@ export function makeInstance(place) {
   return { draw, hear, hide, refresh, show, shown: () => state.id };
 }
 
-const counts = (found) => Object.entries(found).filter(([, count]) => count).map(([name, count]) => count + " " + plain(name)).join(", ") || "none";
+const counts = (found) =>
+  Object.entries(found)
+    .filter(([, count]) => count)
+    .map(([name, count]) => count + " " + plain(name))
+    .join(", ") || "none";
 
 function rowsOf(one, known) {
   const figures = (fleet.figures.get(one.id) || {}).now;
@@ -154,10 +225,32 @@ function rowsOf(one, known) {
     ["Last answer", one.proved || "none", Boolean(one.proved)],
     ["Connected", known.connected_since || "not now", known.connected_since && "for"],
     ["Pause", pauseWord(one) + (one.attempts ? ", tries: " + one.attempts : "")],
-    ["Worker", workerWord(known.unit.state) + (known.unit.main_pid ? ", process " + known.unit.main_pid : "")],
-    ["Memory", one.backend ? "on its server" : (known.memory_bytes === null ? "not known yet" : bytes(known.memory_bytes) + limit)],
-    ["Processor", seconds === null ? (one.backend ? "on its server" : "unknown") : (seconds < 60 ? seconds.toFixed(1) + " s" : duration(seconds).trim()) + " used"],
-    ["Answers in", figures && figures.averageResponseTime !== null ? Math.round(figures.averageResponseTime * 1000) + " ms" : "unknown"],
+    [
+      "Worker",
+      workerWord(known.unit.state) + (known.unit.main_pid ? ", process " + known.unit.main_pid : ""),
+    ],
+    [
+      "Memory",
+      one.backend
+        ? "on its server"
+        : known.memory_bytes === null
+          ? "not known yet"
+          : bytes(known.memory_bytes) + limit,
+    ],
+    [
+      "Processor",
+      seconds === null
+        ? one.backend
+          ? "on its server"
+          : "unknown"
+        : (seconds < 60 ? seconds.toFixed(1) + " s" : duration(seconds).trim()) + " used",
+    ],
+    [
+      "Answers in",
+      figures && figures.averageResponseTime !== null
+        ? Math.round(figures.averageResponseTime * 1000) + " ms"
+        : "unknown",
+    ],
     ["Messages", known.messages.in + " in, " + known.messages.out + " out"],
     ["Errors", counts(known.errors)],
     ["Restarts", counts(known.restarts_by_reason)],
@@ -172,14 +265,37 @@ function rowsOf(one, known) {
 // Each action with a line on what it does; on a phone the list is closed until it is wanted.
 function makeActions(current) {
   const rows = ACTIONS.map((action) => {
-    const button = make("button", { type: "button", text: action.label, name: action.harsh ? "danger-quiet" : "", "data-do": action.key });
+    const button = make("button", {
+      type: "button",
+      text: action.label,
+      name: action.harsh ? "danger-quiet" : "",
+      "data-do": action.key,
+    });
     button.addEventListener("click", () => perform(button, action, current()));
-    return { action, item: make("li", { name: "action-row" }, button, make("span", { name: "soft small", text: action.line })) };
+    return {
+      action,
+      item: make(
+        "li",
+        { name: "action-row" },
+        button,
+        make("span", { name: "soft small", text: action.line }),
+      ),
+    };
   });
-  const list = (harsh) => make("ul", { name: "action-list" }, ...rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item));
-  const place = make("details", { name: "panel actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
-    make("summary", {}, make("h2", { text: "Actions" })), list(false),
-    make("h3", { text: "These end the pairing, or remove the session" }), list(true));
+  const list = (harsh) =>
+    make(
+      "ul",
+      { name: "action-list" },
+      ...rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item),
+    );
+  const place = make(
+    "details",
+    { name: "panel actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
+    make("summary", {}, make("h2", { text: "Actions" })),
+    list(false),
+    make("h3", { text: "These end the pairing, or remove the session" }),
+    list(true),
+  );
   return {
     place,
     draw(one) {
@@ -197,10 +313,24 @@ function makeSandbox(current) {
     return one;
   };
   const scanned = button("Scan", "scan", () => scan(current()));
-  const place = make("section", { name: "panel", hidden: true }, make("h2", { text: "Sandbox" }),
-    make("p", { name: "soft", text: "This session is played: its phone scans and its faults begin when you say so." }),
-    make("div", { name: "actions" }, scanned, make("label", { for: "fault", name: "unseen", text: "Fault" }), chosen,
-      button("Cause fault", "cause-fault", () => fault(current(), chosen.value)), button("End faults", "end-faults", () => fault(current(), ""))));
+  const place = make(
+    "section",
+    { name: "panel", hidden: true },
+    make("h2", { text: "Sandbox" }),
+    make("p", {
+      name: "soft",
+      text: "This session is played: its phone scans and its faults begin when you say so.",
+    }),
+    make(
+      "div",
+      { name: "actions" },
+      scanned,
+      make("label", { for: "fault", name: "unseen", text: "Fault" }),
+      chosen,
+      button("Cause fault", "cause-fault", () => fault(current(), chosen.value)),
+      button("End faults", "end-faults", () => fault(current(), "")),
+    ),
+  );
   async function fill() {
     chosen.append(make("option", { value: "crash", text: "crash" }));
     const names = await faultNames().catch(() => ["crash"]);

@@ -11,15 +11,22 @@ export function drawFacts(list, rows) {
     const [dt, dd] = list.children[place].children;
     setText(dt, label);
     if (passed && value) setSince(dd, value, passed === "for" ? "" : " ago");
-    else { setSince(dd, null); setText(dd, value); }
+    else {
+      setSince(dd, null);
+      setText(dd, value);
+    }
   });
 }
 
 export function makeMachine() {
-  const system = make("dl", { name: "facts" }), repairs = make("dl", { name: "facts" });
-  const place = make("div", {},
+  const system = make("dl", { name: "facts" }),
+    repairs = make("dl", { name: "facts" });
+  const place = make(
+    "div",
+    {},
     make("section", { name: "panel" }, make("h2", { text: "This machine" }), system),
-    make("section", { name: "panel" }, make("h2", { text: "Repairs since the agent started" }), repairs));
+    make("section", { name: "panel" }, make("h2", { text: "Repairs since the agent started" }), repairs),
+  );
   return {
     place,
     // Returns whether there is anything to show for this key.
@@ -34,16 +41,24 @@ export function makeMachine() {
 }
 
 function systemRows() {
-  const { agent } = fleet.health, { system } = fleet.system;
+  const { agent } = fleet.health,
+    { system } = fleet.system;
   // The one that always fires is no trouble: it proves that alerts arrive.
-  const count = (state) => (fleet.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
+  const count = (state) =>
+    (fleet.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", agent.started, true],
     ["Sessions restored", agent.restoring.done + " of " + agent.restoring.total],
-    ["Last check of a session", agent.last_pass_age_seconds === null ? "none yet" : duration(agent.last_pass_age_seconds) + " ago"],
+    [
+      "Last check of a session",
+      agent.last_pass_age_seconds === null ? "none yet" : duration(agent.last_pass_age_seconds) + " ago",
+    ],
     ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
-    ["Sessions use", fleet.system.sessionsMemory === null ? "not measured yet" : bytes(fleet.system.sessionsMemory)],
+    [
+      "Sessions use",
+      fleet.system.sessionsMemory === null ? "not measured yet" : bytes(fleet.system.sessionsMemory),
+    ],
     ["Processor", percent(system.cpuUsage)],
     ["Disk free", bytes(system.diskFree)],
     ["Open connections", system.activeConnections],
@@ -56,10 +71,19 @@ function systemRows() {
 function repairRows() {
   const found = fleet.repairs;
   if (!found) return [["Repairs", "not known yet"]];
-  const rate = found.success_rate === null || found.success_rate === undefined ? "none ended yet" : percent(found.success_rate);
+  const rate =
+    found.success_rate === null || found.success_rate === undefined
+      ? "none ended yet"
+      : percent(found.success_rate);
   return [
-    ["Checks", found.checked], ["Repaired", found.repaired], ["Cleaned up", found.cleaned], ["Failed", found.failed],
+    ["Checks", found.checked],
+    ["Repaired", found.repaired],
+    ["Cleaned up", found.cleaned],
+    ["Failed", found.failed],
     ["Success", rate],
-    ["Mean time to repair", found.mean_seconds_to_repair ? duration(found.mean_seconds_to_repair).trim() : "none ended yet"],
+    [
+      "Mean time to repair",
+      found.mean_seconds_to_repair ? duration(found.mean_seconds_to_repair).trim() : "none ended yet",
+    ],
   ];
 }

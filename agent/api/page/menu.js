@@ -21,11 +21,27 @@ function move(list, step) {
 
 function open(button, one) {
   close(false);
-  const list = make("div", { name: "menu", role: "menu", "aria-label": "Actions for " + one.id },
-    ...fitting(one).map((action) => make("button", {
-      type: "button", role: "menuitem", name: action.harsh ? "menu-row danger-quiet" : "menu-row", "data-do": action.key,
-      click: () => { close(true); perform(button, action, one.id); },
-    }, make("span", { name: "menu-label", text: action.label }), make("span", { name: "soft small", text: action.line }))));
+  const list = make(
+    "div",
+    { name: "menu", role: "menu", "aria-label": "Actions for " + one.id },
+    ...fitting(one).map((action) =>
+      make(
+        "button",
+        {
+          type: "button",
+          role: "menuitem",
+          name: action.harsh ? "menu-row danger-quiet" : "menu-row",
+          "data-do": action.key,
+          click: () => {
+            close(true);
+            perform(button, action, one.id);
+          },
+        },
+        make("span", { name: "menu-label", text: action.label }),
+        make("span", { name: "soft small", text: action.line }),
+      ),
+    ),
+  );
   list.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close(true);
     else if (event.key === "ArrowDown") move(list, 1);
@@ -38,21 +54,39 @@ function open(button, one) {
   // At a fixed place: no scrolling part of the page cuts it off.
   const box = button.getBoundingClientRect();
   const below = box.bottom + list.offsetHeight <= innerHeight || box.top < list.offsetHeight;
-  list.style.top = Math.max(8, below ? Math.min(box.bottom, innerHeight - list.offsetHeight - 8) : box.top - list.offsetHeight) + "px";
+  list.style.top =
+    Math.max(
+      8,
+      below ? Math.min(box.bottom, innerHeight - list.offsetHeight - 8) : box.top - list.offsetHeight,
+    ) + "px";
   list.style.left = Math.max(8, box.right - list.offsetWidth) + "px";
   button.setAttribute("aria-expanded", "true");
   menu.open = { list, button };
   list.querySelector("button").focus();
 }
 
-addEventListener("scroll", (event) => { if (menu.open && event.target === document) close(false); }, { passive: true });
+addEventListener(
+  "scroll",
+  (event) => {
+    if (menu.open && event.target === document) close(false);
+  },
+  { passive: true },
+);
 addEventListener("click", (event) => {
-  if (menu.open && !menu.open.list.contains(event.target) && !menu.open.button.contains(event.target)) close(false);
+  if (menu.open && !menu.open.list.contains(event.target) && !menu.open.button.contains(event.target))
+    close(false);
 });
 
 // `current`: gives the session as it is when the menu opens.
 export function menuButton(id, current) {
-  const button = make("button", { type: "button", name: "quiet dots", text: "⋯", "aria-label": "Actions for " + id, "aria-haspopup": "menu", "aria-expanded": "false" });
+  const button = make("button", {
+    type: "button",
+    name: "quiet dots",
+    text: "⋯",
+    "aria-label": "Actions for " + id,
+    "aria-haspopup": "menu",
+    "aria-expanded": "false",
+  });
   button.addEventListener("click", () => {
     if (menu.open && menu.open.button === button) close(true);
     else if (current()) open(button, current());

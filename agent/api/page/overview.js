@@ -24,45 +24,109 @@ const CHOICES = {
 const CATEGORIES = ["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"];
 
 function remembered() {
-  try { return localStorage.getItem(VIEW) || ""; } catch { return ""; } // storage is off
+  try {
+    return localStorage.getItem(VIEW) || "";
+  } catch {
+    return "";
+  } // storage is off
 }
 
 export function makeOverview(place) {
   const state = { choice: "all", words: "", most: SHOWN, told: FIRST, view: remembered() };
   const chips = make("div", { name: "chips", role: "group", "aria-label": "Which sessions" });
-  const search = make("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search the sessions", autocomplete: "off" });
+  const search = make("input", {
+    type: "search",
+    id: "search",
+    placeholder: "Search",
+    "aria-label": "Search the sessions",
+    autocomplete: "off",
+  });
   const view = make("button", { type: "button", "data-do": "view" });
-  const newOne = () => make("button", { name: "primary", type: "button", text: "New instance", click: createInstance });
-  const add = newOne(), first = newOne();
+  const newOne = () =>
+    make("button", { name: "primary", type: "button", text: "New instance", click: createInstance });
+  const add = newOne(),
+    first = newOne();
   const attention = makeAttention("Alerts and incidents");
-  const cards = makeCards(), table = makeTable(() => draw());
-  const more = make("button", { type: "button", text: "Show all", hidden: true, click: () => { state.most = Infinity; draw(); } });
+  const cards = makeCards(),
+    table = makeTable(() => draw());
+  const more = make("button", {
+    type: "button",
+    text: "Show all",
+    hidden: true,
+    click: () => {
+      state.most = Infinity;
+      draw();
+    },
+  });
   const none = make("div", { name: "none", hidden: true });
   const count = make("p", { name: "count soft small", role: "status" });
   const story = make("ol", { name: "story" });
   const olderButton = make("button", { type: "button", text: "Show older", click: showOlder });
-  const category = makeChoice("Which part of the story", CATEGORIES.map((one) => [one, one[0] + one.slice(1).toLowerCase()]), () => { state.told = FIRST; drawTold(); });
+  const category = makeChoice(
+    "Which part of the story",
+    CATEGORIES.map((one) => [one, one[0] + one.slice(1).toLowerCase()]),
+    () => {
+      state.told = FIRST;
+      drawTold();
+    },
+  );
   const machine = makeMachine();
   const backends = makeBackends(showOnly);
   const tools = make("div", { name: "tools" }, chips, make("div", { name: "tools-end" }, search, view, add));
-  const columns = make("div", { name: "columns" },
-    make("section", { name: "panel" }, make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), category), story, olderButton),
-    machine.place);
+  const columns = make(
+    "div",
+    { name: "columns" },
+    make(
+      "section",
+      { name: "panel" },
+      make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), category),
+      story,
+      olderButton,
+    ),
+    machine.place,
+  );
 
   for (const [key, [label]] of Object.entries(CHOICES)) {
-    chips.append(make("button", { type: "button", name: "chip", "data-choice": key, "aria-pressed": "false", click: () => { state.choice = key; state.most = SHOWN; draw(); } },
-      make("span", { name: "chip-count" }), make("span", { text: label })));
+    chips.append(
+      make(
+        "button",
+        {
+          type: "button",
+          name: "chip",
+          "data-choice": key,
+          "aria-pressed": "false",
+          click: () => {
+            state.choice = key;
+            state.most = SHOWN;
+            draw();
+          },
+        },
+        make("span", { name: "chip-count" }),
+        make("span", { text: label }),
+      ),
+    );
   }
-  search.addEventListener("input", () => { state.words = search.value.trim().toLowerCase(); state.most = SHOWN; draw(); });
+  search.addEventListener("input", () => {
+    state.words = search.value.trim().toLowerCase();
+    state.most = SHOWN;
+    draw();
+  });
   view.addEventListener("click", () => {
     state.view = shownAs(fleet.instances.size) === "table" ? "cards" : "table";
-    try { localStorage.setItem(VIEW, state.view); } catch { /* holds for this page */ }
+    try {
+      localStorage.setItem(VIEW, state.view);
+    } catch {
+      /* holds for this page */
+    }
     draw();
   });
   place.append(
     make("h1", { name: "unseen", tabindex: "-1", text: "All sessions" }),
-    attention.place, backends.place,
-    make("section", { "aria-label": "Sessions" }, tools, count, none, cards.place, more, table.place), columns);
+    attention.place,
+    backends.place,
+    make("section", { "aria-label": "Sessions" }, tools, count, none, cards.place, more, table.place),
+    columns,
+  );
 
   const shownAs = (size) => state.view || (size > SHOWN ? "table" : "cards");
 
@@ -74,7 +138,12 @@ export function makeOverview(place) {
       setAttribute(chip, "aria-pressed", chip.dataset.choice === state.choice);
     }
     add.hidden = !may("operate");
-    const chosen = all.filter((one) => CHOICES[state.choice][1](one) && (!state.words || (one.id + " " + placeOf(one) + " " + one.sentence).toLowerCase().includes(state.words)));
+    const chosen = all.filter(
+      (one) =>
+        CHOICES[state.choice][1](one) &&
+        (!state.words ||
+          (one.id + " " + placeOf(one) + " " + one.sentence).toLowerCase().includes(state.words)),
+    );
     drawSessions(chosen, all.length);
     setText(count, chosen.length === all.length ? "" : chosen.length + " of " + all.length + " shown");
     tools.hidden = !all.length;
@@ -93,7 +162,10 @@ export function makeOverview(place) {
     cards.place.hidden = asTable;
     more.hidden = asTable || chosen.length <= state.most;
     setText(more, "Show all " + chosen.length);
-    if (asTable) { table.draw(chosen); return; }
+    if (asTable) {
+      table.draw(chosen);
+      return;
+    }
     const shown = chosen.slice(0, state.most);
     cards.draw(shown);
     wantLines(shown.map((one) => one.id));
@@ -102,9 +174,14 @@ export function makeOverview(place) {
   function drawNone(shown, total) {
     none.hidden = shown > 0;
     if (shown) return;
-    none.replaceChildren(total
-      ? empty("Nothing fits", "No session matches what you chose.")
-      : empty("No instance yet", may("operate") ? "Create the first one. Its page shows the code to scan." : "Your key sees none."));
+    none.replaceChildren(
+      total
+        ? empty("Nothing fits", "No session matches what you chose.")
+        : empty(
+            "No instance yet",
+            may("operate") ? "Create the first one. Its page shows the code to scan." : "Your key sees none.",
+          ),
+    );
     if (!total && may("operate")) none.firstElementChild.append(first);
   }
 

@@ -6,19 +6,47 @@ import { make, setText } from "/page/show.js";
 
 export function makeSettings(changed) {
   const state = { id: null, shown: "" };
-  const field = make("textarea", { id: "settings-text", rows: 5, spellcheck: "false", "aria-label": "Settings as a JSON object" });
+  const field = make("textarea", {
+    id: "settings-text",
+    rows: 5,
+    spellcheck: "false",
+    "aria-label": "Settings as a JSON object",
+  });
   const wrong = make("p", { name: "wrong", role: "alert" });
   const save = make("button", { text: "Save", name: "primary" });
-  const undo = make("button", { type: "button", text: "Undo", click: () => { field.value = state.shown; setText(wrong, ""); follow(); } });
+  const undo = make("button", {
+    type: "button",
+    text: "Undo",
+    click: () => {
+      field.value = state.shown;
+      setText(wrong, "");
+      follow();
+    },
+  });
   const form = make("form", { name: "fields" }, field, wrong, make("div", { name: "actions" }, save, undo));
-  const place = make("section", { name: "panel" }, make("h2", { text: "Settings" }),
-    make("p", { name: "soft", text: "What this session changes of its engine's settings. They hold from its next start." }), form);
-  const follow = () => { save.disabled = undo.disabled = field.value === state.shown; };
+  const place = make(
+    "section",
+    { name: "panel" },
+    make("h2", { text: "Settings" }),
+    make("p", {
+      name: "soft",
+      text: "What this session changes of its engine's settings. They hold from its next start.",
+    }),
+    form,
+  );
+  const follow = () => {
+    save.disabled = undo.disabled = field.value === state.shown;
+  };
   field.addEventListener("input", follow);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     let settings;
-    try { settings = JSON.parse(field.value); } catch (error) { setText(wrong, "This is no JSON: " + error.message); return; }
+    try {
+      settings = JSON.parse(field.value);
+    } catch (error) {
+      setText(wrong, "This is no JSON: " + error.message);
+      return;
+    }
     setText(wrong, "");
     const id = state.id;
     act(save, "", async () => {
@@ -39,7 +67,8 @@ export function makeSettings(changed) {
     draw(known) {
       place.hidden = !may("operate", known.id);
       const text = JSON.stringify(known.settings, null, 2);
-      if (state.id !== known.id || field.value === state.shown) { // what is being typed stays
+      if (state.id !== known.id || field.value === state.shown) {
+        // what is being typed stays
         if (field.value !== text) field.value = text;
         state.shown = text;
       }
@@ -51,18 +80,43 @@ export function makeSettings(changed) {
 
 export function makeTrial() {
   const state = { id: null };
-  const to = make("input", { id: "trial-to", type: "tel", required: true, minlength: 5, maxlength: 64, autocomplete: "off", placeholder: "Number" });
-  const text = make("input", { id: "trial-text", required: true, maxlength: 1000, autocomplete: "off", value: "A test message" });
+  const to = make("input", {
+    id: "trial-to",
+    type: "tel",
+    required: true,
+    minlength: 5,
+    maxlength: 64,
+    autocomplete: "off",
+    placeholder: "Number",
+  });
+  const text = make("input", {
+    id: "trial-text",
+    required: true,
+    maxlength: 1000,
+    autocomplete: "off",
+    value: "A test message",
+  });
   const go = make("button", { text: "Send" });
-  const form = make("form", { name: "fields" },
-    make("label", { for: "trial-to", text: "To (with country code)" }), to,
-    make("label", { for: "trial-text", text: "Text" }), text, make("div", { name: "actions" }, go));
+  const form = make(
+    "form",
+    { name: "fields" },
+    make("label", { for: "trial-to", text: "To (with country code)" }),
+    to,
+    make("label", { for: "trial-text", text: "Text" }),
+    text,
+    make("div", { name: "actions" }, go),
+  );
   const place = make("section", { name: "panel" }, make("h2", { text: "Test message" }), form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const id = state.id;
     act(go, "", async () => {
-      const found = await (await send("POST", "/api/instance/" + encodeURIComponent(id) + "/messages", { body: { to: to.value.trim().replace(/^\+/, ""), text: text.value }, seconds: 60 })).json();
+      const found = await (
+        await send("POST", "/api/instance/" + encodeURIComponent(id) + "/messages", {
+          body: { to: to.value.trim().replace(/^\+/, ""), text: text.value },
+          seconds: 60,
+        })
+      ).json();
       return "the message is " + (found.status || found.result || "sent");
     });
   });

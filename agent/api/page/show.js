@@ -1,6 +1,7 @@
 // Small parts that every view is made of. Foreign text goes in as text, nothing else.
 import { now } from "/page/agent.js";
 
+/** @param {string} id @returns {any} an element of the page's own frame */
 export const at = (id) => document.getElementById(id);
 
 export function make(kind, options, ...inside) {
@@ -43,10 +44,16 @@ const UNWELL = new Set(["degraded", "stuck", "corrupted"]);
 export const statusWord = (status) => (STATUS[status] || ["off", status])[1];
 
 // It should run and does not, and neither is that new nor did an operator want it so.
-const isDown = (one) => one.connection_status === "DISCONNECTED" && one.should_run && one.reason !== "not_looked_yet" && one.reason !== "masked";
+const isDown = (one) =>
+  one.connection_status === "DISCONNECTED" &&
+  one.should_run &&
+  one.reason !== "not_looked_yet" &&
+  one.reason !== "masked";
 // It waits for others: for the network, its backend, the one that is tried first, memory.
-const isHeld = (one) => Boolean(one.hold) && one.should_run && (STATUS[one.connection_status] || [])[0] === "busy";
-export const isUnwell = (one) => UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one) || isHeld(one);
+const isHeld = (one) =>
+  Boolean(one.hold) && one.should_run && (STATUS[one.connection_status] || [])[0] === "busy";
+export const isUnwell = (one) =>
+  UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one) || isHeld(one);
 
 export function statusOf(one) {
   const [tone, word] = STATUS[one.connection_status] || ["off", one.connection_status];
@@ -82,15 +89,24 @@ export function bytes(count) {
   if (count === null || count === undefined) return "unknown";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let place = 0;
-  while (count >= 1024 && place < units.length - 1) { count /= 1024; place += 1; }
+  while (count >= 1024 && place < units.length - 1) {
+    count /= 1024;
+    place += 1;
+  }
   return (count < 10 && place ? count.toFixed(1) : Math.round(count)) + " " + units[place];
 }
 
-export const percent = (share) => (share === null || share === undefined ? "unknown" : (share * 100).toFixed(share < 0.1 ? 1 : 0) + " %");
+export const percent = (share) =>
+  share === null || share === undefined ? "unknown" : (share * 100).toFixed(share < 0.1 ? 1 : 0) + " %";
 
 export function clock(text) {
   const when = new Date(text);
-  const time = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const time = when.toLocaleTimeString([], {
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hour12: false,
+  });
   const today = new Date(now()).toDateString() === when.toDateString();
   return today ? time : when.toLocaleDateString([], { day: "numeric", month: "short" }) + " " + time;
 }
@@ -100,13 +116,15 @@ export function setSince(element, text, after = "") {
   setAttribute(element, "data-since", text || null);
   setAttribute(element, "data-after", after || null);
   setAttribute(element, "title", text ? new Date(text).toLocaleString() : null);
-  if (text) drawClock(element); else setText(element, "");
+  if (text) drawClock(element);
+  else setText(element, "");
 }
 
 export function setUntil(element, text, before = "in ") {
   setAttribute(element, "data-until", text || null);
   setAttribute(element, "data-before", before);
-  if (text) drawClock(element); else setText(element, "");
+  if (text) drawClock(element);
+  else setText(element, "");
 }
 
 function drawClock(element) {
@@ -123,7 +141,10 @@ export function tick() {
 }
 
 // A line without axes: its figure stands beside it, and its range is told in words.
-export const makeSpark = () => document.getElementById("spark").content.firstElementChild.cloneNode(true);
+export const makeSpark = () =>
+  /** @type {HTMLTemplateElement} */ (document.getElementById("spark")).content.firstElementChild.cloneNode(
+    true,
+  );
 
 // `points`: [when, value], oldest first; `floor`: the least range that fills the height.
 export function drawSpark(svg, points, floor, { name, words }) {
@@ -131,8 +152,10 @@ export function drawSpark(svg, points, floor, { name, words }) {
   const area = svg.querySelector("polygon");
   const known = points.filter(([, value]) => value !== null);
   const values = known.map(([, value]) => value);
-  const low = Math.min(...values), high = Math.max(...values);
-  const first = known.length ? known[0][0] : 0, span = known.length ? known[known.length - 1][0] - first : 0;
+  const low = Math.min(...values),
+    high = Math.max(...values);
+  const first = known.length ? known[0][0] : 0,
+    span = known.length ? known[known.length - 1][0] - first : 0;
   if (span <= 0) {
     setAttribute(line, "points", "");
     setAttribute(area, "points", "");
@@ -141,8 +164,12 @@ export function drawSpark(svg, points, floor, { name, words }) {
   }
   const room = Math.max(high - low, floor);
   const bottom = Math.max(0, (low + high - room) / 2);
-  const places = known.map(([when, value]) =>
-    (100 * (when - first) / span).toFixed(1) + "," + (26 - 24 * Math.min((value - bottom) / room, 1)).toFixed(1));
+  const places = known.map(
+    ([when, value]) =>
+      ((100 * (when - first)) / span).toFixed(1) +
+      "," +
+      (26 - 24 * Math.min((value - bottom) / room, 1)).toFixed(1),
+  );
   setAttribute(line, "points", places.join(" "));
   setAttribute(area, "points", "0,28 " + places.join(" ") + " 100,28");
   const range = low === high ? words(low) : words(low) + " to " + words(high);

@@ -1,22 +1,40 @@
 // The journal as a story, newest first, in the words of the page.
 import { at, clock, empty, make, statusWord } from "/page/show.js";
 
-const TONES = { alert: "bad", alert_over: "good", incident: "bad", incident_over: "good", repair: "warn", restarted: "warn", repaired: "good" };
+const TONES = {
+  alert: "bad",
+  alert_over: "good",
+  incident: "bad",
+  incident_over: "good",
+  repair: "warn",
+  restarted: "warn",
+  repaired: "good",
+};
 const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // each is told by a status as well
 const PASSING = new Set(["INITIALIZING", "LOADING", "RECONNECTING"]);
 const ONE_STORY = 3000; // ms; what one instance goes through within is one entry among the main ones
 
-export const CHOICES = [["main", "Main events"], ["", "Everything"]];
+export const CHOICES = [
+  ["main", "Main events"],
+  ["", "Everything"],
+];
 
 export function makeChoice(label, more, changed) {
-  const select = make("select", { "aria-label": label }, ...[...CHOICES, ...more].map(([value, text]) => make("option", { value, text })));
+  const select = make(
+    "select",
+    { "aria-label": label },
+    ...[...CHOICES, ...more].map(([value, text]) => make("option", { value, text })),
+  );
   select.addEventListener("change", changed);
   return select;
 }
 
 // Entries to draw: each has its newest event, and for a chain of statuses its oldest.
 export function choose(events, chosen) {
-  if (chosen !== "main") return events.filter((one) => !chosen || one.category === chosen).map((event) => ({ event, oldest: event, whole: true }));
+  if (chosen !== "main")
+    return events
+      .filter((one) => !chosen || one.category === chosen)
+      .map((event) => ({ event, oldest: event, whole: true }));
   const found = [];
   const open = new Map();
   for (const event of events) {
@@ -45,18 +63,25 @@ function causeOf(event) {
 
 // It is a step on the way to what came right after it; where it rested, that is told.
 function passesInto(event, last) {
-  if (event.kind !== "status" || last.event.kind !== "status" || !PASSING.has(event.detail.status)) return false;
+  if (event.kind !== "status" || last.event.kind !== "status" || !PASSING.has(event.detail.status))
+    return false;
   return Date.parse(last.oldest.time) - Date.parse(event.time) <= ONE_STORY;
 }
 
 // What is said of an entry: [in bold, the rest].
+/** @param {{event: any, oldest: any, cause?: string}} entry */
 function words({ event, oldest, cause }) {
   const { status } = event.detail || {};
   const before = oldest.detail && oldest.detail.before;
   if (event.kind !== "status" || !status || !before) return ["", event.sentence];
   const why = whyOf(event);
   const said = cause || (why === statusWord(status).toLowerCase() ? "" : why);
-  return [before === status ? statusWord(status) + ", after one more try" : statusWord(before) + " → " + statusWord(status), said];
+  return [
+    before === status
+      ? statusWord(status) + ", after one more try"
+      : statusWord(before) + " → " + statusWord(status),
+    said,
+  ];
 }
 
 function toneOf(event) {
@@ -73,13 +98,18 @@ function toneOf(event) {
 const keyOf = ({ event, oldest, whole }) => event.cursor + "-" + oldest.cursor + (whole ? "-whole" : "");
 
 export function drawStory(list, entries, { named = true, fresh = null } = {}) {
-  const old = new Map([...list.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
+  const old = new Map(
+    [...list.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]),
+  );
   const wanted = entries.map((one) => old.get(keyOf(one)) || draw(one, named, fresh));
   if (!wanted.length) {
-    list.replaceChildren(make("li", { name: "story-none" }, empty("Nothing yet", "What happens is told here, as it happens.")));
+    list.replaceChildren(
+      make("li", { name: "story-none" }, empty("Nothing yet", "What happens is told here, as it happens.")),
+    );
     return;
   }
-  if (wanted.length === list.children.length && wanted.every((one, place) => list.children[place] === one)) return;
+  if (wanted.length === list.children.length && wanted.every((one, place) => list.children[place] === one))
+    return;
   // In place: what stays is not taken out, so that a reader's focus and scroll stay too.
   const keep = new Set(wanted);
   for (const one of [...list.children]) if (!keep.has(one)) one.remove();
@@ -91,27 +121,48 @@ export function drawStory(list, entries, { named = true, fresh = null } = {}) {
 function draw(one, named, fresh) {
   const { event } = one;
   const [bold, rest] = words(one);
-  const where = named && event.instance
-    ? make("a", { name: "story-where", href: "#/instance/" + event.instance, text: event.instance })
-    : null;
-  return make("li", { name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""), "data-key": keyOf(one), "data-cursor": event.cursor, "data-kind": event.kind },
-    make("time", { datetime: event.time, title: new Date(event.time).toLocaleString(), text: clock(event.time) }),
-    make("div", { name: "story-text" }, where, bold && make("strong", { text: bold }), bold && rest ? ": " : "", make("span", { text: rest })),
-    one.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null);
+  const where =
+    named && event.instance
+      ? make("a", { name: "story-where", href: "#/instance/" + event.instance, text: event.instance })
+      : null;
+  return make(
+    "li",
+    {
+      name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""),
+      "data-key": keyOf(one),
+      "data-cursor": event.cursor,
+      "data-kind": event.kind,
+    },
+    make("time", {
+      datetime: event.time,
+      title: new Date(event.time).toLocaleString(),
+      text: clock(event.time),
+    }),
+    make(
+      "div",
+      { name: "story-text" },
+      where,
+      bold && make("strong", { text: bold }),
+      bold && rest ? ": " : "",
+      make("span", { text: rest }),
+    ),
+    one.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null,
+  );
 }
 
 // Said aloud to who cannot see it: only what concerns an instance's status, and not in floods.
-let waiting = [];
-let timer = null;
+const aloud = { waiting: [], timer: null };
 export function announce(event) {
-  if (!["status", "repaired", "alert", "alert_over", "incident", "deleted", "created"].includes(event.kind)) return;
+  if (!["status", "repaired", "alert", "alert_over", "incident", "deleted", "created"].includes(event.kind))
+    return;
   const said = words({ event, oldest: event }).filter(Boolean).join(": ");
-  waiting.push((event.instance ? event.instance + ": " : "") + said);
-  if (timer === null) {
-    timer = setTimeout(() => {
-      at("announce").textContent = waiting.length > 3 ? waiting.length + " things happened" : waiting.join(". ");
-      waiting = [];
-      timer = null;
+  aloud.waiting.push((event.instance ? event.instance + ": " : "") + said);
+  if (aloud.timer === null) {
+    aloud.timer = setTimeout(() => {
+      at("announce").textContent =
+        aloud.waiting.length > 3 ? aloud.waiting.length + " things happened" : aloud.waiting.join(". ");
+      aloud.waiting = [];
+      aloud.timer = null;
     }, 1500);
   }
 }

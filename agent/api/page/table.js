@@ -7,9 +7,13 @@ import { confirm, note } from "/page/dialogs.js";
 import { menuButton } from "/page/menu.js";
 import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf } from "/page/show.js";
 
-const rateOf = (one) => { const kept = fleet.figures.get(one.id); return kept && kept.now ? kept.now.messagesPerMinute : 0; };
+const rateOf = (one) => {
+  const kept = fleet.figures.get(one.id);
+  return kept && kept.now ? kept.now.messagesPerMinute : 0;
+};
 
 // Each column: its head, and what it is sorted by.
+/** @type {[string, (one: any) => any][]} */
 const COLUMNS = [
   ["Session", (one) => one.id],
   ["State", (one) => rank(one)],
@@ -25,34 +29,71 @@ export function makeTable(changed) {
   const rows = new Map();
   const body = make("tbody");
   const all = make("input", { type: "checkbox", "aria-label": "Choose all that are shown" });
-  const heads = COLUMNS.map(([label], place) => make("th", { scope: "col" },
-    make("button", { type: "button", name: "quiet sort", text: label, click: () => {
-      state.back = state.column === place && !state.back;
-      state.column = place;
-      changed();
-    } })));
+  const heads = COLUMNS.map(([label], place) =>
+    make(
+      "th",
+      { scope: "col" },
+      make("button", {
+        type: "button",
+        name: "quiet sort",
+        text: label,
+        click: () => {
+          state.back = state.column === place && !state.back;
+          state.column = place;
+          changed();
+        },
+      }),
+    ),
+  );
   const many = makeBulk(state, changed);
-  const table = make("table", { name: "sessions" },
-    make("thead", {}, make("tr", {}, make("th", { name: "pick" }, all), ...heads, make("th", {}, make("span", { name: "unseen", text: "Actions" })))), body);
+  const table = make(
+    "table",
+    { name: "sessions" },
+    make(
+      "thead",
+      {},
+      make(
+        "tr",
+        {},
+        make("th", { name: "pick" }, all),
+        ...heads,
+        make("th", {}, make("span", { name: "unseen", text: "Actions" })),
+      ),
+    ),
+    body,
+  );
   all.addEventListener("change", () => {
-    for (const id of rows.keys()) if (rows.get(id).item.isConnected) state.chosen[all.checked ? "add" : "delete"](id);
+    for (const id of rows.keys())
+      if (rows.get(id).item.isConnected) state.chosen[all.checked ? "add" : "delete"](id);
     changed();
   });
   return {
     place: make("div", {}, many.place, make("div", { name: "table-scroll" }, table)),
     draw(chosen) {
       const [, key] = COLUMNS[state.column];
-      const order = (a, b) => { const [x, y] = [key(a), key(b)]; return x < y ? -1 : x > y ? 1 : a.id < b.id ? -1 : 1; };
+      const order = (a, b) => {
+        const [x, y] = [key(a), key(b)];
+        return x < y ? -1 : x > y ? 1 : a.id < b.id ? -1 : 1;
+      };
       const sorted = [...chosen].sort((a, b) => (state.back ? -order(a, b) : order(a, b)));
-      heads.forEach((head, place) => setAttribute(head, "aria-sort", place === state.column ? (state.back ? "descending" : "ascending") : null));
+      heads.forEach((head, place) =>
+        setAttribute(
+          head,
+          "aria-sort",
+          place === state.column ? (state.back ? "descending" : "ascending") : null,
+        ),
+      );
       const shown = new Set(sorted.map((one) => one.id));
       for (const id of state.chosen) if (!shown.has(id)) state.chosen.delete(id); // what is not seen is not acted on
-      arrange(body, sorted.map((one) => {
-        if (!rows.has(one.id)) rows.set(one.id, makeRow(one.id, state, changed));
-        const row = rows.get(one.id);
-        drawRow(row, one, state);
-        return row.item;
-      }));
+      arrange(
+        body,
+        sorted.map((one) => {
+          if (!rows.has(one.id)) rows.set(one.id, makeRow(one.id, state, changed));
+          const row = rows.get(one.id);
+          drawRow(row, one, state);
+          return row.item;
+        }),
+      );
       for (const id of rows.keys()) if (!fleet.instances.has(id)) rows.delete(id);
       all.checked = sorted.length > 0 && state.chosen.size === sorted.length;
       all.indeterminate = state.chosen.size > 0 && !all.checked;
@@ -64,13 +105,32 @@ export function makeTable(changed) {
 function makeRow(id, state, changed) {
   const row = {
     pick: make("input", { type: "checkbox", "aria-label": "Choose " + id }),
-    place: make("span", { name: "soft small" }), pill: make("span", { name: "pill" }), why: make("td", { name: "cell-why" }), since: make("td"), proof: make("td"), memory: make("td"), rate: make("td"),
+    place: make("span", { name: "soft small" }),
+    pill: make("span", { name: "pill" }),
+    why: make("td", { name: "cell-why" }),
+    since: make("td"),
+    proof: make("td"),
+    memory: make("td"),
+    rate: make("td"),
     menu: menuButton(id, () => fleet.instances.get(id)),
   };
-  row.pick.addEventListener("change", () => { state.chosen[row.pick.checked ? "add" : "delete"](id); changed(); });
-  row.item = make("tr", { "data-id": id }, make("td", { name: "pick" }, row.pick),
+  row.pick.addEventListener("change", () => {
+    state.chosen[row.pick.checked ? "add" : "delete"](id);
+    changed();
+  });
+  row.item = make(
+    "tr",
+    { "data-id": id },
+    make("td", { name: "pick" }, row.pick),
     make("td", {}, make("a", { name: "row-name", href: "#/instance/" + id, text: id }), row.place),
-    make("td", {}, row.pill), row.why, row.since, row.proof, row.memory, row.rate, make("td", { name: "cell-menu" }, row.menu));
+    make("td", {}, row.pill),
+    row.why,
+    row.since,
+    row.proof,
+    row.memory,
+    row.rate,
+    make("td", { name: "cell-menu" }, row.menu),
+  );
   return row;
 }
 
@@ -90,22 +150,59 @@ function drawRow(row, one, state) {
 }
 
 function makeBulk(state, changed) {
-  const count = make("strong"), progress = make("span", { name: "soft small", role: "status" });
-  const buttons = ACTIONS.filter((action) => action.bulk).map((action) => make("button", {
-    type: "button", text: action.label, title: action.line, "data-bulk": action.key, click: () => ask(action),
-  }));
-  const place = make("div", { name: "bulk panel", hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" }, count, ...buttons, progress);
+  const count = make("strong"),
+    progress = make("span", { name: "soft small", role: "status" });
+  const buttons = ACTIONS.filter((action) => action.bulk).map((action) =>
+    make("button", {
+      type: "button",
+      text: action.label,
+      title: action.line,
+      "data-bulk": action.key,
+      click: () => ask(action),
+    }),
+  );
+  const place = make(
+    "div",
+    { name: "bulk panel", hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" },
+    count,
+    ...buttons,
+    progress,
+  );
   function ask(action) {
     const ids = [...state.chosen].filter((id) => action.fits(fleet.instances.get(id)));
-    if (!ids.length) { note(action.label + " fits none of the chosen sessions", true); return; }
-    confirm({ title: action.label + ": " + ids.length + (ids.length === 1 ? " session?" : " sessions?"), text: action.line + " One after another: " + ids.slice(0, 12).join(", ") + (ids.length > 12 ? ", …" : ""), yes: action.label }, async () => {
-      for (const button of buttons) button.disabled = true;
-      const failed = await performAll(action, ids, (done) => setText(progress, done + " of " + ids.length + " done"));
-      for (const button of buttons) button.disabled = false;
-      setText(progress, "");
-      note(failed.length ? failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ") : action.label + ": " + ids.length + " done", failed.length > 0);
-      changed();
-    });
+    if (!ids.length) {
+      note(action.label + " fits none of the chosen sessions", true);
+      return;
+    }
+    confirm(
+      {
+        title: action.label + ": " + ids.length + (ids.length === 1 ? " session?" : " sessions?"),
+        text:
+          action.line + " One after another: " + ids.slice(0, 12).join(", ") + (ids.length > 12 ? ", …" : ""),
+        yes: action.label,
+      },
+      async () => {
+        for (const button of buttons) button.disabled = true;
+        const failed = await performAll(action, ids, (done) =>
+          setText(progress, done + " of " + ids.length + " done"),
+        );
+        for (const button of buttons) button.disabled = false;
+        setText(progress, "");
+        note(
+          failed.length
+            ? failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ")
+            : action.label + ": " + ids.length + " done",
+          failed.length > 0,
+        );
+        changed();
+      },
+    );
   }
-  return { place, draw() { place.hidden = !state.chosen.size; setText(count, state.chosen.size + " chosen"); } };
+  return {
+    place,
+    draw() {
+      place.hidden = !state.chosen.size;
+      setText(count, state.chosen.size + " chosen");
+    },
+  };
 }

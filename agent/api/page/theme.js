@@ -5,7 +5,11 @@
   const words = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   const order = Object.keys(words);
   let chosen = "system";
-  try { chosen = localStorage.getItem("wa-agent-theme") || chosen; } catch { /* storage is off */ }
+  try {
+    chosen = localStorage.getItem("wa-agent-theme") || chosen;
+  } catch {
+    /* storage is off */
+  }
 
   function apply() {
     const dark = chosen === "dark" || (chosen !== "light" && system.matches);
@@ -21,7 +25,11 @@
     if (!button) return;
     button.addEventListener("click", () => {
       chosen = order[(order.indexOf(chosen) + 1) % order.length];
-      try { localStorage.setItem("wa-agent-theme", chosen); } catch { /* holds for this page */ }
+      try {
+        localStorage.setItem("wa-agent-theme", chosen);
+      } catch {
+        /* holds for this page */
+      }
       apply();
     });
     apply();

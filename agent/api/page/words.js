@@ -1,15 +1,31 @@
 // The words of the page for what the interface names by a code.
 const VERDICTS = {
-  healthy: "well", disconnected: "nothing to do", degraded: "failing", stuck: "stuck", corrupted: "damaged", not_found: "not running",
+  healthy: "well",
+  disconnected: "nothing to do",
+  degraded: "failing",
+  stuck: "stuck",
+  corrupted: "damaged",
+  not_found: "not running",
 };
 const CIRCUITS = { closed: "none", open: "pausing after failures", half_open: "one trial under way" };
-const WORKERS = { active: "runs", activating: "starts", deactivating: "stops", inactive: "does not run", failed: "failed", absent: "does not run" };
+const WORKERS = {
+  active: "runs",
+  activating: "starts",
+  deactivating: "stops",
+  inactive: "does not run",
+  failed: "failed",
+  absent: "does not run",
+};
 
 const plain = (code) => (code || "").replaceAll("_", " ");
 
 // "nothing to do" is no answer where a person must scan.
 export function verdictWord(one) {
-  if (one.connection_status === "QR_REQUIRED" || (one.connection_status === "AUTH_FAILURE" && one.health.verdict === "disconnected")) return "waits for you";
+  if (
+    one.connection_status === "QR_REQUIRED" ||
+    (one.connection_status === "AUTH_FAILURE" && one.health.verdict === "disconnected")
+  )
+    return "waits for you";
   if (one.health.verdict === "disconnected") {
     if (!one.should_run) return "not running";
     if (one.connection_status !== "DISCONNECTED") return "on its way";
