@@ -16,6 +16,8 @@ from agent.cli.places import socket_candidates
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _SECONDS = 90.0
+_HELLO_SECONDS = 3.0
+_HUNG = "it hangs, or is still starting; look with: wa-agent doctor, journalctl -u wa-agent"
 _START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
 _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
 
@@ -55,6 +57,10 @@ class Client:
     """http://HOST:PORT, or "" for the Unix socket."""
     key: str = ""
     sockets: tuple[Path, ...] = ()
+    hello_seconds: float = _HELLO_SECONDS
+    """An agent that has not said by then that it lives is taken for one that hangs."""
+    silent: str = ""
+    """Why there is no use in asking at all; "" = there is."""
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self.request("GET", path, query=query).json()
@@ -111,11 +117,53 @@ class Client:
         return parts.netloc
 
     def open_socket(self) -> socket.socket:
-        """A connected socket to the agent, wherever it is."""
+        """A socket to an agent that lives, wherever it is.
+
+        The kernel accepts for a process that hangs, too. So the first question is one that is
+        answered at once, and what takes long is asked only of an agent that answered it.
+        """
+        if self.silent:
+            raise AgentUnreachable(self.silent)
+        sock = self._connect()
+        try:
+            stays_open = self._say_hello(sock)
+        except BaseException:
+            sock.close()
+            raise
+        if stays_open:
+            sock.settimeout(_SECONDS)
+            return sock
+        sock.close()
+        return self._connect()
+
+    def _say_hello(self, sock: socket.socket) -> bool:
+        """Whether the same connection takes the next request."""
+        import http.client
+
+        sock.settimeout(self.hello_seconds)
+        try:
+            ask = f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n"
+            sock.sendall(ask.encode())
+            found = http.client.HTTPResponse(sock, method="GET")
+            found.begin()
+            found.read()
+        except TimeoutError:
+            raise AgentUnreachable(
+                f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            cause = str(error) or type(error).__name__
+            raise AgentUnreachable(
+                f"cannot finish talking to the agent: {cause}; {_START_IT}"
+            ) from error
+        return not found.will_close
+
+    def _connect(self) -> socket.socket:
         if self.url:
             parts = urlsplit("//" + self.host())
             try:
-                return socket.create_connection((parts.hostname, parts.port or 80), _SECONDS)
+                place = (parts.hostname, parts.port or 80)
+                return socket.create_connection(place, self.hello_seconds)
             except (OSError, ValueError) as error:
                 raise AgentUnreachable(
                     f"cannot reach the agent at {self.url}: {error}; {_START_IT}"

@@ -101,7 +101,7 @@ async def test_the_files_hold_this_machines_numbers(cli: Cli, elsewhere: Path) -
         "grafana-dashboard.json",
     }
     rules = Path("pack/wa-agent.rules.yml").read_text()
-    assert "wa_host_cpu_usage_ratio > 0.83" in rules
+    assert "last_over_time(wa_host_cpu_usage_ratio[4m]) > 0.83" in rules
     assert "> 0.71" in rules
     assert "WaSessionSilent" not in rules
     assert "https://wiki.example/alerts#wasessiondown" in rules

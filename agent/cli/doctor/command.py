@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ from agent.errors import AgentUnreachable, ConfigError, WaError
 if TYPE_CHECKING:
     from agent.config import Config
     from agent.host.machine.doctor import Finding
+
+
+HELLO_SECONDS = 2.0
+"""Two of them, and all that is found without the agent, are within five seconds."""
 
 
 def add(commands: Subparsers) -> None:
@@ -39,12 +43,15 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     from agent.host.machine.doctor import Level
 
-    client = client_of(options)
+    client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
+    if client.url or names_an_agent_here(client):
+        client = _if_it_answers(client)
     path, overrides = settings_in_use(options, client)
     config, findings = _config(path, overrides)
     if not (client.url or names_an_agent_here(client)):
         # The very agent that these settings are for, not whichever is found first.
-        client = Client(sockets=(config.api_socket,))
+        client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
+        client = _if_it_answers(client)
     findings += list(_examine(config, client))
     findings += list(_backends(config, client, path))
     findings += list(_webhooks(config, client))
@@ -60,6 +67,15 @@ def doctor(options: argparse.Namespace) -> int:
         if options.bundle:
             print(f"{options.bundle} written; look through it before you send it")
     return 1 if any(one.level is Level.WRONG for one in findings) else 0
+
+
+def _if_it_answers(client: Client) -> Client:
+    """One that hangs is waited for once, and never again: the rest is found without it."""
+    try:
+        client.open_socket().close()
+    except AgentUnreachable as error:
+        return replace(client, silent=str(error))
+    return client
 
 
 def _print(findings: "list[Finding]") -> None:
@@ -130,8 +146,11 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
     try:
         health = client.get("/api/health")
     except AgentUnreachable as error:
-        advice = "start it: systemctl start wa-agent; then journalctl -u wa-agent"
         cause = str(error).rpartition("; ")[0]
+        if holder := _holding(state):
+            advice = "systemctl restart wa-agent: sessions stay connected; keep its log for us"
+            return {}, [wrong("agent", f"{cause}; {holder}", advice)]
+        advice = "start it: systemctl start wa-agent; then journalctl -u wa-agent"
         return {}, [wrong("agent", cause, advice)]
     except WaError as error:
         return {}, [wrong("agent", str(error), "journalctl -u wa-agent says more")]
@@ -186,6 +205,28 @@ def _engines(client: Client) -> dict[str, int]:
         after = page.get("next") or ""
         if not after:
             return engines
+
+
+_STATES = {
+    "T": "is stopped by a signal",
+    "t": "is stopped by a debugger",
+    "D": "waits for a disk",
+    "R": "is busy",
+    "S": "waits for something",
+    "Z": "has ended and is not reaped",
+}
+
+
+def _holding(state: Path) -> str:
+    """What the process does that holds the state directory; "" where there is none."""
+    pid = _holder(state)
+    if pid is None:
+        return ""
+    try:
+        word = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+    return f"its process {pid} is there and {_STATES.get(word, f'is in state {word}')}"
 
 
 def _holder(state: Path) -> int | None:
