@@ -21,7 +21,7 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
-from agent.core.phases import PhaseDeadlines, overdue_phase
+from agent.core.phases import IN_WORDS, PhaseDeadlines, overdue_phase
 from agent.core.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
@@ -298,8 +298,14 @@ def _by_claim(
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
         sentence = f"{claim.status} for {now - fact.since:.0f} s"
         return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
-    phase_words = f", phase {claim.phase}" if claim.phase else ""
-    return _starting(observation, claim.status, f"on its way{phase_words}")
+    return _starting(observation, claim.status, _under_way(observation, claim))
+
+
+def _under_way(observation: Observation, claim: Claim) -> str:
+    """What a start is at, and what had ended the session before."""
+    doing = IN_WORDS.get(claim.phase, "on its way")
+    ended = claim.reason or observation.record.reason
+    return f"{doing}, after: {reason_of(ended).title}" if ended else doing
 
 
 def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:

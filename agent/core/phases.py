@@ -10,6 +10,16 @@ from agent.core.model import ClaimFact, ConnectionStatus
 PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
 """In the order in which a start passes through them; an engine may leave some out."""
 
+IN_WORDS = {
+    "process": "its worker starts",
+    "attached": "its browser or connection starts",
+    "loaded": "WhatsApp loads",
+    "injected": "WhatsApp's page is made ready",
+    "login": "it logs in",
+    "sync": "it syncs",
+}
+"""What goes on in each phase, for people."""
+
 PASSING = (
     ConnectionStatus.INITIALIZING,
     ConnectionStatus.LOADING,

@@ -77,7 +77,7 @@ async def test_that_a_code_waits_is_not_said_above_the_code_itself(
     await agent.start()
     await agent.create("lobby", scan="manual")
     await watcher.go(f"http://{agent.listen}/")
-    waits = "t.includes('lobby waits for somebody to scan its QR code')"
+    waits = "t.includes('lobby waits for a person to scan its QR code')"
     await watcher.until(f"{OVERVIEW}.some((t) => {waits})")
     assert (await watcher.run(OVERVIEW))[0].startswith("Warning"), "no critical one for a new one"
     await watcher.run("location.hash = '#/instance/lobby'")

@@ -325,6 +325,22 @@ def test_no_sentence_counts_down_to_a_try():
         assert len(said_at) == 1, said_at
 
 
+@pytest.mark.parametrize(
+    ("phase", "reason", "sentence"),
+    [
+        ("sync", "", "it syncs"),
+        ("login", "connection_lost", "it logs in, after: the connection was lost or timed out"),
+        ("", "page_crashed", "on its way, after: the page or the browser broke down"),
+    ],
+)
+def test_a_start_under_way_says_what_it_is_at_and_what_had_ended_the_session(
+    phase, reason, sentence
+):
+    record = SessionRecord(paired=True, reason=reason)
+    verdict = judge_health(seen(claim=said(S.LOADING, phase=phase), record=record), POLICY, NOW)
+    assert verdict.sentence == sentence
+
+
 @given(observations)
 def test_every_observation_has_one_verdict(observation):
     verdict = judge_health(observation, POLICY, NOW)
