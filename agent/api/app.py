@@ -23,7 +23,8 @@ from agent.api import (
     webhooks,
     whatsapp,
 )
-from agent.api.http.auth import NOBODY, Caller, Right, identify, require
+from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
+from agent.api.http.auth import NOBODY, Right, identify, require
 from agent.api.http.call import Call, Parts, Route, read_call
 from agent.api.http.envelope import (
     HEADERS,
@@ -40,11 +41,8 @@ from agent.api.runbook import show_runbook
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
 from agent.log import bound
-from agent.logfiles import AUDIT
 
 log = bound(Category.API)
-
-ROUTE = web.RequestKey("route", str)
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -181,20 +179,13 @@ def _bound(route: Route, parts: Parts) -> Answering:
             require(caller, route.right, InstanceId(text) if text else None)
             answered = await route.run(read_call(request, route, parts, caller))
         except WaError as error:
-            _audit(request, caller, text, error.http, error.code)
+            parts.audit.answered(request, caller, text, error.http, error.code)
             raise
-        _audit(request, caller, text, answered.status, answered.headers.get("Location", ""))
+        location = answered.headers.get("Location", "")
+        parts.audit.answered(request, caller, text, answered.status, location)
         return answered
 
     return answer
-
-
-def _audit(request: web.Request, caller: Caller, id: str | None, status: int, more: str) -> None:
-    """Who changed what, or was refused. Neither query nor body: they may hold secrets."""
-    if request.method in ("GET", "HEAD") or caller == NOBODY:
-        return  # whoever has no key could fill the log; the metrics count him
-    what = f"{request.method} {request.path} → {status} {more}".rstrip()
-    bound(Category.API, id, AUDIT).info("%s: %s", caller.name, what)
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
@@ -202,9 +193,9 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
-        request_id = new_request_id()
+        request_id = request[REQUEST_ID] = new_request_id()
         with http.observe(request.method) as seen:
-            found = await _safely(request, handler, request_id, allowed_hosts)
+            found = await _safely(request, handler, parts.audit, allowed_hosts)
             seen.route = request.get(ROUTE, "other")
             seen.code = found.status
         if not found.prepared:
@@ -217,8 +208,9 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 
 
 async def _safely(
-    request: web.Request, run: Answering, request_id: str, allowed_hosts: frozenset[str]
+    request: web.Request, run: Answering, audit: Audit, allowed_hosts: frozenset[str]
 ) -> web.StreamResponse:
+    request_id = request[REQUEST_ID]
     try:
         check_crowd(request)
         check_entrance(request, allowed_hosts)
@@ -226,8 +218,12 @@ async def _safely(
     except WaError as error:
         if error.http >= 500:
             log.warning("request %s: %s", request_id, error)
+        elif error.http in (401, 403):
+            audit.refused(request, error.http, error.code)
         return error_answer(error, request_id)
     except web.HTTPException as error:
+        if error.status == 404 and is_hook(request):
+            audit.refused(request, 404, "unknown_hook")
         if error.status == 404 and (wrong := _wrong_id(request)):
             return error_answer(wrong, request_id)
         return library_error_answer(error.status, request_id, error.headers)

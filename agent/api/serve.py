@@ -71,6 +71,7 @@ class Server:
             return_exceptions=True,
         )
         await self._runner.cleanup()
+        self._parts.audit.close()
 
     async def _stop_accepting(self) -> None:
         """First no further accept, then a turn of the loop, then the end of listening.

@@ -102,6 +102,7 @@ def example(path: str) -> str:
         .replace("{group}", "sandbox")
         .replace("{snapshot}", "20260115T103045Z")
         .replace("{removed}", "20260115T103045Z")
+        .replace("{failed}", "20260115T103045Z")
     )
 
 

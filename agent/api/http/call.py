@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
@@ -41,6 +42,7 @@ class Parts:
     evidence: Evidence = field(default_factory=NoEvidence)
     places: Mapping[str, str] = field(default_factory=dict)
     """Where the agent's own things are: agent.toml (where it read one), state and the like."""
+    audit: Audit = field(default_factory=Audit)
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while there is a body that is longer than others may be."""

@@ -43,6 +43,11 @@ class Connection(RequestHandler):
         self._place = Place.HEAD
 
     @property
+    def address(self) -> str | None:
+        """Where the client is: an address, or `uid N` on the Unix socket."""
+        return self._address
+
+    @property
     def unheard(self) -> bool:
         """Accepted, and no request has come yet: whoever connected is about to ask."""
         return self._address is not None and self._request_count == 0

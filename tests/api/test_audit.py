@@ -1,0 +1,104 @@
+"""The audit log: who was refused, who changed something, who read a code; from where, and when."""
+
+import logging
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.base import Qr
+from agent.logfiles import AUDIT
+from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
+from tests.fakes.supervisor import make_view
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.name == AUDIT]
+
+
+async def test_requests_with_a_wrong_key_leave_a_line_and_a_count(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_house() as house:
+        wrong = {"Authorization": "Bearer wak_abcdefgh_" + "x" * 43}
+        async with aiohttp.ClientSession(house.url) as tcp:
+            first = await tcp.get("/api/instances", headers=wrong)
+            number = first.headers["X-Request-Id"]
+            for _ in range(49):
+                assert (await tcp.get("/api/instances", headers=wrong)).status == 401
+        (line,) = said(caplog)
+        assert line == (
+            f"refused 127.0.0.1: GET /api/instances → 401 unauthorized (request {number})"
+        )
+    assert said(caplog)[1:] == ["refused 127.0.0.1: 49 more like the last within 60 s"]
+    assert all(one.levelno == logging.WARNING for one in caplog.records if one.name == AUDIT)
+    assert "x" * 20 not in caplog.text
+
+
+async def test_the_count_of_refusals_comes_by_itself(
+    house: House, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    house.server._parts.audit.quiet_seconds = 0.2
+    async with aiohttp.ClientSession(house.url) as tcp:
+        for _ in range(3):
+            assert (await tcp.get("/api/instances")).status == 401
+    await eventually(lambda: any("2 more" in line for line in said(caplog)))
+
+
+async def test_a_change_is_noted_with_its_address_and_its_number(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    key = await house.key("operate")
+    async with aiohttp.ClientSession(house.url, headers=key) as tcp:
+        forwarded = {"X-Forwarded-For": "203.0.113.9"}
+        answer = await tcp.post("/api/instance/sales/stop", headers=forwarded)
+    number = answer.headers["X-Request-Id"]
+    assert said(caplog)[-1] == (
+        "key a test from 127.0.0.1 for '203.0.113.9': POST /api/instance/sales/stop → 202"
+        f" (request {number})"
+    )
+
+
+async def test_who_reads_a_code_to_scan_is_noted_once_a_minute(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    house.supervisor.known[InstanceId("sales")] = make_view(
+        "sales", status=ConnectionStatus.QR_REQUIRED
+    )
+
+    async def qr(_id: Any) -> Qr:
+        return Qr("the secret text", 30.0, 1)
+
+    monkeypatch.setattr(house.supervisor, "qr", qr)
+    async with house.local(base_url="http://localhost") as local:
+        for _ in range(5):
+            assert (await local.get("/api/instance/sales/qr")).status == 200
+    (line,) = [one for one in said(caplog) if "/qr" in one]
+    assert "GET /api/instance/sales/qr → 200 (request " in line
+    assert "uid " in line
+    assert "the secret text" not in caplog.text
+
+
+async def test_a_wrong_secret_of_a_hook_is_noted_without_the_secret(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "almost-right-0123456789"
+    async with aiohttp.ClientSession(house.url) as tcp:
+        answer = await tcp.post(f"/hooks/evo/{secret}", json={})
+    assert answer.status == 404
+    (line,) = said(caplog)
+    assert "refused 127.0.0.1: POST /hooks/{name}/{secret} → 404" in line
+    assert secret not in caplog.text
+
+
+async def test_many_sources_are_bounded(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    audit = house.server._parts.audit
+    for number in range(600):
+        audit._limited(f"refused 10.0.{number // 256}.{number % 256}", None, "x", logging.WARNING)
+    assert len(audit._said) <= 256
