@@ -337,7 +337,9 @@ def test_a_start_under_way_says_what_it_is_at_and_what_had_ended_the_session(
     phase, reason, sentence
 ):
     record = SessionRecord(paired=True, reason=reason)
-    verdict = judge_health(seen(claim=said(S.LOADING, phase=phase), record=record), POLICY, NOW)
+    verdict = judge_health(
+        seen(claim=said(S.LOADING, phase=phase, ago=1), record=record), POLICY, NOW
+    )
     assert verdict.sentence == sentence
 
 
