@@ -233,7 +233,7 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
 
     audit = (logs / "audit.log").read_text()
     assert "POST /api/instance → 201 /api/instance/sales" in audit
-    assert re.search(r"key shop from \S+: POST /api/instance/sales/health → 200", audit)
+    assert re.search(r"key shop from uid \d+: POST /api/instance/sales/health → 200", audit)
     written = [agent.log, *logs.iterdir(), *agent.state.rglob("*.log")]
     assert (logs / "repairs.log") in written
     # The journal is on the disk, too, and is shown on the dashboard.

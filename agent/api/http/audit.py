@@ -46,7 +46,9 @@ class Audit:
         if caller == NOBODY:
             return  # what is open to all changes nothing; refusals are noted elsewhere
         what = f"{request.method} {request.path} → {status} {more}".rstrip()
-        line = f"{caller.name} from {address_of(request)}: {what} (request {_number(request)})"
+        address = address_of(request)
+        who = caller.name if caller.name == address else f"{caller.name} from {address}"
+        line = f"{who}: {what} (request {_number(request)})"
         if request.method not in ("GET", "HEAD"):
             bound(Category.API, id, AUDIT).info("%s", line)
         elif request.get(ROUTE) in OPENS_A_SESSION and status == 200:
