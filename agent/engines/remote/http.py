@@ -5,55 +5,31 @@ used. No key, query or body is ever in an error: bodies may hold QR texts and me
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
 
-from agent.core.words import ServerClaim
+from agent.engines.remote.answers import (
+    LARGEST_BODY,
+    Answer,
+    ServerDown,
+    claim_of,
+    read_answer,
+    segment,
+)
 from agent.engines.remote.place import Place, tls_of
-from agent.errors import EngineError, InvalidRequest
 
-LARGEST_BODY = 8 << 20
+__all__ = ["LARGEST_BODY", "Answer", "RemoteHttp", "ServerDown", "claim_of", "segment"]
+
 CONNECT = 3.0
 """Seconds until a server must have taken a connection; one that is away is found soon."""
 _IDLE = 4.0
 """Node closes a connection that is idle for 5 s; a POST into one that just closes is lost."""
-
-
-class ServerDown(EngineError):
-    """The server gave no answer that can be used: nothing is known of the session asked about.
-
-    `code` is the same for all, so that nobody acts on the session; `reason` is ServerClaim's word.
-    """
-
-    code = "backend_down"
-
-    def __init__(self, what: str, reason: str, cause: str, *, reached: bool = True) -> None:
-        """`reached`: False where the request surely never got to the server."""
-        super().__init__(f"cannot {what}: {cause}")
-        self.reason = reason
-        self.cause = cause
-        self.reached = reached
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. `body` is None where none came, or where a refusal was not JSON."""
-
-    status: int
-    body: Any = field(repr=False)
-    seconds: float
-
-    @property
-    def good(self) -> bool:
-        return self.status < 400
 
 
 class RemoteHttp:
@@ -107,7 +83,7 @@ class RemoteHttp:
             reason, cause = _classified(error)
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
-        return Answer(status, _read(what, status, raw), time.monotonic() - begun)
+        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun)
 
     async def close(self) -> None:
         await self._session.close()
@@ -131,18 +107,6 @@ class RemoteHttp:
             return reply.status, await _bounded(reply)
 
 
-def segment(name: str) -> str:
-    """A name as one part of a path, whatever it holds."""
-    if name in ("", ".", ".."):
-        raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
-    return quote(name, safe="")
-
-
-def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> ServerClaim:
-    """What a failed request says of the server."""
-    return ServerClaim(False, down.reason, str(down), version, seconds)
-
-
 async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
     told = bytearray()
     async for chunk in reply.content.iter_any():
@@ -150,19 +114,6 @@ async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
         if len(told) > LARGEST_BODY:
             raise ValueError("the answer is larger than 8 MiB")
     return bytes(told)
-
-
-def _read(what: str, status: int, raw: bytes) -> Any:
-    if 300 <= status < 400:
-        raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
-    try:
-        return json.loads(raw) if raw else None
-    except (ValueError, RecursionError):
-        if status >= 500:
-            raise ServerDown(what, "failing", f"it answers {status}") from None
-        if status < 400:
-            raise ServerDown(what, "garbage", "the answer is not JSON") from None
-        return None
 
 
 def _classified(error: Exception) -> tuple[str, str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
-from agent.engines.remote.http import ServerDown, claim_of
+from agent.engines.remote.answers import ServerDown, claim_of
+from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.watch import ServerWatch
 from agent.engines.whaticket.keys.files import make_private
 from agent.engines.whaticket.keys.store import open_store
@@ -39,7 +40,7 @@ class WhaticketBackend:
     ) -> None:
         self._reporter = reporter
         self._kept = make_private(folder)
-        self._server = WhaticketServer(settings)
+        self._server = WhaticketServer(settings, RemoteHttp(settings.place, {}))
         self._store = open_store(settings, self._kept)
         self._watch = ServerWatch(self._ask, reporter.server, reporter.crashed)
         self._ground = Ground(self._server, self._store, settings, self._watch.doubt)

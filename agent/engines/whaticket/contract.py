@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from agent.engines.remote.http import segment
+from agent.engines.remote.answers import segment
 from agent.engines.remote.place import flag, text, wrong
 
 _VERBS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})

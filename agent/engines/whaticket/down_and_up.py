@@ -2,6 +2,7 @@
 
 Files may be touched only while the server holds nothing of the session in memory: it would
 write its old record back. So it must say that the session is down, twice, before and after.
+What was taken down is brought up again whatever failed in between.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.core.words import ConnectionStatus as Status
-from agent.engines.remote.http import ServerDown
+from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.store import Plan, SessionStore
 from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.server import WhaticketServer
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.25
 SETTLE = 0.5
 """Seconds after which what somebody still writes would have shown."""
+AGAIN = ("remote_refused", "backend_down")
+"""Error codes after which the same request may succeed a little later."""
 Look = Callable[[Row], bool]
 Tell = Callable[[str], None]
 
@@ -40,14 +43,19 @@ class Round:
     id: str
     tell: Tell = _unheard
     """Hears of each step that was done, in words for people."""
+    tries: int = 3
+    """Of each request that takes the session down or up."""
+    pause: float = 1.0
+    """Seconds between two tries; doubles."""
+    poll: float = LOOK_EVERY
 
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Down, the work, up again; up also when the work fails. The work's error goes first."""
+        """Down, the work, up again; up also when either fails. The first error is raised."""
         await self.must_have_whole_creds(stored=True)
-        await self.go_down()
-        self.tell("disconnect: the server says that it is down")
         problem: EngineError | None = None
         try:
+            await self.go_down()
+            self.tell("disconnect: the server says that it is down")
             await work()
         except EngineError as error:
             problem = error
@@ -72,7 +80,7 @@ class Round:
                 code="not_supported",
             )
         try:
-            await self.server.do(what, route, self.id)
+            await self.again(lambda: self.server.do(what, route, self.id))
         except EngineError as error:
             # Some refuse to disconnect what is not connected.
             if error.code != "remote_refused" or not await self._down_twice():
@@ -86,7 +94,7 @@ class Round:
                     f" {self.settings.disconnect_within:g} s",
                     code="still_connected",
                 )
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(self.poll)
 
     async def must_have_whole_creds(self, *, stored: bool = False) -> None:
         """Baileys puts empty creds in the place of damaged ones: a start would end the pairing.
@@ -117,7 +125,7 @@ class Round:
 
     async def come_up(self) -> None:
         """Return when it is connected; a QR code instead means that the pairing is gone."""
-        await self.begin()
+        await self.again(self.begin)
         self.tell("start-session: the server takes it up")
         await self.wait("connect", self._is_up)
         self.tell("wait: it is connected")
@@ -131,7 +139,7 @@ class Round:
                     f" {self.settings.connect_within:g} s",
                     code="not_connected",
                 )
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(self.poll)
         return row
 
     async def look(self) -> Row:
@@ -164,13 +172,26 @@ class Round:
         would mix two of them, so then nothing is undone.
         """
         try:
-            await self.begin()
+            await self.again(self.begin)
         except ServerDown:
             raise
         except EngineError:
             if await self._down_twice():
                 await undo()
             raise
+
+    async def again(self, request: Callable[[], Awaitable[object]]) -> None:
+        """The request, and again after a pause where the server may have changed its mind."""
+        for number in range(1, self.tries + 1):
+            try:
+                await request()
+            except EngineError as error:
+                refused = isinstance(error, ServerDown) and error.reason == "refused_key"
+                if number == self.tries or refused or error.code not in AGAIN:
+                    raise
+            else:
+                return
+            await asyncio.sleep(self.pause * 2.0 ** (number - 1))
 
     async def _down_twice(self) -> bool:
         if not (await self.look()).down:

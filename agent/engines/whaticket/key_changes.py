@@ -1,21 +1,60 @@
-"""What is done to a session's keys while it is down: some peers' taken out, all, or put back."""
+"""What is done to a session's keys while it is down: some records taken out, all, or put back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.keys.store import Plan, SessionStore
 from agent.errors import EngineError
 
+NOTHING = "nothing_to_remove"
+"""The error's code where there is nothing that could be taken out: nothing was interrupted."""
 
-async def regenerate(round: Round, peers: Sequence[str]) -> None:
-    """Down, these peers' keys away, up again: Baileys makes new ones with the next message."""
+
+def _unheard() -> None: ...
+
+
+async def plan_records(
+    store: SessionStore, id: str, peers: Sequence[str], *, damaged: bool
+) -> Plan:
+    """These peers' records; where they have none, or `damaged` is said, also the session's own
+    records that Baileys cannot use, found by reading them."""
+    plan = await store.plan_peers(id, peers) if peers else Plan()
+    if damaged or not plan:
+        plan |= await store.plan_damaged(id)
+    return plan
+
+
+async def regenerate(
+    round: Round,
+    peers: Sequence[str],
+    *,
+    damaged: bool = False,
+    going_down: Callable[[], None] = _unheard,
+    taken: Callable[[], None] = _unheard,
+) -> None:
+    """Down, those records away, up again: Baileys makes new ones with the next message.
+
+    EngineError `nothing_to_remove`, and no interruption, where a reconnect is all that it were.
+    `going_down` is called before the session is touched, `taken` when the records are out and
+    before it is started.
+    """
+    if not await plan_records(round.store, round.id, peers, damaged=damaged):
+        about = "none is stored of these peers" if peers else "no peer is named"
+        raise EngineError(
+            f"cannot make keys of {round.id} anew: {about}, and no stored record is damaged",
+            code=NOTHING,
+        )
 
     async def work() -> None:
-        plan = await round.store.plan_peers(round.id, peers)
+        plan = await plan_records(round.store, round.id, peers, damaged=damaged)
         if plan:
             await round.store.take_out(round.id, plan, "new keys with single peers")
             await round.must_stay_gone(plan)
+        taken()
         round.tell(f"back up and remove: {len(plan.files)} files, {len(plan.keys)} keys in Redis")
 
+    await round.must_have_whole_creds(stored=True)
+    going_down()
     await round.while_down(work)
 
 
@@ -32,7 +71,7 @@ async def clear_and_start(round: Round) -> None:
     try:
         await round.must_stay_gone(plan)
     except EngineError:
-        await round.begin()
+        await round.again(round.begin)
         raise
     await round.start_or(undo)
 

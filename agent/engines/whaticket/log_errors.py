@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.core.findings.crypto import LogLimit
 from agent.core.words import Happening, InstanceId
 from agent.engines.base import Reporter
-from agent.engines.remote.http import ServerDown
+from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.logs.lines import Found
 from agent.engines.whaticket.logs.owner import Names, Nobody, names_of
@@ -17,13 +17,13 @@ from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.rows import Row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.session import WhaticketSession
-from agent.errors import EngineError
+from agent.engines.whaticket.whose import Attribution
 
 PER_PEER, PER_SESSION, STRETCH = 10, 60, 10.0
 """So many errors are told in so many seconds; the agent counts to five in five minutes."""
 _MOST_LIMITS = 5000
 _MOST_WAITING = 1000
-_ANSWER_HOLDS = 60.0
+_ANSWER_HOLDS, _UNKNOWN_HOLDS = 60.0, 2.0
 _COUNTED_FOR = 3600.0
 
 
@@ -41,22 +41,27 @@ class ErrorsTold:
     """Those of the last hour that were not told because there were too many of them."""
     _since: float = field(default_factory=time.monotonic)
     _limits: dict[tuple[InstanceId, str | None], LogLimit] = field(default_factory=dict)
-    _waiting: deque[tuple[Found, int]] = field(default_factory=deque)
+    _whose: Attribution = field(init=False)
+    _waiting: deque[tuple[Found, int, float]] = field(default_factory=deque)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _answers: dict[str, tuple[float, InstanceId | Nobody]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._whose = Attribution(self.store, self._names, self._ids)
+
     def take(self, batch: Batch) -> None:
-        names = self._names()
+        names, now = self._names(), time.monotonic()
+        for turn, stream in batch.turns:
+            whose = names.whose(turn.session, stream)
+            self._whose.reconnects.note(whose, turn.session or stream, now)
+            if not isinstance(whose, Nobody) and (session := self.held.get(whose)) is not None:
+                session.note_turn(turn)
         for (found, stream), count in batch.found.items():
             whose = names.whose(found.session, stream)
             if not isinstance(whose, Nobody):
                 self._tell(whose, found, count)
             elif whose is Nobody.UNKNOWN:
-                self._look_up_later(found, count)
-        for turn, stream in batch.turns:
-            whose = names.whose(turn.session, stream)
-            if not isinstance(whose, Nobody) and (session := self.held.get(whose)) is not None:
-                session.note_turn(turn)
+                self._look_up_later(found, count, now)
 
     async def run(self) -> None:
         """Look up whose peer it is; ends by being cancelled."""
@@ -64,8 +69,8 @@ class ErrorsTold:
             await self._woken.wait()
             self._woken.clear()
             while self._waiting:
-                found, count = self._waiting.popleft()
-                whose = await self._whose_peer(found.address or f"{found.peer}.0")
+                found, count, at = self._waiting.popleft()
+                whose = await self._owner(found, at)
                 if not isinstance(whose, Nobody):
                     self._tell(whose, found, count)
                 elif whose is Nobody.UNKNOWN:
@@ -82,35 +87,29 @@ class ErrorsTold:
             told.append(f"{self.hidden} more were too many to be told one by one")
         return told
 
-    def _look_up_later(self, found: Found, count: int) -> None:
-        if not found.peer or not self.store.usable or len(self._waiting) >= _MOST_WAITING:
+    def _look_up_later(self, found: Found, count: int, at: float) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
             self._count(count)
             return
-        self._waiting.append((found, count))
+        self._waiting.append((found, count, at))
         self._woken.set()
 
-    async def _whose_peer(self, address: str) -> InstanceId | Nobody:
-        now = time.monotonic()
-        at, answer = self._answers.get(address, (float("-inf"), Nobody.UNKNOWN))
-        if now - at < _ANSWER_HOLDS:
+    async def _owner(self, found: Found, at: float) -> InstanceId | Nobody:
+        if not found.peer:
+            return await self._whose.whose(found, at)
+        now, peer = time.monotonic(), found.address or found.peer
+        asked, answer = self._answers.get(peer, (float("-inf"), Nobody.UNKNOWN))
+        if now - asked < (_UNKNOWN_HOLDS if answer is Nobody.UNKNOWN else _ANSWER_HOLDS):
             return answer
-        answer = await self._ask_keys(address)
+        answer = await self._whose.whose(found, at)
         if len(self._answers) >= _MOST_LIMITS:
             self._answers.clear()
-        self._answers[address] = (now, answer)
+        self._answers[peer] = (now, answer)
         return answer
 
-    async def _ask_keys(self, address: str) -> InstanceId | Nobody:
-        rows = await self._rows()
-        ids = {row.id for row in rows or ()}
-        ids |= {session.server_id for session in self.held.values() if session.server_id}
-        try:
-            talked = await self.store.holding(sorted(ids), address)
-        except EngineError:
-            return Nobody.UNKNOWN
-        if len(talked) != 1:
-            return Nobody.UNKNOWN
-        return self._names().ours.get(talked[0], Nobody.OTHER)
+    async def _ids(self) -> set[str]:
+        ids = {row.id for row in await self._rows() or ()}
+        return ids | {session.server_id for session in self.held.values() if session.server_id}
 
     async def _rows(self) -> list[Row] | None:
         try:

@@ -72,11 +72,16 @@ def parse_rows(told: object) -> list[Row] | None:
     return None if None in rows else [row for row in rows if row is not None]
 
 
-def parse_state(told: object) -> Row | None:
-    """The state route's answer: a row, or one under a name."""
-    if isinstance(told, Mapping) and "id" not in told:
-        told = next((v for k in ("whatsapp", "session", "data") if (v := told.get(k))), None)
-    return parse_row(told)
+def parse_state(told: object, id: str = "") -> Row | None:
+    """The state route's answer: a row, or one under a name. `id`: who was asked for, for servers
+    that leave it out of the answer."""
+    if not isinstance(told, Mapping) or "id" in told:
+        return parse_row(told)
+    names = ("whatsapp", "session", "data")
+    row = next((inner for name in names if isinstance(inner := told.get(name), Mapping)), told)
+    if id and "id" not in row and isinstance(row.get("status"), str):
+        row = {**row, "id": id}
+    return parse_row(row)
 
 
 _WORDS: Mapping[str, tuple[Status, str, str]] = {

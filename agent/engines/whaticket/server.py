@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from agent.engines.remote.http import Answer, RemoteHttp, ServerDown
+from agent.engines.remote.answers import Answer, Http, ServerDown
 from agent.engines.remote.recent import Recent
 from agent.engines.whaticket.contract import Route
 from agent.engines.whaticket.rows import Row, parse_rows, parse_state
@@ -26,10 +26,10 @@ NO_SESSION = "ERR_NO_WAPP_FOUND"
 class WhaticketServer:
     """Asks; `EngineError` says what the server would not do, `ServerDown` that it is not well."""
 
-    def __init__(self, settings: WhaticketSettings) -> None:
+    def __init__(self, settings: WhaticketSettings, http: Http) -> None:
         self._settings = settings
         self.contract = settings.contract
-        self._http = RemoteHttp(settings.place, {})
+        self._http = http
         self._token = "" if settings.user else settings.key
         self._refused: tuple[float, ServerDown] | None = None
         self._login = asyncio.Lock()
@@ -50,7 +50,7 @@ class WhaticketServer:
         if answer.status == 404 and not await self._knows(id, answer):
             return None
         self._must_be_good(route, answer)
-        row = parse_state(answer.body)
+        row = parse_state(answer.body, id)
         if row is None:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no session")
         return row

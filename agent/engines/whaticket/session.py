@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.remote.http import ServerDown
+from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.removed import Removal
@@ -139,7 +139,6 @@ class WhaticketSession:
     async def regenerate_keys(self, peers: list[str]) -> None:
         self._can_change_keys("make keys anew")
         row = await self._row()
-        await self._store.plan_peers(row.id, peers)  # what cannot be read stops us before we act
         try:
             await self._alone("make keys anew", key_changes.regenerate(self._round(row.id), peers))
         except EngineError as error:

@@ -16,6 +16,8 @@ class Turn:
     open: bool
     reason: str = ""
     """Why it ended, "" where the log's words leave that open."""
+    at: float = 0.0
+    """When the line was written; 0.0 where the reader was not asked to tell."""
 
 
 _LINES = (

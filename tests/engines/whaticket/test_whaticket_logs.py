@@ -1,8 +1,10 @@
 """Logs on real files and with real programs: rotation, restarts, floods, whose an error is."""
 
 import asyncio
+import gzip
 import json
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from agent.engines.whaticket.logs.sources import Logs
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.logs.tail import Follower
+from agent.engines.whaticket.logs.times import LogClock, zone_of
 from agent.engines.whaticket.settings import Source, read_settings
 from tests.standin.whaticket import words
 
@@ -503,3 +506,119 @@ async def test_without_journalctl_it_says_so(tmp_path, eventually, monkeypatch):
 def test_sources_are_shown_without_arguments():
     assert str(Source("command", "docker logs -f --token x")) == "command:docker"
     assert str(Source("file", "/var/log/x y.log")) == "file:/var/log/x y.log"
+
+
+# --- what was rotated while nobody read ------------------------------------------------------
+
+
+def away(log: Path, *peers: str) -> dict:
+    """A reader that saw these errors and ended; what it kept."""
+    log.touch()
+    first = follow("file", log)
+    with log.open("a") as file:
+        file.write("the server starts\n" * 20 + "".join(error(peer) for peer in peers))
+    read(first)
+    kept = json.loads(json.dumps(first.positions()))
+    first.close()
+    return kept
+
+
+def came_back(log: Path, kept: dict) -> list[str]:
+    return read(Follower("file", str(log), kept=kept))
+
+
+NUMBERS = [f"551133333000{number}" for number in range(9)]
+
+
+def test_two_rotations_while_nobody_read_lose_nothing(tmp_path):
+    log = tmp_path / "app.log"
+    kept = away(log, NUMBERS[0])
+    for at, name in ((1, "app.log.2"), (2, "app.log.1")):
+        with log.open("a") as file:
+            file.write(error(NUMBERS[at]))
+        log.rename(tmp_path / name)
+        os.utime(tmp_path / name, (time.time() + at - 100,) * 2)
+    log.write_text(error(NUMBERS[3]))
+    assert came_back(log, kept) == NUMBERS[1:4]
+
+
+@pytest.mark.parametrize("how", ["copied and cut", "compressed", "renamed, its number is reused"])
+def test_an_old_part_is_known_again_by_what_is_in_it(tmp_path, how):
+    log, old = tmp_path / "app.log", tmp_path / "app.log.1"
+    (tmp_path / "app.log.9").write_text("the server starts\n" * 20 + error("5599"))  # an older one
+    os.utime(tmp_path / "app.log.9", (1e9, 1e9))
+    kept = away(log, NUMBERS[0])
+    with log.open("a") as file:
+        file.write(error(NUMBERS[1]))
+    if how == "compressed":
+        (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(log.read_bytes()))
+        log.unlink()
+    elif how == "copied and cut":
+        shutil.copy(log, old)
+        os.truncate(log, 0)
+    else:
+        shutil.copy(log, old)  # the old file is gone, the new one has its inode
+        log.write_text("")
+    with log.open("a") as file:
+        file.write("the server starts\n" * 20 + error(NUMBERS[2]) * 3)
+    assert came_back(log, kept) == [NUMBERS[1], *[NUMBERS[2]] * 3]
+
+
+def test_a_copy_made_between_two_looks_is_read_to_its_end(tmp_path):
+    log = tmp_path / "app.log"
+    log.touch()
+    follower = follow("file", log)
+    with log.open("a") as file:
+        file.write("the server starts\n" * 20 + error(NUMBERS[0]))
+    assert read(follower) == [NUMBERS[0]]
+    with log.open("a") as file:
+        file.write(error(NUMBERS[1]))
+    shutil.copy(log, tmp_path / "app.log.1")
+    os.truncate(log, 0)
+    assert read(follower, 200.0) == [NUMBERS[1]]
+    with log.open("a") as file:
+        file.write(error(NUMBERS[2]))
+    assert read(follower, 300.0) == [NUMBERS[2]]
+
+
+# --- when a line was written -----------------------------------------------------------------
+
+NOON = 1_795_176_000.0
+"""2026-11-20 12:00:00 UTC."""
+
+
+@pytest.mark.parametrize(
+    ("line", "offset", "at"),
+    [
+        (b"2026-11-20 12:00:00 x", 0.0, NOON),
+        (b"2026-11-20 09:00:00.123 x", -10800.0, NOON),
+        (b"0|app  | 2026-11-20T12:00:00Z: x", -10800.0, NOON),
+        (b"2026-11-20 09:00:00 -03:00: x", 0.0, NOON),
+        (b"[2026-11-20 17:30:00.000 +0530] ERROR: x", 0.0, NOON),
+        (b"ERROR [20-11-2026 09:00:00]: x", -10800.0, NOON),
+        (b"[12:00:00.123] ERROR (77): x", 0.0, NOON),
+        (b"[23:00:00.123] ERROR (77): x", 0.0, NOON + 11 * 3600 - 86400),
+        (b'{"level":50,"time":1795176000000,"msg":"x"}', -10800.0, NOON),
+        (b"2026-99-20 12:00:00 x", 0.0, 7.0),
+        (b"a line without a time", 0.0, 7.0),
+    ],
+)
+def test_a_line_tells_when_it_was_written(line, offset, at):
+    assert LogClock(NOON + 30, offset, 7.0).see(line) == at
+
+
+@pytest.mark.parametrize(
+    ("stamp", "offset"),
+    [
+        ("2026-11-20 11:59:30", 0.0),
+        ("2026-11-20 08:59:30", -10800.0),
+        ("2026-11-20 17:29:30", 19800.0),
+        ("[08:59:30.000] INFO (7)", -10800.0),
+        ("[20-11-2026 08:59:30]", -10800.0),
+    ],
+)
+def test_the_zone_of_a_log_shows_by_when_it_was_last_written(tmp_path, stamp, offset):
+    log = tmp_path / "app.log"
+    log.write_text(f"{stamp}: x\nand more of it\n")
+    os.utime(log, (NOON, NOON))
+    assert zone_of(log, NOON + 5000) == offset

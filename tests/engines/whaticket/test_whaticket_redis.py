@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, render_keys
+from agent.engines.whaticket.keys.resp import Conversation
 from agent.errors import EngineError
 from tests.standin.whaticket.keys import RedisKeys as TheirKeys
 
@@ -156,23 +157,19 @@ async def test_a_key_that_changed_since_its_backup_is_not_deleted(keys, redis_cl
     assert await redis_client.get("sessions:7:249") == b"new"
 
 
-async def test_a_key_written_between_look_and_delete_is_not_deleted(keys, redis_client):
+async def test_a_key_written_between_look_and_delete_is_not_deleted(
+    keys, redis_client, monkeypatch
+):
     await redis_client.set("sessions:7:a", 1)
     kept = await keys.read(["sessions:7:a"])
-    pipeline = keys._client.pipeline
+    ask = Conversation.ask
 
-    def meddling(**how):
-        pipe = pipeline(**how)
-        execute = pipe.execute
-
-        async def late():
+    async def meddling(self, *commands):
+        if commands[0][0] == "MULTI":
             await redis_client.set("sessions:7:a", 2)
-            return await execute()
+        return await ask(self, *commands)
 
-        pipe.execute = late
-        return pipe
-
-    keys._client.pipeline = meddling
+    monkeypatch.setattr(Conversation, "ask", meddling)
     with pytest.raises(EngineError, match="changed meanwhile"):
         await keys.delete(kept)
     assert await redis_client.get("sessions:7:a") == b"2"

@@ -234,15 +234,19 @@ async def test_a_pairing_that_is_lost_on_the_way_is_said(open_bench, eventually)
     assert (claim.status, claim.paired) == (Status.QR_REQUIRED, False)
 
 
-async def test_a_peer_without_keys_still_gets_a_fresh_connection(open_bench, eventually):
+async def test_a_peer_without_keys_is_no_reason_to_interrupt_a_session(open_bench, eventually):
+    """Nothing that takes nothing away is a repair: the ladder goes on to its next step."""
     bench = await open_bench()
     theirs = await bench.paired("7")
     await bench.open()
     session = bench.hold("shop", "7")
     await connected(bench, "7", eventually=eventually)
     starts, before = theirs.starts, contents(bench.auth("7"))
-    await session.regenerate_keys(["5599888887777"])
-    assert (theirs.starts, theirs.status) == (starts + 1, "CONNECTED")
+    for peers in (["5599888887777"], []):
+        with pytest.raises(EngineError, match="no stored record is damaged") as caught:
+            await session.regenerate_keys(peers)
+        assert caught.value.code == "nothing_to_remove"
+    assert (theirs.starts, theirs.status) == (starts, "CONNECTED")
     assert contents(bench.auth("7")) == before
     assert not (bench.kept / "removed").exists()
 
@@ -253,7 +257,7 @@ async def test_peers_that_are_no_addresses_stop_nothing(open_bench, eventually):
     await bench.open()
     session = bench.hold("shop", "7")
     await connected(bench, "7", eventually=eventually)
-    for peers in ([], ["../../etc/passwd"], ["*"], [""]):
+    for peers in (["../../etc/passwd"], ["*"], [""]):
         with pytest.raises(InvalidRequest, match="no peer is named"):
             await session.regenerate_keys(peers)
     assert bench.stand_in.sessions["7"].status == "CONNECTED"
@@ -473,3 +477,20 @@ async def test_a_whole_folder_on_another_disk_is_emptied_file_by_file(
     await eventually(lambda: theirs.status, "CONNECTED")
     await session.command("restore_removed", {"name": folder.name})
     assert contents(disk / "7") == before
+
+
+async def test_without_a_peer_the_damaged_records_are_taken_out(open_bench, eventually):
+    bench = await open_bench()
+    theirs = await bench.paired("7")
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await connected(bench, "7", eventually=eventually)
+    await theirs.damage(PEER)
+    await theirs.damage(OTHER)
+    before = set(contents(bench.auth("7")))
+    await session.regenerate_keys([])
+    gone = before - set(contents(bench.auth("7")))
+    assert gone == {f"session-{PEER}.0.json", f"session-{OTHER}.0.json"}
+    assert (theirs.status, theirs.logouts) == ("CONNECTED", 0)
+    assert theirs.receive(PEER)
+    assert theirs.receive(OTHER)

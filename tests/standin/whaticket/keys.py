@@ -1,5 +1,6 @@
 """Where the stand-in's sessions keep their keys: a folder of files, or Redis."""
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -76,8 +77,62 @@ def _name(file: str) -> str:
     return name
 
 
+def buffer(length: int) -> dict[str, str]:
+    """Bytes as BufferJSON writes them."""
+    return {"type": "Buffer", "data": base64.b64encode(os.urandom(length)).decode()}
+
+
 def fresh(kind: str) -> str:
-    return json.dumps({"kind": kind, "buffer": {"type": "Buffer", "data": os.urandom(24).hex()}})
+    """A record in the form that Baileys 6 and 7 store, with random keys in it."""
+
+    def key(length: int = 32) -> str:
+        return base64.b64encode(os.urandom(length)).decode()
+
+    match kind:
+        case "session":
+            base = key(33)
+            entry = {
+                "registrationId": 12,
+                "currentRatchet": {
+                    "ephemeralKeyPair": {"pubKey": key(33), "privKey": key()},
+                    "lastRemoteEphemeralKey": key(33),
+                    "previousCounter": 0,
+                    "rootKey": key(),
+                },
+                "indexInfo": {
+                    "baseKey": base,
+                    "baseKeyType": 2,
+                    "closed": -1,
+                    "used": 1795176146980,
+                    "created": 1795176146980,
+                    "remoteIdentityKey": key(33),
+                },
+                "_chains": {
+                    key(33): {
+                        "chainKey": {"counter": 0, "key": key()},
+                        "chainType": 2,
+                        "messageKeys": {},
+                    }
+                },
+            }
+            return json.dumps({"_sessions": {base: entry}, "version": "v1"})
+        case "sender key":
+            state = {
+                "senderKeyId": 7,
+                "senderChainKey": {"iteration": 0, "seed": buffer(32)},
+                "senderSigningKey": {"public": buffer(33), "private": buffer(0)},
+                "senderMessageKeys": [],
+            }
+            raw = base64.b64encode(json.dumps([state]).encode()).decode()
+            return json.dumps({"type": "Buffer", "data": raw})
+        case "pre-key":
+            return json.dumps({"private": buffer(32), "public": buffer(32)})
+        case "identity":
+            return json.dumps(buffer(33))
+        case "memory":
+            return json.dumps({"5511999990001:0@s.whatsapp.net": True})
+        case _:
+            return json.dumps({"kind": kind, "buffer": buffer(24)})
 
 
 def paired_keys(number: str, peers: list[str], lids: dict[str, str]) -> dict[str, str]:

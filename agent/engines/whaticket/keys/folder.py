@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.engines.whaticket.keys.damage import is_record, own_users, worth_reading
 from agent.engines.whaticket.keys.files import failed, sync_folder, write_private
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
 from agent.engines.whaticket.keys.removed import (
@@ -22,6 +23,7 @@ from agent.engines.whaticket.keys.removed import (
     Removal,
     Shelf,
     done,
+    is_safe_name,
     measure,
     opened,
     read_file,
@@ -59,6 +61,14 @@ class AuthFolder:
         me = told.get("me")
         return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
 
+    def own_users(self, id: str) -> frozenset[str]:
+        with (
+            contextlib.suppress(EngineError, ValueError, RecursionError),
+            opened(self.path(id)) as fd,
+        ):
+            return own_users(json.loads(_read_settled(self.path(id), fd, CREDS)))
+        return frozenset()
+
     def holds(self, id: str, address: str) -> bool:
         """Whether this session has talked with that address."""
         with contextlib.suppress(EngineError, OSError):
@@ -82,6 +92,34 @@ class AuthFolder:
             found = _names_in(fd)
         suffix = len(_SUFFIX)
         return [n for n in found if n.endswith(_SUFFIX) and peers.owns(n[:-suffix])]
+
+    def damaged(self, id: str) -> list[str]:
+        """The files whose content is no record that Baileys can use.
+
+        Baileys empties a file before it writes it: the same must be read twice.
+        """
+        found, path, suffix = [], self.path(id), len(_SUFFIX)
+        with opened(path) as fd:
+            for name in _names_in(fd):
+                if not name.endswith(_SUFFIX) or not worth_reading(name[:-suffix]):
+                    continue
+                with contextlib.suppress(EngineError):  # a link or a giant is none of ours
+                    if _is_damaged(path, fd, name):
+                        found.append(name)
+        return found
+
+    def ids(self) -> list[str]:
+        """Every session that has a folder here; EngineError where they cannot be listed."""
+        place = Path(self.template)
+        before, after = place.name.split("{id}")
+        try:
+            with os.scandir(place.parent) as entries:
+                folders = [each.name for each in entries if each.is_dir()]
+        except OSError as error:
+            raise failed("list the sessions in", place.parent, error) from error
+        names = (n for n in folders if n.startswith(before) and n.endswith(after))
+        ids = sorted(name[len(before) : len(name) - len(after)] for name in names)
+        return [id for id in ids if is_safe_name(id)]
 
     def measure(self, id: str, names: Iterable[str]) -> tuple[KeptFile, ...]:
         """Every one of them read; EngineError for one that cannot be."""
@@ -166,6 +204,13 @@ def _read_settled(folder: Path, fd: int, name: str) -> bytes:
         last = content
         time.sleep(_BETWEEN)
     return last
+
+
+def _is_damaged(folder: Path, fd: int, name: str) -> bool:
+    key = name[: -len(_SUFFIX)]
+    if is_record(key, read_file(folder, fd, name)[0]):
+        return False
+    return not is_record(key, _read_settled(folder, fd, name))
 
 
 def _moved_at_once(source: Path, target: Path) -> bool:

@@ -14,12 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import redis.asyncio as redis
-from redis import exceptions as wrong
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
+from agent.engines.whaticket.keys.damage import is_record, own_users, worth_reading
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
+from agent.engines.whaticket.keys.resp import Resp, RespError, read_address
 from agent.errors import ConfigError, EngineError
 
 _BATCH = 100
@@ -41,26 +38,23 @@ class KeptKey:
 class RedisKeys:
     """`pattern` ends with its only star: `sessions:{id}:*`. Used inside one loop."""
 
-    def __init__(self, url: str, pattern: str, timeout: float) -> None:
+    def __init__(self, url: str, pattern: str, timeout: float, ca_file: str = "") -> None:
         self._before, self._after = pattern[:-1].split("{id}")
         self._timeout = timeout
         try:
-            self._client: Any = redis.from_url(
-                url,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=8,
-                decode_responses=False,
-                protocol=2,  # the older greeting, so that a refusal is told as what it is
-            )
-        except (ValueError, TypeError) as error:
+            self.resp = Resp(read_address(url), timeout, ca_file)
+        except ValueError as error:
             raise ConfigError(
-                "cannot use backend setting 'redis_url': no address of a Redis", field="redis_url"
+                f"cannot use backend setting 'redis_url': {error}", field="redis_url"
             ) from error
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self.resp.close()
+
+    async def ping(self) -> None:
+        """EngineError where Redis cannot be reached or refuses us."""
+        async with self._explained("reach Redis"):
+            await self.resp.ask(["PING"])
 
     def prefix(self, id: str) -> str:
         return f"{self._before}{id}{self._after}"
@@ -68,7 +62,7 @@ class RedisKeys:
     async def look(self, id: str) -> str:
         """absent, unpaired, paired or damaged, by the creds."""
         async with self._explained("look at the keys"):
-            raw = await self._client.get(_raw(self.prefix(id) + "creds"))
+            [raw] = await self.resp.ask(["GET", _raw(self.prefix(id) + "creds")])
         if raw is None:
             return "absent"
         try:
@@ -80,47 +74,87 @@ class RedisKeys:
         me = told.get("me")
         return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
 
+    async def own_users(self, id: str) -> frozenset[str]:
+        async with self._explained("look at the keys"):
+            [raw] = await self.resp.ask(["GET", _raw(self.prefix(id) + "creds")])
+        return own_users(_text_in(raw))
+
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
         """Which of these sessions have talked with that address."""
         async with self._explained("look for a peer's keys"):
-            pipe = self._client.pipeline(transaction=False)
-            for id in ids:
-                pipe.exists(_raw(f"{self.prefix(id)}session-{address}"))
-            told = await pipe.execute() if ids else []
+            names = [_raw(f"{self.prefix(id)}session-{address}") for id in ids]
+            told = await self.resp.ask(*(("EXISTS", name) for name in names))
         return [id for id, there in zip(ids, told, strict=True) if there]
 
     async def other_names(self, id: str, users: Iterable[str]) -> Peers:
         users = frozenset(users)
         keys = [self.prefix(id) + name for user in users for name in mappings_of(user)]
         async with self._explained("read the names of a peer"):
-            values = await self._client.mget([_raw(key) for key in keys]) if keys else []
+            told = await self.resp.ask(["MGET", *map(_raw, keys)]) if keys else [[]]
+            values = told[0]
         return with_mapped(users, [_text_in(value) for value in values])
 
     async def names(self, id: str, peers: Peers | None = None) -> list[str]:
         """Whole keys: of these peers, or all of the session's."""
-        prefix, found = self.prefix(id), set()
-        match = _raw(_GLOB.sub(r"\\\1", prefix) + "*")
+        prefix = self.prefix(id)
         async with self._explained("list the keys"):
-            async for raw in self._client.scan_iter(match=match, count=_PER_SCAN):
-                key = raw.decode("utf-8", "surrogateescape")
-                name = key.removeprefix(prefix)
-                if key.startswith(prefix) and (peers is None or peers.owns(name)):
-                    found.add(key)
+            keys = [key async for key in self._scan(prefix)]
+        return sorted({k for k in keys if peers is None or peers.owns(k.removeprefix(prefix))})
+
+    async def ids(self) -> list[str]:
+        """Every session that has keys here."""
+        found = set()
+        async with self._explained("list the sessions"):
+            async for key in self._scan(self._before):
+                id, after, _ = key.removeprefix(self._before).partition(self._after)
+                if id and after:
+                    found.add(id)
         return sorted(found)
+
+    async def damaged(self, id: str) -> list[str]:
+        """Whole keys whose value is no record that Baileys can use, read twice."""
+        prefix = self.prefix(id)
+        keys = [key for key in await self.names(id) if worth_reading(key.removeprefix(prefix))]
+        for _ in range(2):
+            keys = [k for k in keys if not is_record(k.removeprefix(prefix), await self._value(k))]
+        return keys
+
+    async def _value(self, key: str) -> bytes:
+        async with self._explained("read the keys"):
+            try:
+                [raw] = await self.resp.ask(["GET", _raw(key)])
+            except RespError as error:
+                if error.word != "WRONGTYPE":
+                    raise
+                return b""
+        return b"null" if raw is None else raw
+
+    async def _scan(self, prefix: str) -> AsyncIterator[str]:
+        match, cursor = _raw(_GLOB.sub(r"\\\1", prefix) + "*"), b"0"
+        while True:
+            # Not KEYS: that would hold up everybody else.
+            [[cursor, keys]] = await self.resp.ask(
+                ["SCAN", cursor, "MATCH", match, "COUNT", _PER_SCAN]
+            )
+            for raw in keys:
+                key = raw.decode("utf-8", "surrogateescape")
+                if key.startswith(prefix):
+                    yield key
+            if cursor == b"0":
+                return
 
     async def read(self, keys: Sequence[str]) -> list[KeptKey]:
         """All of them, whatever they hold; what is gone by now is left out."""
         found = []
         async with self._explained("back up the keys"):
             for batch in _batches(keys):
-                pipe = self._client.pipeline(transaction=False)
-                for key in batch:
-                    pipe.type(_raw(key)).pttl(_raw(key)).dump(_raw(key))
-                told = await pipe.execute()
+                told = await self.resp.ask(
+                    *((word, _raw(key)) for key in batch for word in ("TYPE", "PTTL", "DUMP"))
+                )
                 for at, key in enumerate(batch):
                     kind, ttl, dump = told[3 * at : 3 * at + 3]
                     if dump is not None:
-                        found.append(KeptKey(key, kind.decode(), int(ttl), dump))
+                        found.append(KeptKey(key, kind, int(ttl), dump))
         return found
 
     async def delete(self, kept: Sequence[KeptKey]) -> None:
@@ -128,21 +162,18 @@ class RedisKeys:
         async with self._explained("delete the keys"):
             for batch in _batches(kept):
                 names = [_raw(each.key) for each in batch]
-                async with self._client.pipeline(transaction=True) as pipe:
-                    await pipe.watch(*names)
-                    for each, name in zip(batch, names, strict=True):
-                        if await pipe.dump(name) not in (each.dump, None):
-                            raise wrong.WatchError("changed")
-                    pipe.multi()
-                    pipe.delete(*names)
-                    await pipe.execute()
+                async with self.resp.turn() as redis:
+                    await redis.ask(["WATCH", *names])
+                    dumps = await redis.ask(*(("DUMP", name) for name in names))
+                    if any(now not in (k.dump, None) for k, now in zip(batch, dumps, strict=True)):
+                        raise _Changed
+                    *_, done = await redis.ask(["MULTI"], ["DEL", *names], ["EXEC"])
+                    if done is None:
+                        raise _Changed
 
     async def present(self, keys: Sequence[str]) -> list[str]:
         async with self._explained("look at the keys"):
-            pipe = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipe.exists(_raw(key))
-            told = await pipe.execute() if keys else []
+            told = await self.resp.ask(*(("EXISTS", _raw(key)) for key in keys))
         return [key for key, there in zip(keys, told, strict=True) if there]
 
     async def restore(self, kept: Sequence[KeptKey]) -> None:
@@ -153,10 +184,11 @@ class RedisKeys:
             )
         async with self._explained("put the keys back"):
             for batch in _batches(kept):
-                pipe = self._client.pipeline(transaction=True)
-                for each in batch:
-                    pipe.restore(_raw(each.key), max(each.ttl, 0), each.dump)
-                await pipe.execute()
+                back = (("RESTORE", _raw(k.key), max(k.ttl, 0), k.dump) for k in batch)
+                *_, done = await self.resp.ask(["MULTI"], *back, ["EXEC"])
+                for answer in done or ():
+                    if isinstance(answer, RespError):
+                        raise answer
 
     @asynccontextmanager
     async def _explained(self, what: str) -> AsyncIterator[None]:
@@ -164,7 +196,7 @@ class RedisKeys:
         try:
             async with asyncio.timeout(max(self._timeout * 3, 1.0)):
                 yield
-        except (wrong.RedisError, OSError, TimeoutError, ValueError) as error:
+        except (RespError, _Changed, OSError, EOFError, ValueError) as error:
             raise EngineError(
                 f"cannot {what}: {_cause(error, self._timeout)}", code="redis"
             ) from None
@@ -215,28 +247,33 @@ def _batches(all: Sequence[Any]) -> list[Sequence[Any]]:
     return [all[at : at + _BATCH] for at in range(0, len(all), _BATCH)]
 
 
+class _Changed(Exception):
+    """A key is not as it was backed up."""
+
+
+_WORDS = {
+    "NOAUTH": "Redis refuses the password, or asks for one",
+    "WRONGPASS": "Redis refuses the password, or asks for one",
+    "NOPERM": "Redis does not allow this user to do it",
+    "LOADING": "Redis is still loading its data",
+    "READONLY": "this Redis is a copy that takes no changes",
+}
+
+
 def _cause(error: Exception, timeout: float) -> str:
-    # A refused password or a timeout while connecting comes wrapped in a plain ConnectionError.
-    inner: BaseException | None = error
-    while type(inner) is wrong.ConnectionError and isinstance(inner.__cause__, wrong.RedisError):
-        inner = inner.__cause__
-    match inner:
-        case wrong.WatchError():
+    match error:
+        case _Changed():
             return "they changed meanwhile, so the server still writes them"
-        case wrong.AuthenticationError():
-            return "Redis refuses the password, or asks for one"
-        case wrong.NoPermissionError():
-            return "Redis does not allow this user to do it"
-        case wrong.TimeoutError() | TimeoutError():
-            return f"no answer from Redis within {timeout:g} s"
-        case wrong.BusyLoadingError():
-            return "Redis is still loading its data"
-        case wrong.ReadOnlyError():
-            return "this Redis is a copy that takes no changes"
-        case wrong.ConnectionError() | OSError():
-            return "no connection to Redis"
-        case wrong.ResponseError():
-            word = str(inner).split(" ", 1)[0]
+        case RespError(word=word) if word in _WORDS:
+            return _WORDS[word]
+        case RespError() if "AUTH" in str(error):
+            # The words of a Redis without users, or of one without a password.
+            return "Redis refuses the password, or has none"
+        case RespError(word=word):
             return f"Redis answers {word if word.isupper() and len(word) < 20 else 'an error'}"
+        case TimeoutError():
+            return f"no answer from Redis within {timeout:g} s"
+        case ValueError():
+            return "what answers is no Redis"
         case _:
-            return f"Redis: {type(inner).__name__}"
+            return "no connection to Redis"

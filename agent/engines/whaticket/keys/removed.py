@@ -79,11 +79,14 @@ class Shelf:
 
     root: Path
     clock: Callable[[], float] = field(default=time.time)
+    folder: str = FOLDER
+    keep: float = KEEP
+    """Seconds after which `sweep` deletes."""
 
     def begin(self, remote: str, why: str) -> Removal:
         """A new empty one, on the disk."""
         wall = self.clock()
-        folder = make_private(self.root / FOLDER / safe_name(remote))
+        folder = make_private(self.root / self.folder / safe_name(remote))
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
         for number in range(1, 10_000):
             path = folder / (stamp if number == 1 else f"{stamp}.{number}")
@@ -108,7 +111,7 @@ class Shelf:
         """The removal of that name; InvalidRequest when there is none."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidRequest("cannot put back: `name` names no removal", field="name")
-        path = self.root / FOLDER / safe_name(remote) / name
+        path = self.root / self.folder / safe_name(remote) / name
         removal = _read_manifest(path)
         if removal is None or removal.remote != remote:
             raise InvalidRequest(f"cannot put back {name}: there is none", field="name")
@@ -116,7 +119,9 @@ class Shelf:
 
     def all(self, remote: str) -> list[Removal]:
         """Oldest first."""
-        folder = self.root / FOLDER / safe_name(remote)
+        if not is_safe_name(remote):
+            return []
+        folder = self.root / self.folder / safe_name(remote)
         try:
             names = sorted(each.name for each in folder.iterdir())
         except OSError:
@@ -128,20 +133,26 @@ class Shelf:
         """Delete what was removed long ago; nothing that has no manifest of ours."""
         gone = 0
         try:
-            remotes = [each for each in (self.root / FOLDER).iterdir() if not each.is_symlink()]
+            remotes = [
+                each for each in (self.root / self.folder).iterdir() if not each.is_symlink()
+            ]
         except OSError:
             return 0
         for folder in remotes:
             for removal in self.all(folder.name) if _SAFE.fullmatch(folder.name) else []:
-                if self.clock() - removal.wall > KEEP:
+                if self.clock() - removal.wall > self.keep:
                     shutil.rmtree(removal.path, ignore_errors=True)
                     gone += 1
         return gone
 
 
+def is_safe_name(remote: str) -> bool:
+    return _SAFE.fullmatch(remote) is not None and ".." not in remote
+
+
 def safe_name(remote: str) -> str:
     """A session's name as a folder's: no path tricks, whatever the server calls it."""
-    if not _SAFE.fullmatch(remote) or ".." in remote:
+    if not is_safe_name(remote):
         raise EngineError(
             f"cannot keep files of {remote!r:.60}: its name is not one of a folder",
             code="remote_name",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from agent.engines.whaticket.keys.damage import memory_of, own_groups
 from agent.engines.whaticket.keys.files import write_private
 from agent.engines.whaticket.keys.folder import AuthFolder
 from agent.engines.whaticket.keys.peers import Peers, user_of
@@ -25,6 +26,11 @@ class Plan:
     files: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     whole: bool = False
+
+    def __or__(self, other: "Plan") -> "Plan":
+        files = tuple(sorted({*self.files, *other.files}))
+        keys = tuple(sorted({*self.keys, *other.keys}))
+        return Plan(files, keys, self.whole or other.whole)
 
     def __bool__(self) -> bool:
         return bool(self.files or self.keys)
@@ -53,12 +59,22 @@ class SessionStore:
         return await self.redis.look(id) if self.redis is not None else "unknown"
 
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
-        """Which of these sessions have talked with that address."""
+        """Which of these sessions have talked with that address.
+
+        Whose keys were taken out fails on until new ones are agreed: the backups count as well.
+        """
+        found: list[str] = []
         if (folder := self.folder) is not None:
-            return await to_end(
+            found = await to_end(
                 asyncio.to_thread(lambda: [id for id in ids if folder.holds(id, address)])
             )
-        return await self.redis.holding(ids, address) if self.redis is not None else []
+        elif self.redis is not None:
+            found = await self.redis.holding(ids, address)
+        return found or await to_end(asyncio.to_thread(self._held, ids, address))
+
+    def _held(self, ids: Sequence[str], address: str) -> list[str]:
+        name = f"session-{address}"
+        return [id for id in ids if any(_holds(each, name) for each in self.shelf.all(id))]
 
     # taking out
 
@@ -78,6 +94,42 @@ class SessionStore:
         if folder is not None:
             files = await to_end(asyncio.to_thread(folder.names, id, known))
         return Plan(tuple(files), tuple(keys))
+
+    async def plan_damaged(self, id: str) -> Plan:
+        """The session's own records that Baileys cannot use, whoever they belong to.
+
+        A damaged sender key of our own takes with it the note who has it: it is given out again.
+        """
+        files: list[str] = []
+        keys: list[str] = []
+        own = await self.own_users(id)
+        if (folder := self.folder) is not None:
+            files = await to_end(asyncio.to_thread(folder.damaged, id))
+            groups = own_groups((name.removesuffix(".json") for name in files), own)
+            notes = {f"{memory_of(group)}.json" for group in groups} - set(files)
+            there = await to_end(asyncio.to_thread(folder.all_names, id)) if notes else []
+            files += sorted(notes & set(there))
+        if self.redis is not None:
+            keys, prefix = await self.redis.damaged(id), self.redis.prefix(id)
+            groups = own_groups((key.removeprefix(prefix) for key in keys), own)
+            memories = {prefix + memory_of(group) for group in groups} - set(keys)
+            keys += await self.redis.present(sorted(memories))
+        return Plan(tuple(files), tuple(keys))
+
+    async def own_users(self, id: str) -> frozenset[str]:
+        """The account's own number and LID, by its creds."""
+        if (folder := self.folder) is not None:
+            return await to_end(asyncio.to_thread(folder.own_users, id))
+        return await self.redis.own_users(id) if self.redis is not None else frozenset()
+
+    async def ids(self) -> list[str]:
+        """Every session that has something here."""
+        found: set[str] = set()
+        if self.folder is not None:
+            found |= set(await to_end(asyncio.to_thread(self.folder.ids)))
+        if self.redis is not None:
+            found |= set(await self.redis.ids())
+        return sorted(found)
 
     async def plan_all(self, id: str) -> Plan:
         files: Sequence[str] = ()
@@ -168,12 +220,15 @@ class SessionStore:
         return Plan(files, keys)
 
 
-def open_store(settings: WhaticketSettings, kept: Path) -> SessionStore:
+def open_store(settings: WhaticketSettings, kept: Path, shelf: Shelf | None = None) -> SessionStore:
     folder = AuthFolder(settings.auth_folder) if settings.auth_folder else None
     keys = None
     if settings.redis_url:
-        keys = RedisKeys(settings.redis_url, settings.redis_pattern, settings.place.timeout)
-    return SessionStore(Shelf(kept), folder, keys)
+        place = settings.place
+        keys = RedisKeys(
+            settings.redis_url, settings.redis_pattern, place.timeout, ca_file=place.ca_file
+        )
+    return SessionStore(shelf or Shelf(kept), folder, keys)
 
 
 async def to_end(work: Awaitable[T]) -> T:
@@ -185,6 +240,16 @@ async def to_end(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def _holds(removal: Removal, name: str) -> bool:
+    if any(file.name == f"{name}.json" for file in removal.files):
+        return True
+    try:
+        kept = _read_keys(removal) if removal.keys else []
+    except EngineError:
+        return False
+    return any(each.key.endswith(f":{name}") for each in kept)
 
 
 def _write_keys(path: Path, raw: bytes) -> None:

@@ -33,6 +33,8 @@ from agent.engines.whaticket.turns import Turn, read_turn
 _MOST_OF_RECORD = 120
 _SUMS_UP_WITHIN = 5.0
 _MOST_BLOCKS = 50
+_STRETCH = 10.0
+_HEADER = "known_header"
 SUMMARY_WAIT = 1.5
 """Seconds that an error of libsignal waits for the server's own line about the message."""
 
@@ -70,6 +72,8 @@ class Found:
     """With its device, where the log told it."""
     session: str = ""
     """What the log calls the session; "" = it did not say."""
+    at: float = 0.0
+    """When it was written, to ten seconds; 0.0 where the reader was not asked to tell."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,8 @@ class LineReader:
     log_session: re.Pattern[str] | None = None
     own: tuple[CryptoPattern, ...] = ()
     """The settings' patterns."""
+    dated: bool = False
+    """`now` is the time that a line was written at: tell it."""
     found: list[Found] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     _reader: LogReader = field(default_factory=LogReader)
@@ -132,7 +138,7 @@ class LineReader:
         if ripe:
             self._blocks = [block for block in self._blocks if now - block.at < wait]
         for block in ripe:
-            self._tell(block.finding, block.address, block.session)
+            self._tell(block.finding, block.address, block.session, block.at)
 
     def _awaits(self) -> bool:
         return bool(self._pretty) or self._reader.waiting is not None
@@ -142,7 +148,7 @@ class LineReader:
     def _feed_text(self, line: str, now: float) -> None:
         session = self._session_in(line)
         if turn := read_turn(line, session):
-            self.turns.append(turn)
+            self._note_turn(turn, now)
         waited = self._reader.waiting is not None
         if waited and not self._address and (at := _ADDRESS.search(line)):
             self._address = at[1]
@@ -150,13 +156,18 @@ class LineReader:
         if waited and done:
             self._add_block(done[0], now)
             done = done[1:]
+        if any(finding.name == _HEADER for finding in done):
+            self._session = session  # the lines below it say no more whose it is
         for finding in done:
             if finding.effect is Effect.SUMMARY:
                 self._tell_summary(finding, [finding.peer], session, now)
             elif finding.effect is not Effect.BENIGN:
-                self._tell(finding, "", session)
+                self._tell(finding, "", session, now)
         if self._reader.waiting is not None:
             self._session = self._session or session
+
+    def _note_turn(self, turn: Turn, now: float) -> None:
+        self.turns.append(replace(turn, at=now) if self.dated else turn)
 
     def _end_block(self, now: float) -> None:
         self._reader, done = self._reader.flush()
@@ -168,7 +179,7 @@ class LineReader:
         self._address = self._session = ""
         if len(self._blocks) > _MOST_BLOCKS:
             oldest = self._blocks.pop(0)
-            self._tell(oldest.finding, oldest.address, oldest.session)
+            self._tell(oldest.finding, oldest.address, oldest.session, oldest.at)
 
     # records: what the server's logger writes of one thing
 
@@ -181,7 +192,7 @@ class LineReader:
         finding = finding_in(record, self.own)
         session = session or session_of(record)
         if (turn := read_turn(message_of(record))) is not None:
-            self.turns.append(turn if turn.session else replace(turn, session=session))
+            self._note_turn(turn if turn.session else replace(turn, session=session), now)
         if finding is None:
             return
         addresses = [a for jid in jids_of(record) if (a := address_of_jid(jid))]
@@ -189,7 +200,7 @@ class LineReader:
             self._tell_summary(finding, addresses, session, now)
         else:
             address = addresses[0] if addresses else ""
-            self._tell(_with_peer(finding, address), address, session)
+            self._tell(_with_peer(finding, address), address, session, now)
 
     def _tell_summary(
         self, finding: CryptoFinding, addresses: list[str], session: str, now: float
@@ -198,10 +209,10 @@ class LineReader:
         address = addresses[0] if addresses else ""
         block = self._summed_up(addresses, now)
         if block is None:
-            self._tell(_with_peer(finding, address), address, session)
+            self._tell(_with_peer(finding, address), address, session, now)
         else:
             told = block.finding if block.finding.peer else _with_peer(block.finding, address)
-            self._tell(told, block.address or address, session or block.session)
+            self._tell(told, block.address or address, session or block.session, now)
 
     def _summed_up(self, told: list[str], now: float) -> _Block | None:
         """The block that this record is about; it is told once, with what both say."""
@@ -213,11 +224,12 @@ class LineReader:
         self._blocks.remove(block)
         return block
 
-    def _tell(self, finding: CryptoFinding, address: str, session: str) -> None:
+    def _tell(self, finding: CryptoFinding, address: str, session: str, at: float) -> None:
         if finding.effect is Effect.BENIGN:
             return
         text = words_of(finding.name)
-        self.found.append(Found(finding.name, text, finding.peer, address, session))
+        stretch = at - at % _STRETCH if self.dated else 0.0
+        self.found.append(Found(finding.name, text, finding.peer, address, session, stretch))
 
     def _session_in(self, line: str) -> str:
         if self.log_session is None:

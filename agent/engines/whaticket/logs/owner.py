@@ -1,4 +1,4 @@
-"""Which session an error in a log belongs to."""
+"""Which session an error in a log belongs to, by names and by who reconnects at that moment."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -80,3 +80,33 @@ def _in_file_name(stream: str) -> tuple[str, ...]:
         return ()
     found = _FILE_OF.fullmatch(stream)
     return (stream, found[1]) if found else (stream,)
+
+
+_MOMENT = 30.0
+"""Seconds around a session's reconnect in which a line that names nobody is about it."""
+_MOST_NAMES, _MOST_TIMES = 2000, 50
+
+
+@dataclass(slots=True)
+class Reconnects:
+    """Which sessions' connections began or ended, and when; the other sessions' too."""
+
+    _times: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def note(self, whose: InstanceId | Nobody, name: str, at: float) -> None:
+        """`name`: what the log calls it, for a session that is not ours."""
+        who = f"{whose}/{name}" if isinstance(whose, Nobody) else str(whose)
+        if len(self._times) >= _MOST_NAMES:
+            self._times.clear()
+        self._times[who] = (*self._times.get(who, ()), at)[-_MOST_TIMES:]
+
+    def only_at(self, at: float) -> InstanceId | None:
+        """The one session that reconnected around then, if it was one and is ours."""
+        near = [
+            who for who, times in self._times.items() if any(abs(t - at) < _MOMENT for t in times)
+        ]
+        return InstanceId(near[0]) if len(near) == 1 and "/" not in near[0] else None
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) < _MOMENT

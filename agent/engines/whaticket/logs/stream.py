@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.logs.lines import Found, LineReader
 from agent.engines.whaticket.logs.splitter import Splitter
+from agent.engines.whaticket.logs.times import LogClock
 from agent.engines.whaticket.turns import Turn
 
 _MOST_KINDS = 1000
@@ -34,12 +35,14 @@ class Stream:
     hint: str
     log_session: re.Pattern[str] | None = None
     own: tuple[CryptoPattern, ...] = ()
+    clock: LogClock | None = None
+    """Reads when each line was written; None where it is read as it is written."""
     splitter: Splitter = field(default_factory=Splitter)
     reader: LineReader = field(init=False)
     _heard_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.reader = LineReader(self.log_session, self.own)
+        self.reader = LineReader(self.log_session, self.own, dated=self.clock is not None)
 
     def feed(self, chunk: bytes, now: float, batch: Batch) -> None:
         self.feed_lines(self.splitter.feed(chunk), now, batch)
@@ -49,7 +52,7 @@ class Stream:
         reader = self.reader
         for line in lines:
             batch.lines += 1
-            reader.feed(line, now)
+            reader.feed(line, now if self.clock is None else self.clock.see(line))
         self._hand_over(now, batch, quiet=False)
 
     def idle(self, now: float, batch: Batch, *, ends: bool = False) -> None:

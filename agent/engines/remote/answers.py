@@ -1,0 +1,87 @@
+"""What a request to a backend's server comes to: an answer, or that the server is not well.
+
+The standard library only: the repair script's module runs where nothing is installed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from agent.core.words import ServerClaim
+from agent.errors import EngineError, InvalidRequest
+
+LARGEST_BODY = 8 << 20
+
+
+class ServerDown(EngineError):
+    """The server gave no answer that can be used: nothing is known of the session asked about.
+
+    `code` is the same for all, so that nobody acts on the session; `reason` is ServerClaim's word.
+    """
+
+    code = "backend_down"
+
+    def __init__(self, what: str, reason: str, cause: str, *, reached: bool = True) -> None:
+        """`reached`: False where the request surely never got to the server."""
+        super().__init__(f"cannot {what}: {cause}")
+        self.reason = reason
+        self.cause = cause
+        self.reached = reached
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `body` is None where none came, or where a refusal was not JSON."""
+
+    status: int
+    body: Any = field(repr=False)
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        return self.status < 400
+
+
+class Http(Protocol):
+    """One server's connections, by whatever library."""
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        urgent: bool = False,
+    ) -> Answer: ...
+
+    async def close(self) -> None: ...
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path, whatever it holds."""
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
+    return quote(name, safe="")
+
+
+def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> ServerClaim:
+    """What a failed request says of the server."""
+    return ServerClaim(False, down.reason, str(down), version, seconds)
+
+
+def read_answer(what: str, status: int, raw: bytes) -> Any:
+    if 300 <= status < 400:
+        raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
+    try:
+        return json.loads(raw) if raw else None
+    except (ValueError, RecursionError):
+        if status >= 500:
+            raise ServerDown(what, "failing", f"it answers {status}") from None
+        if status < 400:
+            raise ServerDown(what, "garbage", "the answer is not JSON") from None
+        return None

@@ -1,0 +1,134 @@
+"""Ask a backend's server with the standard library alone: one connection for each request.
+
+For `repair_once`, which runs where aiohttp is not installed. The same promises as RemoteHttp: no
+redirect is followed, no proxy of the environment is used, no key or body is in an error.
+"""
+
+import asyncio
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer
+from agent.engines.remote.place import Place, tls_of
+
+_CHUNK = 64 << 10
+_GRACE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlainHttp:
+    place: Place
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        urgent: bool = False,
+    ) -> Answer:
+        """One request; ServerDown when no usable answer comes in time."""
+        what, limit = f"{method} {path}", timeout or self.place.timeout
+        begun = time.monotonic()
+        path = path + ("?" + urlencode(query) if query else "")
+        try:
+            async with asyncio.timeout(limit + _GRACE):
+                status, raw = await asyncio.to_thread(
+                    self._exchange, method, path, body, headers or {}, begun + limit
+                )
+        except TimeoutError as error:
+            raise ServerDown(what, "timeout", f"no answer within {limit:g} s") from error
+        except _NotReached as error:
+            reason, cause = _classified(error.cause)
+            raise ServerDown(what, reason, cause, reached=False) from error.cause
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            reason, cause = _classified(error)
+            raise ServerDown(what, reason, cause) from error
+        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun)
+
+    async def close(self) -> None: ...
+
+    def _exchange(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], deadline: float
+    ) -> tuple[int, bytes]:
+        parts = urlsplit(self.place.url)
+        left = max(deadline - time.monotonic(), 0.05)
+        connection = _connection(self.place, parts.hostname or "", parts.port, left)
+        try:
+            try:
+                connection.connect()
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise _NotReached(error) from error
+            raw = None if body is None else json.dumps(body).encode()
+            told = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+            if raw is not None:
+                told["Content-Type"] = "application/json"
+            connection.request(method, parts.path + path, raw, {**told, "Connection": "close"})
+            reply = connection.getresponse()
+            return reply.status, _bounded(reply, deadline)
+        finally:
+            connection.close()
+
+
+class _NotReached(Exception):
+    """No connection: the request surely never got to the server."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _connection(
+    place: Place, host: str, port: int | None, timeout: float
+) -> http.client.HTTPConnection:
+    tls = tls_of(place)
+    if isinstance(tls, ssl.SSLContext):
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=tls)
+    return http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+def _bounded(reply: http.client.HTTPResponse, deadline: float) -> bytes:
+    told = bytearray()
+    while chunk := reply.read1(_CHUNK):
+        told += chunk
+        if len(told) > LARGEST_BODY:
+            raise ValueError("the answer is larger than 8 MiB")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if reply.length:
+        raise http.client.IncompleteRead(b"", reply.length)
+    return bytes(told)
+
+
+def _classified(error: Exception) -> tuple[str, str]:
+    """ServerClaim's reason and a cause for people; the error's own text may show too much."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            why = error.verify_message or "it cannot be verified"
+            return "tls", f"its certificate is refused: {why}"
+        case ssl.SSLError():
+            return "tls", "no TLS with it"
+        case socket.gaierror():
+            return "unreachable", "its name is not known"
+        case http.client.RemoteDisconnected():
+            return "unreachable", "it closed the connection without an answer"
+        case http.client.IncompleteRead():
+            return "unreachable", "its answer broke off"
+        case http.client.HTTPException():
+            return "garbage", "its answer is not HTTP"
+        case OSError():
+            return "unreachable", error.strerror or "no connection"
+        case _:
+            return "garbage", "the answer cannot be read"

@@ -1,0 +1,157 @@
+"""Which stored records Baileys cannot use: cut short, empty, or not what their name says.
+
+Pure. A record that only looks unusual is whole: what is wrong must be certain, for the record is
+taken out. Creds and app-state keys are never judged here: nothing may take those out.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
+_MEMORY = "sender-key-memory-"
+_SENDER_KEY = re.compile(
+    r"sender-key-(?P<group>[^/]{1,200}?)(?:--|::)(?P<user>\d{1,20})(?:_\d{1,3})?(?:--|::)\d{1,5}"
+)
+
+
+def worth_reading(name: str) -> bool:
+    return _JUDGED.fullmatch(name) is not None
+
+
+def is_record(name: str, raw: bytes) -> bool:
+    """Whether Baileys can read and use what is stored under that name; `null` is an absent one."""
+    try:
+        told = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    if told is None:
+        return True
+    kind = next((kind for kind in _KINDS if name.startswith(kind)), "")
+    return _KINDS[kind](told) if kind else True
+
+
+def own_groups(damaged: Iterable[str], own_users: Iterable[str]) -> frozenset[str]:
+    """The groups whose damaged sender key is the account's own: it must be given out again."""
+    users = frozenset(own_users)
+    found = (_SENDER_KEY.fullmatch(name) for name in damaged)
+    return frozenset(each["group"] for each in found if each and each["user"] in users)
+
+
+def memory_of(group: str) -> str:
+    """The key that tells who has our sender key of that group."""
+    return f"{_MEMORY}{group}"
+
+
+def own_users(creds: object) -> frozenset[str]:
+    """The digits of the account's own number and LID."""
+    me = creds.get("me") if isinstance(creds, Mapping) else None
+    told = (me.get("id"), me.get("lid")) if isinstance(me, Mapping) else ()
+    digits = (re.match(r"\d+", each) for each in told if isinstance(each, str))
+    return frozenset(each[0] for each in digits if each)
+
+
+def _is_session(told: Any) -> bool:
+    """libsignal's record: sessions by their base key, each with its ratchet and its chains."""
+    if not isinstance(told, Mapping):
+        return False
+    if _bytes(told) is not None:
+        return bool(_bytes(told))  # forks that store libsignal's own bytes
+    sessions = told.get("_sessions")
+    return isinstance(sessions, Mapping) and all(_is_entry(each) for each in sessions.values())
+
+
+def _is_entry(told: Any) -> bool:
+    if not isinstance(told, Mapping) or not isinstance(told.get("_chains"), Mapping):
+        return False
+    ratchet, index = told.get("currentRatchet"), told.get("indexInfo")
+    if not isinstance(ratchet, Mapping) or not isinstance(index, Mapping):
+        return False
+    pair = ratchet.get("ephemeralKeyPair")
+    if not isinstance(pair, Mapping):
+        return False
+    texts = (
+        *(pair.get("pubKey"), pair.get("privKey"), ratchet.get("rootKey")),
+        *(ratchet.get("lastRemoteEphemeralKey"), index.get("baseKey")),
+        index.get("remoteIdentityKey"),
+    )
+    chains = told["_chains"].values()
+    return all(_is_key(text) for text in texts) and all(_is_chain(chain) for chain in chains)
+
+
+def _is_chain(told: Any) -> bool:
+    if not isinstance(told, Mapping) or not isinstance(told.get("chainKey"), Mapping):
+        return False
+    keys = told.get("messageKeys")
+    return isinstance(keys, Mapping) and all(isinstance(key, str) for key in keys.values())
+
+
+def _is_key(told: Any) -> bool:
+    return isinstance(told, str) and len(_decoded(told) or b"") in (32, 33)
+
+
+def _is_sender_key(told: Any) -> bool:
+    """Baileys stores the states of a sender key as JSON in bytes; some forks as they are."""
+    if isinstance(told, Mapping):
+        raw = _bytes(told)
+        if raw is None:
+            return False
+        try:
+            told = json.loads(raw)
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(told, list) and all(_is_state(each) for each in told)
+
+
+def _is_state(told: Any) -> bool:
+    if not isinstance(told, Mapping):
+        return False
+    chain, signing = told.get("senderChainKey"), told.get("senderSigningKey")
+    return isinstance(chain, Mapping) and isinstance(signing, Mapping)
+
+
+def _is_pair(told: Any) -> bool:
+    """A pre-key: both halves are bytes of a key's length."""
+    if not isinstance(told, Mapping):
+        return False
+    return all(len(_bytes(told.get(half)) or b"") in (32, 33) for half in ("private", "public"))
+
+
+def _is_identity(told: Any) -> bool:
+    return len(_bytes(told) or b"") in (32, 33)
+
+
+def _is_memory(told: Any) -> bool:
+    return isinstance(told, Mapping)
+
+
+def _bytes(told: Any) -> bytes | None:
+    """BufferJSON's form of bytes: base64 text, or (in older ones) a list of numbers."""
+    if not isinstance(told, Mapping) or told.get("type") != "Buffer":
+        return None
+    data = told.get("data")
+    if isinstance(data, str):
+        return _decoded(data)
+    try:
+        return bytes(data) if isinstance(data, list) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "session-": _is_session,
+    "identity-key-": _is_identity,
+    _MEMORY: _is_memory,
+    "sender-key-": _is_sender_key,
+    "pre-key-": _is_pair,
+}

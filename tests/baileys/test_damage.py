@@ -1,0 +1,73 @@
+"""Which records are damaged is judged on what real clients store, and on what stops them."""
+
+import json
+
+import pytest
+
+from agent.engines.whaticket.keys.damage import is_record, worth_reading
+from agent.engines.whaticket.keys.folder import AuthFolder
+from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
+from tests.baileys.test_groups import GROUP, hear, sender_key_of
+from tests.baileys.test_one_peer import session_of
+from tests.baileys.test_script import run_round
+
+pytestmark = pytest.mark.slow
+
+
+def damaged(bed: Bed) -> list[str]:
+    return AuthFolder(str(bed.folder / "{id}")).damaged("7")
+
+
+async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None:
+    await bed.pair()
+    await bed.talk(NEIGHBOUR, "one")
+    await bed.talk(PEER, "one")
+    bed.whatsapp.make_group(GROUP, [ACCOUNT, PEER, NEIGHBOUR])
+    await hear(bed, PEER, "in the group")
+    bed.server.send(GROUP, "and back")
+    await bed.eventually(lambda: bed.whatsapp.person(PEER)["heard"], within=20)
+    bed.server.disconnect()
+    judged = {name.removesuffix(".json"): raw for name, raw in bed.files().items()}
+    judged = {name: raw for name, raw in judged.items() if worth_reading(name)}
+    kinds = ("session-", "pre-key-", "sender-key-120", "sender-key-memory-")
+    for kind in kinds:
+        assert any(name.startswith(kind) for name in judged), kind
+    assert [name for name, raw in judged.items() if not is_record(name, raw)] == []
+    assert damaged(bed) == []
+    for name, raw in judged.items():
+        if raw != b"null":
+            assert not is_record(name, raw[: len(raw) // 2]), name
+
+
+@one_package
+async def test_records_that_nobody_names_are_found_and_the_client_reads_again(bed: Bed) -> None:
+    """A session and a group's sender key that are JSON, and still nothing that libsignal can use:
+    the client fails on them for ever, with lines that name no peer."""
+    await bed.pair()
+    await bed.talk(NEIGHBOUR, "one")
+    await bed.talk(PEER, "one")
+    bed.whatsapp.make_group(GROUP, [ACCOUNT, PEER, NEIGHBOUR])
+    await hear(bed, PEER, "in the group")
+    run_round(bed)  # the first one: what the log held before does not count
+    bed.server.disconnect()
+    session, group = session_of(bed, PEER), bed.auth / sender_key_of(bed, PEER)
+    told = json.loads(session.read_bytes())
+    entry = next(iter(told["_sessions"].values()))
+    entry["currentRatchet"]["rootKey"] = ""
+    session.write_text(json.dumps(told))
+    group.write_text('{"type":"Buffer","data":"e30="}')
+    assert sorted(damaged(bed)) == sorted([session.name, group.name])
+    bed.server.start_session()
+    await bed.connected()
+    with bed.log.open("a") as log:
+        log.write("Session error:Error: Bad MAC Error: Bad MAC\n    at x (y.js)\n\n" * 5)
+    before = bed.files()
+    said = run_round(bed)
+    assert "recovered" in said
+    await bed.connected()
+    assert bed.codes_shown() == 1
+    assert set(before) - set(bed.files()) == {session.name, group.name}
+    await bed.talk(PEER, "with new keys")
+    lost = bed.whatsapp.say_in_group(PEER, ACCOUNT, GROUP, "again")
+    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, lost)), within=20)
+    assert damaged(bed) == []
