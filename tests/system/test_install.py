@@ -1,10 +1,13 @@
 """Installing on a running machine, and taking it away again: nothing of a session is lost."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from agent.engines.web.bundle import bundle_path
 from tests.system.bed import CHECKOUT, SOURCE, Bed, free_port
+from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet
 
 
@@ -98,3 +101,108 @@ def test_an_upgrade_of_this_version_leaves_limits_and_drop_ins_alone(bed: Bed):
         assert bed.try_run("test", "-e", folder).returncode == 0
     finally:
         bed.run("rm", "-r", folder)
+
+
+STATE = "/var/lib/wa-agent"
+LOOK = "find /root/targets -printf '%p %u:%g %m %T@ %s\\n' | sort"
+
+
+@pytest.fixture
+def linked(bed: Bed) -> Iterator[list[str]]:
+    """Everything in the state folder is a link to a target of root's; put back afterwards."""
+    bed.run("systemctl", "stop", AGENT)
+    bed.run("install", "-d", "-m", "700", "/root/targets")
+    bundle = bundle_path(SOURCE / ".cache")
+    names = {"cache", "sessions", "backends", "backups", "log", "run", "trash"}
+    names |= set(bed.run("ls", "-A", STATE).split())
+    for name in sorted(names):
+        there = f"{STATE}/{name}"
+        is_file = bed.try_run("test", "-f", there).returncode == 0
+        bed.try_run("mv", there, f"/root/{name}.real")
+        target = f"/root/targets/{name}"
+        if is_file:
+            bed.run("sh", "-c", f"umask 077; echo of root > {target}")
+        else:
+            bed.run("install", "-d", "-m", "700", target)
+            bed.run("sh", "-c", f"umask 077; echo of root > {target}/file")
+        if name == "cache" and bundle.exists():
+            # With it the fetch has nothing to do; what comes after it does.
+            inside = f"{target}/{bundle.relative_to(SOURCE / '.cache')}"
+            bed.run("install", "-D", "-m", "600", "/dev/null", inside)
+            (bed.root / inside.lstrip("/")).write_bytes(bundle.read_bytes())
+        bed.run("ln", "-s", target, there, user="wa-agent")
+    yield sorted(names)
+    for name in names:
+        bed.run("rm", "-f", f"{STATE}/{name}")
+        bed.try_run("mv", f"/root/{name}.real", f"{STATE}/{name}")
+    bed.run("rm", "-r", "/root/targets")
+    bed.run("systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/wa-agent.conf")
+    bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+
+
+def test_s6_an_upgrade_follows_no_link_of_the_agents_user(bed: Bed, linked: list[str]):
+    before = bed.run("sh", "-c", LOOK)
+    assert len(before.splitlines()) > 2 * len(linked) - 6
+    done = bed.try_run(CHECKOUT / "scripts/install", within=300)
+    assert done.returncode == 0, done.stderr
+    assert bed.run("sh", "-c", LOOK) == before
+    # What a boot does as root, and what a person is told to do as root.
+    bed.run("systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/wa-agent.conf")
+    bed.try_run(PYTHON, "-m", "agent.engines.web.fetch", f"{STATE}/cache", within=200)
+    assert bed.run("sh", "-c", LOOK) == before
+    # The agent itself cannot write there; systemd, which makes its state folder, must not either.
+    bed.try_run("systemctl", "start", AGENT, within=120)
+    bed.run("systemctl", "stop", AGENT, within=120)
+    bed.try_run("systemctl", "reset-failed", AGENT)
+    assert bed.run("sh", "-c", LOOK) == before
+
+
+def test_root_gives_up_its_rights_below_another_users_folder(bed: Bed):
+    bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "/opt/own")
+    code = (
+        "import os; from pathlib import Path; from agent.engines.web.fetch import become_owner;"
+        "become_owner(Path('/opt/own/deep/cache'));"
+        "print(os.getuid(), os.geteuid(), os.getgroups())"
+    )
+    uid = bed.run("id", "-u", "wa-worker").strip()
+    assert bed.run(PYTHON, "-c", code).strip() == f"{uid} {uid} []"
+    bed.run("chown", "root", "/opt/own")
+    assert bed.run(PYTHON, "-c", code).split()[:2] == ["0", "0"]
+    bed.run("rmdir", "/opt/own")
+
+
+@pytest.fixture
+def tree() -> Iterator[Bed]:
+    """A machine that is not booted, without wa-agent."""
+    bed = Bed.make()
+    try:
+        yield bed
+    finally:
+        bed.close()
+
+
+FOUND = (
+    "find / -xdev ( -path /proc -o -path /tmp -o -path /usr/src/wa-agent -o -path /var/log"
+    " -o -path /root/.cache -o -path /usr/lib -o -path /usr/share/doc ) -prune -o"
+    " ( -name wa-agent* -o -name wa-limits* -o -name wa-instance* -o -name 50-wa-agent* ) -print"
+)
+
+
+@pytest.mark.parametrize("stage", ["packages", "units"])
+def test_s9_a_first_installation_that_fails_leaves_nothing_behind(tree: Bed, stage: str):
+    # Whatever this machine has of its own is in the tree too.
+    for path in ("etc/wa-agent", "var/lib/wa-agent", "opt/deep"):
+        shutil.rmtree(tree.root / path, ignore_errors=True)
+    before = tree.chroot(*FOUND.split()).stdout
+    env = {}
+    if stage == "packages":
+        env = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+    else:
+        tree.write("/usr/local/lib/tmpfiles.d/wa-agent.conf.new/in/the/way", "")
+    done = tree.chroot(CHECKOUT / "scripts/install", "--prefix", "/opt/deep/wa-agent", env=env)
+    assert done.returncode != 0
+    assert "took away what it had installed" in done.stderr, done.stderr
+    shutil.rmtree(tree.root / "usr/local/lib/tmpfiles.d/wa-agent.conf.new", ignore_errors=True)
+    assert tree.chroot(*FOUND.split()).stdout == before
+    for path in ("etc/wa-agent", "var/lib/wa-agent", "opt/deep"):
+        assert not (tree.root / path).exists()

@@ -107,16 +107,36 @@ def unpack_package(path: Path) -> bytes:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
 
 
+def become_owner(cache: Path) -> None:
+    """Root gives up its rights before it writes below a folder that another user can change.
+
+    That user could put a link to anywhere in its way. The first folder on the path that is not
+    root's tells who it is; everything after it is that user's to write, or not to be written.
+    """
+    if os.geteuid() != 0:
+        return
+    for path in (*reversed(cache.parents), cache):
+        try:
+            owner = path.lstat()
+        except OSError:  # not there yet: root's, as all before it
+            return
+        if owner.st_uid != 0:
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
+            os.umask(0o027)
+            return
+
+
 def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
         print(f"usage: {sys.executable} -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
         return 2
-    cache = Path(argv[0])
+    cache = Path(argv[0]).absolute()
     try:
-        if len(argv) == 2:
-            path = keep_bundle(cache, unpack_package(Path(argv[1])))
-        else:
-            path = fetch_bundle(cache)
+        content = unpack_package(Path(argv[1])) if len(argv) == 2 else None
+        become_owner(cache)
+        path = fetch_bundle(cache) if content is None else keep_bundle(cache, content)
     except (WaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
