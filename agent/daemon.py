@@ -233,6 +233,7 @@ class Daemon:
                 webhooks=webhooks,
                 evidence=Evidence(host, root, supervision.sampler),
                 places=self._places(),
+                listen=await host.missing_address(),
             )
             status = await self._serve_until_stopped(
                 supervision, ground, server, alerting, webhooks
@@ -295,6 +296,7 @@ class Daemon:
                 if alerting.alertmanager is not None:
                     tasks.create_task(alerting.alertmanager.run(), name="alertmanager")
                 tasks.create_task(webhooks.run(), name="webhooks")
+                tasks.create_task(server.get_missing_ports(), name="ports")
                 tasks.create_task(
                     sweep_trash(
                         self._config.session_root,

@@ -214,6 +214,17 @@ def test_what_the_core_gets_is_what_the_file_says(load):
             "memory_max",
             id="high over max",
         ),
+        *(
+            pytest.param(
+                f"[{table}]\n{key} = 1", f"{table}.{key}", 2, "no worker runs", id=f"{key} of 1"
+            )
+            for table, key in (
+                ("worker", "memory_high"),
+                ("worker", "memory_max"),
+                ("worker", "tasks_max"),
+                ("memory", "instance"),
+            )
+        ),
         pytest.param(
             "[memory]\ninstance = 1_000_000_000",
             "memory.instance",

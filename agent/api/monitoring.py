@@ -29,7 +29,11 @@ async def health(call: Call) -> web.Response:
     return json_answer(
         {
             "status": "ok" if shown["alive"] and shown["ready"] else "not_ready",
-            "agent": {**shown, "places": dict(call.parts.places)},
+            "agent": {
+                **shown,
+                "places": dict(call.parts.places),
+                "not_listening": call.parts.not_listening,
+            },
             "instances": {
                 "total": len(views),
                 "enabled": sum(view.instance.enabled for view in views),
@@ -83,7 +87,11 @@ async def ready(call: Call) -> web.Response:
     status = call.supervisor.status()
     done, total = status.restoring
     return json_answer(
-        {"ready": status.ready, "restoring": {"done": done, "total": total}},
+        {
+            "ready": status.ready,
+            "restoring": {"done": done, "total": total},
+            "not_listening": call.parts.not_listening,
+        },
         200 if status.ready else 503,
     )
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiohttp import web
@@ -29,6 +29,7 @@ from agent.api.protocols import Evidence, KeyStore, NoEvidence, NoWebhooks, Supe
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Category
+from agent.errors import ConfigError, TryLater
 from agent.log import bound
 from agent.metrics.exporter import Exporter
 
@@ -36,6 +37,8 @@ log = bound(Category.API)
 
 _MAX_HEADERS = 64
 _GRACE_FOR_UNHEARD = 2.0
+_PORT_AGAIN = 2.0
+"""Seconds between two tries for a port that another program has."""
 
 
 class Server:
@@ -45,7 +48,7 @@ class Server:
         self,
         *,
         runner: web.AppRunner,
-        listening: list[asyncio.Server],
+        connect: Callable[[], Connection],
         opened: "Opened",
         entrance: Entrance,
         parts: Parts,
@@ -53,10 +56,34 @@ class Server:
         self.addresses = tuple(opened.addresses)
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._runner = runner
-        self._listening = listening
+        self._connect = connect
+        self._listening: list[asyncio.Server] = []
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
+
+    async def listen(self, sock: socket.socket) -> None:
+        # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
+        # it pauses. So it gets 1, and the kernel's queue its length afterwards.
+        loop = asyncio.get_running_loop()
+        self._listening.append(await loop.create_server(self._connect, sock=sock, backlog=1))
+        sock.listen(BACKLOG)
+
+    async def get_missing_ports(self) -> None:
+        """Try for the ports that another program had, until each of them is ours."""
+        missing = self._parts.not_listening
+        while missing:
+            await asyncio.sleep(_PORT_AGAIN)
+            for address in list(missing):
+                try:
+                    sock = bind_tcp(address, name_holder=False)
+                except (TryLater, ConfigError) as error:
+                    log.debug("%s", error)
+                    continue
+                await self.listen(sock)
+                self.addresses += (describe(sock),)
+                del missing[address]
+                log.info("listening on %s now: it is free", describe(sock))
 
     async def close(self) -> None:
         """Take no one new in, answer who is in, then end. Bounded by the runner's time limit."""
@@ -121,10 +148,12 @@ async def serve(
     webhooks: Webhooks | None = None,
     evidence: Evidence | None = None,
     places: Mapping[str, str] | None = None,
+    listen: str = "",
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
 
-    `socket_path` is where the Unix socket goes when `section.socket` names none.
+    `socket_path` is where the Unix socket goes when `section.socket` names none; `listen` is the
+    address that systemd was to open, where that is another one than `section.listen`.
     """
     ring = await KeyRing.open(store)
     hooks = NoWebhooks() if webhooks is None else webhooks
@@ -141,7 +170,12 @@ async def serve(
         places=places or {},
     )
     metrics.listeners = lambda: len(parts.listeners)
-    opened = _open_sockets(section, socket_path, os.environ if environ is None else environ)
+    opened = _open_sockets(
+        replace(section, listen=section.listen and (listen or section.listen)),
+        socket_path,
+        os.environ if environ is None else environ,
+    )
+    parts.not_listening.update(opened.missing)
     entrance = Entrance(
         head_seconds=section.head_timeout,
         places=Places(
@@ -171,13 +205,14 @@ async def serve(
             auto_decompress=False,
         )
 
-    # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before it
-    # pauses. So it gets 1, and the kernel's queue its length afterwards.
-    listening = [await loop.create_server(connect, sock=sock, backlog=1) for sock in opened.sockets]
+    server = Server(runner=runner, connect=connect, opened=opened, entrance=entrance, parts=parts)
     for sock in opened.sockets:
-        sock.listen(BACKLOG)
+        await server.listen(sock)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
-    return Server(runner=runner, listening=listening, opened=opened, entrance=entrance, parts=parts)
+    for cause in opened.missing.values():
+        again = f"it is tried again every {_PORT_AGAIN:g} s"
+        log.error("%s; sessions run without it, and %s", cause, again)
+    return server
 
 
 @dataclass(slots=True)
@@ -187,6 +222,7 @@ class Opened:
     sockets: list[socket.socket] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     own_socket: tuple[Path, int] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, sock: socket.socket, address: str = "") -> None:
         self.sockets.append(sock)
@@ -202,7 +238,10 @@ def _open_sockets(
     families = {sock.family for sock in opened.sockets}
     try:
         if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
-            opened.add(bind_tcp(section.listen))
+            try:
+                opened.add(bind_tcp(section.listen))
+            except TryLater as error:  # no session stays down for it
+                opened.missing[section.listen] = str(error)
         path = Path(section.socket) if section.socket else socket_path
         if path is not None and socket.AF_UNIX not in families:
             opened.add(bind_unix(path), f"unix:{path}")

@@ -14,6 +14,7 @@ from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
 from agent.core.alerts import AlertLimits, alert_table
 from agent.core.findings.crypto_patterns import own_pattern
+from agent.core.words import LEAST_MEMORY, LEAST_TASKS
 
 
 def find_problem(config: Config) -> Problem | None:
@@ -153,6 +154,17 @@ def _times(config: Config) -> Problem | None:
 
 def _limits(config: Config) -> Problem | None:
     worker = config.worker
+    least = {
+        "worker.memory_high": (worker.memory_high, LEAST_MEMORY),
+        "worker.memory_max": (worker.memory_max, LEAST_MEMORY),
+        "memory.instance": (config.memory.instance, LEAST_MEMORY),
+        "worker.tasks_max": (worker.tasks_max, LEAST_TASKS),
+    }
+    for key, (value, bound) in least.items():
+        if 0 < value < bound:
+            return Problem(
+                (key,), f"{key} ({value}) is less than {bound}, with which no worker runs"
+            )
     if worker.memory_max and worker.memory_high > worker.memory_max:
         return Problem(
             ("worker.memory_high", "worker.memory_max"),

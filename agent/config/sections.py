@@ -173,8 +173,8 @@ class WorkerSection:
     )
     memory_max: int = setting(
         640 * MIB,
-        "bytes above which a worker is killed, or a quarter more than its own memory_limit;"
-        " 0 = what its unit says",
+        "bytes above which a worker is killed; where its own memory_limit and a quarter is more,"
+        " that; 0 = what its unit says",
         low=0,
         restart=True,
     )

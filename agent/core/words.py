@@ -46,6 +46,10 @@ AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 """Settings of an instance that the agent reads itself; its engine does not get them."""
 
 
+LEAST_MEMORY, MOST_MEMORY = 32 << 20, 1 << 48
+"""Bytes: with less than the first no worker starts; 0 is no limit."""
+LEAST_TASKS = 16
+
 SUSPECT = "unpaired_suspect"
 """The reason code of a paired session that came up unpaired without a logout."""
 

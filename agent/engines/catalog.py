@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import AGENT_SETTINGS, Address
+from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import LostStore, NeededAddress, OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
@@ -97,9 +97,10 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     """Refuse what no worker of that engine could start with; ConfigError names the setting."""
     entry = find_engine(name)
     limit = settings.get("memory_limit", 0)
-    if type(limit) is not int or not 0 <= limit < 1 << 63:
+    if type(limit) is not int or not (limit == 0 or LEAST_MEMORY <= limit <= MOST_MEMORY):
         raise ConfigError(
-            "cannot use setting 'memory_limit': it is a whole number of bytes, 0 = no limit",
+            "cannot use setting 'memory_limit': it is a whole number of bytes,"
+            f" at least {LEAST_MEMORY} (no worker runs with less), or 0 = no limit",
             field="memory_limit",
         )
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}

@@ -71,5 +71,8 @@ class Host(Protocol):
     async def agent_is_restarting(self) -> bool:
         """True only when the machine itself says that the agent is being restarted, not stopped."""
 
+    async def missing_address(self) -> str:
+        """HOST:PORT that the machine was to open for the agent and could not; "" = none."""
+
     async def close(self, *, leave_workers: bool) -> None:
         """Let go of the machine. Workers still alive stay alive."""

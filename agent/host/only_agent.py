@@ -1,6 +1,7 @@
 """One agent per state directory."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ def only_agent(state: Path) -> Iterator[None]:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if error.errno == errno.EROFS and not state.exists():
+            raise ConfigError(
+                f"cannot use {state} as state directory: it does not exist, and this program may"
+                " not make it; make it yourself, and where systemd runs the agent, name it in"
+                " ReadWritePaths= of wa-agent.service"
+            ) from error
         raise ConfigError(f"cannot use {state} as state directory: {error}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from agent.errors import InvalidRequest
 
 AGENT_SERVICE = "wa-agent.service"
 AGENT_SOCKET = "wa-agent.socket"
+AGENT_HTTP_SOCKET = "wa-agent-http.socket"
 INSTANCES_SLICE = "wa-instances.slice"
 LIMITS_SERVICE = "wa-limits.service"
 LIMITS_SOCKET = "wa-limits.socket"

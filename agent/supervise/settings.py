@@ -8,6 +8,7 @@ from agent.config import Config
 from agent.core.admission import StartPolicy, parallel_starts
 from agent.core.findings.memory import memory_budget
 from agent.core.health import HealthPolicy
+from agent.core.words import LEAST_MEMORY
 from agent.engines.catalog import memory_of
 from agent.host.base import Limits
 from agent.host.machine.memory import machine_memory
@@ -85,4 +86,6 @@ class Settings:
 
 def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")
-    return own if isinstance(own, int) and own >= 0 else None
+    if not isinstance(own, int) or own < 0:
+        return None
+    return own and max(own, LEAST_MEMORY)  # an older version took less than a worker needs

@@ -23,6 +23,8 @@ def explain(verb: str, path: Path, error: OSError) -> VaultError:
         )
     if error.errno in _FULL:
         return VaultError(f"cannot {verb} {path}: {_what_is_full(path, error)}", code="disk_full")
+    if error.errno == errno.EROFS and not os.path.lexists(path):
+        return VaultError(f"cannot {verb} {path}: {_missing(path)}", code="absent")
     if error.errno == errno.EROFS:
         return VaultError(f"cannot {verb} {path}: the file system is read-only", code="read_only")
     if error.errno in _PLANTED:
@@ -30,6 +32,10 @@ def explain(verb: str, path: Path, error: OSError) -> VaultError:
     if error.errno == errno.ENOENT:
         return VaultError(f"cannot {verb} {path}: it does not exist", code="absent")
     return VaultError(f"cannot {verb} {path}: {error.strerror or error}")
+
+
+def _missing(path: Path) -> str:
+    return f"it does not exist, and this program may not make anything in {path.parent}"
 
 
 def planted(verb: str, path: Path) -> VaultError:

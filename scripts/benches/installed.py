@@ -89,9 +89,8 @@ def _install(bed: Bed, ids: Sequence[InstanceId]) -> Installed:
         raise NotHere(f"cannot install in the container: {done.stdout}{done.stderr}")
     bed.port = free_port()
     bed.write(
-        f"/etc/systemd/system/{SOCKET}.d/bench.conf",
-        "[Socket]\nListenStream=\n"
-        f"ListenStream=127.0.0.1:{bed.port}\nListenStream=/run/wa-agent/api.sock\n",
+        "/etc/systemd/system/wa-agent-http.socket.d/bench.conf",
+        f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\n",
     )
     bed.write(
         "/etc/wa-agent/agent.toml",

@@ -201,3 +201,35 @@ async def test_an_idle_connection_holds_no_answer(house: House) -> None:
         assert house.server._entrance.connections, "it is kept alive"
         held = [one for one in gc.get_objects() if isinstance(one, web.Response) and one.body]
         assert held == []
+
+
+async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.api.serve._PORT_AGAIN", 0.05)
+    holder = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{holder.getsockname()[1]}"
+    async with open_house(listen=address) as house, house.local() as local:
+        async with local.get("http://localhost/readyz") as answer:
+            assert answer.status == 200
+            missing = (await answer.json())["not_listening"]
+        assert f"pid {os.getpid()}" in missing[address]
+        assert "the address is in use" in caplog.text
+        async with local.get("http://localhost/api/health") as answer:
+            assert (await answer.json())["agent"]["not_listening"] == missing
+        trying = asyncio.create_task(house.server.get_missing_ports())
+        done, _ = await asyncio.wait({trying}, timeout=0.3)
+        assert not done, "another program still has it"
+        holder.close()
+        async with asyncio.timeout(20):
+            await trying
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"http://{address}/readyz") as answer,
+        ):
+            assert (await answer.json())["not_listening"] == {}
+
+
+def test_s8_an_address_that_no_interface_has_yet_is_tried_again() -> None:
+    with pytest.raises(TryLater, match="no interface"):
+        bind_tcp("192.0.2.7:8470")

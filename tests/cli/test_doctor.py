@@ -291,7 +291,36 @@ def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:
     assert only.level is Level.NOTE
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     found = {one.check: one.level for one in machine.check_systemd(tmp_path)}
-    assert found == {"systemd": Level.OK, "memory": Level.NOTE, "dbus": Level.WRONG}
+    assert found == {
+        "systemd": Level.OK,
+        "memory": Level.NOTE,
+        "firewall": Level.NOTE,
+        "dbus": Level.WRONG,
+    }
+
+
+def test_s9_a_firewall_of_units_that_does_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+
+    def firewall() -> machine.Finding:
+        found = {one.check: one for one in machine.check_systemd(tmp_path)}
+        return found["firewall"]
+
+    assert "not version 2" in firewall().sentence
+    controllers = tmp_path / "sys/fs/cgroup/cgroup.controllers"
+    controllers.parent.mkdir(parents=True)
+    controllers.write_text("memory pids\n")
+    journalctl = tmp_path / "bin/journalctl"
+    journalctl.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{journalctl.parent}:{os.environ['PATH']}")
+    said = "x.service: unit configures an IP firewall, but the local system does not support BPF"
+    journalctl.write_text(f"#!/bin/sh\necho '{said}'\n")
+    journalctl.chmod(0o755)
+    assert (firewall().level, "no BPF" in firewall().sentence) == (Level.NOTE, True)
+    journalctl.write_text("#!/bin/sh\nexit 1\n")
+    assert firewall().level is Level.OK
 
 
 @pytest.mark.parametrize(

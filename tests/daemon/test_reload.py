@@ -83,6 +83,10 @@ async def test_settings_that_no_worker_could_start_with_are_refused_at_the_door(
             "settings.memory_limit",
         ),
         (
+            {"id": "a", "engine": "sandbox", "settings": {"memory_limit": 1}},
+            "settings.memory_limit",
+        ),
+        (
             {"id": "a", "engine": "sandbox", "settings": {"memory_limit": 1 << 63}},
             "settings.memory_limit",
         ),

@@ -1,10 +1,13 @@
 """What the machine around a running agent does to it: descriptors, disks, memory, clocks."""
 
 import asyncio
+import json
 import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -412,3 +415,29 @@ async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(agent, eventually
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=20)
         assert "QR_REQUIRED" not in str((await agent.story(id))[-8:])
+
+
+async def test_s8_a_taken_port_keeps_no_session_down(agent, eventually):
+    await agent.create("a")
+    await agent.stop()
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        agent.listen = address
+        await agent.start()
+        await eventually(lambda: agent.status("a"), "CONNECTED")
+        assert list((await agent.do("GET", "/readyz"))["not_listening"]) == [address]
+        doctor = [sys.executable, "-m", "agent", "doctor", "--json"]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*doctor, "--state", str(agent.state), "--socket", str(agent.state / "api.sock")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        named = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+        assert (named["port"]["level"], address in named["port"]["sentence"]) == ("wrong", True)
+
+    async def missing():
+        return (await agent.do("GET", "/readyz"))["not_listening"]
+
+    await eventually(missing, {})

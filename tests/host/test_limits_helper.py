@@ -13,7 +13,9 @@ from dbus_fast._private.unmarshaller import Unmarshaller
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core import words
 from agent.host.systemd import limits_helper as helper
+from agent.supervise.settings import BEHIND
 
 MIB = 1 << 20
 SET = [("MemoryHigh", 64 * MIB), ("MemoryMax", 80 * MIB), ("TasksMax", 99)]
@@ -83,6 +85,11 @@ def test_a_line_of_the_right_form_is_understood(line: bytes, asked: object) -> N
 )
 def test_every_other_line_is_refused(line: bytes) -> None:
     assert helper.parse(line) is None
+
+
+def test_what_the_agent_takes_as_a_limit_the_helper_takes_too() -> None:
+    assert (words.LEAST_MEMORY, words.LEAST_TASKS) == (helper.LEAST_MEMORY, helper.LEAST_TASKS)
+    assert words.MOST_MEMORY * BEHIND <= helper.MOST_MEMORY
 
 
 @given(st.binary(max_size=140))

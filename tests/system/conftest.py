@@ -49,9 +49,8 @@ def machine() -> Iterator[Bed]:
         port = free_port()
         bed.port = port
         bed.write(
-            "/etc/systemd/system/wa-agent.socket.d/bed.conf",
-            "[Socket]\nListenStream=\n"
-            f"ListenStream=127.0.0.1:{port}\nListenStream=/run/wa-agent/api.sock\n",
+            "/etc/systemd/system/wa-agent-http.socket.d/bed.conf",
+            f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n",
         )
         bed.write("/etc/wa-agent/agent.toml", "[start]\nstagger = 0.1\nspread = 0.0\n")
         bed.boot()

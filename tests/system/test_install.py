@@ -18,9 +18,8 @@ def bare() -> Iterator[Bed]:
     try:
         bed.port = free_port()
         bed.write(
-            "/etc/systemd/system/wa-agent.socket.d/bed.conf",
-            "[Socket]\nListenStream=\n"
-            f"ListenStream=127.0.0.1:{bed.port}\nListenStream=/run/wa-agent/api.sock\n",
+            "/etc/systemd/system/wa-agent-http.socket.d/bed.conf",
+            f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\n",
         )
         bed.boot()
         yield bed
@@ -182,9 +181,8 @@ def tree() -> Iterator[Bed]:
 
 
 FOUND = (
-    "find / -xdev ( -path /proc -o -path /tmp -o -path /usr/src/wa-agent -o -path /var/log"
-    " -o -path /root/.cache -o -path /usr/lib -o -path /usr/share/doc ) -prune -o"
-    " ( -name wa-agent* -o -name wa-limits* -o -name wa-instance* -o -name 50-wa-agent* ) -print"
+    "find /etc /opt /usr/local /usr/share/polkit-1 /var/lib /root -xdev"
+    " ( -name wa-* -o -name 50-wa-agent* ) -print"
 )
 
 

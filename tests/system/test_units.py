@@ -12,6 +12,7 @@ from tests.system.conftest import PYTHON
 UNITS = [
     "wa-agent.service",
     "wa-agent.socket",
+    "wa-agent-http.socket",
     "wa-instance@x.service",
     "wa-backend@x.service",
     "wa-instances.slice",

@@ -43,6 +43,8 @@ class Parts:
     places: Mapping[str, str] = field(default_factory=dict)
     """Where the agent's own things are: agent.toml (where it read one), state and the like."""
     audit: Audit = field(default_factory=Audit)
+    not_listening: dict[str, str] = field(default_factory=dict)
+    """HOST:PORT that could not be had yet → why."""
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while there is a body that is longer than others may be."""

@@ -58,7 +58,8 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str) -> socket.socket:
+def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
+    """`TryLater` where another program has the port, or the machine not yet the address."""
     host, port = parse_listen(listen)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -76,9 +77,16 @@ def bind_tcp(listen: str) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
+            holder = _holder(port) if name_holder else ""
             raise TryLater(
-                f"cannot listen on {listen}: the address is in use{_holder(port)};"
+                f"cannot listen on {listen}: the address is in use{holder};"
                 " stop that program or change listen in [api]",
+                field="api.listen",
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise TryLater(
+                f"cannot listen on {listen}: no interface of this machine has that address;"
+                " bring it up or change listen in [api]",
                 field="api.listen",
             ) from error
         raise ConfigError(

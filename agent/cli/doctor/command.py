@@ -170,6 +170,9 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
     if its != str(state):
         words = f"that agent runs on {its}; what stands here is about {state}"
         found.append(note("agent", words, "run doctor on its machine, or name --state"))
+    for cause in agent.get("not_listening", {}).values():
+        advice = "the agent tries again by itself; sessions run meanwhile"
+        found.append(wrong("port", cause, advice))
     if agent["dbus_connected"] is False:
         found.append(wrong("dbus", "the agent lost D-Bus", "systemctl status dbus"))
     found += _alerts(client)

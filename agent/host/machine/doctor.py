@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.host.units import (
+    AGENT_HTTP_SOCKET,
     AGENT_SERVICE,
     AGENT_SOCKET,
     BACKENDS,
@@ -32,7 +33,7 @@ from agent.host.units import (
 
 UNITS = (
     *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE),
-    *(LIMITS_SERVICE, LIMITS_SOCKET),
+    *(AGENT_HTTP_SOCKET, LIMITS_SERVICE, LIMITS_SOCKET),
 )
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 POLKIT = "polkit.service"
@@ -322,6 +323,7 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
         return
     yield ok("systemd", "it runs this machine")
     yield _check_account(root / "sys/fs/cgroup/cgroup.controllers")
+    yield _check_firewall(root / "sys/fs/cgroup/cgroup.controllers")
     path = root / "run/dbus/system_bus_socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
         bus.settimeout(5)
@@ -332,6 +334,33 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
             yield wrong("dbus", sentence, "systemctl start dbus.socket dbus.service")
         else:
             yield ok("dbus", "reachable")
+
+
+def _check_firewall(controllers: Path) -> Finding:
+    """Whether IPAddressDeny= of the units does anything: systemd needs cgroup v2 and BPF for it."""
+    cause = "" if controllers.exists() else "the kernel's control groups are not version 2"
+    if not cause and _journal_has("configures an IP firewall, but"):
+        cause = "the kernel runs no BPF filters"
+    if not cause:
+        return ok("firewall", "IPAddressDeny= of the units can be enforced")
+    return note(
+        "firewall",
+        f"IPAddressDeny= of the units does nothing: {cause}",
+        "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
+        " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
+    )
+
+
+def _journal_has(words: str) -> bool:
+    """Whether systemd said so since the boot, as far as this user may read it."""
+    command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return words in done.stdout
 
 
 def _check_account(controllers: Path) -> Finding:

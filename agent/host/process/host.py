@@ -141,6 +141,9 @@ class ProcessHost:
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return False
 
+    async def missing_address(self) -> str:
+        return ""
+
     async def agent_is_restarting(self) -> bool:
         return False
 

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 SYSTEMD = "org.freedesktop.systemd1"
 MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
+SOCKET = "org.freedesktop.systemd1.Socket"
 JOB = "org.freedesktop.systemd1.Job"
 PROPERTIES_INTERFACE = "org.freedesktop.DBus.Properties"
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
@@ -93,6 +94,17 @@ class SystemdCalls:
         """What systemd is doing with a unit: start, stop, restart, ...; "" = nothing."""
         job_id, job = await self.property(unit_path, UNIT, "Job")
         return str(await self.property(job, JOB, "JobType")) if job_id else ""
+
+    async def failed_socket(self, unit: str) -> str:
+        """The TCP address of a socket unit that failed to start; "" = it is up, or not wanted."""
+        if not await self.is_loaded(unit):
+            return ""
+        path = units.object_path(unit)
+        if await self.property(path, UNIT, "ActiveState") != "failed":
+            return ""
+        listen = await self.property(path, SOCKET, "Listen")
+        found = (address for kind, address in listen if kind == "Stream")
+        return next((address for address in found if ":" in address), "")
 
     async def allowed(self, method: str, signature: str, *body: Any) -> list[Any]:
         """A call that polkit must allow; asked twice, as polkitd may be starting anew."""

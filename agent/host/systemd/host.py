@@ -130,6 +130,14 @@ class SystemdHost:
             log.info("cannot ask systemd why we are stopped (%s): taken for a stop", error)
             return False
 
+    async def missing_address(self) -> str:
+        try:
+            async with asyncio.timeout(2.0):
+                return await self._systemd.failed_socket(units.AGENT_HTTP_SOCKET)
+        except (HostError, TimeoutError) as error:
+            log.info("cannot ask systemd for %s: %s", units.AGENT_HTTP_SOCKET, error)
+            return ""
+
     # Looking
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:

@@ -107,6 +107,9 @@ class Seats:
     def jobs_pending(self) -> int:
         return self._host.jobs_pending
 
+    async def missing_address(self) -> str:
+        return await self._host.missing_address()
+
     async def agent_is_restarting(self) -> bool:
         return await self._host.agent_is_restarting()
 

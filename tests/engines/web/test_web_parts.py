@@ -430,6 +430,17 @@ def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> N
     assert told.stdout.strip() == "[]"
 
 
+def test_s9_what_listens_or_fetches_loads_no_old_network_library() -> None:
+    code = (
+        "import sys, agent.daemon, agent.cli.main, agent.engines.web.fetch, agent.deliver.bus;"
+        "import agent.engines.evolution.backend, agent.engines.whaticket.backend;"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " ('pyppeteer', 'websockets', 'urllib3')])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
 def test_the_package_alone_does_not_load_pyppeteer() -> None:
     code = "import sys, agent.engines.web.exchange; print('pyee' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,95 @@
+"""The agent's sockets on a booted machine: a port that is taken, a file that is removed."""
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.bed import CHECKOUT, Bed
+from tests.system.fleet import AGENT, Fleet
+
+HTTP = "wa-agent-http.socket"
+FILE = "/run/wa-agent/api.sock"
+
+
+@pytest.fixture
+def fleet(bed: Bed) -> Iterator[Fleet]:
+    fleet = Fleet(bed, ("p1", "p2"))
+    fleet.make()
+    yield fleet
+    bed.run("systemctl", "reset-failed")
+    bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+
+
+def ready(bed: Bed) -> bool:
+    url = f"http://127.0.0.1:{bed.port}/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(json.load(answer)["ready"])
+    except OSError:
+        return False
+
+
+def test_s8_sessions_come_back_without_their_port_and_get_it_once_it_is_free(
+    bed: Bed, fleet: Fleet
+):
+    bed.run("systemctl", "stop", AGENT, within=120)
+    bed.until(lambda: bed.show(HTTP, "ActiveState") == "inactive")
+    with socket.create_server(("127.0.0.1", bed.port)):
+        bed.run("systemctl", "start", "wa-agent.socket", AGENT, within=120)
+        assert bed.show(HTTP, "ActiveState") == "failed"
+        fleet.until_connected()
+        address = f"127.0.0.1:{bed.port}"
+        words = bed.journal("-u", AGENT, "-o", "cat", "-n", "200")
+        assert f"cannot listen on {address}: the address is in use" in words
+        found = json.loads(bed.try_run("wa-agent", "doctor", "--json").stdout)["findings"]
+        (port,) = [one["sentence"] for one in found if one["check"] == "port"]
+        assert address in port
+        unix = ("curl", "-s", "--unix-socket", FILE, "http://localhost/readyz")
+        assert address in json.loads(bed.run(*unix))["not_listening"]
+    bed.until(lambda: ready(bed))
+    fleet.until_connected()
+    # The next start hands it over as ever, so that no request is refused at the restart after it.
+    bed.run("systemctl", "restart", AGENT, within=120)
+    assert bed.show(HTTP, "ActiveState") == "active"
+    bed.until(lambda: ready(bed))
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_s9_a_socket_whose_file_was_removed_comes_back(bed: Bed, fleet: Fleet, how: str):
+    runs = fleet.runs()
+    bed.run("rm", FILE)
+    if how == "restart":
+        bed.run("systemctl", "restart", AGENT, within=120)
+    else:
+        bed.run("systemctl", "kill", "--signal=KILL", AGENT)
+    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    fleet.until_connected()
+    assert bed.run("stat", "-c", "%U:%G %a", FILE).strip() == "root:wa-agent 660"
+    assert fleet.runs() == runs, "every worker went on"
+
+
+def test_an_upgrade_moves_an_operators_port_to_the_socket_that_has_it_now(bed: Bed):
+    old = "/etc/systemd/system/wa-agent.socket.d/own.conf"
+    http = "/etc/systemd/system/wa-agent-http.socket.d"
+    bed.write(
+        old,
+        f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\nListenStream={FILE}\n",
+    )
+    bed.run("mv", f"{http}/bed.conf", "/opt/bed.conf")
+    try:
+        done = bed.try_run(CHECKOUT / "scripts/install", within=300)
+        assert done.returncode == 0, done.stderr
+        assert f"moved the port of {old}" in done.stderr
+        moved = bed.run("cat", f"{http}/own.conf")
+        assert moved == f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\n"
+        assert bed.run("cat", old) == f"[Socket]\nListenStream=\nListenStream={FILE}\n"
+        bed.until(lambda: ready(bed))
+        assert bed.show(HTTP, "ActiveState") == "active"
+        assert bed.show("wa-agent.socket", "Listen") == f"{FILE} (Stream)"
+    finally:
+        bed.run("rm", "-f", old, f"{http}/own.conf")
+        bed.run("mv", "/opt/bed.conf", f"{http}/bed.conf")
+        bed.run("systemctl", "daemon-reload")
