@@ -34,8 +34,8 @@ class IncidentPolicy:
     outage_share: float = 0.30
     canary_first: float = 5.0
     """From the declaration to the first canary's try, then twice as long each time."""
-    canary_longest: float = 900.0
-    outage_longest: float = 60.0
+    canary_longest: float = 240.0
+    outage_longest: float = 20.0
     probe_every: float = 1800.0
     """The same where WhatsApp refuses the client itself: a rare probe, and no more."""
     canary_time: float = 400.0
@@ -202,6 +202,12 @@ def choose_canary(
         return incident
     canary = members[incident.tries % len(members)]
     return replace(incident, canary=canary, canary_at=now, tries=incident.tries + 1)
+
+
+def failed_for_all(incident: Incident, failure: Failure) -> bool:
+    """Whether the canary met what the others did: then it costs it no attempt of its own."""
+    alike = (failure.group, _shared(failure.code)) == (incident.group, incident.code)
+    return alike and failure.instance == incident.canary
 
 
 def canary_unreached(incident: Incident, now: float) -> Incident:

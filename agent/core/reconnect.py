@@ -191,12 +191,18 @@ def after_drop(
     jitter01: float,
     *,
     until_wall: float | None = None,
+    ours: bool = True,
 ) -> SessionRecord:
     """A session ended, or a try to begin one failed: note why and when the next try may come.
+
+    `ours`: False where this session was held, so that the try was its server's own: the breaker
+    keeps us from logging in, and that was no login of ours.
 
     To be called once per drop: when a claim turns DISCONNECTED or AUTH_FAILURE, a worker
     failed past its host's burst limit, or a verdict turned stuck.
     """
+    if not ours and record.reason == UNREACHABLE and code in NETWORK_CODES:
+        code = UNREACHABLE  # still: nothing was counted that could be spared once more
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
     lasted = held and now_wall - record.status_since_wall >= policy.stable
@@ -217,7 +223,7 @@ def after_drop(
         strikes=strikes,
         not_before_wall=now_wall + wait,
     )
-    if reason.counts_as_failure:
+    if reason.counts_as_failure and ours:
         record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
     return record
 
@@ -247,16 +253,24 @@ def spare_unreached(
         return record
     if record.reason == UNREACHABLE:
         return record
-    attempts = max(record.attempts - 1, 0)
     flaps = min(max(record.flaps - 1, 0), policy.attempts // 2)
     wait = delay_for(reason_of(UNREACHABLE), flaps, policy, 0.0)
     record = replace(
         record,
         reason=UNREACHABLE,
-        attempts=attempts,
         not_before_wall=min(record.not_before_wall, record.status_since_wall + wait),
     )
-    return with_breaker(record, breaker_of(record).without_last_failure(now_wall, policy.breaker))
+    return uncounted(record, policy, now_wall)
+
+
+def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -> SessionRecord:
+    """The failure that was counted last is no word about this session: it costs nothing.
+
+    So too for one that tried for many others: what it met is theirs all.
+    """
+    record = replace(record, attempts=max(record.attempts - 1, 0))
+    breaker = breaker_of(record).without_last_failure(now_wall, policy.breaker)
+    return with_breaker(record, breaker)
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:

@@ -103,7 +103,8 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         registry.facts,
         wake,
         registry.note,
-        reaching.away,
+        out_of_reach=reaching.away,
+        reconnect=lambda: settings.config.reconnect_policy,
     )
 
     def take_news(news: ReachNews) -> None:

@@ -180,6 +180,20 @@ def test_it_is_spared_once_for_each_drop():
     assert spare_unreached(final, RULES, WALL + 1) == final
 
 
+def test_what_its_server_tries_by_itself_while_it_is_held_opens_no_breaker():
+    record = after_connected(SessionRecord(paired=True), WALL)
+    for number in range(50):
+        now = WALL + 10.0 * number
+        record = after_drop(record, "connection_lost", RULES, now, 0.5, ours=number == 0)
+    assert record.breaker_failures == 1
+    away = spare_unreached(record, RULES, now)
+    again = after_drop(away, "connection_lost", RULES, now, 0.5, ours=False)
+    assert (again.reason, spare_unreached(again, RULES, now).breaker_failures) == (
+        "unreachable",
+        away.breaker_failures,
+    )
+
+
 def test_a_trial_of_the_breaker_that_met_an_outage_is_still_to_be_made():
     rules = BreakerPolicy(3, 600.0)
     opened = Breaker(3, WALL, None)

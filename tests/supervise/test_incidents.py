@@ -1,5 +1,7 @@
 """Who counts as failing alike."""
 
+import time
+
 import pytest
 
 from agent.core.incident import IncidentPolicy
@@ -11,18 +13,38 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
+from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
 from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
 from agent.supervise.turns.incidents import Incidents
 
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")
 
 
-def made(*ids):
+def made(*ids, engine="sandbox"):
     facts = {
-        InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True, {}, 1.0), SessionRecord())
+        InstanceId(id): Facts(Instance(InstanceId(id), engine, True, {}, 1.0), SessionRecord())
         for id in ids
     }
-    return Incidents(IncidentPolicy, facts, lambda _: None, lambda _: None, lambda _: False), facts
+    return watching(facts), facts
+
+
+def watching(facts, away=frozenset()):
+    return Incidents(
+        IncidentPolicy,
+        facts,
+        lambda _: None,
+        lambda _: None,
+        out_of_reach=lambda one: one.id in away,
+        reconnect=ReconnectPolicy,
+    )
+
+
+def lose(incidents, facts, code="connection_lost"):
+    """As a pass does: the drop is counted, then told."""
+    now = time.time()
+    facts.record = after_drop(facts.record, code, ReconnectPolicy(), now, 0.5)
+    incidents.failed(facts, code)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +59,50 @@ def test_one_that_was_laid_to_rest_fails_no_more(reason, alone):
     rest = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, reason, "")
     incidents.judged(facts["b"], rest)
     assert incidents.odd_one_out(facts["a"]) is alone
+
+
+def test_an_incident_of_one_engine_hides_none_of_another():
+    _, here = made("a", "b", "c", "d")
+    _, there = made("x", "y", "z", engine="web")
+    incidents = watching(here | there)
+    for one in (*here.values(), *there.values()):
+        lose(incidents, one)
+    assert {group: len(one.members) for group, one in incidents.active.items()} == {
+        "sandbox": 4,
+        "web": 3,
+    }
+
+
+def give_turn(incidents, later):
+    now = boot_now() + later
+    for group in list(incidents.active):
+        incidents._give_turn(group, now)
+    return incidents.active["sandbox"].canary
+
+
+def test_who_tries_for_all_pays_no_attempt_and_opens_no_circuit_for_it():
+    incidents, facts = made("a", "b", "c")
+    for one in facts.values():
+        lose(incidents, one)
+    for turn in range(1, 40):
+        canary = facts[give_turn(incidents, 1000.0 * turn)]
+        canary.record = after_try(canary.record, ReconnectPolicy(), time.time(), 0.5)
+        lose(incidents, canary)
+    for one in facts.values():
+        assert (one.record.attempts, one.record.breaker_opened_wall) == (0, 0.0)
+
+
+def test_nobody_goes_first_while_no_address_can_be_reached_and_one_at_once_when_it_is_back():
+    _, facts = made("a", "b", "c")
+    away = set(facts)
+    incidents = watching(facts, away)
+    for one in facts.values():
+        lose(incidents, one)
+    assert give_turn(incidents, 1000.0) is None
+    away.discard(InstanceId("b"))
+    incidents.reach_changed([facts["b"]], back=True)
+    assert give_turn(incidents, 0.0) == "b"
+    away.add(InstanceId("b"))
+    incidents.reach_changed([facts["b"]], back=False)
+    assert incidents.active["sandbox"].canary is None, "its turn proves nothing"
+    assert incidents.active["sandbox"].tries == 0

@@ -24,7 +24,9 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         "registry": SimpleNamespace(facts=facts),
         "ladder": SimpleNamespace(statistics=RepairStatistics()),
     }
-    incidents = Incidents(lambda: None, facts, lambda _: None, lambda _: None, lambda _: False)  # type: ignore
+    incidents = Incidents(
+        lambda: None, facts, lambda _: None, lambda _: None, out_of_reach=None, reconnect=None
+    )  # type: ignore
     return OwnFigures(
         **parts,
         link_stats=LinkStats(),

@@ -128,7 +128,13 @@ class Rememberer:
             return  # an earlier life of this agent counted it already
         rules = self.policy().reconnect
         facts.record = after_drop(
-            facts.record, code, rules, now_wall, self.jitter(), until_wall=until
+            facts.record,
+            code,
+            rules,
+            now_wall,
+            self.jitter(),
+            until_wall=until,
+            ours=not observation.hold or facts.record.status is Status.CONNECTED,
         )
         if code != "logout" or not facts.logout_asked:
             facts.errors[code] += 1

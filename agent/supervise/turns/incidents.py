@@ -17,6 +17,7 @@ from agent.core.incident import (
     canary_failed,
     canary_unreached,
     choose_canary,
+    failed_for_all,
     find_incident,
     hold_of,
     join_incident,
@@ -31,6 +32,7 @@ from agent.core.model import (
     JournalEntry,
     UnitState,
 )
+from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair, needs_repair
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
@@ -50,7 +52,9 @@ class Incidents:
         all_facts: Mapping[InstanceId, Facts],
         wake: Callable[[InstanceId], None],
         tell: Callable[[JournalEntry], None],
+        *,
         out_of_reach: Callable[[Facts], bool],
+        reconnect: Callable[[], ReconnectPolicy],
     ) -> None:
         """`out_of_reach`: the address that it needs is away, so a try would prove nothing."""
         self._policy = policy
@@ -58,6 +62,7 @@ class Incidents:
         self._wake = wake
         self._tell = tell
         self._out_of_reach = out_of_reach
+        self._reconnect = reconnect
         self._no_turns: set[str] = set()
         """Groups none of whose members has an address that can be reached."""
         self._failures: deque[Failure] = deque()
@@ -91,6 +96,8 @@ class Incidents:
         now, group = boot_now(), group_of(facts)
         failure = Failure(facts.id, group, code, now)
         if (incident := self.active.get(group)) is not None:
+            if failed_for_all(incident, failure):
+                facts.record = uncounted(facts.record, self._reconnect(), time.time())
             incident = join_incident(incident, failure)
             if facts.id == incident.canary:
                 incident = canary_failed(incident, self._policy(), now)
@@ -100,9 +107,9 @@ class Incidents:
         self._failures.append(failure)
         while self._failures[0].at < now - self._policy().window:
             self._failures.popleft()
-        found = find_incident(
-            self._failures, self._population(), self._successes, self._policy(), now
-        )
+        # Of this group alone: the worst of all may be one that is declared already.
+        alike = [one for one in self._failures if one.group == group]
+        found = find_incident(alike, self._population(), self._successes, self._policy(), now)
         if found is not None:
             self._declare(found)
 
