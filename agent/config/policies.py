@@ -71,6 +71,12 @@ class RecoverySection:
     first_delay: float = setting(2.0, "seconds between two tries; doubles", low=0.1)
     rounds: int = setting(3, "rounds of the ladder before a pairing may be given up", low=1)
     round_pause: float = setting(1800.0, "seconds between two rounds", low=1)
+    unpaired_pause: float = setting(
+        30.0,
+        "seconds between the first two rounds where no pairing can be lost; doubles each time, up"
+        " to round_pause",
+        low=1,
+    )
     unpair: str = setting(
         "last",
         "whether a repair may end a live pairing: never, after every round, or in the first",

@@ -91,6 +91,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
     if verdict is None:
         assert observation.claim is not None
         verdict = _by_claim(observation, observation.claim, policy, now)
+        verdict = _add_disagreement(observation, verdict)
     if observation.hold == UNREACHABLE and _is_the_networks(observation, verdict):
         verdict = _held(observation)
     return _add_signals(verdict, observation.signals)
@@ -269,9 +270,6 @@ def _silent_worker(
         state = Status.RECONNECTING if connected else observation.claim.claim.status
         sentence = f"it does not answer: {probe.failures} pings failed in a row"
         return _verdict(observation, Health.STUCK, state, "zombie", sentence)
-    if probe is not None and probe.disagrees:
-        found = _corrupted(observation, "remote_disagrees")
-        return replace(found, sentence=f"{found.sentence}: {probe.disagrees}")
     return None
 
 
@@ -296,7 +294,7 @@ def _by_claim(
         return _stuck_in(observation, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
-        sentence = f"{claim.status} for {now - fact.since:.0f} s"
+        sentence = f"{claim.status} for {now - fact.since:.0f} s{_guess(claim)}"
         return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
     return _starting(observation, claim.status, _under_way(observation, claim))
 
@@ -306,6 +304,10 @@ def _under_way(observation: Observation, claim: Claim) -> str:
     doing = IN_WORDS.get(claim.phase, "on its way")
     ended = claim.reason or observation.record.reason
     return f"{doing}, after: {reason_of(ended).title}" if ended else doing
+
+
+def _guess(claim: Claim) -> str:
+    return f" (a guess: {reason_of(claim.guess).title})" if claim.guess else ""
 
 
 def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:
@@ -447,6 +449,16 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
         return _held(observation)
     sentence = f"its worker failed ({unit.result})"
     return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
+
+
+def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> HealthVerdict:
+    """The server's own list contradicts the session. What is published stays what the session
+    itself proves: a list that is behind takes nobody's connection away."""
+    disagrees = observation.probe.disagrees if observation.probe is not None else ""
+    if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
+        return verdict
+    sentence = f"{reason_of('remote_disagrees').title}: {disagrees}"
+    return _verdict(observation, Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
 
 
 def _add_signals(verdict: HealthVerdict, signals: tuple[Signal, ...]) -> HealthVerdict:

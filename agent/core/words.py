@@ -82,6 +82,12 @@ class Claim:
     """The engine's own word, for people."""
     version: str = ""
     """Of what the engine runs, where it knows it: WhatsApp Web's own."""
+    guess: str = ""
+    """A reason's code that the engine takes for the cause without a word for it from WhatsApp or
+    the server: people see it, no decision is made from it."""
+    useless: tuple[str, ...] = ()
+    """Steps of a repair that the engine knows to change nothing in this state: reconnect,
+    restart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from agent.errors import InvalidRequest, LinkError
 
 VERSION = 1
 _CODE = re.compile(r"[a-z0-9_]{0,64}")
+_MOST_CODES = 8
 _NUMBER_LIMIT = 2**53
 
 
@@ -167,7 +168,7 @@ def parse_from_agent(message: Mapping[str, Any]) -> FromAgent:
 
 
 def wire_claim(claim: Claim) -> dict[str, Any]:
-    return _fields_of(claim)
+    return {**_fields_of(claim), "useless": list(claim.useless)}
 
 
 def parse_claim(told: Mapping[str, Any]) -> Claim:
@@ -197,6 +198,8 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
         until_wall=_number(told, "until_wall"),
         raw=_text(told, "raw", 500, ""),
         version=_text(told, "version", 64, ""),
+        guess=_code(told, "guess", ""),
+        useless=_codes(told, "useless"),
     )
 
 
@@ -271,6 +274,15 @@ def _code(message: Mapping[str, Any], key: str, default: str | None = None) -> s
     if not isinstance(value, str) or not _CODE.fullmatch(value):
         raise _wrong(key, "not a short code")
     return value
+
+
+def _codes(message: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = message.get(key, ())
+    if not isinstance(value, list | tuple) or len(value) > _MOST_CODES:
+        raise _wrong(key, "not a short list")
+    if not all(isinstance(each, str) and _CODE.fullmatch(each) for each in value):
+        raise _wrong(key, "not a list of short codes")
+    return tuple(value)
 
 
 def _truth(message: Mapping[str, Any], key: str) -> bool:

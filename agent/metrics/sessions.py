@@ -23,12 +23,7 @@ _RECONNECT_REASONS = tuple(
     for code in _REASONS
     if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
 )
-_MESSAGES = (
-    ("in", "in", "received"),
-    ("out", "out", "sent"),
-    ("ack", "out", "acknowledged"),
-    ("failed", "out", "failed"),
-)
+_MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "acknowledged"))
 
 
 def _info(label: str, view: InstanceView) -> str:

@@ -80,10 +80,6 @@ class Store:
         return store
 
     @property
-    def path(self) -> Path:
-        return self._path
-
-    @property
     def stats(self) -> DatabaseStats:
         return self._writer.stats
 

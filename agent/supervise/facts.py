@@ -7,7 +7,6 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-from agent.core.durations import Acknowledgements, Durations
 from agent.core.findings.crypto import CryptoWindow, LogLimit
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.memory import MemoryHistory
@@ -42,6 +41,8 @@ class Facts:
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
+    begun_at: float = 0.0
+    """When its server was last asked to begin it again; 0 = not in this life of the agent."""
     awaited: asyncio.Event | None = None
     """There while somebody waits for a claim, or for the link's end."""
     probe: ProbeFact | None = None
@@ -84,11 +85,6 @@ class Facts:
     """Which ending was counted last."""
     logout_asked: bool = False
     """We ended its pairing ourselves: the logout that follows is no error of WhatsApp's."""
-    durations: Durations = field(default_factory=Durations)
-    """Shared by all sessions."""
-    lost_at: float | None = None
-    """When it was connected last; None while it is, or never was."""
-    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     lost_because: str = ""
     """Why it is no longer connected, until it is again."""
     limits_changed: bool = False
@@ -162,20 +158,28 @@ class Facts:
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # By the worker's word where we did not see it begin: an agent before us may have.
+        begun = max(now - claim.still_for, self.begun_at)
         self.claim = ClaimFact(
             claim,
             at=now,
-            since=before.since if before and same_status else now,
-            phase_since=before.phase_since if before and same_phase else now - claim.still_for,
+            since=before.since if before and same_status else begun,
+            phase_since=before.phase_since if before and same_phase else begun,
             progress_since=now
             if _grew(before, claim)
             else before.progress_since
             if before
             else 0.0,
         )
-
         self.stirred()
         return before is None or _words(before.claim) != _words(claim)
+
+    def begin_again(self, now: float) -> None:
+        """A server was asked to begin this session again: what was claimed before that says
+        nothing about what it does now, and its time begins here. Pings that failed and what
+        its list contradicts stay until an answer says otherwise."""
+        self.begun_at = self.linked_since = now
+        self.claim = None
+        self.next_probe = self.next_deep = 0.0
 
     def stirred(self) -> None:
         """The worker said something, or will not any more."""
@@ -209,6 +213,8 @@ def _words(claim: Claim) -> tuple[object, ...]:
         claim.account,
         claim.until_wall,
         claim.raw,
+        claim.guess,
+        claim.useless,
     )
 
 

@@ -135,7 +135,7 @@ class Agent:
         if observation.hold not in AWAY and self._remember(known, verdict, at):
             observation = self._observe(known, at)
             verdict = judge_health(observation, HEALTH, at)
-        self._crowd.judged(known, verdict)
+        self._crowd.judged(known, verdict, at)
         turn = known.session.turn
         wake = self._recover(known, observation, verdict, at)
         if known.session.turn == turn:
@@ -235,7 +235,7 @@ class Agent:
         peers = judge_crypto(known.crypto, CRYPTO, at).peers if known.session.keys else ()
         around = Circumstances(
             well=self._crowd.well(known) and observation.hold not in AWAY,
-            odd_one_out=self._crowd.odd_one_out(known),
+            odd_one_out=self._crowd.odd_one_out(known, at),
             canary=not observation.hold,
             can_log_out=bool(known.instance.backend),
             good_snapshot=known.session.restorable,

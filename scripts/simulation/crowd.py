@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from agent.core.failing import Failing
 from agent.core.incident import (
     Failure,
     Incident,
@@ -18,7 +19,7 @@ from agent.core.incident import (
     odd_one_out,
 )
 from agent.core.model import HealthVerdict, InstanceId
-from agent.core.recovery.repair import hurry_repair, needs_repair
+from agent.core.recovery.repair import hurry_repair
 from scripts.simulation.known import WALL, Known
 from scripts.simulation.world import Machine
 
@@ -38,7 +39,7 @@ class Crowd:
         self._look = look
         self._look_later = look_later
         self._population = Counter(one.group for one in known.values())
-        self._failing: dict[str, dict[InstanceId, str]] = {one: {} for one in self._population}
+        self._failing = Failing()
         self._failures: deque[Failure] = deque()
         self._successes: dict[str, deque[float]] = {
             group: deque(maxlen=100) for group in self._population
@@ -47,19 +48,16 @@ class Crowd:
         self.released: dict[str, float] = {}
         """When the last incident of a group ended."""
 
-    def judged(self, known: Known, verdict: HealthVerdict) -> None:
-        failing = self._failing[known.group]
-        if needs_repair(verdict):
-            failing[known.instance.id] = verdict.reason
-        elif verdict.healthy:
-            failing.pop(known.instance.id, None)
+    def judged(self, known: Known, verdict: HealthVerdict, at: float) -> None:
+        self._failing.note(known.group, known.instance.id, verdict, at)
 
     def well(self, known: Known) -> bool:
         return known.group not in self._incidents
 
-    def odd_one_out(self, known: Known) -> bool:
+    def odd_one_out(self, known: Known, at: float) -> bool:
         population = self._population[known.group]
-        return odd_one_out(known.instance.id, self._failing[known.group], population, POLICY)
+        failing = self._failing.now(known.group, at)
+        return odd_one_out(known.instance.id, failing, population, POLICY)
 
     def hold(self, known: Known) -> str:
         fresh = known.session.state in ("off", "starting")

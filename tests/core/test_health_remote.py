@@ -79,9 +79,17 @@ def test_two_different_words_about_one_session_are_corruption_with_the_words_sho
         probe=probe,
         record=unpaired,
         files="unpaired",
-        claim=said(S.QR_REQUIRED),
+        claim=said(S.INITIALIZING, ago=1.0),
     )
     assert judge_health(fresh, POLICY, NOW).should_cleanup
+    shows_code = replace(fresh, claim=said(S.QR_REQUIRED))
+    assert judge_health(shows_code, POLICY, NOW).reason == "waiting_for_scan"
+
+
+def test_a_list_that_contradicts_a_proved_connection_takes_it_from_nobody():
+    probe = ProbeFact(True, NOW - 5, 0.1, disagrees="the list says close, it says open")
+    verdict = judge_health(seen(instance=REMOTE, probe=probe), POLICY, NOW)
+    assert (verdict.health, verdict.state) == (Health.CORRUPTED, S.CONNECTED)
 
 
 def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():

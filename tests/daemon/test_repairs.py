@@ -63,19 +63,19 @@ def session_file(agent, id="a"):
 # what the agent does by itself
 
 
-async def test_a_zombie_is_connected_anew_and_then_restarted(agent, eventually):
+async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     await connected(agent, eventually, "a")
     before = await agent.pid("a")
     await agent.fault("a", "zombie")
     assert await ended(agent, eventually) == "recovered: connected"
-    assert await steps(agent) == ["reconnect", "reconnect", "restart"]
+    assert await steps(agent) == ["restart"]
     story = [sentence for _, sentence in await agent.story("a")]
     assert "stuck: it does not answer: 3 pings failed in a row" in story
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
     assert shown["unit"]["main_pid"] != before
     counted = {(one["step"], one["result"]): one["count"] for one in shown["repair_steps"]}
-    assert counted == {("reconnect", "done"): 2, ("restart", "done"): 1}
+    assert counted == {("restart", "done"): 1}
     tally = await agent.do("GET", "/api/repairs/statistics")
     assert (tally["repaired"], tally["failed"], tally["success_rate"]) == (1, 0, 1.0)
     assert tally["steps"]["restart"]["done"] == 1
@@ -90,7 +90,7 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     assert await ended(agent, eventually) == "recovered: connected"
     story = await agent.story("a")
     assert ("verdict", "stuck: stuck in phase sync for 1 s") in story
-    assert await steps(agent) == ["reconnect", "reconnect", "restart"]
+    assert await steps(agent) == ["restart"]
     before = await agent.do("GET", "/api/repairs/statistics")
     await agent.stop()
     await agent.start(PATIENT)
@@ -131,7 +131,7 @@ async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent,
     story = await agent.story("a")
     assert ("verdict", "stuck: stuck in phase login for 1 s") in story
     told = await steps(agent)
-    assert told[:3] == ["reconnect", "reconnect", "restart"]
+    assert told[0] == "restart"
     assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
     assert (await agent.show("a"))["cleanups"] == {"heal": 1}
     assert len(await retired(agent)) == 1

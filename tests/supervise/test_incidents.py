@@ -1,9 +1,11 @@
 """Who counts as failing alike."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
+from agent.core.failing import STALE, Failing
 from agent.core.incident import IncidentPolicy
 from agent.core.model import (
     ConnectionStatus,
@@ -49,7 +51,16 @@ def lose(incidents, facts, code="connection_lost"):
 
 @pytest.mark.parametrize(
     ("reason", "alone"),
-    [("disabled", True), ("stopped", True), ("waiting_for_scan", True), ("starting", False)],
+    [
+        ("disabled", True),
+        ("stopped", True),
+        ("waiting_for_scan", True),
+        ("logout", True),
+        ("client_outdated", True),
+        ("connection_lost", True),
+        ("starting", False),
+        ("backend_down", False),
+    ],
 )
 def test_one_that_was_laid_to_rest_fails_no_more(reason, alone):
     incidents, facts = made("a", "b")
@@ -106,3 +117,44 @@ def test_nobody_goes_first_while_no_address_can_be_reached_and_one_at_once_when_
     incidents.reach_changed([facts["b"]], back=False)
     assert incidents.active["sandbox"].canary is None, "its turn proves nothing"
     assert incidents.active["sandbox"].tries == 0
+
+
+def test_a_failure_that_was_not_seen_again_says_nothing_about_others():
+    failing, (a, b) = Failing(), (InstanceId("a"), InstanceId("b"))
+    failing.note("sandbox", a, ZOMBIE, 1000.0)
+    failing.note("sandbox", b, ZOMBIE, 1000.0 + STALE / 2)
+    assert set(failing.now("sandbox", 1000.0 + STALE)) == {b}
+
+
+STUCK = HealthVerdict(Health.STUCK, ConnectionStatus.INITIALIZING, "state_stuck", "")
+SHOWS_CODE = HealthVerdict(
+    Health.DISCONNECTED, ConnectionStatus.QR_REQUIRED, "waiting_for_scan", ""
+)
+
+
+def told(incidents, facts, verdict):
+    """As a pass does it."""
+    facts.verdict = verdict
+    if verdict.health is Health.STUCK:
+        incidents.failed(facts, verdict.reason)
+    incidents.judged(facts, verdict)
+
+
+def test_an_incident_is_over_when_all_its_members_show_their_codes():
+    incidents, facts = made("a", "b")
+    for one in facts.values():
+        told(incidents, one, STUCK)
+    assert list(incidents.active) == ["sandbox"]
+    told(incidents, facts["a"], SHOWS_CODE)
+    assert list(incidents.active) == ["sandbox"], "b is stuck still"
+    told(incidents, facts["b"], SHOWS_CODE)
+    assert incidents.active == {}
+
+
+def test_a_canary_that_shows_its_code_frees_the_others():
+    incidents, facts = made("a", "b")
+    for one in facts.values():
+        told(incidents, one, STUCK)
+    incidents.active["sandbox"] = replace(incidents.active["sandbox"], canary=facts["a"].id)
+    told(incidents, facts["a"], SHOWS_CODE)
+    assert incidents.active == {}

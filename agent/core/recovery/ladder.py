@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from agent.core.health import last_reason, no_pairing_to_lose
-from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
 UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+_CONNECTED = ConnectionStatus.CONNECTED
 
 LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.CONNECTION: (
@@ -63,6 +64,9 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
         return first
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
+    if repair.done and repair.trouble is Trouble.CONNECTION and case.observation.instance.backend:
+        # A server carried it out and the session is as it was: once more would change nothing.
+        same_again = False
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
 
@@ -97,6 +101,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
         return False
+    if step.value in useless_steps(case):
+        return False
     if step is RecoveryKind.RECONNECT:
         return alive
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
@@ -106,23 +112,42 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
-        return case.circumstances.can_log_out and alive and may_unpair(case, repair)
+        pairing = case.observation.record.paired or not no_pairing_to_lose(case.observation)
+        return case.circumstances.can_log_out and alive and pairing and may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # Begun afresh once and still not well: a second empty session is no better.
         return not repair.cleaned and may_unpair(case, repair)
     return True
 
 
+def useless_steps(case: Case) -> frozenset[str]:
+    """What is known to change nothing now: by the engine's word for the state that it claims and,
+    in a worker of our own that hangs, a reconnect inside it."""
+    fact = case.observation.claim
+    told = fact.claim.useless if fact is not None else ()
+    sick = case.verdict.health is Health.STUCK and not case.observation.instance.backend
+    return frozenset((*told, RecoveryKind.RECONNECT.value) if sick else told)
+
+
 def may_unpair(case: Case, repair: Repair) -> bool:
     """Whether this repair may now do what ends a pairing."""
-    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
+    if repair.goal is Goal.CLEANUP:
         return True
-    if repair.trouble is Trouble.SUSPECT or not case.circumstances.well:
+    if case.verdict.reason == "remote_disagrees" and case.verdict.state is _CONNECTED:
+        # It works, and only a list contradicts it.
+        return False
+    if repair.goal is Goal.WORKING_QR or repair.unpaired:
+        return True
+    if repair.trouble is Trouble.SUSPECT:
         return False
     if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
         return False
+    around = case.circumstances
     if no_pairing_to_lose(case.observation):
-        return True
+        # In an incident one of them goes all the way: it shows whether the server can at all.
+        return around.well or around.canary
+    if not around.well:
+        return False
     if repair.goal is Goal.RECOVER or case.policy.unpair is Unpair.NEVER:
         return False
     # An outage must never unpair anyone: every round has to have been a calm one.

@@ -103,6 +103,9 @@ class RecoveryPolicy:
     """A repair that gave up is begun again by itself after so long; 0 = never."""
     keys_again: float = 600.0
     """The same where keys fail, which new keys may heal at any time."""
+    unpaired_pause: float = 30.0
+    """The first pause between two rounds where no pairing can be lost; doubles up to
+    `round_pause`, and there is no last round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class Repair:
     step: RecoveryKind = RecoveryKind.NONE
     tries: int = 0
     """Tries of `step` so far, the one under way included."""
+    done: bool = False
+    """The last try of `step` was carried out; whether it changed anything is another matter."""
     round: int = 1
     calm: bool = True
     """Backend, network and peers were well all through this round: it was the odd one out."""
@@ -147,6 +152,8 @@ class Repair:
     """The name of the confirmed backup of before this round's first destructive step."""
     backup_tries: int = 0
     cleaned: bool = False
+    unpaired: bool = False
+    """One of its own steps ended the pairing: it is not over before a code is shown."""
     regenerated: bool = False
     """New keys were tried in this round."""
     acts: int = 0
@@ -166,7 +173,8 @@ class Repair:
         """What ensure_healthy returns once the repair is over."""
         good = self.ending in (Ending.RECOVERED, Ending.CLEANED)
         recovered = self.ending is Ending.RECOVERED and self.acts > 0
-        return {"healthy": good, "cleaned": self.cleaned, "recovered": recovered}
+        cleaned = self.cleaned or self.unpaired
+        return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +239,8 @@ def wants_repair(
     if last.ended_wall <= released_wall <= now_wall:
         return True
     again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
+    if verdict.should_cleanup:  # no pairing to lose: it goes on until a code is shown
+        again = policy.unpaired_pause
     return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
 
 

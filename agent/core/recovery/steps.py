@@ -7,10 +7,11 @@ begins and after it ended, a repair that was cut off is resumed (`resume_repair`
 
 from dataclasses import dataclass, replace
 
+from agent.core.health import no_pairing_to_lose
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reason_of
 from agent.core.reconnect import remaining
-from agent.core.recovery.ladder import DESTRUCTIVE, next_step
+from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, useless_steps
 from agent.core.recovery.repair import (
     Case,
     Ending,
@@ -79,8 +80,14 @@ def after_action(
         return _due(replace(repair, backup=made), now_wall, wait)
     if not ok:
         return _due(repair, now_wall, _delay(repair.tries, policy))
-    cleaned = repair.cleaned or kind is RecoveryKind.CLEANUP
-    return replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, cleaned=cleaned)
+    return replace(
+        repair,
+        stage=Stage.SETTLING,
+        stage_wall=now_wall,
+        done=True,
+        cleaned=repair.cleaned or kind is RecoveryKind.CLEANUP,
+        unpaired=repair.unpaired or kind in UNPAIRING,
+    )
 
 
 def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
@@ -108,21 +115,43 @@ def _ending(case: Case, repair: Repair) -> Ending | None:
         return Ending.NOT_WANTED
     if repair.goal is Goal.CLEANUP and not repair.cleaned:
         return None
-    if repair.stage is Stage.ACTING or needs_repair(verdict) or case.observation.hold:
+    if repair.stage is Stage.ACTING or needs_repair(verdict):
+        return None
+    helped = _helped(repair)
+    if verdict.reason == "waiting_for_scan":
+        return helped
+    if case.observation.hold:
         return None
     if verdict.reason == "ping_failed":
         # The next pings tell: a zombie looks like this too when nobody remembers its pings.
         return None
     if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
         return None
-    helped = Ending.CLEANED if repair.cleaned else Ending.RECOVERED
-    if verdict.state is ConnectionStatus.CONNECTED or verdict.reason == "waiting_for_scan":
+    if verdict.state is ConnectionStatus.CONNECTED:
         return helped
     if verdict.health is not Health.DISCONNECTED or verdict.reason in ("starting", "stopping"):
         return None
-    if repair.goal is Goal.WORKING_QR and reason_of(verdict.reason).unpairs:
+    if _wants_code(case, repair):
         return None
     return Ending.NEEDS_PERSON
+
+
+def _helped(repair: Repair) -> Ending:
+    return Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
+
+
+def _wants_code(case: Case, repair: Repair) -> bool:
+    """It is logged out and that is not the end: a person asked for a code, or a step of this
+    repair logged it out."""
+    reason = reason_of(case.verdict.reason)
+    return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
+        repair.unpaired and reason.scan_again
+    )
+
+
+def _wrong(case: Case, repair: Repair) -> bool:
+    """Whether the state afterwards says that the step before did not help."""
+    return needs_repair(case.verdict) or _wants_code(case, repair)
 
 
 def _end(
@@ -138,6 +167,8 @@ def _stage_left(case: Case, repair: Repair) -> float:
     """Seconds for which the step before may still report or show its effect."""
     if repair.stage is Stage.DUE:
         return 0.0
+    if repair.goal is Goal.CLEANUP and not repair.cleaned and repair.stage is Stage.SETTLING:
+        return 0.0  # a person wants it begun afresh: what a milder step does is not waited for
     limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
     return remaining(repair.stage_wall + limit, case.now_wall, limit)
 
@@ -145,11 +176,15 @@ def _stage_left(case: Case, repair: Repair) -> float:
 def _settle_limit(case: Case, repair: Repair) -> float:
     if repair.trouble is Trouble.SUSPECT:
         return case.policy.suspect_settle
-    if not needs_repair(case.verdict):
+    if not _wrong(case, repair):
         keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
         return case.policy.settle_keys if keys else case.policy.start_limit
+    if repair.step in useless_steps(case):
+        # It was begun in a milder state; in this one it changes nothing.
+        return 0.0
     same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
-    return case.policy.settle if same_run else case.policy.settle_start
+    here = not case.observation.instance.backend
+    return case.policy.settle if same_run and here else case.policy.settle_start
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -162,6 +197,7 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
         reason=case.verdict.reason,
         step=RecoveryKind.NONE,
         tries=0,
+        done=False,
     )
 
 
@@ -195,7 +231,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _back_up(case, repair, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
-    acting = replace(_acting(repair, now_wall), step=step, tries=tries, regenerated=keys)
+    acting = replace(
+        _acting(repair, now_wall), step=step, tries=tries, regenerated=keys, done=False
+    )
     return acting, RecoveryAction(step, f"{verdict.sentence}; {_where(acting)}")
 
 
@@ -208,24 +246,37 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     sentence, rounds = case.verdict.sentence, case.policy.rounds
     if repair.trouble is Trouble.SUSPECT:
         return _wait_for_store(case, repair) or _end_suspect(case, repair)
-    if repair.goal is not Goal.HEAL or (repair.round >= rounds and repair.calm):
+    # Without a pairing to lose there is no last round: it goes on until a code is shown.
+    endless = no_pairing_to_lose(case.observation)
+    last = repair.round >= rounds and repair.calm and not endless
+    if repair.goal is not Goal.HEAL or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in bad weather proves nothing about the instance: it is run again.
-    number = repair.round + 1 if repair.calm else repair.round
+    number = repair.round + 1 if repair.calm or endless else repair.round
+    pause = _round_pause(case.policy, repair.round, endless=endless)
     repair = replace(
         repair,
         round=number,
         calm=True,
         step=RecoveryKind.NONE,
         tries=0,
+        done=False,
+        cleaned=repair.cleaned and not endless,
         regenerated=False,
         # What lies on the disk by then is newer than this round's backup.
         backup="",
         backup_tries=0,
     )
-    repair = _due(repair, case.now_wall, case.policy.round_pause)
-    sentence = f"{sentence}; round {number} of {rounds} in {case.policy.round_pause:.0f} s"
+    repair = _due(repair, case.now_wall, pause)
+    of = "" if endless else f" of {rounds}"
+    sentence = f"{sentence}; round {number}{of} in {pause:.0f} s"
     return repair, RecoveryAction(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+
+
+def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
+    if not endless:
+        return policy.round_pause
+    return min(policy.unpaired_pause * 2.0 ** min(round - 1, 16), policy.round_pause)
 
 
 def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction] | None:

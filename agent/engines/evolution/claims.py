@@ -4,7 +4,7 @@ The list's `disconnection*` columns outlive a success, so they count only for an
 newer than the last time the session was known to be open.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.engine_words import evolution_reason
@@ -12,6 +12,9 @@ from agent.core.words import Claim, ConnectionStatus
 from agent.engines.evolution.rows import Row
 
 Status = ConnectionStatus
+
+_USELESS = ("reconnect",)
+"""While it connects, GET connect only shows the code that there is; on an open one, its state."""
 
 
 class Live(StrEnum):
@@ -51,7 +54,13 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
     """What a session of these facts claims. Proof is for who asked WhatsApp through it."""
     match facts.live:
         case Live.OPEN:
-            return Claim(Status.CONNECTED, proof_age=0.0, paired=True, account=facts.account)
+            return Claim(
+                Status.CONNECTED,
+                proof_age=0.0,
+                paired=True,
+                account=facts.account,
+                useless=_USELESS,
+            )
         case Live.MISSING:
             return Claim(Status.DISCONNECTED, "remote_missing", raw="missing")
         case Live.UNLOADED:
@@ -60,6 +69,9 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
             return _with(facts, Status.QR_REQUIRED, "qr_idle", paired=False)
         case Live.CONNECTING:
             return _connecting(facts, blank_limit)
+        case Live.CLOSE if _blank(facts, blank_limit) and not facts.ended:
+            # The moment between two tries of an endless loop.
+            return _with(facts, Status.INITIALIZING)
         case Live.CLOSE:
             return _closed(facts)
 
@@ -99,12 +111,16 @@ def disagreement(live: Live, row: Row | None) -> str:
 def _connecting(facts: Facts, blank_limit: float) -> Claim:
     if facts.code_shown:
         return _with(facts, Status.QR_REQUIRED, paired=False)
-    refused = fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated"
-    # Without a pairing a code comes within seconds, unless WhatsApp refuses the client and the
-    # server connects again and again, without a pause.
-    if refused or (not facts.paired and facts.blank_for >= blank_limit):
+    if fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated":
         return _with(facts, Status.DISCONNECTED, "client_outdated")
-    return _with(facts, Status.INITIALIZING)
+    claim = replace(_with(facts, Status.INITIALIZING), useless=_USELESS)
+    return replace(claim, guess="client_outdated") if _blank(facts, blank_limit) else claim
+
+
+def _blank(facts: Facts, blank_limit: float) -> bool:
+    """Without a pairing a code comes within seconds, unless WhatsApp refuses the client and the
+    server connects again and again without saying why, or WhatsApp cannot be reached at all."""
+    return not facts.paired and facts.blank_for >= blank_limit
 
 
 def _closed(facts: Facts) -> Claim:

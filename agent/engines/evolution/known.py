@@ -106,12 +106,13 @@ class Known:
             return "not_needed"
         return "yes" if self.code() is not None else "no"
 
-    def compare(self, row: Row | None, age: float) -> str:
-        """How the list contradicts the state, from the second time on: it is always behind."""
+    def compare(self, row: Row | None, age: float) -> str | None:
+        """How the list contradicts the state, from the second time on: it is always behind.
+        None: this list cannot tell."""
         if age > self.seconds():
-            return ""  # it is older than the state
+            return None  # it is older than the state
         before, self._disagreed = self._disagreed, disagreement(self.live, row)
-        return self._disagreed if self._disagreed == before else ""
+        return self._disagreed if self._disagreed in ("", before) else None
 
     # what is told to it
 

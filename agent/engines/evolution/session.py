@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
@@ -74,7 +75,7 @@ class EvolutionSession:
                 await self._take_row()
         if deep:
             detail["qr"] = known.can_show_code()
-        self._probed = known.claim()
+        self._probed = self._claim()
         return ProbeAnswer(self._probed, detail)
 
     async def qr(self) -> Qr | None:
@@ -112,6 +113,7 @@ class EvolutionSession:
             # In `close` a restart is refused, and a connect does the same.
             if known.live is not Live.CLOSE and await self._api.restart(self.remote):
                 known.begin()
+                self._server.rows.forget()
                 return
             await self._connect()
 
@@ -119,12 +121,13 @@ class EvolutionSession:
         async with self._acting:
             await self._api.logout(self.remote)
             pace = self._server.pace
+            # Answered before it is done: what is asked of it before it has closed overtakes it.
             if not await renewal.until(
-                self._api, self.remote, pace, lambda live: live is not Live.OPEN
+                self._api, self.remote, pace, lambda live: live in (Live.CLOSE, Live.MISSING)
             ):
                 # A dead session cannot tell WhatsApp that it goes, and stays as it is.
                 raise EngineError(
-                    f"cannot log {self.remote} out: it is still open after {pace.gone_wait:g} s",
+                    f"cannot log {self.remote} out: it has not closed after {pace.gone_wait:g} s",
                     code="timeout",
                 )
             self._server.rows.forget()
@@ -191,7 +194,7 @@ class EvolutionSession:
     async def told(self, event: HookEvent) -> None:
         if event.kind in STATE_EVENTS:
             if not self._renewing and self._known.told(event):
-                self._tell_change(self._known.claim())
+                self._tell_change(self._claim())
             return
         if event.kind == "REMOVE_INSTANCE":
             await self._look_again()
@@ -213,7 +216,7 @@ class EvolutionSession:
             self._known.note_live(await self._api.state(self.remote))
         except EngineError:
             return  # the next probe tells
-        self._tell_change(self._known.claim())
+        self._tell_change(self._claim())
 
     # in small steps
 
@@ -229,7 +232,7 @@ class EvolutionSession:
             shown = await self._api.connect(self.remote)
         known.note_live(Live.CONNECTING)
         known.note_shown(shown)
-        self._tell_change(known.claim())
+        self._tell_change(self._claim())
 
     async def _create(self) -> None:
         await renewal.create(self._api, self._server.folder, self.remote)
@@ -279,11 +282,14 @@ class EvolutionSession:
             "list_status": row.status if row is not None else "",
             "state_seconds": round(known.seconds(), 1),
         }
+        detail["compared"] = False
         if found is None:
             detail["listed"] = None  # the list was not to be had
         else:
-            if disagrees := known.compare(row, found[1]):
-                detail["disagrees"] = disagrees
+            if (disagrees := known.compare(row, found[1])) is not None:
+                detail["compared"] = True
+                if disagrees:
+                    detail["disagrees"] = disagrees
             if known.live is Live.OPEN or found[1] <= known.seconds():
                 known.note_row(row)
         if (hooked := self._server.hooks.word(self.remote)) is not Hooked.OFF:
@@ -301,6 +307,13 @@ class EvolutionSession:
             await self._take_row()
             pace = self._server.pace
             return await login.pairing_code(self._api, known, self.remote, digits, pace)
+
+    def _claim(self) -> Claim:
+        claim = self._known.claim()
+        if self._known.live is Live.CONNECTING and self._api.old:
+            # 1.8 restarts open sessions only.
+            return replace(claim, useless=("reconnect", "restart"))
+        return claim
 
     def _tell(self, claim: Claim) -> None:
         self._told = claim

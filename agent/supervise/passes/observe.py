@@ -276,13 +276,15 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     if deep:
         senses.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))
-        found = detail.get("disagrees")
-        facts.disagrees = found[:200] if isinstance(found, str) else ""
+        if detail.get("compared", True):
+            found = detail.get("disagrees")
+            facts.disagrees = found[:200] if isinstance(found, str) else ""
+        elif facts.disagrees:
+            facts.next_deep = begun + senses.health().interval
         # While it loads, much is not there yet.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
-    facts.durations.note("response", now - begun)
     facts.probes += 1
     facts.probe_seconds += now - begun
     if link is facts.link:

@@ -184,10 +184,10 @@ class Ladder:
         failpoint("repair_done")
         if problem:
             self.turns.settled(facts)
-        if facts.instance.backend:
-            # What was found before this step is no word about what it did over there.
+        if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
             facts.next_probe = facts.next_deep = 0.0
-            facts.disagrees = ""
+            if not problem:
+                facts.begin_again(boot_now())
         seconds, ok = boot_now() - begun, not problem
         self.statistics = note_step(self.statistics, kind, ok, seconds)
         facts.repair_steps[(kind.value, "done" if ok else "failed")] += 1
@@ -302,7 +302,6 @@ class Ladder:
         failpoint("cleanup_reset")
         facts.record = replace(forgive(facts.record), paired=False, account="")
         facts.identity_changed = True
-        facts.claim = None
         await self.save(facts, [])
         facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
 
@@ -317,7 +316,6 @@ class Ladder:
             except (WaError, TimeoutError) as error:
                 return await self._put_off(facts, before, error)
         self.statistics = note_repair(self.statistics, repair)
-        facts.durations.note("repair", repair.ended_wall - repair.started_wall)
         said = entry(
             facts,
             "repair_over",

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.core.failing import Failing, is_well
 from agent.core.incident import (
     Failure,
     Incident,
@@ -33,14 +34,11 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.repair import hurry_repair, needs_repair
+from agent.core.recovery.repair import RecoveryKind, hurry_repair
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
-
-_AT_REST = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
-"""Not well, and it fails at nothing: what it failed with before says nothing about others."""
 
 
 class Incidents:
@@ -67,7 +65,7 @@ class Incidents:
         """Groups none of whose members has an address that can be reached."""
         self._failures: deque[Failure] = deque()
         self._successes: dict[str, deque[float]] = {}
-        self._failing: dict[str, dict[InstanceId, str]] = {}
+        self._failing = Failing()
         self._released_wall: dict[str, float] = {}
         self._changed = asyncio.Event()
         self.active: dict[str, Incident] = {}
@@ -99,7 +97,7 @@ class Incidents:
             if failed_for_all(incident, failure):
                 facts.record = uncounted(facts.record, self._reconnect(), time.time())
             incident = join_incident(incident, failure)
-            if facts.id == incident.canary:
+            if facts.id == incident.canary and not _goes_all_the_way(facts):
                 incident = canary_failed(incident, self._policy(), now)
             self.active[group] = incident
             self._changed.set()
@@ -134,14 +132,19 @@ class Incidents:
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
-        failing = self._failing.setdefault(group_of(facts), {})
-        if needs_repair(verdict):
-            failing[facts.id] = verdict.reason
-        elif verdict.healthy or verdict.reason in _AT_REST:
-            failing.pop(facts.id, None)
+        group = group_of(facts)
+        self._failing.note(group, facts.id, verdict, boot_now())
+        incident = self.active.get(group)
+        if incident is None or facts.id not in incident.members or not is_well(verdict):
+            return
+        if facts.id == incident.canary:
+            word = "is connected again" if verdict.healthy else "shows its code"
+            self.release(group, f"its canary {facts.id} {word}")
+        elif not self._not_well(incident):
+            self.release(group, "all of its members are well")
 
     def forget(self, facts: Facts) -> None:
-        self._failing.get(group_of(facts), {}).pop(facts.id, None)
+        self._failing.forget(group_of(facts), facts.id)
 
     # what passes ask
 
@@ -166,7 +169,8 @@ class Incidents:
     def odd_one_out(self, facts: Facts) -> bool:
         group = group_of(facts)
         population = self._population().get(group, 0)
-        return odd_one_out(facts.id, self._failing.get(group, {}), population, self._policy())
+        failing = self._failing.now(group, boot_now())
+        return odd_one_out(facts.id, failing, population, self._policy())
 
     def released_wall(self, facts: Facts) -> float:
         return self._released_wall.get(group_of(facts), 0.0)
@@ -205,13 +209,9 @@ class Incidents:
         before = self.active[group]
         if now < next_turn(before, self._policy(), now):
             return
-        down = [
-            id
-            for id in before.members
-            if id in self._all and self._all[id].record.status is not ConnectionStatus.CONNECTED
-        ]
+        down = self._not_well(before)
         if not down:
-            self.release(group, "none of its members is down any more")
+            self.release(group, "all of its members are well")
             return
         able = [id for id in down if not self._out_of_reach(self._all[id])]
         if not able:
@@ -221,6 +221,10 @@ class Incidents:
         self.active[group] = incident
         if incident.canary is not None and incident.canary != before.canary:
             self._send_ahead(self._all[incident.canary], incident)
+
+    def _not_well(self, incident: Incident) -> list[InstanceId]:
+        members = (self._all[id] for id in incident.members if id in self._all)
+        return [one.id for one in members if one.verdict is None or not is_well(one.verdict)]
 
     def _send_ahead(self, facts: Facts, incident: Incident) -> None:
         """It tries for all: its own delays and rounds may wait no longer."""
@@ -256,6 +260,14 @@ class Incidents:
     def _wake_all(self, group: str) -> None:
         for facts in self._of(group):
             self._wake(facts.id)
+
+
+def _goes_all_the_way(facts: Facts) -> bool:
+    """A canary without a pairing to lose has not failed before its repair has made it again."""
+    repair = facts.repair
+    if repair is None or repair.over or facts.record.paired:
+        return False
+    return repair.step is not RecoveryKind.CLEANUP
 
 
 def group_of(facts: Facts) -> str:

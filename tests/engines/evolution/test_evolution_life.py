@@ -143,7 +143,7 @@ async def test_a_dead_one_cannot_be_logged_out_and_can_be_begun_anew(
     bench = await make_bench(await make_stand_in(), pace=replace(PACE, gone_wait=0.2))
     bench.standin.add("sales", "open").dead = "closed"
     session = bench.hold("sales")
-    with pytest.raises(EngineError, match="still open"):
+    with pytest.raises(EngineError, match="has not closed"):
         await session.logout()
     await session.renew()
     assert await session.qr() is not None

@@ -1,0 +1,248 @@
+"""The ladder of a session that a server runs: each step where it helps, until a code is shown."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    ConnectionStatus,
+    Instance,
+    InstanceId,
+    Observation,
+    ProbeFact,
+    SessionFiles,
+    SessionRecord,
+)
+from agent.core.recovery.repair import (
+    Case,
+    Circumstances,
+    Ending,
+    Goal,
+    RecoveryKind,
+    RecoveryPolicy,
+    Repair,
+    begin_repair,
+    join_repair,
+    wants_repair,
+)
+from agent.core.recovery.steps import after_action, step_repair
+from tests.core.made import NOW, PAIRED, WALL, said, seen
+
+K = RecoveryKind
+S = ConnectionStatus
+HEALTH = HealthPolicy()
+POLICY = RecoveryPolicy()
+THERE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
+NEVER_PAIRED = SessionRecord()
+REMOTE = Circumstances(can_log_out=True)
+STILL = frozenset({K.RECONNECT, K.RESTART, K.LOGOUT_RESTART, K.CLEANUP})
+"""Steps after which a server's session has the time of a start."""
+
+
+def connecting(
+    record: SessionRecord, *, ago: float, useless: tuple[str, ...] = ("reconnect",)
+) -> Observation:
+    claim = said(S.INITIALIZING, ago=ago, useless=useless)
+    files = SessionFiles.WHOLE if record.paired else SessionFiles.UNPAIRED
+    return seen(instance=THERE, record=record, claim=claim, files=files)
+
+
+CODE = seen(
+    instance=THERE, record=NEVER_PAIRED, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED
+)
+LOGGED_OUT = replace(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
+
+
+class Server:
+    """Plays a stuck session in time: what is done to it, and what it shows afterwards."""
+
+    def __init__(self, record: SessionRecord, heals: K | None, **how: object) -> None:
+        self.record = record
+        self.heals = heals
+        self.useless = how.get("useless", ("reconnect",))
+        self.after_logout = how.get("after_logout")
+        self.done: list[tuple[K, float]] = []
+        self.begun = -100.0
+        self.healed = False
+
+    def shows(self, at: float) -> Observation:
+        if self.healed:
+            return CODE
+        last = self.done[-1][0] if self.done else None
+        if last is K.LOGOUT_RESTART and self.after_logout is not None:
+            return self.after_logout
+        return connecting(self.record, ago=at - self.begun, useless=self.useless)
+
+    def act(self, kind: K, at: float) -> None:
+        self.done.append((kind, at))
+        if kind in STILL:
+            self.begun = at
+        if kind in (K.LOGOUT_RESTART, K.CLEANUP):
+            self.record = NEVER_PAIRED
+        self.healed = self.healed or kind is self.heals
+
+
+def play(
+    server: Server,
+    goal: Goal = Goal.HEAL,
+    around: Circumstances = REMOTE,
+    limit: float = 86400.0,
+    works: tuple[K, ...] = tuple(K),
+) -> tuple[Repair, float]:
+    """Until the repair is over, or the time is; the seconds since it was stuck for 30 s."""
+    at = 0.0
+    repair = begin_repair(judge_health(server.shows(at), HEALTH, NOW), goal, WALL)
+    while at < limit:
+        observation = server.shows(at)
+        case = Case(observation, judge_health(observation, HEALTH, NOW), around, POLICY, WALL + at)
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            break
+        if action.kind is K.WAIT:
+            at = min(action.not_before_wall - WALL, at + 1.0)
+            continue
+        at += 2.0
+        ok = action.kind in works
+        server.act(action.kind, at) if ok else server.done.append((action.kind, at))
+        repair = after_action(repair, action.kind, ok, POLICY, WALL + at, backup="there")
+    return repair, at
+
+
+def kinds(server: Server) -> list[K]:
+    return [kind for kind, _ in server.done if kind is not K.BACK_UP]
+
+
+def test_who_was_never_paired_is_restarted_and_then_made_again_within_two_minutes():
+    server = Server(NEVER_PAIRED, heals=K.CLEANUP)
+    repair, at = play(server)
+    assert kinds(server) == [K.RESTART, K.CLEANUP]
+    assert repair.ending is Ending.CLEANED
+    assert at < 90
+
+
+def test_it_goes_on_by_itself_until_a_code_is_shown():
+    server = Server(NEVER_PAIRED, heals=None)
+    repair, _at = play(server, limit=6 * 3600.0)
+    assert not repair.over
+    made = [at for kind, at in server.done if kind is K.CLEANUP]
+    assert len([each for each in made if each < 600]) >= 3, "in minutes, not in half hours"
+    pauses = [after - before for before, after in itertools.pairwise(made)]
+    assert max(pauses) <= POLICY.round_pause + 120
+    assert pauses[-1] > POLICY.round_pause, "and more seldom as it lasts"
+
+
+def test_a_step_that_changed_nothing_is_not_repeated_and_none_cuts_off_the_one_before():
+    server = Server(replace(PAIRED), heals=None)
+    repair, _ = play(server, limit=8000.0)
+    assert kinds(server)[:3] == [K.RESTART] * 3, "one in each of three rounds"
+    assert kinds(server)[3:5] == [K.LOGOUT_RESTART, K.CLEANUP]
+    acted = [at for kind, at in server.done if kind in STILL]
+    gaps = [after - before for before, after in itertools.pairwise(acted)]
+    assert min(gaps) >= HEALTH.stuck, "Baileys alone takes 20 s to find out"
+    assert (repair.over, repair.unpaired) == (False, True), "it owes a code"
+
+
+def test_a_live_pairing_waits_for_the_rounds_and_is_not_restarted_more_often():
+    server = Server(replace(PAIRED), heals=None)
+    play(server, limit=1700.0)
+    assert kinds(server) == [K.RESTART]
+
+
+def test_what_the_engine_knows_to_do_nothing_is_left_out():
+    server = Server(replace(PAIRED), heals=None, useless=("reconnect", "restart"))
+    play(server, limit=1700.0)
+    assert kinds(server) == []
+    server = Server(NEVER_PAIRED, heals=K.CLEANUP, useless=("reconnect", "restart"))
+    play(server)
+    assert kinds(server) == [K.CLEANUP]
+
+
+@pytest.mark.parametrize("after_logout", [None, LOGGED_OUT], ids=["connecting", "logged out"])
+def test_a_logout_of_ours_is_not_the_end_whatever_the_session_says_next(after_logout):
+    server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=after_logout)
+    repair, at = play(server, goal=Goal.WORKING_QR)
+    assert kinds(server) == [K.RESTART, K.LOGOUT_RESTART, K.CLEANUP]
+    assert repair.ending is Ending.CLEANED
+    assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
+    assert at < 240, "who asked for a code waits five minutes at most"
+    server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=after_logout)
+    repair, _ = play(server)
+    assert kinds(server)[-2:] == [K.LOGOUT_RESTART, K.CLEANUP]
+    assert repair.ending is Ending.CLEANED
+
+
+def test_a_logout_that_brought_a_code_has_cleaned_and_not_recovered():
+    server = Server(replace(PAIRED), heals=K.LOGOUT_RESTART)
+    repair, _ = play(server, goal=Goal.WORKING_QR)
+    assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
+
+
+def test_a_logout_that_fails_goes_on_to_the_clean_up():
+    server = Server(replace(PAIRED), heals=K.CLEANUP)
+    works = tuple(set(K) - {K.LOGOUT_RESTART})
+    repair, at = play(server, goal=Goal.WORKING_QR, works=works)
+    assert kinds(server) == [K.RESTART, *[K.LOGOUT_RESTART] * 3, K.CLEANUP]
+    assert (repair.ending, at < 240) == (Ending.CLEANED, True)
+
+
+def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
+    server = Server(replace(PAIRED), heals=K.CLEANUP)
+    repair, at = play(server, limit=35.0)
+    repair = join_repair(repair, Goal.CLEANUP)
+    starting = connecting(PAIRED, ago=3.0)
+    case = Case(starting, judge_health(starting, HEALTH, NOW), REMOTE, POLICY, WALL + at)
+    repair, action = step_repair(case, repair)
+    assert action.kind is K.BACK_UP
+
+
+def test_in_an_incident_one_without_a_pairing_goes_all_the_way_for_the_others():
+    held = replace(REMOTE, well=False)
+    server = Server(NEVER_PAIRED, heals=K.CLEANUP)
+    play(server, around=held, limit=900.0)
+    assert kinds(server) == []
+    play(server, around=replace(held, canary=True), limit=900.0)
+    assert kinds(server) == [K.RESTART, K.CLEANUP]
+    paired = Server(replace(PAIRED), heals=K.CLEANUP)
+    play(paired, around=replace(held, canary=True), limit=86400.0)
+    assert set(kinds(paired)) == {K.RESTART}, "a pairing is never given up for others"
+
+
+def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_called_recovered():
+    disagrees = "its list says close and the session is open"
+    open_there = seen(instance=THERE, probe=ProbeFact(True, NOW - 1, 0.1, disagrees=disagrees))
+    for goal in (Goal.HEAL, Goal.WORKING_QR):
+        verdict = judge_health(open_there, HEALTH, NOW)
+        repair, done, at = begin_repair(verdict, goal, WALL), [], 0.0
+        while not repair.over:
+            case = Case(open_there, verdict, REMOTE, POLICY, WALL + at)
+            repair, action = step_repair(case, repair)
+            at = max(at + 1.0, action.not_before_wall - WALL)
+            if action.kind not in (K.WAIT, K.NONE, K.GIVE_UP):
+                done.append(action.kind)
+                repair = after_action(repair, action.kind, True, POLICY, WALL + at, backup="x")
+        assert set(done) <= {K.RECONNECT, K.RESTART}
+        assert repair.ending is Ending.GAVE_UP
+
+
+def test_who_has_nothing_to_lose_is_repaired_again_soon_after_one_that_was_asked_for():
+    stuck = judge_health(connecting(NEVER_PAIRED, ago=99.0), HEALTH, NOW)
+    gave_up = replace(
+        begin_repair(stuck, Goal.WORKING_QR, WALL), ending=Ending.GAVE_UP, ended_wall=WALL
+    )
+    assert not wants_repair(stuck, gave_up, POLICY, WALL + 5)
+    assert wants_repair(stuck, gave_up, POLICY, WALL + 60)
+    paired = judge_health(connecting(PAIRED, ago=99.0), HEALTH, NOW)
+    assert not wants_repair(paired, gave_up, POLICY, WALL + 60)
+
+
+def test_a_held_session_that_shows_its_code_is_well():
+    held = replace(CODE, hold="incident")
+    verdict = judge_health(held, HEALTH, NOW)
+    repair = begin_repair(
+        judge_health(connecting(NEVER_PAIRED, ago=99), HEALTH, NOW), Goal.WORKING_QR, WALL
+    )
+    case = Case(held, verdict, replace(REMOTE, well=False), POLICY, WALL)
+    repair, _ = step_repair(case, repair)
+    assert repair.ending is Ending.RECOVERED

@@ -1,0 +1,155 @@
+"""Sessions that hang while their server connects them: a real agent, a stand-in server."""
+
+import time
+
+import pytest
+
+from tests.daemon.conftest import remote_settings
+from tests.daemon.test_backends import Watched, table
+from tests.standin.evolution import StandIn, Times
+
+SOON = """
+[incident]
+canary_first = 1
+"""
+
+
+@pytest.fixture
+async def standin():
+    """What it answers before it is done is done half a second later."""
+    one = await StandIn.open(times=Times.fast(removal=0.5))
+    yield one
+    await one.close()
+
+
+@pytest.fixture
+def begin(make_agent, standin):
+    async def begin(*sessions, state="close", **more):
+        for name in sessions:
+            # Never paired: it hangs as soon as it is asked to connect.
+            standin.add(name, state).stuck = state == "close"
+        agent = make_agent(table(standin, **more), base=remote_settings() + SOON)
+        await agent.start()
+        return Watched(agent, standin)
+
+    return begin
+
+
+def hang(standin, *names):
+    for name in names:
+        instance = standin.instances[name]
+        instance.stuck = True
+        instance.connect()
+
+
+async def show_codes(one, eventually, *ids):
+    """Adopted, and each shows its code."""
+    shown = dict.fromkeys(ids, "QR_REQUIRED")
+    await eventually(one.statuses, shown, within=30)
+
+
+async def steps(one, id):
+    story = await one.agent.story(id)
+    done = [told.split(":")[0] for kind, told in story if kind == "repair"]
+    return [step for step in done if step != "back_up"]
+
+
+async def over(one, id):
+    return [told for kind, told in await one.agent.story(id) if kind == "repair_over"]
+
+
+async def test_one_that_was_never_paired_is_made_again_by_itself_until_it_shows_a_code(
+    begin, standin, eventually
+):
+    one = await begin("till")
+    before = standin.instances["till"]
+    await eventually(one.statuses, {"till": "QR_REQUIRED"}, within=60)
+    await eventually(lambda: over(one, "till"))
+    assert await steps(one, "till") == ["restart", "cleanup"]
+    assert await over(one, "till") == ["cleaned: it waits for a scan of its QR code"]
+    assert standin.instances["till"] is not before
+    story = [told for _, told in await one.agent.story("till")]
+    assert not any("outdated" in told or "needs person" in told for told in story), story
+    assert standin.instances["till"].scan()
+    await eventually(lambda: one.agent.status("till"), "CONNECTED")
+
+
+async def test_who_asks_for_a_healthy_one_gets_a_code_although_it_was_paired(
+    begin, standin, eventually
+):
+    one = await begin("shop", state="open")
+    await eventually(lambda: one.all_connected(1))
+    hang(standin, "shop")
+    await eventually(lambda: one.verdict("shop"), ("stuck", "state_stuck"), within=30)
+    begun = time.monotonic()
+    told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy")
+    assert {key: told[key] for key in ("healthy", "cleaned", "recovered")} == {
+        "healthy": True,
+        "cleaned": True,
+        "recovered": False,
+    }
+    assert time.monotonic() - begun < 60
+    assert await one.agent.status("shop") == "QR_REQUIRED"
+    done = await steps(one, "shop")
+    assert (done[0], done[-1]) == ("restart", "cleanup")
+    assert set(done[1:-1]) == {"logout_restart"}
+    assert standin.instances["shop"].scan()
+    await eventually(lambda: one.agent.status("shop"), "CONNECTED")
+
+
+async def test_a_clean_up_that_is_asked_for_waits_for_no_milder_step(begin, standin, eventually):
+    one = await begin("shop", state="open")
+    await eventually(lambda: one.all_connected(1))
+    hang(standin, "shop")
+    await eventually(lambda: one.told("shop", "repaired", "restart: done"), within=30)
+    begun = time.monotonic()
+    told = await one.agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    assert (told["healthy"], told["cleaned"]) == (True, True)
+    assert time.monotonic() - begun < 20
+
+
+async def test_a_list_that_says_closed_of_an_open_session_takes_it_from_nobody(
+    begin, standin, eventually
+):
+    one = await begin("shop", state="open")
+    await eventually(lambda: one.all_connected(1))
+    instance = standin.instances["shop"]
+    instance.row.set(connectionStatus="close")
+    instance.row.set = lambda **changes: None  # whatever is done, it says so
+    await eventually(lambda: one.verdict("shop"), ("corrupted", "remote_disagrees"), within=90)
+    await eventually(lambda: one.told("shop", "repaired", "restart: done"), within=60)
+    await eventually(lambda: one.agent.status("shop"), "CONNECTED", within=30)
+    looked = standin.asked["GET /instance/fetchInstances"]
+    await eventually(lambda: standin.asked["GET /instance/fetchInstances"] > looked + 2, within=60)
+    await eventually(lambda: one.agent.status("shop"), "CONNECTED", within=30)
+    assert await over(one, "shop") == [], "what changed nothing has recovered nothing"
+    story = [told for kind, told in await one.agent.story("shop") if kind == "status"]
+    assert not any("AUTH_FAILURE" in told for told in story), story
+    assert len(story) <= 5, "one restart, and no coming and going"
+    assert instance.creds, "its pairing stands"
+    assert (await steps(one, "shop")).count("restart") == 1
+
+
+async def test_an_incident_is_over_when_its_sessions_show_their_codes(begin, standin, eventually):
+    one = await begin("till-1", "till-2")
+    await eventually(one.incident, within=40)
+    await eventually(one.incident, False, within=60)
+    await show_codes(one, eventually, "till-1", "till-2")
+    events = (await one.agent.do("GET", "/api/events?limit=500"))["events"]
+    assert any(each["kind"] == "canary" for each in events)
+    told = await one.agent.do("POST", "/api/instance/till-1/ensure-healthy")
+    assert told["healthy"], told
+
+
+async def test_the_server_back_by_itself_ends_the_incident_and_holds_up_no_request(
+    begin, standin, eventually
+):
+    one = await begin("till-1", "till-2")
+    await eventually(one.incident, within=40)
+    for name in ("till-1", "till-2"):
+        standin.instances[name].stuck = False
+        standin.instances[name].connect()
+    begun = time.monotonic()
+    told = await one.agent.do("POST", "/api/instance/till-2/ensure-healthy")
+    assert (told["healthy"], time.monotonic() - begun < 40) == (True, True), told
+    await eventually(one.incident, False, within=20)
