@@ -142,8 +142,8 @@ def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
         return reason.code
     if reason is not None and reason.tries is not None and record.strikes > reason.tries:
         return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
-    if reason is not None and reason.permanence is Permanence.PROBE_SLOWLY:
-        # It ends with an upgrade, whenever that comes; a rare probe harms nobody.
+    if reason is not None and (reason.endless or reason.permanence is Permanence.PROBE_SLOWLY):
+        # What it waits for comes whenever it comes; a load of the page harms no account.
         return ""
     return "attempts_used_up" if record.attempts >= policy.attempts else ""
 

@@ -39,6 +39,8 @@ class Reason:
     """Whether the circuit breaker hears of it."""
     tries: int | None = None
     """So many tries until a connection lasts; None = as many as the policy allows."""
+    endless: bool = False
+    """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
     fresh_worker: bool = False
     """Reconnecting inside the worker is useless: the worker itself must begin anew."""
     unpairs: bool = False
@@ -130,12 +132,92 @@ _ROWS = (
     ),
     Reason(
         "injection_failed",
-        "the page came, and what is put into it did not find its way around",
+        "WhatsApp Web loaded, but the injected script did not find the modules it needs",
         Permanence.RETRY,
         _RECONNECTING,
         "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
         base=10.0,
+        max=120.0,
+        counts_as_failure=False,
+        endless=True,
         fresh_worker=True,
+    ),
+    Reason(
+        "page_http_error",
+        "WhatsApp Web's server answered with an HTTP error instead of the page",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do if it passes; the detail has the status, the address and the title.",
+        base=5.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "page_silent",
+        "WhatsApp Web's server took the connection and sent no page, or only a part of it",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Look at the network, its firewall or the proxy if it lasts.",
+        base=5.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "page_elsewhere",
+        "WhatsApp Web's address led to another page",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Open the address that the detail names: a firewall or proxy may have put it there.",
+        base=10.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "captive_portal",
+        "a login page of the network, it seems, came instead of WhatsApp Web",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Log this machine in to its network; the detail has the page's address.",
+        base=10.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "certificate_error",
+        "the certificate of the server that answered for WhatsApp Web is not valid",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Look at the machine's clock, its ca-certificates, and who answers in WhatsApp's place.",
+        base=10.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "page_reloads",
+        "WhatsApp Web's page loaded itself again and again",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
+        base=10.0,
+        max=120.0,
+        counts_as_failure=False,
+        endless=True,
+        fresh_worker=True,
+    ),
+    Reason(
+        "browser_unsupported",
+        "WhatsApp Web says that it does not support this browser",
+        Permanence.PROBE_SLOWLY,
+        _DISCONNECTED,
+        "Upgrade the browser (apt-get upgrade). The pairing is still good: do not pair again.",
+        base=600.0,
+        max=1800.0,
+        counts_as_failure=False,
     ),
     Reason(
         "storage_failed",
@@ -231,6 +313,39 @@ _ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
         "Read the worker's last line, correct the setting, then start the instance.",
+    ),
+    Reason(
+        "bundle_missing",
+        "the wa-js bundle that the web engine needs is missing, or is not the known one",
+        Permanence.RETRY,
+        _DISCONNECTED,
+        "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
+        base=5.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "browser_missing",
+        "the browser that the web engine needs is missing",
+        Permanence.RETRY,
+        _DISCONNECTED,
+        "Install the package that `wa-agent doctor` names; the next try finds it.",
+        base=5.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
+    ),
+    Reason(
+        "profile_in_use",
+        "another browser has the session's profile open",
+        Permanence.RETRY,
+        _DISCONNECTED,
+        "Close that browser: the detail has its process number. The files are left as they are.",
+        base=10.0,
+        max=60.0,
+        counts_as_failure=False,
+        endless=True,
     ),
     Reason(
         "qr_idle",
@@ -365,6 +480,8 @@ def _may_do(row: Reason) -> str:
     words = _WORDS[row.permanence]
     if row.tries is not None and row.permanence is Permanence.RETRY:
         words = f"{words}, {row.tries} tries"
+    if row.endless:
+        words = f"{words}, for as long as it lasts"
     return f"{words}, with a fresh worker" if row.fresh_worker else words
 
 

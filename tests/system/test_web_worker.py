@@ -289,10 +289,12 @@ def test_a_sync_that_stalls_is_seen(web: Web) -> None:
     ],
 )
 def test_a_refusal_is_told_with_its_reason(web: Web, mode: str, reason: str) -> None:
+    web.played.play(lambda: setattr(web.stand_in, "refuses", mode))
     web.played.tell("stream", mode=mode, socket=mode)
     # After a final word its worker is stopped, and claims nothing any more.
     web.bed.until(lambda: reason in (web.fleet.list()[ID]["reason"], web.claim().get("reason")))
     assert web.fleet.list()[ID]["paired"]
+    web.played.play(lambda: setattr(web.stand_in, "refuses", ""))
     web.fleet.cli("restart", ID)
     web.fleet.until_connected()
 

@@ -42,7 +42,7 @@ _VARIABLES = (
     "BACKEND_URL",
     "REDIS_URL",
 )
-_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils", "pyppeteer")
+_PROGRAMS = ("aiohttp", "dbus-fast", "psutil", "sqlite-utils")
 
 
 def write_bundle(

@@ -35,6 +35,8 @@ _OFF = (
     "OptimizationHints",
     "DialMediaRouteProvider",
     "CertificateTransparencyComponentUpdater",
+    # Or the pieces of a script are told only when all of it is there: no progress to be seen.
+    "BackgroundResourceFetch",
 )
 
 _OFF_ON_LOOPBACK = ("LocalNetworkAccessChecks", "LocalNetworkAccessChecksWebSockets")
@@ -69,6 +71,9 @@ _LEAN = (
     # The profile must open on another machine too, so no desktop's keyring.
     "--password-store=basic",
     "--disable-blink-features=AutomationControlled",
+    # Local storage reaches the disk within a second, and not after 5 s to several minutes: a
+    # browser that is killed loses no more than that, and pairing.py waits for it after a scan.
+    "--enable-aggressive-domstorage-flushing",
     # Each pixel is kept twice over, for a picture that nobody looks at.
     "--window-size=800,600",
 )

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from agent.engines.web.arguments import SHELL, find_browser, find_setpriv
@@ -37,7 +36,6 @@ def examine(
             for kind in ([SHELL] if named else sorted(kinds))
         ),
         _of(lambda: read_bundle(cache)),
-        _pyppeteer(),
         _of(find_setpriv),
         _sandbox(),
         _shared_memory(),
@@ -55,12 +53,6 @@ def _of(need: Callable[[], object]) -> Finding | None:
             sentence, _, cure = str(error).rpartition(": ")
         return Finding(error.code, sentence, cure.strip())
     return None
-
-
-def _pyppeteer() -> Finding | None:
-    if find_spec("pyppeteer") is not None:
-        return None
-    return Finding("engine_not_installed", "pyppeteer is missing", "pip install 'wa-agent[web]'")
 
 
 def _sandbox() -> Finding | None:

@@ -5,8 +5,6 @@ import base64
 import gc
 import logging
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,14 +13,15 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.web.arguments import Program, find_browser, find_setpriv
+from agent.engines.web.arguments import find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
-from agent.engines.web.profile import lost_store, make_durable
+from agent.engines.web.pairing import flush_pairing
+from agent.engines.web.profile import make_durable
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
-from agent.engines.web.session import Listener, Session
+from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import (
     LIVE,
     WebSettings,
@@ -30,14 +29,13 @@ from agent.engines.web.settings import (
     probe_limit,
     read_settings,
 )
+from agent.engines.web.starts import Starts, Told, boot_clock
 from agent.engines.web.view import View
-from agent.errors import ConfigError, EngineError, InvalidRequest, WaError
+from agent.errors import ConfigError, EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
 Status = ConnectionStatus
-Work = Callable[[], Coroutine[Any, Any, None]]
-
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 PAIRING_CODE = 195.0
@@ -45,35 +43,23 @@ SETTLED = 5.0
 """Seconds of a connection after which the page has done the most of its start."""
 PICTURE_LIMIT = 640 * 1024
 """Bytes of a picture that one message of the link surely holds; photos make a PNG longer."""
-STARTS_WINDOW = 600.0
-
-_FAILED_START = {
-    "page_unreachable": "connection_lost",
-    "page_missing": "misconfigured",
-    "setpriv_missing": "misconfigured",
-    "sandbox_not_possible": "misconfigured",
-    "bundle_missing": "misconfigured",
-    "bundle_changed": "misconfigured",
-    "storage_failed": "storage_failed",
-    "profile_in_use": "storage_failed",
-}
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "WebEngine":
-    """ConfigError when the browser or the bundle is missing: a restart would not bring them."""
+    """What the machine lacks for it, a start tells: it may be there for the next one."""
     known = read_settings(settings)
-    program = find_browser(known.browser, os.environ.get("WA_BROWSER", ""))
-    find_setpriv()
     cache = cache_folder()
-    read_bundle(cache)
 
-    def script() -> str:
+    def needs() -> Needs:
         try:
-            return page_script(known.url, page_config(known.device_name), read_bundle(cache))
+            program = find_browser(known.browser, os.environ.get("WA_BROWSER", ""))
+            find_setpriv()
+            script = page_script(known.url, page_config(known.device_name), read_bundle(cache))
         except ConfigError as error:
             raise EngineError(str(error), code=error.code) from error
+        return Needs(program, script)
 
-    return WebEngine(folder, known, program, script, reporter)
+    return WebEngine(folder, known, needs, reporter)
 
 
 class WebEngine:
@@ -83,49 +69,48 @@ class WebEngine:
         self,
         folder: Path,
         settings: WebSettings,
-        program: Program,
-        script: Callable[[], str],
+        needs: Callable[[], Needs],
         reporter: Reporter,
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._reporter = reporter
         listener = Listener(self._take_word, self._browser_gone)
-        self._session = Session(folder, settings, program, script, listener)
-        self._view = View()
+        self._session = Session(folder, settings, needs, listener)
         self._record = Record(folder)
+        self._view = View(pairing_safe=self._record.paired)
+        self._saving_pairing = False
+        self._starts = Starts(
+            folder, settings, self._session, self._view, self._record, Told(self._publish, reporter)
+        )
         self._told: Claim | None = None
-        self._work: asyncio.Task[None] | None = None
         self._aside: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._tidying = False
-        self._starts: deque[float] = deque()
 
     # what the worker calls
 
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
-        if self._working:
+        if self._starts.working:
             return
-        self._starts.clear()
-        if not self._session.alive:
-            self._begin(self._start)
-        elif self._view.claim.reason == "qr_idle" and not self._view.silent:
+        idle_code = self._view.claim.reason == "qr_idle" and not self._view.silent
+        if idle_code and self._session.alive:
             await self._refresh_code()
-        elif self._view.needs_revival(_now()):
-            self._begin(self._revive)
+        else:
+            self._starts.connect()
 
     async def disconnect(self) -> None:
-        await self._end_work()
+        await self._starts.end()
         await self._session.close()
         self._view.failed("", "")
         self._publish()
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         view, limit = self._view, probe_limit()
-        if self._working or not self._session.alive:
-            return ProbeAnswer(view.claim_at(_now()), {"browser": self._session.alive})
+        if self._starts.working or not self._session.alive:
+            return ProbeAnswer(view.claim_at(boot_clock()), {"browser": self._session.alive})
         try:
             await self._look(limit)
             detail = await self._deep_detail(limit) if deep else {}
@@ -135,7 +120,7 @@ class WebEngine:
         view.silent = False
         if view.facts is not None:
             detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
-        return ProbeAnswer(view.claim_at(_now()), detail)
+        return ProbeAnswer(view.claim_at(boot_clock()), detail)
 
     async def qr(self) -> Qr | None:
         if self._view.claim.status is not Status.QR_REQUIRED:
@@ -177,13 +162,14 @@ class WebEngine:
         """What a start leaves behind is a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
         self._tidying = False
-        if not self._working and not self._stopping:
+        if not self._starts.working and not self._stopping:
             with suppress(EngineError):
                 await self.free_memory()
 
     async def prepare_stop(self) -> None:
         self._stopping = True
-        await self._end_work()
+        self._starts.stop()
+        await self._starts.end()
 
     async def save(self) -> None:
         """While it runs on, what the browser wrote; at a stop, the whole profile."""
@@ -197,7 +183,8 @@ class WebEngine:
 
     async def close(self) -> None:
         self._stopping = True
-        await self._end_work()
+        self._starts.stop()
+        await self._starts.end()
         await self._session.kill()
         for task in list(self._aside):
             task.cancel()
@@ -212,9 +199,9 @@ class WebEngine:
             self._must_be_connected("take a file")
             return await take_part(self._session.page, part)
         if name == "reload":
-            if not self._session.alive or self._working:
+            if not self._session.alive or self._starts.working:
                 raise EngineError("cannot reload: no page is there", code="not_running")
-            self._begin(self._revive)
+            self._starts.begin(self._starts.revive)
             return {}
         raise InvalidRequest(
             f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot, file_part and"
@@ -232,11 +219,11 @@ class WebEngine:
             self._acked(told)
         elif word == "page_crashed":
             log.warning("the page crashed")
-            self._come_back(self._revive, word)
+            self._starts.come_back(self._starts.revive, word)
         elif word == "navigated":
             self._navigated(str(told.get("url", ""))[:2000], told.get("unreachable") is True)
         else:
-            self._view.word(word, told, _now())
+            self._view.word(word, told, boot_clock())
             self._publish()
 
     def _acked(self, told: Mapping[str, Any]) -> None:
@@ -247,63 +234,39 @@ class WebEngine:
                 self._reporter.happened(Happening("ack", detail))
 
     def _navigated(self, address: str, unreachable: bool) -> None:
-        self._view.new_document(address)
+        self._starts.navigated(address, unreachable=unreachable)
         # While it starts, the start itself tells what came of it.
-        if unreachable and not self._working:
-            self._view.failed("connection_lost", "the page cannot be reached")
-        if not unreachable or not self._working:
+        if not unreachable or not self._starts.working:
             self._publish()
 
     def _browser_gone(self, status: int, words: str) -> None:
         log.warning("the browser ended (status %d) %s", status, words)
-        self._come_back(self._start, "browser_gone")
+        self._starts.come_back(self._starts.start, "browser_gone")
 
-    def _come_back(self, work: Work, word: str) -> None:
-        """By ourselves, as often as the settings allow; then it is the agent's turn."""
-        if self._stopping or self._working:
-            return
-        self._view.interrupted(word)
-        now = _now()
-        while self._starts and self._starts[0] < now - STARTS_WINDOW:
-            self._starts.popleft()
-        if len(self._starts) >= self._settings.browser_starts:
-            self._view.failed("page_crashed", word)
-            self._publish()
-            return
-        self._starts.append(now)
-        self._begin(work)
-
-    # ways to a page that works
-
-    async def _start(self) -> None:
-        if self._record.paired and (lost := await asyncio.to_thread(lost_store, self._folder)):
-            log.error("not starting a browser: the session is paired, and %s", lost)
-            self._view.lost(lost)
-            self._publish()
-            return
-        self._view.begin(_now(), "attached")
-        self._publish()
+    async def _save_pairing(self) -> None:
+        """Publish a new pairing only when a browser that is killed comes up with it again."""
         try:
-            await self._session.open()
-            self._view.begin(_now(), "loaded")
-            self._publish()
-            await self._session.load()
-        except (WaError, TimeoutError) as error:
-            log.warning("%s", error)
-            await self._leave_diagnostics(str(error))
-            await self._session.kill()
-            code = error.code if isinstance(error, WaError) else ""
-            self._view.failed(_FAILED_START.get(code, "page_crashed"), str(error))
-            self._publish()
+            if await flush_pairing(self._session.page, self._folder):
+                self._pairing_saved()
+            elif self._view.pairing_to_save and not self._starts.working and not self._stopping:
+                self._starts.begin(self._save_by_closing)
+        except EngineError as error:
+            # The browser went away. The next one shows what came of it.
+            log.warning("cannot bring a new pairing to the disk: %s", error)
+        finally:
+            self._saving_pairing = False
 
-    async def _revive(self) -> None:
-        """Reload; where that does not help, another browser."""
-        self._view.revive(_now())
-        self._publish()
-        if not await self._session.reload():
-            await self._session.kill()
-            await self._start()
-        self._view.silent = False
+    async def _save_by_closing(self) -> None:
+        log.info("closing the browser once, so that it writes the new pairing to the disk")
+        in_order = await self._session.close()
+        await asyncio.to_thread(make_durable, self._folder, lambda: None)
+        self._view.pairing_safe = in_order
+        await self._starts.start()
+
+    def _pairing_saved(self) -> None:
+        if self._view.pairing_to_save:
+            self._view.pairing_is_safe()
+            self._publish()
 
     async def _refresh_code(self) -> None:
         told = await self._session.page.ask("refresh", ANSWER, within=ANSWER + 1)
@@ -334,7 +297,7 @@ class WebEngine:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
 
     async def _look(self, within: float) -> None:
-        self._view.look(await self._session.page.ask("read", within=within), _now())
+        self._view.look(await self._session.page.ask("read", within=within), boot_clock())
         self._publish()
 
     async def _deep_detail(self, limit: float) -> dict[str, Any]:
@@ -353,21 +316,22 @@ class WebEngine:
             }
         return detail | {"browser_pid": self._session.browser_pid}
 
-    async def _leave_diagnostics(self, why: str) -> None:
-        page = self._session.page if self._session.alive else None
-        await self._record.keep_diagnostics(why, page, self._view)
-
     # telling it
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
+        if self._view.pairing_to_save and not self._saving_pairing and not self._stopping:
+            self._saving_pairing = True
+            self._beside(self._save_pairing())
+        if self._starts.takes_up():
+            return
         claim, facts = self._view.claim, self._view.facts
         if self._told is None or replace(claim, raw="") != replace(self._told, raw=""):
             self._told = claim
             if claim.status is Status.CONNECTED and not self._tidying:
                 self._tidying = True
                 self._beside(self._tidy())
-            self._reporter.claim(self._view.claim_at(_now()))
+            self._reporter.claim(self._view.claim_at(boot_clock()))
         if claim.status is Status.CONNECTED:
             self._record.connected(claim.account)
             version = facts.version if facts is not None else ""
@@ -376,18 +340,8 @@ class WebEngine:
                 self._beside(self._record.keep_page(page, address, version))
         elif claim.reason == "logout":
             self._record.unpaired()
-        elif claim.reason == "injection_failed" and self._record.wants_diagnostics():
-            self._beside(self._leave_diagnostics(claim.reason))
         if self._record.changed:
             self._beside(self._record.write())
-
-    @property
-    def _working(self) -> bool:
-        return self._work is not None and not self._work.done()
-
-    def _begin(self, work: Work) -> None:
-        self._work = asyncio.create_task(work(), name="web session")
-        self._work.add_done_callback(self._ended)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="web aside")
@@ -398,12 +352,3 @@ class WebEngine:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._reporter.crashed(error)
-
-    async def _end_work(self) -> None:
-        if self._work is not None and not self._work.done():
-            self._work.cancel()
-            await asyncio.wait({self._work})
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -11,7 +11,14 @@ import stat
 from pathlib import Path
 
 from agent.engines.web.kept import NOTE
-from agent.engines.web.profile import LOCKS, Lock, has_pairing, profile_path, read_lock
+from agent.engines.web.profile import (
+    LOCKS,
+    Lock,
+    has_pairing,
+    holder,
+    profile_path,
+    read_lock,
+)
 from agent.errors import InvalidRequest, Refused, VaultError
 
 _CLIENT = re.compile(r"[-_A-Za-z0-9]{1,64}")
@@ -67,7 +74,8 @@ def import_local_auth(source: Path, session: Path) -> int:
     found = find_local_auth(source)
     if read_lock(found) is Lock.LIVE:
         raise Refused(
-            f"cannot import {found}: a browser has it open; stop it first", code="profile_in_use"
+            f"cannot import {found}: a browser ({_name(holder(found))}) has it open; stop it first",
+            code="profile_in_use",
         )
     target = profile_path(session)
     if os.path.lexists(target):
@@ -92,6 +100,10 @@ def export_local_auth(session: Path, target: Path, client_id: str = "") -> Path:
     target.mkdir(parents=True, exist_ok=True)
     _copy_whole(source, folder)
     return folder
+
+
+def _name(pid: int | None) -> str:
+    return f"process {pid}" if pid else "of another machine or user"
 
 
 def forget_note(session: Path) -> None:

@@ -234,9 +234,15 @@ const __waAgent = (() => {
     return { ack: Number(sent.ack), result: text(or(() => sent.sendMsgResult.messageSendResult)) };
   }, seconds);
 
+  // The newest change of local storage: once it is on the disk, all changes before it are.
+  const mark = (words) => or(() => {
+    if (words) localStorage.setItem('wa-agent-mark', words); else localStorage.removeItem('wa-agent-mark');
+    return true;
+  }, false);
+
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
   return { next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, file_part,
-    send_message, failed };
+    send_message, mark, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });

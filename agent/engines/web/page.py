@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from agent.engines.web.arguments import user_agent, user_agent_metadata
 from agent.engines.web.connection import Debugger
+from agent.engines.web.loading import Loading
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Page:
         self._debugger = debugger
         self._target = target
         self._tell = tell
+        self.loading = Loading(debugger)
         self._ear: asyncio.Task[None] | None = None
         self._new_document = asyncio.Event()
         self._closed = False
@@ -75,15 +77,30 @@ class Page:
         return await self._debugger.call(method, params, within=within)
 
     async def navigate(self, url: str, *, within: float) -> None:
-        """Go there; EngineError `page_unreachable` with the network's word."""
-        told = await self.call("Page.navigate", {"url": url}, within=within)
+        """Go there; EngineError with the network's word: `page_unreachable`, `page_http_error`,
+        `certificate_error`, `page_elsewhere`, and `page_silent` where no answer began."""
+        self.loading.status = 0
+        try:
+            told = await self.call("Page.navigate", {"url": url}, within=within)
+        except EngineError as error:
+            if error.code == "browser_silent" and await self._browser_answers():
+                raise EngineError(
+                    f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_silent"
+                ) from error
+            raise
         self.crashed = False
-        if error := told.get("errorText"):
-            raise EngineError(f"cannot load {origin_of(url)}: {error}", code="page_unreachable")
+        if trouble := str(told.get("errorText") or ""):
+            status = f" (HTTP {self.loading.status})" if self.loading.status else ""
+            raise EngineError(
+                f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
+            )
 
-    async def reload(self, *, within: float) -> None:
-        await self.call("Page.reload", {"ignoreCache": False}, within=within)
-        self.crashed = False
+    async def _browser_answers(self) -> bool:
+        try:
+            await self._browser.call("Browser.getVersion", within=5.0)
+        except EngineError:
+            return False
+        return True
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""
@@ -155,8 +172,7 @@ class Page:
 
         self._debugger.on("Fetch.requestPaused", paused)
         # A service worker would answer first, with the page it remembers.
-        await self.call("Network.enable", within=within)
-        await self.call("Network.setBypassServiceWorker", {"bypass": True}, within=within)
+        await self.loading.bypass_service_worker()
         patterns = [{"urlPattern": "*", "resourceType": "Document"}]
         await self.call("Fetch.enable", {"patterns": patterns}, within=within)
 
@@ -221,6 +237,7 @@ class Page:
             url = str(frame.get("unreachableUrl") or frame.get("url", ""))
             lost = bool(frame.get("unreachableUrl"))
             self._new_document.set()
+            self.loading.new_document()
             if self._closed:
                 return
             self._tell("navigated", {"url": url, "unreachable": lost})
@@ -243,6 +260,20 @@ def page_script(url: str, config: str, bundle: str) -> str:
         f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
         f"__waAgent.watch();\n}})()"
     )
+
+
+def network_code(error: str) -> str:
+    """What the browser's word for a failed load means, as an error code of navigate()."""
+    if error.startswith(("net::ERR_CERT_", "net::ERR_SSL_")):
+        return "certificate_error"
+    return _NETWORK_CODES.get(error, "page_unreachable")
+
+
+_NETWORK_CODES = {
+    "net::ERR_HTTP_RESPONSE_CODE_FAILURE": "page_http_error",
+    "net::ERR_TOO_MANY_REDIRECTS": "page_elsewhere",
+    "net::ERR_TIMED_OUT": "page_silent",
+}
 
 
 def origin_of(url: str) -> str:

@@ -1,7 +1,9 @@
 """The browser's profile in the instance's folder: where it is, whether it is free, made durable."""
 
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
@@ -11,6 +13,10 @@ from agent.errors import EngineError
 
 PROFILE = "profile"
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
+
+
+_FLOCK = "hhqqi4x"
+"""struct flock of fcntl(2) on 64-bit Linux."""
 
 
 class Lock(StrEnum):
@@ -27,7 +33,9 @@ def profile_path(session: Path) -> Path:
 
 
 def read_lock(profile: Path) -> Lock:
-    """Who holds the profile, as far as the browser's own lock files tell."""
+    """Who holds the profile: the databases' locks tell, and the browser's own lock files."""
+    if holder(profile) is not None:
+        return Lock.LIVE
     try:
         host, _, pid = str((profile / LOCKS[0]).readlink()).rpartition("-")
     except FileNotFoundError:
@@ -42,6 +50,33 @@ def read_lock(profile: Path) -> Lock:
     return Lock.LIVE if _uses(pid, profile) else Lock.DEAD
 
 
+def holder(profile: Path) -> int | None:
+    """The process that has one of the profile's databases open; 0: one whose number is hidden.
+
+    A headless shell leaves no lock file, but each of its LevelDB databases holds a lock on a file
+    LOCK. Asking for it takes nothing.
+    """
+    default = profile / "Default"
+    databases = [default / "Local Storage" / "leveldb", default / "Session Storage"]
+    with suppress(OSError):
+        databases += sorted((default / "IndexedDB").iterdir())
+    for database in databases:
+        try:
+            fd = os.open(database / "LOCK", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+        if kind != fcntl.F_UNLCK:
+            return max(0, int(pid))
+    return None
+
+
 def prepare_profile(session: Path) -> Lock:
     """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
     profile = profile_path(session)
@@ -52,7 +87,7 @@ def prepare_profile(session: Path) -> Lock:
         lock = read_lock(profile)
         if lock is Lock.LIVE:
             raise EngineError(
-                f"cannot use {profile}: another browser has it open", code="profile_in_use"
+                f"cannot use {profile}: {_who(holder(profile))} has it open", code="profile_in_use"
             )
         if lock is not Lock.FREE:
             for name in LOCKS:
@@ -62,6 +97,10 @@ def prepare_profile(session: Path) -> Lock:
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
         ) from error
     return lock
+
+
+def _who(pid: int | None) -> str:
+    return f"process {pid}" if pid else "another browser"
 
 
 def has_pairing(profile: Path) -> bool:

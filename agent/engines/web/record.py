@@ -26,10 +26,8 @@ class Record:
         self._written = self._note
         self._writing = asyncio.Lock()
         self._kept_of = ""
-        self._diagnosed = False
 
     def connected(self, account: str) -> None:
-        self._diagnosed = False
         self._note = replace(self._note, paired=True, account=account)
 
     def unpaired(self) -> None:
@@ -60,11 +58,6 @@ class Record:
             return False
         self._kept_of = version
         return True
-
-    def wants_diagnostics(self) -> bool:
-        """Once for each failed start."""
-        before, self._diagnosed = self._diagnosed, True
-        return not before
 
     async def keep_page(self, page: Page, address: str, version: str) -> None:
         """The page that just connected is the last known good one."""

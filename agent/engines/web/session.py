@@ -10,8 +10,8 @@ from typing import Any
 from agent.engines.web.arguments import Program
 from agent.engines.web.browser import Browser
 from agent.engines.web.kept import read_note, read_page
-from agent.engines.web.page import Page
-from agent.engines.web.profile import prepare_profile, profile_path
+from agent.engines.web.page import Page, origin_of
+from agent.engines.web.profile import Lock, prepare_profile, profile_path
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
 RELOAD = 10.0
+PROFILE_WAIT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +31,28 @@ class Listener:
     gone: Callable[[int, str], None]
 
 
-class Session:
-    """At most one browser at a time, on the one profile in `folder`.
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a start takes from the machine: the browser, and what runs in each document."""
 
-    `script` makes what runs in each document; it is large and needed for a moment only.
-    """
+    program: Program
+    script: str
+    """Large, and needed for a moment only."""
+
+
+class Session:
+    """At most one browser at a time, on the one profile in `folder`."""
 
     def __init__(
         self,
         folder: Path,
         settings: WebSettings,
-        program: Program,
-        script: Callable[[], str],
+        needs: Callable[[], Needs],
         listener: Listener,
     ) -> None:
         self._folder = folder
         self._settings = settings
-        self._program = program
-        self._script = script
+        self._needs = needs
         self._listener = listener
         self._browser: Browser | None = None
         self._page: Page | None = None
@@ -69,32 +74,53 @@ class Session:
 
     async def open(self) -> None:
         """A browser with an empty page that listens; EngineError says what failed."""
-        lock = await asyncio.to_thread(prepare_profile, self._folder)
+        needs = await asyncio.to_thread(self._needs)
+        lock = await self._take_profile()
         if lock != "free":
             log.info("removed the lock that another browser left in the profile (%s)", lock)
         pinned = await asyncio.to_thread(
             read_page, self._folder, self._settings.page, read_note(self._folder)
         )
         browser = await Browser.start(
-            self._program,
+            needs.program,
             profile_path(self._folder),
             proxy=self._settings.proxy,
             loopback=self._settings.url.startswith("http://"),
         )
         self._browser = browser
         browser.on_end(lambda status: self._ended(browser, status))
-        script = await asyncio.to_thread(self._script)
-        self._page = await Page.open(browser.debugger, script, browser.version, self._listener.word)
+        self._page = await Page.open(
+            browser.debugger, needs.script, browser.version, self._listener.word
+        )
         if pinned is not None:
             await self._page.serve(pinned, within=RELOAD)
 
+    async def _take_profile(self) -> Lock:
+        """A browser that was killed a moment ago may not have let go of it yet."""
+        deadline = asyncio.get_running_loop().time() + PROFILE_WAIT
+        while True:
+            try:
+                return await asyncio.to_thread(prepare_profile, self._folder)
+            except EngineError as error:
+                late = asyncio.get_running_loop().time() >= deadline
+                if error.code != "profile_in_use" or late:
+                    raise
+            await asyncio.sleep(0.1)
+
     async def load(self) -> None:
+        await self.page.loading.watch()
+        await self.page.navigate(self._settings.url, within=LOAD)
+
+    async def load_past_caches(self) -> None:
+        """As a browser that never saw this page: caches forgotten, the service worker passed by."""
+        await self.page.loading.forget_caches(origin_of(self._settings.url))
         await self.page.navigate(self._settings.url, within=LOAD)
 
     async def reload(self) -> bool:
         """The mild cure; False when the browser does not even take that."""
         try:
             page = self.page
+            await page.loading.watch()
             # A page that hangs cannot be asked to leave, only its browser can be told.
             await page.navigate(self._settings.url, within=RELOAD)
             await page.evaluate("1", within=RELOAD)

@@ -20,7 +20,7 @@ _LIVES = frozenset({"MAIN", "SYNCING", "QR"})
 """Modes in which an update that is offered is no condition."""
 
 SLOW_INJECTION = 25.0
-"""Seconds of a document after which the bundle, not the network, is what keeps us waiting."""
+"""Seconds without progress after which the bundle, not the network, is what keeps us waiting."""
 SLOW_STREAM = 40.0
 
 _ENDS = frozenset({"account_temporarily_banned", "storage_initialization_error"})
@@ -36,6 +36,8 @@ class PageFacts:
 
     age: float = 0.0
     """Seconds since this document began."""
+    idle: float = 0.0
+    """Seconds since its loading last moved on; not the page's word but the engine's."""
     loaded: bool = False
     failure: str = ""
     """What the bundle threw when it started."""
@@ -172,12 +174,19 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     )
 
 
+def without_pairing(claim: Claim) -> Claim:
+    """The claim while its pairing is not on the disk yet: nothing is promised."""
+    if claim.status is Status.CONNECTED:
+        claim = replace(claim, status=Status.LOADING, phase="sync")
+    return replace(claim, paired=False)
+
+
 def _of_page(facts: PageFacts, story: Story) -> Claim:
     for word in (facts.mode, facts.socket):
         if word in REFUSALS:
             return Claim(Status.DISCONNECTED, web_reason(word))
     if not facts.ready:
-        slow = facts.failure or facts.age > SLOW_INJECTION
+        slow = facts.failure or (facts.loaded and facts.idle > SLOW_INJECTION)
         return _on_its_way(story, "injected", "injection_failed" if slow else "")
     if facts.update and facts.mode not in _LIVES and facts.age > SLOW_INJECTION:
         return Claim(Status.DISCONNECTED, web_reason("conn.needs_update"))

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent.core.reasons import reason_of
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
+from agent.engines.web.advance import Advance
+from agent.engines.web.document import Document
 from agent.engines.web.states import (
     PageFacts,
     Story,
@@ -16,6 +19,7 @@ from agent.engines.web.states import (
     next_story,
     parse_facts,
     parse_wall,
+    without_pairing,
 )
 
 Status = ConnectionStatus
@@ -23,33 +27,37 @@ Status = ConnectionStatus
 PROOF = 90.0
 """Seconds without a frame after which a connection is doubted."""
 PATIENCE = 60.0
-"""Seconds that a start may go on before somebody who asks anew is believed."""
+"""Seconds that a start may go on before a second connect interrupts it."""
 
 
 class View:
     """Changed by what the page says; `claim` is what follows from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pairing_safe: bool = False) -> None:
         self.claim = Claim(Status.INITIALIZING, phase="process")
         self.facts: PageFacts | None = None
         self.address = ""
         """Of the document that is shown."""
         self.silent = False
         """The last question to the page got no answer."""
+        self.pairing_safe = pairing_safe
+        """Whether the pairing that the page shows is known to be on the disk."""
         self._story = Story()
+        self._document = Document()
+        self._advance = Advance(0.0)
         self._frames = 0
         self._proof_at: float | None = None
-        self._begun = 0.0
 
     def begin(self, now: float, phase: str) -> None:
-        """Somebody starts it, or starts it anew: what ended it before is over."""
-        self._begun = now
+        """A start begins, the first one or another: what ended the last one is over."""
+        self._advance = Advance(now)
         self._story = replace(self._story, ended="", announced="", until_wall=None)
+        self._document = Document()
         self.facts = None
-        self.claim = replace(claim_of(None, self._story), phase=phase)
+        self.claim = self._advance.forward(replace(claim_of(None, self._story), phase=phase))
 
     def revive(self, now: float) -> None:
-        """The page is to be loaded anew; a connection that was there is being won back."""
+        """The page is about to be loaded again; a connection that was there is to be won back."""
         why = "zombie" if self.silent else ""
         self.begin(now, "loaded")
         if why and self.claim.status is Status.RECONNECTING:
@@ -62,6 +70,21 @@ class View:
         """It is known for sure, before the page says so."""
         self._story = replace(self._story, ended=word, was_connected=False)
         self._conclude()
+
+    @property
+    def has_ended(self) -> bool:
+        """WhatsApp ended the session; the claim stays until the agent connects it again."""
+        return bool(self._story.ended)
+
+    def pairing_is_safe(self) -> None:
+        """The pairing is on the disk: it may be published."""
+        self.pairing_safe = True
+        self._conclude()
+
+    @property
+    def pairing_to_save(self) -> bool:
+        """The page shows a pairing that a killed browser may still lose."""
+        return not self.pairing_safe and self.facts is not None and self.facts.auth is True
 
     def failed(self, reason: str, raw: str) -> None:
         self.claim = Claim(Status.DISCONNECTED, reason, raw=raw[:200])
@@ -86,7 +109,7 @@ class View:
         facts = parse_facts(told)
         if facts is None:
             return
-        self.facts = facts
+        self.facts = replace(facts, idle=self.idle(now))
         self._conclude()
         if facts.frames != self._frames:
             self._frames = facts.frames
@@ -95,9 +118,27 @@ class View:
             # Its socket is out of our sight (in a worker of its own): the page's word must do.
             self._proof_at = now
 
-    def new_document(self, address: str) -> None:
+    def loaded(self, size: int, document: Document, now: float) -> None:
+        """Take in how far the document is: bytes that came, modules that it defined."""
+        self._document = document
+        if self.facts is None or not self.facts.ready:
+            self._advance.came(size, document.modules, now, complete=document.complete)
+
+    def idle(self, now: float) -> float:
+        """Seconds since the loading of this document last moved on."""
+        return self._advance.idle(now)
+
+    @property
+    def is_loading(self) -> bool:
+        """The page is not ready yet, so far as it can still get there."""
+        starting = self.claim.status not in (Status.DISCONNECTED, Status.AUTH_FAILURE)
+        return starting and (self.facts is None or not self.facts.ready)
+
+    def new_document(self, address: str, now: float) -> None:
         self._story = left_for(self._story, address)
         self.address, self.facts, self._frames = address, None, 0
+        self._document = Document()
+        self._advance.new_document(now)
         self._conclude()
 
     def claim_at(self, now: float) -> Claim:
@@ -114,10 +155,18 @@ class View:
             case Status.CONNECTED:
                 return self._proof_at is not None and now - self._proof_at > PROOF
             case Status.INITIALIZING | Status.LOADING:
-                return now - self._begun > PATIENCE
+                return now - self._advance.begun > PATIENCE and self.idle(now) > PATIENCE / 2
         return True
 
     def _conclude(self) -> None:
-        self.claim = claim_of(self.facts, self._story)
-        if self.claim.status is Status.CONNECTED:
+        claim = claim_of(self.facts, self._story)
+        if claim.status is Status.CONNECTED:
             self._story = replace(self._story, passing="", was_connected=True)
+        if reason_of(claim.reason).unpairs and not claim.paired:
+            self.pairing_safe = False
+        if claim.reason == "injection_failed":
+            failure = f": {self.facts.failure}" if self.facts and self.facts.failure else ""
+            claim = replace(claim, raw=f"{self._document.shown}{failure}"[:200])
+        if claim.paired and not self.pairing_safe:
+            claim = without_pairing(claim)
+        self.claim = self._advance.forward(claim)

@@ -4,9 +4,17 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from agent.core.model import ConnectionStatus
+from agent.engines.web.arguments import find_browser
+from agent.engines.web.browser import Browser
+from agent.engines.web.exchange import import_local_auth
 from agent.engines.web.kept import read_note
+from agent.engines.web.page import Page
+from agent.engines.web.profile import holder, prepare_profile
 from agent.engines.web.standin.server import StandIn
+from agent.errors import EngineError, Refused
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
 
 Status = ConnectionStatus
@@ -109,6 +117,35 @@ async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: Sta
     assert not claim.paired
     assert device not in stand_in.devices
     await bench.until(lambda: not read_note(bench.session).paired)
+
+
+async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_damaged(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    browser = await bench.browser()
+    with pytest.raises(EngineError, match=f"process {browser} has it open"):
+        prepare_profile(bench.session)
+    with pytest.raises(Refused, match="stop it first"):
+        import_local_auth(bench.session / "profile", bench.root)
+    assert await bench.stop() == 0
+
+    other = await Browser.start(
+        find_browser("headless-shell", os.environ.get("WA_BROWSER", "")),
+        bench.session / "profile",
+        loopback=True,
+    )
+    try:
+        page = await Page.open(other.debugger, "1", other.version, lambda _word, _told: None)
+        await page.navigate(bench.url, within=10)
+        await bench.until(lambda: holder(bench.session / "profile") is not None)
+        await bench.start(paired=True)
+        claim = await bench.claimed(Status.DISCONNECTED, "profile_in_use")
+        assert f"process {other.pid}" in claim.raw
+    finally:
+        await other.close()
+    await bench.link.call("connect")
+    await bench.claimed(Status.CONNECTED)
 
 
 async def test_a_stop_leaves_a_profile_without_locks(bench: Bench, stand_in: StandIn) -> None:

@@ -207,6 +207,37 @@ def test_a_live_browser_is_known_by_its_command_line(tmp_path: Path) -> None:
         process.stdin.write(b"\n")
 
 
+LOCKED = """
+import fcntl, sys
+with open(sys.argv[1], "wb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("store", ["IndexedDB/x.indexeddb.leveldb", "Local Storage/leveldb"])
+def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path, store: str) -> None:
+    session = tmp_path / "session"
+    profile = local_auth(session, "profile")
+    (profile / "SingletonLock").unlink()
+    database = profile / "Default" / store
+    database.mkdir(parents=True)
+    line = [sys.executable, "-c", LOCKED, str(database / "LOCK")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        assert read_lock(profile) is Lock.LIVE
+        with pytest.raises(EngineError, match=f"process {process.pid} has it open") as caught:
+            prepare_profile(session)
+        assert caught.value.code == "profile_in_use"
+        with pytest.raises(Refused) as refused:
+            import_local_auth(profile, tmp_path)
+        assert refused.value.code == "profile_in_use"
+        process.stdin.close()
+    assert read_lock(profile) is Lock.FREE
+
+
 # --- import and export ---------------------------------------------------------------------------
 
 
@@ -424,7 +455,7 @@ def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> N
         "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
         "import sys, agent.engines.web.engine;"
         "print([m for m in sys.modules if m.split('.')[0] in"
-        " ('pyppeteer', 'websockets', 'urllib3', 'tqdm', 'ssl')])"
+        " ('pyppeteer', 'pyee', 'websockets', 'urllib3', 'tqdm', 'ssl')])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
@@ -441,7 +472,13 @@ def test_s9_what_listens_or_fetches_loads_no_old_network_library() -> None:
     assert told.stdout.strip() == "[]"
 
 
-def test_the_package_alone_does_not_load_pyppeteer() -> None:
-    code = "import sys, agent.engines.web.exchange; print('pyee' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+def test_no_locked_package_is_an_old_http_or_websocket_client() -> None:
+    locks = Path(__file__).parents[3] / "scripts" / "locks"
+    names = {
+        line.partition("==")[0]
+        for lock in locks.glob("*.txt")
+        for line in lock.read_text().splitlines()
+        if "==" in line
+    }
+    assert "aiohttp" in names
+    assert names.isdisjoint({"pyppeteer", "pyee", "websockets", "urllib3"})

@@ -36,7 +36,7 @@ CODE = page(auth=False, mode="QR", info="OPENING", socket="UNPAIRED", qr="2@x,a,
         pytest.param(None, NEW, (Status.INITIALIZING, "", "loaded"), id="no document yet"),
         pytest.param(PageFacts(), NEW, (Status.INITIALIZING, "", "injected"), id="just loaded"),
         pytest.param(
-            PageFacts(age=26),
+            PageFacts(age=26, loaded=True, idle=26),
             NEW,
             (Status.INITIALIZING, "injection_failed", "injected"),
             id="the bundle does not get ready",

@@ -212,6 +212,7 @@ async def test_a_refusal_is_told_with_its_reason(
     bench: Bench, stand_in: StandIn, mode: str, expected: str
 ) -> None:
     await bench.pair(stand_in)
+    stand_in.refuses = mode
     stand_in.page().tell("stream", mode=mode, socket=mode)
     claim = await bench.claimed(Status.DISCONNECTED, expected)
     assert claim.paired, "the pairing is still there"
@@ -254,8 +255,9 @@ async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: S
     await bench.start()
     await bench.claimed(Status.QR_REQUIRED)
     stand_in.scan(ACCOUNT)
-    claim = await bench.claimed(Status.LOADING)
-    assert claim.phase == "sync" and claim.paired
+    await bench.claimed(Status.LOADING)
+    await bench.until(lambda: bench.claims[-1].paired)
+    assert bench.claims[-1].phase == "sync"
     stand_in.page().tell("progress", percent=40)
     await bench.until(lambda: bench.claims[-1].progress == 0.4)
     await bench.link.call("probe")
@@ -269,20 +271,14 @@ async def test_a_failed_injection_is_told_and_leaves_evidence(
 ) -> None:
     bench.url += "&missing=WAWebBuildConstants"
     await bench.start(first="import agent.engines.web.states as web; web.SLOW_INJECTION = 2.0")
-    await bench.until(lambda: bench.claims and bench.claims[-1].phase == "injected")
-
-    async def probed() -> None:
-        while bench.claims[-1].reason != "injection_failed":
-            await bench.link.call("probe")
-            await asyncio.sleep(0.2)
-
-    await asyncio.wait_for(probed(), 15)
-    assert bench.claims[-1].status is Status.INITIALIZING
+    claim = await bench.claimed(Status.DISCONNECTED, "injection_failed", within=40)
+    assert "A stand-in for WhatsApp Web" in claim.raw
     kept = bench.session / "diagnostics"
     await bench.until(lambda: list(kept.glob("*.jpg")))
     (seen,) = kept.glob("*.json")
     told = json.loads(seen.read_text())
-    assert (told["why"], told["page"]["missing"]) == ("injection_failed", ["BuildConstants"])
+    assert told["why"].startswith("injection_failed")
+    assert told["page"]["missing"] == ["BuildConstants"]
     (picture,) = kept.glob("*.jpg")
     assert picture.read_bytes().startswith(b"\xff\xd8\xff")
 
@@ -312,8 +308,9 @@ async def test_a_page_without_its_stream_never_counts_as_connected(
     await bench.start()
     await bench.claimed(Status.QR_REQUIRED)
     stand_in.scan(ACCOUNT)
-    claim = await bench.claimed(Status.LOADING)
-    assert claim.phase == "login" and claim.paired
+    await bench.claimed(Status.LOADING)
+    await bench.until(lambda: bench.claims[-1].paired)
+    assert bench.claims[-1].phase == "login"
     assert "Stream" in await missing_modules(bench)
 
 
@@ -395,13 +392,17 @@ async def test_what_a_start_leaves_behind_is_collected_by_itself(
     await eventually(is_smaller)
 
 
-async def test_the_proof_grows_old_when_no_frame_comes(bench: Bench, stand_in: StandIn) -> None:
+async def test_the_proof_grows_old_when_no_frame_comes(
+    bench: Bench, stand_in: StandIn, eventually: Any
+) -> None:
     await bench.pair(stand_in)
     stand_in.alive_every = 3600
-    told = await bench.link.call("probe")
-    await asyncio.sleep(1.2)
-    later = await bench.link.call("probe")
-    assert later["claim"]["proof_age"] >= told["claim"]["proof_age"] + 1
+
+    async def is_old() -> bool:
+        told = await bench.link.call("probe")
+        return bool(told["claim"]["proof_age"] > 2)
+
+    await eventually(is_old)
 
 
 def rows_of(png: bytes) -> list[bytes]:

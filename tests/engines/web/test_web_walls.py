@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.core.reasons import REASONS
 from agent.engines.web.arguments import find_browser
 from agent.engines.web.exchange import export_local_auth, import_local_auth
 from agent.engines.web.kept import read_note, write_note
@@ -142,19 +143,32 @@ async def test_the_page_that_connected_is_kept_and_can_be_pinned(
 
 
 @pytest.mark.parametrize(
-    ("env", "words"),
+    ("env", "reason", "words"),
     [
-        pytest.param({"WA_CACHE_PATH": "/nonexistent"}, "bundle", id="no bundle"),
-        pytest.param({"WA_BROWSER": "/nonexistent/browser"}, "browser", id="no browser"),
-        pytest.param({"PATH": "/nonexistent"}, "setpriv", id="no setpriv"),
+        pytest.param({"WA_BROWSER": "/nonexistent/b"}, "browser_missing", "/b", id="no browser"),
+        pytest.param({"PATH": "/nonexistent"}, "misconfigured", "setpriv", id="no setpriv"),
     ],
 )
-async def test_what_is_missing_ends_the_worker_for_good(
-    bench: Bench, env: dict[str, str], words: str
+async def test_what_the_machine_lacks_is_claimed_by_its_name(
+    bench: Bench, env: dict[str, str], reason: str, words: str
 ) -> None:
-    with pytest.raises(AssertionError):
-        await asyncio.wait_for(bench.start(env=env), 30)
-    assert bench.process is not None and bench.process.wait(5) == 78, words
+    await bench.start(env=env)
+    claim = await bench.claimed(Status.DISCONNECTED, reason)
+    assert words in claim.raw
+
+
+async def test_a_bundle_that_is_fetched_later_is_found_by_the_next_try(
+    bench: Bench, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty-cache"
+    empty.mkdir()
+    await bench.start(env={"WA_CACHE_PATH": str(empty)})
+    claim = await bench.claimed(Status.DISCONNECTED, "bundle_missing")
+    assert str(empty) in claim.raw
+    assert REASONS["bundle_missing"].endless, "tried until it is there"
+    (empty / "wa-js").symlink_to(bench.cache / "wa-js")
+    await bench.link.call("connect")
+    await bench.claimed(Status.QR_REQUIRED)
 
 
 async def test_a_note_of_the_session_names_no_secret(bench: Bench, stand_in: StandIn) -> None:

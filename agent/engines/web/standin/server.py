@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.web.standin.frames import receive_text, send_text
+from agent.engines.web.standin.fronts import KEEPER, Front
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
@@ -59,6 +60,16 @@ class StandIn:
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
         self.answers_sends = True
+        self.front: Front | None = None
+        """What comes in place of the page; None: the page."""
+        self.refuses = ""
+        """A stream's mode that each page is told as soon as it says hello; "" = none."""
+        self.missing = ""
+        """Modules that the page does not define, separated by commas."""
+        self.reload_every = 0.0
+        """Seconds after which each page loads itself again; 0 = never."""
+        self.padding, self.pace = 0, 0.0
+        """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
         self.qr_every, self.qr_codes, self.alive_every = qr_every, qr_codes, alive_every
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -133,6 +144,9 @@ class StandIn:
             case "hello":
                 client.name = str(told.get("name", ""))
                 client.device = str(told.get("device", ""))
+                if self.refuses:
+                    client.tell("stream", mode=self.refuses, socket=self.refuses)
+                    return
                 if not client.device:
                     client.codes_left = self.qr_codes
                     self.show_next_code(client)
@@ -191,11 +205,39 @@ class StandIn:
             if path == "/ws":
                 await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
             else:
+                front = self.front if path.split("?")[0] == "/" else None
                 size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
                 body = await reader.readexactly(size)
-                _reply(writer, *self._answer(method, path.split("?")[0], fields, body))
-                await writer.drain()
+                if front is not None:
+                    await self._instead(writer, front)
+                else:
+                    answer = self._answer(method, path.split("?")[0], fields, body)
+                    await self._send(writer, path, *answer)
         writer.close()
+
+    async def _instead(self, writer: asyncio.StreamWriter, front: Front) -> None:
+        if not front.silent:
+            longer = 100_000 if front.stalls else 0
+            _reply(writer, front.status, "text/html", front.body, front.headers, longer)
+            await writer.drain()
+        if front.silent or front.stalls:
+            await asyncio.Event().wait()
+
+    async def _send(
+        self, writer: asyncio.StreamWriter, path: str, status: str, kind: str, body: bytes
+    ) -> None:
+        """The page's script may be long and slow, as over a bad line."""
+        if path.startswith("/standin.js") and self.pace:
+            body += b"\n/*" + b"x" * self.padding + b"*/"
+            _reply(writer, status, kind, b"", longer=len(body))
+            step = max(1, int(self.pace / 4))
+            for start in range(0, len(body), step):
+                writer.write(body[start : start + step])
+                await writer.drain()
+                await asyncio.sleep(0.25)
+            return
+        _reply(writer, status, kind, body)
+        await writer.drain()
 
     def _answer(
         self, method: str, path: str, fields: Mapping[str, str], body: bytes
@@ -215,10 +257,19 @@ class StandIn:
                 for each in self.clients
             ]
             return "200 OK", "application/json", json.dumps(rows).encode()
+        if path == "/keeper.js":
+            return "200 OK", "text/javascript", KEEPER
         if path not in _FILES:
             return "404 Not Found", "text/plain", b"no such page"
         name, kind = _FILES[path]
-        return "200 OK", kind, Path(__file__).with_name(name).read_bytes()
+        content = Path(__file__).with_name(name).read_bytes()
+        if path == "/standin.js" and self.missing:
+            content = f"globalThis.__missing = {json.dumps(self.missing)};\n".encode() + content
+        if path == "/" and self.reload_every:
+            milliseconds = round(self.reload_every * 1000)
+            script = f"setTimeout(() => location.reload(), {milliseconds})"
+            content += f'<script nonce="standin">{script}</script>\n'.encode()
+        return "200 OK", kind, content
 
     def _play(self, body: bytes) -> tuple[str, str, bytes]:
         """What somebody clicked on the phone's page."""
@@ -250,10 +301,18 @@ class StandIn:
             self.clients.remove(client)
 
 
-def _reply(writer: asyncio.StreamWriter, status: str, kind: str, body: bytes) -> None:
+def _reply(  # noqa: PLR0917 - an answer's parts
+    writer: asyncio.StreamWriter,
+    status: str,
+    kind: str,
+    body: bytes,
+    headers: str = "",
+    longer: int = 0,
+) -> None:
+    """`longer`: so many bytes of the body come later, if ever."""
     head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nContent-Security-Policy: {_POLICY}\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n{headers}"
+        f"Content-Length: {len(body) + longer}\r\nContent-Security-Policy: {_POLICY}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     writer.write(head.encode() + body)

@@ -3,7 +3,7 @@
 'use strict';
 (() => {
   const query = new URLSearchParams(location.search);
-  const missing = new Set((query.get('missing') || '').split(',').filter(Boolean));
+  const missing = new Set((query.get('missing') || globalThis.__missing || '').split(',').filter(Boolean));
   const VERSION = query.get('version') || '2.3000.1040000000';
 
   // --- emitters, models, collections -----------------------------------------------------
@@ -385,6 +385,7 @@
   };
   const unpair = async (reason) => {
     await keep({});
+    localStorage.removeItem('last-wid');
     modules.WAWebLogoutReasonCode.getErrorCodeFromLogoutReason(reason);
     me = null;
     Cmd.trigger('logout');
@@ -431,6 +432,12 @@
       const end = Date.now() + seconds * 1000;
       while (Date.now() < end);
     },
+    keeper: async () => {
+      await navigator.serviceWorker.register('/keeper.js');
+      await navigator.serviceWorker.ready;
+      await caches.open('standin');
+      toServer({ do: 'kept' });
+    },
     navigate: ({ to }) => location.assign(to),
     noise: () => {
       const draw = document.createElement('img'), from = document.createElement('canvas');
@@ -473,7 +480,8 @@
   };
   const start = async () => {
     const pairing = await kept();
-    if (pairing && pairing.account) { me = wid(`${pairing.account}@c.us`); device = pairing.device }
+    // The real site needs both of its stores, and offers a code where one is empty.
+    if (pairing && pairing.account && localStorage.getItem('last-wid') === pairing.account) { me = wid(`${pairing.account}@c.us`); device = pairing.device }
     // Last, as on the real site: with it the bundle knows that the modules are there.
     globalThis.__d = () => {};
     connect();

@@ -1,0 +1,130 @@
+"""What document the browser shows: WhatsApp Web, or something else that came instead.
+
+Pure. Whatever answered said all of it: it is shortened, shown, and trusted no further.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+SILENT = 25.0
+"""Seconds in which nothing moved on in a document that is not ready."""
+PORTAL = 511
+"""HTTP's own status for: the network wants a login first."""
+
+_UNSUPPORTED = re.compile(
+    r"(works with|requires?|supports?|use|update|upgrade)\b.{0,60}"
+    r"\b(Google Chrome|Chrome \d+|Firefox|Safari|browser)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DOMAIN = "whatsapp.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One look at the document, whatever it is."""
+
+    address: str = ""
+    """Host and path, without what follows the question mark."""
+    origin: str = ""
+    status: int = 0
+    """HTTP's; 0: the browser does not say."""
+    title: str = ""
+    complete: bool = False
+    modules: int = 0
+    """WhatsApp's modules that the page defined so far; 0: it defines none."""
+    form: bool = False
+    """It asks for something to be filled in."""
+    words: str = ""
+    """The beginning of its text; only for judging it."""
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        status = f"HTTP {self.status}" if self.status else "no HTTP status"
+        return f'{status} from {self.address}, title "{self.title}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """What came is not WhatsApp Web: a reason's code, and the address, status and title."""
+
+    reason: str
+    raw: str
+
+
+def parse_document(told: Any) -> Document | None:
+    """A look at the document, checked field by field; None when it is none."""
+    if not isinstance(told, Mapping):
+        return None
+    status, modules = told.get("status"), told.get("modules")
+    return Document(
+        address=_shown(told.get("address"), 120),
+        origin=_shown(told.get("origin"), 120),
+        status=status if isinstance(status, int) and 0 <= status < 1000 else 0,
+        title=_shown(told.get("title"), 60),
+        complete=told.get("complete") is True,
+        modules=modules if isinstance(modules, int) and 0 <= modules < 10**7 else 0,
+        form=told.get("form") is True,
+        words=str(told.get("words", ""))[:2000],
+    )
+
+
+def judge_document(document: Document, wanted: str, idle: float) -> Strange | None:
+    """None while it is, or may still become, WhatsApp Web. `idle`: seconds without progress."""
+    if document.status >= 400:
+        portal = document.status == PORTAL
+        return Strange("captive_portal" if portal else "page_http_error", document.shown)
+    settled = document.complete or idle >= SILENT
+    if document.origin and document.origin != _origin(wanted):
+        # It may be on its way through several addresses.
+        if not settled:
+            return None
+        foreign = not _is_whatsapps(document.origin)
+        reason = "captive_portal" if foreign and document.form else "page_elsewhere"
+        return Strange(reason, document.shown)
+    if document.modules:
+        return None
+    if document.complete and _UNSUPPORTED.search(document.words):
+        return Strange("browser_unsupported", document.shown)
+    if not document.complete and idle >= SILENT:
+        return Strange("page_silent", f"{document.shown}: nothing more came for {idle:.0f} s")
+    return None
+
+
+def _is_whatsapps(origin: str) -> bool:
+    host = urlsplit(origin).hostname or ""
+    return host == _DOMAIN or host.endswith(f".{_DOMAIN}")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _shown(told: Any, limit: int) -> str:
+    text = told if isinstance(told, str) else ""
+    return "".join(each if each.isprintable() else " " for each in text)[:limit].strip()
+
+
+LOOK = """(() => {
+  const or = (read, other) => { try { return read() ?? other } catch (_) { return other } };
+  const read = globalThis.__waAgent ? __waAgent.read() : null;
+  // To count thousands of modules is for the time of their loading only.
+  const count = () => Object.keys(require('__debug').modulesMap).length;
+  const modules = read && read.ready ? 1 : or(count, 0);
+  const text = modules ? '' : or(() => document.body.textContent.slice(0, 4000), '');
+  return {
+    read,
+    document: {
+      address: location.host + location.pathname, origin: location.origin,
+      status: or(() => performance.getEntriesByType('navigation')[0].responseStatus, 0),
+      title: document.title, complete: document.readyState === 'complete', modules,
+      form: or(() => document.querySelector('form, input') !== null, false),
+      words: text.replace(/\\s+/g, ' ').slice(0, 2000),
+    },
+  };
+})()"""
+"""Asked in any document: `read` is null where nothing of ours runs."""

@@ -1,0 +1,297 @@
+"""The ways to a page that works: a start, a reload, a load past every cache, and when to give up.
+
+At most one of them goes on at a time. The view says what is claimed meanwhile.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import Claim, ConnectionStatus
+from agent.engines.base import Reporter
+from agent.engines.web.document import LOOK, judge_document, parse_document
+from agent.engines.web.profile import lost_store
+from agent.engines.web.record import Record
+from agent.engines.web.session import Session
+from agent.engines.web.settings import WebSettings
+from agent.engines.web.view import View
+from agent.errors import EngineError, WaError
+
+log = logging.getLogger(__name__)
+
+Status = ConnectionStatus
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+STARTS_WINDOW = 600.0
+RELOADS, RELOADS_WINDOW = 2, 120.0
+"""The page may begin so many documents by itself within these seconds; one more is a finding."""
+PAST_CACHES_EVERY = 600.0
+"""Seconds in which one load past every cache is enough; a connect by the agent allows another."""
+LOOK_EVERY = 1.0
+_LOOK_WITHIN = 3.0
+
+FRESH_PAGE = frozenset(
+    {
+        "browser_unsupported",
+        "captive_portal",
+        "client_outdated",
+        "injection_failed",
+        "page_elsewhere",
+        "page_http_error",
+        "page_reloads",
+        "page_silent",
+    }
+)
+"""What an old copy of the page can be behind: one load past every cache comes first."""
+_BROWSER_STAYS = frozenset({"client_outdated"})
+
+_FAILED_START = {
+    "page_unreachable": "connection_lost",
+    "page_silent": "page_silent",
+    "page_http_error": "page_http_error",
+    "certificate_error": "certificate_error",
+    "page_elsewhere": "page_elsewhere",
+    "page_missing": "misconfigured",
+    "setpriv_missing": "misconfigured",
+    "sandbox_not_possible": "misconfigured",
+    "browser_missing": "browser_missing",
+    "bundle_missing": "bundle_missing",
+    "bundle_changed": "bundle_missing",
+    "storage_failed": "storage_failed",
+    "profile_in_use": "profile_in_use",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Whom a start tells: `publish` what the view claims now, the reporter of an unforeseen end."""
+
+    publish: Callable[[], None]
+    reporter: Reporter
+
+
+class Starts:
+    """The folder, the browser's session, and what is known of both."""
+
+    def __init__(  # noqa: PLR0917 - the parts of one engine
+        self,
+        folder: Path,
+        settings: WebSettings,
+        session: Session,
+        view: View,
+        record: Record,
+        told: Told,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._session = session
+        self._view = view
+        self._record = record
+        self._publish = told.publish
+        self._crashed = told.reporter.crashed
+        self._work: asyncio.Task[None] | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._browser_ends: deque[float] = deque()
+        self._reloads: deque[float] = deque()
+        self._past_caches_at = -PAST_CACHES_EVERY
+        self._is_passing_caches = False
+        self._stopping = False
+
+    @property
+    def working(self) -> bool:
+        return self._work is not None and not self._work.done()
+
+    def begin(self, work: Work) -> None:
+        self._work = self._task(work(), "web session")
+
+    def connect(self) -> None:
+        """The agent wants a connection: the next try, with all of its own attempts."""
+        self._browser_ends.clear()
+        self._past_caches_at = -PAST_CACHES_EVERY
+        if not self._session.alive:
+            self.begin(self.start)
+        elif self._view.claim.reason in FRESH_PAGE:
+            self.begin(self.load_past_caches)
+        elif self._view.needs_revival(boot_clock()):
+            self.begin(self.revive)
+
+    def stop(self) -> None:
+        """Nothing more begins by itself."""
+        self._stopping = True
+
+    async def end(self) -> None:
+        tasks = {task for task in (self._work, self._follower) if task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def come_back(self, work: Work, word: str) -> None:
+        """After an end of the page or the browser; too many of them are the agent's turn."""
+        if self._stopping or self.working:
+            return
+        self._view.interrupted(word)
+        if self._too_many(self._browser_ends, self._settings.browser_starts, STARTS_WINDOW):
+            self._view.failed("page_crashed", word)
+            self._publish()
+            return
+        self.begin(work)
+
+    def navigated(self, address: str, *, unreachable: bool) -> None:
+        """The page shows another document; while none of our ways goes on, it went by itself."""
+        self._view.new_document(address, boot_clock())
+        if self.working or self._stopping:
+            return
+        if unreachable:
+            self._view.failed("connection_lost", "the page cannot be reached")
+        elif not self._view.has_ended and self._too_many(self._reloads, RELOADS, RELOADS_WINDOW):
+            self._reloads.clear()
+            shown = f"{RELOADS + 1} times in {RELOADS_WINDOW:.0f} s"
+            self._view.failed("page_reloads", f"the page loaded itself again {shown}")
+        else:
+            self._follow()
+
+    def takes_up(self) -> bool:
+        """Whether what is to be published now is dealt with here first."""
+        claim = self._view.claim
+        if claim.reason not in FRESH_PAGE or self._stopping:
+            return False
+        if self.working:
+            # The old document still speaks, and another one is on its way.
+            return self._is_passing_caches
+        if not self._session.alive:
+            return False
+        if boot_clock() - self._past_caches_at >= PAST_CACHES_EVERY:
+            log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
+            self.begin(self.load_past_caches)
+            return True
+        if claim.reason in _BROWSER_STAYS:
+            return False
+        self.begin(partial(self._give_up, claim))
+        return True
+
+    async def start(self) -> None:
+        if self._record.paired and (lost := await asyncio.to_thread(lost_store, self._folder)):
+            log.error("not starting a browser: the session is paired, and %s", lost)
+            self._view.lost(lost)
+            self._publish()
+            return
+        self._view.begin(boot_clock(), "attached")
+        self._publish()
+        try:
+            await self._session.open()
+            self._view.begin(boot_clock(), "loaded")
+            self._publish()
+            await self._session.load()
+        except (WaError, TimeoutError) as error:
+            await self._failed(error)
+        else:
+            self._follow()
+
+    async def revive(self) -> None:
+        """Reload; where that does not help, another browser."""
+        self._view.revive(boot_clock())
+        self._publish()
+        if await self._session.reload():
+            self._follow()
+        else:
+            await self._session.kill()
+            await self.start()
+        self._view.silent = False
+
+    async def load_past_caches(self) -> None:
+        """Load the page as a browser that never saw it, with the pairing that it has."""
+        self._past_caches_at = boot_clock()
+        self._view.begin(boot_clock(), "loaded")
+        self._publish()
+        self._is_passing_caches = True
+        try:
+            await self._session.load_past_caches()
+        except (WaError, TimeoutError) as error:
+            self._is_passing_caches = False
+            await self._failed(error)
+        else:
+            self._follow()
+        finally:
+            self._is_passing_caches = False
+
+    async def _give_up(self, claim: Claim) -> None:
+        """What came is not the page that is wanted, past the caches too: the agent's turn."""
+        await self.leave_diagnostics(f"{claim.reason}: {claim.raw}")
+        self._view.failed(claim.reason, claim.raw)
+        await self._session.close()
+        self._publish()
+
+    async def _failed(self, error: Exception) -> None:
+        log.warning("%s", error)
+        await self.leave_diagnostics(str(error))
+        await self._session.kill()
+        code = error.code if isinstance(error, WaError) else ""
+        self._view.failed(_FAILED_START.get(code, "page_crashed"), str(error))
+        self._publish()
+
+    async def leave_diagnostics(self, why: str) -> None:
+        page = self._session.page if self._session.alive else None
+        await self._record.keep_diagnostics(why, page, self._view)
+
+    def _follow(self) -> None:
+        if self._follower is None or self._follower.done():
+            self._follower = self._task(self._follow_page(), "web page")
+
+    async def _follow_page(self) -> None:
+        """Look at the document until it is WhatsApp's and ready, or is called what it is."""
+        while self._session.alive and not self._stopping:
+            await asyncio.sleep(LOOK_EVERY)
+            if self.working:
+                continue
+            if not self._view.is_loading:
+                break
+            try:
+                await self._look()
+            except EngineError:
+                continue  # a busy page; its silence is the probes' to judge
+            self._publish()
+        if self._session.alive and not self._stopping:
+            await self._session.page.loading.rest()
+
+    async def _look(self) -> None:
+        page = self._session.page
+        told = await page.evaluate(LOOK, within=_LOOK_WITHIN)
+        if not isinstance(told, dict):
+            return
+        document = parse_document(told.get("document"))
+        if document is None:
+            return
+        self._view.loaded(page.loading.bytes, document, boot_clock())
+        self._view.look(told.get("read"), boot_clock())
+        strange = judge_document(document, self._settings.url, self._view.idle(boot_clock()))
+        if strange is not None:
+            self._view.failed(strange.reason, strange.raw)
+
+    def _too_many(self, moments: "deque[float]", limit: int, window: float) -> bool:
+        now = boot_clock()
+        while moments and moments[0] < now - window:
+            moments.popleft()
+        if len(moments) >= limit:
+            return True
+        moments.append(now)
+        return False
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+
+def boot_clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,205 @@
+"""What comes instead of WhatsApp Web, how a start goes on or does not, and the load past caches."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.standin import fronts
+from agent.engines.web.standin.server import StandIn
+from tests.engines.web.bench import ACCOUNT, Bench
+
+Status = ConnectionStatus
+
+HASTE = (
+    "import agent.engines.web.states as s, agent.engines.web.document as d,"
+    " agent.engines.web.session as e;"
+    " s.SLOW_INJECTION = d.SILENT = e.LOAD = 4.0"
+)
+"""The engine's long waits, shortened."""
+
+
+async def given_up(bench: Bench, reason: str, within: float = 60) -> str:
+    claim = await bench.claimed(Status.DISCONNECTED, reason, within=within)
+    return claim.raw
+
+
+@pytest.mark.parametrize(
+    ("front", "reason", "shown"),
+    [
+        pytest.param(fronts.HTTP_ERROR, "page_http_error", ("HTTP 500", "Error 500"), id="500"),
+        pytest.param(
+            fronts.Front("503 Service Unavailable"),
+            "page_http_error",
+            ("HTTP 503",),
+            id="empty 503",
+        ),
+        pytest.param(fronts.UNSUPPORTED, "browser_unsupported", ("HTTP 200",), id="unsupported"),
+        pytest.param(fronts.PORTAL_STATUS, "captive_portal", ("HTTP 511", "Login"), id="511"),
+        pytest.param(fronts.EMPTY, "injection_failed", ("Maintenance",), id="another page"),
+        pytest.param(fronts.SILENT, "page_silent", ("no answer",), id="a silent server"),
+        pytest.param(fronts.STALLS, "page_silent", ("nothing more came",), id="half a page"),
+    ],
+)
+async def test_a_page_that_is_not_whatsapp_is_called_what_it_is(
+    bench: Bench, stand_in: StandIn, front: fronts.Front, reason: str, shown: tuple[str, ...]
+) -> None:
+    stand_in.front = front
+    await bench.start(first=HASTE)
+    raw = await given_up(bench, reason)
+    for each in shown:
+        assert each in raw
+    assert "?" not in raw, "an address is shown without its query"
+    assert list((bench.session / "diagnostics").glob("*.json"))
+    # The server is well again: the next try of the agent connects.
+    stand_in.front = None
+    await bench.link.call("connect")
+    await bench.claimed(Status.QR_REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("front", "reason", "title"),
+    [
+        pytest.param(fronts.PORTAL, "captive_portal", "Guest network", id="a network's login"),
+        pytest.param(fronts.EMPTY, "page_elsewhere", "Maintenance", id="any other page"),
+    ],
+)
+async def test_a_redirect_is_told_with_the_address_that_it_led_to(
+    bench: Bench, stand_in: StandIn, front: fronts.Front, reason: str, title: str
+) -> None:
+    other = await StandIn.open()
+    try:
+        other.front = front
+        stand_in.front = fronts.elsewhere(f"{other.url}?token=secret")
+        await bench.start(first=HASTE)
+        raw = await given_up(bench, reason)
+        assert other.url.removeprefix("http://") in raw and title in raw
+        assert "secret" not in raw
+    finally:
+        await other.close()
+
+
+@asynccontextmanager
+async def with_a_certificate_of_its_own(folder: Path) -> AsyncIterator[str]:
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    line = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    line += ["-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made = [*line, "-keyout", str(key), "-out", str(certificate)]
+    await asyncio.to_thread(subprocess.run, made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_a_certificate_that_is_not_valid_is_told(bench: Bench, tmp_path: Path) -> None:
+    async with with_a_certificate_of_its_own(tmp_path) as url:
+        bench.url = url
+        await bench.start(first=HASTE)
+        assert "ERR_CERT_" in await given_up(bench, "certificate_error")
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+async def test_a_page_that_keeps_coming_slowly_is_waited_for(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.padding, stand_in.pace = 400_000, 40_000
+    await bench.start(first=HASTE)
+    await bench.claimed(Status.QR_REQUIRED, within=60)
+    assert "injection_failed" not in [claim.reason for claim in bench.claims]
+    told = [claim.progress for claim in bench.claims if claim.progress is not None]
+    assert len(set(told)) > 3 and told == sorted(told), "each step is told, and none goes back"
+
+
+async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.syncs, stand_in.reload_every = False, 1.5
+    slow = "import agent.engines.web.starts as s; s.RELOADS = 1000"
+    await bench.start(first=slow)
+    seen = stand_in.requests.count("/standin.js")
+    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 3, within=30)
+    begun = len(bench.claims)
+    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 8, within=30)
+    phases = {(claim.status, claim.phase, claim.progress) for claim in bench.claims[begun:]}
+    passing = {each for each in phases if each[0] is not Status.QR_REQUIRED}
+    assert len(passing) <= 3, passing
+
+
+async def test_a_page_that_loads_itself_again_and_again_is_named_and_left_to_the_agent(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.reload_every = 2.0
+    await bench.start()
+    assert "loaded itself again" in await given_up(bench, "page_reloads")
+    stand_in.reload_every = 0
+    await bench.link.call("connect")
+    await bench.claimed(Status.QR_REQUIRED)
+
+
+async def test_a_connected_page_that_loads_itself_again_and_again_is_named(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.reload_every = 2.0
+    stand_in.page().tell("navigate", to="/?name=sales")
+    await given_up(bench, "page_reloads")
+    stand_in.reload_every = 0
+    await bench.link.call("connect")
+    await bench.claimed(Status.CONNECTED)
+
+
+# --- past every cache --------------------------------------------------------------------------
+
+
+async def test_a_bad_page_that_a_service_worker_holds_is_passed_by_and_the_pairing_stays(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    device = await bench.pair(stand_in)
+    stand_in.page().tell("keeper")
+    await bench.until(lambda: any(each.get("do") == "kept" for each in stand_in.page().received))
+    await bench.stop()
+    await bench.start(first=HASTE, paired=True)
+    await bench.claimed(Status.CONNECTED, within=60)
+    assert stand_in.page().device == device
+    assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims]
+
+
+async def test_a_client_that_is_called_outdated_loads_past_the_caches_before_it_waits(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    before = stand_in.requests.count("/standin.js")
+    outdated = {"mode": "DEPRECATED_VERSION", "socket": "DEPRECATED_VERSION"}
+    stand_in.page().tell("stream", **outdated)
+    await bench.until(lambda: stand_in.requests.count("/standin.js") > before)
+    await bench.claimed(Status.CONNECTED)
+    assert "client_outdated" not in [claim.reason for claim in bench.claims], "it was an old copy"
+
+
+async def test_a_page_without_a_module_is_loaded_again_when_the_site_is_whole(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.missing = "WAWebBuildConstants"
+    await bench.start(first=HASTE)
+    await given_up(bench, "injection_failed")
+    (seen,) = (bench.session / "diagnostics").glob("*.json")
+    assert json.loads(seen.read_text())["page"]["missing"] == ["BuildConstants"]
+    stand_in.missing = ""
+    await bench.link.call("connect")
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    await bench.claimed(Status.CONNECTED)
