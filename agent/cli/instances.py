@@ -20,9 +20,12 @@ from agent.cli.terminal.show import (
     print_json,
     print_pairs,
 )
-from agent.errors import InvalidRequest, TryLater
+from agent.core.reasons import reason_of
+from agent.errors import InvalidRequest, Refused, TryLater
 
 _LONG = 240.0
+SETTLED = 5.0
+"""Seconds: what an instance says right after a start may be the word of its last run."""
 """Seconds: the agent gives a server 150 to delete a session."""
 
 _INTENTS = (
@@ -161,16 +164,29 @@ def _tell(client: Client, options: argparse.Namespace, found: dict[str, Any], do
 
 def _wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
+    hopeless_since: float | None = None
     while True:
         found = client.get(f"/api/instance/{id}")
         if found["connection_status"] == "CONNECTED":
             return found
+        if not _only_a_person_helps(found):
+            hopeless_since = None
+        elif hopeless_since is None:
+            hopeless_since = time.monotonic()
+        elif time.monotonic() - hopeless_since >= SETTLED:
+            raise Refused(f"cannot wait for {id}: only a person can help, {found['sentence']}")
         if time.monotonic() >= deadline:
             raise TryLater(
                 f"cannot wait longer for {id}: it is {found['connection_status']},"
                 f" {found['sentence']}"
             )
         time.sleep(0.2)
+
+
+def _only_a_person_helps(found: dict[str, Any]) -> bool:
+    """A code that waits for its scan does not count: the scan is what a person waits for."""
+    down = found["connection_status"] in ("DISCONNECTED", "AUTH_FAILURE")
+    return down and bool(found["reason"]) and reason_of(found["reason"]).hopeless
 
 
 def every_instance(client: Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,9 @@ def _add_archives(commands: Subparsers) -> None:
         "--to", dest="target", choices=(OURS, *TARGETS), default=OURS, help="for which program"
     )
     parser.add_argument("--snapshot", metavar="NAME", default="", help="of this one, not of now")
-    parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the file; with --to move the folder aside"
+    )
     parser = add_command(
         commands,
         "import",
@@ -138,7 +140,7 @@ def _export_to(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
         archive = Path(folder) / "archive"
         _download(options, archive)
-        made = TARGETS[options.target](archive, options.file, options.id)
+        made = TARGETS[options.target](archive, options.file, options.id, options.force)
     if wants_json(options):
         print_json({"folder": str(made)})
     else:

@@ -52,7 +52,7 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
     return out
 
 
-def unpack_local_auth(archive: Path, target: Path, id: InstanceId) -> Path:
+def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
     """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
     from agent.engines.web.exchange import export_local_auth
     from agent.vault.unpack import unpack_apart
@@ -67,12 +67,13 @@ def unpack_local_auth(archive: Path, target: Path, id: InstanceId) -> Path:
                 f"cannot export {id} to whatsapp-web.js: its engine is"
                 f" {arrived.manifest.engine}, not web"
             )
-        return export_local_auth(session, target, id)
+        return export_local_auth(session, target, id, replace=replace)
 
 
 SOURCES: Mapping[str, Source] = {OURS: open_archive, "wwebjs": pack_local_auth}
 
-Target = Callable[[Path, Path, InstanceId], Path]
-"""Makes another program's layout of our archive in a folder; what was made."""
+Target = Callable[[Path, Path, InstanceId, bool], Path]
+"""Makes another program's layout of our archive in a folder, in place of an older one where that
+is wanted; what was made."""
 
 TARGETS: Mapping[str, Target] = {"wwebjs": unpack_local_auth}

@@ -107,6 +107,8 @@ class Browser:
                 await self._debugger.call("Browser.close", within=within)
             await asyncio.wait({self.ended}, timeout=within)
         in_order = self.ended.done() and self.ended.result() == 0
+        if self.ended.done() and not in_order:
+            log.info("the browser died while it ended (status %d)", self.ended.result())
         if not self.ended.done():
             log.warning("the browser did not close in %g s: it is killed", within)
             self.kill()

@@ -176,7 +176,7 @@ class WebEngine:
         if self._stopping:
             self._reporter.progress()
             if not await self._session.close():
-                log.warning("the browser did not end in order; its profile is as it was written")
+                log.warning("the browser did not end in order; its page was closed before")
         await self._record.write()
         self._reporter.progress()
         await asyncio.to_thread(make_durable, self._folder, self._reporter.progress)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from agent.engines.web.kept import NOTE
@@ -83,8 +84,13 @@ def import_local_auth(source: Path, session: Path) -> int:
     return _copy_whole(found, target)
 
 
-def export_local_auth(session: Path, target: Path, client_id: str = "") -> Path:
-    """Write `target`/session[-client_id] as LocalAuth wants it; the folder made."""
+def export_local_auth(
+    session: Path, target: Path, client_id: str = "", *, replace: bool = False
+) -> Path:
+    """Write `target`/session[-client_id] as LocalAuth wants it; the folder made.
+
+    `replace`: what is there already is moved aside, never deleted.
+    """
     if client_id and not _CLIENT.fullmatch(client_id):
         raise InvalidRequest(
             f"cannot use client id {client_id!r:.80}: letters, digits, - and _ only", field="client"
@@ -96,9 +102,28 @@ def export_local_auth(session: Path, target: Path, client_id: str = "") -> Path:
         raise Refused(f"cannot export {session}: stop the instance first", code="profile_in_use")
     folder = target / (f"session-{client_id}" if client_id else "session")
     if os.path.lexists(folder):
-        raise Refused(f"cannot export to {folder}: it exists", code="exists")
+        if not replace:
+            raise Refused(
+                f"cannot export to {folder}: it exists; --force moves it aside", code="exists"
+            )
+        if read_lock(folder) is Lock.LIVE:
+            raise Refused(
+                f"cannot replace {folder}: a browser ({_name(holder(folder))}) has it open;"
+                " stop it first",
+                code="profile_in_use",
+            )
     target.mkdir(parents=True, exist_ok=True)
-    _copy_whole(source, folder)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    _copy_whole(source, fresh)
+    try:
+        if os.path.lexists(folder):
+            old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            folder.rename(folder.with_name(f"{folder.name}.old-{old}"))
+        fresh.rename(folder)
+        _sync_folder(target)
+    except OSError as error:
+        raise VaultError(f"cannot write {folder}: {error}") from error
     return folder
 
 

@@ -34,10 +34,10 @@ class Loading:
     def new_document(self) -> None:
         self.bytes = 0
 
-    async def watch(self) -> None:
+    async def watch(self, *, within: float = _WITHIN) -> None:
         if not self._on:
+            await self._debugger.call("Network.enable", _NO_BODIES, within=within)
             self._on = True
-            await self._call("Network.enable", _NO_BODIES)
 
     async def bypass_service_worker(self) -> None:
         """For as long as this page lives."""

@@ -90,6 +90,7 @@ const __waAgent = (() => {
   };
 
   const watch = () => {
+    mark('');
     const W = globalThis.WPP;
     if (!W) { changed('failed'); return }
     for (const name of ['loader.injected', 'loader.ready', 'loader.full_ready', 'conn.main_init',

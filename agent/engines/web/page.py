@@ -95,6 +95,10 @@ class Page:
                 f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
             )
 
+    async def leave(self, *, within: float) -> None:
+        """Go to an empty page: the browser then writes and closes what this page stored."""
+        await self.call("Page.navigate", {"url": "about:blank"}, within=within)
+
     async def _browser_answers(self) -> bool:
         try:
             await self._browser.call("Browser.getVersion", within=5.0)

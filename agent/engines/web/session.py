@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from agent.engines.web.arguments import Program
 from agent.engines.web.browser import Browser
 from agent.engines.web.kept import read_note, read_page
 from agent.engines.web.page import Page, origin_of
+from agent.engines.web.pairing import leave_page
 from agent.engines.web.profile import Lock, prepare_profile, profile_path
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
 RELOAD = 10.0
+LEAVE = 3.0
 PROFILE_WAIT = 3.0
 
 
@@ -120,7 +123,8 @@ class Session:
         """The mild cure; False when the browser does not even take that."""
         try:
             page = self.page
-            await page.loading.watch()
+            with suppress(EngineError):  # a page that crashed or hangs does not answer
+                await page.loading.watch(within=0.1 if page.crashed else 1.0)
             # A page that hangs cannot be asked to leave, only its browser can be told.
             await page.navigate(self._settings.url, within=RELOAD)
             await page.evaluate("1", within=RELOAD)
@@ -131,8 +135,13 @@ class Session:
 
     async def close(self, within: float = 10.0) -> bool:
         """End the browser so that its profile is whole; True when it ended by itself."""
+        page = self._page
         browser = self._forget()
-        return await browser.close(within) if browser is not None else True
+        if browser is None:
+            return True
+        if page is not None and browser.alive:
+            await leave_page(page, self._folder, within=LEAVE)
+        return await browser.close(within)
 
     async def kill(self) -> None:
         """End it at once, whatever it does."""

@@ -91,6 +91,32 @@ async def test_a_pairing_is_in_the_note_of_the_session_and_leaves_no_mark_in_the
     assert [claim.status for claim in bench.claims if claim.phase == "sync"] == [], "nothing waits"
 
 
+DIES_AT_ITS_END = """
+import os, signal
+import agent.engines.web.connection as web
+call = web.Debugger.call
+async def dying(self, method, params=None, *, within):
+    if method == 'Browser.close':
+        tree = open(f'/proc/self/task/{os.getpid()}/children').read().split()
+        for pid in tree:
+            os.kill(int(pid), signal.SIGTRAP)
+    return await call(self, method, params, within=within)
+web.Debugger.call = dying
+"""
+
+
+async def test_a_browser_that_dies_in_an_ordered_stop_has_written_all_before(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.start(first=f"exec({DIES_AT_ITS_END!r})")
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    await bench.until(lambda: bench.claims[-1].status is Status.LOADING)
+    assert await bench.stop() == 0
+    await bench.start()
+    await bench.claimed(Status.CONNECTED)
+
+
 def test_a_mark_is_found_in_either_spelling_and_in_every_file(tmp_path: Path) -> None:
     store = tmp_path / "Default" / "Local Storage" / "leveldb"
     assert not holds_mark(tmp_path, "abc")

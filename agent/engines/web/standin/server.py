@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,27 +192,33 @@ class StandIn:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            method, path = head.split(" ", 2)[:2]
-            self.requests.append(path)
-            self.heads.append(head)
-            fields = {
-                name.strip().lower(): value.strip()
-                for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])
-            }
-            if path == "/ws":
-                await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
+        try:
+            await self._serve_one(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the browser went away
+        finally:
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, path = head.split(" ", 2)[:2]
+        self.requests.append(path)
+        self.heads.append(head)
+        fields = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])
+        }
+        if path == "/ws":
+            await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
+        else:
+            front = self.front if path.split("?")[0] == "/" else None
+            size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
+            body = await reader.readexactly(size)
+            if front is not None:
+                await self._instead(writer, front)
             else:
-                front = self.front if path.split("?")[0] == "/" else None
-                size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
-                body = await reader.readexactly(size)
-                if front is not None:
-                    await self._instead(writer, front)
-                else:
-                    answer = self._answer(method, path.split("?")[0], fields, body)
-                    await self._send(writer, path, *answer)
-        writer.close()
+                answer = self._answer(method, path.split("?")[0], fields, body)
+                await self._send(writer, path, *answer)
 
     async def _instead(self, writer: asyncio.StreamWriter, front: Front) -> None:
         if not front.silent:
