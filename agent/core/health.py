@@ -101,7 +101,8 @@ def no_pairing_to_lose(observation: Observation) -> bool:
     """Beginning afresh would cost nobody a scan that is not due anyway."""
     if reason_of(last_reason(observation)).unpairs:
         return True
-    claimed = observation.claim is not None and observation.claim.claim.paired
+    claim = observation.claim.claim if observation.claim is not None else None
+    claimed = claim is not None and (claim.paired or claim.pairing_unknown)
     whole = observation.files is SessionFiles.WHOLE
     return not (observation.record.paired or claimed or whole)
 

@@ -88,6 +88,8 @@ class Claim:
     useless: tuple[str, ...] = ()
     """Steps of a repair that the engine knows to change nothing in this state: reconnect,
     restart."""
+    pairing_unknown: bool = False
+    """The engine cannot tell yet whether it is paired: no step may end what may be a pairing."""
 
 
 @dataclass(frozen=True, slots=True)

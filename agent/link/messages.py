@@ -200,6 +200,7 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
         version=_text(told, "version", 64, ""),
         guess=_code(told, "guess", ""),
         useless=_codes(told, "useless"),
+        pairing_unknown=_truth(told, "pairing_unknown"),
     )
 
 

@@ -215,6 +215,7 @@ def _words(claim: Claim) -> tuple[object, ...]:
         claim.raw,
         claim.guess,
         claim.useless,
+        claim.pairing_unknown,
     )
 
 

@@ -9,6 +9,7 @@ from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import Seen, read_event
+from agent.engines.evolution.memory import Memory
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
@@ -63,6 +64,7 @@ class EvolutionBackend:
             doubt=self._watch.doubt,
             probe_limit=limit,
             pace=pace,
+            memory=Memory(folder / "sessions.json"),
             folder=folder / "removed",
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
@@ -119,6 +121,7 @@ class EvolutionBackend:
 
     async def close(self) -> None:
         await self._server.hooks.close()
+        await self._server.memory.close()
         await self._server.rows.close()
         await self._watch.close()
         await self._http.close()

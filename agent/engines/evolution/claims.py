@@ -48,6 +48,8 @@ class Facts:
     """Seconds for which it has been connecting without showing a code."""
     open_until: float = 0.0
     """Ends up to this moment of the server's clock are old: it was open afterwards."""
+    unknown: bool = False
+    """Whether it is paired was not told yet."""
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
@@ -113,7 +115,10 @@ def _connecting(facts: Facts, blank_limit: float) -> Claim:
         return _with(facts, Status.QR_REQUIRED, paired=False)
     if fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated":
         return _with(facts, Status.DISCONNECTED, "client_outdated")
-    claim = replace(_with(facts, Status.INITIALIZING), useless=_USELESS)
+    # Paired and not connected it cannot tell WhatsApp that it goes: a logout is answered with
+    # success and changes nothing.
+    useless = (*_USELESS, "logout_restart") if facts.paired else _USELESS
+    claim = replace(_with(facts, Status.INITIALIZING), useless=useless)
     return replace(claim, guess="client_outdated") if _blank(facts, blank_limit) else claim
 
 
@@ -148,6 +153,7 @@ def _with(
         status,
         reason,
         paired=facts.paired if paired is None else paired,
+        pairing_unknown=facts.unknown and paired is None,
         account=facts.account,
         raw=str(facts.live),
     )

@@ -1,5 +1,6 @@
 """What is known of one session, from answers and from the webhook. It asks nobody."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,19 @@ STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOU
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is known of a session beyond this worker: all that a later one may build on.
+
+    That there was no pairing is no part of it: a phone may have scanned a code since.
+    """
+
+    paired: bool = False
+    account: str = ""
+    scanned: str = ""
+    """The mark of the last code before it opened: the server may go on showing that one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     text: str = field(repr=False)
     pairing_code: str = field(repr=False)
@@ -35,7 +49,12 @@ class Code:
 class Known:
     """Facts go in, the claim comes out."""
 
-    def __init__(self, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+        remembered: Remembered | None = None,
+    ) -> None:
         self.live = Live.MISSING
         self.since = clock()
         """When `live` was first seen."""
@@ -44,6 +63,12 @@ class Known:
         self._pace = pace
         self._clock = clock
         self._paired: bool | None = None
+        self._scanned = ""
+        self._first_seen = ""
+        """Of a paired one: the mark of the code that was shown when it began to connect."""
+        if remembered is not None:
+            self._paired = True if remembered.paired else None
+            self.account, self._scanned = remembered.account, remembered.scanned
         self._row: Row | None = None
         self._row_known = False
         self._ended = ""
@@ -62,6 +87,10 @@ class Known:
     @property
     def paired(self) -> bool:
         return self._paired is True
+
+    @property
+    def remembered(self) -> Remembered:
+        return Remembered(self.paired, self.account, self._scanned)
 
     @property
     def end_known(self) -> bool:
@@ -98,6 +127,7 @@ class Known:
             self.code() is not None,
             self._blank_for(),
             self._open_until,
+            self.paired_unknown,
         )
         return claim_of(facts, self._pace.blank_limit)
 
@@ -123,6 +153,25 @@ class Known:
         if self._blank_since is None:
             self._blank_since = self._clock()
 
+    def note_created(self) -> None:
+        """We made it: it has never been paired."""
+        self._paired, self._ended, self._code = False, "", None
+
+    def is_news(self, shown: Shown) -> bool:
+        """Whether the code that is shown may be a new one: the server goes on showing the last
+        one through pairing, logout and silence. Where a pairing is known only a second, other
+        code counts, for a session that is paired has none made for it."""
+        mark = _mark(shown.code)
+        if not shown.code or mark == self._scanned:
+            return False
+        if not self.paired:
+            return True
+        self._first_seen = self._first_seen or mark
+        return mark != self._first_seen
+
+    def is_current(self, shown: Shown) -> bool:
+        return self._code is not None and self._code.text == shown.code
+
     def note_live(self, live: Live) -> None:
         if live is Live.CLOSE and self.live is Live.CLOSE:
             # Twice in a row: closed, and not the moment between two tries of an endless loop.
@@ -133,16 +182,17 @@ class Known:
             self.live, self.since = live, self._clock()
             self._row, self._row_known = None, False
         if live is Live.OPEN:
+            if self._code is not None:
+                self._scanned = _mark(self._code.text)
             self._ended, self._code, self._blank_since, self._paired = "", None, None, True
+            self._first_seen = ""
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         elif live is Live.MISSING:
             self._paired, self._code, self._blank_since = False, None, None
 
     def note_shown(self, shown: Shown) -> None:
-        """What `connect` answered."""
-        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
-            self.note_live(Live(shown.state))
+        """A code that is proved to be made for this login."""
         if not shown.code and not shown.pairing_code:
             return
         before = self._code
@@ -212,9 +262,10 @@ class Known:
             self.note_live(Live.REFUSED)
             return True
         shown = code_told(event.content)
-        if shown is not None:
-            self.note_shown(shown)
-        return shown is not None
+        if shown is None or _mark(shown.code) == self._scanned:
+            return False
+        self.note_shown(shown)  # told when it is made
+        return True
 
     def _end(self, code: int) -> None:
         if self._ended == "qr_idle" and code in (401, 428):
@@ -233,6 +284,11 @@ class Known:
         if self._blank_since is None or unknown:
             return 0.0
         return self._clock() - self._blank_since
+
+
+def _mark(code: str) -> str:
+    """A code is a secret: what is kept of it cannot be scanned."""
+    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
 
 
 _UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")

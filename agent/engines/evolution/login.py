@@ -2,26 +2,36 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.engines.evolution import renewal
+from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.known import Code, Known
 from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 
+Show = Callable[[], Awaitable[None]]
+"""Ask the server for what it shows, and note it."""
 
-async def wait_for_code(api: EvolutionApi, known: Known, name: str, pace: Pace) -> Code | None:
+
+async def wait_for_code(known: Known, show: Show, pace: Pace) -> Code | None:
     """The first code comes a moment after the login began."""
     return await _wait(
-        api, known, name, pace, within=pace.code_wait, wanted=lambda code: bool(code.text)
+        known, show, pace, within=pace.code_wait, wanted=lambda code: bool(code.text)
     )
 
 
 async def pairing_code(
-    api: EvolutionApi, known: Known, name: str, digits: str, pace: Pace
+    api: EvolutionApi,
+    known: Known,
+    name: str,
+    digits: str,
+    pace: Pace,
+    *,
+    take: Callable[[Shown], Awaitable[None]],
 ) -> Mapping[str, Any]:
     """`known` is of this moment."""
     if known.live is Live.OPEN or known.paired:
@@ -29,14 +39,18 @@ async def pairing_code(
     if known.live is Live.CONNECTING:
         # The number counts only when a login begins; there is no pairing to lose here.
         await api.logout(name)
-        await renewal.until(api, name, pace, lambda live: live is Live.CLOSE)
+        await renewal.is_logged_out(api, name, pace)
+        known.note_live(Live.CLOSE)
     known.begin()
     known.note_live(Live.CONNECTING)
-    known.note_shown(await api.connect(name, digits))
+    await take(await api.connect(name, digits))
+
+    async def show() -> None:
+        await take(await api.connect(name))
+
     code = await _wait(
-        api,
         known,
-        name,
+        show,
         pace,
         within=pace.pairing_wait,
         wanted=lambda code: bool(code.pairing_code),
@@ -48,9 +62,8 @@ async def pairing_code(
 
 
 async def _wait(
-    api: EvolutionApi,
     known: Known,
-    name: str,
+    show: Show,
     pace: Pace,
     *,
     within: float,
@@ -64,4 +77,4 @@ async def _wait(
         if known.live is not Live.CONNECTING or time.monotonic() > deadline:
             return None
         await asyncio.sleep(pace.look_every)
-        known.note_shown(await api.connect(name))
+        await show()

@@ -93,6 +93,18 @@ async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
         )
 
 
+async def is_logged_out(api: EvolutionApi, name: str, pace: Pace) -> bool:
+    """Closed in two looks: between two tries to connect it says `close` for a moment."""
+    looks = 0
+
+    def closed(live: Live) -> bool:
+        nonlocal looks
+        looks = looks + 1 if live is Live.CLOSE else 0
+        return looks > 1 or live is Live.MISSING
+
+    return await until(api, name, pace, closed)
+
+
 async def until(api: EvolutionApi, name: str, pace: Pace, wanted: Callable[[Live], bool]) -> bool:
     deadline = time.monotonic() + pace.gone_wait
     while not wanted(await api.state(name)):

@@ -8,6 +8,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution import login, renewal
+from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.hooks import HookEvent, acks_told, messages_told
 from agent.engines.evolution.known import STATE_EVENTS, Known
@@ -33,7 +34,7 @@ class EvolutionSession:
         self.reporter = reporter
         self._server = server
         self._api = server.api
-        self._known = Known(server.pace)
+        self._known = Known(server.pace, remembered=server.memory.of(remote))
         self._acting = asyncio.Lock()
         self._renewing = False
         self._dead = False
@@ -68,8 +69,8 @@ class EvolutionSession:
                 if deep or self._dead:
                     await self._prove()
             case Live.CONNECTING:
-                if known.paired_unknown and (found := await self._listed()) is not None:
-                    known.note_row(found[0])
+                if known.paired_unknown:
+                    await self._learn_pairing()
                 await self._look_for_code()
             case Live.CLOSE if not known.end_known:
                 await self._take_row()
@@ -87,9 +88,9 @@ class EvolutionSession:
                 return None
             await self.connect()
         elif known.live is Live.CONNECTING:
-            known.note_shown(await self._api.connect(self.remote))
+            await self._take_shown(await self._api.connect(self.remote))
         if known.live is Live.CONNECTING and not known.paired and known.code() is None:
-            await login.wait_for_code(self._api, known, self.remote, self._server.pace)
+            await login.wait_for_code(known, self._show, self._server.pace)
         return known.qr()
 
     # acted on
@@ -105,9 +106,11 @@ class EvolutionSession:
         async with self._acting:
             known = self._known
             known.note_live(await self._api.state(self.remote))
-            if known.live is Live.CONNECTING and self._api.old:
+            if known.live is not Live.CLOSE and self._api.old:
                 raise EngineError(
-                    f"cannot restart {self.remote}: this version restarts open sessions only",
+                    f"cannot restart {self.remote}: a server of version 1.8 ignores it for one"
+                    " that connects, and for one that is open it begins a second connection"
+                    " beside the first: both replace each other without an end",
                     code="remote_refused",
                 )
             # In `close` a restart is refused, and a connect does the same.
@@ -120,18 +123,17 @@ class EvolutionSession:
     async def logout(self) -> None:
         async with self._acting:
             await self._api.logout(self.remote)
-            pace = self._server.pace
-            # Answered before it is done: what is asked of it before it has closed overtakes it.
-            if not await renewal.until(
-                self._api, self.remote, pace, lambda live: live in (Live.CLOSE, Live.MISSING)
-            ):
-                # A dead session cannot tell WhatsApp that it goes, and stays as it is.
+            # Answered before it is done, and with success where nothing is done: a paired session
+            # that is not connected cannot tell WhatsApp that it goes, and stays as it is.
+            if not await renewal.is_logged_out(self._api, self.remote, self._server.pace):
                 raise EngineError(
-                    f"cannot log {self.remote} out: it has not closed after {pace.gone_wait:g} s",
-                    code="timeout",
+                    f"cannot log {self.remote} out: it has not closed after"
+                    f" {self._server.pace.gone_wait:g} s",
+                    code="no_effect",
                 )
             self._server.rows.forget()
             self._known.note_logout()
+            self._remember()
             self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=self._known.account))
 
     async def renew(self) -> None:
@@ -142,6 +144,7 @@ class EvolutionSession:
                 await renewal.renew(self._api, server.folder, self.remote, server.pace)
                 server.rows.forget()
                 self._known = Known(server.pace)
+                self._known.note_created()
                 self._dead = False
                 await self._connect()
             finally:
@@ -231,11 +234,12 @@ class EvolutionSession:
             await self._create()
             shown = await self._api.connect(self.remote)
         known.note_live(Live.CONNECTING)
-        known.note_shown(shown)
+        await self._take_shown(shown)
         self._tell_change(self._claim())
 
     async def _create(self) -> None:
         await renewal.create(self._api, self._server.folder, self.remote)
+        self._known.note_created()
         self._server.rows.forget()
         self._server.hooks.want(self.remote, now=True)
 
@@ -253,14 +257,45 @@ class EvolutionSession:
             )
 
     async def _look_for_code(self) -> None:
-        if self._known.paired or self._known.code() is not None:
+        if self._known.code() is not None:
             return
         try:
-            self._known.note_shown(await self._api.connect(self.remote))
+            await self._show()
         except ServerDown:
             raise
         except EngineError:
             return  # it changed since it was asked for its state: the next probe sees
+
+    async def _show(self) -> None:
+        await self._take_shown(await self._api.connect(self.remote))
+
+    async def _take_shown(self, shown: Shown) -> None:
+        """A code proves that there is no pairing only where it is new and the server's own record
+        says so too: a session that lost its connection shows the code of its last login."""
+        known = self._known
+        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+            known.note_live(Live(shown.state))
+        if known.is_current(shown):
+            known.note_shown(shown)
+        elif shown.code and not self._api.old:
+            found = await self._api.row_now(self.remote)
+            row = found[0] if found is not None else None
+            if row is not None and row.status == Live.CONNECTING and known.live is Live.CONNECTING:
+                known.note_row(row)
+                known.note_shown(shown)
+            elif row is not None and row.status == Live.OPEN:
+                known.note_row(row)
+        elif known.is_news(shown):
+            known.note_shown(shown)
+
+    async def _learn_pairing(self) -> None:
+        """That a pairing stands may be told by an older list; that none does, by a newer one."""
+        found = await self._listed()
+        row, age = found or (None, 0.0)
+        if row is not None and (row.status == Live.OPEN or age <= self._known.seconds()):
+            self._known.note_row(row)
+            return
+        await self._take_row()
 
     async def _take_row(self) -> None:
         """Its own row, read now: why it closed, and whether a pairing still stands."""
@@ -306,14 +341,20 @@ class EvolutionSession:
             known.note_live(await self._api.state(self.remote))
             await self._take_row()
             pace = self._server.pace
-            return await login.pairing_code(self._api, known, self.remote, digits, pace)
+            return await login.pairing_code(
+                self._api, known, self.remote, digits, pace, take=self._take_shown
+            )
 
     def _claim(self) -> Claim:
+        self._remember()
         claim = self._known.claim()
-        if self._known.live is Live.CONNECTING and self._api.old:
-            # 1.8 restarts open sessions only.
-            return replace(claim, useless=("reconnect", "restart"))
+        if self._known.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
+            return replace(claim, useless=(*claim.useless, "restart"))
         return claim
+
+    def _remember(self) -> None:
+        if self._api.old:  # the list of 2.x tells it itself
+            self._server.memory.put(self.remote, self._known.remembered)
 
     def _tell(self, claim: Claim) -> None:
         self._told = claim

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import Seen
+from agent.engines.evolution.memory import Memory
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.rows import Row, Rows
 from agent.engines.evolution.settings import Pace
@@ -31,6 +32,7 @@ class Server:
     """Something sheds doubt on the whole server."""
     probe_limit: float
     pace: Pace
+    memory: Memory
     folder: Path
     """For what sessions were before they were deleted."""
 

@@ -92,9 +92,9 @@ async def test_no_pairing_code_where_there_is_a_pairing(bench: Bench) -> None:
     assert bench.standin.instances["sales"].state == "open"
 
 
-async def test_a_restart_keeps_the_pairing(any_bench: Bench, eventually: Eventually) -> None:
-    instance = any_bench.standin.add("sales", "open")
-    session = any_bench.hold("sales")
+async def test_a_restart_keeps_the_pairing(bench: Bench, eventually: Eventually) -> None:
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
     await session.restart()
 
     async def status() -> Status:
@@ -114,15 +114,19 @@ async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually)
     await eventually(lambda: instance.state, "open")
 
 
-async def test_the_old_version_says_that_it_cannot_restart_what_connects(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
+@pytest.mark.parametrize("state", ["connecting", "open"])
+async def test_the_old_version_is_not_asked_for_a_restart_that_does_nothing_or_harm(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, state: str
 ) -> None:
     bench = await make_bench(await make_stand_in("1.8.6"))
     await bench.backend.check()
-    bench.standin.add("sales", "connecting")
-    with pytest.raises(EngineError, match="restarts open sessions only") as caught:
-        await bench.hold("sales").restart()
+    bench.standin.add("sales", state)
+    session = bench.hold("sales")
+    assert "restart" in (await session.probe()).claim.useless
+    with pytest.raises(EngineError, match="without an end") as caught:
+        await session.restart()
     assert caught.value.code == "remote_refused"
+    assert bench.standin.asked["PUT /instance/restart"] == 0
 
 
 async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventually) -> None:

@@ -1,11 +1,16 @@
 """What real servers 1.8.6 and 2.3.6 did, and what is made of it."""
 
+from dataclasses import replace
+
 import pytest
 
+from agent.core.model import ConnectionStatus
+from agent.engines.evolution.session import EvolutionSession
 from agent.errors import EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import Bench, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 
+Status = ConnectionStatus
 VERSIONS = ("1.8.6", "2.3.6")
 
 
@@ -92,3 +97,163 @@ async def test_no_webhook_is_set_before_there_is_a_session(
     await session.connect()
     await eventually(lambda: standin.instances["sales"].webhook is not None)
     assert standin.paths["POST /webhook/set/sales"] == 1
+
+
+async def pair(bench: Bench, eventually: Eventually) -> EvolutionSession:
+    """A session that we made, and that a phone has scanned."""
+    await bench.backend.check()
+    session = bench.hold("sales")
+    await session.connect()
+    assert await session.qr() is not None
+    assert bench.standin.instances["sales"].scan()
+    await eventually(lambda: bench.standin.instances["sales"].state, "open")
+    assert (await session.probe()).claim.status is Status.CONNECTED
+    return session
+
+
+async def test_the_code_of_the_last_login_makes_no_paired_session_unpaired(
+    both: Bench, eventually: Eventually
+) -> None:
+    """WhatsApp is silent for a while: GET connect goes on showing what was scanned long ago."""
+    session = await pair(both, eventually)
+    instance = both.standin.instances["sales"]
+    instance.stuck = True
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    assert instance.shown()["code"], "the server shows a code"
+    for _ in range(3):
+        claim = (await session.probe(deep=True)).claim
+        assert (claim.status, claim.reason, claim.paired) == (Status.INITIALIZING, "", True)
+    assert await session.qr() is None
+    instance.stuck = False
+
+    async def status() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(status, Status.CONNECTED)
+
+
+async def test_the_next_worker_is_not_misled_by_an_old_code_either(
+    both: Bench, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    await pair(both, eventually)
+    await both.backend.close()
+    instance = both.standin.instances["sales"]
+    instance.stuck = True
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    next_worker = await make_bench(both.standin)
+    await next_worker.backend.check()
+    claim = (await next_worker.hold("sales").probe()).claim
+    assert (claim.status, claim.paired) == (Status.INITIALIZING, True)
+    kept = "".join(each.read_text() for each in both.folder.rglob("*.json"))
+    assert instance.qrcode not in kept
+
+
+async def test_a_pairing_that_was_ended_elsewhere_shows_by_a_second_new_code(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """1.8's list does not tell that a pairing ended while nobody watched."""
+    bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
+    session = await pair(bench, eventually)
+    await bench.backend.close()
+    instance = bench.standin.instances["sales"]
+    instance.end(401)
+    instance.connect()
+    await eventually(lambda: bool(instance.code))
+    later = await make_bench(bench.standin)
+    await later.backend.check()
+    session = later.hold("sales")
+
+    async def status() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(status, Status.QR_REQUIRED)
+
+
+async def test_whether_it_is_paired_is_said_to_be_unknown_where_nothing_tells_it(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """1.8 began while WhatsApp was silent: it shows neither a code nor an owner."""
+    bench = await make_bench(await make_stand_in("1.8.6"))
+    instance = bench.standin.add("sales")
+    instance.creds = instance.stuck = True
+    instance.connect()
+    await bench.backend.check()
+    claim = (await bench.hold("sales").probe()).claim
+    assert (claim.status, claim.paired, claim.pairing_unknown) == (
+        Status.INITIALIZING,
+        False,
+        True,
+    )
+
+
+async def test_a_session_without_a_code_is_never_told_to_upgrade(
+    both: Bench, eventually: Eventually
+) -> None:
+    await both.backend.check()
+    both.standin.add("sales").stuck = True
+    session = both.hold("sales")
+    await session.connect()
+
+    async def seconds() -> bool:
+        answer = await session.probe(deep=True)
+        claim = answer.claim
+        assert (claim.status, claim.reason, claim.paired) == (Status.INITIALIZING, "", False)
+        return bool(answer.detail["state_seconds"] > 2 * PACE.blank_limit)
+
+    await eventually(seconds)
+    both.standin.instances["sales"].stuck = False
+    await session.renew()
+    assert await session.qr() is not None
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
+
+
+async def test_a_logout_that_the_server_only_says_it_did_is_none(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    for version in VERSIONS:
+        pace = replace(PACE, gone_wait=0.3)
+        bench = await make_bench(await make_stand_in(version), pace=pace)
+        session = await pair(bench, eventually)
+        instance = bench.standin.instances["sales"]
+        instance.stuck = True
+        instance.drop(408)
+        await eventually(lambda it=instance: it.state, "connecting")
+        assert "logout_restart" in (await session.probe()).claim.useless
+        with pytest.raises(EngineError, match="has not closed") as caught:
+            await session.logout()
+        assert caught.value.code == "no_effect"
+        assert instance.creds
+        assert (await session.probe()).claim.paired
+
+
+async def test_one_that_was_never_paired_is_logged_out_while_it_connects(both: Bench) -> None:
+    await both.backend.check()
+    instance = both.standin.add("sales")
+    instance.stuck = True
+    session = both.hold("sales")
+    await session.connect()
+    await session.logout()
+    assert instance.state == "close"
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "logout")
+
+
+async def test_one_whose_connection_outlived_its_deletion_can_be_made_again(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """1.8: the name is taken again, and the process holds no such session."""
+    bench = await make_bench(await make_stand_in("1.8.6"))
+    session = await pair(bench, eventually)
+    instance = bench.standin.instances["sales"]
+    instance.stuck = True
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    await session.command("delete", {})
+    await eventually(lambda: instance.ghost)
+    with pytest.raises(EngineError):
+        await session.connect()
+    await session.renew()
+    assert await session.qr() is not None
