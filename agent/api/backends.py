@@ -38,6 +38,7 @@ async def sessions(call: Call) -> web.Response:
             "remote": one.name,
             "status": one.status,
             "account": one.account,
+            "title": one.title,
             "instance": ours.get(one.name),
         }
         for one in sorted(found, key=lambda one: one.name)

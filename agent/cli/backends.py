@@ -38,7 +38,9 @@ def add(commands: Subparsers) -> None:
         among, "adopt", adopt, "make an instance of a session that it has",
         "wa-agent backends adopt evo shop-1 --id shop",
     )  # fmt: skip
-    parser.add_argument("remote", metavar="REMOTE", help="what the server calls it")
+    parser.add_argument(
+        "remote", metavar="REMOTE", help="what the server calls it, or its name there"
+    )
     parser.add_argument(
         "--id", dest="wanted", type=instance_id, metavar="ID", help="else made from that name"
     )
@@ -159,13 +161,11 @@ def sessions(options: argparse.Namespace) -> int:
     if wants_json(options):
         print_json(found)
         return 0
-    rows = [
-        (one["remote"], one["status"] or "-", one["account"] or "-", one["instance"] or "-")
-        for one in found["sessions"]
-    ]
-    rows += [(one["remote"], "not there", "-", one["instance"]) for one in found["missing"]]
+    keys = ("remote", "title", "status", "account", "instance")
+    rows = [tuple(one.get(key) or "-" for key in keys) for one in found["sessions"]]
+    rows += [(one["remote"], "-", "not there", "-", one["instance"]) for one in found["missing"]]
     if rows:
-        print_table(("REMOTE", "STATUS", "ACCOUNT", "INSTANCE"), rows)
+        print_table(("REMOTE", "NAME", "STATUS", "ACCOUNT", "INSTANCE"), rows)
     else:
         print(f"{options.backend} has no sessions")
     return 0

@@ -131,6 +131,8 @@ class RemoteSession:
     """The server's own word."""
     account: str = ""
     """The phone number or JID it is paired with; "" = none that the list knows of."""
+    title: str = ""
+    """What people call it over there, where `name` is a number; "" = it has no other name."""
 
 
 @dataclass(frozen=True, slots=True)

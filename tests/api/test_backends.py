@@ -60,12 +60,11 @@ async def test_the_servers_list_tells_which_sessions_are_ours(local, evo):
     await make(local, remote="shop-1")
     await make(local, "gone", remote="away")
     found = await (await local.get("/api/backends/evo/sessions")).json()
+    first = {"remote": "shop-1", "status": "close", "account": "", "title": "", "instance": "shop"}
+    second = {"remote": "shop-2", "status": "open", "account": "491700000002", "title": ""}
     assert found == {
         "backend": "evo",
-        "sessions": [
-            {"remote": "shop-1", "status": "close", "account": "", "instance": "shop"},
-            {"remote": "shop-2", "status": "open", "account": "491700000002", "instance": None},
-        ],
+        "sessions": [first, {**second, "instance": None}],
         "missing": [{"remote": "away", "instance": "gone"}],
     }
     evo.away = True

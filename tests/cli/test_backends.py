@@ -14,7 +14,10 @@ from agent.core.model import InstanceId, RemoteSession
 def evo(house):
     found = house.supervisor.backends
     found.declare("evo")
-    found.there["evo"] = [RemoteSession("Shop 1", "open", "491700000001"), RemoteSession("b", "")]
+    found.there["evo"] = [
+        RemoteSession("Shop 1", "open", "491700000001", "Sales"),
+        RemoteSession("b", ""),
+    ]
     return found
 
 
@@ -52,8 +55,8 @@ async def test_sessions_of_the_server_are_listed_and_adopted(cli, house, evo):
     assert (await cli("backends", "adopt", "evo", "b", "--json")).json()["id"] == "b"
     await cli("create", "gone", "--engine", "evolution", "--backend", "evo", "--remote", "away")
     listed = await cli("backends", "sessions", "evo")
-    assert re.search(r"Shop 1 +open +491700000001 +shop", listed.out)
-    assert re.search(r"away +not there +- +gone", listed.out)
+    assert re.search(r"Shop 1 +Sales +open +491700000001 +shop", listed.out)
+    assert re.search(r"away +- +not there +- +gone", listed.out)
     assert len((await cli("backends", "sessions", "evo", "--json")).json()["sessions"]) == 2
     assert (await cli("backends", "adopt", "evo", "none")).status == 3
     assert (await cli("backends", "adopt", "evo", "b")).status == 4

@@ -17,6 +17,9 @@ from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.remote.http import Answer, RemoteHttp, ServerDown, segment
 from agent.errors import EngineError
 
+SLOW = 75.0
+"""Seconds: 1.8 asks WhatsApp through each open session before it lists or creates any, and one
+whose WhatsApp is silent answers when its connection notices that, after 35 to 65 s."""
 _LIST = "/instance/fetchInstances"
 _NOBODY = "wa-agent-check"
 """A session that is not there; its guard answers without asking WhatsApp for anything."""
@@ -85,14 +88,14 @@ class EvolutionApi:
         """`more`: what a session that was there before is given again."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
-        answer = await self.ask("POST", "/instance/create", body)
+        answer = await self.ask("POST", "/instance/create", body, timeout=SLOW)
         if not answer.good:
             in_use = answer.status == 403
             raise failed(f"create {name}", answer, "remote_exists" if in_use else "remote_refused")
 
-    async def rows(self) -> Rows:
+    async def rows(self, timeout: float | None = None) -> Rows:
         """The whole list."""
-        answer = await self.ask("GET", _LIST)
+        answer = await self.ask("GET", _LIST, timeout=timeout)
         rows = read_rows(answer.body) if answer.good else None
         if rows is None:
             cause = f"it answers {answer.status}" if not answer.good else "its answer is no list"

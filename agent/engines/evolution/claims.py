@@ -50,6 +50,8 @@ class Facts:
     """Ends up to this moment of the server's clock are old: it was open afterwards."""
     unknown: bool = False
     """Whether it is paired was not told yet."""
+    awaited: bool = False
+    """Its creation was asked for: it may take a minute to be there."""
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
@@ -63,6 +65,8 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
                 account=facts.account,
                 useless=_USELESS,
             )
+        case Live.MISSING if facts.awaited:
+            return Claim(Status.INITIALIZING, raw="its creation is not answered yet")
         case Live.MISSING:
             return Claim(Status.DISCONNECTED, "remote_missing", raw="missing")
         case Live.UNLOADED:

@@ -58,6 +58,8 @@ class Known:
         self.live = Live.MISSING
         self.since = clock()
         """When `live` was first seen."""
+        self.awaited = False
+        """Its creation was asked for and is not known to have been refused."""
         self.account = ""
         self.integration = ""
         self._pace = pace
@@ -128,6 +130,7 @@ class Known:
             self._blank_for(),
             self._open_until,
             self.paired_unknown,
+            self.awaited,
         )
         return claim_of(facts, self._pace.blank_limit)
 
@@ -155,7 +158,7 @@ class Known:
 
     def note_created(self) -> None:
         """We made it: it has never been paired."""
-        self._paired, self._ended, self._code = False, "", None
+        self._paired, self._ended, self._code, self.awaited = False, "", None, False
 
     def is_news(self, shown: Shown) -> bool:
         """Whether the code that is shown may be a new one: the server goes on showing the last
@@ -188,7 +191,9 @@ class Known:
             self._first_seen = ""
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
-        elif live is Live.MISSING:
+        if live is not Live.MISSING:
+            self.awaited = False
+        else:
             self._paired, self._code, self._blank_since = False, None, None
 
     def note_shown(self, shown: Shown) -> None:

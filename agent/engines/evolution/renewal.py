@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.evolution import kept
-from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.api import SLOW, EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.options import whole_body
 from agent.engines.evolution.settings import Pace
@@ -23,15 +23,15 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 
-async def renew(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
-    """Delete and create; the code to scan comes with the next connect."""
+async def take_away(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
+    """Delete what there is, to be created again as it was."""
     live = await api.state(name)
-    if live is not Live.MISSING:
-        found = await _keep(api, folder, name)
-        if live is not Live.UNLOADED:  # a process that does not hold it sets nothing
-            await _rehearse(api, name, found)
-        await _remove(api, name, pace)
-    await create(api, folder, name)
+    if live is Live.MISSING:
+        return
+    found = await _keep(api, folder, name)
+    if live is not Live.UNLOADED:  # a process that does not hold it sets nothing
+        await _rehearse(api, name, found)
+    await _remove(api, name, pace)
 
 
 async def delete(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
@@ -49,6 +49,15 @@ async def create(api: EvolutionApi, folder: Path, name: str) -> None:
     place = await asyncio.to_thread(kept.unfinished, folder, name)
     there = await asyncio.to_thread(kept.read, place) if place is not None else {}
     await api.create(name, _again(there.get("row"), api.old))
+    await give_back(api, folder, name)
+
+
+async def give_back(api: EvolutionApi, folder: Path, name: str) -> None:
+    """What only can be set once it is there, if it was not given back yet."""
+    place = await asyncio.to_thread(kept.unfinished, folder, name)
+    if place is None:
+        return
+    there = await asyncio.to_thread(kept.read, place)
     for what, body in _to_give_back(there, api.old).items():
         try:
             await api.set(what, name, body)
@@ -57,12 +66,14 @@ async def create(api: EvolutionApi, folder: Path, name: str) -> None:
         except EngineError as error:
             # It is there and can be scanned: deleting it once more would help nobody.
             log.warning("%s: they stay as they were kept, in %s", error, place)
-    if place is not None:
-        await asyncio.to_thread(kept.finish, place)
+    await asyncio.to_thread(kept.finish, place)
 
 
 async def _rehearse(api: EvolutionApi, name: str, found: Mapping[str, Any]) -> None:
-    """Set what is set already: what the server refuses now it would refuse after the deletion."""
+    """Set what is set already: what the server refuses now it would refuse after the deletion.
+    And wait until it can create at all."""
+    if api.old:
+        await api.rows(SLOW)
     for what, body in _to_give_back(found, api.old).items():
         await api.set(what, name, body)
 

@@ -7,17 +7,14 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.evolution import login, renewal
-from agent.engines.evolution.answers import Shown
+from agent.engines.evolution import login, looks, renewal
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.hooks import HookEvent, acks_told, messages_told
 from agent.engines.evolution.known import STATE_EVENTS, Known
 from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Proof
-from agent.engines.evolution.rows import Row
-from agent.engines.evolution.shared import Server, listed_row
-from agent.engines.evolution.subscription import Hooked
+from agent.engines.evolution.shared import Server
 from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError, InvalidRequest
 
@@ -63,17 +60,17 @@ class EvolutionSession:
     async def _probe(self, deep: bool) -> ProbeAnswer:
         known = self._known
         known.note_live(await self._api.state(self.remote))
-        detail = await self._deep() if deep else {}
+        detail = await looks.deep(self._server, known, self.remote) if deep else {}
         match known.live:
             case Live.OPEN:
                 if deep or self._dead:
                     await self._prove()
             case Live.CONNECTING:
                 if known.paired_unknown:
-                    await self._learn_pairing()
+                    await looks.learn_pairing(self._server, known, self.remote)
                 await self._look_for_code()
             case Live.CLOSE if not known.end_known:
-                await self._take_row()
+                await looks.take_row(self._api, known, self.remote)
         if deep:
             detail["qr"] = known.can_show_code()
         self._probed = self._claim()
@@ -83,12 +80,14 @@ class EvolutionSession:
         known = self._known
         known.note_live(await self._api.state(self.remote))
         if known.live is Live.CLOSE:
-            await self._take_row()
+            await looks.take_row(self._api, known, self.remote)
             if known.paired:
                 return None
             await self.connect()
         elif known.live is Live.CONNECTING:
-            await self._take_shown(await self._api.connect(self.remote))
+            await looks.take_shown(
+                self._api, self._known, self.remote, await self._api.connect(self.remote)
+            )
         if known.live is Live.CONNECTING and not known.paired and known.code() is None:
             await login.wait_for_code(known, self._show, self._server.pace)
         return known.qr()
@@ -106,7 +105,7 @@ class EvolutionSession:
         async with self._acting:
             known = self._known
             known.note_live(await self._api.state(self.remote))
-            if known.live is not Live.CLOSE and self._api.old:
+            if known.live in (Live.OPEN, Live.CONNECTING) and self._api.old:
                 raise EngineError(
                     f"cannot restart {self.remote}: a server of version 1.8 ignores it for one"
                     " that connects, and for one that is open it begins a second connection"
@@ -114,7 +113,8 @@ class EvolutionSession:
                     code="remote_refused",
                 )
             # In `close` a restart is refused, and a connect does the same.
-            if known.live is not Live.CLOSE and await self._api.restart(self.remote):
+            closed = known.live in (Live.CLOSE, Live.MISSING)
+            if not closed and await self._api.restart(self.remote):
                 known.begin()
                 self._server.rows.forget()
                 return
@@ -141,11 +141,9 @@ class EvolutionSession:
             self._renewing = True
             try:
                 server = self._server
-                await renewal.renew(self._api, server.folder, self.remote, server.pace)
-                server.rows.forget()
-                self._known = Known(server.pace)
-                self._known.note_created()
-                self._dead = False
+                await renewal.take_away(self._api, server.folder, self.remote, server.pace)
+                self._known, self._dead = Known(server.pace), False
+                await self._create()
                 await self._connect()
             finally:
                 self._renewing = False
@@ -233,13 +231,24 @@ class EvolutionSession:
                 raise
             await self._create()
             shown = await self._api.connect(self.remote)
+        # A server that was slow may have created it after we had stopped waiting for it.
+        await renewal.give_back(self._api, self._server.folder, self.remote)
         known.note_live(Live.CONNECTING)
-        await self._take_shown(shown)
+        await looks.take_shown(self._api, known, self.remote, shown)
         self._tell_change(self._claim())
 
     async def _create(self) -> None:
-        await renewal.create(self._api, self._server.folder, self.remote)
-        self._known.note_created()
+        known = self._known
+        asked_before, known.awaited = known.awaited, True
+        try:
+            await renewal.create(self._api, self._server.folder, self.remote)
+        except ServerDown:
+            raise
+        except EngineError as error:
+            known.awaited = False
+            if not (asked_before and error.code == "remote_exists"):
+                raise
+        known.note_created()
         self._server.rows.forget()
         self._server.hooks.want(self.remote, now=True)
 
@@ -267,69 +276,9 @@ class EvolutionSession:
             return  # it changed since it was asked for its state: the next probe sees
 
     async def _show(self) -> None:
-        await self._take_shown(await self._api.connect(self.remote))
-
-    async def _take_shown(self, shown: Shown) -> None:
-        """A code proves that there is no pairing only where it is new and the server's own record
-        says so too: a session that lost its connection shows the code of its last login."""
-        known = self._known
-        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
-            known.note_live(Live(shown.state))
-        if known.is_current(shown):
-            known.note_shown(shown)
-        elif shown.code and not self._api.old:
-            found = await self._api.row_now(self.remote)
-            row = found[0] if found is not None else None
-            if row is not None and row.status == Live.CONNECTING and known.live is Live.CONNECTING:
-                known.note_row(row)
-                known.note_shown(shown)
-            elif row is not None and row.status == Live.OPEN:
-                known.note_row(row)
-        elif known.is_news(shown):
-            known.note_shown(shown)
-
-    async def _learn_pairing(self) -> None:
-        """That a pairing stands may be told by an older list; that none does, by a newer one."""
-        found = await self._listed()
-        row, age = found or (None, 0.0)
-        if row is not None and (row.status == Live.OPEN or age <= self._known.seconds()):
-            self._known.note_row(row)
-            return
-        await self._take_row()
-
-    async def _take_row(self) -> None:
-        """Its own row, read now: why it closed, and whether a pairing still stands."""
-        if (found := await self._api.row_now(self.remote)) is not None:
-            self._known.note_row(found[0])
-
-    async def _listed(self) -> tuple[Row | None, float] | None:
-        return await listed_row(self._server, self.remote)
-
-    async def _deep(self) -> dict[str, Any]:
-        known = self._known
-        self._server.hooks.want(self.remote)
-        found = await self._listed()
-        row = found[0] if found is not None else None
-        detail: dict[str, Any] = {
-            "exists": known.live not in (Live.MISSING, Live.UNLOADED),
-            "live": str(known.live),
-            "listed": row is not None,
-            "list_status": row.status if row is not None else "",
-            "state_seconds": round(known.seconds(), 1),
-        }
-        detail["compared"] = False
-        if found is None:
-            detail["listed"] = None  # the list was not to be had
-        else:
-            if (disagrees := known.compare(row, found[1])) is not None:
-                detail["compared"] = True
-                if disagrees:
-                    detail["disagrees"] = disagrees
-            if known.live is Live.OPEN or found[1] <= known.seconds():
-                known.note_row(row)
-        if (hooked := self._server.hooks.word(self.remote)) is not Hooked.OFF:
-            detail["webhook"] = str(hooked)
-        return detail
+        await looks.take_shown(
+            self._api, self._known, self.remote, await self._api.connect(self.remote)
+        )
 
     async def _pairing_code(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         phone = arguments.get("phone")
@@ -339,10 +288,15 @@ class EvolutionSession:
         async with self._acting:
             known = self._known
             known.note_live(await self._api.state(self.remote))
-            await self._take_row()
+            await looks.take_row(self._api, known, self.remote)
             pace = self._server.pace
             return await login.pairing_code(
-                self._api, known, self.remote, digits, pace, take=self._take_shown
+                self._api,
+                known,
+                self.remote,
+                digits,
+                pace,
+                take=lambda shown: looks.take_shown(self._api, known, self.remote, shown),
             )
 
     def _claim(self) -> Claim:

@@ -63,7 +63,7 @@ class WhaticketBackend:
 
     async def sessions(self) -> list[RemoteSession]:
         rows = await self._server.rows.get()
-        return [RemoteSession(row.id, row.status, row.number) for row in rows]
+        return [RemoteSession(row.id, row.status, row.number, row.name) for row in rows]
 
     def hold(
         self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter

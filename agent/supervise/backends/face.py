@@ -96,15 +96,14 @@ class BackendFace:
         """Make an instance of one of the server's sessions; it is watched from then on."""
         one = self._find(name)
         await self._read_list(one)
-        if all(found.name != remote for found in one.names):
-            raise NotFound(f"cannot adopt {remote!r:.80}: {name} has no such session")
+        asked, remote = remote, session_meant(name, one.names, remote)
         if (holder := self._holder(one, remote)) is not None:
             raise Refused(
                 f"cannot adopt {remote!r:.80} of {name}: it is {holder} here already",
                 field="remote",
                 code="adopted",
             )
-        return await self._take_in(one, remote, id)
+        return await self._take_in(one, remote, id or self._free_id(one, asked))
 
     async def _look(self, one: BackendFacts) -> None:
         """Now and then: what is new over there and matches becomes an instance."""
@@ -121,7 +120,8 @@ class BackendFace:
         ours = {facts.instance.remote for facts in self._backends.members(one)}
         ours |= await self._let_go(one.name)
         for found in one.names:
-            if found.name in ours or not _matches(found.name, one.declared.adopt):
+            words = [word for word in (found.name, found.title) if word]
+            if found.name in ours or not any(_matches(w, one.declared.adopt) for w in words):
                 continue
             try:
                 await self._take_in(one, found.name, None)
@@ -204,7 +204,7 @@ class BackendFace:
         told = (await self._call(one, "sessions")).get("sessions")
         rows = told if isinstance(told, list) else []
         one.names = tuple(
-            RemoteSession(_text(row, "name"), _text(row, "status"), _text(row, "account"))
+            RemoteSession(*(_text(row, key) for key in ("name", "status", "account", "title")))
             for row in rows
             if isinstance(row, dict) and _text(row, "name")
         )
@@ -253,6 +253,23 @@ class BackendFace:
             hooks=one.hooks,
             breaker=one.circuit.state,
         )
+
+
+def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
+    """What the server calls the session that a person named by its name or its title there."""
+    if any(found.name == asked for found in there):
+        return asked
+    titled = [found.name for found in there if found.title and found.title == asked]
+    if len(titled) > 1:
+        raise Refused(
+            f"cannot adopt {asked!r:.80}: {backend} has {len(titled)} sessions of that name;"
+            f" take one of {', '.join(titled[:5])}",
+            field="remote",
+            code="ambiguous",
+        )
+    if not titled:
+        raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
+    return titled[0]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

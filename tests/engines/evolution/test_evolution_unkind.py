@@ -1,5 +1,6 @@
 """What real servers 1.8.6 and 2.3.6 did, and what is made of it."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -257,3 +258,50 @@ async def test_one_whose_connection_outlived_its_deletion_can_be_made_again(
         await session.connect()
     await session.renew()
     assert await session.qr() is not None
+
+
+async def test_the_sessions_are_shown_as_they_are_and_not_as_the_database_has_them(
+    both: Bench, eventually: Eventually
+) -> None:
+    session = await pair(both, eventually)
+    instance = both.standin.instances["sales"]
+    instance.stuck = True
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    assert [(each.name, each.status) for each in await both.backend.sessions()] == [
+        (session.remote, "connecting")
+    ]
+
+
+async def test_what_is_created_late_is_awaited_and_not_called_missing(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """1.8 asks WhatsApp through each open session before it creates one, and that may take it
+    a minute: who asked does not wait so long."""
+    bench = await make_bench(await make_stand_in("1.8.6"))
+    await bench.backend.check()
+    other = bench.standin.add("of-others", "open")
+    other.dead = "silent"
+    session = bench.hold("sales")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await session.connect()
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
+    other.dead = ""
+    await session.connect()
+    assert await session.qr() is not None
+
+
+async def test_nothing_is_deleted_while_the_server_can_create_nothing(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(await make_stand_in("1.8.6"))
+    await bench.backend.check()
+    bench.standin.add("of-others", "open").dead = "silent"
+    instance = bench.standin.add("sales", "connecting")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await bench.hold("sales").renew()
+    assert bench.standin.instances["sales"] is instance
+    assert bench.standin.asked["DELETE /instance/delete"] == 0

@@ -224,13 +224,18 @@ class StandIn:
                 return self._nobody_listed(name)
         elif self.list_seconds:
             await asyncio.sleep(self.list_seconds)
-        if self.old and any(each.dead == "silent" for each in self.instances.values()):
-            # 1.8 asks WhatsApp through each open session, whichever was asked for.
-            await asyncio.sleep(60)
+        await self._ask_whatsapp_through_all()
         if not self.old:
             return web.json_response([row_body(each) for each in chosen])
         rows = [old_row_body(each) for each in chosen if each.state is not None]
         return web.json_response(rows[0] if name else rows)
+
+    async def _ask_whatsapp_through_all(self) -> None:
+        """1.8 does so for each list and before each creation, through every open session."""
+        for _ in range(600):
+            if not self.old or all(each.dead != "silent" for each in self.instances.values()):
+                return
+            await asyncio.sleep(self.times.silent_try / 10)
 
     def _nobody_listed(self, name: str) -> web.Response:
         words = f'Instance "{name}" not found'
@@ -248,6 +253,7 @@ class StandIn:
         known = ("WHATSAPP-BAILEYS", "WHATSAPP-BUSINESS", "EVOLUTION")
         if not name or told.get("integration") not in known:
             raise Refused(400, "Invalid integration")
+        await self._ask_whatsapp_through_all()
         made = self.add(name)
         made.token, made.number = told.get("token") or made.token, told.get("number")
         if told.get("proxyHost"):

@@ -1,0 +1,71 @@
+"""What the server shows of one session beside its state: a code, its row, how its list has it."""
+
+from typing import Any
+
+from agent.engines.evolution.answers import Shown
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.known import Known
+from agent.engines.evolution.shared import Server, listed_row
+from agent.engines.evolution.subscription import Hooked
+
+
+async def take_shown(api: EvolutionApi, known: Known, remote: str, shown: Shown) -> None:
+    """A code proves that there is no pairing only where it is new and the server's own record
+    says so too: a session that lost its connection shows the code of its last login."""
+    if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+        known.note_live(Live(shown.state))
+    if known.is_current(shown):
+        known.note_shown(shown)
+    elif shown.code and not api.old:
+        found = await api.row_now(remote)
+        row = found[0] if found is not None else None
+        if row is not None and row.status == Live.CONNECTING and known.live is Live.CONNECTING:
+            known.note_row(row)
+            known.note_shown(shown)
+        elif row is not None and row.status == Live.OPEN:
+            known.note_row(row)
+    elif known.is_news(shown):
+        known.note_shown(shown)
+
+
+async def learn_pairing(server: Server, known: Known, remote: str) -> None:
+    """That a pairing stands may be told by an older list; that none does, by a newer one."""
+    found = await listed_row(server, remote)
+    row, age = found or (None, 0.0)
+    if row is not None and (row.status == Live.OPEN or age <= known.seconds()):
+        known.note_row(row)
+        return
+    await take_row(server.api, known, remote)
+
+
+async def take_row(api: EvolutionApi, known: Known, remote: str) -> None:
+    """Its own row, read now: why it closed, and whether a pairing still stands."""
+    if (found := await api.row_now(remote)) is not None:
+        known.note_row(found[0])
+
+
+async def deep(server: Server, known: Known, remote: str) -> dict[str, Any]:
+    server.hooks.want(remote)
+    found = await listed_row(server, remote)
+    row = found[0] if found is not None else None
+    detail: dict[str, Any] = {
+        "exists": known.live not in (Live.MISSING, Live.UNLOADED),
+        "live": str(known.live),
+        "listed": row is not None,
+        "list_status": row.status if row is not None else "",
+        "state_seconds": round(known.seconds(), 1),
+        "compared": False,
+    }
+    if found is None:
+        detail["listed"] = None  # the list was not to be had
+    else:
+        if (disagrees := known.compare(row, found[1])) is not None:
+            detail["compared"] = True
+            if disagrees:
+                detail["disagrees"] = disagrees
+        if known.live is Live.OPEN or found[1] <= known.seconds():
+            known.note_row(row)
+    if (hooked := server.hooks.word(remote)) is not Hooked.OFF:
+        detail["webhook"] = str(hooked)
+    return detail

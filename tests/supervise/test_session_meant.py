@@ -1,0 +1,30 @@
+"""Which of a server's sessions a person means: by what the server calls it, or by its title."""
+
+import pytest
+
+from agent.core.model import RemoteSession
+from agent.errors import NotFound, Refused
+from agent.supervise.backends.face import session_meant
+
+THERE = (
+    RemoteSession("7", title="Sales"),
+    RemoteSession("8", title="Desk"),
+    RemoteSession("9", title="Desk"),
+    RemoteSession("Sales-2"),
+)
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("7", "7"), ("Sales", "7"), ("Sales-2", "Sales-2")])
+def test_a_session_is_found_by_its_name_or_its_title(asked: str, meant: str) -> None:
+    assert session_meant("desk", THERE, asked) == meant
+
+
+def test_two_sessions_of_one_title_are_told_apart_by_their_numbers() -> None:
+    with pytest.raises(Refused, match="take one of 8, 9") as caught:
+        session_meant("desk", THERE, "Desk")
+    assert caught.value.code == "ambiguous"
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(NotFound, match="no such session"):
+        session_meant("desk", THERE, "")
