@@ -90,9 +90,8 @@ async def test_who_asks_for_a_healthy_one_gets_a_code_although_it_was_paired(
     }
     assert time.monotonic() - begun < 60
     assert await one.agent.status("shop") == "QR_REQUIRED"
-    done = await steps(one, "shop")
-    assert (done[0], done[-1]) == ("restart", "cleanup")
-    assert set(done[1:-1]) == {"logout_restart"}
+    # Real servers answer a logout with success and do nothing: it cannot tell WhatsApp.
+    assert await steps(one, "shop") == ["restart", "cleanup"]
     assert standin.instances["shop"].scan()
     await eventually(lambda: one.agent.status("shop"), "CONNECTED")
 

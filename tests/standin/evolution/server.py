@@ -255,6 +255,7 @@ class StandIn:
             raise Refused(400, "Invalid integration")
         await self._ask_whatsapp_through_all()
         made = self.add(name)
+        made.settings["groupsIgnore"] = self.old
         made.token, made.number = told.get("token") or made.token, told.get("number")
         if told.get("proxyHost"):
             made.proxy = {"enabled": True} | {

@@ -98,8 +98,15 @@ def old_row_body(instance: Instance) -> dict[str, Any]:
 def created_body(instance: Instance, *, old: bool, shown: Any) -> dict[str, Any]:
     inner = {"instanceName": instance.name, "instanceId": instance.id}
     inner |= {"integration": instance.integration, "status": "created" if old else instance.state}
+    inner |= (
+        {"webhook_wa_business": None, "access_token_wa_business": ""}
+        if old
+        else {"webhookWaBusiness": None, "accessTokenWaBusiness": ""}
+    )
     body: dict[str, Any] = {"instance": inner, "settings": settings_body(instance, old=old)}
-    body |= {"hash": {"apikey": instance.token} if old else instance.token, "webhook": {}}
+    body |= {"hash": {"apikey": instance.token} if old else instance.token}
+    body |= {"webhook": {}, "websocket": {}, "rabbitmq": {}, "sqs": {}}
+    body |= {"typebot": {"enabled": False}} if old else {"nats": {}}
     if shown is not None:
         body["qrcode"] = shown
     return body

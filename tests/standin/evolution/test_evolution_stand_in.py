@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import Eventually
-from tests.standin.evolution import KEY, StandIn, Times
+from tests.standin.evolution import KEY, StandIn, Times, recorded
 from tests.standin.evolution.control import obey
 
 
@@ -176,3 +177,26 @@ async def test_it_runs_alone_and_obeys_over_http(client: aiohttp.ClientSession) 
     finally:
         process.terminate()
         await process.wait()
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_it_answers_as_the_real_server_did(
+    client: aiohttp.ClientSession, version: str
+) -> None:
+    kept = json.loads((Path(__file__).parent / f"recorded-{version}.json").read_text())
+    assert kept["version"] == version
+    standin = await StandIn.open(version)
+
+    async def scan(_code: str) -> None:
+        assert standin.instances[recorded.NAME].scan()
+
+    asks = recorded.asker(client, standin.url, KEY)
+    told = json.loads(json.dumps(await recorded.walk(asks, scan, old=standin.old)))
+    await standin.close()
+    differ = {
+        f"{state}: {call}": (found, told[state].get(call))
+        for state, calls in kept["told"].items()
+        for call, found in calls.items()
+        if found != told[state].get(call)
+    }
+    assert not differ, json.dumps(differ, indent=1)
