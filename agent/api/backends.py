@@ -8,14 +8,21 @@ from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRING, Field
 from agent.api.present import show_backend, show_instance
-from agent.core.model import Instance, parse_instance_id
+from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 
 MOST_TOLD = 256 * 1024
 """Bytes of what a server tells at once: written anew it must fit into one frame of the link."""
 
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
-    Field("id", STRING, "the instance's id; left out: made from that name", least=1, most=48),
+    Field(
+        "id",
+        STRING,
+        "the instance's id; left out: made from that name",
+        least=1,
+        most=48,
+        pattern=ID_PATTERN,
+    ),
 )
 
 

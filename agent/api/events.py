@@ -16,13 +16,13 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRINGS, Field
 from agent.api.instances import HISTORY, read_history
 from agent.core.event_json import show_event
-from agent.core.model import Category, InstanceId, JournalEntry, parse_instance_id
+from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 
 EVENTS = (
     *HISTORY,
-    Field("instance", STRINGS, "only these instances", most=1000),
+    Field("instance", STRINGS, "only these instances", most=1000, pattern=ID_PATTERN),
     Field("category", STRINGS, "only these categories", choices=tuple(Category)),
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )

@@ -14,10 +14,12 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.error_window import Totals
 from agent.api.http.fields import STRINGS, Field
 from agent.core.event_json import wall_text
-from agent.core.model import parse_instance_id
+from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.core.view import InstanceView
 
-TRENDS = (Field("instance", STRINGS, "only these instances; left out: all", most=100),)
+TRENDS = (
+    Field("instance", STRINGS, "only these instances; left out: all", most=100, pattern=ID_PATTERN),
+)
 
 
 async def performance(call: Call) -> web.Response:

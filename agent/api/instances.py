@@ -13,13 +13,26 @@ from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.api.remote_session import delete_there
 from agent.core.event_json import show_event
-from agent.core.model import ConnectionStatus, Health, Instance, InstanceId, parse_instance_id
+from agent.core.model import (
+    ID_PATTERN,
+    ConnectionStatus,
+    Health,
+    Instance,
+    InstanceId,
+    parse_instance_id,
+)
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
 
 CREATE = (
-    Field("id", STRING, "the instance's id: [a-z0-9][a-z0-9_-]{0,47}", required=True),
+    Field(
+        "id",
+        STRING,
+        "the instance's id: [a-z0-9][a-z0-9_-]{0,47}",
+        required=True,
+        pattern=ID_PATTERN,
+    ),
     Field(
         "engine", STRING, "how it reaches WhatsApp", required=True, choices=tuple(engine_names())
     ),

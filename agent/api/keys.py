@@ -7,10 +7,19 @@ from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.api.present import show_key
+from agent.core.model import ID_PATTERN
 
 NEW_KEY = (
     Field("name", STRING, "what it is for", required=True, least=1, most=64),
-    Field("scopes", STRINGS, "read, operate, admin, instance:ID", required=True, least=1, most=100),
+    Field(
+        "scopes",
+        STRINGS,
+        "read, operate, admin, instance:ID",
+        required=True,
+        least=1,
+        most=100,
+        pattern=f"read|operate|admin|instance:{ID_PATTERN}",
+    ),
 )
 
 

@@ -10,9 +10,11 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import is_alive, show_agent, show_verdict
 from agent.core.event_json import wall_text
-from agent.core.model import parse_instance_id
+from agent.core.model import ID_PATTERN, parse_instance_id
 
-CHECK = (Field("ids", STRINGS, "only these instances; left out: all", most=10_000),)
+CHECK = (
+    Field("ids", STRINGS, "only these instances; left out: all", most=10_000, pattern=ID_PATTERN),
+)
 
 
 async def health(call: Call) -> web.Response:

@@ -13,7 +13,7 @@ from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.placement import PLACE, engine_of, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.api.protocols import Result
-from agent.core.model import Instance, parse_instance_id
+from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.core.statistics import RepairStatistics
 from agent.engines.catalog import engine_names
 
@@ -22,7 +22,7 @@ DEFAULT_ENGINE = "web"
 CLEANUP = (Field("confirm", BOOLEAN, "true = yes, even if it ends a pairing"),)
 SETUP = (
     Field("name", STRING, "what people call it", required=True, least=1, most=128),
-    Field("instanceName", STRING, "the instance's id", required=True, most=48),
+    Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
     Field(
         "engine",
         STRING,

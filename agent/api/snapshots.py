@@ -12,7 +12,7 @@ from agent.api.http.envelope import HEADERS, json_answer
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
-from agent.core.model import parse_instance_id
+from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
 from agent.vault.snapshots import Snapshot
 
@@ -21,7 +21,7 @@ RESTORE = (
 )
 EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
-    Field("id", STRING, "under this id; default: the one it had", most=48),
+    Field("id", STRING, "under this id; default: the one it had", most=48, pattern=ID_PATTERN),
     Field("replace", BOOLEAN, "retire an instance of that id first; default false"),
     Field("enable", BOOLEAN, "run it at once; default false"),
 )

@@ -14,7 +14,15 @@ from agent.errors import EngineError, InvalidRequest, Refused
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
 
 PAIRING_CODE = (
-    Field("phone", STRING, "the account's number, with country code", True, least=7, most=32),
+    Field(
+        "phone",
+        STRING,
+        "the account's number, with country code",
+        True,
+        least=7,
+        most=32,
+        pattern=r"[^0-9]*(?:[0-9][^0-9]*){7,15}",
+    ),
 )
 _FAILED = frozenset({"engine", "timeout", "page_error", "not_ready", "backend_down"})
 """All other words of an engine say that what was asked for does not fit its state."""

@@ -9,6 +9,7 @@ from agent.errors import InvalidRequest
 STRING, BOOLEAN, INTEGER, NUMBER = "string", "boolean", "integer", "number"
 OBJECT, STRINGS = "object", "array"
 
+MOST_IN_QUERY = 10**18 - 1
 _TYPES: Mapping[str, tuple[type, ...]] = {
     STRING: (str,),
     BOOLEAN: (bool,),
@@ -39,11 +40,17 @@ class Field:
     least: float | None = None
     most: float | None = None
     """The greatest number, or the longest string or list."""
+    pattern: str = ""
+    """What the route's function takes of a string, or of each one of a list; it checks itself."""
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self, *, query: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"type": self.kind, "description": self.meaning}
         if self.kind == STRINGS:
             found["items"] = {"type": STRING}
+        if self.pattern:
+            (found["items"] if self.kind == STRINGS else found)["pattern"] = f"^(?:{self.pattern})$"
+        if query and self.kind == INTEGER:  # as _from_text reads it: no sign, few digits
+            found["minimum"], found["maximum"] = 0, MOST_IN_QUERY
         if self.choices:
             (found["items"] if self.kind == STRINGS else found)["enum"] = list(self.choices)
         words = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")

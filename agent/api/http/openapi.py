@@ -1,7 +1,7 @@
 """The OpenAPI description, made from the route table: it cannot fall behind."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -72,7 +72,7 @@ def _operation(route: Route) -> dict[str, Any]:
         for name, pattern in _PARAMETER.findall(route.path)
     ]
     parameters += [
-        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema()}
+        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema(query=True)}
         for f in route.query
     ]
     found: dict[str, Any] = {
@@ -111,8 +111,28 @@ def _responses(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {
         str(status): {"description": HTTPStatus(status).phrase} for status in route.answers
     }
-    found["default"] = {
-        "description": "an error",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
+    for status in _refusals(route):
+        found.setdefault(
+            str(status),
+            {
+                "description": HTTPStatus(status).phrase,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            },
+        )
     return found
+
+
+def _refusals(route: Route) -> Iterator[int]:
+    """Each by its status: a `default` would call every answer a right one."""
+    yield from (400, 403)  # a foreign host, a foreign page, a secret in the address
+    if route.right is not Right.OPEN:
+        yield 401
+    if "{" in route.path:
+        yield 404
+    if route.body is not None or route.hook or route.path == "/api/import":
+        yield from (408, 413, 415)
+    if "/qr" in route.path:
+        yield 406
+    if route.method != "GET" or "{" in route.path:
+        yield from (409, 502)
+    yield from (500, 503)
