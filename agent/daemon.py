@@ -213,6 +213,8 @@ class Daemon:
                 store,
                 alertmanager_of(self._config.alerts),
             )
+            if (pushed := alerting.alertmanager) is not None:
+                exporter.alert_deliveries = lambda: pushed.deliveries
             webhooks = Webhooks(
                 self._config.webhook,
                 store,

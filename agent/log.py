@@ -82,6 +82,13 @@ def set_up_logging(
     set_level(level)
 
 
+def lines_lost() -> int:
+    """Lines that no writer of this process could put anywhere, since its start."""
+    writers = [*logging.getLogger().handlers, *logging.getLogger("agent.audit").handlers]
+    writers += logging.getLogger("agent.performance").handlers
+    return sum(getattr(one, "lost", 0) for one in writers)
+
+
 def set_level(level: str) -> None:
     root, wanted = logging.getLogger(), LEVELS[level]
     others = [one.level for one in root.handlers if not isinstance(one, LineWriter)]
@@ -119,6 +126,8 @@ class LineWriter(logging.Handler):
     ) -> None:
         super().__init__()
         self.dropped = 0
+        self.lost = 0
+        """Over all time; `dropped` are those since the last line that was taken."""
         self._fd = fd
         self._form = form
         self._journal_path = journal_path
@@ -137,6 +146,7 @@ class LineWriter(logging.Handler):
             self._write(line or as_text(record, message, trace))
         except Exception:  # not even a lost terminal or a broken __str__
             self.dropped += 1
+            self.lost += 1
 
     def close(self) -> None:
         if self._journal is not None:
@@ -164,6 +174,7 @@ class LineWriter(logging.Handler):
             events = ready.poll(0)
             if not events or events[0][1] & (select.POLLERR | select.POLLNVAL):
                 self.dropped += 1
+                self.lost += 1
                 return
             raw = raw[os.write(self._fd, raw[: select.PIPE_BUF]) :]
         self.dropped = 0

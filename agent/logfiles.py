@@ -33,7 +33,7 @@ class FileWriter(logging.Handler):
         categories: Collection[Category] = (),
     ) -> None:
         super().__init__(logging.INFO)
-        self.dropped = 0
+        self.lost = 0
         self._path = path
         self._form = form
         self._max_bytes = max_bytes
@@ -51,7 +51,7 @@ class FileWriter(logging.Handler):
             line = show(record, *describe(record)) + "\n"
             self._write(line.encode("utf-8", "backslashreplace"))
         except Exception:  # a full disk must not end what was only to be noted
-            self.dropped += 1
+            self.lost += 1
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -153,8 +153,8 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 
-PROBED_BY_HEAD = ("/healthz", "/readyz")
-"""Some balancers ask for no body."""
+PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
+"""Balancers and checkers ask for no body."""
 
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:

@@ -1,10 +1,13 @@
 """How the agent and its instances are: for people, for probes, for Prometheus."""
 
+import asyncio
+import gzip
 import time
 from collections import Counter
 
 from aiohttp import web
 
+from agent.api.http.accept import takes_gzip
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
@@ -12,6 +15,8 @@ from agent.api.present import is_alive, show_agent, show_verdict
 from agent.core.event_json import wall_text
 from agent.core.model import ID_PATTERN, parse_instance_id
 
+LEAST_GZIP = 1400
+"""Bytes: less fits into one packet as it is."""
 CHECK = (
     Field("ids", STRINGS, "only these instances; left out: all", most=10_000, pattern=ID_PATTERN),
 )
@@ -94,4 +99,9 @@ async def ready(call: Call) -> web.Response:
 async def metrics(call: Call) -> web.Response:
     text, content_type = call.parts.metrics.render(call.request.headers.get("Accept", ""))
     # Set as a whole: the version parameter is part of the format's name.
-    return web.Response(body=text, headers={"Content-Type": content_type})
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    if takes_gzip(call.request.headers.get("Accept-Encoding", "")) and len(text) > LEAST_GZIP:
+        # Quickly, and not in the loop: a large scrape takes some milliseconds.
+        text = await asyncio.to_thread(gzip.compress, text, compresslevel=1)
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(body=text, headers=headers)

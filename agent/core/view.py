@@ -7,6 +7,7 @@ not change is the same object as before, so that a reader can tell by identity.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agent.core.durations import Durations
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -26,7 +27,7 @@ REGENERATION_RESULTS = ("done", "failed")
 CHECKS = ("deep", "recovery", "memory", "keys")
 """Beside the check of health, which is counted with the repairs that follow from it."""
 RESTART_REASONS = ("watchdog", "oom", "crash", "agent", "operator")
-MESSAGE_DIRECTIONS = ("in", "out", "ack")
+MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,15 @@ class AgentStatus:
     incident_reasons: Mapping[str, str] = field(default_factory=dict)
     """By group: the short code of what the members of its incident fail with."""
     repairs: RepairStatistics = field(default_factory=RepairStatistics)
+    durations: Durations = field(default_factory=Durations)
+    waiting_starts: int = 0
+    """Sessions that wait for their turn to start or reconnect."""
+    logins_left: float | None = None
+    """What the machine's budget of logins holds now; None: there is no limit."""
+    db_bytes: int = 0
+    """The database's file and its journal."""
+    log_dropped: int = 0
+    """Log lines that were lost: their reader was gone or too slow."""
     repairs_before: RepairStatistics = field(default_factory=RepairStatistics)
     """What of `repairs` stays out of the metrics: counted by an agent that was killed."""
     checks: Mapping[str, CheckTime] = field(default_factory=dict)

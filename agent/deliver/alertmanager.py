@@ -45,6 +45,7 @@ class Alertmanager:
         self.problem = ""
         """Why the last delivery failed; "" when it did not."""
         self.delivered_wall: float | None = None
+        self.deliveries = {"done": 0, "failed": 0}
         self._repeat = repeat
         self._first_delay = first_delay
         self._longest_delay = longest_delay
@@ -86,10 +87,12 @@ class Alertmanager:
             if not self.problem:
                 log.warning("cannot tell %s of alerts: %s; tried again", self.url, problem)
             self.problem = problem
+            self.deliveries["failed"] += 1
             return False
         if self.problem:
             log.info("%s hears of alerts again", self.url)
         self.problem = ""
+        self.deliveries["done"] += 1
         if picture:
             self.delivered_wall = time.time()
         return True

@@ -7,7 +7,7 @@ from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, InstanceView
 from agent.metrics.repairs import care_samples
 from agent.metrics.sessions import STATUSES
-from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, sample
+from agent.metrics.text import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, sample
 
 Samples = Iterator[tuple[Family, str]]
 
@@ -57,9 +57,30 @@ def agent_samples(
         Family(name, GAUGE, "Open connections to workers and to listeners for events."),
         sample(name, links, kind="worker") + sample(name, listeners, kind="events"),
     )
+    yield from _duration_samples(status)
     yield from _loop_samples(status)
     yield from care_samples(status)
     yield from _store_and_host_samples(status)
+
+
+_DURATIONS = {
+    "reconnect": "From lost to connected again, of sessions that were not stopped by hand.",
+    "response": "How long sessions took to answer a probe.",
+    "acknowledgement": "From sent to acknowledged, of messages that were sent through the agent.",
+    "repair": "From the beginning to the end of repairs.",
+}
+
+
+def _duration_samples(status: AgentStatus) -> Samples:
+    for what, histogram in status.durations.histograms.items():
+        name = f"wa_agent_session_{what}_seconds"
+        so_far, lines = 0, []
+        bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
+        for bound, count in zip(bounds, histogram.counts, strict=True):
+            so_far += count
+            lines.append(f'{name}_bucket{{le="{bound}"}} {so_far}\n')
+        lines += (sample(f"{name}_sum", histogram.total), sample(f"{name}_count", so_far))
+        yield Family(name, HISTOGRAM, _DURATIONS[what]), "".join(lines)
 
 
 def _loop_samples(status: AgentStatus) -> Samples:
@@ -92,6 +113,13 @@ def _store_and_host_samples(status: AgentStatus) -> Samples:
         "Connections and messages of workers that were refused.",
         status.link_refusals,
     )
+    yield _gauge("wa_agent_db_size_bytes", "The database and its journal.", status.db_bytes)
+    yield _counter("wa_agent_log_lines_lost_total", "Lost log lines.", status.log_dropped)
+    name = "wa_agent_waiting_starts"
+    yield _gauge(name, "Sessions that wait for their turn to log in.", status.waiting_starts)
+    if status.logins_left is not None:
+        name = "wa_agent_logins_left"
+        yield _gauge(name, "Logins that the budget allows at once.", status.logins_left)
     yield _gauge("wa_agent_jobs_pending", "Unfinished jobs at the host.", status.jobs_pending)
     if status.dbus_connected is not None:
         yield _gauge("wa_agent_dbus_connected", "1 with D-Bus.", int(status.dbus_connected))

@@ -28,6 +28,7 @@ from agent.metrics.sessions import (
     past_statuses,
 )
 from agent.metrics.text import (
+    COUNTER,
     END_OF_OPENMETRICS,
     GAUGE,
     OPENMETRICS,
@@ -40,6 +41,8 @@ from agent.metrics.webhooks import webhook_samples
 
 Views = Mapping[InstanceId, InstanceView]
 _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "What the scrape before this one cost.")
+
+_PUSHED = Family("wa_agent_alert_deliveries_total", COUNTER, "Pictures sent to an Alertmanager.")
 
 
 class _Column:
@@ -168,6 +171,8 @@ class Exporter:
         self.listeners: Callable[[], int] = lambda: 0
         self.backends: Callable[[], Iterable[BackendView]] = tuple
         self.webhooks: Callable[[], WebhookFigures] = WebhookFigures
+        self.alert_deliveries: Callable[[], Mapping[str, int]] = dict
+        """To an Alertmanager, by result; empty where there is none."""
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format that was asked for."""
@@ -190,6 +195,9 @@ class Exporter:
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
         yield from _encoded(webhook_samples(self.webhooks()))
+        pushed = self.alert_deliveries().items()
+        lines = [sample(_PUSHED.name, count, result=result) for result, count in pushed]
+        yield _PUSHED, "".join(lines).encode()
         yield from _encoded(self.http.samples())
         yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()

@@ -36,6 +36,7 @@ class MachineFigures:
         self.started_wall = _started_wall()
         """When this process began."""
         self._cores = CoreUse()
+        self._mount_point = ""
         self._read_at = -1e9
         self._values: dict[str, float] = {}
 
@@ -47,9 +48,8 @@ class MachineFigures:
         return self._values
 
     def samples(self) -> Iterator[tuple[Family, str]]:
-        place = str(self._state_path)
         for name, value in self.values().items():
-            labels = {"mountpoint": place} if "filesystem" in name else {}
+            labels = {"mountpoint": self._mount_point} if "filesystem" in name else {}
             yield _FAMILIES[name], sample(name, value, **labels)
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
@@ -68,8 +68,17 @@ class MachineFigures:
             found = os.statvfs(self._state_path)
         except OSError:
             return  # gone for the moment: no figure is truer than an old one
+        self._mount_point = _mount_point(self._state_path)
         yield "wa_host_filesystem_avail_bytes", found.f_bavail * found.f_frsize
         yield "wa_host_filesystem_size_bytes", found.f_blocks * found.f_frsize
+
+
+def _mount_point(path: Path) -> str:
+    """Where the file system begins that the path is on: the name that other exporters use."""
+    place = path.absolute()
+    while not place.is_mount() and place != place.parent:
+        place = place.parent
+    return str(place)
 
 
 def _started_wall() -> float:

@@ -23,7 +23,12 @@ _RECONNECT_REASONS = tuple(
     for code in _REASONS
     if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
 )
-_MESSAGES = (("in", "in", "received"), ("out", "out", "sent"), ("ack", "out", "acknowledged"))
+_MESSAGES = (
+    ("in", "in", "received"),
+    ("out", "out", "sent"),
+    ("ack", "out", "acknowledged"),
+    ("failed", "out", "failed"),
+)
 
 
 def _info(label: str, view: InstanceView) -> str:

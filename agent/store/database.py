@@ -80,6 +80,10 @@ class Store:
         return store
 
     @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
     def stats(self) -> DatabaseStats:
         return self._writer.stats
 

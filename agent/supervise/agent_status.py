@@ -1,8 +1,10 @@
 """The agent's own figures: is the loop turning, is everything brought back, what does it cost."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from agent import VERSION
 from agent.core.model import ConnectionStatus, InstanceId
@@ -11,6 +13,7 @@ from agent.core.view import AgentStatus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.link.limits import REFUSALS
+from agent.log import lines_lost
 from agent.store.database import Store
 from agent.store.errors import TROUBLES
 from agent.supervise.check_times import CheckTimes
@@ -20,6 +23,7 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.turns.incidents import Incidents
+from agent.supervise.turns.queues import Gates
 
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
@@ -41,6 +45,8 @@ class OwnFigures:
         ladder: Ladder,
         settings: Settings,
         checks: CheckTimes,
+        gates: Gates,
+        database: Path,
     ) -> None:
         self._host = host
         self._store = store
@@ -51,6 +57,8 @@ class OwnFigures:
         self._ladder = ladder
         self._settings = settings
         self._checks = checks
+        self._gates = gates
+        self._database = database
         self.repairs_before = RepairStatistics()
         """What an agent that was killed had counted: part of the statistics, not of /metrics."""
         self._started_wall = time.time()
@@ -101,6 +109,11 @@ class OwnFigures:
             },
             repairs=self.repairs(),
             repairs_before=self.repairs_before,
+            durations=self._registry.durations,
+            waiting_starts=self._gates.waiting,
+            logins_left=self._gates.logins_left(now),
+            db_bytes=_size_of(self._database),
+            log_dropped=lines_lost(),
             checks=self._checks.all(),
             config_read_wall=self._settings.read_wall,
             config_refused=self._settings.refused,
@@ -115,6 +128,15 @@ class OwnFigures:
         there = [(id, facts[id]) for id in self._pending if id in facts]
         self._pending = {id for id, one in there if not _is_settled(one)}
         return all(one.observed for _, one in there), self._to_restore - len(self._pending)
+
+
+def _size_of(database: Path) -> int:
+    """With what is written and not yet taken into it."""
+    size = 0
+    for name in (database.name, f"{database.name}-wal"):
+        with contextlib.suppress(OSError):
+            size += database.with_name(name).stat().st_size
+    return size
 
 
 def _is_settled(facts: Facts) -> bool:

@@ -78,6 +78,8 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         ladder=ladder,
         settings=settings,
         checks=base.checks,
+        gates=base.turns.gates,
+        database=ground.store.path,
     )
     return Supervision(
         settings=settings,

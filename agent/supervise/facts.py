@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
+from agent.core.durations import Acknowledgements, Durations
 from agent.core.findings.crypto import CryptoWindow, LogLimit
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.memory import MemoryHistory
@@ -85,6 +86,11 @@ class Facts:
     """Which ending was counted last."""
     logout_asked: bool = False
     """We ended its pairing ourselves: the logout that follows is no error of WhatsApp's."""
+    durations: Durations = field(default_factory=Durations)
+    """Shared by all sessions."""
+    lost_at: float | None = None
+    """When it was connected last; None while it is, or never was."""
+    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     lost_because: str = ""
     """Why it is no longer connected, until it is again."""
     limits_changed: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.core.durations import Durations
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.time_in_status import StatusTime
@@ -25,6 +26,7 @@ class Registry:
 
     def __init__(self, store: Store, eyes: Eyes, session_root: Path) -> None:
         self.facts: dict[InstanceId, Facts] = {}
+        self.durations = Durations()
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._store = store
@@ -40,6 +42,7 @@ class Registry:
             # Counted from here on, not from where the record says that the status began: an
             # earlier agent counted that time already, or it passed while no agent ran.
             status_time=StatusTime(record.status, boot_now()),
+            durations=self.durations,
         )
         self.facts[instance.id] = facts
         self.touch(facts)

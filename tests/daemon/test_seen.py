@@ -62,3 +62,36 @@ async def test_a_logout_that_an_operator_asked_for_is_no_error_of_whatsapp(agent
         return (await agent.show("a"))["errors"].get("logout", 0) == 1
 
     await eventually(counted)
+
+
+async def figure(agent, name):
+    text = await agent.do("GET", "/metrics")
+    return sum(
+        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " ")
+    )
+
+
+async def test_how_long_things_took_is_counted_by_what_really_happened(agent, eventually):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await figure(agent, "wa_agent_session_reconnect_seconds_count") == 0
+    await agent.do("POST", "/api/instance/a/messages", {"to": "4915112345678", "text": "hello"})
+    await agent.fault("a", "drop", 0.5)
+
+    async def all_counted():
+        names = ("reconnect", "response", "acknowledgement")
+        counts = [await figure(agent, f"wa_agent_session_{one}_seconds_count") for one in names]
+        return all(counts)
+
+    await eventually(all_counted, within=20)
+    # The fault lasts half a second, and what follows it some more.
+    assert 0.3 < await figure(agent, "wa_agent_session_reconnect_seconds_sum") < 20
+    assert await figure(agent, "wa_agent_db_size_bytes") > 4096
+    assert await figure(agent, "wa_agent_log_lines_lost_total") == 0
+    # What a person stopped was not lost.
+    before = await figure(agent, "wa_agent_session_reconnect_seconds_count")
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.status("a"), "DISCONNECTED")
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await figure(agent, "wa_agent_session_reconnect_seconds_count") == before

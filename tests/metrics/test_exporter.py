@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from agent.core.durations import Durations
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
@@ -352,3 +353,49 @@ def test_f73_no_label_value_breaks_out_of_its_line(value: str) -> None:
 def test_every_number_can_be_read_back(value: float) -> None:
     read = float(number(value))
     assert read == pytest.approx(value, abs=1e-6, nan_ok=True)
+
+
+def test_durations_are_histograms_of_all_sessions_together(
+    house: tuple[FakeSupervisor, Exporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, exporter = house
+    durations = Durations()
+    for seconds in (0.5, 3.0, 7200.0):
+        durations.note("reconnect", seconds)
+    status = replace(supervisor.status(), durations=durations)
+    monkeypatch.setattr(exporter, "_status", lambda: status)
+    found = samples(exporter)
+    name = "wa_agent_session_reconnect_seconds"
+    assert of(found, f"{name}_bucket", le="1") == 1
+    assert of(found, f"{name}_bucket", le="5") == 2
+    assert of(found, f"{name}_bucket", le="3600") == 2
+    assert of(found, f"{name}_bucket", le="+Inf") == 3
+    assert of(found, f"{name}_sum") == 7203.5
+    for other in ("response", "acknowledgement", "repair"):
+        assert of(found, f"wa_agent_session_{other}_seconds_count") == 0
+
+
+def test_what_an_agent_that_was_killed_had_counted_stays_out_of_the_counters(
+    house: tuple[FakeSupervisor, Exporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor, exporter = house
+    before = RepairStatistics(checked=90, check_seconds=9.0, repaired=5, failed=2)
+    now = replace(before, checked=100, check_seconds=10.0, repaired=6)
+    status = replace(supervisor.status(), repairs=now, repairs_before=before)
+    monkeypatch.setattr(exporter, "_status", lambda: status)
+    found = samples(exporter)
+    assert of(found, "wa_agent_repairs_total", outcome="repaired") == 1
+    assert of(found, "wa_agent_repairs_total", outcome="failed") == 0
+    assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 10
+
+
+def test_a_message_that_failed_and_deliveries_to_an_alertmanager_are_counted(
+    house: tuple[FakeSupervisor, Exporter],
+) -> None:
+    supervisor, exporter = house
+    put(supervisor, "a", messages={"in": 1, "out": 2, "failed": 3})
+    exporter.alert_deliveries = lambda: {"done": 4, "failed": 1}
+    found = samples(exporter)
+    name = "wa_session_messages_total"
+    assert of(found, name, session="a", direction="out", result="failed") == 3
+    assert of(found, "wa_agent_alert_deliveries_total", result="failed") == 1

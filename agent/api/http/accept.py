@@ -16,6 +16,15 @@ def choose_form(accept: str, offered: Sequence[str]) -> str | None:
     return best
 
 
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether the client named gzip itself; `*` alone is too little to compress for."""
+    for part in accept_encoding.split(","):
+        wanted, *parameters = (word.strip() for word in part.split(";"))
+        if wanted.lower() == "gzip":
+            return _quality(parameters) > 0
+    return False
+
+
 def _quality(parameters: Sequence[str]) -> float:
     for parameter in parameters:
         name, _, value = parameter.partition("=")

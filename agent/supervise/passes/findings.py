@@ -58,6 +58,9 @@ class Findings:
                 return False
             case "ack":
                 facts.messages["ack"] += 1
+                took = facts.acknowledgements.note_acknowledged(str(detail.get("id"))[:64], now)
+                if took is not None:
+                    facts.durations.note("acknowledgement", took)
                 facts.inbound = replace(facts.inbound, ack_wall=time.time())
                 return False
             case "crypto_error":

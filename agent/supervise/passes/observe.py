@@ -285,6 +285,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
+    facts.durations.note("response", now - begun)
     facts.probes += 1
     facts.probe_seconds += now - begun
     if link is facts.link:

@@ -28,9 +28,12 @@ from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
 
 Status = ConnectionStatus
 
+_BY_HAND = ("stopped", "disabled", "masked", "logout")
+"""It was down as long as a person wanted."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -169,6 +172,7 @@ class Rememberer:
                 facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
         if before.status is Status.CONNECTED:
             facts.connected_since_wall = None
+            facts.lost_at = boot_now()
             because = verdict.reason or facts.record.reason or "unknown"
             facts.lost_because = facts.lost_because or because
         return [
@@ -188,6 +192,9 @@ class Rememberer:
         facts.logout_asked = False
         facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)
+        if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
+            facts.durations.note("reconnect", boot_now() - facts.lost_at)
+        facts.lost_at = None
         if facts.lost_because:
             facts.reconnects[facts.lost_because] += 1
             facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)

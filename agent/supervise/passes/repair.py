@@ -316,6 +316,7 @@ class Ladder:
             except (WaError, TimeoutError) as error:
                 return await self._put_off(facts, before, error)
         self.statistics = note_repair(self.statistics, repair)
+        facts.durations.note("repair", repair.ended_wall - repair.started_wall)
         said = entry(
             facts,
             "repair_over",

@@ -10,6 +10,8 @@ from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.backends.facts import WorkerLink
+from agent.supervise.facts import Facts
+from agent.supervise.loop import boot_now
 from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
 from agent.supervise.requests.uploads import in_parts
@@ -64,12 +66,17 @@ class Asking:
             return await link.call("command", told, timeout=timeout)
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        link = self._link(id, "send with")
+        link, facts = self._link(id, "send with"), self._registry.get(id)
         message = await in_parts(link, id, message)
+        begun = boot_now()
         try:
-            return await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
+            answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
+            facts.messages["failed"] += 1
+            self._registry.touch(facts)
             raise _unsent(id, error) from error
+        _note_sent(facts, answer.get("id"), begun)
+        return answer
 
     @asynccontextmanager
     async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
@@ -96,6 +103,13 @@ class Asking:
                 code="not_running",
             )
         return facts.link
+
+
+def _note_sent(facts: Facts, id: Any, begun: float) -> None:
+    if isinstance(id, str) and id:
+        took = facts.acknowledgements.note_sent(id[:64], begun)
+        if took is not None:
+            facts.durations.note("acknowledgement", took)
 
 
 def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:

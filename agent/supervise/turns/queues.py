@@ -19,6 +19,11 @@ class LoginBudget:
         self._policy = policy
         self.bucket = Bucket(math.inf, 0.0)  # full: filling cuts it to what the settings say
 
+    def left(self, now: float) -> float | None:
+        """Logins that may be taken at once; None: as many as one likes."""
+        policy = self._policy()
+        return None if policy.login_every <= 0 else self.bucket.filled(policy, now).level
+
     def give_back(self, now: float) -> None:
         self.bucket = self.bucket.give_back(self._policy(), now)
 
@@ -54,6 +59,10 @@ class StartGate:
     @property
     def under_way(self) -> int:
         return len(self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self._queues())
 
     def before(self, instance: InstanceId) -> int | None:
         """How many go before it; None: it waits for no turn."""
@@ -133,6 +142,13 @@ class Gates:
         if lane:
             self._lane_of[instance] = lane
         return self._gates[lane].ask(instance, now, reconnects=reconnects or bool(lane))
+
+    @property
+    def waiting(self) -> int:
+        return sum(gate.waiting for gate in self._gates.values())
+
+    def logins_left(self, now: float) -> float | None:
+        return self._budget.left(now)
 
     def no_login(self, now: float) -> None:
         """What was let in found a session that is connected: it has cost no login."""

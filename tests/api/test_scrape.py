@@ -1,0 +1,43 @@
+"""/metrics over the wire: compressed for who asks for it, and answered to HEAD."""
+
+import gzip
+
+import aiohttp
+import pytest
+
+from agent.api.http.accept import takes_gzip
+from agent.core.model import InstanceId
+from tests.api.conftest import House
+from tests.fakes.supervisor import make_view
+
+
+async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
+    for number in range(50):
+        id = InstanceId(f"i{number}")
+        house.supervisor.known[id] = make_view(str(id))
+    connector = aiohttp.UnixConnector(str(house.socket_path))
+    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as raw:
+        packed = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "gzip"})
+        plain = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "identity"})
+        small, whole = await packed.read(), await plain.read()
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert b"wa_session_status{" in gzip.decompress(small)
+    assert len(small) * 10 < len(whole)
+    assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "takes"),
+    [("gzip", True), ("deflate, gzip;q=0.5", True), ("gzip;q=0", False), ("", False), ("*", False)],
+)
+def test_who_takes_gzip(sent: str, takes: bool) -> None:
+    assert takes_gzip(sent) is takes
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/openapi.json", "/docs", "/"])
+async def test_head_is_answered_without_a_body(house: House, path: str) -> None:
+    async with house.local() as local:
+        answer = await local.head(f"http://localhost{path}")
+        assert answer.status == 200
+        assert await answer.read() == b""
