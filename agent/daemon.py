@@ -255,7 +255,8 @@ class Daemon:
         }
         if self._config_path is not None:
             found["config"] = self._config_path
-        return {name: str(path.absolute()) for name, path in found.items()}
+        places = {name: str(path.absolute()) for name, path in found.items()}
+        return {**places, "listen": config.scraped_at}
 
     async def _serve_until_stopped(
         self,

@@ -116,12 +116,12 @@ def shown_name(alerts: list[dict[str, Any]]) -> str:
 
 def explain(options: argparse.Namespace) -> int:
     """Needs no agent: the text is the program's own."""
-    from agent.config import Config
-    from agent.core.alerts import alert_table
+    from agent.core.alerts import AlertLimits, alert_table
     from agent.metrics.runbook import what_to_do
 
     wanted = options.name.lower()
-    found = [one for one in alert_table(Config().alert_limits) if one.name.lower() == wanted]
+    every = alert_table(AlertLimits(availability=0.99))  # those that are an option, too
+    found = [one for one in every if one.name.lower() == wanted]
     if not found:
         raise NotFound(f"cannot explain {options.name}: there is no alert of that name")
     (alert,) = found
@@ -174,9 +174,8 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
         rules_file,
     )
 
-    config = load_config(
-        config_path(options.config, os.environ), os.environ, overrides=overrides_of(options)
-    )
+    overrides = {**_running_listen(options), **overrides_of(options)}
+    config = load_config(config_path(options.config, os.environ), os.environ, overrides=overrides)
     chosen = config.alerts
     named = {"key_file": options.key_file} if options.key_file else {}
     if chosen.alertmanager:
@@ -195,6 +194,17 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
         "alertmanager.example.yml": alertmanager_file(site),
         "grafana-dashboard.json": dashboard_file(),
     }
+
+
+def _running_listen(options: argparse.Namespace) -> dict[str, str]:
+    """Where the agent that answers is scraped, unless the command line names another one."""
+    if options.listen or options.config or options.state:
+        return {}
+    try:
+        places = client_of(options).get("/api/health")["agent"].get("places", {})
+    except WaError:
+        return {}
+    return {"api.listen": places["listen"]} if places.get("listen") else {}
 
 
 def _write(target: Path, text: str) -> None:

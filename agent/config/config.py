@@ -1,5 +1,6 @@
 """The whole of agent.toml as one value, and what the core is given out of it."""
 
+import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -56,6 +57,13 @@ class Declaration:
     engine: str
     enabled: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -175,8 +183,10 @@ class Config:
 
     @property
     def runbooks(self) -> str:
-        """The page that alerts link to."""
+        """The page that alerts link to; "" where only this machine itself could open it."""
         host, _, port = self.scraped_at.rpartition(":")
+        if not self.alerts.runbooks and is_loopback(host.strip("[]")):
+            return ""
         if host in ("", "0.0.0.0", "[::]"):
             host = self.alerts.machine or socket.gethostname()
         return self.alerts.runbooks or f"http://{host}:{port}/runbook"

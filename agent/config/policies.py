@@ -214,7 +214,13 @@ class AlertsSection:
         "", 'http://HOST:PORT of an Alertmanager that is told; "" = none', restart=True
     )
     runbooks: str = setting(
-        "", 'the page of the runbooks: an alert links to its part; "" = the agent\'s own /runbook'
+        "", 'the page that alerts link to; "" = the agent\'s own, where others can open it'
+    )
+    availability: float = setting(
+        0.0,
+        "share of the time that sessions shall be connected, for WaAvailabilityBurns; 0 = off",
+        low=0,
+        high=0.9999,
     )
     corrupted_together: int = setting(3, "corrupted sessions that mean one cause", low=2)
     ended_together: int = setting(

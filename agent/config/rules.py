@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
-from agent.config.config import Config
+from agent.config.config import Config, is_loopback
 from agent.config.policies import MemorySection
 from agent.config.problem import Problem
 from agent.config.setting import settings_of
@@ -42,13 +42,6 @@ def split_address(text: str) -> tuple[str, int]:
     if not host or ":" in host or any(not (sign.isalnum() or sign in ".-") for sign in host):
         raise ValueError("it must be HOST:PORT; an IPv6 address stands in [ ]")
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:

@@ -18,6 +18,8 @@ class Panel:
     unit: str = "short"
     width: int = 8
     stacked: bool = False
+    thresholds: tuple[tuple[float, str], ...] = ()
+    """From each value on its colour; below the first one it is green."""
 
 
 ROWS: Mapping[str, Sequence[Panel]] = {
@@ -36,18 +38,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             ((f'sum(wa_session_status{{status="qr_required",{_ON}}})', "to scan"),),
             kind="stat",
             width=6,
+            thresholds=((1, "orange"),),
         ),
         Panel(
             "Given up",
             ((f"sum(wa_session_given_up{{{_ON}}})", "given up"),),
             kind="stat",
             width=6,
+            thresholds=((1, "red"),),
         ),
         Panel(
             "Incidents",
             ((f"sum(wa_agent_incident_active{{{_MACHINE}}})", "incidents"),),
             kind="stat",
             width=6,
+            thresholds=((1, "red"),),
         ),
         Panel(
             "Sessions by status",
@@ -62,35 +67,99 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             stacked=True,
         ),
     ),
+    "Served": (
+        Panel(
+            "Minutes served, of those wanted",
+            (
+                (
+                    f'sum(avg_over_time(wa_session_status{{status="connected",{_ON}}}[5m])'
+                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1)"
+                    f" / sum(wa_session_wanted{{{_ON}}})",
+                    "five minutes",
+                ),
+                (
+                    f'sum(avg_over_time(wa_session_status{{status="connected",{_ON}}}[1d])'
+                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1)"
+                    f" / sum(wa_session_wanted{{{_ON}}})",
+                    "a day",
+                ),
+            ),
+            unit="percentunit",
+            width=12,
+            thresholds=((0.0, "red"), (0.95, "orange"), (0.99, "green")),
+        ),
+        Panel(
+            "Time to reconnect, to answer, to acknowledge, to repair: 9 of 10 are faster",
+            tuple(
+                (
+                    "histogram_quantile(0.9, sum by (le)"
+                    f" (rate(wa_agent_session_{what}_seconds_bucket{{{_MACHINE}}}[30m])))",
+                    what,
+                )
+                for what in ("reconnect", "response", "acknowledgement", "repair")
+            ),
+            unit="s",
+            width=12,
+        ),
+        Panel(
+            "The worst of the last day",
+            (
+                (
+                    "topk(20, sum by (machine, session) (increase("
+                    f'wa_session_status_seconds_total{{status!="connected",{_ON}}}[1d])'
+                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1))",
+                    "seconds down",
+                ),
+                (
+                    "topk(20, sum by (machine, session)"
+                    f" (increase(wa_session_reconnects_total{{{_ON}}}[1d])) > 0)",
+                    "reconnects",
+                ),
+                (
+                    "topk(20, sum by (machine, session)"
+                    f" (increase(wa_session_restarts_total{{{_ON}}}[1d])) > 0)",
+                    "restarts",
+                ),
+                (
+                    "topk(20, sum by (machine, session)"
+                    f" (increase(wa_session_errors_total{{{_ON}}}[1d])) > 0)",
+                    "errors",
+                ),
+            ),
+            kind="table",
+            width=24,
+        ),
+    ),
     "Connections": (
         Panel(
             "Reconnects in 10 minutes",
             (
                 (
-                    f"sum by (session) (increase(wa_session_reconnects_total{{{_ON}}}[10m])) > 0",
-                    "{{session}}",
+                    "sum by (machine, session)"
+                    f" (increase(wa_session_reconnects_total{{{_ON}}}[10m])) > 0",
+                    "{{machine}} {{session}}",
                 ),
             ),
         ),
         Panel(
             "Age of the proof",
-            ((f"time() - wa_session_proof_timestamp_seconds{{{_ON}}}", "{{session}}"),),
+            ((f"time() - wa_session_proof_timestamp_seconds{{{_ON}}}", "{{machine}} {{session}}"),),
             unit="s",
         ),
         Panel(
             "Connected for",
-            ((f"wa_session_uptime_seconds{{{_ON}}}", "{{session}}"),),
+            ((f"wa_session_uptime_seconds{{{_ON}}}", "{{machine}} {{session}}"),),
             unit="s",
         ),
         Panel(
             "Open circuits",
-            ((f'wa_session_circuit{{state="open",{_ON}}}', "{{session}}"),),
+            ((f'wa_session_circuit{{state="open",{_ON}}} == 1', "{{machine}} {{session}}"),),
         ),
         Panel(
             "Restarts of workers in an hour",
             (
                 (
-                    f"sum by (reason) (increase(wa_session_restarts_total{{{_ON}}}[1h]))",
+                    f"sum by (reason) (increase(wa_session_restarts_total{{{_ON}}}[1h])) > 0",
                     "{{reason}}",
                 ),
             ),
@@ -108,18 +177,21 @@ ROWS: Mapping[str, Sequence[Panel]] = {
     "Backends": (
         Panel(
             "Backends that answer",
-            ((f"wa_backend_up{{{_MACHINE}}}", "{{backend}}"),),
+            ((f"wa_backend_up{{{_MACHINE}}}", "{{machine}} {{backend}}"),),
         ),
         Panel(
             "Sessions on backends",
             (
-                (f'wa_backend_sessions{{state="connected",{_MACHINE}}}', "{{backend}} connected"),
-                (f'wa_backend_sessions{{state="held",{_MACHINE}}}', "{{backend}} ours"),
+                (
+                    f'wa_backend_sessions{{state="connected",{_MACHINE}}}',
+                    "{{machine}} {{backend}} connected",
+                ),
+                (f'wa_backend_sessions{{state="held",{_MACHINE}}}', "{{machine}} {{backend}} ours"),
             ),
         ),
         Panel(
             "A backend's answer takes",
-            ((f"wa_backend_check_duration_seconds{{{_MACHINE}}}", "{{backend}}"),),
+            ((f"wa_backend_check_duration_seconds{{{_MACHINE}}}", "{{machine}} {{backend}}"),),
             unit="s",
         ),
     ),
@@ -140,7 +212,7 @@ ROWS: Mapping[str, Sequence[Panel]] = {
                 (
                     f"rate(wa_session_response_time_seconds_sum{{{_ON}}}[5m])"
                     f" / rate(wa_session_response_time_seconds_count{{{_ON}}}[5m])",
-                    "{{session}}",
+                    "{{machine}} {{session}}",
                 ),
             ),
             unit="s",
@@ -149,9 +221,9 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             "Messages that cannot be decrypted",
             (
                 (
-                    "sum by (session) (rate(wa_session_crypto_operations_total"
+                    "sum by (machine, session) (rate(wa_session_crypto_operations_total"
                     f'{{result="failed",{_ON}}}[5m])) * 60 > 0',
-                    "{{session}}",
+                    "{{machine}} {{session}}",
                 ),
             ),
         ),
@@ -159,27 +231,27 @@ ROWS: Mapping[str, Sequence[Panel]] = {
     "Resources": (
         Panel(
             "Memory of sessions",
-            ((f"wa_session_memory_bytes{{{_ON}}}", "{{session}}"),),
+            ((f"wa_session_memory_bytes{{{_ON}}}", "{{machine}} {{session}}"),),
             unit="bytes",
         ),
         Panel(
             "CPU of sessions",
-            ((f"rate(wa_session_cpu_seconds_total{{{_ON}}}[5m])", "{{session}}"),),
+            ((f"rate(wa_session_cpu_seconds_total{{{_ON}}}[5m])", "{{machine}} {{session}}"),),
             unit="percentunit",
         ),
         Panel(
             "The machine",
             (
-                (f"wa_host_cpu_usage_ratio{{{_MACHINE}}}", "cpu"),
+                (f"wa_host_cpu_usage_ratio{{{_MACHINE}}}", "{{machine}} cpu"),
                 (
                     f"wa_host_memory_used_bytes{{{_MACHINE}}}"
                     f" / wa_host_memory_total_bytes{{{_MACHINE}}}",
-                    "memory",
+                    "{{machine}} memory",
                 ),
                 (
                     f"1 - wa_host_filesystem_avail_bytes{{{_MACHINE}}}"
                     f" / wa_host_filesystem_size_bytes{{{_MACHINE}}}",
-                    "disk",
+                    "{{machine}} disk",
                 ),
             ),
             unit="percentunit",
@@ -192,14 +264,14 @@ ROWS: Mapping[str, Sequence[Panel]] = {
                 (
                     f"rate(wa_agent_pass_duration_seconds_sum{{{_MACHINE}}}[5m])"
                     f" / rate(wa_agent_pass_duration_seconds_count{{{_MACHINE}}}[5m])",
-                    "pass",
+                    "{{machine}} pass",
                 ),
                 (
                     f"rate(wa_agent_db_write_seconds_sum{{{_MACHINE}}}[5m])"
                     f" / rate(wa_agent_db_write_seconds_count{{{_MACHINE}}}[5m])",
-                    "commit",
+                    "{{machine}} commit",
                 ),
-                (f"wa_agent_event_loop_lag_seconds{{{_MACHINE}}}", "loop lag"),
+                (f"wa_agent_event_loop_lag_seconds{{{_MACHINE}}}", "{{machine}} loop lag"),
             ),
             unit="s",
         ),
@@ -215,21 +287,43 @@ ROWS: Mapping[str, Sequence[Panel]] = {
         ),
         Panel(
             "Events that wait for webhooks",
+            ((f'wa_agent_outbox_length{{kind="webhook",{_MACHINE}}}', "{{machine}}"),),
+        ),
+        Panel(
+            "Deliveries of webhooks per minute",
             (
-                (f'wa_agent_outbox_length{{kind="webhook",{_MACHINE}}}', "waiting"),
                 (
                     "sum by (result)"
-                    f" (rate(wa_agent_webhook_deliveries_total{{{_MACHINE}}}[5m])) * 60",
-                    "{{result}} per minute",
+                    f" (rate(wa_agent_webhook_deliveries_total{{{_MACHINE}}}[5m])) * 60 > 0",
+                    "{{result}}",
                 ),
             ),
         ),
         Panel(
-            "The agent's memory and files",
+            "The agent's memory",
+            ((f'process_resident_memory_bytes{{job="wa-agent",{_MACHINE}}}', "{{machine}}"),),
+            unit="bytes",
+        ),
+        Panel(
+            "The agent's open files, of those it may open",
             (
-                (f'process_resident_memory_bytes{{job="wa-agent",{_MACHINE}}}', "memory"),
-                (f'process_open_fds{{job="wa-agent",{_MACHINE}}}', "open files"),
+                (
+                    f'process_open_fds{{job="wa-agent",{_MACHINE}}}'
+                    f' / process_max_fds{{job="wa-agent",{_MACHINE}}}',
+                    "{{machine}}",
+                ),
             ),
+            unit="percentunit",
+            thresholds=((0.8, "orange"),),
+        ),
+        Panel(
+            "Who waits for a turn to log in",
+            ((f"wa_agent_waiting_starts{{{_MACHINE}}}", "{{machine}}"),),
+        ),
+        Panel(
+            "The database",
+            ((f"wa_agent_db_size_bytes{{{_MACHINE}}}", "{{machine}}"),),
+            unit="bytes",
         ),
     ),
 }
@@ -268,7 +362,7 @@ def dashboard_file() -> str:
                     "datasource": _DATASOURCE,
                     "expr": f'ALERTS{{alertstate="firing",alertname=~"Wa.*",{_MACHINE}}}',
                     "titleFormat": "{{alertname}}",
-                    "textFormat": "{{session}}",
+                    "textFormat": "{{machine}} {{session}}",
                     "iconColor": "red",
                 }
             ]
@@ -317,16 +411,47 @@ def _panels() -> Iterator[dict[str, Any]]:
 
 
 def _panel(panel: Panel, number: int, place: Mapping[str, int]) -> dict[str, Any]:
-    custom = {"fillOpacity": 20, "stacking": {"mode": "normal"}} if panel.stacked else {}
+    custom: dict[str, Any] = {}
+    if panel.stacked:
+        custom = {"fillOpacity": 20, "stacking": {"mode": "normal"}}
+    elif panel.thresholds and panel.kind == "timeseries":
+        custom = {"thresholdsStyle": {"mode": "dashed"}}
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    steps += [{"color": color, "value": value} for value, color in panel.thresholds]
+    defaults = {
+        "unit": panel.unit,
+        "custom": custom,
+        "thresholds": {"mode": "absolute", "steps": steps},
+    }
+    table = panel.kind == "table"
     return {
         "id": number,
         "type": panel.kind,
         "title": panel.title,
         "datasource": _DATASOURCE,
         "gridPos": dict(place),
-        "fieldConfig": {"defaults": {"unit": panel.unit, "custom": custom}, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": []},
         "targets": [
-            {"refId": chr(65 + at), "expr": query, "legendFormat": legend}
+            {
+                "refId": chr(65 + at),
+                "expr": query,
+                "legendFormat": legend,
+                **({"format": "table", "instant": True} if table else {}),
+            }
             for at, (query, legend) in enumerate(panel.queries)
         ],
+        **(_one_table(panel) if table else {}),
+    }
+
+
+def _one_table(panel: Panel) -> dict[str, Any]:
+    """The queries side by side, a row for each session, the worst first."""
+    names = {f"Value #{chr(65 + at)}": legend for at, (_, legend) in enumerate(panel.queries)}
+    worst = panel.queries[0][1]
+    return {
+        "transformations": [
+            {"id": "merge", "options": {}},
+            {"id": "organize", "options": {"excludeByName": {"Time": True}, "renameByName": names}},
+        ],
+        "options": {"sortBy": [{"displayName": worst, "desc": True}]},
     }

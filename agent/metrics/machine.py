@@ -36,7 +36,7 @@ class MachineFigures:
         self.started_wall = _started_wall()
         """When this process began."""
         self._cores = CoreUse()
-        self._mount_point = ""
+        self._mount_point = _mount_point(state_path)
         self._read_at = -1e9
         self._values: dict[str, float] = {}
 

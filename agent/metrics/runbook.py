@@ -30,4 +30,5 @@ def what_to_do(alert: Alert, session: str = "") -> str:
 
 
 def link(alert: Alert, page: str) -> str:
-    return f"{page}#{alert.anchor}"
+    """The page's part; where no page can be reached from elsewhere, the command that says it."""
+    return f"{page}#{alert.anchor}" if page else f"wa-agent alerts explain {alert.name}"

@@ -205,3 +205,21 @@ async def test_what_cannot_be_exported_is_said(
     said = await cli("alerts", "export", *argv)
     assert said.status == status, said
     assert words in said.err
+
+
+async def test_the_files_name_the_address_that_the_running_agent_listens_on(
+    cli: Cli, elsewhere: Path, house: Any
+) -> None:
+    assert elsewhere.is_dir()
+    house.server._parts.places.update({"listen": "10.1.2.3:9999"})
+    said = await cli("alerts", "export", "pack", "--json")
+    assert said.status == 0, said
+    assert '"10.1.2.3:9999"' in Path("pack/prometheus.example.yml").read_text()
+    rules = Path("pack/wa-agent.rules.yml").read_text()
+    assert "http://10.1.2.3:9999/runbook#wasessiondown" in rules
+    named = await cli("alerts", "export", "named", "--listen", "127.0.0.1:8470", "--json")
+    assert named.status == 0, named
+    rules = Path("named/wa-agent.rules.yml").read_text()
+    assert '"127.0.0.1:8470"' in Path("named/prometheus.example.yml").read_text()
+    assert "127.0.0.1:8470/runbook" not in rules, "nobody else can open that page"
+    assert "wa-agent alerts explain WaSessionDown" in rules

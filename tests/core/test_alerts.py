@@ -85,6 +85,22 @@ def test_what_was_forgotten_is_missed_by_no_window(
     assert (steps.least(end - window, end), steps.increase(end - window, end)) == wanted
 
 
+@given(READINGS, st.integers(0, 800), st.integers(1, 400))
+def test_a_mean_weighs_each_value_by_how_long_it_held(
+    readings: list[tuple[int, int]], end: int, window: int
+) -> None:
+    steps, plain = noted(readings)
+    start = max(end - window, 0)
+    found = steps.mean(float(start), float(end))
+    seconds = [
+        [value for at, value in plain if at <= second][-1]
+        for second in range(start, end)
+        if plain[0][0] <= second
+    ]
+    if seconds:
+        assert found == pytest.approx(sum(seconds) / len(seconds))
+
+
 def test_a_value_that_stays_costs_one_point() -> None:
     steps = Steps()
     for at in range(10_000):

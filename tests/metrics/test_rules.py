@@ -31,7 +31,8 @@ from agent.metrics.webhooks import webhook_samples
 from tests.fakes.supervisor import make_view
 from tests.metrics.stories import STEP, STORIES, Story, World
 
-TABLE = alert_table(AlertLimits())
+TABLE = alert_table(AlertLimits(availability=0.99))
+"""With the one that is an option, too."""
 SITE = Site("host1", "127.0.0.1:8470")
 TARGET = 'instance="127.0.0.1:8470",job="wa-agent",machine="host1"'
 METRIC = re.compile(r"\b(?:wa|process)_[a-z_]+\b")
@@ -238,7 +239,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaHostMemoryHigh": {},
     "WaHostMemoryCritical": {},
     "WaHostCpuHigh": {},
-    "WaDiskSpaceLow": {"mountpoint": "/x"},
+    "WaDiskSpaceLow": {"mountpoint": "/"},
     "WaFileDescriptorsHigh": {},
     "WaWebhookBacklog": {},
     "WaAgentRestarting": {},

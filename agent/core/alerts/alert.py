@@ -48,6 +48,8 @@ class AlertLimits:
     disk_free: float = 0.10
     file_descriptors: float = 0.80
     agent_starts: int = 2
+    availability: float = 0.0
+    """The share of the time that sessions shall be connected; 0 = no alert about it."""
 
 
 @dataclass(frozen=True, slots=True)

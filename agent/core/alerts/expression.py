@@ -18,6 +18,7 @@ _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
     "changes": Steps.changes,
     "min_over_time": Steps.least,
     "max_over_time": Steps.greatest,
+    "avg_over_time": Steps.mean,
     "present_over_time": Steps.present,
 }
 

@@ -2,9 +2,11 @@
 counters cost almost nothing. The sums follow Prometheus: a counter that falls began anew.
 """
 
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 
 _EVERY = 60.0
 """Seconds between the points that a line is drawn through."""
@@ -85,6 +87,22 @@ class Steps:
         if self._still(start, end):
             return self._values[-1]
         return max(self._between(start, end), default=None)
+
+    def mean(self, start: float, end: float) -> float | None:
+        """Each value by how long it held; from the first reading on."""
+        if self._still(start, end):
+            return self._values[-1]
+        first = max(bisect_right(self._at, start) - 1, 0)
+        last = bisect_right(self._at, end)
+        if first >= last:
+            return None
+        moments = [max(self._at[first], start), *self._at[first + 1 : last], end]
+        held = [after - before for before, after in pairwise(moments)]
+        total = math.fsum(held)
+        if total <= 0:
+            return self._values[last - 1]
+        values = self._values[first:last]
+        return math.fsum(v * h for v, h in zip(values, held, strict=True)) / total
 
     def present(self, start: float, end: float) -> float | None:
         """1 when it had a value then: a line through less of the past says little."""

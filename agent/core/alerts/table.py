@@ -21,6 +21,8 @@ from agent.core.alerts.source import Expression, Series
 MINUTE = 60.0
 HOUR = 3600.0
 MIB = 1 << 20
+BURNS = 14.4
+"""Lost so many times as fast as may be, a month's share of failure is gone in two days."""
 ONE_OUTAGE = 2
 """Reconnects of one session that a single outage may cost: the line back may drop once more."""
 FLEET = 3
@@ -31,6 +33,7 @@ def alert_table(limits: AlertLimits) -> tuple[Alert, ...]:
     return (
         *_application(limits),
         *_connectivity(limits),
+        *_availability(limits),
         *_performance(limits),
         *_system(limits),
     )
@@ -246,6 +249,32 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             _is_not(s.BACKEND_UP),
             "the backend {backend} does not answer, of its sessions nothing is known{because}",
             because=OF_BACKEND,
+        ),
+    )
+
+
+def _availability(limits: AlertLimits) -> tuple[Alert, ...]:
+    """An option: most want to hear of a session, some of the minutes that are promised."""
+    if limits.availability <= 0:
+        return ()
+
+    def served(seconds: float) -> Expression:
+        connected = Over("avg_over_time", s.CONNECTED, seconds)
+        wanted = _is(s.WANTED)
+        return Binary(Fold("sum", Binary(connected, "and", wanted)), "/", Fold("count", wanted))
+
+    least = max(1 - BURNS * (1 - limits.availability), 0.01)
+    # The short window ends the alert when it is over, the long one keeps blips out of it.
+    hour, now = (Binary(served(seconds), "<", least) for seconds in (HOUR, 5 * MINUTE))
+    return (
+        Alert(
+            "WaAvailabilityBurns",
+            Group.CONNECTIVITY,
+            Severity.CRITICAL,
+            0.0,
+            Binary(hour, "and", now),
+            "in the last hour sessions were connected for {value} of the time",
+            Unit.SHARE,
         ),
     )
 

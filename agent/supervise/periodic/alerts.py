@@ -78,7 +78,7 @@ class Alerting:
             time.time(),
             self._looked_wall,
             problem,
-            self.config().runbooks,
+            self.config().runbooks or "/runbook",
         )
 
     async def run(self) -> None:
