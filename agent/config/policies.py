@@ -46,7 +46,7 @@ class ReconnectSection:
         300.0, "seconds a connection must last before its drop counts as the first", low=1
     )
     look_every: float = setting(
-        4.0,
+        3.0,
         "seconds, at most, between two looks at an address that cannot be reached;"
         " 0 = it is not looked at, each session tries by itself",
         low=0,

@@ -67,7 +67,7 @@ class ReachPolicy:
 
     look_first: float = 1.0
     """From the first look that failed to the next."""
-    look_every: float = 4.0
+    look_every: float = 3.0
     """The longest time between two looks; 0 = addresses are never looked at."""
     look_timeout: float = 3.0
     fresh: float = 5.0
@@ -164,16 +164,17 @@ def after_good_look(reach: Reach, now: float) -> Reach:
 
 
 def after_failed_look(
-    reach: Reach, cause: str, policy: ReachPolicy, now: float, jitter01: float
+    reach: Reach, cause: str, policy: ReachPolicy, begun: float, jitter01: float
 ) -> Reach:
+    """A look that began at `begun`: the next begins so long after it, however long it took."""
     wait = min(policy.look_first * policy.growth ** min(reach.looks, 32), policy.look_every)
     return replace(
         reach,
-        away_since=now if reach.away_since is None else reach.away_since,
+        away_since=begun if reach.away_since is None else reach.away_since,
         cause=cause,
         looks=reach.looks + 1,
         # Between 0.8 and 1 of it: many addresses are not looked at in step, and none later.
-        look_at=now + wait * (0.8 + 0.2 * jitter01),
+        look_at=begun + wait * (0.8 + 0.2 * jitter01),
     )
 
 

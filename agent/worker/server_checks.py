@@ -22,8 +22,9 @@ WHILE_UP = 10.0
 LONGEST = 60.0
 """Seconds between two checks; while it answers wrongly they grow from the one to the other."""
 GROWTH = 1.5
-WHILE_AWAY = 4.0
-"""The same while it cannot be reached: all of its sessions wait for this one look."""
+WHILE_AWAY = 3.0
+"""From the begin of one check to the next while it cannot be reached: all its sessions wait."""
+SOONEST = 0.05
 MARGIN = 15.0
 """Seconds that a check may take longer than the requests in it."""
 OPENING = 60.0
@@ -88,8 +89,11 @@ class ServerChecks:
         """Open the backend and check its server, for ever."""
         await self._open()
         while True:
-            self._next_at = None
-            self._delay = self._delay_after(await self._check())
+            self._next_at, begun = None, time.monotonic()
+            claim = await self._check()
+            self._delay = self._delay_after(claim)
+            if claim is not None and claim.away:
+                self._delay = max(self._delay - (time.monotonic() - begun), SOONEST)
             self._next_at = time.monotonic() + self._delay
             self._came_back.clear()
             try:

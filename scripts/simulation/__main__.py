@@ -2,6 +2,7 @@
 
   scripts/simulate --instances 2000
   scripts/simulate --instances 100000 --svg simulation.svg
+  scripts/simulate --outages            what one outage costs, beyond its own length
 
 Virtual time, seeded: the same arguments give the same table.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from scripts.simulation import faults, picture, report
 from scripts.simulation.agent import Agent
+from scripts.simulation.outages import every_outage, outage_rows
 from scripts.simulation.plain import FixedRetry, Nobody
 from scripts.simulation.session import Supervising
 from scripts.simulation.tally import Tally
@@ -48,10 +50,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--outages", action="store_true", help="single outages instead of a day")
     parser.add_argument("--svg", type=Path, help="write the curves to this file")
     given = parser.parse_args()
     if given.instances < 1 or given.jobs < 1:
         parser.error("--instances and --jobs must be at least 1")
+    if given.outages:
+        head, rows = outage_rows(list(every_outage()))
+        print(report.grid(head, rows, markdown=given.markdown))
+        return 0
     sizes = [faults.MACHINE] * (given.instances // faults.MACHINE)
     if rest := given.instances % faults.MACHINE:
         sizes.append(rest)

@@ -25,8 +25,16 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.reach import UNREACHABLE
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.reconnect import after_connected, after_drop, after_try, forgive, not_before
+from agent.core.reconnect import (
+    after_connected,
+    after_drop,
+    after_try,
+    forgive,
+    not_before,
+    spare_unreached,
+)
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -43,10 +51,20 @@ from scripts.simulation.faults import REMOTE, WEB
 from scripts.simulation.known import WALL, Known
 from scripts.simulation.lanes import ELSEWHERE, STARTS, Lane
 from scripts.simulation.places import Place
+from scripts.simulation.reaches import Reaches
 from scripts.simulation.session import Session
 from scripts.simulation.world import Machine
 
 PING = 30.0
+LOGS_IN = frozenset(
+    {
+        RecoveryKind.RECONNECT,
+        RecoveryKind.RESTART,
+        RecoveryKind.RESTORE,
+        RecoveryKind.LOGOUT_RESTART,
+        RecoveryKind.CLEANUP,
+    }
+)
 
 # The slow tick looks again at what has not changed; here every change is told.
 HEALTH = HealthPolicy(interval=1e9)
@@ -69,7 +87,8 @@ class Agent:
         every = [Known.of(session) for session in machine.sessions]
         self._known = {known.instance.id: known for known in every}
         self._of = {known.session.number: known for known in every}
-        self._crowd = Crowd(machine, self._known, self._pass, self._look_again)
+        self._reaches = Reaches(machine, self._pass, self._reach_changed)
+        self._crowd = Crowd(machine, self._known, self._pass, self._look_again, self._reaches.away)
         sessions = {known.instance.id: known.session for known in every}
         policies = {"": STARTS} | {backend.name: ELSEWHERE for backend in machine.backends}
         self._lanes = {
@@ -117,6 +136,9 @@ class Agent:
     def backend_back(self, backend: Place, at: float) -> None:
         self._backends.back(backend, at)
 
+    def _reach_changed(self, sessions: list[Known], back: bool, at: float) -> None:
+        self._crowd.reach_changed(sessions, back, at)
+
     def _look_again(self, known: Known, turn: int | None, at: float) -> None:
         def look(now: float) -> None:
             if turn is None or known.session.turn == turn:
@@ -132,9 +154,10 @@ class Agent:
             return
         observation = self._observe(known, at)
         verdict = judge_health(observation, HEALTH, at)
-        if observation.hold not in AWAY and self._remember(known, verdict, at):
+        if observation.hold not in AWAY and self._remember(known, observation, verdict, at):
             observation = self._observe(known, at)
             verdict = judge_health(observation, HEALTH, at)
+            self._lanes[known.session.place.name].settled(known.instance.id, at)
         self._crowd.judged(known, verdict, at)
         turn = known.session.turn
         wake = self._recover(known, observation, verdict, at)
@@ -146,12 +169,29 @@ class Agent:
         elif wake is not None:
             later = min(later, wake)
         if later is not None:
-            self._look_again(known, known.session.turn if wake is None else None, later)
+            self._look_by(known, later, at)
+
+    def _look_by(self, known: Known, when: float, at: float) -> None:
+        """As the agent's loop: one moment for each session at which it is due, the nearest."""
+        if at < known.due <= when:
+            return
+        known.due = when
+
+        def look(now: float) -> None:
+            if known.due == when:
+                known.due = 0.0
+                self._pass(known, now)
+
+        self._machine.later(when, look)
 
     def _observe(self, known: Known, at: float) -> Observation:
         session, record = known.session, known.record
         runs = session.state != "off"
-        hold = self._backends.hold(known, at) or self._crowd.hold(known)
+        hold = self._backends.hold(known, at) or self._reaches.hold(known, at)
+        hold = hold or self._crowd.hold(known)
+        if hold == UNREACHABLE:
+            record = spare_unreached(record, HEALTH.reconnect, WALL + at)
+            known.record = record
         return Observation(
             known.instance,
             ON,
@@ -163,10 +203,11 @@ class Agent:
             self._probe(session, at) if runs else None,
             SessionFiles.WHOLE if not session.damaged else SessionFiles.DAMAGED,
             None,
-            not_before(record, HEALTH.reconnect, at, WALL + at),
+            at if known.at_once else not_before(record, HEALTH.reconnect, at, WALL + at),
             WALL + at,
             self._signals(known, at),
             hold,
+            back_at=self._reaches.back_at(known),
         )
 
     def _claim(self, session: Session, at: float) -> ClaimFact:
@@ -199,25 +240,36 @@ class Agent:
         signal = judge_crypto(known.crypto, CRYPTO, known.crypto.slots[-1].at).signal
         return (signal,) if signal else ()
 
-    def _remember(self, known: Known, verdict: HealthVerdict, at: float) -> bool:
+    def _remember(
+        self, known: Known, observation: Observation, verdict: HealthVerdict, at: float
+    ) -> bool:
         """Take in a new claim or a new stuck verdict; True when the record changed."""
         session, wall = known.session, WALL + at
         if verdict.health is Health.STUCK and known.failed_turn != session.turn:
             known.failed_turn = session.turn
+            self._reaches.failed(known, "start_stuck", at)
             self._crowd.failed(known, verdict.reason, at)
         if known.seen_turn == session.turn:
             return False
         known.seen_turn = session.turn
         if session.state == "connected":
-            known.record = after_connected(known.record, wall)
+            known.record, known.at_once = after_connected(known.record, wall), False
+            self._reaches.succeeded(known, at)
             self._crowd.succeeded(known, at)
             return True
         if session.state == "dropped":
             jitter = self._machine.dice.random()
             until = None if session.until is None else WALL + session.until
             known.record = after_drop(
-                known.record, session.reason, HEALTH.reconnect, wall, jitter, until_wall=until
+                known.record,
+                session.reason,
+                HEALTH.reconnect,
+                wall,
+                jitter,
+                until_wall=until,
+                ours=not observation.hold or known.record.status is ConnectionStatus.CONNECTED,
             )
+            self._reaches.failed(known, session.reason, at)
             self._crowd.failed(known, session.reason, at)
             return True
         return False
@@ -234,7 +286,7 @@ class Agent:
             known.repair = begin_repair(verdict, Goal.HEAL, wall)
         peers = judge_crypto(known.crypto, CRYPTO, at).peers if known.session.keys else ()
         around = Circumstances(
-            well=self._crowd.well(known) and observation.hold not in AWAY,
+            well=self._crowd.well(known) and observation.hold not in {*AWAY, UNREACHABLE},
             odd_one_out=self._crowd.odd_one_out(known, at),
             canary=not observation.hold,
             can_log_out=bool(known.instance.backend),
@@ -243,7 +295,11 @@ class Agent:
             peers=peers or (("account",) if known.session.keys else ()),
         )
         case = Case(observation, verdict, around, RECOVERY, wall)
-        known.repair, action = step_repair(case, known.repair)
+        repair, action = step_repair(case, known.repair)
+        if action.kind in LOGS_IN and (wait := self._reaches.ask(known, at)) is not None:
+            known.repair = replace(known.repair, calm=repair.calm)
+            return wait
+        known.repair = repair
         if action.kind is RecoveryKind.WAIT:
             return action.not_before_wall - WALL
         if known.repair.over:
@@ -279,6 +335,10 @@ class Agent:
         self, known: Known, observation: Observation, verdict: HealthVerdict, at: float
     ) -> None:
         actions = plan_actions(observation, verdict, HEALTH, at, ladder=True, repair=known.repair)
+        tries = any(action.kind is not ActionKind.STOP for action in actions)
+        if tries and (wait := self._reaches.ask(known, at)) is not None:
+            self._look_by(known, wait, at)
+            return
         lane = self._lanes[known.session.place.name]
         for action in actions:
             if action.kind is ActionKind.STOP:
@@ -303,7 +363,7 @@ class Agent:
         ]
         if not kinds:
             return
-        jitter = self._machine.dice.random()
+        jitter, known.at_once = self._machine.dice.random(), False
         known.record = after_try(known.record, HEALTH.reconnect, WALL + at, jitter)
         connects = kinds[-1] is ActionKind.CONNECT
         begin = self._machine.connect if connects else self._machine.start

@@ -84,6 +84,7 @@ class Backends:
     def _bring_back(self, sight: Sight, known: Known, at: float) -> None:
         if not sight.down:
             sight.away.discard(known.instance.id)
+            known.at_once = True
             self._look(known, at)
 
     def say_nothing(self, known: Known) -> bool:

@@ -9,9 +9,12 @@ from agent.core.failing import Failing
 from agent.core.incident import (
     Failure,
     Incident,
+    IncidentKind,
     IncidentPolicy,
     canary_failed,
+    canary_unreached,
     choose_canary,
+    failed_for_all,
     find_incident,
     hold_of,
     join_incident,
@@ -19,11 +22,13 @@ from agent.core.incident import (
     odd_one_out,
 )
 from agent.core.model import HealthVerdict, InstanceId
+from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair
 from scripts.simulation.known import WALL, Known
 from scripts.simulation.world import Machine
 
 POLICY = IncidentPolicy()
+RECONNECT = ReconnectPolicy()
 
 
 class Crowd:
@@ -33,11 +38,13 @@ class Crowd:
         known: Mapping[InstanceId, Known],
         look: Callable[[Known, float], None],
         look_later: Callable[[Known, int | None, float], None],
+        out_of_reach: Callable[[Known], bool],
     ) -> None:
         self._machine = machine
         self._known = known
         self._look = look
         self._look_later = look_later
+        self._out_of_reach = out_of_reach
         self._population = Counter(one.group for one in known.values())
         self._failing = Failing()
         self._failures: deque[Failure] = deque()
@@ -69,6 +76,8 @@ class Crowd:
         failure = Failure(known.instance.id, group, code, at)
         incident = self._incidents.get(group)
         if incident is not None:
+            if failed_for_all(incident, failure):
+                known.record = uncounted(known.record, RECONNECT, WALL + at)
             incident = join_incident(incident, failure)
             if failure.instance == incident.canary:
                 incident = canary_failed(incident, POLICY, at)
@@ -78,7 +87,8 @@ class Crowd:
         self._failures.append(failure)
         while self._failures[0].at < at - POLICY.window:
             self._failures.popleft()
-        found = find_incident(self._failures, self._population, self._successes, POLICY, at)
+        alike = [one for one in self._failures if one.group == group]
+        found = find_incident(alike, self._population, self._successes, POLICY, at)
         if found is not None:
             self._incidents[found.group] = found
             self._turn_later(found.group, at)
@@ -89,6 +99,15 @@ class Crowd:
             self._successes[known.group].append(at)
         elif incident.canary == known.instance.id:
             self._release(known.group, at)
+
+    def reach_changed(self, sessions: list[Known], back: bool, at: float) -> None:
+        for group in {known.group for known in sessions} & self._incidents.keys():
+            incident = self._incidents[group]
+            canary = incident.canary
+            lost = canary is not None and self._out_of_reach(self._known[canary])
+            if incident.kind is IncidentKind.OUTAGE and (lost or (back and canary is None)):
+                self._incidents[group] = canary_unreached(incident, at)
+            self._turn_later(group, at)
 
     def _turn_later(self, group: str, at: float) -> None:
         when = next_turn(self._incidents[group], POLICY, at)
@@ -102,7 +121,10 @@ class Crowd:
         if not down:
             self._release(group, at)
             return
-        self._incidents[group] = incident = choose_canary(before, down, POLICY, at)
+        able = [one for one in down if not self._out_of_reach(self._known[one])]
+        if not able:
+            return  # until its address is back
+        self._incidents[group] = incident = choose_canary(before, able, POLICY, at)
         self._turn_later(group, at)
         if incident.canary is not None:
             canary = self._known[incident.canary]

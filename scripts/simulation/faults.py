@@ -71,7 +71,8 @@ class Span:
 
 
 OUTAGES = (Span(3 * HOUR, 3 * HOUR + 1500), Span(17 * HOUR, 17 * HOUR + 240))
-"""WhatsApp itself is away for everyone."""
+"""WhatsApp itself is away for everyone. In the first its address does not answer; in the second
+it answers and takes no login."""
 CHANGE = Span(14 * HOUR, 15.5 * HOUR)
 """WhatsApp changes its web client: no start of a web session gets past injection."""
 CHANGE_RELOADS = 0.4

@@ -20,6 +20,10 @@ class Known:
     """What shares a fate: the engine, and elsewhere its backend."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     repair: Repair | None = None
+    due: float = 0.0
+    """When it is looked at again at the latest; past = nothing is due."""
+    at_once: bool = False
+    """Its backend is back: its own delay is waived once."""
     seen_turn: int = -1
     failed_turn: int = -1
     """The turn for which a stuck verdict was already noted as a failure."""

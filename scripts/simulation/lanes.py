@@ -38,6 +38,11 @@ class Lane:
     def begun(self, instance: InstanceId, at: float) -> None:
         self._begun[instance] = (self._sessions[instance].turn, at)
 
+    def settled(self, instance: InstanceId, at: float) -> None:
+        """What was under way came to something: the next one need not wait any longer."""
+        if self._begun.pop(instance, None) is not None and self._waiting:
+            self._ask_again(at, at)
+
     def admit(self, at: float) -> None:
         again = at + max(self._policy.stagger, 1.0)
         reconnects = for_reconnects(self._policy)

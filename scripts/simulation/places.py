@@ -50,9 +50,12 @@ class Place:
     """By engine: when nobody at all could bring a session back."""
     silent: Times = field(init=False)
     """When no login from it can come to anything: `cut`, or WhatsApp itself."""
+    unlooked: Times = field(init=False)
+    """When WhatsApp's address does not even answer."""
 
     def __post_init__(self) -> None:
         self.silent = Times((*self.cut.spans, *OUTAGES))
+        self.unlooked = Times((*self.cut.spans, OUTAGES[0]))
         spans = (*self.silent.spans, *self.unseen.spans)
         engines = (REMOTE,) if self.name else (WEB, SOCKET)
         self.away = dict.fromkeys(engines, Times(spans))
@@ -61,6 +64,10 @@ class Place:
 
     def can_be_asked(self, at: float) -> bool:
         return not self.unseen.hold(at)
+
+    def shows_itself(self, at: float) -> bool:
+        """What a look at WhatsApp's address finds: it answers while it only refuses logins."""
+        return not self.unlooked.hold(at)
 
     def reaches_whatsapp(self, at: float) -> bool:
         return not self.silent.hold(at)

@@ -50,23 +50,27 @@ def _back_rows(tallies: Mapping[str, Tally]) -> Rows:
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
-    head, rows = list(tallies), rows_of(tallies)
-    wide = max(len(name) for name, _ in rows)
-    columns = [
-        max(len(name), *(len(cells[number]) for _, cells in rows))
-        for number, name in enumerate(head)
-    ]
-    return "\n".join(
-        f"{name:<{wide}}"
-        + "".join(f"  {cell:>{space}}" for cell, space in zip(cells, columns, strict=True))
-        for name, cells in (("", head), *rows)
-    )
+    rows = [[name, *cells] for name, cells in rows_of(tallies)]
+    return grid(["", *tallies], rows, markdown=False)
 
 
 def markdown(tallies: Mapping[str, Tally]) -> str:
-    head = ["| | " + " | ".join(tallies) + " |", "|---|" + "---:|" * len(tallies)]
-    rows = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows_of(tallies)]
-    return "\n".join([*head, *rows])
+    rows = [[name, *cells] for name, cells in rows_of(tallies)]
+    return grid(["", *tallies], rows, markdown=True)
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
+    """A table; the first column names its rows."""
+    if markdown:
+        lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+        lines[0] = lines[0].replace("|  |", "| |", 1)
+        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    spaces = [max(len(row[number]) for row in (head, *rows)) for number in range(len(head))]
+    return "\n".join(
+        f"{row[0]:<{spaces[0]}}"
+        + "".join(f"  {cell:>{wide}}" for cell, wide in zip(row[1:], spaces[1:], strict=True))
+        for row in (head, *rows)
+    )
 
 
 def _seconds(value: float) -> str:

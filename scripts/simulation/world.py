@@ -28,6 +28,9 @@ PERSON = frozenset({"logout", "banned", "foreign_owner", "damaged_for_good", "un
 class Machine:
     """Plays one machine's day to one way of supervising."""
 
+    stuck_share = faults.STUCK_START
+    by_itself = faults.RECONNECTS_ITSELF
+
     def __init__(self, seed: str, size: int, tally: Tally) -> None:
         self.dice = random.Random(seed)
         self.tally = tally
@@ -139,7 +142,7 @@ class Machine:
             session.keys = ""
         changed = session.engine == WEB and cold and CHANGE.holds(at)
         place = session.place
-        if changed or (dice.random() < faults.STUCK_START and place.reaches_whatsapp(at)):
+        if changed or (dice.random() < self.stuck_share and place.reaches_whatsapp(at)):
             phases = ("injected",) if changed else faults.STUCK_PHASES[session.engine]
             session.phase = dice.choice(phases)
             self._account(session, at)
@@ -249,7 +252,7 @@ class Machine:
                 self._begin(session, at, cold=False)
                 self._tell(session, at)
 
-        if self.dice.random() < faults.RECONNECTS_ITSELF:
+        if self.dice.random() < self.by_itself:
             self.later(when, begin)
 
     def _reboot(self, at: float) -> None:

@@ -71,9 +71,9 @@ def test_looks_come_soon_at_first_and_never_later_than_the_longest_time():
         reach = after_failed_look(reach, REFUSED, POLICY, at, 1.0)
         gaps.append(reach.look_at - at)
         at = reach.look_at
-    assert gaps[:4] == [1.0, 1.5, 2.25, 3.375]
-    assert max(gaps) == 4.0 == gaps[-1]
-    assert after_failed_look(reach, REFUSED, POLICY, at, 0.0).look_at == pytest.approx(at + 3.2)
+    assert gaps[:4] == [1.0, 1.5, 2.25, 3.0]
+    assert max(gaps) == 3.0
+    assert after_failed_look(reach, REFUSED, POLICY, at, 0.0).look_at == pytest.approx(at + 2.4)
 
 
 def test_a_route_change_makes_the_next_look_due():

@@ -1,16 +1,25 @@
 """The core over a whole simulated day: what its tables cannot show one decision at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts.simulation import faults
+from scripts.simulation import faults, reaches
 from scripts.simulation.agent import Agent
-from scripts.simulation.faults import DAY, LOGINS_A_MINUTE, Span, merged
+from scripts.simulation.faults import CAPACITY, DAY, LOGINS_A_MINUTE, SOCKET, Span, merged
+from scripts.simulation.outages import (
+    ENGINES,
+    SECONDS,
+    SESSIONS,
+    Cost,
+    outage_rows,
+    play_outage,
+)
 from scripts.simulation.picture import plot
 from scripts.simulation.places import Times
 from scripts.simulation.plain import FixedRetry, Nobody
-from scripts.simulation.report import CONDITIONS, markdown, rows_of, table
+from scripts.simulation.report import CONDITIONS, grid, markdown, rows_of, table
 from scripts.simulation.tally import Curve, Tally
 from scripts.simulation.world import Machine
 
@@ -199,3 +208,39 @@ def test_the_readme_shows_what_the_command_prints(day):
     assert "(simulation/day.svg)" in text
     picture = DAY_SVG.read_text()
     assert picture.count("<polygon") == len(CONDITIONS) * len(day)
+
+
+# single outages
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_an_outage_costs_seconds_and_hardly_a_login(engine, seconds):
+    for size in (1, 2):
+        cost = play_outage(engine, seconds, size, seeds=3)
+        assert cost.last_back <= 10, cost
+        assert cost.logins <= 2, cost
+
+
+def test_many_come_back_as_fast_as_the_machine_takes_them():
+    cost = play_outage(SOCKET, 120, 100, seeds=1)
+    one_by_one = 100 / CAPACITY * 6.0
+    assert cost.last_back <= 10 + one_by_one, cost
+    assert cost.logins <= 2, cost
+
+
+def test_without_looks_the_breaker_holds_one_session_for_minutes(monkeypatch):
+    monkeypatch.setattr(reaches, "POLICY", replace(reaches.POLICY, look_every=0.0))
+    assert play_outage(SOCKET, 120, 1, seeds=1).last_back > 300
+
+
+def test_the_outages_table_has_every_case():
+    costs = [
+        Cost(engine, seconds, size, 1.0, 1)
+        for engine in ENGINES
+        for seconds in SECONDS
+        for size in SESSIONS
+    ]
+    head, rows = outage_rows(costs)
+    assert (len(head), [row[0] for row in rows]) == (10, ["10 s", "30 s", "120 s", "900 s"])
+    assert grid(head, rows, markdown=True).count("\n") == 1 + len(rows)

@@ -307,6 +307,7 @@ class Backends:
             one.away.discard(facts.id)
             # What it claimed before the outage is no word about now.
             facts.claim, facts.probe, facts.next_probe = None, None, 0.0
+            facts.may_try_at_once = True  # its delay is of before, or waited long enough
             facts.linked_since = boot_now()
             self._wake(facts.id)
             await asyncio.sleep(1.0 / self._settings().back_rate)

@@ -189,6 +189,7 @@ class Rememberer:
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
         facts.connected_since_wall = now_wall
+        facts.may_try_at_once = False
         facts.logout_asked = False
         facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)

@@ -240,9 +240,14 @@ class Reaching:
         now, before = boot_now(), watched.reach
         if not cause:
             watched.reach = after_good_look(before, now)
-            self._is_back(watched) if was_away else self._wake_waiting(watched)
+            if was_away:
+                self._is_back(watched)
+            else:
+                self._wake_waiting(watched)
+                watched.waiting.clear()
             return
-        watched.reach = after_failed_look(before, cause, policy, now, random.random())
+        begun = watched.looked_at
+        watched.reach = after_failed_look(before, cause, policy, begun, random.random())
         self._changed.set()
         if not was_away:
             said = f"cannot reach {watched.address.name}: {cause}; its sessions wait"
