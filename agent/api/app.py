@@ -83,7 +83,7 @@ ROUTES: tuple[Route, ...] = (
     _intent("start", "Run it now, until the machine boots"),
     _intent("stop", "Stop it now, until the machine boots or it is started"),
     _intent("restart", "Restart its worker"),
-    _intent("logout", "End the pairing and retire the session"),
+    Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check it now", ()),
     Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair it, its pairing stays; answers when that is over", ()),  # noqa: E501
     Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire its session and begin afresh with a new code", repairs.CLEANUP),  # noqa: E501

@@ -41,6 +41,7 @@ CREATE = (
     *PLACE,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
+LOGOUT = (Field("confirm", BOOLEAN, "true = yes, its pairing ends"),)
 DELETE = (Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),)
 DELETE_QUERY = (
     Field("remote", BOOLEAN, "true = the session on its backend goes too; default: it stays"),
@@ -180,7 +181,7 @@ async def read_history(call: Call, id: InstanceId | None) -> dict[str, object]:
 
 
 def intent(name: str) -> Callable[[Call], Awaitable[web.Response]]:
-    """enable, disable, start, stop, restart, logout: stored, and answered before it is done."""
+    """enable, disable, start, stop, restart: stored, and answered before it is done."""
 
     async def write_intent(call: Call) -> web.Response:
         await call.body()
@@ -188,6 +189,13 @@ def intent(name: str) -> Callable[[Call], Awaitable[web.Response]]:
         return json_answer(show_instance(await write(call.id)), 202)
 
     return write_intent
+
+
+async def logout(call: Call) -> web.Response:
+    confirmed = (await call.body()).get("confirm", False)
+    return json_answer(
+        show_instance(await call.supervisor.logout(call.id, confirmed=confirmed)), 202
+    )
 
 
 async def trash(call: Call) -> web.Response:

@@ -61,6 +61,16 @@ def engine_of(call: Call, backend: str) -> str:
         raise _wrong("backend", cause, code="unknown_backend") from None
 
 
+def only_backend(call: Call) -> str:
+    """The backend that is meant where a body names neither engine nor backend; "" = none is
+    declared."""
+    found = sorted(view.name for view in call.supervisor.backends.views())
+    if len(found) > 1:
+        cause = f"missing, and several are declared: {', '.join(found)}; or name an engine"
+        raise _wrong("backend", cause, code="which_backend")
+    return found[0] if found else ""
+
+
 def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:
     if settings.get("backend") and engine not in remote_engines():
         raise _wrong("backend", f"engine {engine} runs on this machine, on no backend")

@@ -10,7 +10,7 @@ from aiohttp import web
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import BOOLEAN, STRING, Field
-from agent.api.placement import PLACE, engine_of, placed, still_placed
+from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.api.protocols import Result
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
@@ -26,7 +26,8 @@ SETUP = (
     Field(
         "engine",
         STRING,
-        f"for one that does not exist yet; default {DEFAULT_ENGINE}, or the backend's",
+        "for one that does not exist yet; default the backend's, where one is named or the only"
+        f" one, else {DEFAULT_ENGINE}",
         choices=tuple(engine_names()),
     ),
     *PLACE,
@@ -100,6 +101,8 @@ def _place(
     told = {name: body[name] for name in ("backend", "remote") if name in body}
     if known is not None:
         return body.get("engine") or known.engine, still_placed(known, told)
+    if not body.get("engine") and not told.get("backend") and (name := only_backend(call)):
+        told["backend"] = name
     engine = body.get("engine") or (
         engine_of(call, told["backend"]) if told.get("backend") else DEFAULT_ENGINE
     )

@@ -76,6 +76,8 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name, done=done)
         if name in ("enable", "start", "restart"):
             _add_wait(parser)
+        if name == "logout":
+            parser.add_argument("--yes", action="store_true", help="it is meant: its pairing ends")
     parser = add_command(
         commands,
         "delete",
@@ -145,7 +147,8 @@ def create(options: argparse.Namespace) -> int:
 
 def intend(options: argparse.Namespace) -> int:
     client = client_of(options)
-    found = client.post(f"/api/instance/{options.id}/{options.verb}")
+    body = {"confirm": options.yes} if options.verb == "logout" else None
+    found = client.post(f"/api/instance/{options.id}/{options.verb}", body)
     return _tell(client, options, found, options.done)
 
 

@@ -54,8 +54,22 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
         for one, mark in settings_of(before):
             if mark.restart and getattr(before, one.name) != getattr(after, one.name):
                 found.append(f"{section.name}.{one.name}")
-    if old.backend != new.backend:
-        found.append("backend")
+    return found + _backend_changes(old, new)
+
+
+def _backend_changes(old: Config, new: Config) -> list[str]:
+    """Each setting of a [[backend]] by name, never its value: some are secrets."""
+    before, after = ({one.name: one for one in each.backend} for each in (old, new))
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before or name not in after:
+            found.append(f"[[backend]] {name}")
+            continue
+        found += [
+            f"backend {name}: {one.name}"
+            for one, _ in settings_of(before[name])
+            if getattr(before[name], one.name) != getattr(after[name], one.name)
+        ]
     return found
 
 

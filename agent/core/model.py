@@ -307,6 +307,8 @@ class Outcome:
     ok: bool
     seconds: float
     detail: str = ""
+    refusal: str = ""
+    """The code with which the session or its server refused it; "" = none of them did."""
 
 
 @dataclass(frozen=True, slots=True)

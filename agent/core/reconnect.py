@@ -11,6 +11,7 @@ from enum import StrEnum
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.reasons import Permanence, Reason, reason_of
+from agent.core.words import UNREACHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,21 @@ def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -
     record = replace(record, attempts=max(record.attempts - 1, 0))
     breaker = breaker_of(record).without_last_failure(now_wall, policy.breaker)
     return with_breaker(record, breaker)
+
+
+NOT_REACHED = frozenset(
+    {"backend_down", UNREACHED, "circuit_open", "busy", "not_supported", "stopping"}
+)
+"""Refusals that were none of the session's or its server's: no login came of the try."""
+
+
+def after_refusal(
+    record: SessionRecord, code: str, policy: ReconnectPolicy, now_wall: float
+) -> SessionRecord:
+    """A try of ours was answered with a refusal: so many in a row open the circuit."""
+    if not code or code in NOT_REACHED:
+        return record
+    return with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:

@@ -78,6 +78,8 @@ class Facts:
     """True while the action under way is a start, which a stop may interrupt."""
     start_asked: bool = False
     """A person said: start it now, whatever made it fail before."""
+    refusal: str = ""
+    """What the last start, reconnect or step of a repair met, if it failed."""
     failed_actions: int = 0
     """Plans in a row that failed."""
     started_run: str = ""

@@ -20,6 +20,7 @@ from agent.core.model import (
     Override,
     SessionRecord,
 )
+from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
@@ -45,11 +46,12 @@ from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
+from agent.supervise.passes.observe import desired_of
 from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry, identity_of
 from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.repairs import Repairs, SetUp
+from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
@@ -168,6 +170,11 @@ class Supervisor:
 
     async def enable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
+        ended = facts.record.reason and reason_of(facts.record.reason).final
+        if ended and facts.instance.enabled and desired_of(facts, self._host).should_run:
+            # It is enabled: what WhatsApp ended is no reason to log in once more.
+            said = entry(facts, "enabled", "it was enabled already; nothing changes")
+            return await self._intend(facts, said)
         facts.start_asked = True
         facts.instance = replace(facts.instance, enabled=True)
         facts.record = _by_hand(forgive(facts.record), Override.NONE, "")
@@ -282,7 +289,13 @@ class Supervisor:
     async def qr(self, id: InstanceId) -> Qr | None:
         return await self._asking.qr(id)
 
-    async def logout(self, id: InstanceId) -> InstanceView:
+    async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
+        if not confirmed and is_paired(self._registry.get(id)):
+            raise Refused(
+                f"cannot log {id} out: it would end its pairing; confirm that it is meant",
+                field="confirm",
+                code="would_unpair",
+            )
         await self._asking.logout(id)
         return self.view(id)
 

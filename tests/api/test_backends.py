@@ -179,6 +179,17 @@ async def test_setting_up_on_a_backend_takes_its_engine(local, house, evo):
         assert (answer.status, (await answer.json())["field"]) == (status, field), more
 
 
+async def test_setting_up_without_an_engine_means_the_only_backend(local, house, evo):
+    path = "/api/v1/whatsapp/setup"
+    made = await local.post(path, json={"name": "Test", "instanceName": "test_corrupted"})
+    assert made.status == 200
+    instance = house.supervisor.known[InstanceId("test_corrupted")].instance
+    assert (instance.engine, instance.backend) == ("evolution", "evo")
+    local_one = {"name": "Here", "instanceName": "here", "engine": "sandbox"}
+    assert (await local.post(path, json=local_one)).status == 200
+    assert house.supervisor.known[InstanceId("here")].instance.backend == ""
+
+
 async def test_a_deleted_instance_leaves_its_session_on_the_server(local, house, evo):
     await make(local, remote="shop-1")
     found = await (await local.delete("/api/instance/shop")).json()

@@ -16,6 +16,7 @@ from agent.core.reconnect import (
     ReconnectPolicy,
     after_connected,
     after_drop,
+    after_refusal,
     after_try,
     breaker_of,
     delay_for,
@@ -222,3 +223,13 @@ def test_a_drop_shows_the_status_of_its_reason(record, code, jitter):
     assert dropped.status is reason_of(code).status
     assert dropped.status is not ConnectionStatus.CONNECTED or code == "restricted"
     assert dropped.not_before_wall >= WALL
+
+
+def test_refusals_in_a_row_open_the_circuit_and_what_was_not_reached_does_not():
+    record = SessionRecord()
+    for code in ("backend_down", "circuit_open", "backend_unreachable", "") * 3:
+        assert after_refusal(record, code, POLICY, WALL) == record
+    for _ in range(POLICY.breaker.failures):
+        assert record.breaker_opened_wall == 0
+        record = after_refusal(record, "remote_refused", POLICY, WALL)
+    assert record.breaker_opened_wall == WALL

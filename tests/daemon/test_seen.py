@@ -50,7 +50,7 @@ async def test_a_logout_that_an_operator_asked_for_is_no_error_of_whatsapp(agent
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     await agent.do("POST", "/api/instance/a/sandbox/scan")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    await agent.do("POST", "/api/instance/a/logout")
+    await agent.do("POST", "/api/instance/a/logout", {"confirm": True})
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     assert (await agent.show("a"))["errors"].get("logout", 0) == 0
     # The phone's own is one.

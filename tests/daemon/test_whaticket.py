@@ -205,3 +205,20 @@ async def test_a_pattern_of_the_settings_counts_from_the_servers_log_to_new_keys
     shown = await agent.show(id)
     assert shown["crypto_operations"]["failed"] == 4, "the harmless ones are no errors"
     assert f"crypto error own: ratchet is odd of {peer}" in agent.log.read_text()
+
+
+async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_session(
+    agent, desk, eventually
+):
+    first = await paired(desk, "1")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1), within=20)
+    desk.faults.refuses_start = 500
+    first.pace.restart_after = 1000.0  # its server leaves it down
+    await first.drop(status="DISCONNECTED")
+
+    async def circuit():
+        found = (await agent.do("GET", "/reconnection-status"))["instances"]
+        return [each["circuit"] for each in found.values()]
+
+    await eventually(circuit, ["open"], within=60)

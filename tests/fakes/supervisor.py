@@ -216,7 +216,7 @@ class FakeSupervisor:
     async def restart(self, id: InstanceId) -> InstanceView:
         return self._want(id, None, Override.NONE)
 
-    async def logout(self, id: InstanceId) -> InstanceView:
+    async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
         view = self._put(replace(self.view(id), status=S.QR_REQUIRED, connected_since_wall=None))
         self.note(id, "logout", "logged out by an operator")
         return view

@@ -43,7 +43,7 @@ async function closeCircuit(id) {
 }
 
 async function logOut(id) {
-  await post(place(id) + "/logout", {});
+  await post(place(id) + "/logout", { confirm: true });
   return id + " asked to log out";
 }
 

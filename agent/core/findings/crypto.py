@@ -152,7 +152,7 @@ def judge_crypto(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Cryp
 
 def crypto_retry_delay(tries: int, policy: CryptoPolicy) -> float | None:
     """Seconds before a crypto operation that failed `tries` times is tried again; None = failed."""
-    return policy.retry_base * 2.0 ** (tries - 1) if 1 <= tries <= policy.retries else None
+    return policy.retry_base * 2.0 ** (tries - 1) if 1 <= tries < policy.retries else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import Action, ActionKind, Outcome
-from agent.errors import WaError
+from agent.errors import EngineError, WaError
 from agent.host.base import Host, Limits
 from agent.log import about
 from agent.supervise.facts import Facts
@@ -32,6 +32,8 @@ async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
     begun = boot_now()
     try:
         await _do(facts, action.kind, hands)
+    except EngineError as error:
+        return Outcome(action, False, boot_now() - begun, str(error), error.code or "")
     except WaError as error:
         return Outcome(action, False, boot_now() - begun, str(error))
     except TimeoutError:

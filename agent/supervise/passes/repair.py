@@ -182,6 +182,7 @@ class Ladder:
         except WaError as error:
             problem = str(error)
         failpoint("repair_done")
+        facts.refusal = problem
         if problem:
             self.turns.settled(facts)
         if facts.instance.backend and kind is not RecoveryKind.BACK_UP:

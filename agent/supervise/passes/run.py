@@ -23,7 +23,7 @@ from agent.core.model import (
 from agent.core.reach import UNREACHABLE
 from agent.core.reasons import reason_of
 from agent.core.reconcile import next_deadline, plan_actions
-from agent.core.reconnect import after_try, forgive, spare_unreached
+from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
 from agent.core.words import SUSPECT
 from agent.failpoint import failpoint
 from agent.log import bound
@@ -262,8 +262,12 @@ class Passes:
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
         kind = outcome.action.kind
+        if kind in TRIES:
+            facts.refusal = outcome.detail
         if kind in TRIES and not outcome.ok:
             self.turns.settled(facts)
+            rules = self.policy().reconnect
+            facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
         if kind is ActionKind.RENEW and outcome.ok:
             failpoint("renew_done")
             facts.record = replace(facts.record, paired=False, account="")

@@ -6,8 +6,9 @@ A request is written down and joins the repair that runs; passes carry it out, w
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent.core.health import AWAY
 from agent.core.incident import Incident
 from agent.core.model import (
     Category,
@@ -19,7 +20,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import Breaker, forgive, with_breaker
-from agent.core.recovery.repair import Goal
+from agent.core.recovery.repair import Ending, Goal
 from agent.core.statistics import RepairStatistics
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater
@@ -37,6 +38,12 @@ from agent.supervise.turns.memory import MEMORY_FULL
 
 REPAIR_TIMEOUT = 300.0
 SETUP_TIMEOUT = 120.0
+AWAY_PATIENCE = 5.0
+"""Seconds for which a request waits for a server that is away: longer than a blink."""
+GOES_ON = "goes_on"
+"""The ending of a repair that takes longer than who asked for it waits."""
+REFUSALS = 4
+"""Starts in a row that failed, after which a set-up answers with what they met."""
 _POLL = 0.1
 
 
@@ -83,6 +90,7 @@ class Repairs:
         self._asking = asking
         self._wake = wake
         self._stopping = asyncio.Event()
+        self._creating: dict[InstanceId, asyncio.Lock] = {}
 
     def stop(self) -> None:
         """Who waits for a repair is told to ask the agent's next life, and holds up no stop."""
@@ -101,7 +109,7 @@ class Repairs:
     async def cleanup_corrupted(self, id: InstanceId, *, confirmed: bool = False) -> RepairResult:
         """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
         facts = self._registry.get(id)
-        if not confirmed and _is_paired(facts):
+        if not confirmed and is_paired(facts):
             raise Refused(
                 f"cannot clean up {id}: it would end a pairing; confirm that it is meant",
                 field="confirm",
@@ -110,12 +118,17 @@ class Repairs:
         return await self._repair(id, Goal.CLEANUP)
 
     async def ensure_healthy(self, id: InstanceId) -> RepairResult:
-        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR."""
+        """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
+
+        Answered within REPAIR_TIMEOUT; a repair that takes longer goes on (ending "goes_on").
+        """
+        deadline = time.monotonic() + REPAIR_TIMEOUT
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
-        if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts)):
+        if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
             return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-        return await self._repair(id, Goal.WORKING_QR)
+        await self._until_there(facts)
+        return await self._repair(id, Goal.WORKING_QR, deadline)
 
     async def set_up(
         self,
@@ -124,10 +137,15 @@ class Repairs:
         enable: Callable[[InstanceId], Awaitable[object]],
     ) -> SetUp:
         """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
-        facts = self._registry.facts.get(wanted.id)
         result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        # Who asks for the same new one meanwhile joins: it is created once.
+        lock = self._creating.setdefault(wanted.id, asyncio.Lock())
+        async with lock:
+            facts = self._registry.facts.get(wanted.id)
+            if facts is None:
+                await create(wanted)
         if facts is None:
-            await create(wanted)
+            self._creating.pop(wanted.id, None)
         elif wanted.engine and facts.instance.engine != wanted.engine:
             raise Refused(
                 f"cannot set up {wanted.id} with {wanted.engine}: it exists and its engine is"
@@ -139,6 +157,7 @@ class Repairs:
             if not desired_of(facts, self._host).should_run:
                 await enable(wanted.id)
             result = await self.ensure_healthy(wanted.id)
+            self._must_have_helped(facts, result)
         return SetUp(wanted.id, facts is None, result, await self._code_or_connected(wanted.id))
 
     async def force_reconnection(self, id: InstanceId) -> None:
@@ -150,7 +169,10 @@ class Repairs:
             raise Refused(
                 f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
             )
-        facts.record = forgive(facts.record)
+        connected = facts.record.status is ConnectionStatus.CONNECTED
+        # What is connected is connected anew: by its worker, or by its server.
+        again = facts.unit.run if connected and facts.unit.runs else ""
+        facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
         facts.may_try_at_once = facts.forced = True
         said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
         await self._intend(facts, said)
@@ -176,7 +198,10 @@ class Repairs:
 
     # inside
 
-    async def _repair(self, id: InstanceId, goal: Goal) -> RepairResult:
+    async def _repair(
+        self, id: InstanceId, goal: Goal, deadline: float | None = None
+    ) -> RepairResult:
+        limit = REPAIR_TIMEOUT if deadline is None else max(deadline - time.monotonic(), 0.0)
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
         joins = _repair_runs(facts)
@@ -187,12 +212,12 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        if not await self._wait(over, REPAIR_TIMEOUT):
-            raise TryLater(f"the repair of {id} still goes on", code="repair_goes_on")
+        in_time = await self._wait(over, limit)
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
         assert facts.repair is not None
-        return RepairResult(**facts.repair.answer, ending=facts.repair.ending)
+        ending = facts.repair.ending if in_time else GOES_ON
+        return RepairResult(**facts.repair.answer, ending=ending)
 
     async def _wait(self, event: asyncio.Event, limit: float) -> bool:
         """False: its time is over. TryLater when the agent stops meanwhile."""
@@ -206,10 +231,9 @@ class Repairs:
             raise TryLater("the agent stops; ask again when it is back", code="stopping")
         return event.is_set()
 
-    async def _settled_verdict(self, facts: Facts) -> HealthVerdict:
+    async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
         """Who is on its way in time is let come: its own deadlines say when that is over."""
         verdict = await self.check_instance_health(facts.id)
-        deadline = time.monotonic() + REPAIR_TIMEOUT
         while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
             await self._wait(asyncio.Event(), _POLL)
             verdict = self._registry.get(facts.id).verdict or verdict
@@ -226,6 +250,9 @@ class Repairs:
                 return None
             if facts.hold == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
+            await self._until_there(facts)
+            if facts.failed_actions >= REFUSALS:
+                raise TryLater(f"cannot start {id}: {facts.refusal}", code="server_refused")
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:
@@ -235,7 +262,25 @@ class Repairs:
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
             await self._wait(asyncio.Event(), _POLL)
-        raise TryLater(f"{id} shows neither a code nor a connection yet", code="no_qr")
+        because = f": {why}" if (why := facts.refusal or facts.sentence) else ""
+        raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
+
+    async def _until_there(self, facts: Facts) -> None:
+        """While its server is away there is nothing to wait for: who asks is told soon."""
+        deadline = time.monotonic() + AWAY_PATIENCE
+        while facts.hold in AWAY:
+            if time.monotonic() > deadline:
+                raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.hold)
+            await self._wait(asyncio.Event(), _POLL)
+
+    def _must_have_helped(self, facts: Facts, result: RepairResult) -> None:
+        if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
+            _refuse_hopeless(facts.id, facts.verdict)
+        if result.ending == Ending.GAVE_UP:
+            why = facts.refusal or facts.sentence
+            raise TryLater(f"cannot set up {facts.id}: {why}", code="no_qr")
+        if result.ending == GOES_ON:
+            raise TryLater(f"the repair of {facts.id} still goes on", code="repair_goes_on")
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:
@@ -258,7 +303,7 @@ def _is_well(verdict: HealthVerdict) -> bool:
     return verdict.healthy or verdict.reason == "waiting_for_scan"
 
 
-def _is_paired(facts: Facts) -> bool:
+def is_paired(facts: Facts) -> bool:
     claimed = facts.claim is not None and facts.claim.claim.paired
     unpaired = bool(facts.record.reason) and reason_of(facts.record.reason).unpairs
     return (facts.record.paired or claimed) and not unpaired

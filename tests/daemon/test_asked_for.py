@@ -1,0 +1,99 @@
+"""What a person asks for is answered within its time, with what is so."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.daemon.conftest import remote_settings
+from tests.daemon.test_backends import Watched, table
+from tests.standin.evolution import StandIn
+
+SETUP = "/api/v1/whatsapp/setup"
+
+
+@pytest.fixture
+async def standin():
+    one = await StandIn.open()
+    yield one
+    await one.close()
+
+
+@pytest.fixture
+async def one(make_agent, standin, eventually):
+    """An agent whose only backend has no session of ours yet."""
+    agent = make_agent(table(standin, adopt=[], webhook=False), base=remote_settings())
+    await agent.start()
+    watched = Watched(agent, standin)
+
+    async def up():
+        return (await watched.backend())["up"]
+
+    await eventually(up)
+    return watched
+
+
+async def test_three_set_ups_of_one_new_name_join_and_get_the_same_code(one, standin):
+    body = {"name": "Till", "instanceName": "till"}
+    answers = await asyncio.gather(*(one.agent.ask("POST", SETUP, body) for _ in range(3)))
+    assert [status for status, _ in answers] == [200] * 3, answers
+    assert {told["qr"] for _, told in answers} == {standin.instances["till"].code}
+    assert [told["created"] for _, told in answers].count(True) == 1
+
+
+async def test_without_an_engine_the_only_backend_is_meant(one, standin):
+    standin.add("test_corrupted", "connecting")
+    body = {"name": "Test", "instanceName": "test_corrupted"}
+    told = await one.agent.do("POST", SETUP, body)
+    assert told["qr"] == standin.instances["test_corrupted"].code
+    assert (await one.agent.show("test_corrupted"))["settings"]["backend"] == "evo"
+
+
+async def test_of_a_server_that_is_away_a_set_up_says_so_within_seconds(one, standin, eventually):
+    await standin.front.set("refuse")
+    await eventually(one.backend_word, "unreachable", within=40)
+    begun = time.monotonic()
+    status, told = await one.agent.ask("POST", SETUP, {"name": "Till", "instanceName": "till"})
+    assert (status, told["error"]) == (503, "backend_down"), told
+    assert time.monotonic() - begun < 20
+    status, told = await one.agent.ask("POST", "/api/instance/till/ensure-healthy")
+    assert (status, told["error"]) == (503, "backend_down"), told
+
+
+async def test_a_logout_that_ends_a_pairing_is_confirmed_as_a_clean_up_is(agent, eventually):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    status, told = await agent.ask("POST", "/api/instance/a/logout")
+    assert (status, told["error"], told["field"]) == (409, "would_unpair", "confirm")
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await agent.do("POST", "/api/instance/a/logout", {"confirm": True})
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
+
+
+async def test_a_connected_one_is_connected_anew_when_that_is_forced(agent, eventually):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    before = await agent.pid("a")
+    await agent.do("POST", "/force-reconnection/a")
+
+    async def another():
+        return await agent.pid("a") not in (0, before) and await agent.status("a") == "CONNECTED"
+
+    await eventually(another, within=20)
+
+
+async def test_what_is_enabled_and_banned_does_not_log_in_for_being_enabled(agent, eventually):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.fault("a", "ban")
+    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
+
+    async def stopped():
+        return (await agent.show("a"))["unit"]["state"] == "inactive"
+
+    await eventually(stopped, within=20)
+    await agent.do("POST", "/api/instance/a/enable")
+    await agent.do("POST", "/api/instance/a/health")
+    assert await agent.status("a") == "AUTH_FAILURE"
+    last = [told for _, told in await agent.story("a")][-1]
+    assert last == "it was enabled already; nothing changes"
