@@ -302,3 +302,40 @@ async def test_a_session_goes_to_another_program_and_comes_back_without_a_scan(
     await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
     assert len(stand_in.devices) == 1
     assert not [s for _, s in await agent.story(ID) if "→ QR_REQUIRED" in s][1:]
+
+
+async def test_a_missing_bundle_is_named_everywhere_and_found_when_it_is_there(
+    agent, stand_in, eventually, cache
+):
+    (cache / "wa-js").rename(cache / "away")
+    await create(agent, stand_in)
+
+    async def reason() -> str:
+        return str((await agent.show(ID))["reason"])
+
+    await eventually(reason, "bundle_missing", within=30)
+    for words in (("list",), ("show", ID), ("why", ID)):
+        status, out = await cli(agent, *words)
+        assert (status, "wa-js bundle" in out) == (0, True), out
+    _, why = await cli(agent, "why", ID)
+    assert "wa-agent doctor" in why
+    assert any("bundle" in sentence for _, sentence in await agent.story(ID))
+    (cache / "away").rename(cache / "wa-js")
+    await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=60)
+
+
+async def test_a_page_that_loads_itself_again_is_a_finding_and_ends_with_its_cause(
+    agent, stand_in, eventually
+):
+    await pair(agent, stand_in, eventually)
+    stand_in.reload_every = 2.0
+    stand_in.page(ID).tell("navigate", to=f"/?name={ID}")
+    seen = set()
+
+    async def is_named() -> bool:
+        seen.add((await agent.show(ID))["reason"])
+        return "page_reloads" in seen
+
+    await eventually(is_named, within=90)
+    stand_in.reload_every = 0
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=90)

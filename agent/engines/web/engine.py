@@ -18,7 +18,7 @@ from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
 from agent.engines.web.pairing import flush_pairing
-from agent.engines.web.profile import make_durable
+from agent.engines.web.profile import lost_store, make_durable
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
@@ -118,6 +118,9 @@ class WebEngine:
             view.silent = True
             raise
         view.silent = False
+        lost = await asyncio.to_thread(lost_store, self._folder) if self._record.paired else ""
+        if lost and not self._starts.working:
+            self._starts.begin(self._starts.come_back_from_loss)
         if view.facts is not None:
             detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
         return ProbeAnswer(view.claim_at(boot_clock()), detail)
@@ -175,6 +178,7 @@ class WebEngine:
         """While it runs on, what the browser wrote; at a stop, the whole profile."""
         if self._stopping:
             self._reporter.progress()
+            await self._starts.save_lost_store()
             if not await self._session.close():
                 log.warning("the browser did not end in order; its page was closed before")
         await self._record.write()

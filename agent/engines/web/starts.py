@@ -18,6 +18,7 @@ from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
 from agent.engines.web.profile import lost_store
 from agent.engines.web.record import Record
+from agent.engines.web.rescue import rescue
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
 from agent.engines.web.view import View
@@ -193,6 +194,32 @@ class Starts:
             await self._failed(error)
         else:
             self._follow()
+
+    async def save_lost_store(self) -> bool:
+        """Where the files of the pairing are gone under the browser: write them again from it.
+
+        True: they are there again, and no browser runs any more.
+        """
+        if not (self._record.paired and self._session.alive):
+            return False
+        lost = await asyncio.to_thread(lost_store, self._folder)
+        if not lost:
+            return False
+        log.error("the session's files are gone under its browser (%s): saving what it holds", lost)
+        saved = await asyncio.to_thread(rescue, self._folder, self._session.browser_pid)
+        await self._session.kill()
+        if saved:
+            await self._record.write_again()
+            log.warning("the session's files are there again, as its browser held them")
+        else:
+            self._view.lost(lost)
+            self._publish()
+        return saved
+
+    async def come_back_from_loss(self) -> None:
+        if await self.save_lost_store():
+            self._view.interrupted("storage_initialization_error")
+            await self.start()
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""

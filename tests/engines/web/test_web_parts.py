@@ -268,6 +268,21 @@ def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None
     assert out.name == "session-sales" and (out / stored).read_bytes() == b"keys"
 
 
+def test_an_export_moves_an_older_folder_aside_only_where_that_is_wanted(tmp_path: Path) -> None:
+    session, out = tmp_path / "session", tmp_path / "out"
+    local_auth(session, "profile")
+    made = export_local_auth(session, out, "sales")
+    (made / "mine").touch()
+    with pytest.raises(Refused, match="--force") as caught:
+        export_local_auth(session, out, "sales")
+    assert caught.value.code == "exists"
+    assert export_local_auth(session, out, "sales", replace=True) == made
+    assert not (made / "mine").exists()
+    (old,) = out.glob("session-sales.old-*")
+    assert (old / "mine").exists(), "nothing is deleted"
+    assert len(list(out.iterdir())) == 2
+
+
 @pytest.mark.parametrize("client", ["../x", "a/b", "a b", "x" * 65])
 def test_a_client_id_is_a_plain_name(tmp_path: Path, client: str) -> None:
     with pytest.raises(InvalidRequest):

@@ -8,12 +8,14 @@ import signal
 import struct
 import zlib
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.engines.web.profile import has_pairing
 from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, processes_below
@@ -196,6 +198,39 @@ async def test_f42_a_profile_lost_under_a_browser_that_dies_is_not_made_anew(
     await bench.link.call("probe")
     assert bench.claims[-1].reason == "unpaired_suspect"
     assert not (bench.session / "profile").exists()
+
+
+async def test_files_deleted_under_a_live_browser_are_noticed_and_written_again(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    device = await bench.pair(stand_in)
+    await bench.until((bench.session / "web.json").exists)
+    browser = await bench.browser()
+    shutil.rmtree(bench.session)
+
+    async def is_back() -> None:
+        while not has_pairing(bench.session / "profile"):
+            with suppress(EngineError):
+                await bench.link.call("probe")
+            await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(is_back(), 20)
+    await bench.claimed(Status.CONNECTED, within=40)
+    assert await bench.browser() != browser
+    assert stand_in.page().device == device
+    assert (bench.session / "web.json").exists()
+    assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims[-8:]]
+
+
+async def test_a_stop_right_after_the_files_were_deleted_keeps_the_pairing(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    device = await bench.pair(stand_in)
+    shutil.rmtree(bench.session)
+    assert await bench.stop() == 0
+    await bench.start(paired=True)
+    await bench.claimed(Status.CONNECTED)
+    assert stand_in.page().device == device
 
 
 @pytest.mark.parametrize(
