@@ -15,6 +15,7 @@ PROFILE = "profile"
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
 
+_SOCKET_FOLDER = "org.chromium.Chromium."
 _FLOCK = "hhqqi4x"
 """struct flock of fcntl(2) on 64-bit Linux."""
 
@@ -90,6 +91,7 @@ def prepare_profile(session: Path) -> Lock:
                 f"cannot use {profile}: {_who(holder(profile))} has it open", code="profile_in_use"
             )
         if lock is not Lock.FREE:
+            _remove_socket_folder(profile)
             for name in LOCKS:
                 (profile / name).unlink(missing_ok=True)
     except OSError as error:
@@ -97,6 +99,20 @@ def prepare_profile(session: Path) -> Lock:
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
         ) from error
     return lock
+
+
+def _remove_socket_folder(profile: Path) -> None:
+    """What a killed full browser leaves in the folder for temporary files: a socket and a cookie.
+
+    Only where that cookie is the profile's own: such a folder belongs to this profile.
+    """
+    with suppress(OSError):
+        folder = (profile / LOCKS[1]).readlink().parent
+        own = (profile / LOCKS[2]).readlink() == (folder / LOCKS[2]).readlink()
+        if own and folder.name.startswith(_SOCKET_FOLDER) and not folder.is_symlink():
+            for name in LOCKS[1:]:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _who(pid: int | None) -> str:

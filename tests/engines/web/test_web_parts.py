@@ -172,6 +172,18 @@ def test_f45_a_lock_of_a_dead_process_is_removed(tmp_path: Path) -> None:
     assert not list(profile.glob("Singleton*"))
 
 
+@pytest.mark.parametrize("whose", ["this profile's", "another profile's"])
+def test_a_killed_browser_leaves_no_folder_for_its_socket(tmp_path: Path, whose: str) -> None:
+    profile = locked(tmp_path, f"{socket.gethostname()}-999999999")
+    folder = tmp_path / "tmp" / "org.chromium.Chromium.Ab12Cd"
+    folder.mkdir(parents=True)
+    (folder / "SingletonSocket").touch()
+    (folder / "SingletonCookie").symlink_to("123" if whose == "this profile's" else "456")
+    (profile / "SingletonSocket").symlink_to(folder / "SingletonSocket")
+    prepare_profile(tmp_path)
+    assert folder.exists() is (whose == "another profile's")
+
+
 def test_a_lock_of_a_number_that_is_somebody_elses_now_is_dead(tmp_path: Path) -> None:
     profile = locked(tmp_path, f"{socket.gethostname()}-{os.getpid()}")
     assert read_lock(profile) is Lock.DEAD

@@ -1,0 +1,54 @@
+"""`--wait`: how long a command waits for a connection, and when waiting is in vain."""
+
+import time
+from typing import Any
+
+import pytest
+
+from agent.cli import instances
+from agent.errors import Refused, TryLater
+
+
+class Told:
+    """An agent that answers one thing after the other, the last one for ever."""
+
+    def __init__(self, *answers: tuple[str, str]) -> None:
+        self._answers = list(answers)
+
+    def get(self, _path: str) -> dict[str, Any]:
+        status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return {"connection_status": status, "reason": reason, "sentence": f"it says {reason}"}
+
+
+def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
+    return instances._wait_until_connected(Told(*answers), "sales", seconds)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instances, "SETTLED", 0.3)
+
+
+@pytest.mark.parametrize("reason", ["misconfigured", "banned", "session_damaged"])
+def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Refused, match=f"only a person can help, it says {reason}"):
+        wait(("DISCONNECTED", reason), seconds=120)
+    assert time.monotonic() - begun < 60
+
+
+def test_the_word_of_the_last_run_ends_no_waiting() -> None:
+    found = wait(("DISCONNECTED", "misconfigured"), ("CONNECTED", ""), seconds=60)
+    assert found["connection_status"] == "CONNECTED"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        pytest.param("QR_REQUIRED", "qr_idle", id="a code waits for its scan"),
+        pytest.param("DISCONNECTED", "connection_lost", id="it is tried again"),
+    ],
+)
+def test_what_may_still_connect_is_waited_for_to_the_end(status: str, reason: str) -> None:
+    with pytest.raises(TryLater, match="cannot wait longer"):
+        wait((status, reason), seconds=1.0)
