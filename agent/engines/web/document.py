@@ -59,14 +59,14 @@ def parse_document(told: Any) -> Document | None:
     """A look at the document, checked field by field; None when it is none."""
     if not isinstance(told, Mapping):
         return None
-    status, modules = told.get("status"), told.get("modules")
+    status, modules = _count(told.get("status"), 999), _count(told.get("modules"), 10**7)
     return Document(
         address=_shown(told.get("address"), 120),
         origin=_shown(told.get("origin"), 120),
-        status=status if isinstance(status, int) and 0 <= status < 1000 else 0,
+        status=status,
         title=_shown(told.get("title"), 60),
         complete=told.get("complete") is True,
-        modules=modules if isinstance(modules, int) and 0 <= modules < 10**7 else 0,
+        modules=modules,
         form=told.get("form") is True,
         words=str(told.get("words", ""))[:2000],
     )
@@ -102,6 +102,10 @@ def _is_whatsapps(origin: str) -> bool:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _count(told: Any, most: int) -> int:
+    return told if type(told) is int and 0 <= told <= most else 0
 
 
 def _shown(told: Any, limit: int) -> str:
