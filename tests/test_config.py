@@ -31,7 +31,7 @@ from agent.config.lines import find_lines
 from agent.config.setting import settings_of
 from agent.core.alerts import AlertLimits
 from agent.core.findings.crypto import CryptoPolicy
-from agent.core.findings.memory import MemoryPolicy
+from agent.core.findings.memory import MemoryPolicy, memory_budget
 from agent.core.findings.silence import SilencePolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.phases import PhaseDeadlines
@@ -833,6 +833,24 @@ def test_variables_of_the_command_line_are_no_settings(name):
 
 def test_variables_of_other_programs_are_left_alone():
     assert load_config(None, {"WA_AGENTX": "1", "PATH": "/bin", "REDIS_HOST": "x"}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "share"),
+    [
+        ("", {}, 0.8),
+        ("[memory]\ntotal = 2147483648\n", {}, 0.0),
+        ("", {"WA_AGENT_MEMORY__TOTAL": "2147483648"}, 0.0),
+        ("[memory]\ntotal = 2147483648\nmachine_share = 0.5\n", {}, 0.5),
+        ("[memory]\nmachine_share = 0.5\n", {}, 0.5),
+        ("[memory]\ntotal = 5\n", {"WA_AGENT_MEMORY__MACHINE_SHARE": "0.3"}, 0.3),
+    ],
+)
+def test_a_total_of_memory_that_is_set_alone_is_the_limit(load, text, env, share):
+    config = load(text, env)
+    assert config.memory.machine_share == share
+    budget = memory_budget(64 << 30, config.memory_policy)
+    assert (budget == config.memory.total) is (share == 0.0)
 
 
 def test_the_example_file_is_the_dataclasses():

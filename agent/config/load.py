@@ -74,9 +74,17 @@ def load_config(
         one = _apply(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
         rest = (*config.backend[:number], one, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
+    if _is_set("memory.total", origin) and not _is_set("memory.machine_share", origin):
+        # Who names a limit means it: the share is there for those who name none.
+        config = replace(config, memory=replace(config.memory, machine_share=0.0))
     if problem := find_problem(config) or more(config):
         raise _blame(problem, origin)
     return config
+
+
+def _is_set(key: str, origin: Mapping[str, _Source]) -> bool:
+    file = origin.get("")
+    return key in origin or (file is not None and key in file.lines)
 
 
 def _blame(problem: Problem, origin: Mapping[str, _Source]) -> ConfigError:

@@ -108,8 +108,8 @@ class MemorySection:
     )
     total: int = setting(
         2048 * MIB,
-        "bytes for all together, or machine_share where it is more; what does not fit waits;"
-        " 0 = no limit",
+        "bytes for all together (unset, or set with machine_share: the larger of both); 0 = no"
+        " limit",
         low=0,
     )
     machine_share: float = setting(

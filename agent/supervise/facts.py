@@ -103,6 +103,9 @@ class Facts:
     """The identity file in its folder is behind what is recorded."""
     written: Identity | None = None
     """What its identity file holds; None = it was not read or written yet."""
+    saved_instance: Instance | None = None
+    saved_record: SessionRecord | None = None
+    """What of both is on the disk, and so may be shown; None = not written yet, or it failed."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the identity file is written: the last state must be the last in the file."""
     observed: bool = False

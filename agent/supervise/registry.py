@@ -14,6 +14,7 @@ from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError
 from agent.log import bound
 from agent.store.database import Store
+from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.repair_record import repair_of
@@ -32,7 +33,7 @@ class Registry:
         self._store = store
         self._eyes = eyes
         self._session_root = session_root
-        self._notes: set[asyncio.Future[list[JournalEntry]]] = set()
+        self._notes: set[Noted] = set()
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
@@ -44,6 +45,8 @@ class Registry:
             status_time=StatusTime(record.status, boot_now()),
             durations=self.durations,
         )
+        # Who adds one has written it, or has just read it.
+        facts.saved_instance, facts.saved_record = instance, record
         self.facts[instance.id] = facts
         self.touch(facts)
         return facts
@@ -79,13 +82,14 @@ class Registry:
             self.view(id)
         return self._views
 
-    def note(self, said: JournalEntry) -> None:
+    def note(self, said: JournalEntry) -> Noted:
         """Write history from where nobody can wait; it goes down with the next commit."""
         task = asyncio.ensure_future(self._store.append(said))
         self._notes.add(task)
         task.add_done_callback(self._noted)
+        return task
 
-    def _noted(self, task: "asyncio.Future[list[JournalEntry]]") -> None:
+    def _noted(self, task: Noted) -> None:
         self._notes.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             bound(Category.SYSTEM).error("cannot write history: %s", error)
@@ -96,8 +100,18 @@ class Registry:
             return
         if facts.identity_changed or not says_the_same(facts.written, identity_of(facts)):
             await self._write_identity(facts)
-        await self._store.save_record(facts.id, facts.record, *entries)
+        await self._save_record(facts, *entries)
         self.touch(facts)
+
+    async def _save_record(self, facts: Facts, *entries: JournalEntry) -> None:
+        record = facts.record
+        try:
+            await self._store.save_record(facts.id, record, *entries)
+        except BaseException:
+            facts.saved_record = None  # what is shown is at least what is done
+            self.touch(facts)
+            raise
+        facts.saved_record = record
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -108,10 +122,19 @@ class Registry:
         """As `save_instance`, of what came from the identity file itself."""
         # Asked for together, so that both go down with one commit.
         await asyncio.gather(
-            self._store.save_instance(facts.instance, *entries),
-            self._store.save_record(facts.id, facts.record),
+            self._save_instance(facts, *entries),
+            self._save_record(facts),
         )
         self.touch(facts)
+
+    async def _save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
+        instance = facts.instance
+        try:
+            await self._store.save_instance(instance, *entries)
+        except BaseException:
+            facts.saved_instance = None
+            raise
+        facts.saved_instance = instance
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: we end the workers, nobody else does."""
@@ -119,8 +142,7 @@ class Registry:
             if closing:
                 # A worker found stopped in this same boot was stopped by hand, unless we did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        saves = (self._store.save_record(facts.id, facts.record) for facts in self.facts.values())
-        await asyncio.gather(*saves)
+        await asyncio.gather(*(self._save_record(facts) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
         async with facts.writing:

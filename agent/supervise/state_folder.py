@@ -141,7 +141,7 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
     for folder in folders:
         try:
             with open_root(folder, create=True) as fd:
-                write_atomically(folder, fd, MARK, text.encode(), mode=0o600)
+                write_atomically(folder, fd, MARK, text.encode(), mode=0o600, with_points=False)
         except WaError as error:
             log.warning("cannot mark the state folder: %s", error)
 

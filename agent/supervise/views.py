@@ -18,7 +18,7 @@ from agent.core.view import (
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.observe import desired_from
 from agent.supervise.turns.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
@@ -45,16 +45,19 @@ class Eyes:
 
 
 def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
+    """What outlives the agent is shown as the disk has it: a kill must not take it back."""
     now, now_wall = boot_now(), time.time()
-    record, breaker, rules = facts.record, breaker_of(facts.record), eyes.breaker_policy()
+    instance = facts.saved_instance or facts.instance
+    record = facts.saved_record or facts.record
+    breaker, rules = breaker_of(record), eyes.breaker_policy()
     opens_in = breaker.opens_in(now_wall, rules)
     decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]}
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.claim.proved_at() if facts.claim else None
-    backend = facts.instance.backend
-    desired = desired_of(facts, eyes.host)
+    backend = instance.backend
+    desired = desired_from(instance, record, eyes.host, facts.enabled_by_operator)
     return InstanceView(
-        instance=facts.instance,
+        instance=instance,
         desired=desired,
         record=record,
         unit=facts.unit,

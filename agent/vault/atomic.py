@@ -18,9 +18,19 @@ _LEFT_OVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.tmp")
 
 
 def write_atomically(
-    folder: Path, folder_fd: int, name: str, content: bytes, *, mode: int, group: int | None = None
+    folder: Path,
+    folder_fd: int,
+    name: str,
+    content: bytes,
+    *,
+    mode: int,
+    group: int | None = None,
+    with_points: bool = True,
 ) -> None:
-    """Replace `name` in an open folder; when this returns, the new content is on the disk."""
+    """Replace `name` in an open folder; when this returns, the new content is on the disk.
+
+    `with_points`: whether it counts for the fail points, which are about sessions.
+    """
     _sweep_left_over(folder_fd, name)
     # Threads may write the same name at once: each needs a file of its own until the rename.
     temporary = f".{name}.{os.getpid()}-{threading.get_native_id()}.tmp"
@@ -37,9 +47,11 @@ def write_atomically(
             os.fsync(fd)
         finally:
             os.close(fd)
-        failpoint("after_tmp_write")
+        if with_points:
+            failpoint("after_tmp_write")
         os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-        failpoint("after_rename")
+        if with_points:
+            failpoint("after_rename")
         os.fsync(folder_fd)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from agent.errors import Refused, VaultError
 from agent.failpoint import failpoint
 from agent.vault.check import inspect_files
 from agent.vault.formats import is_left_out, may_roll_back
+from agent.vault.free_space import look_for_room
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
 from agent.vault.manifest import Manifest
@@ -25,6 +26,9 @@ from agent.vault.tree import (
     read_file,
     walk,
 )
+
+BLOCK, SPARE = 4096, 64 << 10
+"""Bytes that each entry takes at least, and for what is written beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,22 @@ def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
                 raise
             return True
     return False
+
+
+def must_have_room(root: Path, snapshot: Snapshot) -> None:
+    """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
+    if snapshot.manifest is None:
+        return
+    listing, room = snapshot.manifest.listing, look_for_room(root)
+    entries = len(listing.files) + len(listing.folders)
+    # What is kept free elsewhere may be used for it: a session waits.
+    need = listing.size + entries * BLOCK + SPARE
+    if room.free < need or (room.files_total and room.files_free < entries + 2):
+        raise VaultError(
+            f"cannot restore snapshot {snapshot.name} of {snapshot.id}: it needs {need >> 10} KiB"
+            f" and {entries} files, the disk has {room.free >> 10} KiB and {room.files_free}",
+            code="disk_full",
+        )
 
 
 def restore_snapshot(

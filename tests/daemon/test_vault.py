@@ -11,6 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.daemon.conftest import SETTINGS
+
 REPOSITORY = Path(__file__).parents[2]
 BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
 
@@ -417,3 +419,28 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
     await agent.do("POST", f"/api/trash/{retired['name']}/restore", {})
     assert session_of(agent)["account"] == account
     assert await agent.status("a") == "DISCONNECTED", "restored ones are not started unasked"
+
+
+async def test_room_is_looked_at_before_a_worker_is_stopped_for_a_restore(
+    make_agent, eventually, small_disk
+):
+    disk = small_disk("size=300m,mode=0700")
+    base = SETTINGS.replace(
+        'host = "process"', f'host = "process"\nsession_storage_path = "{disk}"'
+    )
+    agent = make_agent(base=base)
+    await agent.start()
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    pid = await agent.pid("a")
+    with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(1 << 20))
+    path = f"/api/instance/a/snapshots/{made['name']}/restore"
+    status, answer = await agent.ask("POST", path, {"force": True})
+    assert (status >= 400, answer["error"]) == (True, "disk_full"), answer
+    assert (await agent.pid("a"), await agent.status("a")) == (pid, "CONNECTED")
+    (disk / "filler").unlink()
+    await agent.do("POST", path, {"force": True})
+    await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -38,12 +38,15 @@ async def regenerate(
     `going_down` is called before the session is touched, `taken` when the records are out and
     before it is started.
     """
-    if not await plan_records(round.store, round.id, peers, damaged=damaged):
+    plan = await plan_records(round.store, round.id, peers, damaged=damaged)
+    if not plan:
         about = "none is stored of these peers" if peers else "no peer is named"
         raise EngineError(
             f"cannot make keys of {round.id} anew: {about}, and no stored record is damaged",
             code=NOTHING,
         )
+    # A session that cannot be repaired now must not be interrupted.
+    await round.store.must_have_room(round.id, plan)
 
     async def work() -> None:
         plan = await plan_records(round.store, round.id, peers, damaged=damaged)

@@ -214,6 +214,7 @@ class WhaticketSession:
             what = f"begin {round.id} anew"
             await self._server.do(what, contract.new_qr, round.id)
         else:
+            await store.must_have_room(round.id, await store.plan_all(round.id))
             await round.go_down()
             await key_changes.clear_and_start(round)
         self._known.logged_out()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, JournalEntry
 from agent.core.reconnect import Breaker, BreakerPolicy, BreakerState
 from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
@@ -20,6 +20,8 @@ from agent.supervise.loop import boot_now
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
 
+Noted = asyncio.Future[list[JournalEntry]]
+"""Done when the entries are on the disk, or when they cannot be."""
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -33,6 +35,8 @@ class Circuit:
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
+    noted: Noted | None = None
+    """Done when its last change is in the history, from which the next agent takes it over."""
     by_checks: bool = False
     """Whether the last failure was a check's: then a good check says something."""
 
@@ -42,6 +46,17 @@ class Circuit:
         state = self.breaker.state(boot_now(), self.policy())
         trying = self.trial is not None and state is BreakerState.OPEN
         return BreakerState.HALF_OPEN if trying else state
+
+    @property
+    def shown(self) -> BreakerState:
+        """The state that may be published: a kill must not take it back."""
+        if self.noted is None or self.noted.done():
+            return self.state
+        return BreakerState.OPEN if self.state is BreakerState.CLOSED else BreakerState.CLOSED
+
+    async def is_noted(self) -> None:
+        if self.noted is not None:
+            await asyncio.wait([self.noted])
 
     @property
     def opens_in(self) -> float:

@@ -3,7 +3,6 @@
 The public face of backends: what the API and the command line may ask of them.
 """
 
-import asyncio
 import fnmatch
 import hashlib
 import hmac
@@ -76,6 +75,7 @@ class BackendFace:
     async def check(self, name: str) -> BackendView:
         one = self._find(name)
         await self._call(one, "check")
+        await one.circuit.is_noted()
         return self._view(one)
 
     async def reset(self, name: str) -> BackendView:
@@ -83,7 +83,7 @@ class BackendFace:
         one = self._find(name)
         bound(Category.RECONNECT).info("an operator closed the circuit of backend %s", name)
         one.circuit.close()
-        await asyncio.sleep(0)  # what the circuit says of itself goes to the one writer first
+        await one.circuit.is_noted()
         said = f"an operator closed the circuit of backend {name}"
         detail = {"backend": name}
         entry = JournalEntry("operator", said, Category.RECONNECT, None, time.time(), detail)
@@ -251,7 +251,7 @@ class BackendFace:
             connected=sum(facts.record.status == "CONNECTED" for facts in members),
             next_check_wall=one.next_check_wall if one.link is not None else None,
             hooks=one.hooks,
-            breaker=one.circuit.state,
+            breaker=one.circuit.shown,
         )
 
 

@@ -26,7 +26,7 @@ from agent.core.reconnect import BreakerPolicy, BreakerState
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
-from agent.supervise.backends.circuit import Circuit
+from agent.supervise.backends.circuit import Circuit, Noted
 from agent.supervise.backends.facts import BackendFacts, Ears, SeatLink
 from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
 from agent.supervise.facts import Facts
@@ -53,7 +53,7 @@ class Backends:
         wakes: Wakes,
         facts: Mapping[InstanceId, Facts],
         wake: Callable[[InstanceId], None],
-        note: Callable[[JournalEntry], None],
+        note: Callable[[JournalEntry], Noted],
         link_stats: LinkStats,
         settings: Callable[[], BackendsSection],
         breaker: Callable[[], BreakerPolicy],
@@ -331,9 +331,9 @@ class Backends:
             if state is BreakerState.OPEN:
                 said = f"{one.circuit.sentence}: nothing of its sessions is tried"
                 by = "checks" if one.circuit.by_checks else "calls"
-                self._say(one, "circuit_open", said, bad=True, by=by)
+                one.circuit.noted = self._say(one, "circuit_open", said, bad=True, by=by)
             else:
-                self._say(one, "circuit_closed", "its circuit is closed again")
+                one.circuit.noted = self._say(one, "circuit_closed", "its circuit is closed again")
             for facts in self.members(one):
                 self._wake(facts.id)
 
@@ -355,11 +355,11 @@ class Backends:
 
     def _say(
         self, one: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
-    ) -> None:
+    ) -> Noted:
         told = f"backend {one.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", told)
         detail = {"backend": one.name, **more}
-        self._note(JournalEntry(kind, told, Category.HEALTH, None, time.time(), detail))
+        return self._note(JournalEntry(kind, told, Category.HEALTH, None, time.time(), detail))
 
 
 async def _nothing(_one: BackendFacts) -> None:

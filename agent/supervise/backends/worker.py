@@ -42,7 +42,7 @@ class BackendWorkers:
         host: Host,
         ears: WorkerEars,
         link_stats: LinkStats,
-        say: Callable[[BackendFacts, str, str], None],
+        say: Callable[[BackendFacts, str, str], object],
     ) -> None:
         self._host = host
         self._ears = ears

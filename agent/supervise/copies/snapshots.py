@@ -26,7 +26,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
 from agent.vault.formats import may_roll_back
-from agent.vault.restore import Restored, refuse_roll_back, restore_snapshot
+from agent.vault.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
 from agent.vault.snapshot import Subject, take_snapshot
 from agent.vault.snapshots import (
     Snapshot,
@@ -210,6 +210,7 @@ class Keeping:
             if not force:
                 instance = facts.instance
                 await asyncio.to_thread(refuse_roll_back, self._root, instance, snapshot)
+            await asyncio.to_thread(must_have_room, self._root, snapshot)
             said = entry(
                 facts, "restoring", f"snapshot {name} is to be restored", Category.RECOVERY
             )
@@ -226,6 +227,11 @@ class Keeping:
             finally:
                 self._wake(id)
         return restored
+
+    async def must_have_room(self, facts: Facts) -> None:
+        newest = await asyncio.to_thread(newest_good, self._root, facts.id)
+        if newest is not None:
+            await asyncio.to_thread(must_have_room, self._root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
         """The newest good snapshot that can still be read; its worker does not run."""

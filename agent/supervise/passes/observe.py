@@ -19,11 +19,13 @@ from agent.core.model import (
     ConnectionStatus,
     Desired,
     Happening,
+    Instance,
     InstanceId,
     Observation,
     Override,
     ProbeFact,
     SessionFiles,
+    SessionRecord,
     Signal,
     UnitState,
     UnitStatus,
@@ -134,10 +136,15 @@ def picture(
 
 
 def desired_of(facts: Facts, host: Host) -> Desired:
+    return desired_from(facts.instance, facts.record, host, facts.enabled_by_operator)
+
+
+def desired_from(
+    instance: Instance, record: SessionRecord, host: Host, enabled_by_operator: bool
+) -> Desired:
     """An operator's override is void in another boot of the machine."""
-    record = facts.record
     override = record.override if record.override_boot == host.boot_id() else Override.NONE
-    return Desired(facts.instance.enabled or facts.enabled_by_operator, override)
+    return Desired(instance.enabled or enabled_by_operator, override)
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:

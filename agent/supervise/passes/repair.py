@@ -75,6 +75,9 @@ class Keeper(Protocol):
     async def back_up(self, facts: Facts, why: str) -> str:
         """Make a copy that was read back; its name."""
 
+    async def must_have_room(self, facts: Facts) -> None:
+        """VaultError where the newest good snapshot would not fit: asked while it still runs."""
+
     async def restore_newest(self, facts: Facts) -> str:
         """Put the newest good snapshot in place of the session; its worker does not run."""
 
@@ -221,6 +224,7 @@ class Ladder:
                     return BACKED_UP_THERE
                 return await self.keeper.back_up(facts, "before a repair")
             case RecoveryKind.RESTORE:
+                await self.keeper.must_have_room(facts)
                 # First, so that a copy that is in place by the next life finds nothing against it.
                 facts.record = forgive(facts.record)
                 await self._stop(facts)

@@ -49,7 +49,7 @@ class Incidents:
         policy: Callable[[], IncidentPolicy],
         all_facts: Mapping[InstanceId, Facts],
         wake: Callable[[InstanceId], None],
-        tell: Callable[[JournalEntry], None],
+        tell: Callable[[JournalEntry], object],
         *,
         out_of_reach: Callable[[Facts], bool],
         reconnect: Callable[[], ReconnectPolicy],

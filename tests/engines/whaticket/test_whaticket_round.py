@@ -450,11 +450,15 @@ async def test_a_full_disk_removes_nothing(open_bench, eventually, small_disk):
         while True:
             file.write(b"x" * 4096)
     await connected(bench, "7", eventually=eventually)
-    before = contents(bench.auth("7"))
-    with pytest.raises(EngineError, match="no space left"):
-        await session.regenerate_keys([PEER])
+    before, asked = contents(bench.auth("7")), len(bench.stand_in.requests)
+    for change in (lambda: session.regenerate_keys([PEER]), session.renew):
+        with pytest.raises(EngineError, match="no space left") as caught:
+            await change()
+        assert caught.value.code == "disk_full"
     assert contents(bench.auth("7")) == before
     assert theirs.status == "CONNECTED"
+    new = [line for line in bench.stand_in.requests[asked:] if "GET" not in line]
+    assert new == [], "it was never taken down"
 
 
 async def test_a_whole_folder_on_another_disk_is_emptied_file_by_file(

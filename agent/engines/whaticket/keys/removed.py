@@ -4,6 +4,7 @@ Blocking; runs in a thread. Nothing leaves a server before it was read, and what
 read again afterwards.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -33,6 +34,7 @@ FORMAT = "wa-agent removed keys"
 KEEP = 7 * 86400.0
 _NAME = re.compile(r"\d{8}T\d{6}Z(?:\.\d{1,4})?")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -100,6 +102,31 @@ class Shelf:
             self.write(removal)
             return removal
         raise EngineError(f"cannot remove keys: no free name in {folder}", code="files")
+
+    def device(self, remote: str) -> int:
+        """The file system that its removals lie on."""
+        return make_private(self.root / FOLDER / safe_name(remote)).stat().st_dev
+
+    def must_have_room(self, remote: str, size: int) -> None:
+        """Before anything is touched: so many bytes are really laid in, and given back."""
+        folder = make_private(self.root / FOLDER / safe_name(remote))
+        trial = folder / ".trial"
+        try:
+            trial.unlink(missing_ok=True)
+            fd = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            why = (error.strerror or type(error).__name__).lower()
+            raise EngineError(
+                f"cannot back up the keys of {remote} in {folder}: {why} ({size // 1024} KiB are"
+                " needed); the session is left as it is, make room on the agent's disk",
+                code="disk_full" if error.errno in _FULL else "files",
+            ) from error
+        finally:
+            trial.unlink(missing_ok=True)
 
     def write(self, removal: Removal) -> Removal:
         told = asdict(removal)

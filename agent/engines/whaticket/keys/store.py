@@ -18,6 +18,11 @@ from agent.errors import EngineError, InvalidRequest
 
 T = TypeVar("T")
 
+ROOM = 16 << 10
+"""Bytes for a removal's manifest and its folders."""
+ROOM_PER_KEY = 2048
+"""Bytes for a key of Redis as it is written down; nearly all are smaller."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -139,6 +144,17 @@ class SessionStore:
         if self.redis is not None:
             keys = await self.redis.names(id)
         return Plan(tuple(files), tuple(keys), whole=True)
+
+    async def must_have_room(self, id: str, plan: Plan) -> None:
+        """EngineError where its backup would not fit: asked before the session is taken down."""
+        if not plan:
+            return
+        size = ROOM
+        if (folder := self.folder) is not None and plan.files:
+            look = asyncio.to_thread(folder.size_elsewhere, self.shelf, id, plan.files)
+            size += await to_end(look)
+        size += len(plan.keys) * ROOM_PER_KEY
+        await to_end(asyncio.to_thread(self.shelf.must_have_room, id, size))
 
     async def back_up(self, id: str, plan: Plan, why: str) -> tuple[Removal, list[KeptKey]]:
         """Everything read once, and what is in Redis written down and read back."""

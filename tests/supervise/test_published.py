@@ -1,0 +1,103 @@
+"""What outlives the agent is shown once it is on the disk: a kill takes nothing back."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.reconnect import BreakerPolicy, BreakerState
+from agent.errors import StoreError
+from agent.store.database import Store
+from agent.supervise.backends.circuit import Circuit
+from agent.supervise.registry import Registry
+from agent.vault.identity import create
+from tests.supervise.test_show import EYES
+
+A = InstanceId("a")
+
+
+class SlowStore:
+    """A real store whose writes wait for a word, as on a disk that is slow."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.may_write = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.full = False
+
+    async def _wait(self) -> None:
+        self.begun.set()
+        await self.may_write.wait()
+        if self.full:
+            raise StoreError("the disk is full", code="disk_full")
+
+    async def save_record(self, *args: object) -> object:
+        await self._wait()
+        return await self._store.save_record(*args)  # type: ignore[arg-type]
+
+    async def save_instance(self, *args: object) -> object:
+        await self._wait()
+        return await self._store.save_instance(*args)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def slow(tmp_path):
+    """A registry over such a store."""
+    store = await Store.open(tmp_path / "agent.db")
+    instance = Instance(A, "sandbox", True)
+    create(tmp_path / "sessions", instance)
+    await store.add(instance, SessionRecord(), JournalEntry("created", "made"))
+    disk = SlowStore(store)
+    registry = Registry(disk, EYES, tmp_path / "sessions")
+    registry.add(instance, SessionRecord())
+    yield registry, disk, store
+    await store.close()
+
+
+@pytest.mark.parametrize("kept", ["record", "instance"])
+async def test_a_change_is_shown_when_it_is_on_the_disk(slow, kept):
+    registry, disk, store = slow
+    facts = registry.facts[A]
+    facts.record = replace(facts.record, attempts=5)
+    facts.instance = replace(facts.instance, enabled=False)
+    change = registry.save(facts) if kept == "record" else registry.save_instance(facts)
+    saving = asyncio.create_task(change)
+    await disk.begun.wait()
+    registry.touch(facts)  # a message came in meanwhile, and someone looks
+    shown = registry.view(A)
+    assert (shown.instance.enabled, shown.desired.enabled, shown.record.attempts) == (True, True, 0)
+    assert [r.attempts for _, r in await store.instances()] == [0], "as the disk has it"
+    disk.may_write.set()
+    await saving
+    shown = registry.view(A)
+    assert shown.record.attempts == 5
+    assert shown.instance.enabled is shown.desired.enabled is (kept == "record")
+
+
+async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow):
+    registry, disk, _ = slow
+    facts = registry.facts[A]
+    disk.full = True
+    disk.may_write.set()
+    facts.record = replace(facts.record, attempts=5)
+    with pytest.raises(StoreError):
+        await registry.save(facts)
+    assert registry.view(A).record.attempts == 5
+
+
+async def test_a_backends_circuit_is_shown_open_when_the_history_has_it():
+    told: list[BreakerState] = []
+    circuit = Circuit(BreakerPolicy, lambda: False, told.append)
+    circuit.noted = noted = asyncio.get_running_loop().create_future()
+    for _ in range(BreakerPolicy().failures):
+        circuit.checked(up=False)
+    assert told == [BreakerState.OPEN]
+    assert (circuit.state, circuit.shown) == (BreakerState.OPEN, BreakerState.CLOSED)
+    noted.set_result([])
+    assert circuit.shown is BreakerState.OPEN
+    circuit.noted = asyncio.get_running_loop().create_future()
+    circuit.close()
+    assert circuit.shown is BreakerState.OPEN
+    circuit.noted.cancel()
+    assert circuit.shown is BreakerState.CLOSED
