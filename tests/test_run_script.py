@@ -1,9 +1,11 @@
 """scripts/run from a clone: who is greeted, and what the first folder looks like."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -111,3 +113,41 @@ async def test_a_folder_that_was_there_keeps_its_rights(
     run = await start("--state", str(state))
     await eventually(lambda: GREETING in run.text(), within=30)
     assert state.stat().st_mode & 0o777 == 0o755
+
+
+async def test_s8_a_taken_port_is_said_instead_of_a_dashboard(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        run = await start("--state", str(tmp_path / "state"), "--listen", address)
+        await eventually(lambda: "No dashboard yet" in run.text(), within=60)
+    assert GREETING not in run.text()
+
+
+async def test_w12_the_agent_has_no_dead_child_after_the_greeting(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    run = await start("--state", str(tmp_path / "state"))
+    await eventually(lambda: "Stop:" in run.text(), within=60)
+
+    def dead() -> list[str]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+                if (state, parent) == ("Z", str(run.process.pid)):
+                    found.append(stat.parent.name)
+        return found
+
+    def greets() -> bool:
+        lines = Path("/proc").glob("[0-9]*/cmdline")
+        wanted = str(tmp_path / "clone/scripts/run").encode()
+        for line in lines:
+            with contextlib.suppress(OSError):
+                if wanted in line.read_bytes():
+                    return True
+        return False
+
+    await eventually(lambda: not greets())
+    assert dead() == []

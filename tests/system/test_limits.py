@@ -137,3 +137,14 @@ def test_nothing_of_the_helper_can_be_changed_by_the_agents_user(bed: Bed):
     assert "import agent" not in helper
     assert "from agent" not in helper
     assert "/usr/bin/python3 -I -S /opt" in bed.show("wa-limits.service", "ExecStart")
+
+
+def test_s9_a_deleted_instance_leaves_no_limits_behind(bed: Bed):
+    folder = f"{KEPT}/wa-instance@gone.service.d"
+    bed.run("systemctl", "start", "wa-agent.socket", "wa-agent.service")
+    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    bed.run("wa-agent", "create", "gone", "--engine", "sandbox", "--wait", "60", within=120)
+    assert bed.try_run("test", "-e", folder).returncode == 0
+    assert bed.show("wa-instance@gone.service", "MemoryMax") == str(640 * MIB)
+    bed.run("wa-agent", "delete", "gone")
+    bed.until(lambda: bed.try_run("test", "-e", folder).returncode == 1, within=180)
