@@ -194,7 +194,7 @@ class IncidentSection:
         5.0, "seconds until one of them tries first; doubles with each that fails", low=0.1
     )
     canary_longest: float = setting(
-        240.0, "seconds that the wait for the next one may reach", low=0.1
+        180.0, "seconds that the wait for the next one may reach", low=0.1
     )
     outage_longest: float = setting(20.0, "the same in an outage of the network", low=0.1)
     canary_time: float = setting(

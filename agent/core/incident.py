@@ -34,7 +34,7 @@ class IncidentPolicy:
     outage_share: float = 0.30
     canary_first: float = 5.0
     """From the declaration to the first canary's try, then twice as long each time."""
-    canary_longest: float = 240.0
+    canary_longest: float = 180.0
     outage_longest: float = 20.0
     probe_every: float = 1800.0
     """The same where WhatsApp refuses the client itself: a rare probe, and no more."""

@@ -111,7 +111,7 @@ def test_canaries_take_turns_and_wait_longer_each_time():
         waits.append(one.canary_at - now)
         now = one.canary_at
         one = choose_canary(one, IDS, POLICY, now)
-    assert waits == [10, 20, 40, 80, 160, 240, 240, 240, 240]
+    assert waits == [10, 20, 40, 80, 160, 180, 180, 180, 180]
     assert set(who) == set(IDS)
 
 
