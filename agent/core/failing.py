@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agent.core.health import HOLDS
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
-from agent.core.recovery.repair import needs_repair
+from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
 
 STALE = 900.0
 """Seconds after which a failure that was not seen again says nothing about others."""
@@ -19,6 +19,13 @@ _ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *
 def is_well(verdict: HealthVerdict) -> bool:
     """Connected, or it shows its code: for who fails alike it has come back."""
     return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
+
+
+def goes_all_the_way(repair: Repair | None, *, paired: bool) -> bool:
+    """A canary without a pairing to lose has not failed before its repair has made it again."""
+    if repair is None or repair.over or paired:
+        return False
+    return repair.step is not RecoveryKind.CLEANUP
 
 
 class Failing:

@@ -3,6 +3,7 @@
   scripts/simulate --instances 2000
   scripts/simulate --instances 100000 --svg simulation.svg
   scripts/simulate --outages            what one outage costs, beyond its own length
+  scripts/simulate --stuck              how long a session that hangs on a backend needs
 
 Virtual time, seeded: the same arguments give the same table.
 """
@@ -20,6 +21,7 @@ from scripts.simulation.agent import Agent
 from scripts.simulation.outages import every_outage, outage_rows
 from scripts.simulation.plain import FixedRetry, Nobody
 from scripts.simulation.session import Supervising
+from scripts.simulation.stuck import every_stuck, stuck_rows
 from scripts.simulation.tally import Tally
 from scripts.simulation.world import Machine
 
@@ -51,12 +53,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--outages", action="store_true", help="single outages instead of a day")
+    parser.add_argument("--stuck", action="store_true", help="sessions that hang on a backend")
     parser.add_argument("--svg", type=Path, help="write the curves to this file")
     given = parser.parse_args()
     if given.instances < 1 or given.jobs < 1:
         parser.error("--instances and --jobs must be at least 1")
     if given.outages:
         head, rows = outage_rows(list(every_outage()))
+        print(report.grid(head, rows, markdown=given.markdown))
+        return 0
+    if given.stuck:
+        head, rows = stuck_rows(list(every_stuck()))
         print(report.grid(head, rows, markdown=given.markdown))
         return 0
     sizes = [faults.MACHINE] * (given.instances // faults.MACHINE)

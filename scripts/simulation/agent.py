@@ -21,6 +21,7 @@ from agent.core.model import (
     Observation,
     ProbeFact,
     SessionFiles,
+    SessionRecord,
     Signal,
     UnitState,
     UnitStatus,
@@ -79,6 +80,9 @@ STATUS = {
     "dropped": ConnectionStatus.DISCONNECTED,
     "asks": ConnectionStatus.QR_REQUIRED,
 }
+
+
+_DROPPED = ConnectionStatus.DISCONNECTED
 
 
 class Agent:
@@ -201,7 +205,7 @@ class Agent:
             session.since if runs else None,
             self._claim(session, at) if runs else None,
             self._probe(session, at) if runs else None,
-            SessionFiles.WHOLE if not session.damaged else SessionFiles.DAMAGED,
+            self._files(session, record),
             None,
             at if known.at_once else not_before(record, HEALTH.reconnect, at, WALL + at),
             WALL + at,
@@ -209,6 +213,13 @@ class Agent:
             hold,
             back_at=self._reaches.back_at(known),
         )
+
+    def _files(self, session: Session, record: SessionRecord) -> SessionFiles:
+        if session.damaged:
+            return SessionFiles.DAMAGED
+        # A server's files are not here: what is recorded is all that is known of them.
+        whole = session.engine != REMOTE or record.paired
+        return SessionFiles.WHOLE if whole else SessionFiles.UNPAIRED
 
     def _claim(self, session: Session, at: float) -> ClaimFact:
         silent = 0.0 if session.silent_since is None else at - session.silent_since
@@ -224,6 +235,7 @@ class Agent:
             proof_age=silent,
             paired=session.state == "connected",
             until_wall=None if session.until is None else WALL + session.until,
+            useless=("reconnect",) if session.engine == REMOTE and status is not _DROPPED else (),
         )
         return ClaimFact(claim, at, session.since, session.since)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from agent.core.failing import Failing
+from agent.core.failing import Failing, goes_all_the_way, is_well
 from agent.core.incident import (
     Failure,
     Incident,
@@ -28,6 +28,7 @@ from scripts.simulation.known import WALL, Known
 from scripts.simulation.world import Machine
 
 POLICY = IncidentPolicy()
+_WELL = ("connected", "asks")
 RECONNECT = ReconnectPolicy()
 
 
@@ -57,6 +58,14 @@ class Crowd:
 
     def judged(self, known: Known, verdict: HealthVerdict, at: float) -> None:
         self._failing.note(known.group, known.instance.id, verdict, at)
+        incident = self._incidents.get(known.group)
+        if incident is None or known.instance.id not in incident.members or not is_well(verdict):
+            return
+        if known.instance.id == incident.canary or not self._not_well(incident):
+            self._release(known.group, at)
+
+    def _not_well(self, incident: Incident) -> list[InstanceId]:
+        return [one for one in incident.members if self._known[one].session.state not in _WELL]
 
     def well(self, known: Known) -> bool:
         return known.group not in self._incidents
@@ -79,7 +88,8 @@ class Crowd:
             if failed_for_all(incident, failure):
                 known.record = uncounted(known.record, RECONNECT, WALL + at)
             incident = join_incident(incident, failure)
-            if failure.instance == incident.canary:
+            all_the_way = goes_all_the_way(known.repair, paired=known.record.paired)
+            if failure.instance == incident.canary and not all_the_way:
                 incident = canary_failed(incident, POLICY, at)
             self._incidents[group] = incident
             self._turn_later(group, at)
@@ -117,7 +127,7 @@ class Crowd:
         before = self._incidents.get(group)
         if before is None or at < next_turn(before, POLICY, at):
             return
-        down = [one for one in before.members if self._known[one].session.state != "connected"]
+        down = self._not_well(before)
         if not down:
             self._release(group, at)
             return

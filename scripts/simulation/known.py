@@ -34,4 +34,4 @@ class Known:
         settings = {"backend": backend} if backend else {}
         group = f"{session.engine}/{backend}" if backend else session.engine
         instance = Instance(id, session.engine, True, settings)
-        return cls(session, instance, SessionRecord(paired=True), group)
+        return cls(session, instance, SessionRecord(paired=session.paired), group)

@@ -24,6 +24,7 @@ class Session:
     keys: str = ""
     """peer or account: messages that cannot be read."""
     damaged: bool = False
+    paired: bool = True
     restorable: bool = False
     fate: str = ""
     """Why nothing but a person helps any more."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.recovery.repair import RecoveryKind
 from scripts.simulation import faults, reaches
 from scripts.simulation.agent import Agent
 from scripts.simulation.faults import CAPACITY, DAY, LOGINS_A_MINUTE, SOCKET, Span, merged
@@ -20,6 +21,7 @@ from scripts.simulation.picture import plot
 from scripts.simulation.places import Times
 from scripts.simulation.plain import FixedRetry, Nobody
 from scripts.simulation.report import CONDITIONS, grid, markdown, rows_of, table
+from scripts.simulation.stuck import CURES, SIZES, every_stuck, play_stuck, stuck_rows
 from scripts.simulation.tally import Curve, Tally
 from scripts.simulation.world import Machine
 
@@ -244,3 +246,36 @@ def test_the_outages_table_has_every_case():
     head, rows = outage_rows(costs)
     assert (len(head), [row[0] for row in rows]) == (10, ["10 s", "30 s", "120 s", "900 s"])
     assert grid(head, rows, markdown=True).count("\n") == 1 + len(rows)
+
+
+# sessions that hang on a backend
+
+
+@pytest.mark.parametrize(("sick", "size"), SIZES)
+@pytest.mark.parametrize("cure", CURES)
+def test_who_was_never_paired_shows_a_code_within_minutes_alone_or_with_all(sick, size, cure):
+    found = play_stuck(sick=sick, size=size, paired=False, cure=cure, seeds=3)
+    assert found.seconds < 180
+    assert found.logins <= 2
+
+
+@pytest.mark.parametrize(("sick", "size"), SIZES)
+def test_a_paired_one_that_a_restart_cures_is_back_within_a_minute(sick, size):
+    cure = RecoveryKind.RESTART
+    found = play_stuck(sick=sick, size=size, paired=True, cure=cure, seeds=3)
+    assert found.seconds < 60
+
+
+def test_a_pairing_is_given_up_after_an_hour_alone_and_never_where_all_hang():
+    cure = RecoveryKind.CLEANUP
+    alone = play_stuck(sick=1, size=10, paired=True, cure=cure, seeds=3)
+    assert 3600 <= alone.seconds < 2 * 3600
+    together = play_stuck(sick=10, size=10, paired=True, cure=cure, seeds=2)
+    assert together.seconds == float("inf")
+
+
+def test_the_readme_shows_how_long_a_session_that_hangs_needs():
+    text = README.read_text()
+    _, rows = stuck_rows(list(every_stuck()))
+    for row in rows:
+        assert "| " + " | ".join(row) + " |" in text

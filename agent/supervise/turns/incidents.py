@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.core.failing import Failing, is_well
+from agent.core.failing import Failing, goes_all_the_way, is_well
 from agent.core.incident import (
     Failure,
     Incident,
@@ -34,7 +34,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.repair import RecoveryKind, hurry_repair
+from agent.core.recovery.repair import hurry_repair
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 
@@ -97,7 +97,8 @@ class Incidents:
             if failed_for_all(incident, failure):
                 facts.record = uncounted(facts.record, self._reconnect(), time.time())
             incident = join_incident(incident, failure)
-            if facts.id == incident.canary and not _goes_all_the_way(facts):
+            all_the_way = goes_all_the_way(facts.repair, paired=facts.record.paired)
+            if facts.id == incident.canary and not all_the_way:
                 incident = canary_failed(incident, self._policy(), now)
             self.active[group] = incident
             self._changed.set()
@@ -260,14 +261,6 @@ class Incidents:
     def _wake_all(self, group: str) -> None:
         for facts in self._of(group):
             self._wake(facts.id)
-
-
-def _goes_all_the_way(facts: Facts) -> bool:
-    """A canary without a pairing to lose has not failed before its repair has made it again."""
-    repair = facts.repair
-    if repair is None or repair.over or facts.record.paired:
-        return False
-    return repair.step is not RecoveryKind.CLEANUP
 
 
 def group_of(facts: Facts) -> str:
