@@ -131,6 +131,14 @@ _ROWS = (
         fresh_worker=True,
     ),
     Reason(
+        "client_crashed",
+        "the client program of the session ended, hung or sent garbage",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; `wa-agent doctor` looks at Node and its packages if it repeats.",
+        fresh_worker=True,
+    ),
+    Reason(
         "injection_failed",
         "WhatsApp Web loaded, but the injected script did not find the modules it needs",
         Permanence.RETRY,

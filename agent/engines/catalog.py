@@ -47,6 +47,12 @@ CATALOG = {
             tls=False,
         ),
         EngineEntry(
+            "baileys",
+            "WhatsApp without a browser: the npm package baileys in one Node process per instance",
+            "agent.engines.baileys",
+            tls=False,
+        ),
+        EngineEntry(
             "evolution",
             "sessions on an Evolution API server",
             "agent.engines.evolution",

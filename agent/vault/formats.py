@@ -245,6 +245,8 @@ _UNKNOWN = Format(check_present)
 FORMATS: Mapping[str, Format] = {
     "sandbox": Format(check_sandbox),
     "web": Format(check_profile, left_out=_BROWSER),
-    "socket": Format(check_present, key_based=True),
+    "baileys": Format(
+        check_auth_folder, key_based=True, left_out=frozenset({"removed-keys", "baileys.json"})
+    ),
     "whaticket": Format(check_auth_folder, key_based=True),
 }

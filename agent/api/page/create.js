@@ -6,6 +6,7 @@ import { make } from "/page/show.js";
 
 const ENGINES = {
   web: "WhatsApp Web in a browser of its own",
+  baileys: "WhatsApp without a browser, on the library Baileys",
   sandbox: "plays a session, for trials and drills",
   evolution: "on an Evolution API server",
   whaticket: "on a whaticket-like server",

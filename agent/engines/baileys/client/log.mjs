@@ -1,0 +1,47 @@
+// What the library and libsignal want to log, taken as data: counted and told, never printed.
+
+// libsignal says with console.error why each session record failed, before it throws one summary.
+const heard = { kind: "" };
+
+export function silenceConsole() {
+  for (const name of ["log", "info", "warn", "debug", "trace", "dir"]) console[name] = () => {};
+  console.error = (...words) => {
+    const text = words.map((word) => word?.message ?? String(word)).join(" ");
+    if (text.startsWith("Session error:")) heard.kind = kindOf({ message: text });
+  };
+}
+
+const FAILED = "failed to decrypt message";
+
+// The kind of a decryption failure, by the error's own words; nothing of the message itself.
+export function kindOf(error) {
+  const words = String(error?.message ?? "");
+  if (/Bad MAC/i.test(words)) return "bad_mac";
+  if (/Invalid PreKey|PreKey ID|SignedPreKey/i.test(words)) return "prekey";
+  if (/No session record|No matching sessions|No session found/i.test(words)) return "no_session";
+  if (/SenderKey|sender message key|sender key/i.test(words)) return "sender_key";
+  if (/Over 2000/i.test(words)) return "behind";
+  if (/counter|Key used already/i.test(words)) return "duplicate";
+  if (/Message absent from node/i.test(words)) return "absent";
+  return "undecryptable";
+}
+
+// A logger as the library wants one: what says something about the session becomes an event.
+export function makeLogger(tell) {
+  const seen = (context, message) => {
+    if (message === FAILED) {
+      const { remoteJid = "", participant = "" } = context.key ?? {};
+      const summary = /No matching sessions/i.test(String(context.err?.message));
+      const kind = summary && heard.kind ? heard.kind : kindOf(context.err);
+      heard.kind = "";
+      const peer = String(context.author ?? participant ?? remoteJid);
+      tell({ event: "undecryptable", kind, peer: peer || remoteJid, group: remoteJid.endsWith("@g.us") ? remoteJid : "", id: String(context.key?.id ?? "") });
+    } else if (typeof message === "string" && message.startsWith("error 463")) {
+      tell({ event: "refused", code: 463, id: String(context.msgId ?? "") });
+    } else if (typeof message === "string" && message.startsWith("smax-invalid (479)")) {
+      tell({ event: "refused", code: 479, id: String(context.msgId ?? "") });
+    }
+  };
+  const logger = { level: "warn", child: () => logger, trace() {}, debug() {}, info() {}, warn: seen, error: seen, fatal: seen };
+  return logger;
+}

@@ -1,0 +1,50 @@
+// A message as the agent gives it → as the library wants it; and what may be told of one.
+
+export function jidOf(to) {
+  const text = String(to).trim().replace(/^\+/, "");
+  if (/^[0-9]{5,20}$/.test(text)) return text + "@s.whatsapp.net";
+  if (/^[0-9-]{5,40}@(s\.whatsapp\.net|g\.us|lid|c\.us)$/.test(text)) return text.replace("@c.us", "@s.whatsapp.net");
+  throw Object.assign(new Error("the receiver is neither a number nor a chat's id"), { code: "invalid_wid" });
+}
+
+const MEDIA = [["image/", "image"], ["video/", "video"], ["audio/", "audio"]];
+
+function media(told) {
+  const content = told.content !== undefined ? Buffer.from(told.content, "base64") : { url: told.url };
+  const [, kind = "document"] = MEDIA.find(([start]) => told.mimetype.startsWith(start)) ?? [];
+  const named = kind === "document" ? { fileName: told.filename ?? "file" } : {};
+  return { [kind]: content, mimetype: told.mimetype, ...named, ...(told.caption ? { caption: told.caption } : {}) };
+}
+
+function contact({ name, phone }) {
+  const plain = name.replace(/[\r\n]/g, " ");
+  const digits = phone.replace(/\D/g, "");
+  const vcard = `BEGIN:VCARD\nVERSION:3.0\nFN:${plain}\nTEL;type=CELL;waid=${digits}:+${digits}\nEND:VCARD`;
+  return { contacts: { displayName: plain, contacts: [{ displayName: plain, vcard }] } };
+}
+
+export function contentOf(told, jid) {
+  switch (told.type ?? "text") {
+    case "text":
+      return { text: told.text };
+    case "media":
+      return media(told);
+    case "location":
+      return { location: { degreesLatitude: told.latitude, degreesLongitude: told.longitude, name: told.name, address: told.address } };
+    case "contact":
+      return contact(told);
+    case "reaction":
+      return { react: { text: told.emoji, key: { remoteJid: jid, id: told.message_id, fromMe: told.from_me === true } } };
+    default:
+      throw Object.assign(new Error("no such type of message"), { code: "invalid_request" });
+  }
+}
+
+const TYPES = [["imageMessage", "image"], ["videoMessage", "video"], ["audioMessage", "audio"], ["documentMessage", "document"], ["stickerMessage", "sticker"], ["locationMessage", "location"], ["contactMessage", "contact"], ["reactionMessage", "reaction"]];
+
+export function typeOf(message) {
+  return (TYPES.find(([name]) => message?.[name]) ?? [null, "text"])[1];
+}
+
+const ACKS = { 0: "error", 1: "pending", 2: "server", 3: "delivered", 4: "read", 5: "played" };
+export const ackOf = (status) => ACKS[status] ?? "unknown";

@@ -1,0 +1,220 @@
+// One session on the unmodified library: a socket at a time, and what it says as plain events.
+import { makeLogger } from "./log.mjs";
+import { ackOf, contentOf, jidOf, typeOf } from "./messages.mjs";
+import { Store } from "./store.mjs";
+
+const KEEP_ALIVE = 25_000;
+const PING = 5_000;
+
+const now = () => performance.now() / 1000;
+const refuse = (code, words) => Object.assign(new Error(words), { code });
+
+export class Session {
+  #lib;
+  #load;
+  #tell;
+  #told = null;
+  #state = null;
+  #store = null;
+  #socket = null;
+  #open = false;
+  #heardAt = null;
+  #unanswered = new Map(); // messages that the server has not confirmed yet
+  #recent = new Map(); // messages that a peer may ask for again
+
+  constructor(lib, load, tell) {
+    this.#lib = lib;
+    this.#load = load;
+    this.#tell = tell;
+  }
+
+  async open(told) {
+    this.#told = told;
+    this.#store = new Store(told.folder, this.#lib, (error) => {
+      this.#tell({ event: "store", code: error.code, raw: error.message });
+      this.#hangUp();
+    });
+    this.#state = await this.#store.open(told.paired);
+    return this.#identity();
+  }
+
+  async connect() {
+    if (this.#socket) return;
+    const { url, version, browser, proxy } = this.#told;
+    const agents = proxy ? await this.#agents(proxy) : {};
+    const socket = this.#lib.makeWASocket({
+      auth: this.#state,
+      logger: makeLogger((line) => this.#socket === socket && this.#tell(line)),
+      markOnlineOnConnect: false,
+      syncFullHistory: false,
+      generateHighQualityLinkPreview: false,
+      keepAliveIntervalMs: KEEP_ALIVE,
+      getMessage: async (key) => this.#recent.get(key.id),
+      ...(url ? { waWebSocketUrl: url } : {}),
+      ...(version ? { version } : {}),
+      ...(browser ? { browser: [browser, "Chrome", "1.0"] } : {}),
+      ...agents,
+    });
+    this.#socket = socket;
+    const mine = (work) => (...told) => this.#socket === socket && work(...told);
+    socket.ws.on("frame", mine((frame) => this.#frame(frame)));
+    socket.ev.on("connection.update", mine((update) => this.#update(update)));
+    socket.ev.on("creds.update", mine((update) => this.#keepCreds(update)));
+    socket.ev.on("messages.upsert", mine((told) => this.#messages(told)));
+    socket.ev.on("messages.update", mine((updates) => this.#acks(updates)));
+    socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
+  }
+
+  async disconnect() {
+    this.#hangUp();
+    await this.#store?.settled();
+  }
+
+  // A tick of this loop, how old the last frame is, and with `ask` a question to the server.
+  async look({ ask, seconds = PING / 1000 }) {
+    const answer = { open: this.#open, frame_age: this.#age(), ...this.#identity() };
+    if (!ask || !this.#open) return answer;
+    const begun = now();
+    const ping = { tag: "iq", attrs: { id: this.#socket.generateMessageTag(), to: "s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
+    try {
+      await this.#socket.query(ping, seconds * 1000);
+    } catch {
+      throw refuse("no_answer", `WhatsApp did not answer a ping within ${seconds} s`);
+    }
+    return { ...answer, frame_age: this.#age(), ping_seconds: now() - begun };
+  }
+
+  async pairingCode({ phone }) {
+    if (!this.#socket || this.#state.creds.me?.lid) throw refuse("not_ready", "no login is waiting for a code");
+    return { code: await this.#socket.requestPairingCode(phone.replace(/\D/g, "")) };
+  }
+
+  async send(told) {
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    const jid = jidOf(told.to);
+    const id = this.#lib.generateMessageIDV2(this.#socket.user?.id);
+    const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
+    const timer = setTimeout(() => this.#acked({ id, silent: true }), (told.seconds ?? 20) * 1000);
+    try {
+      this.#remember(await this.#socket.sendMessage(jid, contentOf(told, jid), { messageId: id }));
+      return { id, ...(await answered) };
+    } finally {
+      clearTimeout(timer);
+      this.#unanswered.delete(id);
+    }
+  }
+
+  // The server has it, or says why it will not; silence is neither.
+  #acked({ id, error = "", silent = false }) {
+    this.#unanswered.get(id)?.(silent ? { outcome: "unknown" } : { outcome: error ? "refused" : "sent", error: String(error) });
+    if (!silent) this.#tell({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
+  }
+
+  async logout() {
+    if (!this.#socket) throw refuse("not_connected", "not connected");
+    await this.#socket.logout();
+  }
+
+  async save() {
+    await this.#store?.settled();
+  }
+
+  #identity() {
+    const { me, registered } = this.#state.creds;
+    return { paired: Boolean(me?.id && (this.#state.creds.account || registered)), account: (me?.id ?? "").split(/[:@]/)[0] };
+  }
+
+  #age() {
+    return this.#heardAt === null ? null : now() - this.#heardAt;
+  }
+
+  #hangUp() {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#open = false;
+    this.#heardAt = null;
+    if (socket) socket.end(undefined);
+  }
+
+  async #agents(proxy) {
+    const socks = proxy.startsWith("socks");
+    const found = await this.#load(socks ? "socks-proxy-agent" : "https-proxy-agent");
+    const agent = socks ? new found.SocksProxyAgent(proxy) : new found.HttpsProxyAgent(proxy);
+    return { agent, fetchAgent: agent };
+  }
+
+  #frame(frame) {
+    this.#heardAt = now();
+    if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
+    if (frame?.tag !== "notification" || !Array.isArray(frame.content)) return;
+    if (frame.content.some(({ tag }) => /passkey/.test(tag))) this.#tell({ event: "passkey" });
+  }
+
+  #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
+    if (qr) this.#tell({ event: "qr", qr });
+    if (isNewLogin) this.#tell({ event: "paired", ...this.#identity() });
+    if (reachoutTimeLock) this.#tell({ event: "restricted", active: reachoutTimeLock.isActive === true, until: Number(reachoutTimeLock.timeEnforcementEnds) || null });
+    if (receivedPendingNotifications) this.#tell({ event: "synced" });
+    if (connection === "connecting") this.#tell({ event: "connecting" });
+    if (connection === "open") {
+      this.#open = true;
+      this.#tell({ event: "open", version: (this.#told.version ?? this.#lib.DEFAULT_CONNECTION_CONFIG.version).join("."), ...this.#identity() });
+    }
+    if (connection === "close") this.#closed(lastDisconnect?.error);
+  }
+
+  #closed(error) {
+    const { statusCode = null } = error?.output ?? {};
+    const data = error?.data ?? {};
+    const attrs = data.attrs ?? data;
+    this.#hangUp();
+    this.#tell({
+      event: "close",
+      code: statusCode,
+      raw: String(error?.output?.payload?.message ?? error?.message ?? "").slice(0, 200),
+      ban: attrs.code ? String(attrs.code) : "",
+      expire: Number(attrs.expire) || null,
+    });
+  }
+
+  #keepCreds(update) {
+    Object.assign(this.#state.creds, update);
+    // A failure is told by the store itself.
+    this.#store.saveCreds(this.#state.creds).catch(() => {});
+  }
+
+  #messages({ messages, type }) {
+    for (const message of messages) {
+      if (message.messageStubType === 2 || !message.message || message.message.protocolMessage) continue;
+      const out = message.key.fromMe === true;
+      if (out) this.#remember(message);
+      this.#tell({
+        event: "message",
+        direction: out ? "out" : "in",
+        type: typeOf(message.message),
+        id: message.key.id,
+        fresh: type === "notify",
+        peer: message.key.participant ?? message.key.remoteJid,
+      });
+    }
+  }
+
+  #remember(message) {
+    if (!message?.message) return;
+    this.#recent.set(message.key.id, message.message);
+    if (this.#recent.size > 200) this.#recent.delete(this.#recent.keys().next().value);
+  }
+
+  #acks(updates) {
+    for (const { key, update } of updates) {
+      if (update.status !== undefined && key.fromMe) this.#tell({ event: "ack", id: key.id, ack: ackOf(update.status), refused: update.messageStubParameters?.[0] ?? "" });
+    }
+  }
+
+  #receipts(updates) {
+    for (const { key, receipt } of updates) {
+      const ack = receipt.readTimestamp ? "read" : receipt.receiptTimestamp ? "delivered" : "";
+      if (ack && key.fromMe) this.#tell({ event: "ack", id: key.id, ack, refused: "" });
+    }
+  }
+}

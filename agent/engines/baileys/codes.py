@@ -1,0 +1,53 @@
+"""The library's words for the end of a connection → the agent's reasons. Pure."""
+
+from dataclasses import dataclass
+
+_BY_CODE = {
+    401: "logout",
+    402: "temporary_ban",
+    403: "account_locked",
+    405: "client_outdated",
+    406: "banned",
+    408: "connection_lost",
+    409: "bad_client",
+    411: "multidevice_mismatch",
+    428: "connection_closed",
+    440: "conflict",
+    500: "bad_session",
+    503: "service_unavailable",
+    515: "restart_required",
+}
+
+CRYPTO_WORDS = {
+    "bad_mac": "Bad MAC",
+    "prekey": "Invalid PreKey ID",
+    "no_session": "No session record",
+    "sender_key": "No SenderKeyRecord found for decryption",
+    "behind": "SessionError: Over 2000 messages into the future!",
+    "duplicate": "MessageCounterError: Key used already or never filled",
+    "undecryptable": "failed to decrypt message",
+}
+"""What a decryption failure is called in the table of patterns; what is not here is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    reason: str
+    raw: str
+    until_wall: float | None = None
+
+
+def why_closed(
+    code: int | None, raw: str, *, paired: bool, expire: float | None, now_wall: float
+) -> Ended:
+    """`expire`: seconds until a ban ends, where WhatsApp said so."""
+    words = f"{code} {raw}" if code is not None else raw
+    if code is None:
+        return Ended("connection_closed", words)
+    if code == 408 and not paired:
+        return Ended("qr_idle", words)
+    if code == 500 and raw.startswith("WebSocket Error"):
+        # The library's number for an unknown failure too; this one never reached WhatsApp.
+        return Ended("connection_lost", words)
+    until = now_wall + expire if code == 402 and expire else None
+    return Ended(_BY_CODE.get(code, "unknown"), words, until)

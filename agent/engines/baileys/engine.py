@@ -1,0 +1,384 @@
+"""The baileys engine: one session on the unmodified library, in a Node process under its worker."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.engines.baileys.client import Client
+from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.files import set_aside
+from agent.engines.baileys.node import find_node
+from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_settings
+from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.web.settings import cache_folder, probe_limit
+from agent.errors import EngineError, InvalidRequest
+
+log = logging.getLogger(__name__)
+
+Status = ConnectionStatus
+NOTE = "baileys.json"
+OLD_FRAME = 20.0
+"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
+FIRST_CODE, NEXT_CODE = 60.0, 20.0
+SENDING, ANSWER = 60.0, 8.0
+"""Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
+STARTS_WITHIN = 600.0
+
+
+def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "BaileysEngine":
+    return BaileysEngine(folder, read_settings(settings), reporter)
+
+
+class BaileysEngine:
+    """Translates between the client and the worker. It never reconnects by itself."""
+
+    def __init__(self, folder: Path, settings: BaileysSettings, reporter: Reporter) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._reporter = reporter
+        self._node, self._packages = find_node(), find_packages(cache_folder())
+        self._claim = Claim(Status.INITIALIZING, phase="process")
+        self._client: Client | None = None
+        self._code: Qr | None = None
+        self._code_until = 0.0
+        self._codes = 0
+        self._stopping = False
+        self._starts: list[float] = []
+        self._frame_age: float | None = None
+        self._frame_at = 0.0
+        self._busy = asyncio.Lock()
+
+    # what the worker calls
+
+    async def connect(self) -> None:
+        if self._stopping:
+            raise EngineError("cannot connect: the session is stopping", code="stopping")
+        async with self._busy:
+            self._codes, self._code = 0, None
+            self._tell(Status.INITIALIZING, phase="attached", until_wall=None)
+            try:
+                client = await self._open()
+                await client.call("connect", 15.0)
+            except EngineError as error:
+                self._failed(error)
+
+    async def disconnect(self) -> None:
+        async with self._busy:
+            await self._hang_up()
+        self._tell(Status.DISCONNECTED)
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        limit = probe_limit()
+        client = self._client
+        if client is None or not client.alive:
+            return ProbeAnswer(self._now(), {"client": False})
+        connected = self._claim.status is Status.CONNECTED
+        ask = connected and (deep or (self._age() or 0.0) > OLD_FRAME)
+        try:
+            told = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
+        except EngineError as error:
+            if error.code == "timeout":
+                await self._end_hanging(client, limit)
+            raise
+        self._note_age(told.get("frame_age"))
+        detail: dict[str, Any] = {
+            "client": True,
+            "pid": client.pid,
+            "open": told.get("open") is True,
+        }
+        if isinstance(seconds := told.get("ping_seconds"), int | float):
+            detail["ping_seconds"] = round(seconds, 4)
+        return ProbeAnswer(self._now(), detail)
+
+    async def qr(self) -> Qr | None:
+        if self._claim.reason == "qr_idle":
+            await self.connect()
+        deadline = time.monotonic() + 3.0
+        while self._code is None and self._client is not None and time.monotonic() < deadline:
+            if self._claim.status in (Status.CONNECTED, Status.DISCONNECTED):
+                break
+            await asyncio.sleep(0.05)
+        if self._code is None:
+            return None
+        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(message.get("to"), str) or not message["to"]:
+            raise InvalidRequest("cannot send: the message names no receiver", field="to")
+        client = self._connected("send")
+        told = await client.call(
+            "send", SENDING, seconds=ANSWER, **{k: v for k, v in message.items() if k != "id"}
+        )
+        found = {"id": str(told.get("id", "")), "outcome": str(told.get("outcome", ""))}
+        if found["outcome"] == "unknown":
+            return {**found, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}
+        if found["outcome"] != "sent":
+            raise EngineError(
+                f"cannot send: WhatsApp refused the message with error {told.get('error')}",
+                code="refused",
+            )
+        return found
+
+    async def logout(self) -> None:
+        client = self._client
+        if client is None or self._claim.status is not Status.CONNECTED:
+            raise EngineError("cannot log out: not connected", code="not_connected")
+        await client.call("logout", 15.0)
+        self._tell(Status.DISCONNECTED, "logout", paired=False)
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        """The client ends first: a running one would write the old keys back."""
+        async with self._busy:
+            again = self._claim.status is Status.CONNECTED
+            await self._hang_up()
+            removed = await asyncio.to_thread(set_aside, self._folder, peers)
+            for peer in peers:
+                self._happened("key_regeneration", peer=peer, ok=bool(removed))
+        if again:
+            await self.connect()
+        if not removed:
+            raise EngineError(
+                "cannot make new keys: this session holds none of these peers", code="no_keys"
+            )
+
+    async def free_memory(self) -> None:
+        if self._client is not None and self._client.alive:
+            await self._client.call("free", 5.0)
+
+    async def prepare_stop(self) -> None:
+        self._stopping = True
+
+    async def save(self) -> None:
+        if self._client is not None and self._client.alive:
+            await self._client.call("save", 30.0)
+
+    async def save_elsewhere(self, folder: Path) -> None:
+        raise EngineError(
+            f"cannot save the session into {folder}: its keys are in the lost folder alone",
+            code="not_supported",
+        )
+
+    async def close(self) -> None:
+        async with self._busy:
+            await self._hang_up()
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "pairing_code":
+            client = self._client
+            if client is None or self._claim.status is not Status.QR_REQUIRED:
+                raise EngineError(
+                    "cannot make a pairing code: no login waits for one", code="not_waiting"
+                )
+            return await client.call("pairing_code", 20.0, phone=str(arguments.get("phone", "")))
+        raise InvalidRequest(f"cannot {name!r:.40}: baileys knows pairing_code", field="name")
+
+    # the client's process
+
+    async def _open(self) -> Client:
+        if self._client is not None and self._client.alive:
+            return self._client
+        now = time.monotonic()
+        self._starts = [at for at in self._starts if now - at < STARTS_WITHIN]
+        if self._starts and len(self._starts) > self._settings.client_starts:
+            raise EngineError(
+                f"the client ended {len(self._starts)} times in ten minutes", code="client_crashed"
+            )
+        self._starts.append(now)
+        client = await Client.start(self._node, self._packages, self._heard, self._client_ended)
+        self._client = client
+        told = await client.call("open", 20.0, **self._orders())
+        self._note_identity(told)
+        return client
+
+    def _orders(self) -> dict[str, Any]:
+        version = self._settings.version
+        if version == KNOWN_GOOD:
+            version = _read_note(self._folder).get("version", "")
+        return {
+            "folder": str(self._folder),
+            "paired": self._claim.paired,
+            "url": self._settings.url,
+            "version": [int(part) for part in version.split(".")] if version else None,
+            "browser": self._settings.device_name,
+            "proxy": self._settings.proxy,
+        }
+
+    async def _hang_up(self) -> None:
+        client, self._client = self._client, None
+        self._code = None
+        if client is None:
+            return
+        if client.alive:
+            try:
+                await client.call("disconnect", 20.0)
+            except EngineError as error:
+                log.warning("the client did not save in order: %s", error)
+        await client.close()
+
+    async def _end_hanging(self, client: Client, limit: float) -> None:
+        """A loop that does not tick is no client: the next connect starts another."""
+        if client is self._client:
+            self._client = None
+            await client.kill("its loop stood still")
+            self._tell(
+                Status.DISCONNECTED,
+                "client_crashed",
+                raw=f"Node's loop did not answer within {limit:g} s; it was killed",
+            )
+
+    def _client_ended(self, why: str) -> None:
+        self._client, self._code = None, None
+        self._happened("error", code="client_ended")
+        self._tell(Status.DISCONNECTED, "client_crashed", raw=why)
+
+    def _failed(self, error: EngineError) -> None:
+        reason = error.code
+        if reason not in ("session_missing", "session_damaged", "storage_failed"):
+            reason = "client_crashed"
+        refused = reason in ("session_missing", "session_damaged")
+        status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
+        self._tell(status, reason, raw=str(error))
+
+    # what the client says
+
+    def _heard(self, told: Mapping[str, Any]) -> None:
+        handle = getattr(self, f"_on_{told.get('event')}", None)
+        if handle is not None:
+            handle(told)
+
+    def _on_connecting(self, _told: Mapping[str, Any]) -> None:
+        status = Status.LOADING if self._claim.paired else Status.INITIALIZING
+        self._tell(status, phase="login")
+
+    def _on_qr(self, told: Mapping[str, Any]) -> None:
+        self._codes += 1
+        lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
+        self._code = Qr(str(told.get("qr", "")), lasts, self._codes)
+        self._code_until = time.monotonic() + lasts
+        self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {self._codes}")
+
+    def _on_paired(self, told: Mapping[str, Any]) -> None:
+        self._code = None
+        self._note_identity(told)
+        self._tell(Status.LOADING, phase="login")
+
+    def _on_open(self, told: Mapping[str, Any]) -> None:
+        self._code = None
+        self._note_identity(told)
+        self._note_age(0.0)
+        version = str(told.get("version", ""))
+        self._claim = replace(self._claim, version=version)
+        self._tell(Status.CONNECTED)
+        _write_note(self._folder, {"version": version})
+
+    def _on_close(self, told: Mapping[str, Any]) -> None:
+        self._code = None
+        code = told.get("code")
+        ended = why_closed(
+            code if isinstance(code, int) else None,
+            str(told.get("raw", "")),
+            paired=self._claim.paired,
+            expire=told.get("expire"),
+            now_wall=time.time(),
+        )
+        status = Status.QR_REQUIRED if ended.reason == "qr_idle" else Status.DISCONNECTED
+        self._tell(status, ended.reason, raw=ended.raw, until_wall=ended.until_wall)
+
+    def _on_store(self, told: Mapping[str, Any]) -> None:
+        self._failed(EngineError(str(told.get("raw", "")), code=str(told.get("code", ""))))
+
+    def _on_restricted(self, told: Mapping[str, Any]) -> None:
+        if self._claim.status is not Status.CONNECTED:
+            return
+        until = told.get("until")
+        wall = float(until) if isinstance(until, int | float) else None
+        reason = "restricted" if told.get("active") is True else ""
+        self._tell(Status.CONNECTED, reason, until_wall=wall if reason else None)
+
+    def _on_refused(self, told: Mapping[str, Any]) -> None:
+        self._happened("error", code=f"refused_{told.get('code')}")
+        if told.get("code") == 463 and self._claim.status is Status.CONNECTED:
+            self._tell(Status.CONNECTED, "restricted", raw="463")
+
+    def _on_message(self, told: Mapping[str, Any]) -> None:
+        detail = {key: str(told.get(key, "")) for key in ("direction", "type", "id")}
+        self._happened("message", **detail)
+
+    def _on_ack(self, told: Mapping[str, Any]) -> None:
+        self._happened("ack", id=str(told.get("id", "")), ack=str(told.get("ack", "")))
+        if told.get("refused") == "463":
+            self._on_refused({"code": 463})
+
+    def _on_undecryptable(self, told: Mapping[str, Any]) -> None:
+        kind = str(told.get("kind", ""))
+        if text := CRYPTO_WORDS.get(kind):
+            peer, group = str(told.get("peer", "")), str(told.get("group", ""))
+            self._happened("crypto_error", pattern=kind, text=text, peer=peer, group=group)
+
+    # small things
+
+    def _connected(self, what: str) -> Client:
+        client = self._client
+        if client is None or self._claim.status is not Status.CONNECTED or self._stopping:
+            raise EngineError(f"cannot {what}: not connected", code="not_connected")
+        return client
+
+    def _note_identity(self, told: Mapping[str, Any]) -> None:
+        self._claim = replace(
+            self._claim,
+            paired=told.get("paired") is True,
+            account=str(told.get("account", ""))[:40],
+        )
+
+    def _note_age(self, age: object) -> None:
+        self._frame_age = float(age) if isinstance(age, int | float) else None
+        self._frame_at = time.monotonic()
+
+    def _age(self) -> float | None:
+        if self._frame_age is None or self._claim.status is not Status.CONNECTED:
+            return None
+        return self._frame_age + time.monotonic() - self._frame_at
+
+    def _happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(Happening(kind, detail))
+
+    def _tell(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+        told: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
+        told |= more
+        self._claim = replace(self._claim, status=status, reason=reason, **told)
+        self._reporter.claim(self._now())
+
+    def _now(self) -> Claim:
+        claim = replace(self._claim, proof_age=self._age())
+        if claim.status is Status.QR_REQUIRED:
+            # What asks for a code does not say in the same word that it is paired.
+            return replace(claim, paired=False)
+        return claim
+
+
+def _read_note(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
+def _write_note(folder: Path, note: Mapping[str, str]) -> None:
+    """Not worth a failure: it only helps after WhatsApp refuses a newer version."""
+    if _read_note(folder) == note:
+        return
+    fresh = folder / f".{NOTE}.{os.getpid()}.tmp"
+    try:
+        fresh.write_text(json.dumps(dict(note)), encoding="utf-8")
+        fresh.replace(folder / NOTE)
+    except OSError as error:
+        log.info("cannot note the version that connected: %s", error)

@@ -1,0 +1,92 @@
+"""Get the client's packages with npm: `python -m agent.engines.baileys.fetch CACHE`.
+
+Each package is checked against its checksum in the lock file. Without a network: run
+`npm ci --cache DIR` with our package.json and package-lock.json elsewhere, bring DIR here, and name
+it as the second argument. No script of a package runs.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from agent.engines.baileys.packages import (
+    CLIENT,
+    FETCH,
+    LOADER,
+    LOADER_TEXT,
+    LOCK,
+    MARK,
+    packages_folder,
+)
+from agent.errors import EngineError, WaError
+
+_MOST = 600.0
+
+
+def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
+    """Have them in the cache; EngineError says what to do."""
+    wanted = packages_folder(cache)
+    if (wanted / MARK).is_file():
+        return wanted
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".fetch-") as made:
+        folder = Path(made) / "packages"
+        folder.mkdir(mode=0o755)
+        for file in (CLIENT / "package.json", LOCK):
+            shutil.copyfile(file, folder / file.name)
+        _run_npm(folder, brought)
+        (folder / LOADER).write_text(LOADER_TEXT, encoding="utf-8")
+        (folder / MARK).touch()
+        os.sync()
+        if wanted.exists():
+            shutil.rmtree(wanted)  # of packages only: one that was cut off before its mark
+        folder.replace(wanted)
+    return wanted
+
+
+def _run_npm(folder: Path, brought: Path | None) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise EngineError(
+            "cannot fetch the packages of the baileys engine: npm is not installed"
+            " (Debian's package npm)",
+            code="npm_missing",
+        )
+    line = [npm, "ci", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit"]
+    line += ["--no-fund", "--loglevel=error"]
+    if brought is not None:
+        line += ["--offline", "--cache", str(brought.absolute())]
+    try:
+        done = subprocess.run(
+            line, cwd=folder, capture_output=True, text=True, timeout=_MOST, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"cannot run npm: {error}", code="npm_failed") from error
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split())[-600:]
+        raise EngineError(
+            f"cannot fetch the packages of the baileys engine: {words}. Without a network: run"
+            f" `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and package-lock.json,"
+            f" bring DIR here, then {sys.executable} -m {FETCH} CACHE DIR",
+            code="offline",
+        )
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) not in (1, 2):
+        print(f"usage: {sys.executable} -m {FETCH} CACHE [NPM-CACHE]", file=sys.stderr)
+        return 2
+    try:
+        path = fetch_packages(Path(argv[0]), Path(argv[1]) if len(argv) == 2 else None)
+    except (WaError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
+from agent.errors import EngineError
+
+CREDS = "creds.json"
+REMOVED = "removed-keys"
+KEPT = 5
+"""So many sets of removed keys stay."""
+
+
+def lost_store(folder: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may. What is damaged is there."""
+    path = folder / CREDS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return f"{path} is not there"
+    except (OSError, UnicodeDecodeError):
+        return ""
+    try:
+        creds = json.loads(text)
+    except ValueError:
+        return ""
+    return "" if isinstance(creds, dict) and creds.get("me") else f"{path} holds no pairing"
+
+
+def set_aside(folder: Path, peers: list[str]) -> list[str]:
+    """Move the keys of these peers (number and LID forms, groups' sender keys) into a folder.
+
+    The names of what was moved. Nothing else is touched: never the pairing, never pre-keys.
+    """
+    owned = _owned(folder, peers)
+    names = sorted(
+        path.name
+        for path in folder.glob("*.json")
+        if owned.owns(_key_of(path.name)) and path.is_file()
+    )
+    if not names:
+        return []
+    shelf = folder / REMOVED / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    try:
+        shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).rename(shelf / name)
+        for changed in (shelf, folder):
+            fd = os.open(changed, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise EngineError(f"cannot put keys aside in {shelf}: {error.strerror}") from error
+    _keep_newest(folder / REMOVED)
+    return names
+
+
+def _owned(folder: Path, peers: list[str]) -> Peers:
+    users = {user for peer in peers if (user := user_of(peer))}
+    mapped = []
+    for user in users:
+        for key in mappings_of(user):
+            try:
+                mapped.append(json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                continue
+    return with_mapped(users, mapped)
+
+
+def _key_of(name: str) -> str:
+    return name.removesuffix(".json").replace("__", "/")
+
+
+def _keep_newest(shelves: Path) -> None:
+    for old in sorted(shelves.iterdir())[:-KEPT]:
+        for file in old.iterdir():
+            file.unlink(missing_ok=True)
+        old.rmdir()

@@ -1,0 +1,152 @@
+"""The baileys engine on the real library, in front of the stand-in for WhatsApp's server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.engines.baileys.engine import BaileysEngine, open_engine
+from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from tests.lacking import lacks
+from tests.standin.baileys.run import HERE, WhatsApp, why_not
+
+ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
+
+
+class Heard:
+    """The worker's side: everything that the engine says."""
+
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+        self.happenings: list[Happening] = []
+        self.errors: list[BaseException] = []
+
+    def claim(self, claim: Claim) -> None:
+        self.claims.append(claim)
+
+    def happened(self, happening: Happening) -> None:
+        self.happenings.append(happening)
+
+    def progress(self) -> None: ...
+
+    def crashed(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+    @property
+    def last(self) -> Claim:
+        return self.claims[-1]
+
+    def count(self, kind: str, **detail: str) -> int:
+        return sum(
+            each.kind == kind and detail.items() <= each.detail.items() for each in self.happenings
+        )
+
+
+class Bench:
+    """One session of the account, started and stopped at will."""
+
+    def __init__(self, whatsapp: WhatsApp, folder: Path) -> None:
+        self.whatsapp = whatsapp
+        self.folder = folder
+        self.heard = Heard()
+        self._engine: BaileysEngine | None = None
+
+    @property
+    def engine(self) -> BaileysEngine:
+        assert self._engine is not None
+        return self._engine
+
+    async def start(self, **settings: Any) -> None:
+        self.heard = Heard()
+        self._engine = open_engine(
+            self.folder, {"url": self.whatsapp.socket, **settings}, self.heard
+        )
+        await self.engine.connect()
+
+    async def stop(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+            self._engine = None
+
+    async def until(self, probe: Callable[[], Any], within: float = 20.0) -> Any:
+        deadline = time.monotonic() + within
+        while not (found := probe()):
+            assert time.monotonic() < deadline, (self.heard.claims[-4:], self.heard.happenings[-4:])
+            await asyncio.sleep(0.02)
+        return found
+
+    async def is_now(self, status: str, reason: str = "", within: float = 20.0) -> None:
+        wanted = (ConnectionStatus(status), reason)
+        await self.until(lambda: (self.heard.last.status, self.heard.last.reason) == wanted, within)
+
+    async def pair(self) -> None:
+        """Scan, follow the restart that WhatsApp asks for, be connected."""
+        await self.start()
+        await self.is_now("QR_REQUIRED")
+        code = await self.engine.qr()
+        assert code is not None
+        await asyncio.to_thread(self.whatsapp.scan, code.text, ACCOUNT)
+        await self.is_now("DISCONNECTED", "restart_required")
+        await self.engine.connect()
+        await self.is_now("CONNECTED")
+
+    async def restart(self, **settings: Any) -> None:
+        await self.stop()
+        await self.start(**settings)
+        await self.is_now("CONNECTED")
+
+    async def hear(self, text: str, sender: str = PEER, within: float = 20.0) -> None:
+        """A peer writes, and the session reads it."""
+        before = self.heard.count("message", direction="in")
+        await asyncio.to_thread(self.whatsapp.say, sender, ACCOUNT, text)
+        await self.until(lambda: self.heard.count("message", direction="in") > before, within)
+
+    async def send(self, text: str, to: str = PEER) -> None:
+        await self.engine.send({"to": to, "type": "text", "text": text})
+        await self.until(
+            lambda: any(h["text"] == text for h in self.whatsapp.person(to).get("heard", []))
+        )
+
+    async def talk(self, text: str, peer: str = PEER) -> None:
+        await self.send(f"{text}?", peer)
+        await self.hear(f"{text}!", peer)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache whose packages are those that the tests installed: the same version, unmodified."""
+    if reason := why_not("baileys"):
+        lacks(reason)
+    root = tmp_path_factory.mktemp("cache")
+    folder = packages_folder(root)
+    folder.mkdir(parents=True)
+    (folder / "node_modules").symlink_to(HERE / "node_modules")
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / LOADER).write_text(LOADER_TEXT)
+    (folder / MARK).touch()
+    return root
+
+
+@pytest.fixture
+def whatsapp(tmp_path: Path) -> Iterator[WhatsApp]:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    server = WhatsApp(tmp_path / "whatsapp.log")
+    yield server
+    server.end()
+
+
+@pytest.fixture
+async def bench(
+    whatsapp: WhatsApp, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Bench]:
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
+    folder = tmp_path / "sales" / "session"
+    folder.mkdir(parents=True)
+    found = Bench(whatsapp, folder)
+    yield found
+    await found.stop()

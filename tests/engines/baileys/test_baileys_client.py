@@ -1,0 +1,168 @@
+"""The client's process: it hangs, ends, floods its pipe, sends garbage, and is cured each time."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.core.words import ConnectionStatus
+from agent.engines.baileys.client import Client
+from agent.engines.baileys.fetch import main as fetch
+from agent.engines.baileys.node import find_node, version_of
+from agent.engines.baileys.packages import find_packages
+from agent.errors import ConfigError, EngineError
+from tests.conftest import Eventually
+from tests.engines.baileys.conftest import Bench
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_starts_another(
+    bench: Bench,
+) -> None:
+    await bench.pair()
+    first = bench.engine._client
+    assert first is not None
+    os.kill(first.pid, signal.SIGSTOP)
+    with pytest.raises(EngineError, match="did not answer within"):
+        await bench.engine.probe()
+    assert bench.heard.last.reason == "client_crashed"
+    assert "did not answer" in bench.heard.last.raw
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.pid, 0)
+    await bench.engine.connect()
+    await bench.is_now("CONNECTED")
+    await bench.talk("cured")
+
+
+async def test_a_client_that_ends_too_often_is_left_to_the_agent(bench: Bench) -> None:
+    await bench.start(client_starts=1)
+    await bench.is_now("QR_REQUIRED")
+    for _ in range(2):
+        client = bench.engine._client
+        assert client is not None
+        os.kill(client.pid, signal.SIGKILL)
+        await bench.is_now("DISCONNECTED", "client_crashed")
+        await bench.engine.connect()
+        if bench.engine._client is None:
+            break
+        await bench.is_now("QR_REQUIRED")
+    assert bench.heard.last.status is ConnectionStatus.DISCONNECTED
+    assert "times in ten minutes" in bench.heard.last.raw
+
+
+def program(tmp_path: Path, body: str) -> Path:
+    """Plays Node: gets the numbers of its pipes as arguments, as the client does."""
+    path = tmp_path / "node"
+    path.write_text(
+        f"#!{sys.executable}\nimport json, os, sys, time\n"
+        "commands, events = int(sys.argv[-3]), int(sys.argv[-2])\n"
+        "def tell(line): os.write(events, line if isinstance(line, bytes) else"
+        " json.dumps(line).encode() + b'\\n')\n"
+        f"{body}\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("tell({'event': 'ready'})\nos._exit(3)", "it ended with status 3"),
+        ("tell({'event': 'ready'})\nos.kill(os.getpid(), 9)", "it was ended by SIGKILL"),
+        (
+            "tell({'event': 'ready'})\nfor _ in range(9): tell(b'garbage\\n')\ntime.sleep(60)",
+            "it sent 3 lines that are no JSON objects",
+        ),
+        (
+            "tell({'event': 'ready'})\nfor _ in range(9): tell(b'x' * 65536)\ntime.sleep(60)",
+            "it sent a line of more than 262144 bytes",
+        ),
+    ],
+    ids=["ends", "is killed", "garbage", "an endless line"],
+)
+async def test_each_way_of_failing_is_told_apart(
+    tmp_path: Path, eventually: Eventually, body: str, why: str
+) -> None:
+    ended: list[str] = []
+    node = program(tmp_path, body)
+    client = await Client.start(node, tmp_path, lambda _: None, ended.append)
+    await eventually(lambda: ended == [why])
+    assert not client.alive
+    with pytest.raises(EngineError, match="the client ended"):
+        await client.call("look", 1.0)
+    await client.kill()
+
+
+async def test_a_flood_of_events_does_not_stop_the_worker(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    heard = 0
+
+    def hear(_told: object) -> None:
+        nonlocal heard
+        heard += 1
+
+    body = (
+        "tell({'event': 'ready'})\n"
+        "for n in range(20000): tell({'event': 'message', 'id': str(n)})\n"
+        "time.sleep(60)"
+    )
+    client = await Client.start(program(tmp_path, body), tmp_path, hear, lambda _: None)
+    await eventually(lambda: heard == 20000, within=30)
+    await client.kill()
+
+
+async def test_the_client_ends_with_its_worker_also_when_it_hangs(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """The worker is killed: the kernel ends a client whose loop would never see its pipe close."""
+    node = program(tmp_path, "tell({'event': 'ready'})\nwhile True: time.sleep(60)")
+    script = (
+        "import asyncio, sys\nfrom pathlib import Path\n"
+        "from agent.engines.baileys.client import Client\n"
+        "async def main():\n"
+        f"    client = await Client.start(Path({str(node)!r}), Path({str(tmp_path)!r}),"
+        " lambda _: None, print)\n"
+        "    print(client.pid, flush=True)\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    assert worker.stdout is not None
+    pid = int(await worker.stdout.readline())
+    worker.kill()
+    await worker.wait()
+
+    def gone() -> bool:
+        command = Path("/proc", str(pid), "cmdline")
+        return not command.exists() or not command.read_bytes()
+
+    await eventually(gone)
+
+
+def test_a_node_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
+    old = tmp_path / "node"
+    old.write_text("#!/bin/sh\necho v18.19.0\n")
+    old.chmod(0o755)
+    version_of.cache_clear()
+    with pytest.raises(ConfigError, match=r"without Node 20 or newer: .*/node is version 18"):
+        find_node({"PATH": str(tmp_path)} | {"WA_NODE": str(old)})
+
+
+def test_missing_packages_name_the_command_that_brings_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"python\S* -m agent.engines.baileys.fetch"):
+        find_packages(tmp_path)
+    empty = tmp_path / "npm-cache"
+    empty.mkdir()
+    assert fetch([str(tmp_path), str(empty)]) == 1
+    assert "cannot fetch the packages of the baileys engine" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        find_packages(tmp_path)

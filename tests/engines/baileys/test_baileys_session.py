@@ -1,0 +1,91 @@
+"""A session's life on the real library: pairing, talking, restarts, WhatsApp's refusals."""
+
+import asyncio
+
+import pytest
+
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Bench) -> None:
+    await bench.pair()
+    assert bench.heard.last.paired
+    assert bench.heard.last.account == ACCOUNT
+    await bench.talk("hello")
+    answer = await bench.engine.probe(deep=True)
+    assert answer.detail["ping_seconds"] >= 0
+    assert answer.claim.proof_age is not None
+    assert answer.claim.proof_age < 5
+    await bench.restart()
+    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
+    await bench.talk("again")
+    await bench.until(lambda: bench.heard.count("ack", ack="server") >= 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (401, "logout"),
+        (402, "temporary_ban"),
+        (403, "account_locked"),
+        (405, "client_outdated"),
+        (406, "banned"),
+        (409, "bad_client"),
+        (411, "multidevice_mismatch"),
+        (500, "bad_session"),
+        (503, "service_unavailable"),
+    ],
+)
+async def test_each_refusal_of_a_login_has_its_reason(bench: Bench, code: int, reason: str) -> None:
+    await bench.pair()
+    await bench.stop()
+    bench.whatsapp.trouble(ACCOUNT, "refuse", code=code)
+    await bench.start()
+    await bench.is_now("DISCONNECTED", reason)
+    logins = len([claim for claim in bench.heard.claims if claim.phase == "login"])
+    await asyncio.sleep(0)
+    assert logins == 1, "the engine tries once"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("conflict", {"type": "replaced"}, "conflict"),
+        ("conflict", {"type": "device_removed"}, "logout"),
+        ("stream_error", {"code": 503}, "service_unavailable"),
+        ("stream_error", {"code": 515}, "restart_required"),
+        ("drop", {}, "connection_closed"),
+    ],
+)
+async def test_each_end_of_a_connection_has_its_reason(
+    bench: Bench, kind: str, more: dict[str, object], reason: str
+) -> None:
+    await bench.pair()
+    bench.whatsapp.trouble(ACCOUNT, kind, **more)
+    await bench.is_now("DISCONNECTED", reason)
+
+
+async def test_a_server_that_cannot_be_reached_is_a_lost_connection(bench: Bench) -> None:
+    await bench.pair()
+    await bench.stop()
+    await bench.start(url="ws://127.0.0.1:9/ws/chat")
+    await bench.is_now("DISCONNECTED", "connection_lost")
+
+
+async def test_a_silent_server_is_seen_by_a_probe(bench: Bench) -> None:
+    await bench.pair()
+    bench.whatsapp.trouble(ACCOUNT, "silence")
+    with pytest.raises(Exception, match="did not answer a ping"):
+        await bench.engine.probe(deep=True)
+
+
+async def test_a_group_and_several_peers_are_read(bench: Bench) -> None:
+    await bench.pair()
+    group = "120363000000000001@g.us"
+    await asyncio.to_thread(bench.whatsapp.make_group, group, [ACCOUNT, PEER, OTHER])
+    for sender in (PEER, OTHER):
+        before = bench.heard.count("message", direction="in")
+        await asyncio.to_thread(bench.whatsapp.say_in_group, sender, ACCOUNT, group, f"by {sender}")
+        await bench.until(lambda: bench.heard.count("message", direction="in") > before)  # noqa: B023

@@ -1,0 +1,149 @@
+"""The store under kills, full disks, damage and one peer's removed keys: no pairing is lost."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.engines.baileys.files import lost_store, set_aside
+from agent.errors import EngineError
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+
+pytestmark = pytest.mark.slow
+
+
+async def kill(bench: Bench) -> None:
+    client = bench.engine._client
+    assert client is not None
+    os.kill(client.pid, signal.SIGKILL)
+    await bench.is_now("DISCONNECTED", "client_crashed")
+
+
+@pytest.mark.timeout(280)
+async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
+    bench: Bench,
+) -> None:
+    await bench.pair()
+    await bench.talk("first")
+    chance = random.Random(7)
+    for number in range(12):
+        writing = asyncio.gather(
+            *(
+                asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"{number} {n}")
+                for n in range(3)
+            )
+        )
+        await asyncio.sleep(chance.uniform(0.0, 0.25))  # the moment of the kill, not a wait
+        await kill(bench)
+        await writing
+        assert not list(bench.folder.glob("creds.json.*"))
+        assert lost_store(bench.folder) == ""
+        json.loads((bench.folder / "creds.json").read_text())
+        await bench.engine.connect()
+        await bench.is_now("CONNECTED")
+    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
+    await bench.hear("after all kills")
+    await bench.send("and out")
+
+
+async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
+    bench: Bench, small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("size=24m,mode=700")
+    bench.folder = disk / "session"
+    bench.folder.mkdir()
+    await bench.pair()
+    await bench.talk("before")
+    with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(b"x" * 65536)
+            filler.flush()
+    await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "into the full disk")
+    await bench.is_now("DISCONNECTED", "storage_failed")
+    assert "ENOSPC" in bench.heard.last.raw
+    json.loads((bench.folder / "creds.json").read_text())
+    (disk / "filler").unlink()
+    before = bench.heard.count("message", direction="in")
+    await bench.restart()
+    await bench.until(lambda: bench.heard.count("message", direction="in") + before >= 1)
+    await bench.talk("after")
+
+
+async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> None:
+    await bench.pair()
+    await bench.stop()
+    creds = bench.folder / "creds.json"
+    whole = creds.read_bytes()
+    creds.write_bytes(whole[: len(whole) // 2])
+    await bench.start()
+    await bench.is_now("AUTH_FAILURE", "session_damaged")
+    assert "creds.json" in bench.heard.last.raw
+    await bench.stop()
+    assert creds.read_bytes() == whole[: len(whole) // 2]
+    creds.unlink()
+    await bench.start()
+    await bench.is_now("AUTH_FAILURE", "session_missing")
+    await bench.stop()
+    assert not creds.exists(), "no new identity over the keys of an old one"
+    creds.write_bytes(whole)
+    await bench.start()
+    await bench.is_now("CONNECTED")
+
+
+async def test_one_peers_keys_are_renewed_and_no_other_file_changes(bench: Bench) -> None:
+    await bench.pair()
+    await bench.talk("hello")
+    await bench.talk("hello", "5511900000003")
+    await bench.stop()
+    session = next(bench.folder.glob("session-*900000002*"))
+    record = json.loads(session.read_text())
+    # A record out of step: its receiving chains are another conversation's.
+    text = json.dumps(record)
+    others = json.loads(next(bench.folder.glob("session-*900000003*")).read_text())
+    session.write_text(json.dumps({**record, "_sessions": others.get("_sessions", {})}))
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    bench.whatsapp.answers_retries(PEER, False)
+    await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "cannot be read")
+    await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
+    errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
+    assert all("900000002" in str(h.detail["peer"]) for h in errors)
+    assert text not in str(bench.heard.happenings)
+
+    bench.whatsapp.answers_retries(PEER, True)
+    names = {path.name for path in bench.folder.glob("*.json")}
+    await bench.engine.regenerate_keys([PEER])
+    await bench.is_now("CONNECTED")
+    shelf = next((bench.folder / "removed-keys").iterdir())
+    removed = {path.name for path in shelf.iterdir()}
+    assert removed
+    assert all("900000002" in name for name in removed)
+    assert {path.name for path in bench.folder.glob("*.json")} >= names - removed
+    await bench.hear("can be read again")
+
+
+def test_only_the_peers_own_records_are_put_aside(tmp_path: Path) -> None:
+    kept = ["creds.json", "pre-key-1.json", "session-5511900000003.0.json", "baileys.json"]
+    theirs = ["session-5511900000002.0.json", "session-5511900000002.7.json"]
+    theirs += ["session-15511900000002_1.0.json", "identity-key-5511900000002.0.json"]
+    theirs += ["sender-key-1@g.us--5511900000002--0.json"]
+    for name in (*kept, *theirs):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "lid-mapping-5511900000002.json").write_text('"15511900000002"')
+    assert set_aside(tmp_path, ["5511900000002@s.whatsapp.net"]) == sorted(theirs)
+    left = {path.name for path in tmp_path.glob("*.json")}
+    assert left == {*kept, "lid-mapping-5511900000002.json"}
+    assert set_aside(tmp_path, ["5511900000009"]) == []
+
+
+async def test_new_keys_for_a_peer_that_is_not_known_are_refused_by_name(bench: Bench) -> None:
+    await bench.pair()
+    with pytest.raises(EngineError, match="holds none of these peers"):
+        await bench.engine.regenerate_keys(["5511999999999"])
+    await bench.is_now("CONNECTED")
