@@ -83,9 +83,9 @@ class Bench:
         wanted = (ConnectionStatus(status), reason)
         await self.until(lambda: (self.heard.last.status, self.heard.last.reason) == wanted, within)
 
-    async def pair(self) -> None:
+    async def pair(self, **settings: Any) -> None:
         """Scan, follow the restart that WhatsApp asks for, be connected."""
-        await self.start()
+        await self.start(**settings)
         await self.is_now("QR_REQUIRED")
         code = await self.engine.qr()
         assert code is not None
