@@ -195,7 +195,7 @@ def test_of_two_users_the_workers_own_files_are_not_a_finding(open_root, as_nobo
 
 
 def test_who_may_go_back_in_time():
-    assert [name for name in FORMATS if not may_roll_back(name)] == ["socket", "whaticket"]
+    assert [name for name in FORMATS if not may_roll_back(name)] == ["baileys", "whaticket"]
     assert may_roll_back("sandbox")
     assert may_roll_back("web")
 
@@ -208,9 +208,9 @@ def test_who_may_go_back_in_time():
         ("web", "profile/Default/IndexedDB/x/LOCK", True),
         ("web", "profile/Default/IndexedDB/x/CURRENT", False),
         ("web", "profile/Default/Local Storage/leveldb/000003.log", False),
-        ("socket", "Cache", False),
-        ("socket", "store.db-wal", False),
-        ("socket", "store.db-shm", True),
+        ("baileys", "Cache", False),
+        ("baileys", "store.db-wal", False),
+        ("baileys", "store.db-shm", True),
         ("sandbox", ".sandbox.json.tmp", True),
         ("sandbox", "sandbox.json", False),
     ],

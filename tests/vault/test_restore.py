@@ -1,6 +1,7 @@
 """Going back to a snapshot: the old session stays in the trash, and no kill loses either."""
 
 import fcntl
+import json
 import os
 import stat
 from dataclasses import replace
@@ -17,6 +18,7 @@ from agent.vault.snapshot import take_snapshot
 from agent.vault.snapshots import find_snapshot
 from agent.vault.staging import finish, put_in_place, staged
 from tests.vault.conftest import contents, sandbox_file
+from tests.vault.test_formats import CREDS
 
 RESTORE = """
 import sys
@@ -179,8 +181,10 @@ def test_a_planted_staging_folder_is_refused(root, sales, taken, changed, tmp_pa
 
 
 def key_based(root, subject):
-    keys = replace(subject, instance=replace(subject.instance, engine="socket"))
+    keys = replace(subject, instance=replace(subject.instance, engine="baileys"))
     write_identity(root, keys.instance, True, "49151")
+    creds = json.dumps(CREDS)
+    (root / "sales" / "session" / "creds.json").write_text(creds, encoding="utf-8")
     return keys.instance, take_snapshot(root, keys)
 
 
