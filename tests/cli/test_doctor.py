@@ -96,6 +96,14 @@ async def test_a_damaged_database_is_wrong(doctor: Doctor) -> None:
     assert "database" not in await doctor.wrong()
 
 
+async def test_what_a_start_set_aside_of_the_database_is_named(doctor: Doctor) -> None:
+    for name in ("agent.db.damaged-20260101T000000Z", "agent.db.rows-20260101T000000Z.json"):
+        (doctor.state / name).write_bytes(b"kept")
+        (doctor.state / name).chmod(0o600)
+        assert name in (await doctor())[1]["database"][0]["sentence"]
+    assert "database" not in await doctor.wrong()
+
+
 @pytest.fixture
 def held(state: Path) -> Iterator[Path]:
     """As if an agent ran on it."""

@@ -254,7 +254,23 @@ def _database(path: Path, client: Client) -> "Finding":
         return note("database", "an agent holds it and does not answer", "see the check: agent")
     except WaError as error:
         return wrong("database", str(error), repaired)
-    return ok("database", "whole") if found == "ok" else wrong("database", found, repaired)
+    if found != "ok":
+        return wrong("database", found, repaired)
+    if kept := _set_aside_beside(path):
+        advice = "the log and `wa-agent events` say what was damaged; remove what is not needed"
+        return note("database", f"whole; set aside by a start: {', '.join(kept)}", advice)
+    return ok("database", "whole")
+
+
+def _set_aside_beside(path: Path) -> list[str]:
+    """What starts kept of a damaged database, and of damaged rows."""
+    with suppress(OSError):
+        kept = (
+            *path.parent.glob(f"{path.name}.damaged-*Z*"),
+            *path.parent.glob(f"{path.name}.rows-*"),
+        )
+        return sorted(part.name for part in kept if not part.name.endswith(("-wal", "-shm")))
+    return []
 
 
 def _checked_by_agent(client: Client) -> str:
