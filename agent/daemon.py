@@ -384,6 +384,7 @@ class Daemon:
             store,
             self._config.session_root,
             self._wakes,
+            supervision.backends,
         )
         while True:
             await self._signals.reload.wait()

@@ -894,7 +894,8 @@ def test_a_reload_tells_what_only_a_restart_changes(load):
     )
     assert changes_that_need_restart(Config(), new) == ["agent.state_path", "api.listen"]
     assert changes_that_need_restart(new, new) == []
-    assert changes_that_need_restart(Config(), load(EVO)) == ["[[backend]] evo"]
+    assert changes_that_need_restart(Config(), load(EVO)) == [], "a new one is taken on at once"
+    assert changes_that_need_restart(load(EVO), Config()) == ["[[backend]] evo"]
     slower = load(EVO + "timeout = 3.0\nkey_file = ''\n")
     assert changes_that_need_restart(load(EVO), slower) == ["backend evo: timeout"]
 

@@ -61,8 +61,8 @@ def _backend_changes(old: Config, new: Config) -> list[str]:
     """Each setting of a [[backend]] by name, never its value: some are secrets."""
     before, after = ({one.name: one for one in each.backend} for each in (old, new))
     found = []
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
+    for name in sorted(before):  # one that is new is taken on at once
+        if name not in after:
             found.append(f"[[backend]] {name}")
             continue
         found += [

@@ -9,6 +9,7 @@ from agent.config import Config, Declaration, changes_that_need_restart
 from agent.errors import WaError
 from agent.log import about
 from agent.store.database import Store
+from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes, boot_now
 from agent.supervise.registry import Registry
@@ -28,6 +29,7 @@ class Reload:
     session_root: Path
     """As it was at the start: where sessions are is not changed while they run."""
     wakes: Wakes
+    backends: Backends
 
 
 async def take_on(config: Config, reach: Reload) -> None:
@@ -37,6 +39,7 @@ async def take_on(config: Config, reach: Reload) -> None:
     reach.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
+    await _add_backends(before, config, reach)
     new = {one.id for one in config.instance if one.id not in registry.facts}
     for one in config.instance:
         if one not in before.instance and one.id not in new:
@@ -49,6 +52,20 @@ async def take_on(config: Config, reach: Reload) -> None:
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         reach.wakes.wake(facts.id)
+
+
+async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
+    known = {one.name for one in before.backend}
+    for one in config.backend:
+        if one.name in known:
+            continue
+        try:
+            if await reach.backends.add(one):
+                log.info("backend %s: declared now, its worker is started", one.name)
+                continue
+        except WaError as error:
+            log.error("cannot take backend %s on: %s", one.name, error)
+        log.warning("backend %s takes effect at the agent's next start", one.name)
 
 
 async def _create(declared: Sequence[Declaration], reach: Reload) -> None:

@@ -3,6 +3,9 @@
 import signal
 import time
 
+from tests.daemon.test_backends import table
+from tests.standin.evolution import StandIn
+
 START = "[start]\nstagger = 0\nfirst_check = 0\n"
 
 
@@ -115,3 +118,32 @@ async def test_a_file_that_declares_what_cannot_run_stops_the_start(make_agent):
         assert await agent.process.wait() == 78
         assert f"{agent.config}, line {line}: " in agent.log.read_text().splitlines()[-1]
         assert not (agent.state / "agent.db").exists()
+
+
+async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agent, eventually):
+    first, second = await StandIn.open(), await StandIn.open()
+    second.add("till", "connecting")
+    try:
+        agent = make_agent(table(first), base=START)
+        await agent.start()
+        added = table(second, name="desk")
+        reload(agent, agent.config.read_text() + added)
+
+        async def up() -> list[str]:
+            found = (await agent.do("GET", "/api/backends"))["backends"]
+            return sorted(each["name"] for each in found if each["up"])
+
+        await eventually(up, ["desk", "evo"], within=20)
+
+        async def statuses() -> dict[str, str]:
+            found = (await agent.do("GET", "/api/instances"))["instances"]
+            return {each["id"]: each["connection_status"] for each in found}
+
+        await eventually(statuses, {"till": "QR_REQUIRED"}, within=30)
+        assert "takes effect at the agent's next start" not in agent.log.read_text()
+        reload(agent, agent.config.read_text().replace(added, ""))
+        wanted = "[[backend]] desk takes effect at the agent's next start"
+        await eventually(lambda: wanted in agent.log.read_text())
+    finally:
+        await first.close()
+        await second.close()

@@ -52,6 +52,8 @@ class Facts:
     """Whether it is paired was not told yet."""
     awaited: bool = False
     """Its creation was asked for: it may take a minute to be there."""
+    lost: bool = False
+    """A pairing that it had was ended over there."""
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
@@ -116,7 +118,7 @@ def disagreement(live: Live, row: Row | None) -> str:
 
 def _connecting(facts: Facts, blank_limit: float) -> Claim:
     if facts.code_shown:
-        return _with(facts, Status.QR_REQUIRED, paired=False)
+        return _with(facts, Status.QR_REQUIRED, "logout" if facts.lost else "", paired=False)
     if fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated":
         return _with(facts, Status.DISCONNECTED, "client_outdated")
     # Paired and not connected it cannot tell WhatsApp that it goes: a logout is answered with

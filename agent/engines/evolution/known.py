@@ -66,6 +66,9 @@ class Known:
         self._clock = clock
         self._paired: bool | None = None
         self._scanned = ""
+        self._closed = False
+        """It was open, and then closed without coming back by itself."""
+        self._lost = False
         self._first_seen = ""
         """Of a paired one: the mark of the code that was shown when it began to connect."""
         if remembered is not None:
@@ -131,6 +134,7 @@ class Known:
             self._open_until,
             self.paired_unknown,
             self.awaited,
+            self._lost,
         )
         return claim_of(facts, self._pace.blank_limit)
 
@@ -179,6 +183,7 @@ class Known:
         if live is Live.CLOSE and self.live is Live.CLOSE:
             # Twice in a row: closed, and not the moment between two tries of an endless loop.
             self._blank_since = None
+            self._closed = self._closed or self.paired
         if live is not self.live:
             if live is Live.CONNECTING and self._ended != "client_outdated":
                 self._ended = ""  # it came back by itself
@@ -188,7 +193,7 @@ class Known:
             if self._code is not None:
                 self._scanned = _mark(self._code.text)
             self._ended, self._code, self._blank_since, self._paired = "", None, None, True
-            self._first_seen = ""
+            self._first_seen, self._closed, self._lost = "", False, False
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
@@ -201,6 +206,9 @@ class Known:
         if not shown.code and not shown.pairing_code:
             return
         before = self._code
+        # It was paired, it closed and stayed so, and now a code is made for it: a phone or WhatsApp
+        # ended the pairing. 1.8 says so nowhere.
+        self._lost = self._lost or (self.paired and self._closed)
         self.live, self.since = self._connecting_since()
         self._paired, self._ended, self._blank_since = False, "", None
         if before is None or before.text != shown.code:

@@ -1,5 +1,6 @@
 """What the server shows of one session beside its state: a code, its row, how its list has it."""
 
+import asyncio
 from typing import Any
 
 from agent.engines.evolution.answers import Shown
@@ -8,6 +9,20 @@ from agent.engines.evolution.claims import Live
 from agent.engines.evolution.known import Known
 from agent.engines.evolution.shared import Server, listed_row
 from agent.engines.evolution.subscription import Hooked
+
+_LOOKS = 3
+
+
+async def settled_state(server: Server, known: Known, remote: str) -> Live:
+    """Between two tries to connect a server says `close` for a moment; a connect in that moment
+    would begin a second connection beside its own."""
+    live = await server.api.state(remote)
+    for _ in range(_LOOKS):
+        if live is not Live.CLOSE or known.live not in (Live.OPEN, Live.CONNECTING):
+            break
+        await asyncio.sleep(server.pace.look_every)
+        live = await server.api.state(remote)
+    return live
 
 
 async def take_shown(api: EvolutionApi, known: Known, remote: str, shown: Shown) -> None:

@@ -59,7 +59,7 @@ class EvolutionSession:
 
     async def _probe(self, deep: bool) -> ProbeAnswer:
         known = self._known
-        known.note_live(await self._api.state(self.remote))
+        known.note_live(await looks.settled_state(self._server, known, self.remote))
         detail = await looks.deep(self._server, known, self.remote) if deep else {}
         match known.live:
             case Live.OPEN:
@@ -96,6 +96,9 @@ class EvolutionSession:
 
     async def connect(self) -> None:
         async with self._acting:
+            if self._api.old and self._known.live is Live.CLOSE:
+                # Whether it stays closed: 1.8 comes back by itself from all but a logout.
+                self._known.note_live(await self._api.state(self.remote))
             await self._connect()
 
     async def disconnect(self) -> None:

@@ -91,21 +91,7 @@ class Backends:
         if (workers := self._workers) is None:
             return
         for each in declared:
-            name = parse_instance_id(each.name)
-            settings = worker_settings(each, secrets_of(each))
-            if self._crypto_patterns:
-                settings["crypto_patterns"] = list(self._crypto_patterns)
-            self.hooks[name] = ""
-            if each.webhook:
-                self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
-                settings["hook"] = self.hooks[name]
-            changed = await asyncio.to_thread(
-                lay_out_backend, self._root, name, each.engine, settings
-            )
-            roster = await asyncio.to_thread(read_roster, self._root, name)
-            self.all[name] = found = BackendFacts(each, name, roster, self._circuit(name))
-            if changed:
-                await workers.read_anew(found)
+            await self._declare(each, workers)
         self._take_over_circuits(told)
         # Sessions that were watched all the while must not be told of as away.
         every = self.all.values()
@@ -115,6 +101,32 @@ class Backends:
                 one.down, one.unwell_since = False, None
             one.away = {facts.id for facts in self.members(one)} if one.down else set()
             self._wakes.wake(one.name)
+
+    async def add(self, declared: BackendDeclaration) -> bool:
+        """Take on one that was not declared before; False where only the next start can: its
+        earlier self is still there, or the agent began without any backend."""
+        if self._workers is None or declared.name in self.all:
+            return False
+        await self._declare(declared, self._workers)
+        self._wakes.wake(parse_instance_id(declared.name))
+        return True
+
+    async def _declare(self, declared: BackendDeclaration, workers: BackendWorkers) -> None:
+        name = parse_instance_id(declared.name)
+        settings = worker_settings(declared, secrets_of(declared))
+        if self._crypto_patterns:
+            settings["crypto_patterns"] = list(self._crypto_patterns)
+        self.hooks[name] = ""
+        if declared.webhook:
+            self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
+            settings["hook"] = self.hooks[name]
+        changed = await asyncio.to_thread(
+            lay_out_backend, self._root, name, declared.engine, settings
+        )
+        roster = await asyncio.to_thread(read_roster, self._root, name)
+        self.all[name] = found = BackendFacts(declared, name, roster, self._circuit(name))
+        if changed:
+            await workers.read_anew(found)
 
     # what passes ask
 

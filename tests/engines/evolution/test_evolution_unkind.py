@@ -305,3 +305,34 @@ async def test_nothing_is_deleted_while_the_server_can_create_nothing(
             await bench.hold("sales").renew()
     assert bench.standin.instances["sales"] is instance
     assert bench.standin.asked["DELETE /instance/delete"] == 0
+
+
+async def test_a_logout_by_the_phone_is_one_also_where_the_server_says_so_nowhere(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """1.8: it only closes, and stays closed; the next login has a new code, and then another."""
+    bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
+    session = await pair(bench, eventually)
+    bench.standin.instances["sales"].end(401)
+    assert (await session.probe()).claim.status is Status.DISCONNECTED
+    await session.connect()
+
+    async def told() -> tuple[str, str]:
+        claim = (await session.probe()).claim
+        return (claim.status, claim.reason)
+
+    await eventually(told, ("QR_REQUIRED", "logout"))
+
+
+async def test_the_moment_between_two_tries_is_no_closed_session(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    for version in VERSIONS:
+        standin = await make_stand_in(version, again=0.2)
+        bench = await make_bench(standin, pace=replace(PACE, look_every=0.15))
+        session = await pair(bench, eventually)
+        standin.instances["sales"].stuck = True
+        standin.instances["sales"].drop(408)
+        claim = (await session.probe()).claim
+        assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
+        assert standin.instances["sales"].state == "connecting"
