@@ -16,7 +16,7 @@ from types import FrameType
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.terminal.show import clean, print_json
-from agent.cli.terminal.top_frame import Sight, draw
+from agent.cli.terminal.top_frame import Place, Sight, draw
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
@@ -26,7 +26,11 @@ _LEAST_SIZE = (20, 5)
 
 def add(commands: Subparsers) -> None:
     parser = add_command(
-        commands, "top", top, "watch every instance live; q quits", "wa-agent top --every 1"
+        commands,
+        "top",
+        top,
+        "watch every instance live; arrows scroll, / filters, q quits",
+        "wa-agent top --every 1",
     )
     parser.add_argument("--once", action="store_true", help="print one frame and end")
     parser.add_argument(
@@ -70,7 +74,7 @@ def look(client: Client) -> Sight:
 
 def _watch(client: Client, every: float) -> None:
     seen: Sight | None = None
-    lost = ""
+    lost, place = "", Place()
     with waking() as wake:
         while True:
             try:
@@ -79,21 +83,24 @@ def _watch(client: Client, every: float) -> None:
                 lost = str(error)
             until = time.monotonic() + every
             while (left := until - time.monotonic()) > 0:
-                _show(seen, lost)
+                _show(seen, lost, place)
                 pressed = _wait(wake, min(left, 1.0))
-                if pressed in (b"q", b"Q", b"\x03", b"\x04"):
+                if len(pressed) == 2:  # two keys that came together
+                    place.press(pressed[:1])
+                    pressed = pressed[1:]
+                if pressed in (b"\x03", b"\x04") or (pressed in (b"q", b"Q") and not place.typing):
                     return
-                if pressed in (b"r", b" "):
+                if not place.press(pressed) and pressed in (b"r", b" "):
                     break
 
 
-def _show(seen: Sight | None, lost: str) -> None:
+def _show(seen: Sight | None, lost: str, place: Place) -> None:
     size = shutil.get_terminal_size()
     width, height = max(size.columns, _LEAST_SIZE[0]), max(size.lines, _LEAST_SIZE[1])
     if seen is None:
         lines = [clean(lost)[:width]]
     else:
-        lines = draw(seen, width, height, colours=True, lost=lost)
+        lines = draw(seen, width, height, colours=True, lost=lost, place=place)
     # Each line is cleared behind its end: nothing flickers as it would after a cleared screen.
     text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
     sys.stdout.write(text)
@@ -108,8 +115,19 @@ def _wait(wake: int, seconds: float) -> bytes:
         os.read(wake, 4096)
     if fd in ready:
         # An end of input would be ready for ever.
-        return os.read(fd, 1) or b"q"
+        key = os.read(fd, 1) or b"\x04"
+        # An arrow is several bytes that come together; Esc alone is one.
+        while key.startswith(b"\x1b") and not _is_whole(key) and select.select([fd], [], [], 0)[0]:
+            key += os.read(fd, 1)
+        return key
     return b""
+
+
+def _is_whole(key: bytes) -> bool:
+    """ESC [ and then a letter or ~; whatever else follows an ESC is a key of its own."""
+    if len(key) == 2 and key[1:] not in (b"[", b"O"):
+        return True
+    return len(key) >= 8 or (len(key) >= 3 and (key[-1:].isalpha() or key.endswith(b"~")))
 
 
 @contextlib.contextmanager

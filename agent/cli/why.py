@@ -4,6 +4,7 @@ In plain words, for a person who was just called about it.
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ from agent.cli.terminal.show import clean, colour, duration, moment, print_json
 from agent.core.reasons import REASONS
 
 _LATELY = 12
+_ID = re.compile(r"\bID\b")
+"""Stands for the instance in an advice."""
 _TELLING = (
     *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
@@ -88,7 +91,12 @@ def what_is(found: dict[str, Any], now: datetime) -> Iterator[str]:
     if found["crypto_errors_lately"]:
         yield f"{found['crypto_errors_lately']} crypto errors lately"
     if reason := REASONS.get(found["reason"]):
-        yield f"what to know: {reason.advice}"
+        yield f"what to know: {for_instance(reason.advice, found['id'])}"
+
+
+def for_instance(advice: str, id: str) -> str:
+    """With the commands as they are to be typed for this one."""
+    return _ID.sub(lambda _: id, advice)
 
 
 def _proof(found: dict[str, Any]) -> Iterator[str]:
@@ -104,7 +112,8 @@ def _proof(found: dict[str, Any]) -> Iterator[str]:
 def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
     """Whatever waits: a person, an incident, the repair's next step, a try, the circuit."""
     if not found["should_run"]:
-        yield "nothing: it is not meant to run (wa-agent enable or start)"
+        id = found["id"]
+        yield f"nothing: it is not meant to run (wa-agent enable {id}, or start {id})"
         return
     if hold := found["hold"]:
         yield f"it waits for others: {found['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
@@ -116,7 +125,8 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
     if found["reason"] == "ping_failed":
         yield "its next pings decide: it is repaired when they fail too"
     if found["circuit"] == "open":
-        yield f"its circuit is open; one trial {_when(found['circuit_opens'], now)}"
+        trial = f"one trial {_when(found['circuit_opens'], now)}"
+        yield f"its circuit is open; {trial}, or now: wa-agent recover {found['id']}"
     elif found["circuit"] == "half_open":
         yield "its circuit is half open: one trial decides"
     if found["next_attempt"]:

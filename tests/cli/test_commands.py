@@ -13,6 +13,7 @@ import pytest
 from agent.cli.main import build_parser
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.engines.base import Qr
+from agent.engines.sandbox.settings import read_settings
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -304,3 +305,13 @@ async def test_statuses_are_those_of_the_errors(house: House, cli: Cli) -> None:
     )
     said = await cli("qr", "sales")
     assert (said.status, "is connected" in said.err) == (4, True)
+
+
+async def test_a_number_on_the_command_line_is_taken_where_text_is_wanted(
+    cli: Cli, house: House
+) -> None:
+    number = "account=5511999990000"
+    said = await cli("create", "sales", "--engine", "sandbox", "--set", number)
+    assert said.status == 0, said
+    settings = house.supervisor.known[InstanceId("sales")].instance.settings
+    assert read_settings(settings).account == "5511999990000"

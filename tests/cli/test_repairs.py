@@ -148,7 +148,7 @@ def repair(**more: Any) -> Repair:
         ),
         pytest.param(
             {"circuit": "open", "circuit_opens_wall": time.time() + 7000},
-            r"its circuit is open; one trial in \d+ h",
+            r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
             id="the circuit",
         ),
         pytest.param(

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from agent.cli.terminal.top_frame import Sight, draw, duration, size_text, tone_of, worst_first
+from agent.cli.terminal.top_frame import (
+    Place,
+    Sight,
+    draw,
+    duration,
+    size_text,
+    tone_of,
+    worst_first,
+)
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -99,9 +107,83 @@ def test_a_frame_fits_the_window(width: int, height: int) -> None:
         assert columns <= width, line
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+def test_the_reason_and_the_next_try_stay_at_every_width(width: int) -> None:
+    down = one(
+        "a-session-with-a-long-id",
+        "RECONNECTING",
+        "degraded",
+        sentence="the line was lost and is not back",
+        next_attempt="2026-01-15T10:01:00.000Z",
+    )
+    lines = draw(Sight([down]), width, 20, colours=False, now_wall=1768471200.0)
+    head = next(line for line in lines if line.startswith("INSTANCE"))
+    row = lines[lines.index(head) + 1]
+    assert head.index("NEXT") < head.index("WHY")
+    assert row[head.index("NEXT") :].startswith("in 1m00s")
+    assert row[head.index("WHY") :].startswith("the line was lost")
+    assert all(len(line) <= width for line in lines)
+
+
+def rows_of(lines: list[str]) -> list[str]:
+    begin = next(at for at, line in enumerate(lines) if line.startswith("INSTANCE"))
+    return [line.split()[0] for line in lines[begin + 1 :] if not line.startswith("…")]
+
+
+def test_the_list_can_be_scrolled_to_its_end_and_no_further() -> None:
+    sight = Sight([one(f"s{number:03}") for number in range(100)])
+    place = Place()
+
+    def seen() -> list[str]:
+        return rows_of(draw(sight, 100, 20, colours=False, place=place))
+
+    first = seen()
+    assert first[0] == "s000"
+    assert place.press(b"j")
+    assert seen()[0] == "s001"
+    assert place.press(b"\x1b[6~")
+    assert seen()[0] == f"s{len(first):03}"
+    for _ in range(50):
+        assert place.press(b"\x1b[6~")
+    assert seen()[-1] == "s099"
+    assert place.press(b"k")
+    assert seen()[-1] == "s098"
+    assert place.press(b"g")
+    assert seen() == first
+    assert place.press(b"G")
+    assert seen()[-1] == "s099"
+    assert not place.press(b"x")
+
+
+def test_a_filter_shows_what_has_all_of_its_words() -> None:
+    sight = Sight(
+        [
+            one("sales-1", "RECONNECTING", "degraded", sentence="the line was lost"),
+            one("sales-2"),
+            one("support", "RECONNECTING", "degraded", sentence="the line was lost"),
+        ]
+    )
+    place = Place()
+
+    def seen() -> list[str]:
+        return rows_of(draw(sight, 100, 20, colours=False, place=place))
+
+    for key in (b"/", b"s", b"a", b"l", b"q", b"\x7f", b" ", b"l", b"o", b"s", b"t"):
+        assert place.press(key)
+    assert any(
+        line == "FILTER  sal lost_" for line in draw(sight, 100, 20, colours=False, place=place)
+    )
+    assert seen() == ["sales-1"]
+    assert place.press(b"\r")
+    assert not place.press(b"x"), "it is a command again, and no letter"
+    assert seen() == ["sales-1"]
+    assert place.press(b"\x1b")
+    assert sorted(seen()) == ["sales-1", "sales-2", "support"]
+
+
 def test_those_without_room_are_counted() -> None:
     lines = draw(Sight([one(f"i{n}") for n in range(30)]), 100, 12, colours=False)
-    assert lines[-1] == "… and 21 more"
+    assert lines[-1].startswith("… and 21 more ")
 
 
 def test_foreign_text_cannot_move_the_cursor() -> None:
@@ -251,9 +333,15 @@ async def test_it_is_live_resizes_and_q_restores_the_terminal(
             house.supervisor.known[id], verdict=verdict, sentence="it answers nothing"
         )
         await eventually(screen.shows("stuck"))
-        assert "it answers nothing" not in screen.text, "too narrow for it"
+        assert "it answers nothing" in screen.text
+        assert "MSG/M" not in screen.text, "too narrow for it"
         screen.resize(24, 160)
-        await eventually(screen.shows("it answers nothing"))
+        await eventually(screen.shows("MSG/M"))
+        os.write(screen.fd, b"/nobody\r")
+        await eventually(screen.shows("no instance has that"))
+        os.write(screen.fd, b"\x1b")
+        last = "no instance has that"
+        await eventually(lambda: "it answers nothing" in screen.read().rpartition(last)[2])
         os.write(screen.fd, b"q")
         assert await end(screen, eventually) == 0
 

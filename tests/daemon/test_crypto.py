@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from agent.redaction import mark_of
 from tests.daemon import conftest
 
 SETTINGS = """
@@ -54,7 +55,7 @@ async def test_one_peer_gets_new_keys_and_nobody_else_notices(agent, eventually,
     story = await agent.story("a")
     assert "CONNECTED" not in {s.split(" → ")[0] for k, s in story if k == "status"}, "it stayed"
     assert re.search(
-        r"\[CRYPTO\] \[a\] crypto error \S+ of " + re.escape(PEER), agent.log.read_text()
+        r"\[CRYPTO\] \[a\] crypto error \S+ of " + re.escape(mark_of(PEER)), agent.log.read_text()
     )
     metrics = await agent.do("GET", "/metrics")
     assert f'wa_session_crypto_operations_total{{session="a",result="failed"}} {errors}' in metrics
@@ -123,5 +124,6 @@ async def test_patterns_of_the_settings_are_read_in_what_any_engine_tells(make_a
     await one.fault("a", "prekey", peers=["4915100000009@s.whatsapp.net"], per_minute=600)
     await eventually(lambda: steps(one), ["regenerate_keys"])
     errors = one.log.read_text()
-    assert "crypto error prekey of 4915100000009" in errors
+    assert f"crypto error prekey of {mark_of('4915100000009@s.whatsapp.net')}" in errors
+    assert "4915100000009" not in errors, "a contact's number stays out of the log"
     assert PEER not in errors, "what the settings call benign is neither counted nor shown"

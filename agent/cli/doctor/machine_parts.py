@@ -48,11 +48,23 @@ def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "units.txt", _said("systemctl", "show", "--no-pager", "-p", _SHOWN, *_OURS)
+    if own := _own_log(config.agent.state_path):
+        yield "agent.log", _tail(own, LINES)
     if config.log.folder:
         for path in sorted(Path(config.log.folder).glob("*.log")):
             yield f"logs/{path.name}", _tail(path, LINES)
     for path in _worker_logs(config.agent.state_path):
         yield f"workers/{path.parent.name}.log", _tail(path, WORKER_LINES)
+
+
+def _own_log(state: Path) -> Path | None:
+    """Where the agent's lines go when it was started by hand: the file behind its stderr."""
+    try:
+        pid = int((state / "lock").read_text().strip())
+        path = Path(f"/proc/{pid}/fd/2").readlink()
+        return path if path.is_absolute() and path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def kept_events(state: Path, limit: int) -> dict[str, Any]:

@@ -19,8 +19,16 @@ _STATUS = {
     "DISCONNECTED": "off",
 }
 _NOT_ITS_OWN = {"not_looked_yet": "busy", "masked": "off"}
-_COLUMNS = (("INSTANCE", 20), ("STATUS", 13), ("HEALTH", 12), ("SINCE", 8), ("PROOF", 7))
-_FIGURES = (("MEM", 6), ("MSG/M", 6), ("TRIES", 5), ("NEXT", 8))
+_COLUMNS = {
+    **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
+    **{"MEM": 6, "MSG/M": 6, "TRIES": 5, "NEXT": 8},
+}
+_GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
+"""What a narrow window leaves out, in this order: never who, how, what next and why."""
+_SHORTER = 6
+"""Columns that an id may lose before the verdict goes."""
+_WHY = 26
+"""So many columns are kept for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,52 @@ class Sight:
             "alerts": [*self.alerts],
             "incidents": [*self.incidents],
         }
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the watcher is in the list, and what he wants to see of it."""
+
+    first: int = 0
+    """The row at the top."""
+    wanted: str = ""
+    typing: bool = False
+    page: int = 1
+    """Rows that the last frame had room for."""
+
+    def press(self, key: bytes) -> bool:
+        """Take one key in; False when it means nothing here."""
+        if self.typing:
+            return self._type(key)
+        moves = {b"j": 1, b"\x1b[B": 1, b"k": -1, b"\x1b[A": -1}
+        pages = {b"\x1b[6~": 1, b"\x1b[5~": -1}
+        if key in moves:
+            self.first += moves[key]
+        elif key in pages:
+            self.first += pages[key] * max(self.page - 1, 1)
+        elif key in (b"g", b"\x1b[H"):
+            self.first = 0
+        elif key in (b"G", b"\x1b[F"):
+            self.first = 1 << 30  # the frame cuts it to what there is
+        elif key == b"/":
+            self.typing, self.wanted = True, ""
+        elif key == b"\x1b" and self.wanted:
+            self.wanted, self.first = "", 0
+        else:
+            return False
+        return True
+
+    def _type(self, key: bytes) -> bool:
+        if key in (b"\r", b"\n"):
+            self.typing = False
+        elif key == b"\x1b":
+            self.typing, self.wanted = False, ""
+        elif key in (b"\x7f", b"\x08"):
+            self.wanted = self.wanted[:-1]
+        elif len(key) == 1 and 32 <= key[0] < 127 and len(self.wanted) < 60:
+            self.wanted += key.decode()
+        self.first = 0
+        return True
 
 
 def tone_of(one: Mapping[str, Any]) -> str:
@@ -75,21 +129,38 @@ def draw(
     colours: bool,
     lost: str = "",
     now_wall: float | None = None,
+    place: "Place | None" = None,
 ) -> list[str]:
     """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
     now = time.time() if now_wall is None else now_wall
+    place = Place() if place is None else place
+    columns = _columns_for(width)
     lines = [(text, tone) for text, tone in _head(sight, lost, now)]
-    lines.append((_row([name for name, _ in (*_COLUMNS, *_FIGURES)] + ["WHY"]), "head"))
-    rows = worst_first(sight.instances)
+    if place.wanted or place.typing:
+        ends = "_" if place.typing else "  (Esc shows all)"
+        lines.append((f"FILTER  {clean(place.wanted)}{ends}", "warn"))
+    lines.append((_row(columns, {name: name for name in (*columns, "WHY")}), "head"))
+    rows = [one for one in worst_first(sight.instances) if _is_wanted(one, place.wanted)]
     room = len(rows) if height == 0 else max(height - len(lines), 1)
-    shown = rows if len(rows) <= room else rows[: max(room - 1, 0)]
+    if len(rows) > room:
+        room = max(room - 1, 1)
+        place.first = min(max(place.first, 0), len(rows) - room)
+    else:
+        place.first = 0
+    place.page = room
+    shown = rows[place.first : place.first + room]
     lines += [
-        (_line(one, sight.figures.get(str(one["id"]), {}), now), tone_of(one)) for one in shown
+        (_row(columns, _cells(one, sight.figures.get(str(one["id"]), {}), now)), tone_of(one))
+        for one in shown
     ]
     if len(shown) < len(rows):
-        lines.append((f"… and {len(rows) - len(shown)} more", "head"))
-    if not rows:
+        more = len(rows) - place.first - len(shown)
+        above = f"{place.first} above, " if place.first else ""
+        lines.append((f"… {above or 'and '}{more} more  (arrows, PgUp, PgDn; / filters)", "head"))
+    if not sight.instances:
         lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
+    elif not rows:
+        lines.append(("no instance has that", "head"))
     whole = lines if height == 0 else lines[:height]
     return [_tinted(_cut(text, width), tone if colours else "") for text, tone in whole]
 
@@ -132,28 +203,55 @@ def _machine(system: Mapping[str, Any]) -> str:
     )
 
 
-def _line(one: Mapping[str, Any], figures: Mapping[str, Any], now: float) -> str:
+def _cells(one: Mapping[str, Any], figures: Mapping[str, Any], now: float) -> Mapping[str, object]:
     upcoming = _wall(one["circuit_opens"] if one["circuit"] == "open" else one["next_attempt"])
-    return _row(
-        [
-            one["id"],
-            one["connection_status"],
-            one["health"]["verdict"],
-            _age(one["since"], now),
-            _age(one["proved"], now),
-            "-" if one["memory_bytes"] is None else size_text(one["memory_bytes"]),
-            figures.get("messagesPerMinute", "-"),
-            one["attempts"] or "-",
-            "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
-            one["sentence"],
-        ]
-    )
+    return {
+        "INSTANCE": one["id"],
+        "STATUS": one["connection_status"],
+        "HEALTH": one["health"]["verdict"],
+        "SINCE": _age(one["since"], now),
+        "PROOF": _age(one["proved"], now),
+        "MEM": "-" if one["memory_bytes"] is None else size_text(one["memory_bytes"]),
+        "MSG/M": figures.get("messagesPerMinute", "-"),
+        "TRIES": one["attempts"] or "-",
+        "NEXT": "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
+        "WHY": one["sentence"],
+    }
 
 
-def _row(cells: Sequence[object]) -> str:
-    widths = [width for _, width in (*_COLUMNS, *_FIGURES)]
-    fitted = [_fit(clean(cell), width) for cell, width in zip(cells, widths, strict=False)]
-    return " ".join([*fitted, clean(cells[-1])])
+def _is_wanted(one: Mapping[str, Any], wanted: str) -> bool:
+    """Every word of the filter stands in its id, its state or its sentence."""
+    text = " ".join(
+        str(word)
+        for word in (
+            *(one["id"], one["connection_status"], one["health"]["verdict"], one["reason"]),
+            *(one["sentence"], one.get("engine", ""), one.get("backend") or ""),
+        )
+    ).lower()
+    return all(word in text for word in wanted.lower().split())
+
+
+def _columns_for(width: int) -> dict[str, int]:
+    """Those that leave room for the reason; a very narrow window shortens the id, too."""
+    columns = dict(_COLUMNS)
+    for name in _GO_FIRST:
+        spare = _SHORTER if name == "HEALTH" else 0  # rather a shorter id than no verdict
+        if _taken(columns) + _WHY <= width + spare:
+            break
+        del columns[name]
+    missing = _taken(columns) + _WHY - width
+    if missing > 0:
+        columns["INSTANCE"] = max(columns["INSTANCE"] - missing, 8)
+    return columns
+
+
+def _taken(columns: Mapping[str, int]) -> int:
+    return sum(columns.values()) + len(columns)
+
+
+def _row(columns: Mapping[str, int], cells: Mapping[str, object]) -> str:
+    fitted = [_fit(clean(cells[name]), width) for name, width in columns.items()]
+    return " ".join([*fitted, clean(cells["WHY"])])
 
 
 def _fit(text: str, width: int) -> str:

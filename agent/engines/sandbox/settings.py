@@ -43,6 +43,11 @@ _LARGEST = {"messages_per_minute": 6000.0}
 def read_settings(told: Mapping[str, Any]) -> SandboxSettings:
     """Raise ConfigError naming the setting that cannot be used."""
     known = {each.name: each.type for each in fields(SandboxSettings)}
+    # A phone number on a command line is read as a whole number.
+    told = {
+        key: str(value) if known.get(key) is str and type(value) is int else value
+        for key, value in told.items()
+    }
     for key, value in told.items():
         kind = known.get(key)
         if kind is None:

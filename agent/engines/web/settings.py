@@ -37,6 +37,11 @@ class WebSettings:
 def read_settings(told: Mapping[str, Any]) -> WebSettings:
     """Raise ConfigError naming the setting that cannot be used."""
     known = {each.name: each.type for each in fields(WebSettings)}
+    # A phone number on a command line is read as a whole number.
+    told = {
+        key: str(value) if known.get(key) is str and type(value) is int else value
+        for key, value in told.items()
+    }
     for key, value in told.items():
         if key not in known:
             raise _wrong(key, f"unknown, known are {', '.join(known)}")

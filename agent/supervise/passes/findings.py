@@ -18,6 +18,7 @@ from agent.core.findings.memory import MemoryPolicy, judge_memory
 from agent.core.findings.silence import SilencePolicy, judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
 from agent.log import bound
+from agent.redaction import mark_of
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
@@ -120,7 +121,10 @@ class Findings:
             more = f" ({hidden} more like it were not shown)" if hidden else ""
             # The name of the pattern, never the line itself: it may carry keys.
             bound(Category.CRYPTO, facts.id).warning(
-                "crypto error %s of %s%s", finding.name, finding.peer or "an unnamed peer", more
+                "crypto error %s of %s%s",
+                finding.name,
+                mark_of(finding.peer) if finding.peer else "an unnamed peer",
+                more,
             )
         return show
 

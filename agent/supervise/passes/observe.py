@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,15 +255,30 @@ async def _probe_if_due(facts: Facts, senses: Senses) -> None:
     await probe(facts, senses, deep=now >= facts.next_deep)
 
 
+HELD_UP = 2.0
+"""So late a look was held up, and with it those of many others."""
+
+
+def next_look(id: InstanceId, due: float, now: float, interval: float) -> float:
+    """The usual time later; after a hold-up sooner, each session at a moment of its own.
+
+    Else all that were held up together would be asked in the same second from then on.
+    """
+    if due <= 0 or now - due < HELD_UP:
+        return now + interval
+    share = zlib.crc32(id.encode()) / 2**32
+    return now + interval * (0.5 + share / 2)
+
+
 async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
-    begun = boot_now()
-    facts.next_probe = begun + senses.health().interval
+    begun, rules = boot_now(), senses.health()
     if deep:
-        facts.next_deep = begun + senses.health().deep
+        facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
+    facts.next_probe = next_look(facts.id, facts.next_probe, begun, rules.interval)
     failures = facts.probe.failures if facts.probe else 0
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=senses.health().timeout)

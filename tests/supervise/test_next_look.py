@@ -1,0 +1,22 @@
+"""When a session is asked next: at its interval, and after a hold-up not with all the others."""
+
+import itertools
+
+from agent.core.model import InstanceId
+from agent.supervise.passes.observe import next_look
+
+
+def test_a_look_in_time_is_followed_by_one_an_interval_later() -> None:
+    assert next_look(InstanceId("a"), 0.0, 1000.0, 30.0) == 1030.0
+    assert next_look(InstanceId("a"), 999.8, 1000.0, 30.0) == 1030.0
+
+
+def test_after_a_hold_up_no_second_gets_more_than_its_share() -> None:
+    """A thousand sessions, all asked at the same moment once the machine came back."""
+    found = sorted(
+        next_look(InstanceId(f"s{number}"), 940.0, 1000.0, 30.0) for number in range(1000)
+    )
+    assert found[0] >= 1015.0
+    assert found[-1] <= 1030.0
+    fullest = max(len(list(group)) for _, group in itertools.groupby(found, key=int))
+    assert fullest < 110
