@@ -39,7 +39,7 @@ async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
 
 
 async def check_database(store: Store, copy: Path) -> None:
-    """The whole check and a verified copy, once a day: quick_check alone misses damage."""
+    """The full check, which each start makes too, and a verified copy, once a day."""
     await asyncio.sleep(FIRST_COPY)
     while True:
         found = await store.check()
