@@ -12,6 +12,7 @@ from agent.engines.catalog import (
     find_engine,
     load_engine,
     load_lost_store,
+    needed_address,
 )
 from agent.errors import ConfigError
 
@@ -54,3 +55,24 @@ def test_the_catalog_imports_no_engine() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     for name in CATALOG:
         assert f"agent.engines.{name}'".encode() not in found
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "url", "proxy"),
+    [
+        ("web", {}, "https://web.whatsapp.com/", ""),
+        ("web", {"url": "http://127.0.0.1:8/x?name=a", "name": "A"}, "http://127.0.0.1:8/", ""),
+        ("web", {"proxy": "socks5://p:1"}, "https://web.whatsapp.com/", "socks5://p:1"),
+        ("sandbox", {}, "file:///s/a/session/network", ""),
+    ],
+)
+def test_each_engine_that_runs_here_says_what_it_must_reach(engine, settings, url, proxy):
+    found = needed_address(engine, settings, Path("/s/a/session"))
+    assert found is not None
+    assert (found.url, found.proxy) == (url, proxy)
+
+
+def test_what_cannot_be_read_needs_no_address_and_a_backend_is_asked_by_its_worker():
+    assert needed_address("web", {"url": "ftp://x"}, Path("/s")) is None
+    assert needed_address("evolution", {"backend": "evo"}, Path("/s")) is None
+    assert needed_address("unheard_of", {}, Path("/s")) is None

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent.core.model import Address
+from agent.supervise.reach import names
 from agent.supervise.reach.look import look
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -90,7 +92,8 @@ async def test_a_closed_port_and_an_unknown_name_are_named():
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
         assert await look_at(port) == "connection refused"
-    assert "name" in await look(Address("http://no-such-host.invalid/"), SOON)
+    found = await look(Address("http://no-such-host.invalid/"), SOON)
+    assert found in ("its name is not known", "no name server answers", f"no answer in {SOON:g} s")
 
 
 async def test_a_captive_portal_has_no_tls_of_the_site():
@@ -160,3 +163,35 @@ async def test_a_file_stands_in_for_a_network(tmp_path):
     path.unlink()
     path.symlink_to("/dev/zero")
     assert await look(address, SOON) == ""
+
+
+async def test_name_servers_that_do_not_answer_hold_up_nothing_else(monkeypatch, eventually):
+    """The C library cannot be interrupted: its threads are few, and not those of the loop."""
+    wait, asked = threading.Event(), []
+
+    def hang(host, *_args, **_more):
+        asked.append(host)
+        wait.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(names.socket, "getaddrinfo", hang)
+    address = Address("https://site.example/")
+    try:
+        causes = await asyncio.gather(*(look(address, 0.3) for _ in range(20)))
+        assert set(causes) == {"no answer in 0.3 s", "no name server answers"}
+        assert len(asked) == names.MOST_AT_ONCE
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+    finally:
+        wait.set()
+    await eventually(lambda: names._asked._value == names.MOST_AT_ONCE)
+
+
+async def test_the_first_address_of_a_name_that_answers_is_taken(monkeypatch):
+    async with serving(answers("200 OK")) as port:
+
+        def two(_host, port, **_more):
+            rows = [("::1", port, 0, 0), ("127.0.0.1", port)]
+            return [(0, socket.SOCK_STREAM, 6, "", row) for row in rows]
+
+        monkeypatch.setattr(names.socket, "getaddrinfo", two)
+        assert await look(Address(f"http://site.example:{port}/"), SOON) == ""

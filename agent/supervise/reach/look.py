@@ -7,6 +7,7 @@ answer is kept, and nothing is sent but the address itself.
 
 import asyncio
 import os
+import socket
 import ssl
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from agent.core.model import Address
+from agent.supervise.reach.names import open_connection
 
 LONGEST_LINE = 4096
 LONGEST_FILE = 64
@@ -54,14 +56,17 @@ async def look(address: Address, within: float) -> str:
 def _cause_of(error: OSError) -> str:
     if isinstance(error, ConnectionResetError | asyncio.IncompleteReadError):
         return "the connection was cut"
-    if error.errno is None or error.errno < 0:  # the resolver's own numbers
-        return "its name is not known"
+    if isinstance(error, socket.gaierror):
+        again = error.errno == socket.EAI_AGAIN
+        return "no name server answers" if again else "its name is not known"
+    if error.errno is None:
+        return "no connection"
     return (os.strerror(error.errno) or "no connection").lower()
 
 
 async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
     first = proxy or target
-    reader, writer = await asyncio.open_connection(first.hostname, _port(first))
+    reader, writer = await open_connection(first.hostname or "", _port(first))
     try:
         host, path = target.netloc, "/"
         if proxy is not None and proxy.scheme == "https":

@@ -1,0 +1,84 @@
+"""Names to addresses, beside the event loop and beside everything else that waits in threads.
+
+The resolver of the C library cannot be interrupted: where its name servers are away each question
+takes many seconds. Here it has threads of its own, a few, that nobody waits for at the end.
+"""
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from ipaddress import ip_address
+
+MOST_AT_ONCE = 8
+MOST_ADDRESSES = 4
+APART = 0.25
+"""Seconds by which one address of a name is tried before the next."""
+
+_asked = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+
+async def open_connection(
+    host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first of the name's addresses that takes it; OSError when none does."""
+    addresses = await _resolve(host, port)
+    loop = asyncio.get_running_loop()
+    tries = [
+        loop.create_task(_open(address, port, number * APART))
+        for number, address in enumerate(addresses)
+    ]
+    kept, failure = None, OSError("no address")
+    try:
+        for done in asyncio.as_completed(tries):
+            try:
+                kept = await done
+                return kept
+            except OSError as error:
+                failure = error
+        raise failure
+    finally:
+        for task in tries:
+            task.cancel()
+        for ended in await asyncio.gather(*tries, return_exceptions=True):
+            if isinstance(ended, tuple) and ended is not kept:
+                ended[1].transport.abort()
+
+
+async def _open(
+    address: str, port: int, later: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    await asyncio.sleep(later)
+    return await asyncio.open_connection(address, port)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    with suppress(ValueError):
+        return [str(ip_address(host))]
+    if not _asked.acquire(blocking=False):
+        raise socket.gaierror(socket.EAI_AGAIN, "the name servers do not answer")
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(found: list[str] | OSError) -> None:
+        if answer.done():
+            return
+        if isinstance(found, OSError):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    def ask() -> None:
+        found: list[str] | OSError
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
+        except OSError as error:
+            found = error
+        finally:
+            _asked.release()
+        with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()
+    return await answer
