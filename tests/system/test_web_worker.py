@@ -303,7 +303,8 @@ def test_a_page_without_a_module_is_a_failed_injection(web: Web) -> None:
     web.fleet.cli("settings", ID, "--set", web.url(more="&missing=WAWebBuildConstants"))
     web.fleet.cli("restart", ID)
     try:
-        web.until(reason="injection_failed", within=60)
+        # Once past every cache, too, before it is given up.
+        web.until(reason="injection_failed", within=150)
     finally:
         web.fleet.cli("settings", ID, "--set", web.url())
     web.fleet.cli("restart", ID)

@@ -101,6 +101,17 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
     await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
 
 
+async def test_an_unprivileged_worker_saves_deleted_files_too(
+    nobodys: Bench, stand_in: StandIn
+) -> None:
+    device = await nobodys.pair(stand_in, user=NOBODY)
+    shutil.rmtree(nobodys.session)
+    assert await nobodys.stop() == 0
+    await nobodys.start(user=NOBODY, paired=True)
+    await nobodys.claimed(Status.CONNECTED)
+    assert stand_in.page().device == device
+
+
 async def test_a_machine_that_gives_the_browser_no_sandbox_is_misconfigured(
     nobodys: Bench,
 ) -> None:
