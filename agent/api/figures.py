@@ -81,8 +81,10 @@ def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
     connected = view.connected_since_wall
     return {
         "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
-        "messagesProcessed": _messages(view),
-        "messagesPerMinute": sum(view.messages_per_minute.values()),
+        "messagesProcessed": _messages(view) if view.counts_messages else None,
+        "messagesPerMinute": (
+            sum(view.messages_per_minute.values()) if view.counts_messages else None
+        ),
         "averageResponseTime": round(view.probe_seconds / view.probes, 6) if view.probes else None,
         "errorCount": sum(view.errors.values()),
         "reconnectCount": sum(view.reconnects.values()),

@@ -162,6 +162,7 @@ def show_backend(view: BackendView) -> dict[str, Any]:
         "up": view.up,
         "reason": view.reason,
         "sentence": view.sentence,
+        "warning": view.warning,
         "version": view.version,
         "since": wall_text(view.since_wall),
         "checked": wall_text(view.checked_wall),

@@ -228,6 +228,14 @@ _ROWS = (
         counts_as_failure=False,
     ),
     Reason(
+        "server_browser_stuck",
+        "the server's old browser of this session still runs, and no start gets past it",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Restart the server (whaticket): no route of it ends that browser. The pairing stays.",
+        counts_as_failure=False,
+    ),
+    Reason(
         "storage_failed",
         "the session's store could not be read or written",
         Permanence.RETRY,

@@ -60,6 +60,8 @@ class InstanceView:
     restarts: Mapping[str, int] = field(default_factory=dict)
     reconnects: Mapping[str, int] = field(default_factory=dict)
     messages: Mapping[str, int] = field(default_factory=dict)
+    counts_messages: bool = True
+    """False: the engine hears of no message; how many there were is unknown, not 0."""
     errors: Mapping[str, int] = field(default_factory=dict)
     status_time: StatusTime = field(default_factory=StatusTime)
     """How long it was in each status, counted while an agent ran."""
@@ -114,6 +116,8 @@ class BackendView:
     reason: str = ""
     """A short code while it is not up (ServerClaim.reason, or one of the worker's)."""
     sentence: str = ""
+    warning: str = ""
+    """While it is up: what its logs do not tell, or why they cannot be read."""
     version: str = ""
     """The server's own; "" = it has told none."""
     since_wall: float = 0.0

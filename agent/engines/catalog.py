@@ -27,6 +27,10 @@ class EngineEntry:
     remote: bool = False
     """True where the sessions live on a server of someone else's: `open_backend` is offered, and
     one worker per backend holds them all."""
+    finds_records: bool = False
+    """True where it finds a session's damaged records by reading them."""
+    counts_messages: bool = True
+    """False where the engine hears of no message that came or went: their number is unknown."""
 
 
 CATALOG = {
@@ -63,6 +67,8 @@ CATALOG = {
             "sessions on a whaticket-like (Baileys) server",
             "agent.engines.whaticket",
             remote=True,
+            finds_records=True,
+            counts_messages=False,
         ),
     )
 }
@@ -93,6 +99,16 @@ def memory_of(name: str) -> int:
     """What a session of that engine needs at most; 0 = nobody knows, the engine included."""
     entry = CATALOG.get(name)
     return entry.memory if entry is not None else 0
+
+
+def finds_records(name: str) -> bool:
+    entry = CATALOG.get(name)
+    return entry is not None and entry.finds_records
+
+
+def counts_messages(name: str) -> bool:
+    entry = CATALOG.get(name)
+    return entry is None or entry.counts_messages
 
 
 def remote_engines() -> frozenset[str]:

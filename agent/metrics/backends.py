@@ -8,6 +8,9 @@ from agent.core.view import BackendView
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 _UP = Family("wa_backend_up", GAUGE, "1 while the backend's server answers.")
+_WARNING = Family(
+    "wa_backend_warning", GAUGE, "1 while it is up and its logs cannot be read or name no session."
+)
 _REASON = Family(BACKEND_REASON, GAUGE, "1 for the reason why it is not up.")
 _INFO = Family("wa_backend_info", GAUGE, "What the backend is; always 1.")
 _SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions: ours, connected, and all it has.")
@@ -22,6 +25,7 @@ _CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the circuit's present stat
 def backend_samples(backends: Iterable[BackendView]) -> Iterator[tuple[Family, str]]:
     every = sorted(backends, key=lambda one: one.name)
     yield _UP, _lines(_UP, ((one, {}, int(one.up)) for one in every))
+    yield _WARNING, _lines(_WARNING, ((one, {}, int(bool(one.warning))) for one in every))
     down = [one for one in every if one.reason and not one.up]
     yield _REASON, _lines(_REASON, ((one, {"reason": one.reason}, 1) for one in down))
     yield _INFO, _lines(_INFO, ((one, _what(one), 1) for one in every))

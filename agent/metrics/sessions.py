@@ -7,7 +7,7 @@ with the clock alone (the uptime, the time in the present status) is made at eac
 import math
 from dataclasses import dataclass
 
-from agent.core.alerts.series import REASON, has_given_up, is_silent, is_wanted
+from agent.core.alerts.series import OF_KEYS, REASON, has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import Permanence, reason_of, reasons_table
 from agent.core.view import RESTART_REASONS, InstanceView
@@ -18,6 +18,7 @@ from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, escape, number
 STATUSES = tuple((status, status.value.lower()) for status in ConnectionStatus)
 _VERDICTS = tuple(Health)
 _REASONS = tuple(row[0] for row in reasons_table())
+_ERRORS = (*_REASONS, *OF_KEYS)
 _RECONNECT_REASONS = tuple(
     code
     for code in _REASONS
@@ -130,7 +131,7 @@ FAMILIES: tuple[tuple[Family, Piece], ...] = (
     ),
     (
         Family("wa_session_errors_total", COUNTER, "Endings and errors by kind."),
-        by_word("wa_session_errors_total", "kind", _REASONS, lambda view: view.errors),
+        by_word("wa_session_errors_total", "kind", _ERRORS, lambda view: view.errors),
     ),
     (
         Family("wa_session_reconnects_total", COUNTER, "Connections regained, by what was lost."),

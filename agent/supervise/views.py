@@ -15,6 +15,7 @@ from agent.core.view import (
     RESTART_REASONS,
     InstanceView,
 )
+from agent.engines.catalog import counts_messages
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
@@ -51,7 +52,8 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     record = facts.saved_record or facts.record
     breaker, rules = breaker_of(record), eyes.breaker_policy()
     opens_in = breaker.opens_in(now_wall, rules)
-    decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]}
+    counted = counts_messages(facts.instance.engine)
+    decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]} if counted else {}
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.claim.proved_at() if facts.claim else None
     backend = instance.backend
@@ -80,6 +82,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         restarts={**_NO_RESTARTS, **facts.restarts},
         reconnects=dict(facts.reconnects),
         messages={**_NO_MESSAGES, **facts.messages},
+        counts_messages=counted,
         errors=dict(facts.errors),
         status_time=facts.status_time,
         next_attempt_wall=_next_attempt(record, now_wall),

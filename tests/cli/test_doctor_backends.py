@@ -82,6 +82,14 @@ async def test_what_is_wrong_with_a_server_comes_with_advice(doctor, house, more
     assert advice in found[1]
 
 
+async def test_logs_that_name_no_session_are_wrong_while_the_server_answers(doctor, house):
+    words = "6 crypto errors in its logs of the last hour name no session"
+    house.supervisor.backends.declare("evo", warning=words)
+    (found,) = wrong(await doctor(EVO))
+    assert words in found[0]
+    assert "log_session" in found[1]
+
+
 async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
     found = await doctor(EVO)
     assert wrong(found) == []

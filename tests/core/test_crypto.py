@@ -316,3 +316,16 @@ def test_a_flood_leaves_five_lines_a_minute_and_a_count():
             shown += show
             hidden += before
     assert (shown, hidden) == (10, 1195)
+
+
+def test_without_counted_messages_the_share_is_unknown_and_proves_nothing() -> None:
+    """Twenty errors of two contacts are 100 % of nothing that was counted."""
+    made = window({"a": 10, "b": 10})
+    assert judge_crypto(made, POLICY, NOW).signal.level is Health.CORRUPTED
+    unknown = judge_crypto(made, POLICY, NOW, counts_messages=False)
+    assert unknown.share is None
+    assert unknown.signal.level is Health.DEGRADED
+    assert "%" not in str(unknown.signal)
+    assert judge_crypto(window({"": 5}), POLICY, NOW, counts_messages=False).signal.level is (
+        Health.CORRUPTED
+    )

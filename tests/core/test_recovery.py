@@ -833,3 +833,14 @@ def test_keys_that_a_server_holds_are_made_anew_first():
     assert done[0] is K.REGENERATE_KEYS
     here, _ = run(KEYS, circumstances=PEERS)
     assert here[0] is K.RECONNECT
+
+
+def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without_a_peer() -> None:
+    """The engine reads the session's own records and takes out the damaged ones."""
+    there = replace(KEYS, instance=replace(KEYS.instance, settings={"backend": "desk"}))
+    policy = RecoveryPolicy(rounds=1)
+    blind = Circumstances(can_log_out=True)
+    done, _ = run(there, circumstances=blind, policy=policy)
+    assert K.REGENERATE_KEYS not in done
+    done, _ = run(there, circumstances=replace(blind, finds_records=True), policy=policy)
+    assert done.index(K.REGENERATE_KEYS) < done.index(K.LOGOUT_RESTART)

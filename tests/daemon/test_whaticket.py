@@ -223,3 +223,61 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
         return [each["circuit"] for each in found.values()]
 
     await eventually(circuit, ["open"], within=60)
+
+
+NO_PEER = "Session error:Error: Bad MAC Error: Bad MAC\n    at Object.verifyMAC (x.js)\n"
+
+
+def fail_without_a_name(desk: StandIn, count: int) -> None:
+    for _ in range(count):
+        desk.log(NO_PEER)
+        desk.log("a line that says nothing")
+
+
+async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    sick = await paired(desk, "7")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1), within=20)
+    id = await id_of(agent, "7")
+    damaged = {f"session-{peer}.0.json" for peer in PEERS[:2]}
+    for peer in PEERS[:2]:
+        await sick.damage(peer)
+    before = prints(desk, "7")
+    fail_without_a_name(desk, 7)
+    await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=60)
+    assert before.keys() - prints(desk, "7").keys() == damaged
+    await eventually(lambda: connected(agent, 1), within=20)
+    assert sick.logouts == 0
+    # How many messages it passed nobody counts: unknown, and no share of anything.
+    figures = (await agent.do("GET", "/performance-metrics"))["instances"][id]
+    assert (figures["messagesProcessed"], figures["messagesPerMinute"]) == (None, None)
+    told = str((await agent.do("GET", f"/api/instance/{id}/details"))["crypto_operations"])
+    assert told == "{}"
+
+
+async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_up(
+    agent: RunningAgent, desk: StandIn, eventually: Any
+) -> None:
+    await paired(desk, "7")
+    await paired(desk, "8")
+    await agent.start()
+    await eventually(lambda: connected(agent, 2), within=20)
+    fail_without_a_name(desk, 6)
+
+    async def told() -> bool:
+        await agent.do("POST", "/api/backends/desk/check")
+        [backend] = (await agent.do("GET", "/api/backends"))["backends"]
+        assert backend["up"]
+        return "crypto errors in its logs of the last hour name no session" in backend["sentence"]
+
+    await eventually(told, within=30)
+
+    async def alerted() -> bool:
+        alerts = (await agent.do("GET", "/api/alerts"))["alerts"]
+        return "WaBackendLogsUnclear" in [one["name"] for one in alerts]
+
+    await eventually(alerted, within=60)
+    events = (await agent.do("GET", "/api/events?kind=backend_warning"))["events"]
+    assert "name no session" in events[0]["sentence"]

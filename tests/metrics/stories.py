@@ -149,6 +149,14 @@ def _crypto(t: float, failed: int) -> World:
     return sessions(crypto_operations={"ok": times(t, 30) * 20, "failed": times(t, 30) * failed})
 
 
+def _uncounted(t: float) -> World:
+    """Keys fail on a server whose messages nobody counts: what share that is is unknown."""
+    return sessions(
+        counts_messages=False, crypto_operations={}, errors={"crypto": times(t, 10)},
+        probes=times(t, 30),
+    )  # fmt: skip
+
+
 def _answers(t: float, seconds: float, **more: Any) -> World:
     count = times(t, 30)
     return sessions(probes=count, probe_seconds=count * seconds, **more)
@@ -224,6 +232,7 @@ STORIES = (
     _fires("WaCryptoErrorRateHigh", "a fifth fails", 10, lambda t: _crypto(t, 5)),
     _quiet("WaCryptoErrorRateHigh", "one of twenty fails", 10, lambda t: _crypto(t, 1)),
     _quiet("WaCryptoErrorRateHigh", "no message at all", 10, always(WELL)),
+    _quiet("WaCryptoErrorRateHigh", "no message is counted", 10, _uncounted),
     _fires(
         "WaKeyRegenerationFailed",
         "one failed",
@@ -446,6 +455,18 @@ STORIES = (
         3,
         always(both(sessions(3), sessions(**STOPPED))),
     ),
+    _fires(
+        "WaBackendLogsUnclear",
+        "errors name no session",
+        2,
+        always(machine(backends={"evo": True}, backend_warnings={"evo": True})),
+    ),
+    _quiet(
+        "WaBackendLogsUnclear",
+        "its logs tell enough",
+        2,
+        always(machine(backends={"evo": True}, backend_warnings={"evo": False})),
+    ),
     _fires("WaBackendDown", "does not answer", 4, always(on_backend(False, **HELD))),
     _fires("WaBackendDown", "without sessions", 4, always(machine(backends={"evo": False}))),
     _quiet("WaBackendDown", "answers", 4, always(on_backend(True))),
@@ -463,6 +484,7 @@ STORIES = (
     _quiet("WaSessionResponseSlow", "no answer", 10, always(WELL)),
     _fires("WaErrorRateHigh", "each other check", 12, lambda t: _errors(t, 60)),
     _quiet("WaErrorRateHigh", "now and then", 12, lambda t: _errors(t, 900)),
+    _quiet("WaErrorRateHigh", "keys fail where no message is counted", 12, _uncounted),
     _fires("WaErrorRateHigh", "requests fail", 12, lambda t: _requests(t, 5)),
     _quiet("WaErrorRateHigh", "few requests fail", 12, lambda t: _requests(t, 1)),
     _fires("WaErrorRateHigh", "one route after another fails", 12, lambda t: _requests(t, 20, 24)),

@@ -240,7 +240,7 @@ def test_backends_are_told_and_name_the_sessions_on_them(
     assert of(found, "wa_backend_circuit", backend="evo", state="closed") == 1
     # Of what nobody has asked yet nothing is claimed.
     told = {name for name, labels in found if ("backend", "tickets") in labels}
-    words = ("up", "info", "sessions", "circuit", "hooks_total")
+    words = ("up", "info", "sessions", "circuit", "hooks_total", "warning")
     assert told == {f"wa_backend_{word}" for word in words}
     assert (
         "wa_backend_sessions",

@@ -86,7 +86,7 @@ function drawRow(row, one) {
   setPill(row.pill, tone, one.up ? "Answers" : tone === "busy" ? "Not asked yet" : "Down");
   row.item.className = "backend " + tone;
   setText(row.what, one.engine + (one.version ? " " + one.version : "") + " at " + one.url);
-  setText(row.why, one.up ? "" : one.sentence || one.reason.replaceAll("_", " "));
+  setText(row.why, one.sentence || (one.up ? "" : one.reason.replaceAll("_", " ")));
   row.why.hidden = one.up || !row.why.textContent;
   setText(
     row.nextText,

@@ -64,6 +64,9 @@ def _servers(config: "Config", told: Mapping[str, Mapping[str, Any]]) -> "Iterat
         if found is None:
             advice = "systemctl restart wa-agent: it reads its backends when it starts"
             yield note(check, "the running agent does not know it", advice)
+        elif found["up"] and found.get("warning"):
+            advice = "correct logs, log_session and auth_folder of its [[backend]]"
+            yield wrong(check, f"it answers, but {found['warning']}", advice)
         elif found["up"]:
             known = "?" if found["sessions"] is None else found["sessions"]
             words = f"{one.engine} {found['version']}".strip()

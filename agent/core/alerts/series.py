@@ -2,6 +2,8 @@
 reads it itself. A test compares the two for every one of them.
 """
 
+from collections.abc import Mapping
+
 from agent.core.alerts.source import Series
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
@@ -62,6 +64,11 @@ def _verdict(health: Health) -> Series:
     )
 
 
+def _known_sum(by_word: Mapping[str, int]) -> float | None:
+    """None where nothing is counted: unknown is not 0."""
+    return sum(by_word.values()) if by_word else None
+
+
 CONNECTED = _status(CS.CONNECTED)
 QR_REQUIRED = _status(CS.QR_REQUIRED)
 CORRUPTED = _verdict(Health.CORRUPTED)
@@ -101,8 +108,13 @@ WATCHDOG_RESTARTS = Series(
     'reason="watchdog"',
     lambda view: view.restarts.get("watchdog", 0),
 )
+OF_KEYS = ("crypto", "crypto_unknown")
+"""Kinds of errors about keys: alerts of their own speak of them."""
 ERRORS = Series(
-    "wa_session_errors_total", of_session=lambda view: sum(view.errors.values()), summed=("kind",)
+    "wa_session_errors_total",
+    f'kind!~"{"|".join(OF_KEYS)}"',
+    lambda view: sum(n for kind, n in view.errors.items() if kind not in OF_KEYS),
+    summed=("kind",),
 )
 ENDED = Series(
     "wa_session_errors_total",
@@ -122,11 +134,11 @@ ANSWER_SECONDS = Series(
 CRYPTO_FAILED = Series(
     "wa_session_crypto_operations_total",
     'result="failed"',
-    lambda view: view.crypto_operations.get("failed", 0),
+    lambda view: view.crypto_operations.get("failed"),
 )
 CRYPTO_OPERATIONS = Series(
     "wa_session_crypto_operations_total",
-    of_session=lambda view: sum(view.crypto_operations.values()),
+    of_session=lambda view: _known_sum(view.crypto_operations),
     summed=("result",),
 )
 REGENERATIONS_FAILED = Series(
@@ -178,6 +190,12 @@ INCIDENT = Series(
 BACKEND_UP = Series(
     "wa_backend_up",
     of_agent=lambda own: {(("backend", name),): float(up) for name, up in own.backends.items()},
+)
+BACKEND_WARNING = Series(
+    "wa_backend_warning",
+    of_agent=lambda own: {
+        (("backend", name),): float(warns) for name, warns in own.backend_warnings.items()
+    },
 )
 OUTBOX_OLDEST = Series(
     "wa_agent_outbox_oldest_timestamp_seconds",

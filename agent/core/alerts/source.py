@@ -39,6 +39,8 @@ class Figures:
     """By group (engine, or engine/backend); one that never had any may be missing."""
     backends: Mapping[str, bool] = field(default_factory=dict)
     """By name: does its server answer?"""
+    backend_warnings: Mapping[str, bool] = field(default_factory=dict)
+    """By name: does its worker warn of what its logs do not tell?"""
     webhook_oldest_wall: float | None = None
     """When the oldest event happened that no webhook took yet; None: none waits."""
     backend_reasons: Mapping[str, str] = field(default_factory=dict)

@@ -242,6 +242,14 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             because=OF_INCIDENT,
         ),
         Alert(
+            "WaBackendLogsUnclear",
+            group,
+            Severity.WARNING,
+            0.0,
+            _is(s.BACKEND_WARNING),
+            "the logs of backend {backend} do not tell whose errors they hold, or cannot be read",
+        ),
+        Alert(
             "WaBackendDown",
             group,
             Severity.CRITICAL,

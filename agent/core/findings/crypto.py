@@ -59,7 +59,8 @@ class CryptoState:
     """What the window adds up to."""
 
     errors: int
-    share: float
+    share: float | None
+    """Of all messages; None = unknown."""
     peers: tuple[str, ...]
     """Peers that need new keys now, worst first."""
     signal: Signal | None
@@ -133,7 +134,11 @@ def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Crypto
     return replace(window, slots=slots, messages=messages)
 
 
-def judge_crypto(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoState:
+def judge_crypto(
+    window: CryptoWindow, policy: CryptoPolicy, now: float, *, counts_messages: bool = True
+) -> CryptoState:
+    """`counts_messages`: False where the engine hears of no message that could be read; what
+    share the errors are is unknown then, and not 100 %."""
     window = forget_old(window, policy, now)
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
@@ -142,7 +147,7 @@ def judge_crypto(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Cryp
         renewing[slot.peer] += slot.regenerates
     errors = by_peer.total()
     readable = sum(count for _, count in window.messages)
-    share = errors / (errors + readable) if errors else 0.0
+    share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
     peers = _need_keys(by_peer, renewing, window, policy, now)
     signal = _signal(by_peer, readable, share, peers, policy)
     lately = _lately(window, policy, now)
@@ -222,7 +227,7 @@ def _need_keys(
 def _signal(
     by_peer: Counter[str],
     readable: int,
-    share: float,
+    share: float | None,
     peers: tuple[str, ...],
     policy: CryptoPolicy,
 ) -> Signal | None:
@@ -230,9 +235,11 @@ def _signal(
     if not errors:
         return None
     minutes = f"{policy.window / 60:.0f} min"
-    words = f"{errors} crypto errors in {minutes}, {named} peers, {share:.0%} of messages"
+    words = f"{errors} crypto errors in {minutes}, {named} peers"
+    words += f", {share:.0%} of messages" if share is not None else ""
     one_peer = named == 1 and not by_peer[""]
-    large_share = share > policy.share and errors + readable >= policy.least_messages
+    enough = errors + readable >= policy.least_messages
+    large_share = share is not None and share > policy.share and enough
     unnamed = by_peer[""] >= policy.errors
     many = errors >= policy.errors and (named > policy.few_peers or unnamed)
     if not one_peer and (many or (large_share and errors >= policy.errors)):

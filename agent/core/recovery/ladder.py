@@ -108,7 +108,9 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.observation.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
-        return alive and bool(case.circumstances.peers)
+        around = case.circumstances
+        corrupted = case.verdict.reason == "crypto_corrupted"
+        return alive and (bool(around.peers) or (around.finds_records and corrupted))
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:

@@ -125,6 +125,8 @@ class Circumstances:
     """The engine's session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
     """Peers whose keys fail."""
+    finds_records: bool = False
+    """The engine can find a session's damaged records by reading them, where no peer is named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again: a thousand sessions ask at once."""
 _REFUSALS = (401, 403)
 NO_SESSION = "ERR_NO_WAPP_FOUND"
+NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
+"""The session is not in the server's memory."""
 
 
 class WhaticketServer:

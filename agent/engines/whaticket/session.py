@@ -15,7 +15,7 @@ from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.removed import Removal
 from agent.engines.whaticket.keys.store import SessionStore, to_end
 from agent.engines.whaticket.rows import Row, missing_claim
-from agent.engines.whaticket.server import WhaticketServer
+from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.turns import Turn
 from agent.engines.whaticket.view import Known
@@ -87,6 +87,9 @@ class WhaticketSession:
     def note_turn(self, turn: Turn) -> None:
         """The log tells that a connection began or ended: look at once."""
         self._known.note_turn(turn, time.monotonic())
+        if turn.reason == "logout" and not turn.open:
+            # At once: the server may show another state by the time that it is asked.
+            self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
         self.look_soon()
 
     def look_soon(self) -> None:
@@ -128,7 +131,12 @@ class WhaticketSession:
 
     async def logout(self) -> None:
         row = await self._row()
-        await self._server.do(f"log out {row.id}", self._server.contract.logout, row.id)
+        try:
+            await self._server.do(f"log out {row.id}", self._server.contract.logout, row.id)
+        except EngineError as error:
+            if NOT_RUNNING not in str(error):
+                raise
+            return  # it is not in the server's memory: there is nothing to log out
         self._known.logged_out()
         self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
 

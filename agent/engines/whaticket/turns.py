@@ -16,6 +16,8 @@ class Turn:
     open: bool
     reason: str = ""
     """Why it ended, "" where the log's words leave that open."""
+    blocked: bool = False
+    """Neither: its start failed because its old browser still runs."""
     at: float = 0.0
     """When the line was written; 0.0 where the reader was not asked to tell."""
 
@@ -58,8 +60,16 @@ _NAME = re.compile(r'"session(?:Id|Name)?"\s*:\s*"?([^",}]{1,200})')
 _CODE = re.compile(r'"statusCode"\s*:\s*(\d{3})\b')
 
 
+_BROWSER = re.compile(
+    r"browser is already running for [^\s]{0,400}?session-(?:[A-Za-z]{1,20}[_-])?(?P<id>\d{1,20})\b"
+)
+"""Puppeteer names the profile's folder; whatsapp-web.js names that after the session's number."""
+
+
 def read_turn(line: str, session: str = "") -> Turn | None:
     """`session`: what the line's surroundings call it; better than the name in the line."""
+    if found := _BROWSER.search(line):
+        return Turn(session or found["id"], False, blocked=True)
     for pattern in _LINES:
         if found := pattern.search(line):
             opened = found["state"] in ("open", "READY")

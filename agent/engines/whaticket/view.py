@@ -25,6 +25,8 @@ class Known:
     _asked: bool = False
     """It showed codes since it was last connected."""
     _log_reason: str = ""
+    _blocked: bool = False
+    """The log says that the session's old browser still runs: no start gets past it."""
     _closed_at: float | None = None
     """When the log told of an end after which no beginning was told."""
     _disagreed: int = 0
@@ -46,6 +48,11 @@ class Known:
         elif files == "unknown":
             self.paired = row.stored or (self.paired and not row.asks)
         claim = replace(claim, paired=self.paired)
+        if self._blocked and not row.asks:
+            return replace(claim, status=Status.DISCONNECTED, reason="server_browser_stuck")
+        if self._log_reason == "logout" and not row.asks:
+            # Some of these servers begin again at once, and show OPENING of one that is gone.
+            return replace(claim, status=Status.DISCONNECTED, reason="logout", paired=False)
         if claim.status not in (Status.DISCONNECTED, Status.RECONNECTING):
             return claim
         return self._why_down(claim, files, gone=was_paired and files in ("unpaired", "absent"))
@@ -68,20 +75,27 @@ class Known:
         if row.status != self._status:
             if row.connected:
                 # Whatever its log told of before, this connection is a new one.
-                self._closed_at, self._log_reason = None, ""
+                self._closed_at, self._log_reason, self._blocked = None, "", False
             self._status, self._since = row.status, now
         if row.connected:
             self.paired, self.hung_up, self._asked = True, False, False
         elif not row.down:
             self.hung_up = False
             self._asked = self._asked or row.asks
+            if row.asks:
+                # It began anew: what ended it before is over.
+                self._log_reason, self._blocked = "", False
 
     def note_turn(self, turn: Turn, now: float) -> None:
-        if turn.open:
-            self._closed_at, self._log_reason = None, ""
+        if turn.blocked:
+            self._blocked = True
+        elif turn.open:
+            self._closed_at, self._log_reason, self._blocked = None, "", False
         else:
             # Two lines tell of one end, and one of them may leave the reason open.
             self._closed_at, self._log_reason = now, turn.reason or self._log_reason
+            if turn.reason == "logout":
+                self.paired = False
 
     def logged_out(self) -> None:
         self.paired, self.hung_up, self._log_reason = False, False, "logout"

@@ -242,6 +242,7 @@ class BackendFace:
             up=one.up,
             reason=reason,
             sentence=one.sentence,
+            warning=one.warning,
             version=server.version if server else "",
             since_wall=one.since_wall,
             checked_wall=one.checked_wall or None,

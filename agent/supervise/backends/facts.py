@@ -93,6 +93,8 @@ class BackendFacts:
     stopped_by_hand: bool = False
     our_stop: bool = False
     server: ServerClaim | None = None
+    warned: str = ""
+    """The kind of warning that was said last."""
     checked_wall: float = 0.0
     next_check_wall: float | None = None
     """When its worker asks it again."""
@@ -131,7 +133,15 @@ class BackendFacts:
             return f"its worker is {self.unit.state} and cannot be reached"
         if self.server is None:
             return "its server was not asked yet"
-        return self.circuit.sentence if self.server.up else self.server.sentence
+        if not self.server.up:
+            return self.server.sentence
+        return "; ".join(filter(None, (self.circuit.sentence, self.warning)))
+
+    @property
+    def warning(self) -> str:
+        """What its worker warns of while its server is up: a log that it cannot read, errors that
+        name no session. "" = nothing."""
+        return self.server.sentence if self.server is not None and self.server.up else ""
 
     def last_words(self, id: InstanceId) -> Claim | None:
         """What that session's engine claimed last: its proof has grown older since."""

@@ -7,6 +7,7 @@ it is back its sessions are looked at one after another, not all at once.
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster,
 log = logging.getLogger(__name__)
 
 LOOK_EVERY, RETRY_AFTER = 30.0, 5.0
+_COUNTS = re.compile(r"[0-9]+")
 CIRCUITS = ("circuit_open", "circuit_closed")
 """Kinds of history that tell a backend's circuit."""
 TAKE_OVER = 5.0
@@ -273,9 +275,21 @@ class Backends:
         one.checked_wall = time.time()
         one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
         one.version = claim.version or one.version
+        self._note_warning(one)
         one.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
+
+    def _note_warning(self, one: BackendFacts) -> None:
+        """Said when it begins and when it changes its kind, not for each further error."""
+        kind = _COUNTS.sub("#", one.warning)
+        if kind == one.warned:
+            return
+        one.warned = kind
+        if kind:
+            self._say(one, "backend_warning", one.warning, bad=True)
+        elif one.up:
+            self._say(one, "backend_warning_over", "its logs tell enough again")
 
     # well and unwell
 

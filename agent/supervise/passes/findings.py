@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.core.findings.crypto import (
     CryptoPolicy,
+    CryptoState,
     LogLimit,
     judge_crypto,
     limit_of,
@@ -17,11 +18,19 @@ from agent.core.findings.error_rate import PerMinute
 from agent.core.findings.memory import MemoryPolicy, judge_memory
 from agent.core.findings.silence import SilencePolicy, judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
+from agent.engines.catalog import counts_messages
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
+
+
+def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
+    """What its errors about keys add up to, as far as its engine counts messages."""
+    counted = counts_messages(facts.instance.engine)
+    return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
+
 
 HOUR = 3600.0
 ERROR_WINDOW = 300.0
@@ -75,7 +84,7 @@ class Findings:
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         now = boot_now()
         found = [
-            judge_crypto(facts.crypto, self.crypto_policy(), now).signal,
+            judge_keys(facts, self.crypto_policy(), now).signal,
             self._memory(facts, now),
             self._silence(facts),
             self._errors(facts, now),

@@ -15,7 +15,6 @@ from typing import Protocol
 from agent.core.findings.crypto import (
     CryptoPolicy,
     crypto_retry_delay,
-    judge_crypto,
     note_regenerated,
 )
 from agent.core.findings.crypto import note_step as crypto_begins_anew
@@ -43,11 +42,13 @@ from agent.core.recovery.repair import (
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
+from agent.engines.catalog import finds_records
 from agent.errors import WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.record import entry
 from agent.supervise.repair_record import with_repair
 from agent.supervise.set_aside import set_aside
@@ -172,6 +173,7 @@ class Ladder:
             good_snapshot=good_snapshot,
             may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
             peers=self._peers(facts),
+            finds_records=finds_records(facts.instance.engine),
         )
         return Case(observation, verdict, around, self.policy(), now_wall)
 
@@ -263,7 +265,7 @@ class Ladder:
 
     def _peers(self, facts: Facts) -> tuple[str, ...]:
         """Whose keys are to be made anew. Elsewhere nothing milder helps: all that fail."""
-        crypto = judge_crypto(facts.crypto, self.crypto_policy(), boot_now())
+        crypto = judge_keys(facts, self.crypto_policy(), boot_now())
         corrupted = crypto.signal is not None and crypto.signal.level is Health.CORRUPTED
         return crypto.failing if corrupted and facts.instance.backend else crypto.peers
 
@@ -280,12 +282,13 @@ class Ladder:
             except WaError as error:
                 tries += 1
                 wait = crypto_retry_delay(tries, policy)
-                if wait is None or error.code == "not_supported":
+                if wait is None or error.code in ("not_supported", "nothing_to_remove"):
                     facts.key_regenerations["failed"] += 1
                     raise
                 await asyncio.sleep(wait)
         facts.key_regenerations["done"] += 1
-        facts.crypto = note_regenerated(facts.crypto, peers, boot_now())
+        # Without a peer the damaged records were taken out: whom the errors did not name.
+        facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
 
     async def _clean_up(self, facts: Facts, remote_call: str = "renew") -> None:
         """Retire the session, reset the record, begin afresh."""

@@ -188,6 +188,7 @@ class Alerting:
             requests_failed=failed,
             incidents={engine: members > 0 for engine, members in status.incidents.items()},
             backends={one.name: one.up for one in self.exporter.backends()},
+            backend_warnings={one.name: bool(one.warning) for one in self.exporter.backends()},
             backend_reasons={
                 one.name: one.reason for one in self.exporter.backends() if not one.up
             },

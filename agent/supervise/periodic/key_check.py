@@ -6,12 +6,13 @@ Crossing the threshold wakes a session at once; this is the net below that, and 
 import asyncio
 from collections.abc import Callable
 
-from agent.core.findings.crypto import CryptoPolicy, judge_crypto
+from agent.core.findings.crypto import CryptoPolicy
 from agent.core.model import Category, InstanceId
 from agent.core.statistics import RepairStatistics
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.passes.findings import judge_keys
 from agent.supervise.registry import Registry
 
 
@@ -59,4 +60,4 @@ class Rounds:
         return found
 
     def _fails(self, facts: Facts, now: float) -> bool:
-        return judge_crypto(facts.crypto, self._policy(), now).signal is not None
+        return judge_keys(facts, self._policy(), now).signal is not None

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import parse_instance_id
+from agent.core.reasons import reason_of
 from agent.engines.whaticket.contract import Route
 from agent.engines.whaticket.keys.peers import Peers, address_of_jid, user_of, with_mapped
 from agent.engines.whaticket.keys.removed import safe_name
@@ -13,7 +14,7 @@ from agent.engines.whaticket.logs.owner import Nobody, names_of
 from agent.engines.whaticket.presets import PRESETS
 from agent.engines.whaticket.rows import Row, claim_of_row, parse_row, parse_rows
 from agent.engines.whaticket.settings import Source, read_settings
-from agent.engines.whaticket.turns import Turn
+from agent.engines.whaticket.turns import Turn, read_turn
 from agent.engines.whaticket.view import Known
 from agent.errors import ConfigError, EngineError
 from tests.standin.whaticket.keys import file_name
@@ -357,3 +358,37 @@ def test_a_name_that_two_have_names_nobody():
     names = names_of({OURS: ("9", "9")}, ROWS)
     assert names.whose("9", "") == OURS
     assert names.whose("Twin", "") is not OURS
+
+
+LOGOUT = "Disconnected session: sales, reason: LOGOUT"
+STUCK_BROWSER = (
+    "Error: The browser is already running for /app/.wwebjs_auth/session-bd_7."
+    " Use a different `userDataDir` or stop the running browser first."
+)
+
+
+@pytest.mark.parametrize("status", ["OPENING", "PENDING", "DISCONNECTED"])
+def test_a_logout_of_its_log_shows_whatever_the_server_shows_meanwhile(status):
+    """whaticket-community writes OPENING and begins again two seconds later."""
+    known = Known()
+    look(known, "CONNECTED", "unknown")
+    known.note_turn(read_turn(LOGOUT), 1.0)
+    claim = look(known, status, "unknown", 1.5)
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
+    assert look(known, "qrcode", "unknown", 4.0).status is Status.QR_REQUIRED
+    assert look(known, "DISCONNECTED", "unknown", 99.0).reason == "qr_idle"
+
+
+def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
+    turn = read_turn(STUCK_BROWSER)
+    assert (turn.session, turn.open, turn.blocked) == ("7", False, True)
+    known = Known()
+    look(known, "CONNECTED", "unknown")
+    known.note_turn(turn, 1.0)
+    claim = look(known, "OPENING", "unknown", 2.0)
+    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "server_browser_stuck")
+    assert claim.paired, "its pairing is not touched by that"
+    assert "Restart the server" in reason_of(claim.reason).advice
+    assert reason_of(claim.reason).hopeless
+    assert look(known, "CONNECTED", "unknown", 9.0).status is Status.CONNECTED
+    assert look(known, "OPENING", "unknown", 10.0).status is Status.INITIALIZING

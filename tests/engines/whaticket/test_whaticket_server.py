@@ -342,3 +342,31 @@ async def test_what_it_does_not_know_it_refuses(open_bench):
     with pytest.raises(InvalidRequest):
         backend.hold(session.id, {"remote": 7}, bench.of["shop"])
     backend.release(session.id)
+
+
+async def test_a_phones_logout_in_the_log_is_told_at_once(open_bench, eventually):
+    bench = await open_bench(preset="community")
+    bench.settings["logs"] = [f"file:{bench.stand_in.log.path}"]
+    theirs = await up(bench, eventually=eventually)
+    await bench.open()
+    session = bench.hold("shop", "7")
+    assert (await session.probe()).claim.status is Status.CONNECTED
+    await eventually((bench.kept / "logs.json").exists, within=20)
+    await theirs.end()
+    theirs.status = "OPENING"
+    bench.stand_in.log("Disconnected session: wa 7, reason: LOGOUT")
+    await eventually(lambda: [c.reason for c in bench.of["shop"].claims][:1], ["logout"], within=20)
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
+
+
+async def test_what_the_server_does_not_run_has_nothing_to_log_out(open_bench, eventually):
+    bench = await open_bench(preset="community")
+    theirs = await up(bench, eventually=eventually)
+    await bench.open()
+    session = bench.hold("shop", "7")
+    await theirs.end()
+    theirs.status = "DISCONNECTED"
+    await session.logout()
+    assert [each.split()[0] for each in bench.stand_in.requests].count("DELETE") == 1
+    assert bench.of["shop"].claims == [], "nobody was logged out"

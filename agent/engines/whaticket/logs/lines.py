@@ -55,6 +55,7 @@ _NEEDLES = (
         b"socket",
         b"desconectou",
         b"error",
+        b"already running",
     ),
 )
 
