@@ -94,9 +94,19 @@ async def _keep(api: EvolutionApi, folder: Path, name: str) -> Mapping[str, Any]
 
 
 async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
-    if await api.state(name) is Live.OPEN:
+    live = await api.state(name)
+    if live is Live.OPEN or (live is Live.CONNECTING and api.old):
         await api.logout(name)
-        await until(api, name, pace, lambda live: live is not Live.OPEN)
+        closed = await is_logged_out(api, name, pace)
+        if not closed and live is Live.CONNECTING:
+            # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys of
+            # the next session of that name, and both replace each other without an end.
+            raise EngineError(
+                f"cannot remove {name} now: it is paired and WhatsApp does not answer it, and a"
+                " server of version 1.8 would keep its connection alive beside the next one; it"
+                " comes back by itself with WhatsApp, or after a restart of the server",
+                code="no_effect",
+            )
     await api.delete(name)
     if not await until(api, name, pace, lambda live: live is Live.MISSING):
         raise EngineError(

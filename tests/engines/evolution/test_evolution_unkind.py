@@ -252,7 +252,7 @@ async def test_one_whose_connection_outlived_its_deletion_can_be_made_again(
     instance.stuck = True
     instance.drop(408)
     await eventually(lambda: instance.state, "connecting")
-    await session.command("delete", {})
+    bench.standin.remove("sales")
     await eventually(lambda: instance.ghost)
     with pytest.raises(EngineError):
         await session.connect()
@@ -336,3 +336,21 @@ async def test_the_moment_between_two_tries_is_no_closed_session(
         claim = (await session.probe()).claim
         assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
         assert standin.instances["sales"].state == "connecting"
+
+
+async def test_1_8_is_not_asked_to_delete_what_would_go_on_beside_the_next_one(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    bench = await make_bench(await make_stand_in("1.8.6"), pace=replace(PACE, gone_wait=0.3))
+    session = await pair(bench, eventually)
+    instance = bench.standin.instances["sales"]
+    instance.stuck = True
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    for ask in (session.renew, lambda: session.command("delete", {})):
+        with pytest.raises(EngineError, match="comes back by itself") as caught:
+            await ask()
+        assert caught.value.code == "no_effect"
+    assert bench.standin.asked["DELETE /instance/delete"] == 0
+    assert instance.creds
+    assert (await session.probe()).claim.paired
