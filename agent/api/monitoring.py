@@ -12,8 +12,10 @@ from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import is_alive, show_agent, show_verdict
+from agent.core.alerts.series import has_given_up, is_wanted
 from agent.core.event_json import wall_text
-from agent.core.model import ID_PATTERN, parse_instance_id
+from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.view import InstanceView
 
 LEAST_GZIP = 1400
 """Bytes: less fits into one packet as it is."""
@@ -26,9 +28,12 @@ async def health(call: Call) -> web.Response:
     views = call.supervisor.views().values()
     status = call.supervisor.status()
     shown = show_agent(status)
+    trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
+    word = "sessions_in_trouble" if trouble else "ok"
     return json_answer(
         {
-            "status": "ok" if shown["alive"] and shown["ready"] else "not_ready",
+            "status": word if shown["alive"] and shown["ready"] else "not_ready",
+            "in_trouble": trouble,
             "agent": {
                 **shown,
                 "places": dict(call.parts.places),
@@ -42,6 +47,12 @@ async def health(call: Call) -> web.Response:
             },
         }
     )
+
+
+def _is_in_trouble(view: InstanceView) -> bool:
+    """It should run, and neither waits for a scan nor is on its way: a person should look."""
+    bad = view.verdict.health in (Health.STUCK, Health.CORRUPTED)
+    return is_wanted(view) and (bad or has_given_up(view))
 
 
 async def check_now(call: Call) -> web.Response:

@@ -34,7 +34,8 @@ def health(options: argparse.Namespace) -> int:
         restoring = agent["restoring"]
         print_pairs(
             {
-                "agent": found["status"],
+                "agent": found["status"].replace("_", " "),
+                **({"in trouble": ", ".join(found["in_trouble"])} if found["in_trouble"] else {}),
                 "version": agent["version"],
                 "host": agent["host"],
                 "started": moment(agent["started"]),

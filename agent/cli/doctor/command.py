@@ -158,6 +158,10 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
     if agent["version"] != VERSION:
         words = f"version {agent['version']} runs, {VERSION} is installed"
         found.append(note("agent", words, "systemctl restart wa-agent; sessions stay connected"))
+    elif health["status"] == "sessions_in_trouble":
+        names = ", ".join(health["in_trouble"][:10])
+        words = f"it runs; {len(health['in_trouble'])} sessions are in trouble: {names}"
+        found.append(note("agent", words, "wa-agent why ID, for each of them"))
     elif health["status"] != "ok":
         words = (
             "it runs and is not ready" if agent["alive"] else "it runs and its loop stands still"

@@ -1,0 +1,26 @@
+"""What /api/health says of the fleet: `ok` only while no session needs a person."""
+
+from dataclasses import replace
+
+from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId
+from tests.api.conftest import House
+from tests.fakes.supervisor import make_view
+
+
+async def test_health_is_not_ok_while_a_session_needs_a_person(house: House) -> None:
+    well, stuck, off = (InstanceId(one) for one in ("well", "stuck", "off"))
+    house.supervisor.known[well] = make_view("well")
+    async with house.local(base_url="http://localhost") as local:
+        found = await (await local.get("/api/health")).json()
+        assert (found["status"], found["in_trouble"]) == ("ok", [])
+        verdict = HealthVerdict(Health.STUCK, ConnectionStatus.LOADING, "start_stuck", "it hangs")
+        for id in (stuck, off):
+            house.supervisor.known[id] = make_view(
+                str(id), status=ConnectionStatus.LOADING, verdict=verdict
+            )
+        house.supervisor.known[off] = replace(
+            house.supervisor.known[off], desired=Desired(enabled=False)
+        )
+        found = await (await local.get("/api/health")).json()
+        assert (found["status"], found["in_trouble"]) == ("sessions_in_trouble", ["stuck"])
+        assert (await local.get("/healthz")).status == 200, "the agent itself is well"
