@@ -1,0 +1,1 @@
+"""The program on an emulated machine: `scripts/chaos vm`."""
