@@ -82,6 +82,10 @@ def _use(opening: Opening) -> tuple[Database, list[str]]:
     try:
         told = _migrate(db, opening)
         try:
+            # One byte of the header makes a file read-only for SQLite, which a write first shows.
+            db.conn.execute("begin immediate")
+            db.conn.execute(f"pragma user_version = {schema_version(db)}")
+            db.rollback()
             told += mend_rows(db, opening)
         except sqlite3.Error as error:
             raise explain("mend", path, error) from error

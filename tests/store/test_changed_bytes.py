@@ -218,7 +218,9 @@ async def test_a_garbled_line_of_history_costs_only_itself(written, open_store):
     assert len(await store.history(limit=1000)) == 314
 
 
-@pytest.mark.parametrize(("at", "byte"), [(18, 3), (19, 9), (44, 9), (59, 1), (63, 99), (71, 1)])
+@pytest.mark.parametrize(
+    ("at", "byte"), [(18, 3), (18, 130), (19, 9), (44, 9), (59, 1), (63, 99), (71, 1)]
+)
 async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_fault(
     written, open_store, at, byte
 ):
@@ -229,3 +231,4 @@ async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_
     store = await open_store(written, found=sessions)
     assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
     assert await store.keys() in ([KEY], [])
+    await store.append(entry("it takes writes"))
