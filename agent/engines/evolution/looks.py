@@ -10,17 +10,13 @@ from agent.engines.evolution.known import Known
 from agent.engines.evolution.shared import Server, listed_row
 from agent.engines.evolution.subscription import Hooked
 
-_LOOKS = 3
-
 
 async def settled_state(server: Server, known: Known, remote: str) -> Live:
     """Between two tries to connect a server says `close` for a moment; a connect in that moment
     would begin a second connection beside its own."""
     live = await server.api.state(remote)
-    for _ in range(_LOOKS):
-        if live is not Live.CLOSE or known.live not in (Live.OPEN, Live.CONNECTING):
-            break
-        await asyncio.sleep(server.pace.look_every)
+    if live is Live.CLOSE and known.live in (Live.OPEN, Live.CONNECTING):
+        await asyncio.sleep(min(server.pace.look_every, server.probe_limit / 8))
         live = await server.api.state(remote)
     return live
 

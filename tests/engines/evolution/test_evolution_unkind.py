@@ -328,8 +328,8 @@ async def test_the_moment_between_two_tries_is_no_closed_session(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     for version in VERSIONS:
-        standin = await make_stand_in(version, again=0.2)
-        bench = await make_bench(standin, pace=replace(PACE, look_every=0.15))
+        standin = await make_stand_in(version, again=0.05)
+        bench = await make_bench(standin, pace=replace(PACE, look_every=0.2))
         session = await pair(bench, eventually)
         standin.instances["sales"].stuck = True
         standin.instances["sales"].drop(408)
