@@ -118,13 +118,19 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     )
 
 
+def _hands(base: Footing) -> Hands:
+    settings = base.settings
+    return Hands(
+        base.host, base.session_root, settings.limits, lambda: settings.config.health.timeout
+    )
+
+
 def _ladder(base: Footing) -> Ladder:
     settings = base.settings
     return Ladder(
         policy=lambda: settings.config.recovery_policy,
         crypto_policy=lambda: settings.config.crypto_policy,
-        host=base.host,
-        session_root=base.session_root,
+        hands=_hands(base),
         keeper=base.keeping,
         incidents=base.incidents,
         save=base.registry.save,
@@ -163,9 +169,7 @@ def _passes(base: Footing, ladder: Ladder) -> Passes:
     )
     return Passes(
         senses=_senses(base, findings),
-        hands=Hands(
-            host, base.session_root, settings.limits, lambda: settings.config.health.timeout
-        ),
+        hands=_hands(base),
         rememberer=rememberer,
         turns=base.turns,
         ladder=ladder,

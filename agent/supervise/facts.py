@@ -6,6 +6,7 @@ Callbacks of the link and the host write here and wake the loop; the pass reads.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.core.durations import Acknowledgements, Durations
 from agent.core.findings.crypto import CryptoWindow, LogLimit
@@ -19,7 +20,6 @@ from agent.core.model import (
     HealthVerdict,
     Instance,
     InstanceId,
-    Outcome,
     ProbeFact,
     SessionFiles,
     SessionRecord,
@@ -73,7 +73,7 @@ class Facts:
     """Held by whoever works on this instance: a pass, a deletion."""
     gone: bool = False
     """Deleted: nobody may write about it any more."""
-    acting: asyncio.Task[Outcome] | None = None
+    acting: "asyncio.Task[Any] | None" = None
     acting_start: bool = False
     """True while the action under way is a start, which a stop may interrupt."""
     start_asked: bool = False

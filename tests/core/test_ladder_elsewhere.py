@@ -173,6 +173,14 @@ def test_a_logout_of_ours_is_not_the_end_whatever_the_session_says_next(after_lo
     assert repair.ending is Ending.CLEANED
 
 
+def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
+    """The server logged it out, and the connect after that came to nothing."""
+    server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=LOGGED_OUT)
+    repair, _ = play(server, works=tuple(set(K) - {K.LOGOUT_RESTART}))
+    assert kinds(server)[-2:] == [K.LOGOUT_RESTART, K.CLEANUP]
+    assert repair.ending is Ending.CLEANED
+
+
 def test_a_logout_that_brought_a_code_has_cleaned_and_not_recovered():
     server = Server(replace(PAIRED), heals=K.LOGOUT_RESTART)
     repair, _ = play(server, goal=Goal.WORKING_QR)

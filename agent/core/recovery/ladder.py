@@ -140,6 +140,8 @@ def may_unpair(case: Case, repair: Repair) -> bool:
         return False
     if repair.goal is Goal.WORKING_QR or repair.unpaired:
         return True
+    if repair.step in UNPAIRING and reason_of(last_reason(case.observation)).scan_again:
+        return True
     if repair.trouble is Trouble.SUSPECT:
         return False
     if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):

@@ -145,7 +145,8 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     repair logged it out."""
     reason = reason_of(case.verdict.reason)
     return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
-        repair.unpaired and reason.scan_again
+        # Also where the step failed: it may have come as far as the logout.
+        (repair.unpaired or repair.step in UNPAIRING) and reason.scan_again
     )
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agent.core.model import Action, ActionKind, Outcome
 from agent.errors import EngineError, WaError
@@ -15,6 +16,8 @@ from agent.supervise.loop import boot_now
 from agent.supervise.set_aside import set_aside
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,21 @@ async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
     return Outcome(action, True, boot_now() - begun)
 
 
+async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
+    """A task of its own, so that a stop may interrupt a start that takes long; None: it did."""
+    task = asyncio.create_task(work, name=name)
+    facts.acting = task
+    try:
+        await asyncio.wait([task])
+        return None if task.cancelled() else task.result()
+    finally:
+        # What is cancelled with us ends before us: whoever closes all workers afterwards
+        # must find what it had asked of the host.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        facts.acting = None
+
+
 async def hold_to_limits(facts: Facts, hands: Hands) -> None:
     """Hold a running worker to its limits once per run, and when its settings change.
 
@@ -64,11 +82,11 @@ async def hold_to_limits(facts: Facts, hands: Hands) -> None:
 def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
     match kind:
         case ActionKind.START:
-            return _start(facts, hands)
+            return start(facts, hands)
         case ActionKind.STOP:
             return hands.host.stop(facts.id)
         case ActionKind.RESTART:
-            return _restart(facts, hands)
+            return restart(facts, hands)
         case ActionKind.RESET_FAILED:
             return hands.host.reset_failed(facts.id)
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
@@ -78,7 +96,8 @@ def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
     raise AssertionError(f"no hand for {kind}")
 
 
-async def _start(facts: Facts, hands: Hands) -> None:
+async def start(facts: Facts, hands: Hands) -> None:
+    """Every start of ours, whoever decided it: held to its limits, and a stop may interrupt it."""
     await hands.host.set_limits(facts.id, hands.limits(facts))
     await _begin_count_anew(facts, hands)
     facts.acting_start = True
@@ -95,7 +114,8 @@ async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
         await hands.host.reset_failed(facts.id)
 
 
-async def _restart(facts: Facts, hands: Hands) -> None:
+async def restart(facts: Facts, hands: Hands) -> None:
+    """As `start`, for a worker that runs."""
     await hands.host.set_limits(facts.id, hands.limits(facts))
     await _begin_count_anew(facts, hands)
     facts.acting_start = True

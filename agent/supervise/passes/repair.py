@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 from agent.core.findings.crypto import (
@@ -45,9 +44,9 @@ from agent.core.statistics import RepairStatistics, note_check, note_repair, not
 from agent.engines.catalog import finds_records
 from agent.errors import WaError
 from agent.failpoint import failpoint
-from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.passes.act import Hands, restart, start, to_its_end
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.passes.record import entry
 from agent.supervise.repair_record import with_repair
@@ -91,8 +90,7 @@ class Ladder:
 
     policy: Callable[[], RecoveryPolicy]
     crypto_policy: Callable[[], CryptoPolicy]
-    host: Host
-    session_root: Path
+    hands: Hands
     keeper: Keeper
     incidents: Incidents
     save: SaveRecord
@@ -181,7 +179,8 @@ class Ladder:
         begun, backup, problem = boot_now(), "", ""
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
-                backup = await self._do(facts, kind)
+                made = await to_its_end(facts, self._do(facts, kind), kind)
+                backup, problem = made or "", "interrupted" if made is None else ""
         except TimeoutError:
             problem = f"it took more than {STEP_TIMEOUT:.0f} s"
         except WaError as error:
@@ -245,22 +244,21 @@ class Ladder:
     async def _start_anew(self, facts: Facts) -> None:
         facts.restarts["agent"] += 1
         # The host's burst limit is against crash loops: it counts no starts that we mean.
-        await self.host.reset_failed(facts.id)
+        await self.hands.host.reset_failed(facts.id)
         if facts.unit.runs:
-            await self.host.restart(facts.id)
+            await restart(facts, self.hands)
         else:
             # While a worker runs nobody looks: what was found before the step must not stay.
             if not facts.instance.backend:
-                folder = self.session_root / facts.id
+                folder = self.hands.session_root / facts.id
                 facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
-            await self.host.start(facts.id)
-        facts.started_run = (await self.host.status(facts.id)).run
+            await start(facts, self.hands)
 
     async def _stop(self, facts: Facts) -> None:
         facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         await self.save(facts, [])
-        await self.host.stop(facts.id)
-        facts.unit = await self.host.status(facts.id)
+        await self.hands.host.stop(facts.id)
+        facts.unit = await self.hands.host.status(facts.id)
         failpoint("repair_stopped")
 
     def _peers(self, facts: Facts) -> tuple[str, ...]:
@@ -300,7 +298,7 @@ class Ladder:
         facts.identity_changed = True
         await self.save(facts, [])
         failpoint("cleanup_reset")
-        await asyncio.to_thread(set_aside, self.session_root, facts, "cleaned up")
+        await asyncio.to_thread(set_aside, self.hands.session_root, facts, "cleaned up")
         facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
         await self._start_anew(facts)
 
@@ -351,7 +349,7 @@ class Ladder:
         failpoint("needs_scan_reset")
         if facts.instance.backend:
             return ""
-        kept = await asyncio.to_thread(set_aside, self.session_root, facts, "it needs a scan")
+        kept = await asyncio.to_thread(set_aside, self.hands.session_root, facts, "it needs a scan")
         return f"; its files are in the trash as {kept}"
 
     async def _put_off(self, facts: Facts, before: Repair, error: Exception) -> float:

@@ -1,6 +1,5 @@
 """One pass for one instance: observe, judge, decide and plan, act, record."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +28,7 @@ from agent.failpoint import failpoint
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.passes.act import Hands, execute, hold_to_limits
+from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_end
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
@@ -210,21 +209,9 @@ class Passes:
         return None
 
     async def _carry_out(self, facts: Facts, action: Action) -> Outcome:
-        """A task of its own, so that a stop may interrupt a start that takes long."""
         begun = boot_now()
-        task = asyncio.create_task(execute(facts, action, self.hands), name=f"{action.kind}")
-        facts.acting = task
-        try:
-            await asyncio.wait([task])
-            if task.cancelled():
-                return Outcome(action, False, boot_now() - begun, "interrupted")
-            return task.result()
-        finally:
-            # What is cancelled with us ends before us: whoever closes all workers afterwards
-            # must find what it had asked of the host.
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            facts.acting = None
+        outcome = await to_its_end(facts, execute(facts, action, self.hands), action.kind)
+        return outcome or Outcome(action, False, boot_now() - begun, "interrupted")
 
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""
