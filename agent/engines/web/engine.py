@@ -18,7 +18,7 @@ from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
 from agent.engines.web.pairing import flush_pairing
-from agent.engines.web.profile import lost_store, make_durable
+from agent.engines.web.profile import make_durable, store_is_gone
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
@@ -118,7 +118,7 @@ class WebEngine:
             view.silent = True
             raise
         view.silent = False
-        lost = await asyncio.to_thread(lost_store, self._folder) if self._record.paired else ""
+        lost = await asyncio.to_thread(store_is_gone, self._folder) if self._record.paired else ""
         if lost and not self._starts.working:
             self._starts.begin(self._starts.come_back_from_loss)
         if view.facts is not None:

@@ -141,6 +141,23 @@ def lost_store(session: Path) -> str:
     return f"{stores} holds nothing of WhatsApp"
 
 
+def store_is_gone(session: Path) -> str:
+    """Why a browser that runs has lost its store; "" where the store is there.
+
+    A deletion under a browser that writes may leave parts: a database without CURRENT is none.
+    """
+    stores = profile_path(session) / "Default" / "IndexedDB"
+    try:
+        for each in stores.iterdir():
+            if each.suffix != ".leveldb" or (each / "CURRENT").exists():
+                return ""
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        return ""  # it is there
+    return f"{stores} holds no database any more"
+
+
 def make_durable(session: Path, progress: Callable[[], None]) -> None:
     """Bring what the browser wrote of the session from the kernel's memory to the disk."""
     profile = profile_path(session)

@@ -16,7 +16,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
-from agent.engines.web.profile import lost_store
+from agent.engines.web.profile import lost_store, store_is_gone
 from agent.engines.web.record import Record
 from agent.engines.web.rescue import rescue
 from agent.engines.web.session import Session
@@ -202,7 +202,7 @@ class Starts:
         """
         if not (self._record.paired and self._session.alive):
             return False
-        lost = await asyncio.to_thread(lost_store, self._folder)
+        lost = await asyncio.to_thread(store_is_gone, self._folder)
         if not lost:
             return False
         log.error("the session's files are gone under its browser (%s): saving what it holds", lost)
