@@ -74,9 +74,11 @@ async def test_after_an_orderly_restart_no_counter_is_smaller_than_before(agent,
     await agent.stop()
     await agent.start()
     _, after = await scrape(agent)
+    # The worker's own processor time begins with each worker, and is there once it was measured.
+    before = {key: value for key, value in before.items() if "_cpu_" not in key[0]}
+    assert len(before) > 50
     fell = {key: (value, after[key]) for key, value in before.items() if after[key] < value}
-    # The worker's own processor time begins with each worker.
-    assert {name for (name, _) in fell} <= {"wa_session_cpu_seconds_total"}, fell
+    assert fell == {}
     assert sum(value for (name, _), value in after.items() if name.endswith("reconnects_total"))
 
 
