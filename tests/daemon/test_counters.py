@@ -84,22 +84,24 @@ async def test_after_an_orderly_restart_no_counter_is_smaller_than_before(agent,
 
 async def test_after_a_kill_every_counter_begins_at_0_and_not_at_an_older_value(agent, eventually):
     """An older value is a fall that Prometheus would add up in full."""
-    await agent.create("a", messages_per_minute=600)
+    await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
-    async def many(least):
-        shown = await agent.show("a")
-        return shown["messages"]["in"] >= least
+    async def losses():
+        return sum((await agent.show("a"))["errors"].values())
 
-    await eventually(lambda: many(5))
+    async def lose(times):
+        await agent.fault("a", "drop", 0.2)
+        await eventually(losses, times)
+        await eventually(lambda: agent.status("a"), "CONNECTED")
+
+    await lose(1)
     await agent.stop()
     await agent.start()
-    await eventually(lambda: many(12))
-    before = (await agent.show("a"))["messages"]["in"]
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await losses() == 1, "an orderly restart carries it on"
+    await lose(2)
     await agent.kill()
-    begun = time.monotonic()
     await agent.start()
-    after = (await agent.show("a"))["messages"]["in"]
-    # 600 a minute since the new agent's start, and not what the first one counted.
-    assert after < before
-    assert after <= (time.monotonic() - begun) * 10 + 2
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await losses() == 0, "neither 2, which is lost, nor 1, which would be a fall"
