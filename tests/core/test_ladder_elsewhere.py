@@ -195,6 +195,17 @@ def test_a_logout_that_fails_goes_on_to_the_clean_up():
     assert (repair.ending, at < 240) == (Ending.CLEANED, True)
 
 
+def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again():
+    stuck = connecting(PAIRED, ago=99.0)
+    verdict = judge_health(stuck, HEALTH, NOW)
+    repair = begin_repair(verdict, Goal.WORKING_QR, WALL)
+    repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
+    for no_effect, expected in ((True, K.CLEANUP), (False, K.LOGOUT_RESTART)):
+        reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, no_effect=no_effect)
+        case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
+        assert step_repair(case, reported)[1].kind is expected
+
+
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
     server = Server(replace(PAIRED), heals=K.CLEANUP)
     repair, at = play(server, limit=35.0)

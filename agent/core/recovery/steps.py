@@ -70,8 +70,13 @@ def after_action(
     now_wall: float,
     *,
     backup: str = "",
+    no_effect: bool = False,
 ) -> Repair:
-    """A step reported. `backup` names what BACK_UP made and confirmed to be readable."""
+    """A step reported.
+
+    `backup` names what BACK_UP made and confirmed to be readable; `no_effect`: the step failed
+    because its server answered it and changed nothing.
+    """
     if repair.over:
         return repair
     if kind is RecoveryKind.BACK_UP:
@@ -79,7 +84,7 @@ def after_action(
         wait = 0.0 if made else _delay(repair.backup_tries, policy)
         return _due(replace(repair, backup=made), now_wall, wait)
     if not ok:
-        return _due(repair, now_wall, _delay(repair.tries, policy))
+        return _due(replace(repair, done=no_effect), now_wall, _delay(repair.tries, policy))
     return replace(
         repair,
         stage=Stage.SETTLING,

@@ -59,6 +59,8 @@ from agent.vault.check import check_files
 log = logging.getLogger(__name__)
 
 STEP_TIMEOUT = 150.0
+NO_EFFECT = "no_effect"
+"""An engine's code for a step that its server answered and that changed nothing."""
 BURST = 1.0
 """Seconds in which errors of keys are waited for: a burst tells all peers that fail."""
 """Less than the core's own limit for a step that does not report."""
@@ -176,7 +178,7 @@ class Ladder:
         return Case(observation, verdict, around, self.policy(), now_wall)
 
     async def _carry_out(self, facts: Facts, kind: RecoveryKind) -> None:
-        begun, backup, problem = boot_now(), "", ""
+        begun, backup, problem, no_effect = boot_now(), "", "", False
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
                 made = await to_its_end(facts, self._do(facts, kind), kind)
@@ -184,7 +186,7 @@ class Ladder:
         except TimeoutError:
             problem = f"it took more than {STEP_TIMEOUT:.0f} s"
         except WaError as error:
-            problem = str(error)
+            problem, no_effect = str(error), error.code == NO_EFFECT
         failpoint("repair_done")
         facts.refusal = problem
         if problem:
@@ -199,7 +201,13 @@ class Ladder:
         facts.repair_seconds += seconds
         if facts.repair is not None:
             facts.repair = after_action(
-                facts.repair, kind, ok, self.policy(), time.time(), backup=backup
+                facts.repair,
+                kind,
+                ok,
+                self.policy(),
+                time.time(),
+                backup=backup,
+                no_effect=no_effect,
             )
         if ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
             # Old errors say nothing about a session that was begun anew.
