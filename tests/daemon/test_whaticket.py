@@ -223,6 +223,17 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
         return [each["circuit"] for each in found.values()]
 
     await eventually(circuit, ["open"], within=60)
+    id = await id_of(agent, "1")
+    sentences = [text for kind, text in await agent.story(id) if kind == "session_circuit_open"]
+    assert len(sentences) == 1 and f"wa-agent recover {id}" in sentences[0]
+    logged = [line for line in agent.log.read_text().splitlines() if sentences[0] in line]
+    assert len(logged) == 1 and "WARN" in logged[0]
+
+    desk.faults.refuses_start = 0
+    await agent.do("POST", f"/api/instance/{id}/recover")
+    await eventually(lambda: connected(agent, 1), within=60)
+    kinds = [kind for kind, _ in await agent.story(id)]
+    assert kinds.count("session_circuit_closed") == 1, "the command that it named closed it"
 
 
 NO_PEER = "Session error:Error: Bad MAC Error: Bad MAC\n    at Object.verifyMAC (x.js)\n"

@@ -18,8 +18,10 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.reconnect import Breaker, BreakerPolicy, with_breaker
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import Rememberer, note_restarts
+from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
+from agent.supervise.passes.trouble import is_trouble
 
 BOOT = "boot-1"
 NOW = 1000.0
@@ -259,3 +261,18 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")
     rememberer().note_operator(booted, new_run)
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
+
+
+def test_a_circuit_is_told_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
+    policy, it = BreakerPolicy(), facts(reason="connection_lost")
+    closed = it.record
+    opened = Breaker(5, WALL)
+    it.record = with_breaker(closed, opened)
+    (told,) = note_circuit(it, closed, policy, WALL)
+    assert is_trouble(told), "the log tells it as a warning"
+    assert "600 s" in told.sentence and "wa-agent recover a" in told.sentence
+    before, it.record = it.record, with_breaker(closed, Breaker(6, WALL + 600))
+    assert note_circuit(it, before, policy, WALL + 600) == [], "a trial failed: it stays open"
+    before, it.record = it.record, closed
+    assert [one.kind for one in note_circuit(it, before, policy, WALL)] == ["session_circuit_closed"]
+    assert note_circuit(it, closed, policy, WALL) == []

@@ -6,6 +6,8 @@ const TONES = {
   alert_over: "good",
   incident: "bad",
   incident_over: "good",
+  circuit_open: "bad",
+  session_circuit_open: "bad",
   repair: "warn",
   restarted: "warn",
   repaired: "good",

@@ -25,7 +25,13 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.reconnect import after_connected, after_drop, forgive
+from agent.core.reconnect import (
+    BreakerPolicy,
+    after_connected,
+    after_drop,
+    breaker_of,
+    forgive,
+)
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
@@ -34,6 +40,8 @@ Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
 """It was down as long as a person wanted."""
+SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
+"""Kinds of history that tell a session's circuit; a backend's has its own."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -237,6 +245,27 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     return [
         entry(facts, "restarted", f"its worker ended ({reason}) and was started again by the host")
     ]
+
+
+def note_circuit(
+    facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
+) -> list[JournalEntry]:
+    """Whether its circuit opened or closed since `before`. A failed trial keeps it open: that is
+    no second opening."""
+    was, now = (breaker_of(record) for record in (before, facts.record))
+    if was.opened_at is None and now.opened_at is not None:
+        last = facts.refusal or reason_of(facts.record.reason or "unknown").title
+        sentence = (
+            f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
+            f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
+            " (it closes once it connects)"
+        )
+        category = Category.RECONNECT
+        return [entry(facts, SESSION_CIRCUIT_OPEN, sentence, category, failures=now.failures)]
+    if was.opened_at is not None and now.opened_at is None:
+        sentence = "its circuit is closed again"
+        return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
+    return []
 
 
 def entry(

@@ -32,7 +32,7 @@ from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_en
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
-from agent.supervise.passes.record import Rememberer, entry, note_restarts
+from agent.supervise.passes.record import Rememberer, entry, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.trouble import is_trouble
 from agent.supervise.turns.incidents import Incidents
@@ -89,6 +89,7 @@ class Passes:
         if facts.record is not judged or facts.hold != self._hold(facts):
             # The record has changed, or what many share: judge what is true now.
             observation, verdict = self._judge(facts)
+        entries += self._note_circuit(facts, before)
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
         self._settle(facts, verdict)
@@ -248,7 +249,7 @@ class Passes:
         failpoint("action_begun")
 
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
-        kind = outcome.action.kind
+        kind, before = outcome.action.kind, facts.record
         if kind in TRIES:
             facts.refusal = outcome.detail
         if kind in TRIES and not outcome.ok:
@@ -262,6 +263,7 @@ class Passes:
             if self.offer_new_qr():
                 # From here on it is one that was never paired: it may start and offer a QR.
                 facts.record = forgive(facts.record)
+        opened = self._note_circuit(facts, before)
         word = "done" if outcome.ok else f"failed: {outcome.detail}"
         said = entry(
             facts,
@@ -272,8 +274,13 @@ class Passes:
             ok=outcome.ok,
             seconds=round(outcome.seconds, 3),
         )
-        await self.save(facts, [said])
+        await self.save(facts, [said, *opened])
         self._tell(facts, said, failed=not outcome.ok)
+        for one in opened:
+            self._tell(facts, one)
+
+    def _note_circuit(self, facts: Facts, before: SessionRecord) -> list[JournalEntry]:
+        return note_circuit(facts, before, self.policy().reconnect.breaker, time.time())
 
     async def _record(
         self,

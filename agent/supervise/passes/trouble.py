@@ -2,6 +2,7 @@
 
 from agent.core.model import ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
+from agent.supervise.passes.record import SESSION_CIRCUIT_OPEN
 
 _PERSISTENT = frozenset(
     {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
@@ -12,7 +13,10 @@ _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idl
 
 
 def is_trouble(one: JournalEntry) -> bool:
-    """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up."""
+    """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up,
+    or its circuit opens."""
+    if one.kind == SESSION_CIRCUIT_OPEN:
+        return True
     reason = str(one.detail.get("reason", ""))
     if one.kind == "status":
         down = one.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
