@@ -147,7 +147,7 @@ async def test_the_performance_log_has_a_line_for_each_instance(
     tmp_path: Path, eventually: Eventually
 ) -> None:
     open_files(tmp_path, "text", max_bytes=100_000, keep=1)
-    view = make_view("sales", messages={"in": 2, "out": 3}, probes=4, probe_seconds=0.02)
+    view = make_view("sales", messages={"in": 2, "out": 3}, probes=4, response_seconds=0.005)
     assert "messages=5" in performance_line(view, 0)
     assert "response_seconds=0.0050" in performance_line(view, 0)
     views = {view.instance.id: view}

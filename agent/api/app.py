@@ -119,7 +119,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit, or that of the backend of that name", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
-    Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine"),  # noqa: E501
+    Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine; averageResponseTime: seconds, mean of the last 5 minutes, null where no probe was answered in them"),  # noqa: E501
     Route("GET", "/api/trends", SOME, figures.trends, "Lines of memory and messages, oldest point first", query=figures.TRENDS),  # noqa: E501
     Route("GET", "/api/memory/report", READ, figures.memory_report, "Who uses the memory"),
     Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501

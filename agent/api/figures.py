@@ -78,14 +78,14 @@ async def trends(call: Call) -> web.Response:
 
 
 def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
-    connected = view.connected_since_wall
+    connected, recent = view.connected_since_wall, view.response_seconds
     return {
         "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
         "messagesProcessed": _messages(view) if view.counts_messages else None,
         "messagesPerMinute": (
             sum(view.messages_per_minute.values()) if view.counts_messages else None
         ),
-        "averageResponseTime": round(view.probe_seconds / view.probes, 6) if view.probes else None,
+        "averageResponseTime": None if recent is None else round(recent, 6),
         "errorCount": sum(view.errors.values()),
         "reconnectCount": sum(view.reconnects.values()),
     }

@@ -69,7 +69,9 @@ class InstanceView:
     enabled_by_operator: bool = False
     probes: int = 0
     probe_seconds: float = 0.0
-    """Answered probes and the sum of their answer times."""
+    """Answered probes and the sum of their answer times, since the agent began to count."""
+    response_seconds: float | None = None
+    """The mean of the last minutes (findings.response_time); None: nothing was measured in them."""
     seen_wall: float = 0.0
     """When this picture was taken."""
     circuit: str = "closed"

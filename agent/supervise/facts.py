@@ -12,6 +12,7 @@ from agent.core.durations import Acknowledgements, Durations
 from agent.core.findings.crypto import CryptoWindow, LogLimit
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.memory import MemoryHistory
+from agent.core.findings.response_time import RecentTimes
 from agent.core.findings.silence import Inbound
 from agent.core.model import (
     UNIT_ABSENT,
@@ -156,6 +157,8 @@ class Facts:
     """When the hour began that silence is learned from, and the count of messages then."""
     probes: int = 0
     probe_seconds: float = 0.0
+    recent_times: RecentTimes = field(default_factory=RecentTimes)
+    """Of the answered probes."""
     late_facts: int = 0
 
     @property

@@ -89,6 +89,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         enabled_by_operator=facts.enabled_by_operator,
         probes=facts.probes,
         probe_seconds=facts.probe_seconds,
+        response_seconds=facts.recent_times.mean(now),
         seen_wall=now_wall,
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,

@@ -26,7 +26,8 @@ def peopled(house: House) -> House:
         "messages": {"in": 5, "out": 3, "ack": 3},
         "messages_per_minute": {"in": 2, "out": 1},
         "probes": 4,
-        "probe_seconds": 0.5,
+        "probe_seconds": 900.0,
+        "response_seconds": 0.125,
         "errors": {"crypto": 1, "page_crashed": 2},
         "reconnects": {"connection_lost": 2},
         "memory_limit": 1 << 29,
@@ -57,6 +58,8 @@ async def test_performance_metrics(peopled: House) -> None:
     assert 0 <= system["cpuUsage"] <= 1
     assert system["activeConnections"] == 1
     assert system["errorRate"] == 0.1667, "3 of 18: 4 answers, 8 messages, 3 receipts, 3 errors"
+    summary = described["paths"]["/performance-metrics"]["get"]["summary"]
+    assert "averageResponseTime: seconds" in summary
     assert {"/performance-metrics", "/api/memory/report", "/api/caller"} <= set(described["paths"])
 
 

@@ -263,6 +263,7 @@ async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
     assert sick.logouts == 0
     # How many messages it passed nobody counts: unknown, and no share of anything.
     figures = (await agent.do("GET", "/performance-metrics"))["instances"][id]
+    assert 0 < figures["averageResponseTime"] < 60, "seconds, of the probes just now"
     assert (figures["messagesProcessed"], figures["messagesPerMinute"]) == (None, None)
     told = str((await agent.do("GET", f"/api/instance/{id}/details"))["crypto_operations"])
     assert told == "{}"

@@ -311,6 +311,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     facts.durations.note("response", now - begun)
     facts.probes += 1
     facts.probe_seconds += now - begun
+    facts.recent_times = facts.recent_times.note(now - begun, now)
     if link is facts.link:
         facts.heard(claim, now)
 

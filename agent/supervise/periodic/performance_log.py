@@ -30,7 +30,7 @@ async def log_performance(
 def performance_line(view: InstanceView, now_wall: float) -> str:
     since = view.connected_since_wall
     uptime = 0 if since is None else max(0, round(now_wall - since))
-    mean = f"{view.probe_seconds / view.probes:.4f}" if view.probes else "-"
+    mean = "-" if view.response_seconds is None else f"{view.response_seconds:.4f}"
     figures = {
         "status": view.status.value,
         "verdict": view.verdict.health.value,
