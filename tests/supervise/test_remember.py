@@ -274,5 +274,7 @@ def test_a_circuit_is_told_when_it_opens_and_when_it_closes_and_never_in_between
     before, it.record = it.record, with_breaker(closed, Breaker(6, WALL + 600))
     assert note_circuit(it, before, policy, WALL + 600) == [], "a trial failed: it stays open"
     before, it.record = it.record, closed
-    assert [one.kind for one in note_circuit(it, before, policy, WALL)] == ["session_circuit_closed"]
+    assert [one.kind for one in note_circuit(it, before, policy, WALL)] == [
+        "session_circuit_closed"
+    ]
     assert note_circuit(it, closed, policy, WALL) == []
