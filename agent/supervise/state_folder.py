@@ -5,6 +5,7 @@ where it lies elsewhere, the cache hold it too. A missing mount looks like a fir
 the cache's mark and workers that run without a known state tell the two apart.
 """
 
+import hashlib
 import json
 import logging
 import secrets
@@ -48,6 +49,12 @@ class StatePlaces:
         """Only what lies elsewhere still tells of a state folder that is away."""
         return not self.cache.absolute().is_relative_to(self.state.absolute())
 
+    @property
+    def cache_mark(self) -> str:
+        """Named after the state folder: agents with states of their own may share a cache."""
+        path = str(self.state.absolute()).encode()
+        return f"state-mark-{hashlib.sha256(path).hexdigest()[:16]}.json"
+
 
 def state_is_missing(places: StatePlaces) -> bool:
     """Nothing of an earlier agent is here. (A lost database alone is rebuilt from the sessions.)"""
@@ -72,8 +79,9 @@ def refuse_missing_state(places: StatePlaces, running: Collection[InstanceId]) -
     evidence = []
     if running:
         evidence.append(f"the workers of {_named(running)} run")
-    copy = places.cache / MARK
-    if places.cache_apart and (mark := read_mark(places.cache)) is not None:
+    copy = places.cache / places.cache_mark
+    mark = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
+    if mark is not None:
         evidence.append(f"{copy} names the state {mark.id}, which an agent used here before")
     if evidence:
         raise TryLater(
@@ -91,7 +99,8 @@ def refuse_foreign_state(
     strangers = sorted(set(running) - set(known))
     if not strangers:
         return
-    here, last = read_mark(places.state), read_mark(places.cache) if places.cache_apart else None
+    here = read_mark(places.state)
+    last = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
     confirmed = here is not None and last is not None and here.id == last.id
     if confirmed or set(running) & set(known):
         log.error("the workers of %s run and no instance has that name: left alone", strangers)
@@ -137,20 +146,22 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
     """The database first: cut off in between, it is the newer one, which is no trouble."""
     text = json.dumps(asdict(mark))
     await store.put_fact(FACT, text)
-    folders = [places.state, *([places.cache] if places.cache_apart else [])]
-    for folder in folders:
+    marks = [(places.state, MARK)]
+    if places.cache_apart:
+        marks.append((places.cache, places.cache_mark))
+    for folder, name in marks:
         try:
             with open_root(folder, create=True) as fd:
-                write_atomically(folder, fd, MARK, text.encode(), mode=0o600, with_points=False)
+                write_atomically(folder, fd, name, text.encode(), mode=0o600, with_points=False)
         except WaError as error:
             log.warning("cannot mark the state folder: %s", error)
 
 
-def read_mark(folder: Path) -> StateMark | None:
+def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
     """None when there is none that makes sense."""
     try:
         with open_root(folder) as fd:
-            return _parse(read_plain_file(folder, fd, MARK).decode("utf-8", "replace"))
+            return _parse(read_plain_file(folder, fd, name).decode("utf-8", "replace"))
     except VaultError:
         return None
 

@@ -122,11 +122,22 @@ async def test_the_cache_remembers_a_state_folder_that_is_away(make_agent, tmp_p
 
     await agent.start(ready=False)
     assert await agent.process.wait() == 75
-    mark = cache / "state-mark.json"
+    (mark,) = cache.glob("state-mark-*.json")
     assert f"{mark} names the state" in agent.log.read_text()
     mark.unlink()
     await agent.start()
     assert (await agent.do("GET", "/api/instances"))["total"] == 0
+
+
+async def test_two_agents_with_states_of_their_own_share_a_cache(make_agent, tmp_path):
+    settings = f'\n[agent]\nhost = "process"\ncache_path = "{tmp_path / "cache"}"\n'
+    first, second = (make_agent(settings, name=name, base="") for name in ("one", "two"))
+    for agent in (first, second):
+        await agent.start()
+        await agent.stop()
+    for agent in (first, second):
+        await agent.start()
+        await agent.stop()
 
 
 async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(
