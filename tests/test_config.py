@@ -190,21 +190,21 @@ def test_what_the_core_gets_is_what_the_file_says(load):
             "[agent]\nstate_path='/s'\ncache_path='/s/sessions'",
             "agent.cache_path",
             3,
-            "must lie apart",
+            "must be separate folders",
             id="sessions in the cache",
         ),
         pytest.param(
             "[agent]\nstate_path='/s/t'\nsession_storage_path='/x'\ncache_path='/s'",
             "agent.cache_path",
             4,
-            "must not lie in the cache",
+            "must be outside the cache",
             id="state in the cache",
         ),
         pytest.param(
             "[worker]\nrestart_delay = 20",
             "worker.restart_delay",
             2,
-            "never be reached",
+            "never reach the limit",
             id="burst that never counts",
         ),
         pytest.param(
@@ -216,7 +216,7 @@ def test_what_the_core_gets_is_what_the_file_says(load):
         ),
         *(
             pytest.param(
-                f"[{table}]\n{key} = 1", f"{table}.{key}", 2, "no worker runs", id=f"{key} of 1"
+                f"[{table}]\n{key} = 1", f"{table}.{key}", 2, "worker needs", id=f"{key} of 1"
             )
             for table, key in (
                 ("worker", "memory_high"),
@@ -427,12 +427,12 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
         pytest.param(EVO.replace(":8080", ":99999"), "backend[0].url", 4, "HOST:PORT", id="port"),
         pytest.param(
             EVO.replace("http://", "http://u:sesame@"),
-            "backend[0].url", 4, "stand in logs", id="a password in the url",
+            "backend[0].url", 4, "logs would show", id="a password in the url",
         ),
         pytest.param(
             EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?", id="query"
         ),
-        pytest.param(EVO.replace("key = 'K-1'", ""), "backend[0].key", 1, "nobody", id="no key"),
+        pytest.param(EVO.replace("key = 'K-1'", ""), "backend[0].key", 1, "needs key", id="no key"),
         pytest.param(
             EVO + "key_file = '/k'", "backend[0].key_file", 6, "both", id="key and key_file"
         ),
@@ -446,14 +446,14 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
             "backend[0].webhook", 7, "only for engine evolution", id="hook",
         ),
         pytest.param(
-            EVO + "webhook = true", "backend[0].webhook", 6, "is reached", id="a hook to nowhere"
+            EVO + "webhook = true", "backend[0].webhook", 6, "address", id="a hook to nowhere"
         ),
         pytest.param(
             EVO + "webhook_url = 'here:1'", "backend[0].webhook_url", 6, "HOST:PORT", id="hook url"
         ),
         pytest.param(
             EVO + "ca_file = '/c'\ntls_verify = false",
-            "backend[0].tls_verify", 7, "whom to trust", id="trust of one and of all",
+            "backend[0].tls_verify", 7, "makes ca_file useless", id="trust of one and of all",
         ),
         pytest.param(
             EVO + "ca_file = 'ca.pem'", "backend[0].ca_file", 6, "absolute", id="relative file"
@@ -489,7 +489,7 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
         ),
         pytest.param(
             TICKET + "redis_pattern = 'sessions:{id}*'",
-            "backend[0].redis_pattern", 7, "before its star", id="other sessions' keys",
+            "backend[0].redis_pattern", 7, "a separator between", id="other sessions' keys",
         ),
         pytest.param(
             TICKET + "auth_folder = '/a/{id}/b'",
@@ -499,7 +499,7 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
             TICKET + "redis_pattern = ''", "backend[0].redis_pattern", 7, "{id}", id="no pattern"
         ),
         pytest.param(
-            TICKET + "start_route = 'none'", "backend[0].start_route", 7, "without", id="no start"
+            TICKET + "start_route = 'none'", "backend[0].start_route", 7, "needs", id="no start"
         ),
         pytest.param(
             TICKET + "send_route = 'POST /send/{id}'",
@@ -546,11 +546,11 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
         ),
         pytest.param(
             "[[instance]]\nid='a'\nengine='evolution'",
-            "instance[0].settings.backend", 1, "there are: none", id="no backend at all",
+            "instance[0].settings.backend", 1, "[[backend]] (none)", id="no backend at all",
         ),
         pytest.param(
             EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='other'}",
-            "instance[0].settings.backend", 9, "there are: evo", id="an unknown backend",
+            "instance[0].settings.backend", 9, "[[backend]] (evo)", id="an unknown backend",
         ),
         pytest.param(
             EVO + "[[instance]]\nid='a'\nengine='whaticket'\n[instance.settings]\nbackend='evo'",
@@ -571,7 +571,7 @@ def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
         ),
         pytest.param(
             "[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
-            "agent.session_storage_path", 2, "must lie apart", id="sessions among the backends",
+            "agent.session_storage_path", 2, "separate folders", id="sessions among the backends",
         ),
     ],
 )  # fmt: skip
@@ -736,7 +736,7 @@ def test_an_address_for_another_program_stops_nothing_and_is_told(load, text, en
 
 
 def test_the_backend_in_the_example_is_a_good_one_with_every_key():
-    text = EXAMPLE.read_text().partition("# [[backend]]\n")[2].partition("# Where events")[0]
+    text = EXAMPLE.read_text().partition("# [[backend]]\n")[2].partition("# Webhooks:")[0]
     keys = re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
     marks = [one.name for one, _ in settings_of(BackendDeclaration)]
     assert [key.partition(" ")[0] for key in keys] == marks
@@ -786,7 +786,7 @@ def test_webhooks_are_declared_and_read_back(load):
         pytest.param(HOOK + "name2 = 1", 4, "no such key; did you mean name", id="unknown key"),
         pytest.param(HOOK + "tries = '3'", 4, "a whole number", id="wrong type"),
         pytest.param(HOOK + "tries = 0", 4, "at least 1", id="too few"),
-        pytest.param(HOOK + "kinds = []", 4, "it would get nothing", id="no kinds"),
+        pytest.param(HOOK + "kinds = []", 4, "an empty list sends nothing", id="no kinds"),
         pytest.param(HOOK + "kinds = ['A b']", 4, "is no pattern", id="no pattern"),
         pytest.param(HOOK + "secret_file = 'x'", 4, "an absolute path", id="relative"),
         pytest.param(HOOK + HOOK, 5, "declared twice", id="twins"),
@@ -795,8 +795,10 @@ def test_webhooks_are_declared_and_read_back(load):
         pytest.param(HOOK.replace("x.ex", "u:p@x.ex"), 3, "without user", id="password"),
         pytest.param(HOOK.replace("in?", "#"), 3, "without #", id="fragment"),
         pytest.param(HOOK.replace("x.example", "10.0.0.7"), 3, "it is private", id="private"),
-        pytest.param(HOOK.replace("x.example", "127.1"), 3, "an odd way", id="odd"),
-        pytest.param(HOOK.replace("x.example", "0x7f000001"), 3, "an odd way", id="hexadecimal"),
+        pytest.param(HOOK.replace("x.example", "127.1"), 3, "a plain IP address", id="odd"),
+        pytest.param(
+            HOOK.replace("x.example", "0x7f000001"), 3, "a plain IP address", id="hexadecimal"
+        ),
         pytest.param(HOOK.replace("x.example", "[::ffff:7f00:1]"), 3, "loopback", id="mapped"),
         pytest.param(
             HOOK.replace("x.example", "169.254.169.254") + "private = true",
@@ -972,7 +974,7 @@ def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(lo
     [
         ("reasons = 3", "it must be a table"),
         ("reasons = {nonsense = {base = 1}}", "'nonsense': there is no such reason"),
-        ("reasons = {banned = {base = 1}}", "'banned': nothing is tried by itself after it"),
+        ("reasons = {banned = {base = 1}}", "'banned': the agent never retries after it"),
         ("reasons = {conflict = 3}", "conflict must be like {base = 1.0, max = 300.0}"),
         ("reasons = {conflict = {first = 3}}", "conflict must be like"),
         ("reasons = {conflict = {base = true}}", "base of conflict must be 0 to 2.592e+06"),

@@ -1,4 +1,4 @@
-"""What a [[backend]] cannot say: places that are no places, keys of another engine, twins."""
+"""Checks of [[backend]] tables: addresses, keys of another engine, duplicates."""
 
 import re
 import shlex
@@ -80,7 +80,7 @@ def _name(one: BackendDeclaration) -> Found:
 
 
 def _engine(one: BackendDeclaration) -> Found:
-    """A key that the server's engine never reads is a mistake, not a wish."""
+    """A key that the server's engine never reads is a mistake."""
     defaults = BackendDeclaration()
     for engine, keys in ONLY_FOR.items():
         for key in keys:
@@ -95,9 +95,9 @@ def _addresses(one: BackendDeclaration) -> Found:
     if fault := _url_fault(one.redis_url, ("redis", "rediss", "unix"), password=True):
         yield ("redis_url",), fault
     if one.webhook and not one.webhook_url:
-        yield ("webhook_url", "webhook"), "webhook = true needs to know where this agent is reached"
+        yield ("webhook_url", "webhook"), "webhook = true needs the address of this agent's API"
     if one.ca_file and not one.tls_verify:
-        yield ("tls_verify", "ca_file"), "ca_file says whom to trust, tls_verify = false says all"
+        yield ("tls_verify", "ca_file"), "tls_verify = false makes ca_file useless: remove one"
 
 
 def _url_fault(text: str, schemes: Sequence[str], *, password: bool = False) -> str:
@@ -117,7 +117,7 @@ def _url_fault(text: str, schemes: Sequence[str], *, password: bool = False) -> 
     if password:
         return ""
     if parts.username is not None or parts.password is not None:
-        return f"{wrong} without user and password: they would stand in logs"
+        return f"{wrong} without user and password, which logs would show"
     return f"{wrong} without ? and #" if parts.query or parts.fragment else ""
 
 
@@ -130,7 +130,7 @@ def _secrets(one: BackendDeclaration) -> Found:
         yield ("key",), fault
     key, password = one.key or one.key_file, one.password or one.password_file
     if one.engine == EVOLUTION and not key:
-        yield ("key",), "an Evolution API server answers nobody without one (or key_file)"
+        yield ("key",), "an Evolution API server needs key or key_file"
     if one.engine == WHATICKET and not key and not (one.user and password):
         yield ("user", "key"), "it needs user and password, or key (a ready token)"
     if bool(one.user) != bool(password):
@@ -180,7 +180,10 @@ def _patterns(one: BackendDeclaration) -> Found:
     if one.auth_folder and (fault := _folder_fault(one.auth_folder)):
         yield ("auth_folder",), fault
     if not _KEYS_OF_ONE.fullmatch(one.redis_pattern):
-        yield ("redis_pattern",), "it must be like sessions:{id}:*, with a sign before its star"
+        yield (
+            ("redis_pattern",),
+            "it must be like sessions:{id}:*, with a separator between {id} and *",
+        )
     for name in ROUTES:
         route = getattr(one, f"{name}_route")
         if route and (fault := _route_fault(name, route)):
@@ -204,7 +207,7 @@ def _folder_fault(text: str) -> str:
 
 def _route_fault(name: str, text: str) -> str:
     if text == NONE:
-        return "no such server can be without it" if name in _NEEDED else ""
+        return "the engine needs this route" if name in _NEEDED else ""
     match = _ROUTE.fullmatch(text)
     if match is None or ".." in text:
         return f'it must be "VERB /path" with GET, POST, PUT, PATCH or DELETE, not {text!r:.80}'
@@ -212,7 +215,7 @@ def _route_fault(name: str, text: str) -> str:
     if path.count("{id}") != places:
         return "its path must hold {id} once" if places else "its path takes no {id}"
     rest = path.replace("{id}", "")
-    return "only {id} may stand in { }" if "{" in rest or "}" in rest else ""
+    return "only {id} may be in { }" if "{" in rest or "}" in rest else ""
 
 
 _CHECKS: tuple[Callable[[BackendDeclaration], Found], ...] = (
@@ -232,13 +235,13 @@ def _instances(instances: Sequence[Declaration], engines: Mapping[str, str]) -> 
         key = f"instance[{number}].settings.backend"
         if one.engine not in REMOTE_ENGINES:
             if one.settings.get("backend"):
-                cause = f"engine {one.engine} runs on this machine, on no backend"
+                cause = f"engine {one.engine} runs on this machine and takes no backend"
                 return Problem((key,), cause)
             continue
         name, remote = one.settings.get("backend"), one.settings.get("remote", "")
         if not isinstance(name, str) or name not in engines:
             known = ", ".join(engines) or "none"
-            return Problem((key,), f"it must name a [[backend]]; there are: {known}")
+            return Problem((key,), f"it must name a declared [[backend]] ({known})")
         if engines[name] != one.engine:
             cause = f"backend {name} has engine {engines[name]}, the instance {one.engine}"
             return Problem((key,), cause)
@@ -246,7 +249,7 @@ def _instances(instances: Sequence[Declaration], engines: Mapping[str, str]) -> 
             return Problem((f"instance[{number}].settings.remote",), "it must be a text")
         session = (name, remote or one.id)
         if session in taken:
-            cause = f"{taken[session]} is that session of backend {name} already"
+            cause = f"{taken[session]} already has that session of backend {name}"
             return Problem((f"instance[{number}].settings.remote",), cause)
         taken[session] = one.id
     return None

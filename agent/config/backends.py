@@ -1,4 +1,4 @@
-"""[[backend]]: the servers of someone else's whose sessions are watched, and their secrets.
+"""[[backend]]: servers of other programs whose sessions the agent watches, and their secrets.
 
 The keys are flat: the same names stand in the table, in `backend.json` and in the engine.
 """
@@ -19,43 +19,51 @@ HIDDEN = "***"
 class BackendDeclaration:
     """One server. What only one engine reads keeps its default for the other."""
 
-    name: str = setting("", "what it is called here: [a-z0-9][a-z0-9_-]{0,47}")
-    engine: str = setting("", "what kind of server it is", choices=REMOTE_ENGINES)
+    name: str = setting("", "name of the backend here: [a-z0-9][a-z0-9_-]{0,47}")
+    engine: str = setting("", "kind of server", choices=REMOTE_ENGINES)
     url: str = setting("", "http://HOST:PORT or https://… of the server, without a password")
-    key: str = setting("", "its API key, or a ready token for whaticket", secret=True)
-    key_file: str = setting("", "file that holds the key alone, instead of key")
+    key: str = setting("", "API key of the server, or a ready token for whaticket", secret=True)
+    key_file: str = setting("", "file that holds only the key, instead of key")
     adopt: tuple[str, ...] = setting(
-        (), 'names of its sessions that become instances by themselves; ["*"] = all, [] = none'
+        (), 'names of its sessions that become instances automatically; ["*"] = all, [] = none'
     )
     timeout: float = setting(10.0, "seconds that one request may take", low=0.1, high=120)
-    parallel: int = setting(50, "requests at the same time", low=1, high=1000)
-    ca_file: str = setting("", "file with the certificates to trust; none = the machine's own")
-    tls_verify: bool = setting(True, "false = any certificate will do: for tests only")
+    parallel: int = setting(50, "simultaneous requests to the server", low=1, high=1000)
+    ca_file: str = setting("", 'file with the trusted certificates; "" = those of this machine')
+    tls_verify: bool = setting(True, "false = accept any certificate, for tests only")
     prove: bool = setting(True, "true = a session must also answer a harmless query")
 
-    webhook: bool = setting(False, "evolution: true = it is told to call this agent")
+    webhook: bool = setting(False, "evolution: true = the server posts its events to this agent")
     webhook_url: str = setting(
-        "", "evolution: http://HOST:PORT under which the server reaches this agent's API"
+        "", "evolution: http://HOST:PORT at which the server reaches this agent's API"
     )
 
-    preset: str = setting("spec", "whaticket: whose routes it has", choices=PRESETS)
-    user: str = setting("", "whaticket: e-mail address to log in with")
-    password: str = setting("", "whaticket: its password", secret=True)
+    preset: str = setting("spec", "whaticket: set of routes that the server has", choices=PRESETS)
+    user: str = setting("", "whaticket: e-mail address of the login")
+    password: str = setting("", "whaticket: password of the login", secret=True)
     password_file: str = setting("", "whaticket: file with the password, instead of password")
-    list_route: str = setting("", 'whaticket: "VERB /path" instead of the preset\'s')
-    login_route: str = setting("", 'whaticket: "VERB /path" to log in')
-    state_route: str = setting("", 'whaticket: "VERB /path/{id}" instead of the preset\'s')
-    start_route: str = setting("", 'whaticket: "VERB /path/{id}" to start a session')
-    disconnect_route: str = setting(
-        "", 'whaticket: "VERB /path/{id}" to disconnect one, or "none" where there is no way'
+    list_route: str = setting(
+        "", 'whaticket: "VERB /path" that lists sessions, instead of the preset\'s'
     )
-    restart_route: str = setting("", "whaticket: the same, to let it connect anew")
-    new_qr_route: str = setting("", "whaticket: the same, for a new QR code")
-    logout_route: str = setting("", "whaticket: the same, to end a pairing")
-    create_route: str = setting("", 'whaticket: "VERB /path" or "none", to create a session')
-    send_route: str = setting("", 'whaticket: "VERB /path" or "none", to send a text')
+    login_route: str = setting("", 'whaticket: "VERB /path" that logs in, instead of the preset\'s')
+    state_route: str = setting(
+        "", 'whaticket: "VERB /path/{id}" that shows a session, instead of the preset\'s'
+    )
+    start_route: str = setting("", 'whaticket: "VERB /path/{id}" that starts a session')
+    disconnect_route: str = setting(
+        "", 'whaticket: "VERB /path/{id}" that disconnects a session, or "none"'
+    )
+    restart_route: str = setting(
+        "", 'whaticket: "VERB /path/{id}" that reconnects a session, or "none"'
+    )
+    new_qr_route: str = setting(
+        "", 'whaticket: "VERB /path/{id}" that makes a new QR code, or "none"'
+    )
+    logout_route: str = setting("", 'whaticket: "VERB /path/{id}" that ends a pairing, or "none"')
+    create_route: str = setting("", 'whaticket: "VERB /path" that creates a session, or "none"')
+    send_route: str = setting("", 'whaticket: "VERB /path" that sends a text, or "none"')
     disconnect_keeps_pairing: bool | None = setting(
-        None, "whaticket: false = its disconnect logs out; left away = what the preset knows"
+        None, "whaticket: false = its disconnect route logs out; unset = as its preset says"
     )
     disconnect_within: float = setting(
         30.0, "whaticket: seconds until a disconnected session must be down", low=0.1, high=300
@@ -64,21 +72,25 @@ class BackendDeclaration:
         90.0, "whaticket: seconds until a started session must be connected", low=0.1, high=300
     )
     logs: tuple[str, ...] = setting(
-        (), "whaticket: file:/… folder:/… journal:UNIT command:PROGRAM … pm2:/…/logs[/APP]"
+        (),
+        "whaticket: sources of its log: file:/… folder:/… journal:UNIT"
+        " command:PROGRAM … pm2:/…/logs[/APP]",
     )
     log_session: str = setting(
-        "", "whaticket: regular expression whose one group names the session in a log line"
+        "", "whaticket: regular expression whose one group holds the session in a log line"
     )
     auth_folder: str = setting("", "whaticket: /path/{id} of a session's auth folder")
     redis_url: str = setting(
-        "", "whaticket: redis://HOST:PORT/DATABASE that holds its keys", credentials=True
+        "", "whaticket: redis://HOST:PORT/DATABASE that holds the sessions' keys", credentials=True
     )
-    redis_pattern: str = setting("sessions:{id}:*", "whaticket: a session's keys in Redis")
+    redis_pattern: str = setting(
+        "sessions:{id}:*", "whaticket: pattern of a session's keys in Redis"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSecrets:
-    """What opens the server's door, from the file or the table."""
+    """Key and password of the server, from their files or the table."""
 
     key: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -102,7 +114,7 @@ def worker_settings(declaration: BackendDeclaration, secrets: BackendSecrets) ->
 
 
 def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
-    """The same with *** for whatever opens a door."""
+    """The declaration with *** for keys and passwords."""
     hidden: dict[str, Any] = {}
     for one, mark in settings_of(declaration):
         value = getattr(declaration, one.name)
@@ -114,14 +126,14 @@ def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
 
 
 def secret_fault(text: str) -> str:
-    """Why a key cannot stand in a header; "" = it can."""
+    """Why a header cannot carry this key; "" = it can."""
     if not text.isascii() or not text.isprintable() or " " in text:
         return "it must be one line of printable ASCII without blanks"
     return ""
 
 
 def shown_url(url: str) -> str:
-    """Without password and query: what stands in either may open a door."""
+    """The URL without password and query, which may be secrets."""
     scheme, mark, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     credentials, at, host = authority.rpartition("@")

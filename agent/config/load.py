@@ -75,7 +75,7 @@ def load_config(
         rest = (*config.backend[:number], one, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
     if _is_set("memory.total", origin) and not _is_set("memory.machine_share", origin):
-        # Who names a limit means it: the share is there for those who name none.
+        # machine_share is the limit of configurations without memory.total.
         config = replace(config, memory=replace(config.memory, machine_share=0.0))
     if problem := find_problem(config) or more(config):
         raise _blame(problem, origin)
@@ -195,7 +195,7 @@ def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -
 
 
 def _is_whole(value: Any) -> bool:
-    """As TOML promises one: of 64 bits. A longer one would break whoever counts with it."""
+    """64 bits, as TOML promises: a longer number breaks SQLite and JSON readers."""
     return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
@@ -262,7 +262,7 @@ def _not_json(table: Mapping[str, Any]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    import difflib  # for who mistyped; an agent that runs never needs it
+    import difflib  # only after a typing mistake: a running agent never needs it
 
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""[reconnect.reasons]: other delays for single reasons; read, and shown again."""
+"""[reconnect.reasons]: reads and shows the delays of single reasons."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ LONGEST = 30 * 86400.0
 
 
 def read_reasons(told: Any) -> tuple[ReasonDelay, ...]:
-    """From `code = {base = 1.0, max = 300.0}`, either may be left out. ValueError says what not."""
+    """From `code = {base = 1.0, max = 300.0}`, either optional. ValueError names the fault."""
     if not isinstance(told, Mapping):
         raise ValueError("it must be a table: [reconnect.reasons]")  # noqa: TRY004 - a setting's
     return tuple(_read(str(code), one) for code, one in told.items())
@@ -29,7 +29,7 @@ def show_reasons(reasons: tuple[ReasonDelay, ...]) -> str:
 def _read(code: str, told: Any) -> ReasonDelay:
     row = REASONS.get(code)
     if row is None or row.hopeless:
-        cause = "there is no such reason" if row is None else "nothing is tried by itself after it"
+        cause = "there is no such reason" if row is None else "the agent never retries after it"
         raise ValueError(f"{code[:60]!r}: {cause}; `wa-agent reasons` lists them")
     if not isinstance(told, Mapping) or not told or not set(told) <= {"base", "max"}:
         raise ValueError(f"{code} must be like {{base = 1.0, max = 300.0}}")

@@ -18,15 +18,15 @@ HEAD = """\
 """
 
 BACKENDS = """\
-# Servers of someone else's whose sessions are watched and repaired. Each begins with [[backend]];
-# what is said to be of one engine is only for that one. In the environment, BACKEND_URL stands for
-# the url of the first, and REDIS_URL for the redis_url of the first whaticket one; where there is
-# no such backend they are left alone, with a warning.
+# Backends: servers of other programs whose sessions the agent watches and repairs. Each begins
+# with [[backend]]. A setting that names an engine is for that engine only. The environment variable
+# BACKEND_URL sets the url of the first backend, REDIS_URL the redis_url of the first whaticket
+# backend; without such a backend the agent ignores the variable and logs a warning.
 # [[backend]]
 """
 
 WEBHOOKS = """\
-# Where events are sent by themselves, each as one JSON object by POST.
+# Webhooks: addresses that the agent posts its events to, each event as one JSON object.
 # Each begins with [[webhook]]. A reload applies changes.
 # [[webhook]]
 """
@@ -45,7 +45,7 @@ EXAMPLE_WEBHOOK = WebhookDeclaration(
 )
 
 TAIL = """\
-# Instances that must exist: created when missing, never deleted because they are absent here.
+# Instances that must exist: the agent creates missing ones and deletes none that are absent here.
 # [[instance]]
 # id = "sales"
 # engine = "sandbox"
@@ -55,7 +55,7 @@ TAIL = """\
 
 
 def render_config(config: Config, only_changed: bool = True) -> str:
-    """Every key with its meaning; a default stands as a comment unless all are wanted live."""
+    """Every key with its meaning; defaults are comments if `only_changed`."""
     default = Config()
     parts = [HEAD]
     for section in fields(Config):
@@ -96,18 +96,18 @@ def _line(name: str, value: Any) -> str:
     if name == "reasons" and isinstance(plain, tuple):
         return f"{name} = {show_reasons(plain)}"
     if isinstance(plain, tuple):
-        # By itself the writer gives each part a line of its own, which no comment can hold.
+        # tomli_w writes a list over several lines, which a comment cannot hold.
         parts = (_line("x", one).removeprefix("x = ") for one in plain)
         return f"{name} = [{', '.join(parts)}]"
     return tomli_w.dumps({name: plain}).rstrip("\n")
 
 
 def _example(head: str, example: Any) -> str:
-    """Every key of one, as comments: with the marks taken away it is a good one."""
+    """Every key of the example as a comment; without the marks the table is valid."""
     lines = [head]
     for one, mark in settings_of(example):
         value = getattr(example, one.name)
-        # TOML has no word for "not said", and that is what this key is by itself.
+        # TOML has no null, which is this key's default.
         line = f"{one.name} = false" if value is None else _line(one.name, value)
         lines += [f"# {mark.meaning}{_range(mark)}", f"# {line}\n"]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -127,14 +127,14 @@ def _declaration(one: Declaration) -> str:
     table: dict[str, Any] = {"id": str(one.id), "engine": one.engine, "enabled": one.enabled}
     text = "[[instance]]\n" + tomli_w.dumps(table)
     if one.settings:
-        # After [[instance]], this header means the settings of that one.
+        # After [[instance]], this header means the settings of that instance.
         text += tomli_w.dumps({"instance": {"settings": dict(one.settings)}})
     return text
 
 
 def without_secrets(config: Config) -> Config:
-    """The same to be shown: keys and passwords read ***, no URL has its query, and a webhook's
-    has no path either.
+    """The config to be shown: *** for keys and passwords, URLs without query, webhooks' URLs
+    without path.
     """
     return replace(
         config,

@@ -1,4 +1,4 @@
-"""Pairs of settings that cannot be true together, and what a reload cannot change."""
+"""Checks of pairs of settings, and the settings that a reload cannot change."""
 
 import ipaddress
 import re
@@ -100,9 +100,9 @@ def _crypto(config: Config) -> Problem | None:
 def _log(config: Config) -> Problem | None:
     name = config.log.repairs_name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        return Problem(("log.repairs_name",), f"{name!r:.80} is no plain name of a file")
+        return Problem(("log.repairs_name",), f"{name!r:.80} is not a plain file name")
     if name in ("audit.log", "performance.log"):
-        return Problem(("log.repairs_name",), f"{name} is another file of that folder")
+        return Problem(("log.repairs_name",), f"{name} is the name of another log in that folder")
     return None
 
 
@@ -114,20 +114,20 @@ def _paths(config: Config) -> Problem | None:
     if cache == sessions or cache in sessions.parents or sessions in cache.parents:
         return Problem(
             ("agent.cache_path", "agent.session_storage_path", "agent.state_path"),
-            f"sessions ({sessions}) and cache ({cache}) must lie apart:"
-            " a cache may be thrown away at any time",
+            f"sessions ({sessions}) and cache ({cache}) must be separate folders:"
+            " the cache may be deleted at any time",
         )
     if cache == state or cache in state.parents:
         return Problem(
             ("agent.cache_path", "agent.state_path"),
-            f"the state ({state}) must not lie in the cache ({cache})",
+            f"the state ({state}) must be outside the cache ({cache})",
         )
     backends = config.backends_root.absolute()
     for key, folder in (("agent.session_storage_path", sessions), ("agent.cache_path", cache)):
         if folder == backends or folder in backends.parents or backends in folder.parents:
             return Problem(
                 (key, "agent.state_path"),
-                f"{folder} and the backends' folder ({backends}) must lie apart",
+                f"{folder} and the backends' folder ({backends}) must be separate folders",
             )
     return None
 
@@ -153,8 +153,8 @@ def _times(config: Config) -> Problem | None:
     if worker.restart_delay * worker.burst >= worker.burst_interval:
         return Problem(
             ("worker.burst_interval", "worker.restart_delay", "worker.burst"),
-            f"{worker.burst} restarts {worker.restart_delay:g} s apart never fall into"
-            f" {worker.burst_interval:g} s, so the limit would never be reached",
+            f"{worker.burst} restarts, {worker.restart_delay:g} s apart, take longer than"
+            f" {worker.burst_interval:g} s, so the host could never reach the limit",
         )
     return None
 
@@ -170,7 +170,7 @@ def _limits(config: Config) -> Problem | None:
     for key, (value, bound) in least.items():
         if 0 < value < bound:
             return Problem(
-                (key,), f"{key} ({value}) is less than {bound}, with which no worker runs"
+                (key,), f"{key} ({value}) is less than {bound}, the least that a worker needs"
             )
     if worker.memory_max and worker.memory_high > worker.memory_max:
         return Problem(
@@ -179,12 +179,12 @@ def _limits(config: Config) -> Problem | None:
             f" worker.memory_max ({worker.memory_max})",
         )
     instance = config.memory.instance
-    # The default gives way to a lower wall by itself; what somebody chose must be possible.
+    # The default of memory.instance yields to a lower memory_max; a set value must be possible.
     if 0 < worker.memory_max < instance != MemorySection().instance:
         return Problem(
             ("memory.instance", "worker.memory_max"),
             f"memory.instance ({instance}) is more than worker.memory_max ({worker.memory_max}),"
-            " above which a worker is killed",
+            " above which the kernel kills the worker",
         )
     return None
 

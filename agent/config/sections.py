@@ -1,4 +1,4 @@
-"""The settings of agent.toml that say how the agent runs; those that it judges by are in `judging`.
+"""The settings of agent.toml that say how the agent runs; `policies` has those it judges by.
 
 Frozen dataclasses with default, meaning and range. Durations are seconds, sizes are bytes. The
 example file is made from both.
@@ -23,19 +23,19 @@ class AgentSection:
         "", 'folder that holds one folder per instance; "" = sessions in state_path', restart=True
     )
     cache_path: str = setting(
-        "", 'folder that may be thrown away at any time; "" = cache in state_path', restart=True
+        "", 'folder of caches, safe to delete at any time; "" = cache in state_path', restart=True
     )
     host: str = setting(
         "auto",
-        "what starts workers; auto = systemd where it booted the machine",
+        "host that starts workers; auto = systemd where systemd booted this machine, else process",
         choices=("auto", "systemd", "process"),
         restart=True,
     )
     log_level: str = setting(
-        "info", "the least level that is logged", choices=("debug", "info", "warn", "error")
+        "info", "least severe level in the log", choices=("debug", "info", "warn", "error")
     )
     log_format: str = setting(
-        "text", "how a line on stderr looks", choices=("text", "json"), restart=True
+        "text", "format of a log line on stderr", choices=("text", "json"), restart=True
     )
 
 
@@ -46,18 +46,18 @@ class LogSection:
     folder: str = setting(
         "",
         "folder of audit.log, performance.log and repairs.log, for a service below"
-        ' /var/lib/wa-agent; "" = none of them',
+        ' /var/lib/wa-agent; "" = no such files',
         restart=True,
     )
     repairs_name: str = setting(
         "repairs.log",
-        "what the file of repairs is called there, such as auto-fix-sessions.log",
+        "file name of the log of repairs in that folder, such as auto-fix-sessions.log",
         restart=True,
     )
     max_bytes: int = setting(
-        10 * MIB, "bytes of such a file before it is put aside", low=32 * 1024, restart=True
+        10 * MIB, "bytes at which such a file is rotated", low=32 * 1024, restart=True
     )
-    keep: int = setting(5, "older files kept of each", low=0, high=1000, restart=True)
+    keep: int = setting(5, "rotated files kept of each log", low=0, high=1000, restart=True)
     performance_interval: float = setting(
         60.0, "seconds between two lines of an instance in performance.log", low=1
     )
@@ -77,39 +77,39 @@ class ApiSection:
         restart=True,
     )
     trust_socket: bool = setting(
-        True, "true = who may open the Unix socket needs no key", restart=True
+        True, "true = clients of the Unix socket need no key", restart=True
     )
     trust_loopback: bool = setting(
-        False, "true = whoever is on this machine needs no key", restart=True
+        False, "true = clients on this machine need no key", restart=True
     )
     allowed_hosts: tuple[str, ...] = setting(
-        (), "names besides the loopback ones that a Host header may carry", restart=True
+        (), "host names that a Host header may carry besides the loopback ones", restart=True
     )
     body_limit: int = setting(
-        MIB, "bytes that a request's body may have", low=1024, high=1 << 30, restart=True
+        MIB, "bytes that the body of a request may have", low=1024, high=1 << 30, restart=True
     )
     media_limit: int = setting(
         16 * MIB,
-        "bytes of a file that a message may carry, before it is written as base64",
+        "bytes that a file in a message may have, before base64",
         low=1024,
         high=64 * MIB,
         restart=True,
     )
     head_timeout: float = setting(
-        10.0, "seconds that a client may take for a request's head", low=0.1, restart=True
+        10.0, "seconds that a client may take to send the head of a request", low=0.1, restart=True
     )
     body_timeout: float = setting(
-        10.0, "seconds that a client may take for a request's body", low=0.1, restart=True
+        10.0, "seconds that a client may take to send the body of a request", low=0.1, restart=True
     )
     connections_per_address: int = setting(
-        64, "requests at a time from one address", low=1, restart=True
+        64, "simultaneous requests from one address", low=1, restart=True
     )
     event_queue: int = setting(
-        1000, "events that wait for one slow listener before it is dropped", low=1, restart=True
+        1000, "events queued for one slow listener before the agent drops it", low=1, restart=True
     )
     history: float = setting(
         3600.0,
-        "seconds that the dashboard's lines of memory and messages reach back",
+        "seconds of history in the dashboard's charts of memory and messages",
         low=60,
         high=86400,
         restart=True,
@@ -120,23 +120,25 @@ class ApiSection:
 class StartSection:
     stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
     spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
-    parallel: int = setting(0, "starts going on at the same time; 0 = twice the cores", low=0)
+    parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
     remote_parallel: int = setting(
-        50, "the same for sessions on a backend, where no process of ours is started", low=1
+        50, "simultaneous starts of sessions on backends, which start no process here", low=1
     )
     logins: int = setting(
-        30, "logins that may begin in one burst, here and on all backends together", low=1
+        30,
+        "logins that may begin in one burst, on this machine and on all backends together",
+        low=1,
     )
     login_every: float = setting(
-        0.2, "seconds in which that budget regains one login; 0 = no budget", low=0
+        0.2, "seconds until the budget of logins regains one; 0 = no budget", low=0
     )
     disk_free: int = setting(
         200 * MIB,
-        "bytes that must be free where sessions lie, or no worker is started; 0 = no matter",
+        "bytes that must be free on the disk of the sessions before a worker starts; 0 = no check",
         low=0,
     )
     idle_load: float = setting(
-        0.7, "load per core below which the next start need not wait; 0 = always wait", low=0
+        0.7, "load per core below which the next start skips the stagger; 0 = never skip it", low=0
     )
     first_check: float = setting(
         15.0, "seconds from the agent's start to the first check", low=0, restart=True
@@ -145,47 +147,54 @@ class StartSection:
 
 @dataclass(frozen=True, slots=True)
 class StopSection:
-    prepare: float = setting(5.0, "seconds for telling the sessions that a stop is near", low=0.1)
-    save: float = setting(20.0, "seconds for saving all sessions", low=0.1)
-    close: float = setting(30.0, "seconds for closing sessions and workers, then kill", low=0.1)
+    prepare: float = setting(5.0, "seconds for the sessions to prepare for a stop", low=0.1)
+    save: float = setting(20.0, "seconds for the workers to save all sessions", low=0.1)
+    close: float = setting(
+        30.0, "seconds for sessions and workers to close, then the agent kills them", low=0.1
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSection:
     watchdog: float = setting(
-        20.0, "seconds of silence after which a worker is killed", low=0.1, restart=True
+        20.0, "seconds of silence after which the host kills a worker", low=0.1, restart=True
     )
     start_timeout: float = setting(
         60.0, "seconds until a started worker must be ready", low=0.1, restart=True
     )
     stop_timeout: float = setting(
-        30.0, "seconds until a stopping worker is killed", low=0.1, restart=True
+        30.0, "seconds until the host kills a stopping worker", low=0.1, restart=True
     )
     restart_delay: float = setting(
         0.1, "seconds from a worker's death to its restart by the host", low=0, restart=True
     )
     burst: int = setting(
-        5, "restarts by the host in burst_interval before the agent decides", low=1, restart=True
+        5,
+        "restarts by the host within burst_interval before the agent decides",
+        low=1,
+        restart=True,
     )
-    burst_interval: float = setting(60.0, "seconds over which burst counts", low=1, restart=True)
+    burst_interval: float = setting(
+        60.0, "seconds over which the host counts restarts", low=1, restart=True
+    )
     memory_high: int = setting(
-        0, "bytes above which a worker is slowed down; 0 = no limit", low=0, restart=True
+        0, "bytes above which the kernel slows a worker down; 0 = no limit", low=0, restart=True
     )
     memory_max: int = setting(
         640 * MIB,
-        "bytes above which a worker is killed; where its own memory_limit and a quarter is more,"
-        " that; 0 = what its unit says",
+        "bytes above which the kernel kills a worker (1.25 x its own memory_limit if"
+        " that is more); 0 = the limit of its unit",
         low=0,
         restart=True,
     )
     tasks_max: int = setting(
         512,
-        "processes and threads of one worker (a browser has some 80); 0 = no limit",
+        "processes and threads of one worker (a browser has about 80); 0 = no limit",
         low=0,
         restart=True,
     )
     warm: bool = setting(
-        True, "true = the process host forks workers from one warm process", restart=True
+        True, "true = the process host forks workers from one preloaded process", restart=True
     )
 
 
@@ -198,13 +207,13 @@ class SessionsSection:
         choices=("qr", "stop"),
     )
     snapshots: int = setting(
-        3, "snapshots kept of an instance; 0 = none are made by themselves", low=0, high=1000
+        3, "snapshots kept of an instance; 0 = no automatic snapshots", low=0, high=1000
     )
     snapshot_interval: float = setting(
-        3600.0, "seconds between two snapshots of an instance; 0 = none by themselves", low=0
+        3600.0, "seconds between two automatic snapshots of an instance; 0 = none", low=0
     )
     snapshot_stable: float = setting(
-        300.0, "seconds an instance must be connected before a snapshot by itself", low=0
+        300.0, "seconds an instance must be connected before an automatic snapshot", low=0
     )
     import_packed: int = setting(1 << 30, "bytes that an imported archive may have", low=1024)
     import_unpacked: int = setting(
@@ -220,17 +229,17 @@ class BackendsSection:
     """What holds for every [[backend]]."""
 
     discover: float = setting(
-        60.0, "seconds between two looks at a backend's own list of sessions", low=1
+        60.0, "seconds between two reads of a backend's list of sessions", low=1
     )
     patience: float = setting(
-        10.0, "seconds that a backend may be away before its sessions are held", low=0.1
+        10.0, "seconds that a backend may be away before its sessions wait for it", low=0.1
     )
     trial: str = setting(
         "check",
-        "what closes a backend's open circuit: the first check of its server that is well, or only"
-        " one session's try after breaker_pause",
+        "what closes a backend's open circuit: its server's first healthy check, or"
+        " only one session's try after breaker_pause",
         choices=("check", "session"),
     )
     back_rate: float = setting(
-        50.0, "sessions per second that are looked at again when a backend is back", low=0.1
+        50.0, "sessions per second that the agent checks after a backend returns", low=0.1
     )

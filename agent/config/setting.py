@@ -1,6 +1,6 @@
-"""How a dataclass field says that it is a setting: its meaning and what it may hold.
+"""The mark of a dataclass field that is a setting: its meaning and its range.
 
-Reading, checking and the example file all go by these marks.
+Loading, checking and the example file use these marks.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     restart: bool = False
-    """True when a running agent cannot take a new value on."""
+    """True when only a restart of the agent applies a new value."""
     secret: bool = False
-    """True when nobody may see the value: not in a listing, not in an error."""
+    """True for a value that no listing and no error may show."""
     credentials: bool = False
     """True for a URL that may carry a password."""
     parse: Callable[[Any], Any] | None = None
-    """Reads what is no plain value; ValueError says what is wrong with it."""
+    """Reads a value that is no plain type; ValueError names the fault."""
 
 
 def setting(

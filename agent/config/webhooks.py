@@ -1,4 +1,4 @@
-"""[[webhook]]: where events are sent by themselves, and what cannot be said of such a place."""
+"""[[webhook]]: the addresses that get the agent's events, and the checks of these tables."""
 
 import ipaddress
 import re
@@ -22,29 +22,36 @@ LEAST_SECRET = 16
 
 @dataclass(frozen=True, slots=True)
 class WebhookDeclaration:
-    name: str = setting("", "what it is called here: [a-z0-9][a-z0-9_-]{0,47}")
+    name: str = setting("", "name of the webhook here: [a-z0-9][a-z0-9_-]{0,47}")
     url: str = setting(
-        "", "http:// or https:// address that events are posted to, no password in it",
+        "", "http:// or https:// address that gets the events, without a password",
         credentials=True,
     )  # fmt: skip
-    secret_file: str = setting("", 'file with the secret that signs them; "" = they are not signed')
-    kinds: tuple[str, ...] = setting(("*",), 'kinds of events that it gets, such as "status"')
+    secret_file: str = setting("", 'file with the secret that signs the events; "" = no signature')
+    kinds: tuple[str, ...] = setting(("*",), 'kinds of events to send, such as "status"')
     instances: tuple[str, ...] = setting(
-        ("*",), 'ids, such as "shop-*"; "*" = all of them, and what concerns none'
+        ("*",),
+        'ids of instances whose events to send, such as "shop-*"; "*" = all, and the'
+        " agent's own events",
     )
-    private: bool = setting(False, "true = it may be on this machine or in a private network")
-    ca_file: str = setting("", "file with the certificates to trust; none = the machine's own")
+    private: bool = setting(
+        False, "true = the address may be on this machine or in a private network"
+    )
+    ca_file: str = setting("", 'file with the trusted certificates; "" = those of this machine')
     timeout: float = setting(10.0, "seconds that one delivery may take", low=0.1, high=120)
     longest_age: float = setting(
-        72.0, "hours after which an event is not sent any more", low=0.01, high=2160
+        72.0, "hours after which the agent drops an unsent event", low=0.01, high=2160
     )
     tries: int = setting(
-        3, "tries of an event that it refuses, before that one is put aside", low=1, high=20
+        3,
+        "tries of an event that the target refuses, before the agent sets it aside",
+        low=1,
+        high=20,
     )
 
 
 def secret_of(declaration: WebhookDeclaration) -> bytes:
-    """b"" where it signs nothing. ConfigError says what is wrong with the file."""
+    """b"" without a secret_file. ConfigError says what is wrong with the file."""
     if not declaration.secret_file:
         return b""
     whose = f"secret_file of webhook {declaration.name}"
@@ -58,7 +65,7 @@ def _too_short(text: str) -> str:
 
 
 def shown_target(url: str) -> str:
-    """Whose it is, without what may open a door there: of many services the path is the key."""
+    """The URL's host without its path: the path is the key of many services."""
     scheme, mark, rest = shown_url(url).partition("://")
     authority, _, path = rest.partition("/")
     return f"{scheme}{mark}{authority}/{HIDDEN if path else ''}"
@@ -73,7 +80,7 @@ Found = Iterator[tuple[str, str]]
 
 
 def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
-    """The first thing that cannot be, or None."""
+    """The first fault, or None."""
     names: set[str] = set()
     for number, one in enumerate(webhooks):
         for check in _CHECKS:
@@ -112,13 +119,13 @@ def _url(one: WebhookDeclaration) -> Found:
     elif parts.fragment:
         yield "url", f"{wrong} without #"
     elif why := _address_fault(parts.hostname, one.private):
-        yield "url", f"nothing is sent to that address: {why}"
+        yield "url", f"the agent sends nothing to that address: {why}"
     elif one.ca_file and parts.scheme != "https":
         yield "ca_file", "an http address shows no certificate"
 
 
 def _address_fault(host: str, private: bool) -> str:
-    """An address that stands there itself can be judged at once; a name is when it is looked up."""
+    """Judges a literal address; the sender judges a name when it resolves it."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -129,14 +136,14 @@ def _address_fault(host: str, private: bool) -> str:
         socket.inet_aton(host)  # takes 127.1, 0x7f000001 and 2130706433, as a resolver does
     except (OSError, UnicodeError):
         return ""
-    return "it is written in an odd way"
+    return "write it as a plain IP address"
 
 
 def _patterns(one: WebhookDeclaration) -> Found:
     for key in ("kinds", "instances"):
         values: tuple[str, ...] = getattr(one, key)
         if not values:
-            yield key, 'it would get nothing; "*" = all'
+            yield key, 'an empty list sends nothing; "*" = all'
         for value in values:
             if not _PATTERN.fullmatch(value):
                 yield key, f"{value!r:.80} is no pattern of a-z, 0-9, -, _, * and ?"

@@ -71,7 +71,7 @@ def adjust(contract: Contract, told: Mapping[str, Any]) -> Contract:
             continue
         changes[name] = None if route == NONE else parse_route(route, key, name not in _WITHOUT_ID)
         if changes[name] is None and name in _NEEDED:
-            raise wrong(key, "no such server can be without it")
+            raise wrong(key, "the engine needs this route")
     keeps = contract.disconnect_keeps_pairing
     if told.get("disconnect_keeps_pairing") is not None:
         keeps = flag(told, "disconnect_keeps_pairing", keeps)

@@ -117,7 +117,7 @@ def test_mappings_that_are_no_users_add_nobody():
         ({"start_route": "PUT /x"}, "needs {id} once"),
         ({"start_route": "PUT /x/{id}/{id}"}, "needs {id} once"),
         ({"start_route": "PUT /../{id}"}, "start_route"),
-        ({"start_route": "none"}, "no such server can be without it"),
+        ({"start_route": "none"}, "the engine needs this route"),
         ({"list_route": "GET /x/{id}"}, "takes no {id}"),
         ({"logs": "file:/x"}, "not a list"),
         ({"logs": ["http://x"]}, "begins with one of"),
