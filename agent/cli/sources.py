@@ -6,7 +6,8 @@ from there on every check of an import holds for it too.
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -29,8 +30,30 @@ def open_archive(path: Path, _id: InstanceId | None) -> IO[bytes]:
 
 
 def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
-    """A whatsapp-web.js LocalAuth folder, which says nothing of who it belongs to."""
+    """A whatsapp-web.js LocalAuth folder."""
     from agent.engines.web.exchange import forget_note, import_local_auth
+
+    def fill(session: Path) -> None:
+        import_local_auth(path, session)
+        forget_note(session)
+
+    return _packed(path, id, "web", fill)
+
+
+def pack_auth_folder(path: Path, id: InstanceId | None) -> IO[bytes]:
+    """A folder of Baileys' useMultiFileAuthState."""
+    from agent.engines.baileys.exchange import import_auth_folder
+
+    def fill(session: Path) -> None:
+        import_auth_folder(path, session)
+
+    return _packed(path, id, "baileys", fill)
+
+
+def _packed(
+    path: Path, id: InstanceId | None, engine: str, fill: Callable[[Path], None]
+) -> IO[bytes]:
+    """Another program's folder, which says nothing of who it belongs to, as our archive."""
     from agent.vault.archive import pack_session
 
     if id is None:
@@ -40,11 +63,10 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
         session = Path(folder) / "session"
         session.mkdir(mode=0o700)
-        import_local_auth(path, session)
-        forget_note(session)
-        out = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked closes it
+        fill(session)
+        out = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            pack_session(session, id, "web", time.time(), out)
+            pack_session(session, id, engine, time.time(), out)
         except BaseException:
             out.close()
             raise
@@ -55,6 +77,21 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
 def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
     """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
     from agent.engines.web.exchange import export_local_auth
+
+    with _unpacked(archive, id, "web", "whatsapp-web.js") as session:
+        return export_local_auth(session, target, id, replace=replace)
+
+
+def unpack_auth_folder(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
+    """One of our archives as a plain Baileys bot wants it; the folder made below `target`."""
+    from agent.engines.baileys.exchange import export_auth_folder
+
+    with _unpacked(archive, id, "baileys", "a plain Baileys bot") as session:
+        return export_auth_folder(session, target, id, replace=replace)
+
+
+@contextmanager
+def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Iterator[Path]:
     from agent.vault.unpack import unpack_apart
     from agent.vault.untar import Limits
 
@@ -62,18 +99,25 @@ def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool
         session = Path(folder) / "session"
         session.mkdir(mode=0o700)
         arrived = unpack_apart(session, source, Limits())
-        if arrived.manifest.engine != "web":
+        if arrived.manifest.engine != engine:
             raise Refused(
-                f"cannot export {id} to whatsapp-web.js: its engine is"
-                f" {arrived.manifest.engine}, not web"
+                f"cannot export {id} to {program}: its engine is"
+                f" {arrived.manifest.engine}, not {engine}"
             )
-        return export_local_auth(session, target, id, replace=replace)
+        yield session
 
 
-SOURCES: Mapping[str, Source] = {OURS: open_archive, "wwebjs": pack_local_auth}
+SOURCES: Mapping[str, Source] = {
+    OURS: open_archive,
+    "wwebjs": pack_local_auth,
+    "baileys": pack_auth_folder,
+}
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
 """Makes another program's layout of our archive in a folder, in place of an older one where that
 is wanted; what was made."""
 
-TARGETS: Mapping[str, Target] = {"wwebjs": unpack_local_auth}
+TARGETS: Mapping[str, Target] = {
+    "wwebjs": unpack_local_auth,
+    "baileys": unpack_auth_folder,
+}

@@ -348,8 +348,10 @@ def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
     known = reason_of(claim.reason or observation.record.reason)
     if observation.record.paired and not known.unpairs:
         return _corrupted(observation, "unpaired_suspect")
-    sentence = known.title if known.code == "qr_idle" else "it waits for a scan of its QR code"
-    reason = "qr_idle" if known.code == "qr_idle" else "waiting_for_scan"
+    # A word of its own about waiting: no code is offered, or the scan alone is not enough.
+    own = known.status is Status.QR_REQUIRED
+    sentence = known.title if own else "it waits for a scan of its QR code"
+    reason = known.code if own else "waiting_for_scan"
     return _verdict(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
 
 

@@ -89,6 +89,7 @@ OWN_AFFAIR = frozenset(
         "",
         "starting",
         "qr_idle",
+        "passkey_required",
         "restart_required",
         "conflict",
         "temporary_ban",

@@ -118,3 +118,17 @@ async def test_without_an_agent_its_folders_tell_of_web_instances(
     create(state / "sessions", Instance(InstanceId("shop"), "web", True, {}))
     _, found = await doctor()
     assert [one["level"] for one in found["browser"]] == ["wrong", "wrong"]
+
+
+async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_them(
+    doctor: Doctor, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WA_NODE", "/nonexistent/node")
+    _, found = await doctor()
+    assert [one["level"] for one in found["baileys"]] == ["ok"]
+    declared = tmp_path / "baileys.toml"
+    declared.write_text('[[instance]]\nid = "shop"\nengine = "baileys"\n')
+    status, found = await doctor("--config", str(declared))
+    assert status == 1
+    assert {one["level"] for one in found["baileys"]} == {"wrong"}
+    assert any("scripts/install --with baileys" in one["advice"] for one in found["baileys"])

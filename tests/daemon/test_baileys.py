@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.daemon.test_vault import cli
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
-from tests.standin.baileys.run import WhatsApp
+from tests.standin.baileys.run import BaileysServer, WhatsApp
 
 __all__ = ["cache", "whatsapp"]
 
@@ -52,3 +53,91 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     assert len(codes) == 1, "one scan is enough"
     assert "the offer" not in agent.log.read_text()
     assert code["qr"] not in agent.log.read_text()
+
+
+async def test_missing_packages_are_named_everywhere_and_found_when_they_are_there(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    cache: Path,
+    eventually: Eventually,
+) -> None:
+    agent = make_agent()
+    await agent.start(PATIENT | SLOWER)
+    body = {"id": "sales", "engine": "baileys", "settings": {"url": whatsapp.socket}}
+    await agent.do("POST", "/api/instance", body)
+
+    async def reason() -> str:
+        return str((await agent.show("sales"))["reason"])
+
+    await eventually(reason, "packages_missing", within=40)
+    for words in (("list",), ("show", "sales"), ("why", "sales")):
+        status, out = await cli(agent, *words)
+        assert (status, "npm packages" in out) == (0, True), out
+    _, why = await cli(agent, "why", "sales")
+    assert "wa-agent doctor" in why
+    assert any("npm packages" in sentence for _, sentence in await agent.story("sales"))
+    (agent.state / "cache").symlink_to(cache)
+    await eventually(lambda: agent.status("sales"), "QR_REQUIRED", within=90)
+
+
+async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    cache: Path,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    """A bot on the library's own useMultiFileAuthState goes on with the pairing, without a scan."""
+    agent = make_agent()
+    agent.state.mkdir(mode=0o700)
+    (agent.state / "cache").symlink_to(cache)
+    await agent.start(PATIENT | SLOWER)
+    settings = {"settings": {"url": whatsapp.socket}}
+    await agent.do("POST", "/api/instance", {"id": "sales", "engine": "baileys", **settings})
+    await eventually(lambda: agent.status("sales"), "QR_REQUIRED", within=40)
+    code = await agent.do("GET", "/api/instance/sales/qr")
+    await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "from here"})
+    assert sent["outcome"] == "sent"
+    await agent.do("POST", "/api/instance/sales/disable")
+    await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], False)
+
+    out = tmp_path / "bots"
+    status, said = await cli(agent, "export", "sales", out, "--to", "baileys")
+    assert status == 0, said
+    status, said = await cli(agent, "export", "sales", out, "--to", "baileys")
+    assert (status, "--force moves it aside" in said) == (4, True), said
+    (out / "sales" / "bot-settings.json").write_text("{}")
+    (out / "sales").rename(out / "7")
+    bot = await asyncio.to_thread(BaileysServer, whatsapp, out, tmp_path / "bot.log")
+    try:
+        await eventually(bot.status, "CONNECTED", within=40)
+        await asyncio.to_thread(whatsapp.say, PEER, ACCOUNT, "to the bot")
+        bot.send(PEER, "from the bot")
+        await eventually(
+            lambda: any(h["text"] == "from the bot" for h in whatsapp.person(PEER)["heard"])
+        )
+        await eventually(lambda: whatsapp.person(PEER)["unread"], 0)
+        bot.disconnect()
+        await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], False)
+    finally:
+        bot.end()
+
+    await agent.do("DELETE", "/api/instance/sales")
+    status, said = await cli(agent, "import", out, "sales", "--from", "baileys")
+    assert (status, "sales imported, disabled" in said) == (0, True), said
+    session = agent.state / "sessions" / "sales" / "session"
+    assert not (session / "bot-settings.json").exists()
+    await agent.do("PATCH", "/api/instance/sales", settings)
+    await agent.do("POST", "/api/instance/sales/enable")
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "back"})
+    assert sent["outcome"] == "sent"
+    await eventually(lambda: any(h["text"] == "back" for h in whatsapp.person(PEER)["heard"]))
+    assert not [s for _, s in await agent.story("sales") if "→ QR_REQUIRED" in s][1:]
+
+    for name in out.glob("7/pre-key-*.json"):
+        name.unlink()
+    status, said = await cli(agent, "import", out, "deaf", "--from", "baileys")
+    assert (status, "no pre-keys" in said) == (4, True), said

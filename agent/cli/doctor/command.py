@@ -123,6 +123,7 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield _database(state / "agent.db", client)
     kinds = _browser_kinds(config)
     yield from _browser(config, kinds, wanted="web" in engines or bool(kinds))
+    yield from _node(config, wanted="baileys" in engines or bool(_settings_of(config, "baileys")))
 
 
 def _backends(config: "Config", client: Client, path: Path | None) -> "Iterator[Finding]":
@@ -284,14 +285,23 @@ def _checked_by_agent(client: Client) -> str:
 def _browser_kinds(config: "Config") -> set[str]:
     """What the web instances are set to, as far as can be known without an agent."""
     from agent.engines.web.arguments import BINARIES, SHELL
+
+    every = _settings_of(config, "web")
+    return {str(settings.get("browser", SHELL)) for settings in every} & set(BINARIES)
+
+
+def _settings_of(config: "Config", engine: str) -> list[Mapping[str, Any]]:
+    """The settings of each instance of that engine that is declared or has a folder."""
     from agent.vault.identity import scan
 
-    every = [one.settings for one in config.instance if one.engine == "web"]
+    every: list[Mapping[str, Any]] = [
+        one.settings for one in config.instance if one.engine == engine
+    ]
     with suppress(OSError, WaError):
         for one in scan(config.session_root):
-            if one.identity and one.identity.instance.engine == "web":
+            if one.identity and one.identity.instance.engine == engine:
                 every.append(one.identity.instance.settings)
-    return {str(settings.get("browser", SHELL)) for settings in every} & set(BINARIES)
+    return every
 
 
 def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Finding]":
@@ -315,3 +325,23 @@ def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Fi
         yield make("browser", one.sentence, one.cure)
     if not found:
         yield ok("browser", "the web engine can run")
+
+
+def _node(config: "Config", *, wanted: bool) -> "Iterator[Finding]":
+    """Looked at before the first baileys instance, too, once Node and packages are there."""
+    from agent.cli.doctor.worker_access import environment_of
+    from agent.config import INSTALLED_STATE
+    from agent.engines.baileys.doctor import examine
+    from agent.host.machine.doctor import ok, wrong
+    from agent.host.units import INSTANCES
+
+    installed = config.agent.state_path == INSTALLED_STATE
+    env = environment_of(INSTANCES.template) if installed else os.environ
+    found = examine(config.cache_root, env, installed=installed)
+    if found and not wanted:
+        yield ok("baileys", "no baileys instance, and not all that the engine needs: not looked at")
+        return
+    for one in found:
+        yield wrong("baileys", one.sentence, one.cure)
+    if not found:
+        yield ok("baileys", "the baileys engine can run")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,10 +38,15 @@ class Client:
     """A running Node; `ended` says in words why it does no more."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, commands: int, on_event: OnEvent
+        self,
+        process: asyncio.subprocess.Process,
+        commands: asyncio.StreamWriter,
+        on_event: OnEvent,
     ) -> None:
         self.pid = process.pid
         self.ended = ""
+        self.heard_at = time.monotonic()
+        """When it last wrote a line: its loop turned then."""
         self._process = process
         self._commands = commands
         self._on_event = on_event
@@ -76,7 +82,7 @@ class Client:
         finally:
             os.close(theirs)
             os.close(written)
-        client = cls(process, commands, on_event)
+        client = cls(process, await _writer(commands), on_event)
         client._reading = asyncio.create_task(client._read(events, on_end), name="client")
         try:
             async with asyncio.timeout(START):
@@ -87,6 +93,9 @@ class Client:
                 f"cannot start the client: it was not ready within {START:.0f} s",
                 code="node_failed",
             ) from error
+        except BaseException:
+            await client.kill()  # a caller that gave up leaves no process behind
+            raise
         return client
 
     @property
@@ -104,9 +113,9 @@ class Client:
         line = json.dumps({"id": number, "do": do, **more}).encode() + b"\n"
         try:
             async with asyncio.timeout(within):
-                await asyncio.to_thread(_write, self._commands, line) if len(
-                    line
-                ) > 4096 else _write(self._commands, line)
+                # One buffer for all callers: lines never mix, whoever gives up meanwhile.
+                self._commands.write(line)
+                await self._commands.drain()
                 return await answer
         except TimeoutError as error:
             raise EngineError(
@@ -141,7 +150,7 @@ class Client:
         if self.ended:
             return False
         self.ended = why
-        os.close(self._commands)
+        self._commands.close()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(EngineError(f"the client ended: {why}", code="not_ready"))
@@ -163,7 +172,11 @@ class Client:
                     break
                 if not line:
                     break
+                self.heard_at = time.monotonic()
                 why = self._take(line)
+        except Exception as error:
+            log.exception("an event of the client cannot be used")
+            why = f"the worker could not use an event of it ({type(error).__name__})"
         finally:
             transport.close()
         if not why:
@@ -215,10 +228,12 @@ class Client:
         answer.set_result(ok if isinstance(ok, dict) else {})
 
 
-def _write(fd: int, line: bytes) -> None:
-    rest = memoryview(line)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+async def _writer(fd: int) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(fd, "wb", 0)
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
 def _how_ended(status: int) -> str:

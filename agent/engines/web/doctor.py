@@ -2,26 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from agent.engines.surroundings import Finding
 from agent.engines.web.arguments import SHELL, find_browser, find_setpriv
 from agent.engines.web.bundle import read_bundle
 from agent.engines.web.sandbox import sandbox_problem
 from agent.errors import ConfigError
 
+__all__ = ["Finding", "examine"]
+
 _SHM_NEEDED = 64 * 1024 * 1024
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    code: str
-    sentence: str
-    cure: str
-    serious: bool = True
-    """False: it works, only less well."""
 
 
 def examine(

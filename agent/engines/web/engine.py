@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.web.arguments import find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
@@ -22,13 +23,7 @@ from agent.engines.web.profile import make_durable, store_is_gone
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
-from agent.engines.web.settings import (
-    LIVE,
-    WebSettings,
-    cache_folder,
-    probe_limit,
-    read_settings,
-)
+from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Starts, Told, boot_clock
 from agent.engines.web.view import View
 from agent.errors import ConfigError, EngineError, InvalidRequest

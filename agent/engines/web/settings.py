@@ -1,6 +1,5 @@
 """What an instance of the web engine can be told, and what the machine tells it."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -70,25 +69,6 @@ def needed_address(told: Mapping[str, Any], _folder: Path) -> Address | None:
         return None
     parts = urlsplit(settings.url)
     return Address(f"{parts.scheme}://{parts.netloc}/", settings.proxy)
-
-
-def cache_folder(env: Mapping[str, str] | None = None) -> Path:
-    """Where the machine keeps what can be fetched again; beside the sessions if nobody says."""
-    env = os.environ if env is None else env
-    told = env.get("WA_CACHE_PATH") or env.get("CACHE_PATH")
-    if told:
-        return Path(told)
-    return Path(env.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
-
-
-def probe_limit(env: Mapping[str, str] | None = None) -> float:
-    """Seconds for one shallow question, so that the watchdog hears an answer, good or bad."""
-    env = os.environ if env is None else env
-    try:
-        watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6
-    except ValueError:
-        watchdog = 0.0
-    return min(3.0, watchdog * 0.35) if watchdog else 3.0
 
 
 def _check_url(url: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import find_node, version_of
+from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
@@ -29,6 +30,10 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     os.kill(first.pid, signal.SIGSTOP)
     with pytest.raises(EngineError, match="did not answer within"):
         await bench.engine.probe()
+    assert first.alive, "one late answer is no loop that stands still"
+    while first.alive:
+        with pytest.raises(EngineError, match="did not answer within"):
+            await bench.engine.probe()
     assert bench.heard.last.reason == "client_crashed"
     assert "did not answer" in bench.heard.last.raw
     with pytest.raises(ProcessLookupError):
@@ -97,6 +102,70 @@ async def test_each_way_of_failing_is_told_apart(
     await client.kill()
 
 
+ECHO = """
+tell({'event': 'ready'})
+for line in os.fdopen(commands, 'rb'):
+    told = json.loads(line)
+    tell({'answer': told['id'], 'ok': {'size': len(told['text'])}})
+"""
+
+
+async def test_long_commands_of_several_callers_never_mix_on_the_pipe(tmp_path: Path) -> None:
+    client = await Client.start(program(tmp_path, ECHO), tmp_path, lambda _: None, lambda _: None)
+    sizes = [300_000 + number for number in range(12)]
+    given_up = asyncio.create_task(client.call("send", 60.0, text="z" * 2_000_000))
+    calls = [client.call("send", 60.0, text="x" * size) for size in sizes]
+    working = asyncio.gather(*calls)
+    await asyncio.sleep(0)
+    given_up.cancel()
+    answers = await working
+    assert [answer["size"] for answer in answers] == sizes
+    await client.kill()
+
+
+async def test_a_start_that_its_caller_gives_up_leaves_no_process(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    pid = tmp_path / "pid"
+    body = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    node = program(tmp_path, body)
+    starting = asyncio.create_task(
+        Client.start(node, tmp_path, lambda _: None, lambda _: None), name="starting"
+    )
+    await eventually(lambda: pid.exists() and pid.read_text() != "")
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not Path("/proc", pid.read_text()).exists()
+
+
+async def test_an_event_that_cannot_be_used_ends_the_client_by_name(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    def hear(_told: object) -> None:
+        raise TypeError("not as expected")
+
+    ended: list[str] = []
+    body = "tell({'event': 'ready'})\ntell({'event': 'close'})\ntime.sleep(600)"
+    client = await Client.start(program(tmp_path, body), tmp_path, hear, ended.append)
+    await eventually(lambda: ended == ["the worker could not use an event of it (TypeError)"])
+    with pytest.raises(EngineError, match="the client ended"):
+        await client.call("look", 1.0)
+    await client.kill()
+
+
+def test_the_worker_loads_nothing_of_other_engines_nor_of_the_agent() -> None:
+    code = (
+        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
+        "import sys, agent.engines.baileys.engine;"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " ('aiohttp', 'redis', 'psutil', 'dbus_fast', 'sqlite3', 'ssl')"
+        " or m.startswith(('agent.engines.web', 'agent.engines.evolution', 'agent.config'))])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
 async def test_a_flood_of_events_does_not_stop_the_worker(
     tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -150,7 +219,6 @@ def test_a_node_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     old = tmp_path / "node"
     old.write_text("#!/bin/sh\necho v18.19.0\n")
     old.chmod(0o755)
-    version_of.cache_clear()
     with pytest.raises(ConfigError, match=r"without Node 20 or newer: .*/node is version 18"):
         find_node({"PATH": str(tmp_path)} | {"WA_NODE": str(old)})
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agent.errors import EngineError
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -89,3 +90,42 @@ async def test_a_group_and_several_peers_are_read(bench: Bench) -> None:
         before = bench.heard.count("message", direction="in")
         await asyncio.to_thread(bench.whatsapp.say_in_group, sender, ACCOUNT, group, f"by {sender}")
         await bench.until(lambda: bench.heard.count("message", direction="in") > before)  # noqa: B023
+
+
+async def test_an_account_that_must_show_a_passkey_waits_for_its_owner(bench: Bench) -> None:
+    bench.whatsapp.asks_for_passkey(ACCOUNT, True)
+    await bench.start()
+    await bench.is_now("QR_REQUIRED")
+    code = await bench.engine.qr()
+    assert code is not None
+    await asyncio.to_thread(bench.whatsapp.scan, code.text, ACCOUNT)
+    await bench.is_now("QR_REQUIRED", "passkey_required")
+    assert not bench.heard.last.paired
+    bench.whatsapp.asks_for_passkey(ACCOUNT, False)
+    await bench.stop()
+    await bench.pair()
+
+
+async def test_a_logout_is_one_when_whatsapp_confirmed_it(bench: Bench) -> None:
+    await bench.pair()
+    await bench.engine.logout()
+    await bench.is_now("DISCONNECTED", "logout")
+    assert not bench.heard.last.paired
+
+
+async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> None:
+    await bench.pair()
+    bench.whatsapp.trouble(ACCOUNT, "silence")
+    with pytest.raises(EngineError, match="did not confirm the logout"):
+        await bench.engine.logout()
+    assert bench.heard.last.paired
+
+
+@pytest.mark.parametrize("url", ["/etc/hostname", "file:///etc/hostname", "http://127.0.0.1/x"])
+async def test_a_file_is_fetched_by_https_only_never_from_this_machine(
+    bench: Bench, url: str
+) -> None:
+    await bench.pair()
+    message = {"to": PEER, "type": "media", "mimetype": "text/plain", "url": url}
+    with pytest.raises(EngineError, match="url is not https"):
+        await bench.engine.send(message)

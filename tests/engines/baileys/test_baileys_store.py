@@ -65,7 +65,13 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     await bench.is_now("DISCONNECTED", "storage_failed")
     assert "ENOSPC" in bench.heard.last.raw
     json.loads((bench.folder / "creds.json").read_text())
+    # The same engine, as the agent's next try has it; the disk is still full.
+    await bench.engine.connect()
+    await bench.is_now("DISCONNECTED", "storage_failed")
     (disk / "filler").unlink()
+    await bench.engine.connect()
+    await bench.is_now("CONNECTED")
+    await bench.talk("in the same worker")
     before = bench.heard.count("message", direction="in")
     await bench.restart()
     await bench.until(lambda: bench.heard.count("message", direction="in") + before >= 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.web import bundle, fetch
 from agent.engines.web.arguments import command_line, find_browser, user_agent
 from agent.engines.web.exchange import export_local_auth, import_local_auth
@@ -25,7 +26,7 @@ from agent.engines.web.kept import (
     write_note,
 )
 from agent.engines.web.profile import Lock, prepare_profile, profile_path, read_lock
-from agent.engines.web.settings import cache_folder, probe_limit, read_settings
+from agent.engines.web.settings import read_settings
 from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
 
 

@@ -118,6 +118,10 @@ class WhatsApp(Program):
         """Whether somebody sends again, with new keys, what could not be read."""
         call(self.url + "/person", {"user": user, "answers": answers})
 
+    def asks_for_passkey(self, user: str, asks: bool) -> None:
+        """Whether a scan by this account leads to a passkey instead of a linked device."""
+        call(self.url + "/person", {"user": user, "passkey": asks})
+
     def device(self, user: str) -> dict[str, Any]:
         """The newest linked device of that account; {} when there is none."""
         devices = call(self.url + "/state")["devices"]

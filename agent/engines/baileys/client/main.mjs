@@ -44,6 +44,7 @@ const WORKS = {
   look: (told) => session.look(told),
   pairing_code: (told) => session.pairingCode(told),
   send: (told) => session.send(told),
+  file_part: (told) => session.filePart(told),
   logout: () => session.logout(),
   save: () => session.save(),
   free: () => globalThis.gc?.(),

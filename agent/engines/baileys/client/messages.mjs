@@ -9,8 +9,16 @@ export function jidOf(to) {
 
 const MEDIA = [["image/", "image"], ["video/", "video"], ["audio/", "audio"]];
 
-function media(told) {
-  const content = told.content !== undefined ? Buffer.from(told.content, "base64") : { url: told.url };
+// The library would read any other address from this machine's disk: its own keys, too.
+function fileOf(told, uploads) {
+  if (told.upload !== undefined) return uploads.whole(told);
+  if (told.content !== undefined) return Buffer.from(told.content, "base64");
+  if (/^https:\/\//i.test(String(told.url))) return { url: told.url };
+  throw Object.assign(new Error("the file's url is not https"), { code: "invalid_request" });
+}
+
+function media(told, uploads) {
+  const content = fileOf(told, uploads);
   const [, kind = "document"] = MEDIA.find(([start]) => told.mimetype.startsWith(start)) ?? [];
   const named = kind === "document" ? { fileName: told.filename ?? "file" } : {};
   return { [kind]: content, mimetype: told.mimetype, ...named, ...(told.caption ? { caption: told.caption } : {}) };
@@ -23,12 +31,12 @@ function contact({ name, phone }) {
   return { contacts: { displayName: plain, contacts: [{ displayName: plain, vcard }] } };
 }
 
-export function contentOf(told, jid) {
+export function contentOf(told, jid, uploads) {
   switch (told.type ?? "text") {
     case "text":
       return { text: told.text };
     case "media":
-      return media(told);
+      return media(told, uploads);
     case "location":
       return { location: { degreesLatitude: told.latitude, degreesLongitude: told.longitude, name: told.name, address: told.address } };
     case "contact":

@@ -2,9 +2,13 @@
 import { makeLogger } from "./log.mjs";
 import { ackOf, contentOf, jidOf, typeOf } from "./messages.mjs";
 import { Store } from "./store.mjs";
+import { Uploads } from "./uploads.mjs";
 
 const KEEP_ALIVE = 25_000;
 const PING = 5_000;
+const LOGOUT = 10_000;
+const MOST_RECENT = 200;
+const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
 const refuse = (code, words) => Object.assign(new Error(words), { code });
@@ -19,8 +23,12 @@ export class Session {
   #socket = null;
   #open = false;
   #heardAt = null;
+  #endedWith = null;
+  #ended = null; // hears the code of the connection's end
   #unanswered = new Map(); // messages that the server has not confirmed yet
-  #recent = new Map(); // messages that a peer may ask for again
+  #recent = new Map(); // messages that a peer may ask for again, as they are sent: id → bytes
+  #recentBytes = 0;
+  #uploads = new Uploads();
 
   constructor(lib, load, tell) {
     this.#lib = lib;
@@ -40,6 +48,7 @@ export class Session {
 
   async connect() {
     if (this.#socket) return;
+    this.#endedWith = null;
     const { url, version, browser, proxy } = this.#told;
     const agents = proxy ? await this.#agents(proxy) : {};
     const socket = this.#lib.makeWASocket({
@@ -49,7 +58,7 @@ export class Session {
       syncFullHistory: false,
       generateHighQualityLinkPreview: false,
       keepAliveIntervalMs: KEEP_ALIVE,
-      getMessage: async (key) => this.#recent.get(key.id),
+      getMessage: async (key) => this.#again(key.id),
       ...(url ? { waWebSocketUrl: url } : {}),
       ...(version ? { version } : {}),
       ...(browser ? { browser: [browser, "Chrome", "1.0"] } : {}),
@@ -77,7 +86,8 @@ export class Session {
     const begun = now();
     const ping = { tag: "iq", attrs: { id: this.#socket.generateMessageTag(), to: "s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
     try {
-      await this.#socket.query(ping, seconds * 1000);
+      // The library gives nothing, or throws, where no answer came.
+      if (!(await this.#socket.query(ping, seconds * 1000))) throw refuse("no_answer", "");
     } catch {
       throw refuse("no_answer", `WhatsApp did not answer a ping within ${seconds} s`);
     }
@@ -91,12 +101,14 @@ export class Session {
 
   async send(told) {
     if (!this.#open) throw refuse("not_connected", "not connected");
-    const jid = jidOf(told.to);
+    const { message } = told;
+    const jid = jidOf(message.to);
+    const content = contentOf(message, jid, this.#uploads);
     const id = this.#lib.generateMessageIDV2(this.#socket.user?.id);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (told.seconds ?? 20) * 1000);
     try {
-      this.#remember(await this.#socket.sendMessage(jid, contentOf(told, jid), { messageId: id }));
+      this.#remember(await this.#socket.sendMessage(jid, content, { messageId: id }));
       return { id, ...(await answered) };
     } finally {
       clearTimeout(timer);
@@ -110,9 +122,24 @@ export class Session {
     if (!silent) this.#tell({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
   }
 
+  filePart({ part }) {
+    return this.#uploads.take(part);
+  }
+
+  // The library's own logout hangs up before WhatsApp has it. Here WhatsApp confirms it, or ends the
+  // connection because of it; what is neither was no logout.
   async logout() {
-    if (!this.#socket) throw refuse("not_connected", "not connected");
-    await this.#socket.logout();
+    const socket = this.#socket;
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    const { id: jid } = this.#state.creds.me;
+    const query = { tag: "iq", attrs: { id: socket.generateMessageTag(), to: "s.whatsapp.net", type: "set", xmlns: "md" }, content: [{ tag: "remove-companion-device", attrs: { jid, reason: "user_initiated" } }] };
+    const ended = new Promise((resolve) => (this.#ended = resolve));
+    const confirmed = socket.query(query, LOGOUT).then((answer) => (answer ? 401 : null), () => null);
+    const code = (await Promise.race([ended, confirmed])) ?? this.#endedWith;
+    if (code !== 401) throw refuse("not_confirmed", `WhatsApp did not confirm the logout within ${LOGOUT / 1000} s`);
+    if (this.#socket !== socket) return;
+    this.#hangUp();
+    this.#tell({ event: "close", code: 401, raw: "logged out by the agent", ban: "", expire: null });
   }
 
   async save() {
@@ -146,8 +173,9 @@ export class Session {
   #frame(frame) {
     this.#heardAt = now();
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
-    if (frame?.tag !== "notification" || !Array.isArray(frame.content)) return;
-    if (frame.content.some(({ tag }) => /passkey/.test(tag))) this.#tell({ event: "passkey" });
+    if (frame?.tag !== "notification") return;
+    const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
+    if (words.some((word) => /^passkey/.test(word))) this.#tell({ event: "passkey" });
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
@@ -167,6 +195,8 @@ export class Session {
     const { statusCode = null } = error?.output ?? {};
     const data = error?.data ?? {};
     const attrs = data.attrs ?? data;
+    this.#endedWith = statusCode;
+    this.#ended?.(statusCode);
     this.#hangUp();
     this.#tell({
       event: "close",
@@ -200,9 +230,20 @@ export class Session {
   }
 
   #remember(message) {
-    if (!message?.message) return;
-    this.#recent.set(message.key.id, message.message);
-    if (this.#recent.size > 200) this.#recent.delete(this.#recent.keys().next().value);
+    if (!message?.message || this.#recent.has(message.key.id)) return;
+    const bytes = this.#lib.proto.Message.encode(message.message).finish();
+    this.#recent.set(message.key.id, bytes);
+    this.#recentBytes += bytes.length;
+    while (this.#recent.size > MOST_RECENT || this.#recentBytes > MOST_RECENT_BYTES) {
+      const [oldest, { length }] = this.#recent.entries().next().value;
+      this.#recent.delete(oldest);
+      this.#recentBytes -= length;
+    }
+  }
+
+  #again(id) {
+    const bytes = this.#recent.get(id);
+    return bytes && this.#lib.proto.Message.decode(bytes);
   }
 
   #acks(updates) {

@@ -32,8 +32,8 @@ const COMMANDS = {
     id: await whatsapp.groups.say(from, to, group, text),
   }),
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
-  'POST /person': ({ user, answers }) => {
-    whatsapp.person(user).answers = answers;
+  'POST /person': ({ user, ...told }) => {
+    for (const name of ['answers', 'passkey']) if (name in told) whatsapp.person(user)[name] = told[name];
   },
 };
 

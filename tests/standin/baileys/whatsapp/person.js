@@ -27,6 +27,8 @@ export class Person {
   retries = 0;
   /** Whether a message that could not be read is sent again, with new keys. */
   answers = true;
+  /** Whether WhatsApp asks for a passkey before it links a device of this account. */
+  passkey = false;
 
   #identity = curve.generateKeyPair();
   #registration = randomInt(1, 16380);

@@ -83,6 +83,12 @@ export class WhatsApp {
       throw new Error('the code shows other keys than its client has');
     }
     const phone = this.person(user);
+    if (phone.passkey) {
+      const options = node('passkey_request_options', {}, Buffer.from('{"rpId":"whatsapp.com"}'));
+      const attrs = { from: WHATSAPP, type: 'passkey_prologue_request', id: this.id(), t: now() };
+      connection.send(node('notification', { ...attrs, t: String(attrs.t) }, [options]));
+      return { user };
+    }
     const number = this.#nextDevice++;
     const details = proto.ADVDeviceIdentity.encode({
       rawId: number,

@@ -1,0 +1,40 @@
+// Files that are too long for one message of the agent: their parts, kept until the message comes.
+
+const LIMIT = 64 * 1024 * 1024;
+const AT_ONCE = 4;
+const KEPT = 120_000;
+
+const refuse = (code, words) => Object.assign(new Error(words), { code });
+
+export class Uploads {
+  #files = new Map();
+
+  take({ upload, index, data }) {
+    const now = Date.now();
+    for (const [name, { at }] of this.#files) if (now - at > KEPT) this.#files.delete(name);
+    if (typeof upload !== "string" || !/^[0-9a-f]{16,64}$/.test(upload) || !Number.isInteger(index) || typeof data !== "string") {
+      throw refuse("invalid_request", "this is no part of a file");
+    }
+    const file = this.#files.get(upload) ?? { parts: [], size: 0 };
+    if (!file.parts.length && this.#files.size >= AT_ONCE) throw refuse("busy", "too many files at once");
+    if (index !== file.parts.length) throw refuse("file_lost", "a part of the file is missing");
+    const part = Buffer.from(data, "base64");
+    file.at = now;
+    file.size += part.length;
+    if (file.size > LIMIT) {
+      this.#files.delete(upload);
+      throw refuse("file_too_large", "the file is too large");
+    }
+    file.parts.push(part);
+    this.#files.set(upload, file);
+    return { size: file.size };
+  }
+
+  // The file, once; a file that is not whole is none.
+  whole({ upload, size }) {
+    const file = this.#files.get(upload);
+    this.#files.delete(upload);
+    if (!file || file.size !== size) throw refuse("file_lost", "the file is not whole here any more");
+    return Buffer.concat(file.parts);
+  }
+}

@@ -1,0 +1,146 @@
+"""Bring a plain Baileys bot's folder in, and give one out: files only, nothing runs.
+
+`useMultiFileAuthState` keeps one JSON file for each key in one folder, as our store does, so that
+people move over (and back) without scanning again. One of the two may run, never both.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.engines.baileys.files import CREDS
+from agent.errors import InvalidRequest, Refused, VaultError
+
+_KEY = re.compile(
+    r"(creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
+    r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-[^/]{1,200})\.json"
+)
+"""The library's own kinds of keys, of versions 6 and 7; what else lies there is the bot's."""
+MOST_FILES = 200_000
+SIZE_LIMIT = 1024**3
+
+
+def find_auth_folder(path: Path) -> Path:
+    """The one folder with credentials at `path`: itself, or in it; Refused when it has to be
+    named."""
+    if (path / CREDS).is_file():
+        return path
+    try:
+        found = sorted(each for each in path.iterdir() if (each / CREDS).is_file())
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="path") from error
+    if not found:
+        raise InvalidRequest(
+            f"cannot import {path}: neither it nor a folder in it holds {CREDS}",
+            field="path",
+            code="no_session",
+        )
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:20])
+        raise Refused(f"cannot import {path}: name one of {names}", code="several_sessions")
+    return found[0]
+
+
+def import_auth_folder(source: Path, session: Path) -> int:
+    """Copy it into an instance's empty session folder; the bytes copied.
+
+    Refused without pre-keys: WhatsApp's server hands out those that this folder once had, and
+    a session without them can read no first message, for ever.
+    """
+    found = find_auth_folder(source)
+    _check_pairing(found)
+    if not any(name.startswith("pre-key-") for name in _keys(found)):
+        raise Refused(
+            f"cannot import {found}: it holds {CREDS} and no pre-keys (pre-key-*.json), so messages"
+            " to it could not be read; bring the whole folder",
+            code="no_pre_keys",
+        )
+    return _copy(found, session)
+
+
+def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool = False) -> Path:
+    """Write `target`/`name` as the library wants it; the folder made.
+
+    `replace`: what is there already is moved aside, never deleted.
+    """
+    _check_pairing(session)
+    folder = target / name
+    if os.path.lexists(folder) and not replace:
+        raise Refused(
+            f"cannot export to {folder}: it exists; --force moves it aside", code="exists"
+        )
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        _copy(session, fresh)
+        os.sync()  # once for a thousand small files
+        if os.path.lexists(folder):
+            old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            folder.rename(folder.with_name(f"{folder.name}.old-{old}"))
+        fresh.rename(folder)
+        _sync(target)
+    except OSError as error:
+        raise VaultError(f"cannot write {folder}: {error}") from error
+    return folder
+
+
+def _check_pairing(folder: Path) -> None:
+    path = folder / CREDS
+    try:
+        creds = json.loads(_read(path))
+    except (OSError, ValueError, RecursionError) as error:
+        cause = (error.strerror if isinstance(error, OSError) else None) or "it is no JSON"
+        raise Refused(f"cannot use {path}: {cause}", code="no_session") from error
+    me = creds.get("me") if isinstance(creds, dict) else None
+    if not isinstance(me, dict) or not me.get("id"):
+        raise Refused(f"cannot use {path}: it holds no pairing", code="no_session")
+
+
+def _keys(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Links, folders and what a bot keeps beside its keys are no part of a session.
+            if entry.is_file(follow_symlinks=False) and _KEY.fullmatch(entry.name):
+                yield entry.name
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Every key, the credentials last: half a copy is no session."""
+    names = sorted(_keys(source), key=lambda name: (name == CREDS, name))
+    if len(names) > MOST_FILES:
+        raise VaultError(f"cannot copy {source}: more than {MOST_FILES} files")
+    size = 0
+    try:
+        for name in names:
+            content = _read(source / name)
+            size += len(content)
+            if size > SIZE_LIMIT:
+                raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
+            with (target / name).open("xb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(content)
+    except FileExistsError as error:
+        raise Refused(f"cannot import into {target}: {error.filename} exists") from error
+    except OSError as error:
+        raise VaultError(f"cannot copy {source}: {error}") from error
+    return size
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

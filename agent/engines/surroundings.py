@@ -1,0 +1,36 @@
+"""What the machine tells a local engine through its worker's environment. Standard library only."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What on this machine keeps an engine from working, and what cures it."""
+
+    code: str
+    sentence: str
+    cure: str
+    serious: bool = True
+    """False: it works, only less well."""
+
+
+def cache_folder(env: Mapping[str, str] | None = None) -> Path:
+    """Where the machine keeps what can be fetched again; else beside the sessions."""
+    env = os.environ if env is None else env
+    named = env.get("WA_CACHE_PATH") or env.get("CACHE_PATH")
+    if named:
+        return Path(named)
+    return Path(env.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
+
+
+def probe_limit(env: Mapping[str, str] | None = None) -> float:
+    """Seconds for one shallow question, so that the watchdog hears an answer, good or bad."""
+    env = os.environ if env is None else env
+    try:
+        watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6
+    except ValueError:
+        watchdog = 0.0
+    return min(3.0, watchdog * 0.35) if watchdog else 3.0

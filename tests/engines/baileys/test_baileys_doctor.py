@@ -1,0 +1,80 @@
+"""What keeps the baileys engine from working on a machine: each finding with its cure."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.core.reasons import REASONS
+from agent.engines.baileys.doctor import examine
+from agent.engines.baileys.fetch import main as fetch
+from agent.engines.baileys.packages import LIBRARY, MARK, packages_folder
+from tests.engines.baileys.conftest import Bench
+
+
+def node(folder: Path, version: str) -> Path:
+    path = folder / "node"
+    path.write_text(f"#!/bin/sh\necho {version}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_node_and_packages_are_named_with_the_commands_that_bring_them(tmp_path: Path) -> None:
+    found = {each.code: each for each in examine(tmp_path, {"WA_NODE": "/nonexistent/node"})}
+    assert "Node 20 or newer: /nonexistent/node is no Node" in found["node_missing"].sentence
+    assert "scripts/install --with baileys" in found["node_missing"].cure
+    cure = found["packages_missing"].cure
+    assert f"-m agent.engines.baileys.fetch {tmp_path}. Without a network: run `npm ci" in cure
+    assert all(each.serious for each in found.values())
+
+
+def test_the_packages_are_there_when_the_library_is_whole(tmp_path: Path) -> None:
+    env = {"WA_NODE": str(node(tmp_path, "v22.1.0"))}
+    folder = packages_folder(tmp_path)
+    (folder / LIBRARY).parent.mkdir(parents=True)
+    (folder / MARK).touch()
+    assert [each.code for each in examine(tmp_path, env)] == ["packages_missing"]
+    (folder / LIBRARY).write_text("{}")
+    assert examine(tmp_path, env) == []
+
+
+def test_a_node_where_no_unit_sees_it_is_none_for_an_installed_agent(tmp_path: Path) -> None:
+    env = {"WA_NODE": str(node(tmp_path, "v22.1.0"))}
+    assert "node_missing" not in [each.code for each in examine(tmp_path, env)]
+    found = {each.code: each for each in examine(tmp_path, env, installed=True)}
+    assert "a worker's unit sees nothing" in found["node_missing"].sentence
+
+
+def test_an_upgraded_node_is_seen_by_a_worker_that_asked_before(tmp_path: Path) -> None:
+    env = {"WA_NODE": str(node(tmp_path, "v18.20.0"))}
+    assert "node_missing" in [each.code for each in examine(tmp_path, env)]
+    (tmp_path / "node").unlink()
+    node(tmp_path, "v24.19.0")
+    assert "node_missing" not in [each.code for each in examine(tmp_path, env)]
+
+
+def test_without_npm_the_fetch_says_what_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fetch([str(tmp_path / "cache")]) == 1
+    assert "npm is missing; it comes with `scripts/install --with baileys`" in (
+        capsys.readouterr().err
+    )
+    assert "npm_missing" in [each.code for each in examine(tmp_path)]
+
+
+@pytest.mark.slow
+async def test_what_is_missing_is_claimed_and_found_by_the_next_try(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WA_NODE", "/nonexistent/node")
+    await bench.start()
+    await bench.is_now("DISCONNECTED", "node_missing")
+    monkeypatch.delenv("WA_NODE")
+    bench.engine._cache, cache = tmp_path / "empty", bench.engine._cache
+    await bench.engine.connect()
+    await bench.is_now("DISCONNECTED", "packages_missing")
+    assert all(REASONS[code].endless for code in ("node_missing", "packages_missing"))
+    bench.engine._cache = cache
+    await bench.engine.connect()
+    await bench.is_now("QR_REQUIRED")
