@@ -132,8 +132,17 @@ class FailingDisk:
 
     def mend(self) -> None:
         subprocess.run(["umount", str(self.folder)], check=True)
+        # The kernel lets go of the image later than umount ends, and could still write to it.
+        deadline = time.monotonic() + 20
+        while _loops(self.image) and time.monotonic() < deadline:
+            time.sleep(0.01)
         subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
         self.mount()
+
+
+def _loops(image: Path) -> str:
+    command = ["losetup", "--associated", str(image)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

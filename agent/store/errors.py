@@ -1,10 +1,9 @@
 """From sqlite3's errors to ours, with a code that somebody can act on."""
 
-import errno
-import os
 import sqlite3
 from pathlib import Path
 
+from agent.disk import refuses_writes
 from agent.errors import StoreError
 
 _CODES = {
@@ -45,20 +44,11 @@ def code_of(error: BaseException) -> str:
 
 def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     code = code_of(error)
-    if code == "io" and _turned_read_only(path.parent):
+    if code == "io" and refuses_writes(path.parent):
         code = "read_only"
     cause = _CAUSES.get(code)
     text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
     return StoreError(f"cannot {verb} {path}: {text}", code=code)
-
-
-def _turned_read_only(folder: Path) -> bool:
-    """After an error the kernel stops all writes; the mount's flags do not always tell."""
-    try:
-        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        return error.errno == errno.EROFS
-    return False
 
 
 def _is_damage(error: BaseException) -> bool:

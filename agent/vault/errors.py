@@ -24,7 +24,7 @@ def explain(verb: str, path: Path, error: OSError) -> VaultError:
     if error.errno in _FULL:
         return VaultError(f"cannot {verb} {path}: {_what_is_full(path, error)}", code="disk_full")
     if error.errno == errno.EROFS and not os.path.lexists(path):
-        return VaultError(f"cannot {verb} {path}: {_missing(path)}", code="absent")
+        return VaultError(f"cannot {verb} {path}: {_missing(path)}", code="read_only")
     if error.errno == errno.EROFS:
         return VaultError(f"cannot {verb} {path}: the file system is read-only", code="read_only")
     if error.errno in _PLANTED:
@@ -35,7 +35,7 @@ def explain(verb: str, path: Path, error: OSError) -> VaultError:
 
 
 def _missing(path: Path) -> str:
-    return f"it does not exist, and this program may not make anything in {path.parent}"
+    return f"it does not exist, and {path.parent} is read-only for this program"
 
 
 def planted(verb: str, path: Path) -> VaultError:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.disk import refuses_writes
+
 LEAST_FREE = 200 << 20
 LEAST_SHARE = 0.02
 LEAST_FILES = 100
@@ -45,7 +47,7 @@ def look_for_room(path: Path) -> Room:
         total=found.f_blocks * found.f_frsize,
         files_free=found.f_favail,
         files_total=found.f_files,
-        read_only=bool(found.f_flag & os.ST_RDONLY),
+        read_only=bool(found.f_flag & os.ST_RDONLY) or refuses_writes(path),
     )
 
 

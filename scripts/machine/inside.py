@@ -3,6 +3,7 @@
 Each line of its output is JSON: {"row", "held", "figure"} or {"ack": N} or {"done": PHASE}.
 """
 
+import errno
 import http.client
 import json
 import os
@@ -179,15 +180,25 @@ def restored() -> tuple[bool, str]:
 def read_only() -> tuple[bool, str]:
     runs = [show(unit(id), "InvocationID") for id in ("m1", "m2")]
     Path("/sys/fs/ext4/vdb/trigger_fs_error").write_text("1")
-    until(lambda: f"{STATE} ext4 ro" in Path("/proc/mounts").read_text())
+    until(takes_no_write)
     time.sleep(20)
     alive = [show(unit(id), "InvocationID") for id in ("m1", "m2")] == runs
+    begun = time.monotonic()
     status, answer = ask("PATCH", "/api/instance/m1", {"settings": {"name": "x"}})
-    held = alive and connected("m1") and connected("m2") and status >= 500
-    return (
-        held,
-        f"both connected 20 s later; a change is refused: {status} {answer['message'][:60]}",
-    )
+    took = time.monotonic() - begun
+    both = connected("m1") and connected("m2")
+    held = alive and both and (status, answer["error"]) == (500, "read_only")
+    shown = "both connected" if alive and both else "NOT both connected"
+    return held, f"{shown} 20 s later; a change: {status} {answer['error']} after {took:.1f} s"
+
+
+def takes_no_write() -> bool:
+    """The flags of the mount do not tell: since 6.1.113 ext4 leaves them as they are."""
+    try:
+        os.close(os.open(STATE, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def write_on() -> None:

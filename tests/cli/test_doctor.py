@@ -375,6 +375,12 @@ def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     assert machine.check_disk(folder).level is Level.WRONG
 
 
+def test_a_disk_that_stopped_its_writes_is_wrong(failing_disk: Any) -> None:
+    failing_disk.fail()
+    found = machine.check_disk(failing_disk.folder)
+    assert (found.level, "is read-only" in found.sentence) == (Level.WRONG, True)
+
+
 def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
     import socket
 

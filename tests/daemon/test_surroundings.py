@@ -225,6 +225,32 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     assert not list(agent.state.glob("*damaged*"))
 
 
+async def test_no_session_is_started_on_a_disk_that_takes_no_writes(
+    make_agent, eventually, failing_disk
+):
+    """It would lose the keys that it receives."""
+    agent = make_agent(base=with_disk_free(1 << 20))
+    agent.state = failing_disk.folder / "state"
+    await agent.start()
+    await connected(agent, eventually, "a", "b")
+    worker = await agent.pid("a")
+    failing_disk.fail()
+    os.kill(await agent.pid("b"), signal.SIGKILL)
+
+    async def held() -> bool:
+        shown = await agent.show("b")
+        return shown["hold"] == "disk_full" and "read-only" in shown["health"]["sentence"]
+
+    await eventually(held, within=30)
+    assert await agent.pid("b") == 0
+    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
+    assert await agent.stop() == 1, "not all could be written"
+    failing_disk.mend()
+    await agent.start()
+    for id in "ab":
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
+
+
 def with_disk_free(least: int) -> str:
     return SETTINGS.replace("[start]\n", f"[start]\ndisk_free = {least}\n")
 

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from agent.errors import VaultError
+from agent.vault.free_space import look_for_room, why_no_start
 from agent.vault.identity import create, read_identity, write_identity
 from agent.vault.retire import retire
 
@@ -58,6 +59,14 @@ def test_a_read_only_disk_is_named(small_disk, sales):
             call()
         assert caught.value.code == "read_only"
     assert read_identity(root / "sales").instance == sales
+
+
+def test_no_session_starts_on_a_disk_that_stopped_its_writes(failing_disk):
+    assert why_no_start(failing_disk.folder, 1) == ""
+    assert not look_for_room(failing_disk.folder).read_only
+    failing_disk.fail()
+    assert "read-only" in why_no_start(failing_disk.folder, 1)
+    assert look_for_room(failing_disk.folder).read_only
 
 
 def test_a_trash_on_another_file_system_is_refused(small_disk, root, sales):

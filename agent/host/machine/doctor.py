@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from agent.disk import refuses_writes
 from agent.host.units import (
     AGENT_HTTP_SOCKET,
     AGENT_SERVICE,
@@ -111,7 +112,7 @@ def check_disk(path: Path) -> Finding:
     share = found.f_bavail / found.f_blocks if found.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
     advice = "remove what is not needed there; wa-agent trash list shows retired sessions"
-    if found.f_flag & os.ST_RDONLY:
+    if found.f_flag & os.ST_RDONLY or refuses_writes(path):
         return wrong("disk", f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     if found.f_files and found.f_favail == 0:
         return wrong("disk", f"no free inode at {path}", "remove small files there")

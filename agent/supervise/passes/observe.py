@@ -99,7 +99,8 @@ def _look_at_disk(facts: Facts, senses: Senses) -> None:
     if facts.away_since is not None and not away:
         facts.start_asked = True  # whole again: what failed meanwhile failed for this alone
     facts.away_since = (facts.away_since or boot_now()) if away else None
-    facts.disk_problem = why_no_start(senses.session_root, senses.disk_free())
+    wanted = desired_of(facts, senses.host).should_run
+    facts.disk_problem = why_no_start(senses.session_root, senses.disk_free()) if wanted else ""
 
 
 def picture(
