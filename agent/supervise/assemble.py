@@ -17,6 +17,7 @@ from agent.supervise.footing import Footing, Ground, build_footing
 from agent.supervise.loop import Loop, boot_now
 from agent.supervise.passes.act import Hands
 from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
+from agent.supervise.passes.lost_folder import FolderLooks
 from agent.supervise.passes.observe import Senses
 from agent.supervise.passes.record import Rememberer
 from agent.supervise.passes.repair import Ladder
@@ -281,4 +282,5 @@ def _senses(base: Footing, findings: Findings) -> Senses:
         disk_free=lambda: settings.config.start.disk_free,
         checked=base.checks.note,
         first_probe=boot_now() + settings.config.start.first_check,
+        folders=FolderLooks(base.session_root),
     )

@@ -24,9 +24,9 @@ from agent.vault.tree import Open, copy_tree, read_back
 def inodes_of(folder: Path) -> dict[str, int]:
     """Of what lies at an instance's path now; what is not there is left out."""
     found = {}
-    for name, path in (("folder", folder), ("session", folder / SESSION)):
+    for name, path in (("folder", f"{folder}"), ("session", f"{folder}/{SESSION}")):
         try:
-            found[name] = path.stat(follow_symlinks=False).st_ino
+            found[name] = os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116 - with each probe
         except OSError:
             continue
     return found

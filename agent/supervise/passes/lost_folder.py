@@ -5,11 +5,11 @@ Until it is saved the pairing lives only in that worker: nothing may end it.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Category
+from agent.core.model import Category, InstanceId
 from agent.errors import Refused, WaError
 from agent.host.base import Host
 from agent.log import bound
@@ -24,11 +24,57 @@ CODE = "folder_lost"
 log = logging.getLogger(__name__)
 
 
-def compare_folder(facts: Facts, raw: object, root: Path) -> None:
+Inodes = Mapping[str, int]
+"""Of an instance's folder and of the session in it, as far as they are there."""
+
+
+class FolderLooks:
+    """Looks at the folders of sessions; all that are asked for in one turn of the event loop
+    share one call of a thread: hundreds of probes a minute would be hundreds of such calls.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._asked: dict[InstanceId, asyncio.Future[Inodes]] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+
+    def ask(self, id: InstanceId) -> "asyncio.Future[Inodes]":
+        """What lies at its path, looked at after this was asked."""
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            loop.call_soon(self._begin)
+        if id not in self._asked:
+            self._asked[id] = loop.create_future()
+        return self._asked[id]
+
+    def _begin(self) -> None:
+        asked, self._asked = self._asked, {}
+        task = asyncio.get_running_loop().create_task(self._look(asked), name="look at folders")
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look(self, asked: "Mapping[InstanceId, asyncio.Future[Inodes]]") -> None:
+        try:
+            found = await asyncio.to_thread(_inodes_of_all, self._root, list(asked))
+        except Exception as error:  # no thread to be had: each pass fails, and tries again
+            for answer in asked.values():
+                if not answer.done():
+                    answer.set_exception(error)
+                    answer.exception()  # a probe without an answer reads it no more
+            return
+        for id, answer in asked.items():
+            if not answer.done():
+                answer.set_result(found[id])
+
+
+def _inodes_of_all(root: Path, ids: Collection[InstanceId]) -> dict[InstanceId, Inodes]:
+    return {id: inodes_of(root / id) for id in ids}
+
+
+def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
     """Note what a probe's answer says of the worker's folders, against what lies at their paths."""
     told = raw if isinstance(raw, Mapping) else {}
     inodes, deleted = _numbers(told.get("inodes")), told.get("deleted")
-    here = inodes_of(root / facts.id)
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
     facts.folder_deleted = bool(gone)

@@ -42,7 +42,7 @@ from agent.supervise.backends.facts import Ears, WorkerLink
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.passes.lost_folder import compare_folder
+from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
 
@@ -72,6 +72,7 @@ class Senses:
     """A check of this name took so many seconds."""
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
+    folders: FolderLooks
 
 
 async def observe(facts: Facts, senses: Senses) -> None:
@@ -281,6 +282,8 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, rules.interval)
     failures = facts.probe.failures if facts.probe else 0
+    # Both questions go out together: the answer finds the look done.
+    look = None if facts.instance.backend else senses.folders.ask(facts.id)
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=senses.health().timeout)
         claim = parse_claim(_object(answer.get("claim")))
@@ -295,8 +298,8 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     now = boot_now()
     told = answer.get("open_fds")
     facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
-    if not facts.instance.backend:
-        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), senses.session_root)
+    if look is not None:
+        compare_folder(facts, answer.get("folder"), await look)
     if deep:
         senses.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))
