@@ -25,7 +25,7 @@ from agent.core.alerts import (
 )
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Unit
-from agent.core.alerts.expression import Absent, Binary, Fold, Over, duration
+from agent.core.alerts.expression import _FUNCTIONS, Absent, Binary, Fold, Over, duration
 from agent.core.alerts.history import Steps
 from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.source import Series
@@ -128,6 +128,52 @@ def test_sessions_that_are_deleted_are_forgotten() -> None:
     del views[InstanceId("a")]
     list(history.note(views, Figures(), 2.0))
     assert set(history.of(s.RECONNECTS)) == {(("session", "b"),)}
+
+
+MOVES = st.lists(
+    st.tuples(st.integers(1, 90), st.dictionaries(st.sampled_from("abc"), st.integers(0, 3))),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(MOVES, st.sampled_from(sorted(_FUNCTIONS)), st.sampled_from([30.0, 200.0]))
+def test_what_is_known_of_values_that_stay_is_what_each_would_say(moves, function, seconds) -> None:
+    condition = Over(function, s.RECONNECTS, seconds)
+    history, now = History([condition]), 0.0
+    for apart, counts in moves:
+        now += apart
+        views = {
+            InstanceId(name): make_view(name, reconnects={"network": count})
+            for name, count in counts.items()
+        }
+        list(history.note(views, Figures(), now))
+    found = condition.vector(Sight(views, Figures(), history, now))
+    each = {
+        key: value
+        for key, steps in history.of(s.RECONNECTS).items()
+        if (value := _FUNCTIONS[function](steps, now - seconds, now)) is not None
+    }
+    assert found == each
+
+
+def test_a_session_that_stays_as_it_is_costs_no_look_of_its_own(monkeypatch) -> None:
+    looked = []
+    wrapped = Steps.increase
+    monkeypatch.setitem(
+        _FUNCTIONS, "increase", lambda *words: looked.append(words) or wrapped(*words)
+    )
+    condition = Over("increase", s.RECONNECTS, 60.0)
+    history = History([condition])
+    views = {InstanceId(f"s{number}"): make_view(f"s{number}") for number in range(100)}
+    list(history.note(views, Figures(), 1.0))
+    views[InstanceId("s7")] = make_view("s7", reconnects={"network": 2})
+    list(history.note(views, Figures(), 16.0))
+    found = condition.vector(Sight(views, Figures(), history, 16.0))
+    assert (len(looked), found[(("session", "s7"),)], len(found)) == (1, 2.0, 100)
+    list(history.note(views, Figures(), 300.0))
+    assert set(condition.vector(Sight(views, Figures(), history, 300.0)).values()) == {0.0}
+    assert len(looked) == 1, "what moved before the window stays now"
 
 
 # --- conditions -------------------------------------------------------------------------------

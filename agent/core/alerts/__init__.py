@@ -1,7 +1,7 @@
 """Alerts: one table of conditions, their history, and what is active. Nothing here does I/O."""
 
 from agent.core.alerts.alert import INHIBITIONS, Alert, AlertLimits, Group, Severity
-from agent.core.alerts.source import Figures, History, Key, Sight
+from agent.core.alerts.source import Figures, History, Key, Readings, Sight
 from agent.core.alerts.state import (
     ActiveAlert,
     AlertBoard,
@@ -24,6 +24,7 @@ __all__ = [
     "Group",
     "History",
     "Key",
+    "Readings",
     "Severity",
     "Sight",
     "advance",

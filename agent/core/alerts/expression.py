@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.core.alerts.history import Steps
-from agent.core.alerts.source import BRIDGE, Expression, Series, Sight, Vector
+from agent.core.alerts.source import BRIDGE, Expression, Key, Series, Sight, Vector
 from agent.core.model import InstanceId
 
 _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
@@ -21,6 +21,8 @@ _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
     "avg_over_time": Steps.mean,
     "present_over_time": Steps.present,
 }
+_OF_ONE_VALUE = {"increase": 0.0, "changes": 0.0, "present_over_time": 1.0}
+"""What is known of a series that never had another value; of the other functions: that value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,20 @@ class Over:
 
     def vector(self, sight: Sight) -> Vector:
         end = sight.now - self.offset
-        measure = _FUNCTIONS[self.function]
+        measure, past = _FUNCTIONS[self.function], sight.history.past(self.series)
+        steps_of: Mapping[Key, Steps] = past.steps
         found: Vector = {}
-        for key, steps in sight.history.of(self.series).items():
-            if (value := measure(steps, end - self.seconds, end)) is not None:
+        if not self.offset:
+            # All but a few have held one value: what it comes to is known without a look at each.
+            constant = _OF_ONE_VALUE.get(self.function)
+            found = dict(past.held) if constant is None else dict.fromkeys(past.held, constant)
+            steps_of = past.moving
+        for key, steps in steps_of.items():
+            value = measure(steps, end - self.seconds, end)
+            if value is not None:
                 found[key] = value
+            else:
+                found.pop(key, None)
         return found
 
     def windows(self) -> Iterator[tuple[Series, float]]:
@@ -262,6 +273,8 @@ class UnlessBackend:
     def vector(self, sight: Sight) -> Vector:
         away = {dict(key).get("backend", "") for key in self.condition.vector(sight)}
         inner = self.inner.vector(sight)
+        if not away:
+            return inner
         return {key: value for key, value in inner.items() if dict(key).get("backend") not in away}
 
     def windows(self) -> Iterator[tuple[Series, float]]:

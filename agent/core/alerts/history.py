@@ -31,15 +31,19 @@ class Steps:
             moments.append(max(at, moments[-1]))
             values.append(value)
 
-    def forget(self, before: float) -> None:
-        """Drop what no window reaches any more; the value that still held then stays."""
+    def forget(self, before: float) -> bool:
+        """Drop what no window reaches any more; the value that still held then stays.
+
+        True while more than one value is left.
+        """
         if len(self._at) < 2 or self._at[1] > before:
-            return
+            return len(self._at) > 1
         keep = bisect_right(self._at, before) - 1
         if keep > 0:
             moments, values = self._arrays()
             del moments[:keep]
             del values[:keep]
+        return len(self._at) > 1
 
     def _arrays(self) -> tuple["array[float]", "array[float]"]:
         if not isinstance(self._at, array) or not isinstance(self._values, array):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from agent.core.alerts.history import Steps
@@ -87,7 +88,7 @@ class Series:
         return f"sum without ({', '.join(self.summed)}) ({text})" if self.summed else text
 
     def vector(self, sight: "Sight") -> Vector:
-        return self.read(sight.views, sight.figures)
+        return sight.readings.of(self, sight.views, sight.figures)
 
     def read(self, views: Mapping[InstanceId, InstanceView], figures: Figures) -> Vector:
         if self.of_agent is not None:
@@ -98,11 +99,68 @@ class Series:
         for id, view in views.items():
             value = read(view)
             if value is not None:
-                found[(("session", str(id)),)] = value
+                found[_key_of(id)] = value
         return found
 
     def windows(self) -> Iterator[tuple["Series", float]]:
         return iter(())
+
+
+@lru_cache(maxsize=1 << 14)
+def _key_of(id: InstanceId) -> Key:
+    """One object for all series of a session."""
+    return (("session", str(id)),)
+
+
+class Readings:
+    """Each series as it is in one look, read once: many conditions share it. Do not change them."""
+
+    def __init__(self) -> None:
+        self._found: dict[Series, Vector] = {}
+
+    def of(
+        self, series: Series, views: Mapping[InstanceId, InstanceView], figures: Figures
+    ) -> Vector:
+        if (found := self._found.get(series)) is None:
+            found = self._found[series] = series.read(views, figures)
+        return found
+
+
+class Past:
+    """What one series was, by labels."""
+
+    __slots__ = ("held", "moving", "steps")
+
+    def __init__(self) -> None:
+        self.steps: dict[Key, Steps] = {}
+        self.held: Vector = {}
+        """The last value of each."""
+        self.moving: dict[Key, Steps] = {}
+        """Those that had more than one value in the time that is remembered."""
+
+    def note(self, found: Vector, now: float, before: float) -> None:
+        if found != self.held:  # as a rule nothing has changed, and one comparison says so
+            for key, value in found.items():
+                if key not in self.held or self.held[key] != value:
+                    self._note_one(key, now, value)
+        for key in [key for key, steps in self.moving.items() if not steps.forget(before)]:
+            del self.moving[key]
+
+    def take_over(self, key: Key, points: list[tuple[float, float]]) -> None:
+        for at, value in points:
+            self._note_one(key, at, value)
+
+    def drop(self, key: Key) -> None:
+        del self.steps[key], self.held[key]
+        self.moving.pop(key, None)
+
+    def _note_one(self, key: Key, at: float, value: float) -> None:
+        if (steps := self.steps.get(key)) is None:
+            steps = self.steps[key] = Steps()
+        steps.note(at, value)
+        self.held[key] = value
+        if len(steps) > 1:
+            self.moving[key] = steps
 
 
 class History:
@@ -113,35 +171,36 @@ class History:
         for expression in expressions:
             for series, seconds in expression.windows():
                 self._windows[series] = max(seconds, self._windows.get(series, 0.0))
-        self._past: dict[Series, dict[Key, Steps]] = {series: {} for series in self._windows}
+        self._past: dict[Series, Past] = {series: Past() for series in self._windows}
 
     def note(
-        self, views: Mapping[InstanceId, InstanceView], figures: Figures, now: float
+        self,
+        views: Mapping[InstanceId, InstanceView],
+        figures: Figures,
+        now: float,
+        readings: Readings | None = None,
     ) -> Iterator[Series]:
         """One series after the other, so that a caller may let others run in between."""
-        keys: dict[Key, Key] = {}  # one object of each for all series
+        read = readings or Readings()
         for series, seconds in self._windows.items():
-            past, found = self._past[series], series.read(views, figures)
-            for key, value in found.items():
-                if (steps := past.get(key)) is None:
-                    steps = past[keys.setdefault(key, key)] = Steps()
-                steps.note(now, value)
-                steps.forget(now - seconds)
-            if len(past) > len(found):
-                gone = [key for key in past if key not in found and not _is_there(key, views)]
+            past, found = self._past[series], read.of(series, views, figures)
+            past.note(found, now, now - seconds)
+            if len(past.steps) > len(found):
+                gone = [key for key in past.steps if key not in found and not _is_there(key, views)]
                 for key in gone:
-                    del past[key]
+                    past.drop(key)
             yield series
 
+    def past(self, series: Series) -> Past:
+        return self._past.get(series) or Past()
+
     def of(self, series: Series) -> Mapping[Key, Steps]:
-        return self._past.get(series, {})
+        return self.past(series).steps
 
     def before(self, series: Series, key: Key, points: list[tuple[float, float]]) -> None:
         """Take over what was so before this history began; oldest first."""
         if series in self._past:
-            steps = self._past[series].setdefault(key, Steps())
-            for at, value in points:
-                steps.note(at, value)
+            self._past[series].take_over(key, points)
 
 
 def _is_there(key: Key, views: Mapping[InstanceId, InstanceView]) -> bool:
@@ -157,6 +216,7 @@ class Sight:
     history: History
     now: float
     now_wall: float = 0.0
+    readings: Readings = field(default_factory=Readings)
 
     def reason(self, metric: str, labels: Key) -> str:
         """What the label `reason` of such a metric says; "" where there is no series."""

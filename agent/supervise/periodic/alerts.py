@@ -20,6 +20,7 @@ from agent.core.alerts import (
     Figures,
     History,
     Key,
+    Readings,
     Severity,
     Sight,
     advance,
@@ -96,9 +97,10 @@ class Alerting:
         """One evaluation of the whole table; others run in between."""
         config, now = self.config(), boot_now()
         views, figures = dict(self.views()), self._figures()
-        for _ in self._history.note(views, figures, now):
+        readings = Readings()
+        for _ in self._history.note(views, figures, now, readings):
             await asyncio.sleep(0)
-        sight = Sight(views, figures, self._history, now, time.time())
+        sight = Sight(views, figures, self._history, now, time.time(), readings)
         found: list[tuple[Alert, Mapping[Key, float]]] = []
         for alert in alert_table(config.alert_limits):
             if alert.name not in config.alerts.off:
