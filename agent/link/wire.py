@@ -89,21 +89,35 @@ def check_plain(value: object, depth: int = 0) -> None:
     """Raise ValueError for what JSON's grammar allows but nobody here can use."""
     if depth > DEPTH_LIMIT:
         raise ValueError("nested too deeply")
-    if isinstance(value, str):
-        value.encode("utf-8")  # half of a surrogate pair is a UnicodeEncodeError, a ValueError
-    elif isinstance(value, float):
-        if not isfinite(value):
-            raise ValueError("a number is not finite")
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError("a number is too large")
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
+        if value and depth == DEPTH_LIMIT:
+            raise ValueError("nested too deeply")
         for key, item in value.items():
-            check_plain(key, depth + 1)
-            check_plain(item, depth + 1)
+            if not (type(key) is str and key.isascii()):
+                _check_one(key)
+            # Most of a message, and nothing that could be wrong with it: no call for each.
+            if item is None or item is True or item is False or item == "":
+                continue
+            if isinstance(item, dict | list | tuple):
+                check_plain(item, depth + 1)
+            else:
+                _check_one(item)
     elif isinstance(value, list | tuple):
         for item in value:
             check_plain(item, depth + 1)
+    else:
+        _check_one(value)
+
+
+def _check_one(value: object) -> None:
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode("utf-8")  # half of a surrogate pair is a UnicodeEncodeError, a ValueError
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError("a number is not finite")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a number is too large")
 
 
 def _no_constant(name: str) -> NoReturn:

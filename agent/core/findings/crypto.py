@@ -140,6 +140,8 @@ def judge_crypto(
     """`counts_messages`: False where the engine hears of no message that could be read; what
     share the errors are is unknown then, and not 100 %."""
     window = forget_old(window, policy, now)
+    if not window.slots:
+        return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
     for slot in window.slots:

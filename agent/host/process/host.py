@@ -323,9 +323,9 @@ class ProcessHost:
                 log.warning("cannot look after the workers: %s", error)
 
     async def _look_after(self) -> None:
-        workers = list(self._by_pid.values())
+        workers, run_dir = list(self._by_pid.values()), self._places.run_dir
         for worker in workers:
-            trim_log(self._places.folder(worker.id) / "worker.log")
+            trim_log(f"{run_dir}/{worker.id}/worker.log")
         limits = {
             worker.child.pid: limit
             for worker in workers

@@ -88,11 +88,12 @@ def open_log(folder: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def trim_log(path: Path) -> None:
+def trim_log(path: Path | str) -> None:
     """Keep the last full piece beside the present one; together they are bounded."""
     with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > LOG_LIMIT:
-            with path.open("rb+") as log, path.with_suffix(".log.1").open("wb") as before:
+        if os.stat(path).st_size > LOG_LIMIT:  # noqa: PTH116 - of every worker, four times a minute
+            whole = Path(path)
+            with whole.open("rb+") as log, whole.with_suffix(".log.1").open("wb") as before:
                 os.fchmod(before.fileno(), 0o600)
                 log.seek(-LOG_LIMIT, os.SEEK_END)
                 before.write(log.read(LOG_LIMIT))
