@@ -15,7 +15,9 @@ def main(argv: list[str]) -> int:
     # Ended by an order, it still ends whatever it began.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if options.subject == "footprint":
-        report = footprint.measure(options.instances, options.only, quick=options.quick)
+        report = footprint.measure(
+            options.instances, options.only, many=options.many, quick=options.quick
+        )
     elif options.subject == "systemd":
         report = installed.measure(options.instances, quick=options.quick)
     elif options.subject == "web":
@@ -33,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     subjects = parser.add_subparsers(dest="subject", required=True)
     found = subjects.add_parser("footprint", help="memory, processor time, starts, kills, adoption")
     found.add_argument("--instances", type=int, default=200, metavar="N")
+    words = "the agent alone once more with so many; 0 = not"
+    found.add_argument("--many", type=int, default=1000, metavar="N", help=words)
     found.add_argument("--only", choices=footprint.SYSTEMS, metavar="NAME", action="append")
     found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
     found = subjects.add_parser("systemd", help="the installed agent, and its units without it")

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.config.policies import MemorySection
 from agent.core.model import InstanceId
@@ -37,6 +38,18 @@ async def measure_ours(site: Site, times: Times) -> Figures:
         await _kills(agent, client, chosen[1:], figures, " at once")
     await agent.end()
     await _spawned(Agent(site, {"warm": False}), figures)
+    return figures
+
+
+async def measure_many(site: Site, times: Times) -> Figures:
+    """The figures that would show it if one session of many cost more than one of a few."""
+    figures, agent = Figures(list), Agent(site)
+    await _create(agent, figures)
+    await _starts(agent, replace(times, starts=1), figures)
+    await at_rest(agent, agent.workers(), times, figures)
+    figures["agent uss"].append(uss(agent.agent_pid))
+    await _adoptions(agent, times, figures)
+    await _end(agent, figures)
     return figures
 
 

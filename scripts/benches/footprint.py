@@ -7,10 +7,10 @@ import asyncio
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config.sections import WorkerSection
-from scripts.benches.fleet import measure_ours
+from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import this_machine
 from scripts.benches.peers import NotHere, Pm2, Supervisord
 from scripts.benches.report import OURS, Goal, Report, Row
@@ -22,7 +22,12 @@ SYSTEMS = (OURS, "supervisord", "pm2", "systemd")
 Found = Mapping[str, Figures]
 
 
-def measure(instances: int, only: Sequence[str] | None, *, quick: bool) -> Report:
+MANY = "many "
+"""Before the keys of the figures of the larger fleet, of the agent alone."""
+
+
+def measure(instances: int, only: Sequence[str] | None, *, many: int, quick: bool) -> Report:
+    """`many`: so many sessions the agent keeps in a second turn; 0 = there is none."""
     times, wanted = (QUICK if quick else Times()), only or SYSTEMS
     if instances < 2 * times.kills + 1:
         raise SystemExit(f"scripts/bench: needs at least {2 * times.kills + 1} instances")
@@ -34,7 +39,12 @@ def measure(instances: int, only: Sequence[str] | None, *, quick: bool) -> Repor
                 found[name], versions[name] = asyncio.run(_measure_one(name, site, times))
             except NotHere as why:
                 notes.append(f"Not measured: {why}.")
-    rows = [row for shape in shapes(instances) if (row := shape.row(found)) is not None]
+    if many and OURS in found:
+        print(f"measuring {OURS} with {many:,} sessions ...", file=sys.stderr)
+        with open_site(many) as site:
+            figures = asyncio.run(measure_many(site, times))
+        found[OURS] |= {MANY + key: runs for key, runs in figures.items()}
+    rows = [row for shape in shapes(instances, many) if (row := shape.row(found)) is not None]
     notes = [*_notes(times), *notes]
     return Report("footprint", machine, versions, rows, notes)
 
@@ -119,12 +129,40 @@ def as_good_as(name: str, key: str, factor: float = 1.0) -> Callable[[Found], Go
     return goal
 
 
-def shapes(instances: int) -> list[Shape]:
+def idle_goal(instances: int) -> float:
+    """Seconds a minute: 0.1 for 200, 0.7 for 1,000, in a line between and beyond them."""
+    return max(0.1, 0.1 + 0.6 * (instances - 200) / 800)
+
+
+def shapes(instances: int, many: int = 0) -> list[Shape]:
+    """Each measure of the larger fleet stands below the same one of the other."""
+    found = []
+    larger = _of_many(many) if many else {}
+    for shape in _shapes(instances):
+        found += [shape, *([larger.pop(shape.key)] if shape.key in larger else [])]
+    return found
+
+
+def _of_many(many: int) -> dict[str, Shape]:
+    """What 1,000 sessions cost once is what they may cost; more of them in proportion."""
+    share = many / 1000
+    rows = [
+        Shape("agent uss", f"… with {many:,} sessions", "MiB", fixed(76.5 * share)),
+        Shape("idle", f"… with {many:,} sessions", "s/min", fixed(idle_goal(many))),
+        Shape("create", f"… {many:,} sessions", "s", fixed(21.3 * share)),
+        Shape("stop", f"… {many:,} sessions", "s", fixed(3.1 * share)),
+        Shape("adoption", f"… {many:,} sessions", "s", fixed(2.1 * share)),
+        Shape("adoption lost", f"… {many:,} sessions", "", fixed(0.0)),
+    ]
+    return {row.key: replace(row, key=MANY + row.key) for row in rows}
+
+
+def _shapes(instances: int) -> list[Shape]:
     delay = WorkerSection().restart_delay * 1000
-    idle = 0.1 + 0.05 * instances / 100
+    idle = idle_goal(instances)
     return [
         Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),
-        Shape("agent uss", "… the agent's process alone", "MiB", fixed(45.0)),
+        Shape("agent uss", "… the agent's process alone", "MiB", fixed(40.0)),
         Shape("warm uss", "… the warm process alone", "MiB"),
         Shape("worker pss", "one worker, PSS (ours forked)", "MiB", fixed(5.0)),
         Shape("worker uss", "one worker, USS (ours forked)", "MiB"),
@@ -150,7 +188,12 @@ def shapes(instances: int) -> list[Shape]:
             fixed(500.0),
         ),
         Shape("connected again at once", "kill -9 worker → CONNECTED, delay 0", "ms", fixed(500.0)),
-        Shape("create", "create all over the API → all CONNECTED", "s", fixed(3.0)),
+        Shape(
+            "create",
+            "create all over the API → all CONNECTED",
+            "s",
+            fixed(2.5 * max(1.0, instances / 200)),
+        ),
         Shape("api", "start → the API answers", "s"),
         Shape(
             "start",

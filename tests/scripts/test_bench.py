@@ -17,7 +17,7 @@ from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench
 from scripts.benches import footprint, passes, scrape, web
-from scripts.benches.fleet import measure_ours
+from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
 from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
@@ -162,6 +162,33 @@ async def test_the_agents_turn_measures_everything_and_leaves_nothing():
     assert {shape.key for shape in footprint.shapes(3)} <= figures.keys()
     assert figures["adoption lost"] == [0]
     assert figures["connected again"][0] > figures["new pid"][0] > 0
+
+
+@pytest.mark.slow
+async def test_the_larger_fleet_has_a_row_below_that_of_the_other():
+    times = Times(starts=1, kills=1, adoptions=1, scrapes=2, idle=0.3, settle=0.3)
+    with open_site(4) as site:
+        figures = await measure_many(site, times)
+        assert marked(str(site.place)) == []
+    found = {OURS: {footprint.MANY + key: runs for key, runs in figures.items()}}
+    found[OURS] |= {"idle": [0.05], "create": [0.01], "stop": [0.01], "adoption": [0.01]}
+    rows = [row for shape in footprint.shapes(200, 4) if (row := shape.row(found)) is not None]
+    measures = [row.measure for row in rows]
+    for measure in ("idle CPU of its own", "create all over the API → all CONNECTED"):
+        assert measures[measures.index(measure) + 1] in ("… with 4 sessions", "… 4 sessions")
+    assert len(rows) == 10
+    assert all(row.met is not None for row in rows if row.measure.startswith("…"))
+
+
+def test_the_goals_of_an_idle_agent_are_those_that_were_set():
+    assert [footprint.idle_goal(number) for number in (20, 200, 1000)] == [0.1, 0.1, 0.7]
+    (row,) = [
+        shape.row({OURS: {"many idle": [0.8]}})
+        for shape in footprint.shapes(200, 1000)
+        if shape.key == "many idle"
+    ]
+    assert row is not None and row.met is False
+    assert "**not met**" in report(row).markdown()
 
 
 def test_the_program_explains_itself():
