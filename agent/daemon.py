@@ -279,7 +279,7 @@ class Daemon:
                     keep_trends(supervision.trends, supervision.registry.facts), name="trends"
                 )
                 tasks.create_task(supervision.incidents.run(), name="incidents")
-                tasks.create_task(supervision.reaching.run(), name="addresses")
+                tasks.create_task(supervision.reaching.run(server.routes), name="addresses")
                 tasks.create_task(supervision.rounds.run(), name="rounds")
                 tasks.create_task(supervision.figures.watch_lag(), name="loop lag")
                 tasks.create_task(supervision.handover.run(), name="handover")

@@ -61,6 +61,8 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
+        self.routes = opened.routes
+        """The kernel's news of routes, where systemd handed it over with the others."""
 
     async def listen(self, sock: socket.socket) -> None:
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -222,6 +224,7 @@ class Opened:
     sockets: list[socket.socket] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     own_socket: tuple[Path, int] | None = None
+    routes: socket.socket | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, sock: socket.socket, address: str = "") -> None:
@@ -234,7 +237,10 @@ def _open_sockets(
 ) -> Opened:
     opened = Opened()
     for sock in take_sockets(environ, os.getpid()):
-        opened.add(sock)
+        if sock.family == socket.AF_NETLINK:
+            opened.routes = sock
+        else:
+            opened.add(sock)
     families = {sock.family for sock in opened.sockets}
     try:
         if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:

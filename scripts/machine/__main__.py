@@ -165,7 +165,8 @@ def _lines(said: Path) -> list[Said]:
             try:
                 found.append(json.loads(line))
             except ValueError:
-                print(f"  {line.rstrip()}", file=sys.stderr)
+                if line.strip():
+                    print(f"  {line.rstrip()}", file=sys.stderr)
     return found
 
 

@@ -128,6 +128,29 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
         assert first == "[] []"
 
 
+def test_the_kernels_news_of_routes_is_taken_and_is_no_address(tmp_path: Path) -> None:
+    program = """
+import os, socket, sys
+from pathlib import Path
+from agent.api.serve import _open_sockets
+from agent.config.sections import ApiSection
+environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+opened = _open_sockets(ApiSection(listen="127.0.0.1:0"), Path(sys.argv[1]), environ)
+print(opened.routes.family == socket.AF_NETLINK, len(opened.addresses))
+"""
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "api.sock")],
+        preexec_fn=lambda: os.dup2(kernel.fileno(), 3, inheritable=True),
+        close_fds=False,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    kernel.close()
+    assert done.stdout == "True 2\n", done.stderr
+
+
 def test_without_systemd_nothing_is_taken() -> None:
     assert take_sockets({}, os.getpid()) == []
     assert take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, os.getpid()) == []

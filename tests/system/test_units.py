@@ -13,6 +13,7 @@ UNITS = [
     "wa-agent.service",
     "wa-agent.socket",
     "wa-agent-http.socket",
+    "wa-agent-routes.socket",
     "wa-instance@x.service",
     "wa-backend@x.service",
     "wa-instances.slice",

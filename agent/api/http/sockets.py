@@ -27,20 +27,22 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
         return []
     found = []
     for number in range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count)):
-        sock = _listening(number)
+        sock = _usable(number)
         if sock is None:
-            log.warning("descriptor %d from systemd is not a listening socket: not used", number)
+            log.warning("descriptor %d from systemd is a socket of no use here: not used", number)
             continue
         found.append(sock)
     return found
 
 
-def _listening(number: int) -> socket.socket | None:
+def _usable(number: int) -> socket.socket | None:
+    """One that listens, or the kernel's news of routes."""
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             return None
         sock = socket.socket(fileno=number)
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not listens and sock.family != socket.AF_NETLINK:
             sock.detach()
             return None
     except OSError:

@@ -30,8 +30,16 @@ class Routes:
         self._loop.add_reader(kernel.fileno(), self._read)
 
     @classmethod
-    def open(cls, changed: Callable[[], None]) -> "Routes | None":
-        """None where the kernel does not tell (a container, a unit that forbids the socket)."""
+    def open(
+        cls, changed: Callable[[], None], kernel: socket.socket | None = None
+    ) -> "Routes | None":
+        """On `kernel`, or on a socket of its own.
+
+        None where the kernel does not tell (a container, a unit that forbids the socket).
+        """
+        if kernel is not None:
+            kernel.setblocking(False)
+            return cls(kernel, changed)
         try:
             kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE

@@ -7,6 +7,7 @@ that needs it wants to try. The rules are the core's (core.reach).
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -180,9 +181,12 @@ class Reaching:
 
     # its own work
 
-    async def run(self) -> None:
-        """Look again at what is away while a session waits for it."""
-        routes = Routes.open(self.route_changed)
+    async def run(self, kernel: socket.socket | None = None) -> None:
+        """Look again at what is away while a session waits for it.
+
+        `kernel`: the socket of its routes, where systemd opened it for us.
+        """
+        routes = Routes.open(self.route_changed, kernel)
         try:
             while True:
                 now = boot_now()
