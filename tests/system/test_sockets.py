@@ -72,7 +72,7 @@ def test_s9_a_socket_whose_file_was_removed_comes_back(bed: Bed, fleet: Fleet, h
     if how == "restart":
         bed.run("systemctl", "restart", AGENT, within=120)
     else:
-        bed.run("systemctl", "kill", "--signal=KILL", AGENT)
+        bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", AGENT)
     bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
     fleet.until_connected()
     assert bed.run("stat", "-c", "%U:%G %a", FILE).strip() == "root:wa-agent 660"
