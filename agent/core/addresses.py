@@ -35,7 +35,7 @@ def refuse_address(text: str, *, private: bool) -> str:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
-        return "it is no address"
+        return "it is not an IP address"
     for one in (address, *_inside(address)):
         if why := _always(one):
             return why
@@ -78,7 +78,7 @@ def _where(address: Address) -> str:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None or address in _COMPATIBLE or address in _NAT64:
             return ""  # what is inside is looked at by itself
-        # Nobody is reached through 6to4 any more; what still unpacks it stands in this network.
+        # 6to4 has no public relays any more; only a host in this network still unpacks it.
         if address not in _GLOBAL_6 or address.sixtofour is not None:
             return "private"
     return "" if address.is_global else "private"

@@ -39,15 +39,15 @@ AWAY = frozenset({"backend_down", "backend_missing"})
 
 HOLDS = {
     "backend_down": "its backend is down",
-    "backend_circuit": "its backend failed again and again; one try at a time goes first",
-    "backend_missing": "no [[backend]] of the name in its settings is declared",
-    UNREACHABLE: "the address that it needs cannot be reached",
-    "network_down": "the network seems to be down for many at once",
-    "incident": "the same fails for many of its engine; one is tried first",
-    "memory_full": "the machine has no memory for one more",
-    "disk_full": "the disk has no room for what it would write",
+    "backend_circuit": "its backend failed several times in a row; one session tries first",
+    "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
+    UNREACHABLE: "this machine cannot reach the address that it needs",
+    "network_down": "many sessions lost their connection at once: the network seems to be down",
+    "incident": "many instances of its engine fail the same way; one of them tries first",
+    "memory_full": "the machine has too little memory for one more worker",
+    "disk_full": "the disk of the sessions has too little free space",
 }
-"""Why an instance waits for something that is not its own: no attempt of its own is spent."""
+"""Why an instance waits for something else than itself; the wait costs it no attempt."""
 
 _NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """What is tried at a time of its own, however long that is."""
@@ -98,7 +98,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
 
 
 def no_pairing_to_lose(observation: Observation) -> bool:
-    """Beginning afresh would cost nobody a scan that is not due anyway."""
+    """True when a new start costs no scan that is not due anyway."""
     if reason_of(last_reason(observation)).unpairs:
         return True
     claim = observation.claim.claim if observation.claim is not None else None
@@ -165,13 +165,13 @@ def _not_wanted(observation: Observation) -> HealthVerdict | None:
     if observation.desired.should_run and not observation.unit.masked:
         return None
     if observation.desired.override is Override.STOPPED:
-        reason, sentence = "stopped", "stopped by an operator"
+        reason, sentence = "stopped", "an operator stopped it"
     elif observation.unit.masked and observation.desired.should_run:
         reason, sentence = "masked", "an operator masked its unit"
     else:
         reason, sentence = "disabled", "disabled"
     if observation.unit.runs:
-        sentence += ", and its worker is still to be stopped"
+        sentence += ", and the agent still has to stop its worker"
     return _verdict(observation, Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
 
 
@@ -215,7 +215,7 @@ def _hopeless_past(observation: Observation) -> HealthVerdict | None:
 
 
 def _backend_away(observation: Observation) -> HealthVerdict | None:
-    """What it last said of its session is no fact while nobody can ask."""
+    """A backend that is away makes its last claim about the session worthless."""
     return _held(observation) if observation.hold in AWAY else None
 
 
@@ -243,7 +243,7 @@ def _without_worker(
     if ended.permanence in _NOT_SOON and now < observation.not_before:
         # It waits on purpose, without a worker too: after a ban, or another start of the agent.
         return _verdict(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
-    here, there = "it should run and no worker does", "its backend's worker does not watch it yet"
+    here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
     return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 
@@ -256,11 +256,11 @@ def _silent_worker(
         since = max(observation.unit.since, observation.linked_since or 0.0)
         silent = now - since
         if silent < policy.phases.process:
-            return _starting(observation, Status.INITIALIZING, "its worker has not spoken yet")
+            return _starting(observation, Status.INITIALIZING, "its worker has not reported yet")
         what = (
-            "its worker takes no connection"
+            "its worker accepts no connection"
             if observation.linked_since is None
-            else ("its worker says nothing")
+            else ("its worker reports nothing")
         )
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
         sentence = f"{what} for {silent:.0f} s"
@@ -288,8 +288,8 @@ def _by_claim(
             and claim.status is Status.DISCONNECTED
             and (now - fact.since < policy.stuck)
         ):
-            # Nothing ended it: we hung up ourselves, to connect anew.
-            return _starting(observation, Status.RECONNECTING, "it is connected anew")
+            # No reason: the worker disconnected in order to connect again.
+            return _starting(observation, Status.RECONNECTING, "it reconnects")
         return _dropped(observation, claim, policy, now)
     if phase := overdue_phase(fact, now, policy.phases):
         return _stuck_in(observation, phase, now - fact.phase_since)
@@ -327,12 +327,14 @@ def _connected(
     probe = observation.probe
     if proved_at is None:
         if now - fact.since < policy.stuck:
-            return _starting(observation, Status.LOADING, "it says connected, not proved yet")
-        sentence = f"it says connected for {now - fact.since:.0f} s and nothing proves it"
+            return _starting(
+                observation, Status.LOADING, "its engine claims CONNECTED, and no proof came yet"
+            )
+        sentence = f"its engine claims CONNECTED for {now - fact.since:.0f} s without a proof"
         health = Health.STUCK if now - fact.since > policy.proof_limit else Health.DEGRADED
         return _verdict(observation, health, Status.LOADING, "not_proved", sentence)
     if (age := now - proved_at) > policy.proof_limit:
-        sentence = f"it says connected; the last proof is {age:.0f} s old"
+        sentence = f"its engine claims CONNECTED; the last proof is {age:.0f} s old"
         health = Health.STUCK if age > 2 * policy.proof_limit else Health.DEGRADED
         return _verdict(observation, health, Status.RECONNECTING, "proof_old", sentence)
     if probe is not None and probe.failures:
@@ -383,7 +385,7 @@ def _starting(observation: Observation, state: Status, sentence: str) -> HealthV
 
 def _stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
     running = observation.unit.state is UnitState.ACTIVE
-    # What an earlier run claimed is no word about one that still starts.
+    # The claim of an earlier run says nothing about a run that still starts.
     claim = observation.claim if running else None
     state = Status.INITIALIZING if claim is None else claim.claim.status
     sentence = f"stuck in phase {phase} for {seconds:.0f} s"
@@ -410,7 +412,7 @@ def _given_up(observation: Observation, code: str) -> HealthVerdict:
     if code == "attempts_used_up":
         sentence = f"no success in {observation.record.attempts} attempts; last: {last}"
     else:
-        sentence = f"{last}; no further try by itself"
+        sentence = f"{last}; the agent makes no further try"
     return _verdict(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
 
 
@@ -456,7 +458,7 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
 
 def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> HealthVerdict:
     """The server's own list contradicts the session. What is published stays what the session
-    itself proves: a list that is behind takes nobody's connection away."""
+    itself proves: an outdated list does not make a connected session look disconnected."""
     disagrees = observation.probe.disagrees if observation.probe is not None else ""
     if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
         return verdict

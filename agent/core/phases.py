@@ -14,7 +14,7 @@ IN_WORDS = {
     "process": "its worker starts",
     "attached": "its browser or connection starts",
     "loaded": "WhatsApp loads",
-    "injected": "WhatsApp's page is made ready",
+    "injected": "the injected script prepares WhatsApp's page",
     "login": "it logs in",
     "sync": "it syncs",
 }
@@ -45,7 +45,7 @@ class PhaseDeadlines:
     """Without progress of the sync."""
 
     def limit(self, phase: str) -> float | None:
-        """Seconds for a phase; None for one that nobody set a limit to."""
+        """Seconds for a phase; None for a phase without a limit."""
         return getattr(self, phase) if phase in PHASES else None
 
 

@@ -1,7 +1,7 @@
 """The reason table: why a session ended, and what may be done about it.
 
-Engines translate their own words into these codes (engine_words); a code that nobody
-knows is `unknown` and is retried like a lost connection, only slower.
+Engines translate their own words into these codes (engine_words); a code outside the table
+is `unknown`: the agent retries it like a lost connection, only slower.
 """
 
 from collections.abc import Mapping
@@ -42,11 +42,11 @@ class Reason:
     endless: bool = False
     """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
     fresh_worker: bool = False
-    """Reconnecting inside the worker is useless: the worker itself must begin anew."""
+    """Reconnecting inside the worker is useless: only a new worker helps."""
     unpairs: bool = False
     """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
     scan_again: bool = False
-    """A new scan by a person is all that is missing."""
+    """Only a new scan by a person is missing."""
 
     @property
     def final(self) -> bool:
@@ -69,7 +69,7 @@ _ROWS = (
         "the connection was lost or timed out",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; look at the network if it lasts.",
+        "Nothing to do; check the network if it lasts.",
         base=1.0,
     ),
     Reason(
@@ -85,15 +85,15 @@ _ROWS = (
         "WhatsApp or the backend is not available",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; it comes back by itself.",
+        "Nothing to do; the session comes back by itself.",
         base=5.0,
     ),
     Reason(
         "unreachable",
-        "its server cannot be reached from this machine",
+        "this machine cannot reach its server",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do: the agent looks at the address and tries as soon as it can be reached.",
+        "Nothing to do: the agent probes the address and connects as soon as it answers.",
         base=1.0,
     ),
     Reason(
@@ -107,7 +107,7 @@ _ROWS = (
     ),
     Reason(
         "conflict",
-        "the session was taken over: the same keys are connected elsewhere",
+        "another connection with the same keys took the session over",
         Permanence.ONCE_IF_LOCK_OURS,
         _DISCONNECTED,
         "Find the second copy of this session (another server, a copied folder) and stop it.",
@@ -127,7 +127,7 @@ _ROWS = (
         "the page or the browser broke down",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; look at the memory if it repeats.",
+        "Nothing to do; check the memory if it repeats.",
         fresh_worker=True,
     ),
     Reason(
@@ -135,7 +135,7 @@ _ROWS = (
         "the client program of the session ended, hung or sent garbage",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; `wa-agent doctor` looks at Node and its packages if it repeats.",
+        "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
         fresh_worker=True,
     ),
     Reason(
@@ -166,7 +166,7 @@ _ROWS = (
         "WhatsApp Web's server took the connection and sent no page, or only a part of it",
         Permanence.RETRY,
         _RECONNECTING,
-        "Look at the network, its firewall or the proxy if it lasts.",
+        "Check the network, its firewall or the proxy if it lasts.",
         base=5.0,
         max=60.0,
         counts_as_failure=False,
@@ -185,7 +185,7 @@ _ROWS = (
     ),
     Reason(
         "captive_portal",
-        "a login page of the network, it seems, came instead of WhatsApp Web",
+        "another page came instead of WhatsApp Web, probably the network's login page",
         Permanence.RETRY,
         _RECONNECTING,
         "Log this machine in to its network; the detail has the page's address.",
@@ -196,10 +196,10 @@ _ROWS = (
     ),
     Reason(
         "certificate_error",
-        "the certificate of the server that answered for WhatsApp Web is not valid",
+        "the server that answered for WhatsApp Web has an invalid certificate",
         Permanence.RETRY,
         _RECONNECTING,
-        "Look at the machine's clock, its ca-certificates, and who answers in WhatsApp's place.",
+        "Check the machine's clock, its ca-certificates, and any proxy that answers for WhatsApp.",
         base=10.0,
         max=60.0,
         counts_as_failure=False,
@@ -229,24 +229,24 @@ _ROWS = (
     ),
     Reason(
         "server_browser_stuck",
-        "the server's old browser of this session still runs, and no start gets past it",
+        "the server still runs an old browser of this session, which blocks every start",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Restart the server (whaticket): no route of it ends that browser. The pairing stays.",
+        "Restart the server (whaticket): none of its routes ends that browser. The pairing stays.",
         counts_as_failure=False,
     ),
     Reason(
         "storage_failed",
-        "the session's store could not be read or written",
+        "the engine could not read or write the session's files",
         Permanence.RETRY,
         _RECONNECTING,
-        "Look at the disk: space, rights, read-only mounts.",
+        "Check the disk: space, rights, read-only mounts.",
         base=10.0,
         fresh_worker=True,
     ),
     Reason(
         "zombie",
-        "it claimed to be connected and did not answer",
+        "the engine claimed to be connected and answered no ping",
         Permanence.AT_ONCE,
         _RECONNECTING,
         "Nothing to do.",
@@ -255,10 +255,10 @@ _ROWS = (
     ),
     Reason(
         "start_stuck",
-        "a start did not get past one of its phases in time",
+        "a phase of the start took too long",
         Permanence.AT_ONCE,
         _RECONNECTING,
-        "Nothing to do; the phase that is named tells where to look if it repeats.",
+        "Nothing to do; if it repeats, the named phase shows where to look.",
         base=0.0,
         fresh_worker=True,
     ),
@@ -267,7 +267,7 @@ _ROWS = (
         "the worker failed more often than its host restarts it",
         Permanence.RETRY,
         _RECONNECTING,
-        "Read what its worker wrote: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
+        "Read the worker's log: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
         base=10.0,
         fresh_worker=True,
     ),
@@ -276,7 +276,7 @@ _ROWS = (
         "the session ended for a reason that is not in the table",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing yet; the engine's own word is in the journal.",
+        "Nothing to do yet; the journal has the engine's own word.",
     ),
     Reason(
         "temporary_ban",
@@ -325,14 +325,14 @@ _ROWS = (
     ),
     Reason(
         "misconfigured",
-        "the worker cannot run as it is configured",
+        "the worker cannot run with its configuration",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
         "Read the worker's last line, correct the setting, then start the instance.",
     ),
     Reason(
         "bundle_missing",
-        "the wa-js bundle that the web engine needs is missing, or is not the known one",
+        "the wa-js bundle that the web engine needs is missing or has a wrong checksum",
         Permanence.RETRY,
         _DISCONNECTED,
         "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
@@ -379,7 +379,7 @@ _ROWS = (
         "another browser has the session's profile open",
         Permanence.RETRY,
         _DISCONNECTED,
-        "Close that browser: the detail has its process number. The files are left as they are.",
+        "Close that browser: the detail has its process number. The agent leaves the files alone.",
         base=10.0,
         max=60.0,
         counts_as_failure=False,
@@ -387,7 +387,7 @@ _ROWS = (
     ),
     Reason(
         "qr_idle",
-        "nobody scanned the QR code, so WhatsApp offers no more",
+        "the QR codes expired without a scan, and WhatsApp sends no more",
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
         "Ask for a new QR code and scan it.",
@@ -407,49 +407,49 @@ _ROWS = (
         "the session's files are damaged",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Restore a snapshot; the files are kept as they are.",
+        "Restore a snapshot; the agent keeps the damaged files.",
     ),
     Reason(
         "session_missing",
         "the files of a paired session are gone",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Look where they went; restore a snapshot or from the trash.",
+        "Find the files, or restore a snapshot or the session from the trash.",
     ),
     Reason(
         "session_unreadable",
-        "its session folder cannot be used at the moment",
+        "the agent cannot use its session folder at the moment",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Put the folder or its rights back; the agent looks every second and starts it then.",
+        "Put the folder or its rights back; the agent checks every second and then starts it.",
         counts_as_failure=False,
     ),
     Reason(
         "unpaired_suspect",
-        "a paired session came up unpaired although no logout was seen",
+        "a paired session came up unpaired without a logout",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Do not scan yet: the old pairing may be restored from a snapshot.",
+        "Do not scan yet: a snapshot may restore the old pairing.",
     ),
     Reason(
         "remote_missing",
         "its backend knows no session of that name",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Look who deleted it there; `wa-agent ensure-healthy ID` makes it anew, to be scanned.",
+        "Find out why it is gone there; `wa-agent ensure-healthy ID` creates it again with a code.",
         counts_as_failure=False,
         unpairs=True,
     ),
     Reason(
         "remote_disagrees",
-        "its backend says two different things about it",
+        "its backend reports two different states of it",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; it is repaired, and the journal tells how.",
+        "Nothing to do; the agent repairs it, and the journal says how.",
     ),
     Reason(
         "logout",
-        "the device was removed from the account",
+        "the account removed this linked device",
         Permanence.NEVER,
         _REFUSED,
         "Scan a new QR code.",
@@ -480,7 +480,7 @@ _ROWS = (
         "WhatsApp blocked the account for its terms of service",
         Permanence.NEVER,
         _REFUSED,
-        "Settle it with WhatsApp on the phone; nothing here can help.",
+        "Settle it with WhatsApp on the phone; the agent cannot help.",
         counts_as_failure=False,
         unpairs=True,
     ),
@@ -489,7 +489,7 @@ _ROWS = (
         "WhatsApp banned the account",
         Permanence.NEVER,
         _REFUSED,
-        "Appeal on the phone; nothing here can help.",
+        "Appeal on the phone; the agent cannot help.",
         counts_as_failure=False,
         unpairs=True,
     ),

@@ -105,7 +105,7 @@ async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
 
 async def test_the_reason_table_is_printed_without_an_agent(cli: Cli) -> None:
     shown = await cli("reasons")
-    assert re.search(r"logout +the device was removed from the account +never by itself", shown.out)
+    assert re.search(r"logout +the account removed this linked device +never by itself", shown.out)
     assert {row["code"] for row in (await cli("reasons", "--json")).json()} >= {"banned", "zombie"}
     assert (await cli("reasons", "--markdown")).out.startswith("| reason |")
 
@@ -152,7 +152,7 @@ def repair(**more: Any) -> Repair:
             id="the circuit",
         ),
         pytest.param(
-            {"hold": "incident"}, "waits for others: the same fails for many", id="an incident"
+            {"hold": "incident"}, "waits for others: many instances", id="an incident"
         ),
         pytest.param({"status": S.QR_REQUIRED}, "somebody must scan its code", id="a scan"),
         pytest.param(

@@ -62,7 +62,7 @@ async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
     await agent.start()
     await eventually(lambda: agent.status("b"), "CONNECTED")
     shown = await agent.show("a")
-    assert shown["sentence"] == "stopped by an operator"
+    assert shown["sentence"] == "an operator stopped it"
     assert shown["unit"]["main_pid"] == 0
     await agent.do("POST", "/api/instance/a/start")
     await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -182,13 +182,13 @@ async def test_after_a_restart_an_alert_keeps_the_value_that_it_was_told_with(
     later = make(tmp_path, store, patience=1.0)
     await later.alerting._take_over()
     (one,) = later.alerting.board().alerts
-    assert one.sentence == "41.6% of what is done here fails"
+    assert one.sentence == "41.6% of the operations or HTTP requests fail"
 
 
 @pytest.mark.parametrize(
     ("starts", "said"),
     [
-        ((4000, 900, 600, 1), "WaAgentRestarting: the agent began 3 times in half an hour"),
+        ((4000, 900, 600, 1), "WaAgentRestarting: the agent started 3 times in half an hour"),
         ((4000, 900, 1), None),
         ((900, 600, 1), None),
         ((4000, 1), None),

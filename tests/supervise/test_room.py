@@ -71,7 +71,8 @@ def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(hou
     assert house.room.hold(c) == "memory_full"
     assert house.turns.ask(c) is not None
     assert house.room.lacks(c) == (
-        "no memory for one more: 2 may use 1000 MiB, this one 500 MiB, all together 1100 MiB"
+        "too little memory for one more worker: 2 may use 1000 MiB, this one 500 MiB,"
+        " all together 1100 MiB"
         " ([memory] total, machine_share)"
     )
     small = facts("small", "sandbox")

@@ -58,7 +58,7 @@ BACK = {
 DOWN = {
     "logout": ("QR_REQUIRED", "renew: done"),
     "ban": ("AUTH_FAILURE", "banned the account"),
-    "conflict": ("DISCONNECTED", "no further try by itself"),
+    "conflict": ("DISCONNECTED", "the agent makes no further try"),
     "outdated": ("DISCONNECTED", "no longer accepts this version"),
 }
 """Where it ends, and a piece of its story."""

@@ -132,7 +132,7 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
     board = {one["name"]: one for one in (await agent.do("GET", "/api/alerts"))["alerts"]}
     assert "WaSessionDown" not in board
     summary = board["WaBackendDown"]["sentence"]
-    assert summary == "the backend evo does not answer; of its sessions nothing is known"
+    assert summary == "the backend evo does not answer; the state of its sessions is unknown"
     assert {one["annotations"]["summary"] for one in (await raised("WaBackendDown"))["evo"]} == {
         summary
     }

@@ -54,8 +54,9 @@ export function choose(events, chosen) {
   return found;
 }
 
+// The journal also has the sentences of earlier versions.
 const GENERAL =
-  /^(on its way|it logs in|it syncs|WhatsApp loads|its browser or connection starts|WhatsApp's page is made ready|its worker starts|it should run and no worker does|starting|connected)$/;
+  /^(on its way|it logs in|it syncs|WhatsApp loads|its browser or connection starts|the injected script prepares WhatsApp's page|WhatsApp's page is made ready|its worker starts|it should run and (has no worker|no worker does)|starting|connected)$/;
 const whyOf = (event) => event.sentence.replace(/^[A-Z_]+ → [A-Z_]+: /, "");
 
 // What began a chain of statuses: the first of them that says more than that it goes on.

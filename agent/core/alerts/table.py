@@ -1,4 +1,4 @@
-"""The table of alerts: what is wrong, for how long, how bad, and what stands in the runbook.
+"""The table of alerts: condition, duration, severity and summary of each.
 
 One table yields the Prometheus rules and what the agent raises itself.
 """
@@ -50,8 +50,8 @@ def _is_not(series: Expression) -> Binary:
 def _for_itself(expression: Expression) -> Binary:
     """Without the members of an incident, for which WaFleetIncident speaks.
 
-    Not an inhibition: that could only name the engine, and would silence whoever is on it
-    and fails for a reason of his own.
+    Not an inhibition: that could only name the engine, and would silence a session of this
+    engine that fails for a reason of its own.
     """
     return Binary(expression, "unless", _is(s.IN_INCIDENT))
 
@@ -89,7 +89,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             10 * MINUTE,
             OfSession(_is(s.CORRUPTED)),
-            "{session} is corrupted and was not repaired{because}",
+            "{session} is corrupted, and no repair has cured it{because}",
             because=OF_SESSION,
         ),
         Alert(
@@ -133,7 +133,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             OfSession(_for_itself(_is(s.CIRCUIT_OPEN))),
-            "the circuit of {session} is open, its tries failed in a row{because}",
+            "the circuit of {session} is open after failures in a row{because}",
             because=OF_SESSION,
         ),
     )
@@ -142,7 +142,7 @@ def _application(limits: AlertLimits) -> tuple[Alert, ...]:
 def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
     group = Group.CONNECTIVITY
     unconnected = Binary(_is(s.WANTED), "unless", _is(s.CONNECTED))
-    # A scan is all that one lacks which shows a code; one that shows it now and then lacks more.
+    # A session that shows its code steadily lacks only a scan; one that flickers lacks more.
     steady = Binary(_is(s.QR_REQUIRED), "unless", _to_and_fro(s.QR_REQUIRED))
     down = Binary(unconnected, "unless", steady)
     # Each session comes back once from one outage, however long that takes: that is no storm.
@@ -172,7 +172,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             0.0,
             OfSession(_is(s.GIVEN_UP)),
-            "{session} is not tried any more, a person must look at it{because}",
+            "the agent has given {session} up; a person must look at it{because}",
             because=OF_SESSION,
         ),
         Alert(
@@ -238,7 +238,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             0.0,
             _is(s.INCIDENT),
-            "many sessions of {engine} fail alike, one is tried before the others{because}",
+            "many sessions of {engine} fail the same way; one tries before the others{because}",
             because=OF_INCIDENT,
         ),
         Alert(
@@ -247,7 +247,7 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             _is(s.BACKEND_WARNING),
-            "the logs of backend {backend} do not tell whose errors they hold, or cannot be read",
+            "the logs of backend {backend} are unreadable, or hold errors that name no session",
         ),
         Alert(
             "WaBackendDown",
@@ -255,14 +255,14 @@ def _connectivity(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             2 * MINUTE,
             _is_not(s.BACKEND_UP),
-            "the backend {backend} does not answer, of its sessions nothing is known{because}",
+            "the backend {backend} does not answer; the state of its sessions is unknown{because}",
             because=OF_BACKEND,
         ),
     )
 
 
 def _availability(limits: AlertLimits) -> tuple[Alert, ...]:
-    """An option: most want to hear of a session, some of the minutes that are promised."""
+    """Optional: for operators who promised a share of connected time."""
     if limits.availability <= 0:
         return ()
 
@@ -314,7 +314,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             5 * MINUTE,
             Binary(_above(errors, limits.error_rate), "or", _above(requests, limits.error_rate)),
-            "{value} of what is done here fails",
+            "{value} of the operations or HTTP requests fail",
             Unit.SHARE,
         ),
         Alert(
@@ -341,7 +341,7 @@ def _performance(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             OfSession(_leak()),
-            "{session} grew by {value}B within the hour and goes on growing",
+            "the memory of {session} grew by {value}B within the hour and goes on growing",
             Unit.BYTES,
         ),
     )
@@ -381,7 +381,7 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             _above(memory, limits.host_memory_high),
-            "{value} of the machine's memory is used",
+            "{value} of the machine's memory is in use",
             Unit.SHARE,
         ),
         Alert(
@@ -390,7 +390,7 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             1 * MINUTE,
             _above(memory, limits.host_memory_critical),
-            "{value} of the machine's memory is used",
+            "{value} of the machine's memory is in use",
             Unit.SHARE,
         ),
         Alert(
@@ -436,7 +436,7 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             5 * MINUTE,
             _above(Age(s.OUTBOX_OLDEST), 15 * MINUTE),
-            "an event has waited for {value} to be taken by its webhook",
+            "a webhook has not taken an event for {value}",
             Unit.SECONDS,
         ),
         Alert(
@@ -445,7 +445,7 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             _above(Over("changes", s.STARTED, 30 * MINUTE), float(limits.agent_starts)),
-            "the agent began {value} times in half an hour",
+            "the agent started {value} times in half an hour",
         ),
         Alert(
             "WaAgentDown",
@@ -469,6 +469,6 @@ def _system(limits: AlertLimits) -> tuple[Alert, ...]:
             Severity.NONE,
             0.0,
             Always(),
-            "always fires: whoever stops hearing it knows that alerts no longer arrive",
+            "always fires: its absence shows that alerts no longer arrive",
         ),
     )

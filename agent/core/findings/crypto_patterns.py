@@ -156,9 +156,9 @@ def own_pattern(entry: str) -> CryptoPattern:
     word, _, text = entry.partition(":")
     word, text = word.strip(), text.strip()
     if word not in OWN_EFFECTS:
-        raise ValueError(f"it begins with one of {', '.join(OWN_EFFECTS)} and a colon")
+        raise ValueError(f"it must begin with one of {', '.join(OWN_EFFECTS)} and a colon")
     if not 3 <= len(text) <= LONGEST_OWN or not text.isprintable():
-        raise ValueError(f"its text must have 3 to {LONGEST_OWN} signs that can be printed")
+        raise ValueError(f"its text must have 3 to {LONGEST_OWN} printable characters")
     return CryptoPattern(
         f"own: {text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
     )

@@ -96,7 +96,7 @@ def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
     if budget <= 0 or new <= 0 or limits + new <= budget:
         return ""
     return (
-        f"no memory for one more: {count} may use {limits / MIB:.0f} MiB, this one"
+        f"too little memory for one more worker: {count} may use {limits / MIB:.0f} MiB, this one"
         f" {new / MIB:.0f} MiB, all together {budget / MIB:.0f} MiB"
         " ([memory] total, machine_share)"
     )

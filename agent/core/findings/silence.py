@@ -77,5 +77,7 @@ def judge_silence(
     expected = expected_messages(inbound, since, now_wall)
     if expected < policy.expected:
         return None
-    sentence = f"no message for {silent / 60:.0f} min; usually {expected:.0f} come in that time"
+    sentence = (
+        f"no message for {silent / 60:.0f} min; its usual rate is {expected:.0f} in that time"
+    )
     return Signal("silent_inbound", Health.DEGRADED, sentence)

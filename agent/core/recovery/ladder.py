@@ -36,7 +36,7 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
 }
 """From mild to harsh. What ends a pairing stands after all that keeps it."""
 
-# One peer's keys are that peer's trouble: nobody else's messages wait for a reconnect.
+# One peer's bad keys need no reconnect, which would delay the messages of all others.
 _ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 # A server connects and restarts with the keys that it has: only new ones change anything.
 _KEYS_ELSEWHERE = (*_ONE_PEER, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP)
@@ -60,7 +60,7 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
         and not repair.regenerated
         and allowed(first, case, repair)
     ):
-        # Who fails may be known only by now: an agent that was killed counts anew.
+        # The failing peers may be known only now: a killed agent lost its counts.
         return first
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)

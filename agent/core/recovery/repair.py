@@ -33,7 +33,7 @@ class Trouble(StrEnum):
 
 
 class RecoveryKind(StrEnum):
-    """RESTART and what is harsher ends with the worker started anew, whatever it was before.
+    """RESTART and every harsher step ends with a new worker, whatever the state before.
 
     RESTORE, LOGOUT_RESTART and CLEANUP also forgive the record (reconnect.forgive), the last two
     with `paired` false. Each can be done twice with the same effect.
@@ -119,7 +119,7 @@ class Circumstances:
     canary: bool = False
     """All is not well, and this one has its turn to try for the others: gently, as ever."""
     can_log_out: bool = False
-    """The engine supports logging out and starting anew (remote ones)."""
+    """The engine supports logging out and starting again (remote ones)."""
     good_snapshot: bool = False
     may_roll_back: bool = False
     """The engine's session survives going back in time (a browser profile, not key files)."""
@@ -261,7 +261,7 @@ def join_repair(repair: Repair, goal: Goal) -> Repair:
     order = list(Goal)
     wider = max(repair.goal, goal, key=order.index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
-        # Somebody waits for the answer: what was put off is due now.
+        # The caller waits for the answer: a delayed step is due now.
         repair = hurry_repair(repair)
     return replace(repair, goal=wider, joined=repair.joined + 1)
 

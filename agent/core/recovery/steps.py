@@ -128,7 +128,7 @@ def _ending(case: Case, repair: Repair) -> Ending | None:
     if case.observation.hold:
         return None
     if verdict.reason == "ping_failed":
-        # The next pings tell: a zombie looks like this too when nobody remembers its pings.
+        # The next pings decide: a zombie looks the same after its failed pings are forgotten.
         return None
     if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
         return None
@@ -216,7 +216,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):
-        sentence = "held: its backend, the network or its peers are not well"
+        sentence = "held: its backend or the network is down, or many sessions fail with it"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
@@ -225,10 +225,10 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         # Nothing is wrong with one that waits for its turn to start: the repair was cut off.
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
-        return waiting, RecoveryAction(RecoveryKind.WAIT, "until it is started", until)
+        return waiting, RecoveryAction(RecoveryKind.WAIT, "until its worker runs", until)
     if repair.trouble is Trouble.SUSPECT and case.observation.unit.runs:
-        # What its store is worth shows when nobody works on it; the plan stops it.
-        sentence = "until it is stopped and its files were looked at"
+        # Its files can only be checked while no worker runs; plan_actions stops it first.
+        sentence = "until its worker has stopped and its files are checked"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     step = next_step(case, repair)
     if step is None:
@@ -293,11 +293,12 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]
         return None
     now_wall, limit = case.now_wall, case.policy.suspect_settle
     if not case.circumstances.well:
-        sentence = f"{case.verdict.sentence}; held: others came up like it, or its server is away"
+        why = "other sessions came up the same way, or its backend is down"
+        sentence = f"{case.verdict.sentence}; held: {why}"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
         return None
-    sentence = f"{case.verdict.sentence}; whether its store comes back is waited for"
+    sentence = f"{case.verdict.sentence}; waiting in case its files come back"
     return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
 
 
@@ -306,8 +307,8 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     if repair.backup:
         return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)
     if repair.backup_tries >= case.policy.tries:
-        return _end(case, repair, Ending.GAVE_UP, "its old store could not be backed up")
-    return _back_up(case, repair, "a backup before it may be paired anew")
+        return _end(case, repair, Ending.GAVE_UP, "the backup of its old files failed")
+    return _back_up(case, repair, "a backup before a new pairing")
 
 
 def _acting(repair: Repair, now_wall: float) -> Repair:
