@@ -75,75 +75,75 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,)),  # noqa: E501
     Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
     Route("GET", ID, READ, instances.show, "An instance's state"),
-    Route("GET", f"{ID}/details", READ, instances.details, "Everything known of it"),
-    Route("PATCH", ID, OPERATE, instances.change, "Change its settings", instances.CHANGE),
-    Route("DELETE", ID, OPERATE, instances.delete, "Retire its session and remove it; one on a backend stays there", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
-    _intent("enable", "It should run"),
-    _intent("disable", "It should not run"),
-    _intent("start", "Run it now, until the machine boots"),
-    _intent("stop", "Stop it now, until the machine boots or it is started"),
-    _intent("restart", "Restart its worker"),
+    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance"),
+    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE),  # noqa: E501
+    Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
+    _intent("enable", "Run an instance, now and after every boot"),
+    _intent("disable", "Stop an instance, now and after every boot"),
+    _intent("start", "Run an instance until the next boot"),
+    _intent("stop", "Stop an instance until the next start or boot"),
+    _intent("restart", "Restart an instance's worker"),
     Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
-    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check it now", ()),
-    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair it, its pairing stays; answers when that is over", ()),  # noqa: E501
-    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire its session and begin afresh with a new code", repairs.CLEANUP),  # noqa: E501
-    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up: connected or a code", ()),  # noqa: E501
+    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
+    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
+    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CLEANUP),  # noqa: E501
+    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up: until connected or a code is shown", ()),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
-    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of its page: PNG, or JPEG where that is too large"),  # noqa: E501
-    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines that its worker wrote"),  # noqa: E501
-    Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "What its engine kept of failed starts, newest first"),  # noqa: E501
+    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large"),  # noqa: E501
+    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker"),  # noqa: E501
+    Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
-    Route("GET", f"{ID}/events", READ, instances.history, "Its history, newest first", query=instances.HISTORY),  # noqa: E501
-    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; Idempotency-Key is honoured", messages.MESSAGE),  # noqa: E501
-    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "The sandbox's phone scans", ()),
-    Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "The sandbox shall fail", messages.FAULT),  # noqa: E501
-    Route("GET", "/api/alerts", READ, alerts.list_alerts, "What the agent alerts of", query=alerts.LIST),  # noqa: E501
-    Route("GET", "/api/backends", READ, backends.list_backends, "The servers of someone else's, and how they are"),  # noqa: E501
-    Route("GET", BACKEND, READ, backends.show, "One of them"),
-    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "All sessions that it has, and which are watched"),  # noqa: E501
-    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a session that it has", backends.ADOPT, answers=(201,)),  # noqa: E501
-    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Ask it now how it is", ()),
-    Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close its circuit: its sessions may be tried again", ()),  # noqa: E501
-    Route("POST", HOOK, OPEN, backends.hook, "What a backend calls when something happened there", hook=True),  # noqa: E501
-    Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "Where events are sent by themselves, and what waits"),  # noqa: E501
-    Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send it one event now; what came back", ()),  # noqa: E501
-    Route("GET", f"{WEBHOOK}/dead", READ, webhooks.dead, "The events that it refused for good"),
-    Route("POST", f"{WEBHOOK}/retry", OPERATE, webhooks.retry, "Try it now, the refused ones too; its circuit closes", (), answers=(202,)),  # noqa: E501
+    Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
+    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "Let the sandbox's phone scan", ()),
+    Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "Cause a fault in the sandbox", messages.FAULT),  # noqa: E501
+    Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
+    Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
+    Route("GET", BACKEND, READ, backends.show, "One backend"),
+    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them"),  # noqa: E501
+    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201,)),  # noqa: E501
+    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", ()),
+    Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
+    Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
+    Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "The webhooks and their waiting events"),  # noqa: E501
+    Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send a webhook a test event now; answers with the target's answer", ()),  # noqa: E501
+    Route("GET", f"{WEBHOOK}/dead", READ, webhooks.dead, "The events that a webhook's target refused for good"),  # noqa: E501
+    Route("POST", f"{WEBHOOK}/retry", OPERATE, webhooks.retry, "Close a webhook's circuit and send now, refused events included", (), answers=(202,)),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop it, as its operator; its pairing stays", (), whatsapp.WAIT_DOWN),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start it, as its operator", (), whatsapp.WAIT_UP),  # noqa: E501
-    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Try now, whatever the count says", (), answers=(202,)),  # noqa: E501
-    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close its circuit, or that of the backend of that name", ()),  # noqa: E501
-    Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, next ones and circuits"),  # noqa: E501
-    Route("GET", "/performance-metrics", SOME, figures.performance, "Figures of each instance, and of the machine; averageResponseTime: seconds, mean of the last 5 minutes, null where no probe was answered in them"),  # noqa: E501
-    Route("GET", "/api/trends", SOME, figures.trends, "Lines of memory and messages, oldest point first", query=figures.TRENDS),  # noqa: E501
-    Route("GET", "/api/memory/report", READ, figures.memory_report, "Who uses the memory"),
-    Route("GET", "/api/incidents", READ, repairs.incidents, "What many instances fail with at once"),  # noqa: E501
-    Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Its members may try again", ()),  # noqa: E501
-    Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "What checks and repairs came to"),  # noqa: E501
-    Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "Its snapshots, newest first"),
+    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
+    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
+    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, whatever its count of attempts", (), answers=(202,)),  # noqa: E501
+    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close the circuit of an instance, or of the backend of that name", ()),  # noqa: E501
+    Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, times of the next ones, and circuits"),  # noqa: E501
+    Route("GET", "/performance-metrics", SOME, figures.performance, "Performance of each instance and of the machine; averageResponseTime: mean seconds of the probes in the last 5 minutes, null without an answered probe"),  # noqa: E501
+    Route("GET", "/api/trends", SOME, figures.trends, "Memory and messages over time, oldest point first", query=figures.TRENDS),  # noqa: E501
+    Route("GET", "/api/memory/report", READ, figures.memory_report, "Memory of each instance"),
+    Route("GET", "/api/incidents", READ, repairs.incidents, "Failures that many instances have in common"),  # noqa: E501
+    Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Let the members of an incident try again", ()),  # noqa: E501
+    Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "Counts and times of checks and repairs"),  # noqa: E501
+    Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "An instance's snapshots, newest first"),  # noqa: E501
     Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
-    Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Put a snapshot in place of its session", snapshots.RESTORE),  # noqa: E501
-    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "What repairs put aside of it on its backend, newest first"),  # noqa: E501
-    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put it back; the session is down meanwhile", ()),  # noqa: E501
-    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "Its settings on its backend"),  # noqa: E501
-    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change some of them", remote_session.CHANGE),  # noqa: E501
-    Route("POST", f"{ID}/export", ADMIN, snapshots.export, "Its session as an archive", snapshots.EXPORT),  # noqa: E501
+    Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Replace an instance's session by a snapshot", snapshots.RESTORE),  # noqa: E501
+    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "Files and keys that repairs removed on the backend, newest first"),  # noqa: E501
+    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put removed files and keys back; the session is down meanwhile", ()),  # noqa: E501
+    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend"),  # noqa: E501
+    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE),  # noqa: E501
+    Route("POST", f"{ID}/export", ADMIN, snapshots.export, "An instance's session as an archive", snapshots.EXPORT),  # noqa: E501
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,)),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
-    Route("GET", "/api/caller", SOME, keys.show_caller, "Who you are, and what you may do"),
+    Route("GET", "/api/caller", SOME, keys.show_caller, "The caller's name and rights"),
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
     Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
     Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket, else the history", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
-    Route("GET", "/metrics", READ, monitoring.metrics, "For Prometheus"),
+    Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
-    Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all is restored", answers=(200, 503)),
+    Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
     Route("GET", "/runbook", OPEN, show_runbook, "What to do about each alert, for people"),
@@ -154,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
-"""Balancers and checkers ask for no body."""
+"""Load balancers and health checkers send HEAD here."""
 
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:

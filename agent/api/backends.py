@@ -18,7 +18,7 @@ ADOPT = (
     Field(
         "id",
         STRING,
-        "the instance's id; left out: made from that name",
+        "the instance's id; default: made from that name",
         least=1,
         most=48,
         pattern=ID_PATTERN,

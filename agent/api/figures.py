@@ -18,7 +18,7 @@ from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.core.view import InstanceView
 
 TRENDS = (
-    Field("instance", STRINGS, "only these instances; left out: all", most=100, pattern=ID_PATTERN),
+    Field("instance", STRINGS, "only these instances; default: all", most=100, pattern=ID_PATTERN),
 )
 
 

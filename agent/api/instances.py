@@ -34,31 +34,35 @@ CREATE = (
         pattern=ID_PATTERN,
     ),
     Field(
-        "engine", STRING, "how it reaches WhatsApp", required=True, choices=tuple(engine_names())
+        "engine",
+        STRING,
+        "engine that connects it to WhatsApp",
+        required=True,
+        choices=tuple(engine_names()),
     ),
-    Field("enabled", BOOLEAN, "should it run? default true"),
+    Field("enabled", BOOLEAN, "true = run it; default true"),
     Field("settings", OBJECT, "the engine's settings"),
     *PLACE,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
-LOGOUT = (Field("confirm", BOOLEAN, "true = yes, its pairing ends"),)
+LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"),)
 DELETE = (Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),)
 DELETE_QUERY = (
-    Field("remote", BOOLEAN, "true = the session on its backend goes too; default: it stays"),
+    Field("remote", BOOLEAN, "true = also delete the session on its backend; default false"),
 )
 LIST = (
     Field("status", STRINGS, "only these statuses", choices=tuple(ConnectionStatus)),
     Field("verdict", STRINGS, "only these verdicts", choices=tuple(Health)),
     Field("engine", STRING, "only this engine", most=32),
-    Field("backend", STRING, "only those on this backend", most=48),
-    Field("enabled", BOOLEAN, "only those that should, or should not, run"),
+    Field("backend", STRING, "only instances on this backend", most=48),
+    Field("enabled", BOOLEAN, "only enabled, or only disabled, instances"),
     Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
-    Field("after", STRING, "the `next` of the page before", most=48),
+    Field("after", STRING, "the `next` of the previous page", most=48),
 )
 HISTORY = (
     Field("limit", INTEGER, "events on a page, default 100", least=1, most=1000),
-    Field("before", INTEGER, "the `next` of the page before"),
-    Field("after", INTEGER, "only newer than this cursor, and then oldest first"),
+    Field("before", INTEGER, "the `next` of the previous page"),
+    Field("after", INTEGER, "only events after this cursor, oldest first"),
     Field("kind", STRINGS, "only these kinds", most=50),
 )
 
@@ -150,7 +154,7 @@ def _confirm(instance: Instance, told: str | None) -> None:
     words = f"delete {instance.remote}"
     if told != words:
         raise Refused(
-            f"cannot delete {instance.remote} on backend {instance.backend} without a word more:"
+            f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
             f' its pairing ends for good; send {{"confirm": "{words}"}}',
             field="confirm",
             code="confirm",

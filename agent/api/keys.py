@@ -10,7 +10,7 @@ from agent.api.present import show_key
 from agent.core.model import ID_PATTERN
 
 NEW_KEY = (
-    Field("name", STRING, "what it is for", required=True, least=1, most=64),
+    Field("name", STRING, "name of the key, such as its program", required=True, least=1, most=64),
     Field(
         "scopes",
         STRINGS,

@@ -20,11 +20,11 @@ _TYPE = Field("type", STRING, "default text", choices=_KINDS)
 _MORE: Mapping[str, tuple[Field, ...]] = {
     "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536),),
     "media": (
-        Field("url", STRING, "where the file is; or send `content`", least=1, most=2048),
+        Field("url", STRING, "address of the file; or send `content`", least=1, most=2048),
         Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
         Field("mimetype", STRING, "the file's type", required=True, least=3, most=128),
         Field("filename", STRING, "its name for the receiver", least=1, most=255),
-        Field("caption", STRING, "the text below it", most=4096),
+        Field("caption", STRING, "the caption", most=4096),
     ),
     "location": (
         Field("latitude", NUMBER, "degrees north", required=True, least=-90, most=90),
@@ -37,8 +37,10 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
         Field("phone", STRING, "the contact's number", required=True, least=1, most=64),
     ),
     "reaction": (
-        Field("message_id", STRING, "the message reacted to", required=True, least=1, most=256),
-        Field("emoji", STRING, 'the reaction; "" takes it back', required=True, most=32),
+        Field(
+            "message_id", STRING, "id of the message to react to", required=True, least=1, most=256
+        ),
+        Field("emoji", STRING, 'the reaction; "" removes it', required=True, most=32),
     ),
 }
 MESSAGE = (_TO, _TYPE, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
@@ -57,12 +59,12 @@ FAULTS = (
 )
 _HOW = ("peers", "per_minute", "bytes_per_second")
 FAULT = (
-    Field("fault", STRING, "what shall go wrong", choices=FAULTS),
-    Field("for", NUMBER, "for how many seconds; left out: until cleared", least=0.001, most=1e7),
-    Field("peers", STRINGS, "whose messages fail (bad-mac, prekey)", most=100),
+    Field("fault", STRING, "name of the fault", choices=FAULTS),
+    Field("for", NUMBER, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
+    Field("peers", STRINGS, "contacts whose messages fail (bad-mac, prekey)", most=100),
     Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
-    Field("bytes_per_second", NUMBER, "how fast memory leaks", least=1, most=2**30),
-    Field("clear", BOOLEAN, "end every fault instead"),
+    Field("bytes_per_second", NUMBER, "growth of a memory leak", least=1, most=2**30),
+    Field("clear", BOOLEAN, "true = end every fault"),
 )
 
 

@@ -20,7 +20,7 @@ from agent.core.view import InstanceView
 LEAST_GZIP = 1400
 """Bytes: less fits into one packet as it is."""
 CHECK = (
-    Field("ids", STRINGS, "only these instances; left out: all", most=10_000, pattern=ID_PATTERN),
+    Field("ids", STRINGS, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),
 )
 
 

@@ -15,7 +15,7 @@ from agent.errors import InvalidRequest, NotFound, Refused
 
 PLACE = (
     Field("backend", STRING, "the [[backend]] that runs it, short for settings.backend", most=48),
-    Field("remote", STRING, "its name there, short for settings.remote; else the id", most=256),
+    Field("remote", STRING, "its name there, short for settings.remote; default: the id", most=256),
 )
 _PLACE = ("backend", "remote")
 
@@ -27,7 +27,7 @@ def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if name not in body:
             continue
         if settings.get(name, body[name]) != body[name]:
-            raise _wrong(name, f"settings.{name} says another one")
+            raise _wrong(name, f"settings.{name} has another value")
         settings[name] = body[name]
     for name in _PLACE:
         if not isinstance(settings.get(name, ""), str):
@@ -57,7 +57,7 @@ def engine_of(call: Call, backend: str) -> str:
         return call.supervisor.backends.view(backend).engine
     except NotFound:
         found = ", ".join(sorted(view.name for view in call.supervisor.backends.views()))
-        cause = f"no [[backend]] {backend!r:.60} is declared; declared: {found or 'none'}"
+        cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {found or 'none'}"
         raise _wrong("backend", cause, code="unknown_backend") from None
 
 
@@ -66,14 +66,14 @@ def only_backend(call: Call) -> str:
     declared."""
     found = sorted(view.name for view in call.supervisor.backends.views())
     if len(found) > 1:
-        cause = f"missing, and several are declared: {', '.join(found)}; or name an engine"
+        cause = f"missing, name a backend ({', '.join(found)}) or an engine"
         raise _wrong("backend", cause, code="which_backend")
     return found[0] if found else ""
 
 
 def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:
     if settings.get("backend") and engine not in remote_engines():
-        raise _wrong("backend", f"engine {engine} runs on this machine, on no backend")
+        raise _wrong("backend", f"engine {engine} runs on this machine and takes no backend")
 
 
 def _wrong(name: str, cause: str, *, code: str | None = None) -> InvalidRequest:

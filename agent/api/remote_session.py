@@ -14,7 +14,7 @@ from agent.core.event_json import wall_text
 from agent.core.model import Instance
 from agent.errors import EngineError, NotFound
 
-CHANGE = (Field("settings", OBJECT, "those to change; the others stay as they are", True),)
+CHANGE = (Field("settings", OBJECT, "settings to change; the others keep their values", True),)
 
 SETTINGS_TIMEOUT = 60.0
 LIST_TIMEOUT = 30.0
@@ -35,14 +35,14 @@ async def restore_removed(call: Call) -> web.Response:
     found = [one for one in await _removed(call) if one.get("name") == name]
     if not found:
         raise NotFound(
-            f"cannot put back {name}: nothing of that name was put aside of {call.id}",
+            f"cannot put back {name}: no repair of {call.id} removed files under that name",
             field="name",
         )
     await command(
         call,
         "restore_removed",
         {"name": name},
-        lacking=_lacking(call, "put aside nothing, so it puts nothing back"),
+        lacking=_lacking(call, "removes no files, so it puts none back"),
         timeout=LONG_TIMEOUT,
         alone=True,
         known=True,
@@ -65,7 +65,7 @@ async def change_settings(call: Call) -> web.Response:
 async def delete_there(call: Call, instance: Instance) -> None:
     lacking = (
         f"cannot delete {instance.remote} on backend {instance.backend}: engine"
-        f" {instance.engine} has no way to; delete it over there, and here without remote"
+        f" {instance.engine} cannot; delete it on the server, and here without remote"
     )
     await command(call, "delete", lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
 
@@ -84,22 +84,24 @@ def show_removed(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _removed(call: Call) -> list[Mapping[str, Any]]:
-    lacking = _lacking(call, "puts nothing aside")
+    lacking = _lacking(call, "removes no files")
     answer = await command(call, "removed", lacking=lacking, timeout=LIST_TIMEOUT)
     found = answer.get("removed")
     if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-        raise EngineError(f"cannot list what was put aside of {call.id}: no list came")
+        raise EngineError(f"cannot list the removed files of {call.id}: the worker sent no list")
     return found
 
 
 async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> Mapping[str, Any]:
-    lacking = _lacking(call, "has no settings over there")
+    lacking = _lacking(call, "has no settings on its server")
     answer = await command(
         call, "settings", changes, lacking=lacking, timeout=SETTINGS_TIMEOUT, known=known
     )
     found = answer.get("settings")
     if not isinstance(found, Mapping):
-        raise EngineError(f"cannot show the settings of {call.id} over there: none came")
+        raise EngineError(
+            f"cannot show the settings of {call.id} on its server: the worker sent none"
+        )
     return dict(found)
 
 

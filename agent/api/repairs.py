@@ -19,14 +19,14 @@ from agent.engines.catalog import engine_names
 
 DEFAULT_ENGINE = "web"
 
-CLEANUP = (Field("confirm", BOOLEAN, "true = yes, even if it ends a pairing"),)
+CLEANUP = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"),)
 SETUP = (
-    Field("name", STRING, "what people call it", required=True, least=1, most=128),
+    Field("name", STRING, "name for people", required=True, least=1, most=128),
     Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
     Field(
         "engine",
         STRING,
-        "for one that does not exist yet; default the backend's, where one is named or the only"
+        "engine of a new instance; default: that of the named or only backend"
         f" one, else {DEFAULT_ENGINE}",
         choices=tuple(engine_names()),
     ),

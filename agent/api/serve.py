@@ -212,7 +212,7 @@ async def serve(
         await server.listen(sock)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
     for cause in opened.missing.values():
-        again = f"it is tried again every {_PORT_AGAIN:g} s"
+        again = f"the agent tries it again every {_PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
     return server
 

@@ -17,13 +17,23 @@ from agent.errors import InvalidRequest
 from agent.vault.snapshots import Snapshot
 
 RESTORE = (
-    Field("force", BOOLEAN, "even over a newer session, or one that is not whole; default false"),
+    Field(
+        "force",
+        BOOLEAN,
+        "true = also replace a newer session or use a damaged snapshot; default false",
+    ),
 )
 EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
-    Field("id", STRING, "under this id; default: the one it had", most=48, pattern=ID_PATTERN),
-    Field("replace", BOOLEAN, "retire an instance of that id first; default false"),
-    Field("enable", BOOLEAN, "run it at once; default false"),
+    Field(
+        "id",
+        STRING,
+        "id of the instance; default: its id in the archive",
+        most=48,
+        pattern=ID_PATTERN,
+    ),
+    Field("replace", BOOLEAN, "true = retire an instance of that id first; default false"),
+    Field("enable", BOOLEAN, "true = run it at once; default false"),
 )
 ARCHIVES = ("application/gzip", "application/octet-stream")
 SHA256 = "X-Archive-SHA256"
@@ -87,7 +97,7 @@ async def import_archive(call: Call) -> web.Response:
             f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
         )
     if call.request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedType("cannot read the archive: it is encoded once more", field="body")
+        raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
     query = call.query
     found = await call.supervisor.moving.import_archive(
         _pieces(call),
@@ -111,7 +121,7 @@ async def _pieces(call: Call) -> AsyncIterator[bytes]:
                 piece = await content.readany()
         except TimeoutError as error:
             raise TooSlow(
-                f"cannot read the archive: nothing came for {seconds:g} seconds"
+                f"cannot read the archive: the client sent nothing for {seconds:g} seconds"
             ) from error
         except web.RequestPayloadError as error:
             raise InvalidRequest("cannot read the archive: it ended early", field="body") from error

@@ -1,4 +1,4 @@
-"""A receiver to try Alertmanager with: prints what the exported example's webhook is told."""
+"""A receiver to try Alertmanager with: prints the notifications of the exported example."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ def listen(at: str, *, as_json: bool) -> int:
             return told if isinstance(told, dict) else None
 
         def log_message(self, format: str, *args: Any) -> None:
-            """What was asked is printed; that it was asked is nobody's concern."""
+            """No access log: the listener prints the notification only."""
 
     try:
         with HTTPServer((host, int(port)), Asked) as server:

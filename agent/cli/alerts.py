@@ -27,7 +27,7 @@ def add(commands: Subparsers) -> None:
         "show the alerts that are active; exit status 1 while one fires",
         "wa-agent alerts",
     )
-    parser.add_argument("--all", action="store_true", help="also those that are over")
+    parser.add_argument("--all", action="store_true", help="also alerts that are over")
     among = parser.add_subparsers(metavar="COMMAND")
     parser = add_command(
         among,
@@ -43,31 +43,34 @@ def add(commands: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("name", metavar="NAME", help="the alert's name")
     example = "wa-agent alerts listen"
-    about = "print what an Alertmanager tells the example's webhook, until it is interrupted"
+    about = "print the notifications that an Alertmanager posts to the example's webhook"
     listener = add_command(among, "listen", listen, about, example)
     listener.add_argument(
-        "--at", metavar="HOST:PORT", default=WEBHOOK, help=f"where to listen; usually {WEBHOOK}"
+        "--at",
+        metavar="HOST:PORT",
+        default=WEBHOOK,
+        help=f"address to listen on, default {WEBHOOK}",
     )
 
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="where the files go")
+    parser.add_argument("folder", metavar="DIR", help="folder for the files")
     parser.add_argument("--config", metavar="FILE", help="agent.toml")
     parser.add_argument("--state", metavar="DIR", help="the state directory")
     parser.add_argument("--listen", metavar="HOST:PORT", help="the HTTP address to scrape")
     parser.add_argument(
         "--key-file",
         metavar="FILE",
-        help="the file with the key for /metrics, as Prometheus sees it",
+        help="path, on Prometheus' machine, of the file with the key for /metrics",
     )
     parser.add_argument(
         "--speed-up",
         metavar="N",
         type=float,
         default=1.0,
-        help="for drills: conditions need to hold N times shorter",
+        help="for drills: divide the time of each condition by N",
     )
-    parser.add_argument("--force", action="store_true", help="replace examples that were changed")
+    parser.add_argument("--force", action="store_true", help="also replace changed examples")
 
 
 def listen(options: argparse.Namespace) -> int:
@@ -105,7 +108,7 @@ def _print(alerts: list[dict[str, Any]], problem: str) -> None:
         print_table(("STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"), rows)
         print(f"what to do: wa-agent alerts explain {shown_name(alerts)}")
     if problem:
-        print(f"the Alertmanager cannot be told: {clean(problem)}")
+        print(f"the Alertmanager takes no alerts: {clean(problem)}")
 
 
 def shown_name(alerts: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Backends: the servers of someone else's, their own sessions, and which of those are ours."""
+"""Backends: servers of other programs, their sessions, and the instances made of these."""
 
 import argparse
 import os
@@ -28,33 +28,35 @@ def add(commands: Subparsers) -> None:
     parser = add_command(
         among, "list", list_backends, "list the backends", "wa-agent backends list"
     )
-    parser.add_argument("--names", action="store_true", help="print the names alone")
-    _add(among, "show", show, "show all that is known of one", "wa-agent backends show evo")
+    parser.add_argument("--names", action="store_true", help="print only the names")
+    _add(among, "show", show, "show everything about a backend", "wa-agent backends show evo")
     _add(
-        among, "sessions", sessions, "list the sessions that it has, and which are watched",
+        among, "sessions", sessions, "list a backend's sessions and the instances made of them",
         "wa-agent backends sessions evo",
     )  # fmt: skip
     parser = _add(
-        among, "adopt", adopt, "make an instance of a session that it has",
+        among, "adopt", adopt, "make an instance of a backend's session",
         "wa-agent backends adopt evo shop-1 --id shop",
     )  # fmt: skip
+    parser.add_argument("remote", metavar="REMOTE", help="the session's id or name on the server")
     parser.add_argument(
-        "remote", metavar="REMOTE", help="what the server calls it, or its name there"
-    )
-    parser.add_argument(
-        "--id", dest="wanted", type=instance_id, metavar="ID", help="else made from that name"
+        "--id",
+        dest="wanted",
+        type=instance_id,
+        metavar="ID",
+        help="the instance's id; default: made from REMOTE",
     )
     _add(
-        among, "check", check, "ask it now how it is; exit status 1 when it is not well",
+        among, "check", check, "check a backend's server now; exit status 1 when it is down",
         "wa-agent backends check evo",
     )  # fmt: skip
     _add(
-        among, "reset", reset, "close its circuit: its sessions may be tried again at once",
+        among, "reset", reset, "close a backend's circuit, so that its sessions try again at once",
         "wa-agent backends reset evo",
     )  # fmt: skip
     parser = _add(
         among, "drop-in", drop_in,
-        "print what its worker's unit must be allowed to reach, as a systemd drop-in",
+        "print a systemd drop-in with the rights that a backend's worker needs",
         "wa-agent backends drop-in desk > reach.conf",
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="agent.toml")
@@ -64,7 +66,7 @@ def _add(
     among: Subparsers, name: str, run: Any, summary: str, example: str
 ) -> argparse.ArgumentParser:
     parser = add_command(among, name, run, summary, example)
-    parser.add_argument("backend", metavar="BACKEND", type=backend_name, help="its name here")
+    parser.add_argument("backend", metavar="BACKEND", type=backend_name, help="the backend's name")
     return parser
 
 
@@ -135,7 +137,9 @@ def show(options: argparse.Namespace) -> int:
 
 def _print(found: dict[str, Any]) -> None:
     state = "up" if found["up"] else f"not up ({found['reason'] or 'unknown'})"
-    there = "how many is not told" if found["sessions"] is None else f"{found['sessions']} there"
+    there = (
+        "number of sessions unknown" if found["sessions"] is None else f"{found['sessions']} there"
+    )
     print_pairs(
         {
             "name": found["name"],
@@ -217,5 +221,8 @@ def drop_in(options: argparse.Namespace) -> int:
     elif text:
         print(text, end="")
     else:
-        print(f"{options.backend} needs none: the unit as it is will do", file=sys.stderr)
+        print(
+            f"{options.backend} needs no drop-in: the unit has all rights that its worker needs",
+            file=sys.stderr,
+        )
     return 0

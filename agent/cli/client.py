@@ -17,7 +17,7 @@ from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _SECONDS = 90.0
 _HELLO_SECONDS = 3.0
-_HUNG = "it hangs, or is still starting; look with: wa-agent doctor, journalctl -u wa-agent"
+_HUNG = "it hangs or still starts; run: wa-agent doctor, journalctl -u wa-agent"
 _START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
 _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
 

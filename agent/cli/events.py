@@ -18,11 +18,15 @@ _RETRY_SECONDS = 1.0
 
 def add(commands: Subparsers) -> None:
     parser = add_command(
-        commands, "events", events, "show what happened", "wa-agent events sales -f"
+        commands,
+        "events",
+        events,
+        "show the history of instances and agent",
+        "wa-agent events sales -f",
     )
-    parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="only this one")
-    parser.add_argument("-f", "--follow", action="store_true", help="and what happens now")
-    parser.add_argument("-n", "--limit", type=int, default=50, help="how many, default 50")
+    parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="only this instance")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new events")
+    parser.add_argument("-n", "--limit", type=int, default=50, help="number of events, default 50")
     parser.add_argument("--kind", action="append", default=[], help="only this kind")
 
 

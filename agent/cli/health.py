@@ -17,7 +17,9 @@ def add(commands: Subparsers) -> None:
         "show the agent's health, or check instances now; exit status 1 when not well",
         "wa-agent health sales",
     )
-    parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="check this one now")
+    parser.add_argument(
+        "id", metavar="ID", nargs="?", type=instance_id, help="check this instance now"
+    )
     parser.add_argument("--check", action="store_true", help="check every instance now")
 
 

@@ -1,4 +1,4 @@
-"""Instances: create, list, show, and say what is wanted of them."""
+"""Instances: create, list, show, start, stop and delete them."""
 
 import argparse
 import json
@@ -29,12 +29,12 @@ SETTLED = 5.0
 """Seconds: the agent gives a server 150 to delete a session."""
 
 _INTENTS = (
-    ("enable", "say that it should run, now and after every boot", "enabled"),
-    ("disable", "say that it should not run", "disabled"),
-    ("start", "run it now, until the machine boots", "will be started"),
-    ("stop", "stop it until it is started or the machine boots", "will be stopped"),
-    ("restart", "restart its worker", "will be restarted"),
-    ("logout", "end its pairing; somebody must scan again", "is being logged out"),
+    ("enable", "run an instance, now and after every boot", "enabled"),
+    ("disable", "stop an instance, now and after every boot", "disabled"),
+    ("start", "run an instance until the next boot", "will be started"),
+    ("stop", "stop an instance until the next start or boot", "will be stopped"),
+    ("restart", "restart an instance's worker", "will be restarted"),
+    ("logout", "end an instance's pairing; a person must scan again", "is being logged out"),
 )
 
 
@@ -43,9 +43,9 @@ def add(commands: Subparsers) -> None:
         commands, "create", create, "create an instance", "wa-agent create sales --engine sandbox"
     )
     add_id(parser)
-    parser.add_argument("--engine", required=True, help="how it reaches WhatsApp")
+    parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
     add_place(parser)
-    parser.add_argument("--disabled", action="store_true", help="do not run it yet")
+    parser.add_argument("--disabled", action="store_true", help="create it without running it")
     add_settings(parser)
     _add_wait(parser)
 
@@ -55,12 +55,14 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--status", action="append", help="only this status")
     parser.add_argument("--verdict", action="append", help="only this verdict")
     parser.add_argument("--engine", help="only this engine")
-    parser.add_argument("--backend", metavar="NAME", help="only those on this backend")
-    parser.add_argument("--enabled", choices=("true", "false"), help="only (not) enabled ones")
-    parser.add_argument("--ids", action="store_true", help="print the ids alone")
+    parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
+    parser.add_argument(
+        "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
+    )
+    parser.add_argument("--ids", action="store_true", help="print only the ids")
 
     parser = add_command(
-        commands, "show", show, "show everything known of an instance", "wa-agent show sales"
+        commands, "show", show, "show everything about an instance", "wa-agent show sales"
     )
     add_id(parser)
     parser = add_command(
@@ -77,26 +79,26 @@ def add(commands: Subparsers) -> None:
         if name in ("enable", "start", "restart"):
             _add_wait(parser)
         if name == "logout":
-            parser.add_argument("--yes", action="store_true", help="it is meant: its pairing ends")
+            parser.add_argument("--yes", action="store_true", help="confirm that the pairing ends")
     parser = add_command(
         commands,
         "delete",
         delete,
-        "retire its session and remove it; one on a backend stays there",
+        "retire an instance's session and remove the instance; a backend keeps its session",
         "wa-agent delete sales",
     )
     add_id(parser)
     parser.add_argument(
-        "--remote", action="store_true", help="its session on the backend goes too, for good"
+        "--remote", action="store_true", help="also delete its session on the backend, for good"
     )
     parser.add_argument(
-        "--confirm", metavar="WORDS", help="for --remote: 'delete REMOTE', instead of being asked"
+        "--confirm", metavar="WORDS", help="for --remote: 'delete REMOTE', skips the question"
     )
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", metavar="NAME", help="the backend that runs its session")
-    parser.add_argument("--remote", metavar="NAME", help="what the backend calls it; else the id")
+    parser.add_argument("--remote", metavar="NAME", help="its name on the backend; default: the id")
 
 
 def place_of(options: argparse.Namespace) -> dict[str, str]:
@@ -115,7 +117,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="return when it is connected; 75 when late"
+        "--wait",
+        type=float,
+        metavar="SECONDS",
+        help="wait until it is connected; exit status 75 when late",
     )
 
 
@@ -177,7 +182,7 @@ def _wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, 
         elif hopeless_since is None:
             hopeless_since = time.monotonic()
         elif time.monotonic() - hopeless_since >= SETTLED:
-            raise Refused(f"cannot wait for {id}: only a person can help, {found['sentence']}")
+            raise Refused(f"cannot wait for {id}: a person must help, {found['sentence']}")
         if time.monotonic() >= deadline:
             raise TryLater(
                 f"cannot wait longer for {id}: it is {found['connection_status']},"

@@ -15,10 +15,10 @@ def add(commands: Subparsers) -> None:
         among,
         "add",
         add_key,
-        "make a key; it is shown this once",
+        "make a key and print it, once",
         "wa-agent key add prometheus --scope read",
     )
-    parser.add_argument("name", metavar="NAME", help="what it is for")
+    parser.add_argument("name", metavar="NAME", help="name of the key, such as its program")
     parser.add_argument(
         "--scope",
         action="append",

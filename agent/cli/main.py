@@ -13,7 +13,7 @@ from agent.errors import WaError
 
 _EPILOG = """\
 exit statuses:
-  0   done                      5   the agent cannot be reached
+  0   done                      5   the agent does not answer
   1   failed                    75  try again later
   2   wrong use                 78  the configuration is wrong
   3   not found                 130 interrupted

@@ -19,7 +19,7 @@ def add(commands: Subparsers) -> None:
     add_id(parser)
     parser.add_argument("--watch", action="store_true", help="follow the code until connected")
     parser.add_argument(
-        "--for", type=float, default=300, metavar="SECONDS", help="how long to watch, default 300"
+        "--for", type=float, default=300, metavar="SECONDS", help="seconds to watch, default 300"
     )
 
 
@@ -71,4 +71,4 @@ def _watch(client: Client, id: str, deadline: float) -> int:
                 sys.stdout.flush()
                 drawn = found
         time.sleep(_POLL)
-    raise TryLater(f"cannot watch longer: nobody scanned the code of {id}")
+    raise TryLater(f"cannot watch longer: the code of {id} got no scan")

@@ -6,7 +6,7 @@ from agent.cli.command import Subparsers, add_command, wants_json
 from agent.cli.terminal.show import print_json, print_table
 from agent.core.reasons import reasons_table
 
-_HEADS = ("reason", "what it means", "what happens by itself", "delay", "shows", "what to do")
+_HEADS = ("reason", "what it means", "what the agent does", "delay", "status", "what to do")
 
 
 def add(commands: Subparsers) -> None:
@@ -14,7 +14,7 @@ def add(commands: Subparsers) -> None:
         commands,
         "reasons",
         reasons,
-        "show why sessions end and what is done about each reason",
+        "list the reasons why sessions end, with the agent's action for each",
         "wa-agent reasons",
     )
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")

@@ -17,17 +17,17 @@ _LONG = 240.0
 
 
 def add(commands: Subparsers) -> None:
-    summary = "what repairs put aside of a session on a backend"
+    summary = "files and keys that repairs removed from a session on a backend"
     among = add_group(commands, "removed", summary, "wa-agent removed list sales")
     parser = add_command(
-        among, "list", list_removed, "list what was put aside", "wa-agent removed list sales"
+        among, "list", list_removed, "list what repairs removed", "wa-agent removed list sales"
     )
     add_id(parser)
     parser = add_command(
         among,
         "restore",
         restore,
-        "put it back; the session is down meanwhile",
+        "put removed files and keys back; the session is down meanwhile",
         "wa-agent removed restore sales 20260115T103045Z",
     )
     add_id(parser)
@@ -58,7 +58,7 @@ def list_removed(options: argparse.Namespace) -> int:
             one["state"],
             one["why"],
         ),
-        nothing=f"nothing was put aside of {options.id}",
+        nothing=f"no repair removed anything of {options.id}",
     )
     return 0
 

@@ -14,8 +14,8 @@ from agent.cli.terminal.show import duration, moment, print_json, print_pairs, p
 from agent.errors import InvalidRequest, WaError
 
 _ASKED = (
-    ("recover", "repair it with all that keeps its pairing"),
-    ("ensure-healthy", "repair it until it is connected or shows a code to scan"),
+    ("recover", "repair an instance by every step that keeps its pairing"),
+    ("ensure-healthy", "repair an instance until it is connected or shows a code to scan"),
 )
 
 
@@ -26,39 +26,39 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name)
     parser = add_command(
         commands, "cleanup", ask,
-        "retire its session and begin afresh with a new code; the old one can be restored",
+        "retire an instance's session and show a new code; the trash keeps the old session",
         "wa-agent cleanup sales --yes",
     )  # fmt: skip
     add_id(parser)
-    parser.add_argument("--yes", action="store_true", help="even if that ends a pairing")
+    parser.add_argument("--yes", action="store_true", help="confirm that a pairing may end")
     parser.set_defaults(verb="cleanup")
 
     parser = add_command(
         commands, "repair", repair,
-        "one round of repairs by hand; exit status 1 when one is not well after it",
+        "run one round of repairs; exit status 1 if a session is still unwell",
         "wa-agent repair all --dry-run",
     )  # fmt: skip
-    parser.add_argument("id", metavar="all|ID", nargs="?", help="every instance, or this one")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+    parser.add_argument("id", metavar="all|ID", nargs="?", help="every instance, or one")
+    parser.add_argument("--dry-run", action="store_true", help="print the steps without doing them")
+    parser.add_argument("--debug", action="store_true", help="print each step to stderr")
     parser.add_argument(
-        "--debug", action="store_true", help="show each step that was done, on stderr"
+        "--stats", action="store_true", help="print counts and times of checks and repairs"
     )
-    parser.add_argument("--stats", action="store_true", help="what checks and repairs came to")
 
     parser = add_command(
         commands, "setup", set_up, "create or repair an instance and show its code",
         "wa-agent setup sales --engine sandbox",
     )  # fmt: skip
     parser.add_argument("id", metavar="NAME", type=instance_id, help="the instance's id")
-    parser.add_argument("--engine", help="how a new one reaches WhatsApp")
+    parser.add_argument("--engine", help="engine of a new instance")
     add_place(parser)
-    parser.add_argument("--title", help="what people call it; default: its id")
+    parser.add_argument("--title", help="name for people; default: its id")
     _add_incidents(commands)
 
 
 def _add_incidents(commands: Subparsers) -> None:
     parser = add_command(
-        commands, "incidents", incidents, "show what many instances fail with at once",
+        commands, "incidents", incidents, "show failures that many instances have in common",
         "wa-agent incidents",
     )  # fmt: skip
     among = parser.add_subparsers(metavar="COMMAND", required=False)
@@ -96,7 +96,7 @@ def _step_now(client: Client, id: str) -> str:
 
 def _how(found: dict[str, Any]) -> str:
     if found["cleaned"] and found["healthy"]:
-        return "was begun afresh: scan its new code (the old session is in the trash)"
+        return "shows a new code to scan (the trash has its old session)"
     if found["recovered"]:
         return "was repaired"
     if found["healthy"]:

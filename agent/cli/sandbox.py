@@ -26,22 +26,24 @@ def add(commands: Subparsers) -> None:
         among,
         "fault",
         fault,
-        "let something go wrong",
+        "cause a fault",
         example,
     )
-    parser.description = f"Let something go wrong, one of:\n\n{FAULTS_SHOWN}"
+    parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
     add_id(parser)
-    parser.add_argument("fault", metavar="FAULT", help="what shall go wrong")
-    parser.add_argument("--for", type=float, metavar="SECONDS", help="how long")
-    parser.add_argument("--peer", action="append", metavar="NAME", help="whose messages fail")
+    parser.add_argument("fault", metavar="FAULT", help="name of the fault")
+    parser.add_argument("--for", type=float, metavar="SECONDS", help="duration of the fault")
+    parser.add_argument(
+        "--peer", action="append", metavar="NAME", help="contact whose messages fail"
+    )
     parser = add_command(
         among,
         "web",
         web,
-        "serve a page and a phone that play WhatsApp Web for the web engine",
+        "serve a stand-in of WhatsApp Web, with a phone, for the web engine",
         "wa-agent sandbox web --port 8480",
     )
-    parser.add_argument("--port", type=int, default=8480, help="on 127.0.0.1, default 8480")
+    parser.add_argument("--port", type=int, default=8480, help="port on 127.0.0.1, default 8480")
     parser = add_command(among, "clear", clear, "end every fault", "wa-agent sandbox clear sales")
     add_id(parser)
 

@@ -27,17 +27,25 @@ def add(commands: Subparsers) -> None:
         "text",
         metavar="TEXT",
         nargs="?",
-        help="the message; the text below a file, the name of a place or a contact, the emoji of a"
-        " reaction; - reads it",
+        help="the message; for a file its caption, for a place or contact its name, for a reaction"
+        " its emoji; - reads stdin",
     )
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--file", metavar="PATH", type=Path, help="a picture, a sound, a document")
-    kinds.add_argument("--location", metavar="LAT,LONG", help="a place: --location=52.52,13.41")
-    kinds.add_argument("--contact", metavar="PHONE", help="somebody's number; TEXT is the name")
-    kinds.add_argument("--react", metavar="ID", help="to that message; without TEXT it is undone")
-    parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; found by its name")
+    kinds.add_argument(
+        "--file", metavar="PATH", type=Path, help="send a picture, a sound or a document"
+    )
+    kinds.add_argument(
+        "--location", metavar="LAT,LONG", help="send a place: --location=52.52,13.41"
+    )
+    kinds.add_argument(
+        "--contact", metavar="PHONE", help="send a contact: its number; TEXT is its name"
+    )
+    kinds.add_argument("--react", metavar="ID", help="react to that message; no TEXT removes it")
+    parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; default: by its name")
     parser.add_argument("--address", metavar="TEXT", help="the place's address")
-    parser.add_argument("--idempotency-key", metavar="KEY", help="the same key sends once")
+    parser.add_argument(
+        "--idempotency-key", metavar="KEY", help="send a message with this key only once"
+    )
 
 
 def send(options: argparse.Namespace) -> int:
@@ -73,7 +81,8 @@ def _content(options: argparse.Namespace) -> dict[str, Any]:
         return {"type": "reaction", "message_id": options.react, "emoji": text or ""}
     if text is None:
         raise InvalidRequest(
-            "cannot send nothing: give TEXT, --file, --location, --contact or --react", field="text"
+            "cannot send an empty message: give TEXT, --file, --location, --contact or --react",
+            field="text",
         )
     return {"text": text}
 

@@ -33,13 +33,15 @@ def add(commands: Subparsers) -> None:
         commands,
         "restore",
         restore,
-        "put a snapshot in place of a session; what is there goes to the trash",
+        "replace a session by a snapshot; the trash keeps the replaced session",
         "wa-agent restore sales 20260115T103045Z",
     )
     add_id(parser)
     parser.add_argument("name", metavar="NAME", help="as `snapshots` shows it")
     parser.add_argument(
-        "--force", action="store_true", help="even over a newer session or from a damaged one"
+        "--force",
+        action="store_true",
+        help="also replace a newer session or use a damaged snapshot",
     )
     _add_archives(commands)
 
@@ -49,7 +51,7 @@ def _add_archives(commands: Subparsers) -> None:
         commands,
         "export",
         export,
-        "write a session into one file; it holds the session's keys",
+        "write a session, with its keys, into one file",
         "wa-agent export sales sales.tar.gz",
     )
     add_id(parser)
@@ -57,9 +59,14 @@ def _add_archives(commands: Subparsers) -> None:
         "file", metavar="FILE", type=Path, help="the archive to write; with --to the folder"
     )
     parser.add_argument(
-        "--to", dest="target", choices=(OURS, *TARGETS), default=OURS, help="for which program"
+        "--to", dest="target", choices=(OURS, *TARGETS), default=OURS, help="program to write for"
     )
-    parser.add_argument("--snapshot", metavar="NAME", default="", help="of this one, not of now")
+    parser.add_argument(
+        "--snapshot",
+        metavar="NAME",
+        default="",
+        help="export this snapshot, not the present session",
+    )
     parser.add_argument(
         "--force", action="store_true", help="replace the file; with --to move the folder aside"
     )
@@ -71,9 +78,9 @@ def _add_archives(commands: Subparsers) -> None:
         "wa-agent import sales.tar.gz --enable",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the archive (or folder) to read")
-    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="under this id")
+    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
     parser.add_argument(
-        "--from", dest="source", choices=tuple(SOURCES), default=OURS, help="who wrote it"
+        "--from", dest="source", choices=tuple(SOURCES), default=OURS, help="program that wrote it"
     )
     parser.add_argument("--replace", action="store_true", help="retire that instance first")
     parser.add_argument("--enable", action="store_true", help="run it at once")
@@ -118,7 +125,7 @@ def restore(options: argparse.Namespace) -> int:
     else:
         print(f"{options.id} is as it was at {moment(found['snapshot']['taken'])}")
         if found["trash"]:
-            print(f"what was there is in the trash as {found['trash']}")
+            print(f"the trash has the old session as {found['trash']}")
     return 0
 
 
@@ -189,7 +196,7 @@ def import_archive(options: argparse.Namespace) -> int:
         print(f"{found['id']} imported, {'enabled' if found['enabled'] else 'disabled'}")
         print(f"SHA-256 of the archive: {found['sha256']}")
         if found["trash"]:
-            print(f"what was there is in the trash as {found['trash']}")
+            print(f"the trash has the old session as {found['trash']}")
         if not found["enabled"]:
             print(f"run it once no other copy runs: wa-agent enable {found['id']}")
     return 0

@@ -58,7 +58,7 @@ def _packed(
 
     if id is None:
         raise InvalidRequest(
-            f"cannot import {path}: such a folder has no id, give one after it", field="id"
+            f"cannot import {path}: such a folder names no id, give one after it", field="id"
         )
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
         session = Path(folder) / "session"

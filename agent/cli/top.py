@@ -34,13 +34,17 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--once", action="store_true", help="print one frame and end")
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks, default 2"
+        "--every",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="seconds between two frames, default 2",
     )
 
 
 def top(options: argparse.Namespace) -> int:
     if not 0.2 <= options.every <= 3600:
-        raise InvalidRequest("cannot look so often: --every takes 0.2 to 3600 seconds")
+        raise InvalidRequest("cannot use --every: it takes 0.2 to 3600 seconds")
     client = client_of(options)
     if wants_json(options):
         print_json(look(client).as_json())

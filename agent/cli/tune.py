@@ -16,14 +16,16 @@ def add(commands: Subparsers) -> None:
         commands,
         "tune",
         tune,
-        "show the machine's settings against what is needed, write them, take them back",
+        "compare the machine's settings with the needed ones, write or undo them",
         "wa-agent tune --apply --now",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--apply", action="store_true", help="write what is needed as a drop-in")
-    what.add_argument("--undo", action="store_true", help="remove it; as it was before")
+    what.add_argument("--apply", action="store_true", help="write the needed settings as a drop-in")
+    what.add_argument(
+        "--undo", action="store_true", help="remove the drop-in and restore the values before it"
+    )
     parser.add_argument(
-        "--now", action="store_true", help="with --apply: also at once, not only from the next boot"
+        "--now", action="store_true", help="with --apply: also set them now, before the next boot"
     )
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)
 
@@ -81,7 +83,7 @@ def _apply(options: argparse.Namespace, tuning: "Tuning") -> int:
     if wants_json(options):
         print_json({"file": str(tuning.drop_in), "written": written, "in_force": options.now})
     elif not written:
-        print("nothing to write: every setting is good as it is")
+        print("every setting is good already")
     else:
         print(f"{tuning.drop_in} written: {', '.join(written)}")
         if options.now:
@@ -98,5 +100,5 @@ def _undo(options: argparse.Namespace, tuning: "Tuning") -> int:
     elif undone:
         print(f"{tuning.drop_in} removed; as before: {', '.join(undone)}")
     else:
-        print("nothing to take back")
+        print("nothing to undo")
     return 0

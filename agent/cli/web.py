@@ -24,7 +24,7 @@ def add(commands: Subparsers) -> None:
         commands,
         "screenshot",
         screenshot,
-        "take a picture of an instance's page; what could be scanned from it is hidden",
+        "take a picture of an instance's page, with its codes hidden",
         "wa-agent screenshot sales sales.png",
     )
     add_id(parser)
@@ -32,7 +32,7 @@ def add(commands: Subparsers) -> None:
         "file",
         metavar="FILE",
         type=Path,
-        help="the picture to write: PNG, or JPEG where that is too large",
+        help="the picture to write: PNG, or JPEG if a PNG is too large",
     )
     parser.add_argument("--force", action="store_true", help="replace the file")
 

@@ -12,33 +12,33 @@ from agent.errors import InvalidRequest
 
 def add(commands: Subparsers) -> None:
     parser = add_command(
-        commands, "webhooks", list_webhooks, "list the webhooks and what waits for each",
+        commands, "webhooks", list_webhooks, "list the webhooks and their waiting events",
         "wa-agent webhooks",
     )  # fmt: skip
     among = parser.add_subparsers(metavar="COMMAND")
     parser = add_command(
-        among, "list", list_webhooks, "list the webhooks and what waits for each",
+        among, "list", list_webhooks, "list the webhooks and their waiting events",
         "wa-agent webhooks list",
     )  # fmt: skip
-    parser.add_argument("--names", action="store_true", help="print the names alone")
+    parser.add_argument("--names", action="store_true", help="print only the names")
     _add(
         among, "test", test,
-        "send one an event now and say what came back; exit status 1 when it was not taken",
+        "send a test event now and print the answer; exit status 1 if it was refused",
         "wa-agent webhooks test ops",
     )  # fmt: skip
     _add(
-        among, "dead", dead, "list the events that one refused for good",
+        among, "dead", dead, "list the events that a webhook's target refused for good",
         "wa-agent webhooks dead ops",
     )  # fmt: skip
     _add(
-        among, "retry", retry, "try one now, the events that it refused too, and close its circuit",
+        among, "retry", retry, "close a webhook's circuit and send now, refused events included",
         "wa-agent webhooks retry ops",
     )  # fmt: skip
 
 
 def _add(among: Subparsers, name: str, run: Any, summary: str, example: str) -> None:
     parser = add_command(among, name, run, summary, example)
-    parser.add_argument("webhook", metavar="WEBHOOK", type=webhook_name, help="its name here")
+    parser.add_argument("webhook", metavar="WEBHOOK", type=webhook_name, help="the webhook's name")
 
 
 def webhook_name(text: str) -> str:

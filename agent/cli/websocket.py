@@ -59,7 +59,7 @@ def _shake_hands(client: Client, sock: socket.socket, stream: BinaryIO, path: st
         raise AgentSaidNo(int(status[1]), json.loads(body or b"{}"))
     wanted = base64.b64encode(hashlib.sha1(key + _MAGIC).digest())
     if headers.get(b"sec-websocket-accept") != wanted:
-        raise Closed("whoever answers there does not speak WebSocket")
+        raise Closed("the program that answers there speaks no WebSocket")
 
 
 def _messages(sock: socket.socket, stream: BinaryIO) -> Iterator[dict[str, Any]]:

@@ -25,16 +25,16 @@ _TELLING = (
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _HOLD_ENDS = {
     "incident": " (wa-agent incidents)",
-    "memory_full": "; one that stops makes room (wa-agent list)",
-    "disk_full": "; it starts by itself as soon as there is room (wa-agent doctor)",
+    "memory_full": "; it starts when another worker stops (wa-agent list)",
+    "disk_full": "; it starts as soon as the disk has space (wa-agent doctor)",
 }
 _STEPS = {
-    "reconnect": "connect anew inside its worker",
+    "reconnect": "reconnect inside its worker",
     "restart": "restart its worker",
-    "regenerate_keys": "make the failing peers' keys anew",
+    "regenerate_keys": "regenerate the failing peers' keys",
     "back_up": "make a backup",
     "restore": "restore its newest good snapshot",
-    "logout_restart": "log it out and start it anew",
+    "logout_restart": "log it out and start it again",
     "cleanup": "retire its session and offer a new code",
 }
 
@@ -104,7 +104,7 @@ def _proof(found: dict[str, Any]) -> Iterator[str]:
     if found["unit"]["state"] != "active":
         yield f"its worker is {found['unit']['state']} ({found['unit']['result']})"
     elif age is not None:
-        yield f"proof: WhatsApp's last sign of life was {duration(age)} old when it was looked at"
+        yield f"proof: WhatsApp's last sign of life was {duration(age)} old at the last check"
     elif probe is not None and probe["ok"]:
         yield "its worker runs and answers; it has no connection to WhatsApp"
 
@@ -113,7 +113,7 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
     """Whatever waits: a person, an incident, the repair's next step, a try, the circuit."""
     if not found["should_run"]:
         id = found["id"]
-        yield f"nothing: it is not meant to run (wa-agent enable {id}, or start {id})"
+        yield f"nothing: it is disabled or stopped (wa-agent enable {id}, or start {id})"
         return
     if hold := found["hold"]:
         yield f"it waits for others: {found['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
@@ -123,7 +123,7 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
     if repair is not None:
         yield from _repair_words(repair, now, well=found["connection_status"] == "CONNECTED")
     if found["reason"] == "ping_failed":
-        yield "its next pings decide: it is repaired when they fail too"
+        yield "its next pings decide: the agent repairs it if they fail too"
     if found["circuit"] == "open":
         trial = f"one trial {_when(found['circuit_opens'], now)}"
         yield f"its circuit is open; {trial}, or now: wa-agent recover {found['id']}"
@@ -133,12 +133,12 @@ def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"attempt {found['attempts'] + 1} {_when(found['next_attempt'], now)}"
     elif found["attempts"] and found["connection_status"] != "CONNECTED":
         times = found["attempts"]
-        yield "it was tried once" if times == 1 else f"it was tried {times} times"
+        yield "the agent tried it once" if times == 1 else f"the agent tried it {times} times"
     reason = REASONS.get(found["reason"])
     if reason is not None and reason.hopeless and not _runs(repair):
-        yield "nothing by itself: a person is needed"
+        yield "nothing by itself: a person must act"
     elif found["connection_status"] == "QR_REQUIRED" and found["health"]["verdict"] != "corrupted":
-        yield f"somebody must scan its code: wa-agent qr {found['id']} --watch"
+        yield f"a person must scan its code: wa-agent qr {found['id']} --watch"
 
 
 def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Itera
     if repair["stage"] == "acting":
         yield f"{where}, try {repair['tries']}, under way"
     elif repair["stage"] == "settling":
-        yield f"{where}, try {repair['tries']}, done; whether it helped must show"
+        yield f"{where}, try {repair['tries']}, done; the next checks show whether it helped"
     else:
         yield f"{where}; the next step {_when(repair['not_before'], now)}"
 

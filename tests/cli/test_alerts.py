@@ -51,7 +51,7 @@ async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli
     assert lines[2].startswith("under WaBackendDown")
     assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
     assert lines[4] == "what to do: wa-agent alerts explain WaBackendDown"
-    assert lines[5] == "the Alertmanager cannot be told: it answered 503"
+    assert lines[5] == "the Alertmanager takes no alerts: it answered 503"
     assert len(lines) == 6
     everything = await cli("alerts", "--all", "--socket", alarmed)
     assert re.search(r"resolved +warning +WaHostCpuHigh", everything.out)
@@ -73,7 +73,7 @@ async def test_what_to_do_is_said_without_an_agent(
     monkeypatch.setenv("WA_AGENT_SOCKET", "/nowhere/api.sock")
     said = await cli("alerts", "explain", "wasessiondown")
     assert said.status == 0
-    assert said.out.startswith("WaSessionDown (warning)\nA session that should run was not")
+    assert said.out.startswith("WaSessionDown (warning)\nAn enabled session was not")
     assert max(map(len, said.out.splitlines())) <= 100
     found = (await cli("alerts", "explain", "WaSessionDown", "--json")).json()
     assert "wa-agent why ID" in found["what_to_do"]

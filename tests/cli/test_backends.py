@@ -136,7 +136,7 @@ async def test_what_a_workers_unit_must_reach_is_printed(cli, tmp_path):
     assert as_json["path"].endswith("/wa-backend@desk.service.d/reach.conf")
     none = await cli("backends", "drop-in", "evo", *where)
     assert (none.status, none.out) == (0, "")
-    assert "needs none" in none.err
+    assert "needs no drop-in" in none.err
     assert (await cli("backends", "drop-in", "other", *where)).status == 3
     file.write_text("[[backend]]\nname = 'desk'\n")
     assert (await cli("backends", "drop-in", "desk", *where)).status == 78

@@ -63,10 +63,10 @@ async def test_a_backend_that_answers_is_good(doctor, house):
         (
             {"reason": "refused_key", "sentence": "it does not accept the key"},
             "does not accept",
-            "put the right key",
+            "set the right key",
         ),
         ({"reason": "timeout", "sentence": "no answer in 10 s"}, "no answer", "overloaded"),
-        ({"reason": "unreachable", "sentence": "nobody listens"}, "nobody", "does it run"),
+        ({"reason": "unreachable", "sentence": "nobody listens"}, "nobody", "check that it runs"),
         ({"reason": "new_word", "sentence": ""}, "it is not up", "backends check evo"),
         (
             {"worker_state": "failed", "sentence": "its worker is failed"},
@@ -134,7 +134,7 @@ async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkey
     ]
     (auth / "session-7").rmdir()
     noted = [sentence for level, sentence, _ in await doctor(text) if level == "note"]
-    assert noted == [f"no folder is like {auth}/session-{{id}}"]
+    assert noted == [f"no folder matches {auth}/session-{{id}}"]
 
 
 NOBODY = Worker("nobody", 65534, 65534, (), walled=False)
@@ -234,7 +234,7 @@ async def test_a_real_redis_is_asked(doctor, house, redis):
         ((sentence, advice),) = wrong(
             await doctor(f"{TICKET}redis_url = 'unix://{password}{redis}'\n")
         )
-        assert "refuses us" in sentence
+        assert "refuses the agent" in sentence
         assert "redis_url" in advice
         assert "other" not in sentence
 

@@ -60,7 +60,7 @@ async def test_an_agent_that_is_asked_over_http_may_be_another_machines(
     found = (await cli("doctor", "--json", *where)).json()["findings"]
     told = [one for one in found if one["check"] == "agent"]
     assert [one["level"] for one in told] == ["ok", "note"]
-    assert told[1]["sentence"] == (f"that agent runs on {state}; what stands here is about {mine}")
+    assert told[1]["sentence"] == (f"that agent runs on {state}; these findings are about {mine}")
 
 
 async def test_the_settings_shown_are_those_of_the_agent_that_answers(

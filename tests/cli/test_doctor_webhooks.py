@@ -49,7 +49,7 @@ async def test_a_webhook_that_takes_events_is_good(doctor, house, tmp_path):
     assert len(found) == 2
     house.webhooks.known["ops"] = replace(house.webhooks.known["ops"], dead=2)
     assert bad(await doctor("private = true")) == [
-        ("note", "it refused 2 events, which were put aside")
+        ("note", "its target refused 2 events, which the agent set aside")
     ]
 
 
@@ -61,7 +61,7 @@ async def test_what_keeps_it_from_being_sent_to_is_said(doctor, house, tmp_path)
     assert (level, "it is loopback, and private = true is not set" in sentence) == ("wrong", True)
     # Longer than a name may be: no resolver is asked.
     ((level, sentence),) = bad(await doctor("", f"http://{'x' * 70}.example/in"))
-    assert (level, "xxx.example cannot be looked up" in sentence) == ("wrong", True)
+    assert (level, "cannot resolve its name xxx" in sentence) == ("wrong", True)
     short = tmp_path / "short"
     short.write_text("short")
     short.chmod(0o600)

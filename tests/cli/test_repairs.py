@@ -38,7 +38,7 @@ async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -
     put(house)
     refused = await cli("cleanup", "sales")
     assert (refused.status, "would end a pairing" in refused.err) == (4, True)
-    assert "begun afresh" in (await cli("cleanup", "sales", "--yes")).out
+    assert "a new code to scan" in (await cli("cleanup", "sales", "--yes")).out
 
 
 async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
@@ -133,7 +133,7 @@ def repair(**more: Any) -> Repair:
         ),
         pytest.param(
             {"repair": repair(step=RecoveryKind.RECONNECT, tries=1, stage=Stage.SETTLING)},
-            "connect anew inside its worker, try 1, done; whether it helped must show",
+            "reconnect inside its worker, try 1, done; the next checks show",
             id="a step settles",
         ),
         pytest.param(
@@ -151,13 +151,11 @@ def repair(**more: Any) -> Repair:
             r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
             id="the circuit",
         ),
-        pytest.param(
-            {"hold": "incident"}, "waits for others: many instances", id="an incident"
-        ),
-        pytest.param({"status": S.QR_REQUIRED}, "somebody must scan its code", id="a scan"),
+        pytest.param({"hold": "incident"}, "waits for others: many instances", id="an incident"),
+        pytest.param({"status": S.QR_REQUIRED}, "a person must scan its code", id="a scan"),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
-            "what to know: Appeal on the phone(.|\n)*nothing by itself: a person is needed",
+            "what to know: Appeal on the phone(.|\n)*nothing by itself: a person must act",
             id="a ban",
         ),
         pytest.param(

@@ -45,7 +45,7 @@ async def test_what_was_put_aside_is_listed_and_put_back(cli, house, knows):
     knows["removed"] = {"removed": [{**ASIDE, "whole": True}]}
     assert "the whole folder, 3 files" in (await cli("removed", "list", "shop")).out
     knows["removed"] = {"removed": []}
-    assert (await cli("removed", "list", "shop")).out == "nothing was put aside of shop\n"
+    assert (await cli("removed", "list", "shop")).out == "no repair removed anything of shop\n"
 
 
 async def test_settings_there_are_shown_and_changed(cli, house, knows):
@@ -61,7 +61,7 @@ async def test_settings_there_are_shown_and_changed(cli, house, knows):
     ("argv", "status", "words"),
     [
         (("removed", "list", "nobody"), 3, "nobody"),
-        (("removed", "restore", "shop", "20200101T000000Z"), 3, "was put aside"),
+        (("removed", "restore", "shop", "20200101T000000Z"), 3, "no repair of shop"),
         (("removed", "restore", "shop", "../x"), 3, ""),
         (("removed", "list", "Foul Id"), 2, ""),
         (("remote-settings", "shop", "--set", "x"), 2, "NAME=VALUE"),

@@ -32,7 +32,7 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("reason", ["misconfigured", "banned", "session_damaged"])
 def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
     begun = time.monotonic()
-    with pytest.raises(Refused, match=f"only a person can help, it says {reason}"):
+    with pytest.raises(Refused, match=f"a person must help, it says {reason}"):
         wait(("DISCONNECTED", reason), seconds=120)
     assert time.monotonic() - begun < 60
 

@@ -29,7 +29,7 @@ async def test_what_does_not_fit_waits_says_so_and_starts_when_one_stops(make_ag
     await eventually(held)
     assert (await agent.show("c"))["unit"]["state"] == "inactive"
     _, said = await cli(agent, "start", "c")
-    assert "it waits: no memory for one more" in said
+    assert "it waits: too little memory" in said
     assert NUMBERS in (await cli(agent, "why", "c"))[1]
     status, refused = await agent.ask(
         "POST", "/api/v1/whatsapp/setup", {"name": "d", "instanceName": "d", "engine": "sandbox"}

@@ -191,5 +191,5 @@ def test_the_command(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "--undo", *root]) == 0
     assert run(["tune", *root]) == 1
     assert run(["tune", "--undo", *root]) == 0
-    assert "nothing to take back" in capsys.readouterr().out
+    assert "nothing to undo" in capsys.readouterr().out
     assert run(["tune", "--undo", "--apply", *root]) == 2

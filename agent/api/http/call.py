@@ -104,7 +104,7 @@ class Call:
                 await self.parts.large.acquire()
         except TimeoutError as error:
             raise TryLater(
-                "cannot read the body: enough long ones are being dealt with", code="busy"
+                "cannot read the body: too many long bodies are in work already", code="busy"
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST

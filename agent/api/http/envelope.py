@@ -47,7 +47,7 @@ def error_answer(error: WaError, request_id: str) -> web.Response:
 
 _LIBRARY_CODES = {404: "unknown_route", 405: "method_not_allowed", 413: "too_large"}
 _LIBRARY_WORDS = {
-    404: "cannot find this address; /openapi.json lists what there is",
+    404: "cannot find this address; /openapi.json lists all routes",
     405: "cannot use this method here",
     413: "cannot read the body: it is too large",
     417: "cannot meet what the Expect header asks for",

@@ -32,7 +32,7 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
     for name in request.rel_url.query:
         if name.lower() in SECRET_PARAMETERS:
             raise InvalidRequest(
-                f"cannot take {name!r} from the address: it would stand in logs;"
+                f"cannot take {name!r} from the address, which logs would show;"
                 " send 'Authorization: Bearer <key>'",
                 field=name,
                 code="token_in_query",

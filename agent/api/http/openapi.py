@@ -56,7 +56,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 def _needs(route: Route) -> str:
     if route.hook:
-        return "No key: the secret in the path is the server's own."
+        return "No key: the secret in the path replaces it."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 

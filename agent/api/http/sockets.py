@@ -145,7 +145,7 @@ def _remove_stale(path: Path, short: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise ConfigError(f"cannot listen on {path}: something that is no socket stands there")
+        raise ConfigError(f"cannot listen on {path}: a file that is no socket has that path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)
         try:

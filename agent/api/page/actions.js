@@ -102,7 +102,7 @@ export const ACTIONS = [
   {
     key: "enable",
     label: "Enable",
-    line: "It should run, also after a boot.",
+    line: "Runs it, now and after every boot.",
     fits: (one) => !one.enabled,
     run: plain("enable"),
     bulk: true,
@@ -110,7 +110,7 @@ export const ACTIONS = [
   {
     key: "disable",
     label: "Disable",
-    line: "It should not run, also not after a boot.",
+    line: "Stops it, now and after every boot.",
     fits: (one) => one.enabled,
     run: plain("disable"),
     bulk: true,
@@ -118,7 +118,7 @@ export const ACTIONS = [
   {
     key: "check-now",
     label: "Check now",
-    line: "Asks the session how it is, changes nothing.",
+    line: "Checks the session without changing it.",
     fits: () => true,
     run: checkNow,
     bulk: true,
@@ -134,7 +134,7 @@ export const ACTIONS = [
   {
     key: "snapshot",
     label: "Snapshot",
-    line: "A verified copy of its files, to be restored later.",
+    line: "Makes a verified copy of its files to restore later.",
     fits: (one) => !one.backend,
     run: snapshot,
     bulk: true,
@@ -148,7 +148,7 @@ export const ACTIONS = [
     run: repair("ensure-healthy", {}),
     ask: (id) => ({
       title: "Repair " + id + " to the end?",
-      text: "Milder repairs come first. Where none helps, the session is retired to the trash after a backup and a new code is shown.",
+      text: "Milder repairs come first. If none helps, the agent makes a backup, moves the session to the trash and shows a new code.",
       yes: "Ensure healthy",
     }),
   },
@@ -174,7 +174,7 @@ export const ACTIONS = [
     run: repair("cleanup", { confirm: true }),
     ask: (id) => ({
       title: "Clean " + id + " up?",
-      text: "Its session is retired to the trash after a backup, and a new code is offered. If it is paired, that pairing ends here.",
+      text: "The agent makes a backup, moves the session to the trash and shows a new code. If the session is paired, its pairing ends.",
       yes: "Clean up",
     }),
   },
@@ -187,7 +187,7 @@ export const ACTIONS = [
     run: remove,
     ask: (id) => ({
       title: "Delete " + id + "?",
-      text: "Its session is retired to the trash, from where it can be restored for a while, and the instance is removed. One that agent.toml declares is created again at the agent's next start.",
+      text: "The agent moves the session to the trash, keeps it there for a while, and removes the instance. If agent.toml declares the instance, the agent creates it again at its next start.",
       yes: "Delete",
       typed: id,
     }),

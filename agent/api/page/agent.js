@@ -40,7 +40,7 @@ export async function send(method, path, { body, accept, seconds = 30 } = {}) {
   } catch (error) {
     throw new Refused(
       0,
-      error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent cannot be reached",
+      error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent is unreachable",
     );
   }
   setClock(answer.headers.get("Date"));
@@ -125,7 +125,7 @@ export class Live {
 
   listen() {
     clearTimeout(this.watch);
-    this.watch = setTimeout(() => this.lost("the connection fell silent"), SILENCE);
+    this.watch = setTimeout(() => this.lost("the agent fell silent"), SILENCE);
   }
 
   lost(why) {

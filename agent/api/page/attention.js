@@ -59,7 +59,7 @@ export function drawAttention(part, instance) {
   part.quiet.hidden = !silenced;
   setText(
     part.quiet,
-    silenced + (silenced === 1 ? " more alert says" : " more alerts say") + " nothing new beside these",
+    silenced + (silenced === 1 ? " more alert follows" : " more alerts follow") + " from these",
   );
 }
 

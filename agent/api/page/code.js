@@ -108,7 +108,7 @@ function makePairing(current) {
     make("p", {
       id: "pairing-help",
       name: "soft small",
-      text: "The account's number with its country code, as +49 151 2345678.",
+      text: "The account's number with its country code, such as +49 151 2345678.",
     }),
     make("div", { name: "actions" }, phone, make("button", { text: "Get a code" })),
     make("div", { name: "actions" }, code, copy),

@@ -7,7 +7,7 @@ import { make } from "/page/show.js";
 const ENGINES = {
   web: "WhatsApp Web in a browser of its own",
   baileys: "WhatsApp without a browser, on the library Baileys",
-  sandbox: "plays a session, for trials and drills",
+  sandbox: "a simulated session, for trials and drills",
   evolution: "on an Evolution API server",
   whaticket: "on a whaticket-like server",
 };
@@ -32,7 +32,7 @@ function usual(engines) {
 
 function engineOption(name) {
   const lacking = ELSEWHERE.has(name) && !backendsOf(name).length;
-  const about = lacking ? "no [[backend]] is declared" : ENGINES[name];
+  const about = lacking ? "agent.toml declares no [[backend]]" : ENGINES[name];
   return make("option", { value: name, text: name + (about ? " – " + about : ""), disabled: lacking });
 }
 
@@ -89,7 +89,7 @@ export async function createInstance() {
     make("p", {
       id: "new-id-help",
       name: "soft small",
-      text: "Small letters, digits, - and _; it stays for ever.",
+      text: "Small letters, digits, - and _; you cannot change it later.",
     }),
     make("label", { for: "new-engine", text: "Engine" }),
     engine,

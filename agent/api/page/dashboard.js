@@ -32,7 +32,7 @@ function changed(what, ...more) {
   } else if (what === "live") {
     const [became, before] = more;
     if (became === "live" && before === "lost") {
-      note("Live again; nothing was missed");
+      note("Live again; the page has every event");
       refresh();
     }
     drawLive(more[2]);
@@ -58,7 +58,7 @@ function drawLive(reason) {
   setText(
     at("banner-why"),
     state.failed
-      ? "The agent says no more: " + state.failed + "."
+      ? "The agent sends no more events: " + state.failed + "."
       : state.why === ""
         ? "The connection to the agent is lost."
         : "The connection to the agent is lost: " + state.why + ".",

@@ -35,7 +35,7 @@ export function makeEvidence() {
     setText(
       hint,
       found.lines === null
-        ? "The system's journal has them. On the agent's machine:"
+        ? "The system's journal has the lines. On the agent's machine:"
         : found.lines.length
           ? "The same on the agent's machine:"
           : "Its worker wrote nothing yet.",
@@ -82,7 +82,7 @@ export function makeEvidence() {
     const open = make("button", {
       type: "button",
       name: "quiet",
-      text: "What was seen",
+      text: "Diagnostics",
       click: () => {
         seen.hidden = !seen.hidden;
       },

@@ -27,7 +27,7 @@ export function makeInstance(place) {
   const gone = make("p", {
     name: "panel",
     hidden: true,
-    text: "There is no session of this name (any more).",
+    text: "The agent has no session of this name (any more).",
   });
   const help = makeHelp(null, current);
   const code = makeCode(),
@@ -319,7 +319,7 @@ function makeSandbox(current) {
     make("h2", { text: "Sandbox" }),
     make("p", {
       name: "soft",
-      text: "This session is played: its phone scans and its faults begin when you say so.",
+      text: "This session is simulated: you let its phone scan and cause its faults.",
     }),
     make(
       "div",

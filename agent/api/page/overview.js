@@ -176,7 +176,7 @@ export function makeOverview(place) {
     if (shown) return;
     none.replaceChildren(
       total
-        ? empty("Nothing fits", "No session matches what you chose.")
+        ? empty("Nothing fits", "No session matches your search and filters.")
         : empty(
             "No instance yet",
             may("operate") ? "Create the first one. Its page shows the code to scan." : "Your key sees none.",

@@ -30,7 +30,7 @@ export function makeSettings(changed) {
     make("h2", { text: "Settings" }),
     make("p", {
       name: "soft",
-      text: "What this session changes of its engine's settings. They hold from its next start.",
+      text: "This session's own values of its engine's settings. They apply from its next start.",
     }),
     form,
   );

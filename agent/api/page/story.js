@@ -108,7 +108,7 @@ export function drawStory(list, entries, { named = true, fresh = null } = {}) {
   const wanted = entries.map((one) => old.get(keyOf(one)) || draw(one, named, fresh));
   if (!wanted.length) {
     list.replaceChildren(
-      make("li", { name: "story-none" }, empty("Nothing yet", "What happens is told here, as it happens.")),
+      make("li", { name: "story-none" }, empty("Nothing yet", "New events appear here.")),
     );
     return;
   }
@@ -164,7 +164,7 @@ export function announce(event) {
   if (aloud.timer === null) {
     aloud.timer = setTimeout(() => {
       at("announce").textContent =
-        aloud.waiting.length > 3 ? aloud.waiting.length + " things happened" : aloud.waiting.join(". ");
+        aloud.waiting.length > 3 ? aloud.waiting.length + " new events" : aloud.waiting.join(". ");
       aloud.waiting = [];
       aloud.timer = null;
     }, 1500);

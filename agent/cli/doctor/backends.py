@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from agent.host.machine.doctor import Finding
 
 _ADVICE = {
-    "unreachable": "does it run, is url right, does a firewall stand between?",
-    "timeout": "is it overloaded? Its own log tells; [[backend]] timeout says how long we wait",
-    "tls": "is ca_file the authority of its certificate, and is the certificate still valid?",
-    "garbage": "url leads to something else (a proxy's page?): correct it",
+    "unreachable": "check that it runs, that url is right, and the firewall",
+    "timeout": "read its log, it may be overloaded; [[backend]] timeout is the agent's limit",
+    "tls": "check that ca_file signed its certificate and that the certificate is still valid",
+    "garbage": "another program answers at url (a proxy's page?): correct it",
     "not_found": "url leads to another program: correct it",
-    "refused_key": "put the right key (or password) in, then: systemctl restart wa-agent",
-    "licence_missing": "activate the server's licence over there",
+    "refused_key": "set the right key (or password), then: systemctl restart wa-agent",
+    "licence_missing": "activate the licence on the server",
     "failing": "its own log says why it answers with errors",
 }
-_SEEN = "wa-agent backends drop-in {name} prints what lets its worker see it"
+_SEEN = "wa-agent backends drop-in {name} prints the rights that its worker needs"
 _SAMPLES = 5
 _SECONDS = 5.0
 
@@ -62,7 +62,7 @@ def _servers(config: "Config", told: Mapping[str, Mapping[str, Any]]) -> "Iterat
     for one in config.backend:
         check, found = _check(one), told.get(one.name)
         if found is None:
-            advice = "systemctl restart wa-agent: it reads its backends when it starts"
+            advice = "systemctl restart wa-agent: it reads its backends at a start"
             yield note(check, "the running agent does not know it", advice)
         elif found["up"] and found.get("warning"):
             advice = "correct logs, log_session and auth_folder of its [[backend]]"
@@ -117,9 +117,9 @@ def _secrets(one: "BackendDeclaration") -> "Iterator[Finding]":
         secrets_of(one)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
-            yield note(_check(one), str(error), "the agent may: run doctor as root to be sure")
+            yield note(_check(one), str(error), "run doctor as root: the agent may have the right")
         else:
-            yield wrong(_check(one), str(error), "put it right, then: systemctl restart wa-agent")
+            yield wrong(_check(one), str(error), "correct it, then: systemctl restart wa-agent")
 
 
 # --- what its worker must reach on this machine ----------------------------------------------
@@ -156,8 +156,8 @@ def _auth_folders(one: "BackendDeclaration", worker: Worker) -> "Iterator[Findin
     except OSError:
         return
     if not folders:
-        advice = "is the path right? A session that is paired has a folder there"
-        yield note(_check(one), f"no folder is like {one.auth_folder}", advice)
+        advice = "check the path: a paired session has a folder there"
+        yield note(_check(one), f"no folder matches {one.auth_folder}", advice)
     for folder in folders[:_SAMPLES]:
         yield from _place(one, worker, folder, "rwx")
 
@@ -182,7 +182,7 @@ def _place(one: "BackendDeclaration", worker: Worker, path: Path, ways: str) -> 
         advice = f"give it to the user {worker.name}: setfacl, or a group; {drop_in}"
         yield wrong(check, f"{worker.name} may not {words} {path}", advice)
     elif not worker.sees(path):
-        yield wrong(check, f"{path} is hidden from its worker by the unit", drop_in)
+        yield wrong(check, f"{path} is hidden from its worker: the unit hides it", drop_in)
     elif "w" in ways and not worker.may_change(path):
         yield wrong(check, f"{path} is read-only for its worker by the unit", drop_in)
     else:
@@ -233,18 +233,20 @@ def _redis(one: "BackendDeclaration") -> "Iterator[Finding]":
         said = _ping(one.redis_url)
     except (OSError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
-        yield wrong(check, f"Redis at {where}: {cause}", "does it run, and is redis_url right?")
+        yield wrong(
+            check, f"Redis at {where}: {cause}", "check that it runs and that redis_url is right"
+        )
         return
     if said is None:
         yield note(
-            check, f"Redis at {where} can be reached", "over TLS its answer is not looked at"
+            check, f"Redis at {where} can be reached", "doctor does not check its answer over TLS"
         )
     elif said.startswith("+PONG"):
         yield ok(check, f"Redis at {where} answers")
     elif said.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):
-        yield wrong(check, f"Redis at {where} refuses us", "put the password into redis_url")
+        yield wrong(check, f"Redis at {where} refuses the agent", "put the password into redis_url")
     else:
-        yield wrong(check, f"what answers at {where} is no Redis", "correct redis_url")
+        yield wrong(check, f"the program at {where} is no Redis", "correct redis_url")
 
 
 def _ping(url: str) -> str | None:

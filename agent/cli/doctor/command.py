@@ -1,4 +1,4 @@
-"""Is everything here as it must be? Each finding with what to do; a bundle for whoever helps."""
+"""`doctor`: checks of this installation, each finding with advice; a bundle for support."""
 
 import argparse
 import os
@@ -36,7 +36,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--state", metavar="DIR", help="the state directory")
     parser.add_argument("--listen", metavar="HOST:PORT", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--bundle", metavar="FILE", help="also write all that helps to find a fault, no secrets"
+        "--bundle", metavar="FILE", help="also write an archive for support, without secrets"
     )
 
 
@@ -164,16 +164,14 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
         words = f"it runs; {len(health['in_trouble'])} sessions are in trouble: {names}"
         found.append(note("agent", words, "wa-agent why ID, for each of them"))
     elif health["status"] != "ok":
-        words = (
-            "it runs and is not ready" if agent["alive"] else "it runs and its loop stands still"
-        )
+        words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
         found.append(note("agent", words, "wa-agent health; journalctl -u wa-agent"))
     else:
         words = f"version {VERSION} runs, {health['instances']['total']} instances"
         found.append(ok("agent", words))
     its = agent.get("places", {}).get("state", str(state))
     if its != str(state):
-        words = f"that agent runs on {its}; what stands here is about {state}"
+        words = f"that agent runs on {its}; these findings are about {state}"
         found.append(note("agent", words, "run doctor on its machine, or name --state"))
     for cause in agent.get("not_listening", {}).values():
         advice = "the agent tries again by itself; sessions run meanwhile"
@@ -249,9 +247,9 @@ def _database(path: Path, client: Client) -> "Finding":
     from agent.host.machine.doctor import note, ok, wrong
     from agent.store.offline import check_unused, lock_of
 
-    repaired = "restart the agent: it rebuilds the database from what can be read"
+    repaired = "restart the agent: it rebuilds the database from the readable rows"
     if not path.exists():
-        return note("database", f"{path} is not there", "the agent makes it when it starts first")
+        return note("database", f"{path} is not there", "the agent creates it at its first start")
     try:
         with lock_of(path.parent) as free:
             found = check_unused(path) if free else _checked_by_agent(client)
@@ -262,7 +260,7 @@ def _database(path: Path, client: Client) -> "Finding":
     if found != "ok":
         return wrong("database", found, repaired)
     if kept := _set_aside_beside(path):
-        advice = "the log and `wa-agent events` say what was damaged; remove what is not needed"
+        advice = "the log and `wa-agent events` name the damage; remove files that you do not need"
         return note("database", f"whole; set aside by a start: {', '.join(kept)}", advice)
     return ok("database", "whole")
 
@@ -318,7 +316,7 @@ def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Fi
     env = environment_of(INSTANCES.template) if installed else os.environ
     found = examine(config.cache_root, env, kinds or {SHELL})
     if not wanted and {"browser_missing", "bundle_missing"} <= {one.code for one in found}:
-        yield ok("browser", "no web instance, and nothing of the web engine: not looked at")
+        yield ok("browser", "no web instance and no part of the web engine: not checked")
         return
     for one in found:
         make: Callable[..., Any] = wrong if one.serious and wanted else note

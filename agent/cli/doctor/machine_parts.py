@@ -35,7 +35,7 @@ _SHOWN = (
     "DropInPaths,FragmentPath,NeedDaemonReload,MemoryCurrent,MemoryHigh,MemoryMax,TasksCurrent,"
     "TasksMax,StateChangeTimestamp,InvocationID,StatusText"
 )
-"""Never Environment=: somebody may have put a password there."""
+"""Never Environment=, which may hold a password."""
 
 
 def machine_parts(config: Config) -> Iterator[tuple[str, str]]:

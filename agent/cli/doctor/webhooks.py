@@ -18,7 +18,9 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
     told = _told(client)
     for one in config.webhook:
         found = [*_files(one), *_addresses(one), *_as_seen(one, told)]
-        yield from found or [ok(_check(one), "it can be signed, may be sent to, and takes events")]
+        yield from found or [
+            ok(_check(one), "its secret and address are good, and its target takes events")
+        ]
 
 
 def _check(one: WebhookDeclaration) -> str:
@@ -26,7 +28,7 @@ def _check(one: WebhookDeclaration) -> str:
 
 
 def _files(one: WebhookDeclaration) -> Iterator[Finding]:
-    advice = "nothing is sent without it; the agent runs as wa-agent and must be able to read it"
+    advice = "the webhook sends nothing without it; give the user wa-agent the right to read it"
     try:
         secret_of(one)
     except ConfigError as error:
@@ -40,13 +42,15 @@ def _addresses(one: WebhookDeclaration) -> Iterator[Finding]:
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        advice = "look for a mistake in its url, and at this machine's resolver"
-        yield wrong(_check(one), f"its name {parts.hostname} cannot be looked up", advice)
+        advice = "check its url and this machine's resolver"
+        yield wrong(_check(one), f"this machine cannot resolve its name {parts.hostname}", advice)
         return
     reasons = [refuse_address(str(place[0]), private=one.private) for *_, place in found]
     if all(reasons):
         sentence = f"{parts.hostname} leads to {found[0][4][0]}: {reasons[0]}"
-        advice = "nothing is sent there; private = true allows this machine and private networks"
+        advice = (
+            "the agent sends nothing there; private = true allows this machine and private networks"
+        )
         yield wrong(_check(one), sentence, advice)
 
 
@@ -63,11 +67,11 @@ def _as_seen(one: WebhookDeclaration, told: Sequence[dict[str, Any]] | None) -> 
         return
     seen = next((each for each in told if each["name"] == one.name), None)
     if seen is None:
-        advice = "systemctl reload wa-agent: it has not read it yet"
-        yield note(_check(one), "the agent that runs does not know it", advice)
+        advice = "systemctl reload wa-agent, which reads it"
+        yield note(_check(one), "the running agent does not know it", advice)
     elif seen["state"] == "failing":
         sentence = f"{seen['problem']}; {seen['waiting']} events wait"
         yield wrong(_check(one), sentence, f"wa-agent webhooks test {one.name}")
     elif seen["dead"]:
-        sentence = f"it refused {seen['dead']} events, which were put aside"
+        sentence = f"its target refused {seen['dead']} events, which the agent set aside"
         yield note(_check(one), sentence, f"wa-agent webhooks dead {one.name}")
