@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from sqlite_utils import Database
@@ -10,6 +10,8 @@ from sqlite_utils import Database
 from agent.core.model import Instance, InstanceId, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.store.sums import sum_of
+
+_OF_RECORD = tuple(one.name for one in fields(SessionRecord))
 
 
 def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
@@ -66,7 +68,8 @@ def encode_settings(instance: Instance) -> str:
 
 
 def encode_record(record: SessionRecord) -> str:
-    return json.dumps(asdict(record))
+    # Nothing in it holds another thing: asdict() would copy each value on its own.
+    return json.dumps({name: getattr(record, name) for name in _OF_RECORD})
 
 
 def decode_record(text: str | None) -> SessionRecord:

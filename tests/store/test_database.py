@@ -1,8 +1,9 @@
 """Instances, records, history and keys: what is acknowledged is there, whole, and in order."""
 
 import asyncio
+import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -207,6 +208,7 @@ async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path):
 @given(st.builds(SessionRecord))
 def test_a_record_reads_back_as_it_was(record):
     assert decode_record(encode_record(record)) == record
+    assert encode_record(record) == json.dumps(asdict(record)), "each value stands for itself"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The agent's own figures: what is still to be brought back after a start."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
+from agent.core.durations import Durations
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.core.statistics import RepairStatistics
 from agent.link.client import LinkStats
@@ -21,8 +23,9 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         "host": SimpleNamespace(name="process", connected=True, jobs_pending=0),
         "store": SimpleNamespace(stats=SimpleNamespace(writes=0, write_seconds=0.0, errors={})),
         "loop": SimpleNamespace(passes=0, pass_seconds=0.0, turned_at=0.0, late=0),
-        "registry": SimpleNamespace(facts=facts),
+        "registry": SimpleNamespace(facts=facts, durations=Durations()),
         "ladder": SimpleNamespace(statistics=RepairStatistics()),
+        "gates": SimpleNamespace(waiting=0, logins_left=lambda _now: None),
     }
     incidents = Incidents(
         lambda: None, facts, lambda _: None, lambda _: None, out_of_reach=None, reconnect=None
@@ -33,6 +36,7 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         incidents=incidents,
         settings=Settings(Config()),
         checks=CheckTimes(),
+        database=Path("/nowhere/agent.db"),
     )
 
 
