@@ -173,6 +173,40 @@ def test_a_logout_of_ours_is_not_the_end_whatever_the_session_says_next(after_lo
     assert repair.ending is Ending.CLEANED
 
 
+@pytest.mark.parametrize("goal", [Goal.HEAL, Goal.WORKING_QR, Goal.CLEANUP])
+@pytest.mark.parametrize("joined", [None, Goal.WORKING_QR], ids=["alone", "asked for meanwhile"])
+def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(goal, joined):
+    silent = Server(replace(PAIRED), heals=None)
+    repair, at = play(silent, goal=goal, limit=3600.0 * 3)
+    assert not repair.over and kinds(silent).count(K.CLEANUP) > 2, "it goes on, round by round"
+    if joined is not None:
+        repair = join_repair(repair, joined)
+    silent.healed = True
+    shows = Case(CODE, judge_health(CODE, HEALTH, NOW), REMOTE, POLICY, WALL + at + 1)
+    repair, _ = step_repair(shows, repair)
+    assert repair.ending is Ending.CLEANED
+    assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
+
+
+def test_an_asked_for_repair_that_joins_one_without_its_code_is_not_told_that_it_gave_up():
+    silent = Server(replace(PAIRED), heals=None)
+    repair, at = play(silent, goal=Goal.CLEANUP, limit=60.0)
+    repair = join_repair(repair, Goal.WORKING_QR)
+    for second in range(600):
+        observation = connecting(NEVER_PAIRED, ago=99.0)
+        verdict = judge_health(observation, HEALTH, NOW)
+        case = Case(observation, verdict, REMOTE, POLICY, WALL + at + second)
+        repair, action = step_repair(case, repair)
+        assert not repair.over
+        if action.kind is not K.WAIT:
+            repair = after_action(repair, action.kind, True, POLICY, WALL + at + second, backup="x")
+
+
+def test_who_never_had_a_pairing_is_told_after_one_round_that_it_did_not_help():
+    repair, at = play(Server(NEVER_PAIRED, heals=None), goal=Goal.WORKING_QR)
+    assert (repair.ending, at < 240) == (Ending.GAVE_UP, True)
+
+
 def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
     """The server logged it out, and the connect after that came to nothing."""
     server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=LOGGED_OUT)

@@ -156,6 +156,8 @@ class Repair:
     cleaned: bool = False
     unpaired: bool = False
     """One of its own steps ended the pairing: it is not over before a code is shown."""
+    had_pairing: bool = False
+    """One of its steps that end a pairing was begun while there was one: it owes a code."""
     regenerated: bool = False
     """New keys were tried in this round."""
     acts: int = 0

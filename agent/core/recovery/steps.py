@@ -237,8 +237,16 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _back_up(case, repair, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
+    owes = repair.had_pairing or (
+        step in UNPAIRING and not no_pairing_to_lose(case.observation)
+    )
     acting = replace(
-        _acting(repair, now_wall), step=step, tries=tries, regenerated=keys, done=False
+        _acting(repair, now_wall),
+        step=step,
+        tries=tries,
+        regenerated=keys,
+        had_pairing=owes,
+        done=False,
     )
     return acting, RecoveryAction(step, f"{verdict.sentence}; {_where(acting)}")
 
@@ -255,13 +263,16 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     # Without a pairing to lose there is no last round: it goes on until a code is shown.
     endless = no_pairing_to_lose(case.observation)
     last = repair.round >= rounds and repair.calm and not endless
-    if repair.goal is not Goal.HEAL or last:
+    owes_code = repair.had_pairing and endless
+    if (repair.goal is not Goal.HEAL and not owes_code) or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in bad weather proves nothing about the instance: it is run again.
     number = repair.round + 1 if repair.calm or endless else repair.round
     pause = _round_pause(case.policy, repair.round, endless=endless)
     repair = replace(
         repair,
+        # What was asked for was one round; that it owes a code is its own matter from here on.
+        goal=Goal.HEAL,
         round=number,
         calm=True,
         step=RecoveryKind.NONE,
