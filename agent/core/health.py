@@ -49,6 +49,9 @@ HOLDS = {
 }
 """Why an instance waits for something else than itself; the wait costs it no attempt."""
 
+NO_CODE_GUESS = "client_outdated"
+"""What an engine guesses of a server that connects without an end and shows no code."""
+
 _NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """What is tried at a time of its own, however long that is."""
 
@@ -295,7 +298,7 @@ def _by_claim(
         return _stuck_in(observation, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
-        sentence = f"{claim.status} for {now - fact.since:.0f} s{_guess(claim)}"
+        sentence = _hangs(claim, now - fact.since)
         return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
     return _starting(observation, claim.status, _under_way(observation, claim))
 
@@ -307,8 +310,15 @@ def _under_way(observation: Observation, claim: Claim) -> str:
     return f"{doing}, after: {reason_of(ended).title}" if ended else doing
 
 
-def _guess(claim: Claim) -> str:
-    return f" (a guess: {reason_of(claim.guess).title})" if claim.guess else ""
+def _hangs(claim: Claim, seconds: float) -> str:
+    """What is known comes first; a cause that is only guessed is called that."""
+    if claim.guess == NO_CODE_GUESS:
+        return (
+            f"no code for {seconds:.0f} s; the server may not reach WhatsApp, or WhatsApp may"
+            " refuse its version (a guess: the server does not say)"
+        )
+    guessed = f" (a guess: {reason_of(claim.guess).title})" if claim.guess else ""
+    return f"{claim.status} for {seconds:.0f} s{guessed}"
 
 
 def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:

@@ -11,6 +11,7 @@ from agent.core.model import (
     Instance,
     InstanceId,
     ProbeFact,
+    SessionFiles,
     SessionRecord,
     UnitState,
 )
@@ -101,3 +102,11 @@ def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():
     assert (verdict.health, verdict.reason) == (Health.STUCK, "state_stuck")
     in_time = seen(claim=said(S.RECONNECTING, ago=29), instance=REMOTE)
     assert judge_health(in_time, POLICY, NOW).reason == "starting"
+
+
+def test_a_guessed_cause_is_called_a_guess_and_what_is_known_comes_first() -> None:
+    claim = said(S.INITIALIZING, ago=40.0, guess="client_outdated")
+    silent = seen(instance=REMOTE, record=SessionRecord(), claim=claim, files=SessionFiles.UNPAIRED)
+    sentence = judge_health(silent, POLICY, NOW).sentence
+    assert sentence.startswith("no code for 40 s; the server may not reach WhatsApp, or ")
+    assert "(a guess" in sentence and "no longer accepts" not in sentence

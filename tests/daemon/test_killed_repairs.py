@@ -169,28 +169,48 @@ async def test_a_restore_cut_short_is_ended_by_the_next_life(start_paired, event
     assert (await agent.show("a"))["paired"] is True
 
 
-# The first and the second reconnect, then the restart.
-GENTLE = [
-    "repair_begun:kill:1",
-    "repair_disconnected:kill",
-    "repair_done:kill:1",
-    "repair_done:kill:2",
-    "repair_begun:kill:3",
-    "repair_done:kill:3",
-]
+# A worker that hangs is replaced at once.
+RESTART = ["repair_begun:kill:1", "repair_done:kill:1"]
 
 
-@pytest.mark.parametrize("point", GENTLE)
-async def test_a_gentle_repair_cut_short_goes_on(start_paired, eventually, point):
+@pytest.mark.parametrize("point", RESTART)
+async def test_a_restart_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
     await dies(agent, eventually, agent.fault("a", "stuck-loading"))
     await agent.start(PATIENT)
     await eventually(lambda: over(agent), ["recovered: connected"], within=15)
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     begun = [one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"]
-    assert begun.count("reconnect") <= 3, "what was tried before the kill counts"
-    assert begun.count("restart") <= 2
-    assert set(begun) <= {"reconnect", "restart"}
+    assert begun.count("restart") <= 2, "what was tried before the kill counts"
+    assert set(begun) == {"restart"}
+
+
+# Where the keys of many peers fail: the reconnect, then the restart.
+GENTLE = [
+    "repair_begun:kill:1",
+    "repair_disconnected:kill",
+    "repair_done:kill:1",
+    "repair_begun:kill:2",
+    "repair_done:kill:2",
+]
+MANY = [f"55119777700{number:02d}@s.whatsapp.net" for number in range(8)]
+
+
+@pytest.mark.parametrize("point", GENTLE)
+async def test_a_reconnect_cut_short_goes_on(start_paired, eventually, point):
+    agent, before = await start_paired(point)
+    await dies(agent, eventually, agent.fault("a", "bad-mac", peers=MANY, per_minute=300))
+    await agent.start(PATIENT)
+
+    async def healed():
+        shown = await agent.show("a")
+        return (await over(agent))[-1:], shown["connection_status"], shown["health"]["verdict"]
+
+    # What was counted of the errors died with the agent: they may have to come again first.
+    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"), within=20)
+    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+    begun = {one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"}
+    assert "reconnect" in begun and begun <= {"reconnect", "restart", "regenerate_keys"}
 
 
 KEYS = ["repair_begun:kill:1", "repair_done:kill:1"]

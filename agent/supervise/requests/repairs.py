@@ -33,6 +33,7 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.no_code import refuse_silent
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
 
@@ -117,10 +118,13 @@ class Repairs:
             )
         return await self._repair(id, Goal.CLEANUP)
 
-    async def ensure_healthy(self, id: InstanceId) -> RepairResult:
+    async def ensure_healthy(
+        self, id: InstanceId, *, in_time: Callable[[Facts], None] | None = None
+    ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
 
         Answered within REPAIR_TIMEOUT; a repair that takes longer goes on (ending "goes_on").
+        `in_time`: asked while the repair runs; it raises what its caller is told at once.
         """
         deadline = time.monotonic() + REPAIR_TIMEOUT
         facts = self._registry.get(id)
@@ -128,7 +132,7 @@ class Repairs:
         if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
             return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         await self._until_there(facts)
-        return await self._repair(id, Goal.WORKING_QR, deadline)
+        return await self._repair(id, Goal.WORKING_QR, deadline, in_time=in_time)
 
     async def set_up(
         self,
@@ -156,7 +160,7 @@ class Repairs:
         else:
             if not desired_of(facts, self._host).should_run:
                 await enable(wanted.id)
-            result = await self.ensure_healthy(wanted.id)
+            result = await self.ensure_healthy(wanted.id, in_time=self._must_not_be_silent)
             self._must_have_helped(facts, result)
         return SetUp(wanted.id, facts is None, result, await self._code_or_connected(wanted.id))
 
@@ -199,7 +203,12 @@ class Repairs:
     # inside
 
     async def _repair(
-        self, id: InstanceId, goal: Goal, deadline: float | None = None
+        self,
+        id: InstanceId,
+        goal: Goal,
+        deadline: float | None = None,
+        *,
+        in_time: Callable[[Facts], None] | None = None,
     ) -> RepairResult:
         limit = REPAIR_TIMEOUT if deadline is None else max(deadline - time.monotonic(), 0.0)
         facts = self._registry.get(id)
@@ -212,12 +221,26 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        in_time = await self._wait(over, limit)
+        ended = await self._wait_over(facts, over, limit, in_time)
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
         assert facts.repair is not None
-        ending = facts.repair.ending if in_time else GOES_ON
+        ending = facts.repair.ending if ended else GOES_ON
         return RepairResult(**facts.repair.answer, ending=ending)
+
+    async def _wait_over(
+        self,
+        facts: Facts,
+        over: asyncio.Event,
+        limit: float,
+        in_time: Callable[[Facts], None] | None,
+    ) -> bool:
+        if in_time is None:
+            return await self._wait(over, limit)
+        deadline = time.monotonic() + limit
+        while not await self._wait(over, _POLL) and time.monotonic() < deadline:
+            in_time(facts)
+        return over.is_set()
 
     async def _wait(self, event: asyncio.Event, limit: float) -> bool:
         """False: its time is over. TryLater when the agent stops meanwhile."""
@@ -253,6 +276,7 @@ class Repairs:
             await self._until_there(facts)
             if facts.failed_actions >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.refusal}", code="server_refused")
+            self._must_not_be_silent(facts)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:
@@ -280,7 +304,11 @@ class Repairs:
             why = facts.refusal or facts.sentence
             raise TryLater(f"cannot set up {facts.id}: {why}", code="no_qr")
         if result.ending == GOES_ON:
-            raise TryLater(f"the repair of {facts.id} still goes on", code="repair_goes_on")
+            why = facts.refusal or facts.sentence
+            raise TryLater(f"the repair of {facts.id} still goes on: {why}", code="repair_goes_on")
+
+    def _must_not_be_silent(self, facts: Facts) -> None:
+        refuse_silent(facts, shared=self._incidents.has(facts))
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:
