@@ -60,7 +60,9 @@ async def test_of_a_server_that_is_away_a_set_up_says_so_within_seconds(one, sta
     assert (status, told["error"]) == (503, "backend_down"), told
 
 
-async def test_set_ups_while_no_server_shows_a_code_say_so_soon_with_what_is_waited_for(one, standin):
+async def test_set_ups_while_no_server_shows_a_code_say_so_soon_with_what_is_waited_for(
+    one, standin
+):
     names = ("a", "b", "c", "d")
     for name in names:
         standin.add(name, "close").stuck = True  # its server connects, and WhatsApp is silent

@@ -237,9 +237,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _back_up(case, repair, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
-    owes = repair.had_pairing or (
-        step in UNPAIRING and not no_pairing_to_lose(case.observation)
-    )
+    owes = repair.had_pairing or (step in UNPAIRING and not no_pairing_to_lose(case.observation))
     acting = replace(
         _acting(repair, now_wall),
         step=step,
