@@ -1,5 +1,8 @@
 """What a set-up answers when the session's server connects and shows no code."""
 
+from collections.abc import Iterable
+
+from agent.core.recovery.repair import Ending, Stage
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
 
@@ -7,17 +10,24 @@ NO_CODE = "server_shows_no_code"
 """The stable code of that answer."""
 
 
-def refuse_silent(facts: Facts, *, shared: bool) -> None:
-    """TryLater once waiting is in vain: the server shows no code although the session was made
-    again, or shows others none either (`shared`: it is in an incident)."""
-    repair = facts.repair
-    made_again = repair is not None and (repair.cleaned or repair.round > 1)
-    if shows_no_code(facts) and (made_again or shared):
+def refuse_silent(facts: Facts, fellows: Iterable[Facts]) -> None:
+    """TryLater once waiting is in vain: its server shows no code, although this session was made
+    again there or one of its `fellows`, the members of its incident, was."""
+    if shows_no_code(facts) and any(_made_again_in_vain(one) for one in (facts, *fellows)):
         raise TryLater(
             f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
             f" ask for it then: wa-agent qr {facts.id}",
             code=NO_CODE,
         )
+
+
+def _made_again_in_vain(facts: Facts) -> bool:
+    """Its repair has come as far as making it again, and that had its time to show."""
+    repair = facts.repair
+    if repair is None or repair.stage is not Stage.DUE:
+        return False
+    tried = repair.cleaned or repair.round > 1 or repair.ending is Ending.GAVE_UP
+    return tried and shows_no_code(facts)
 
 
 def shows_no_code(facts: Facts) -> bool:

@@ -301,6 +301,7 @@ class Repairs:
         if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
             _refuse_hopeless(facts.id, facts.verdict)
         if result.ending == Ending.GAVE_UP:
+            self._must_not_be_silent(facts)
             why = facts.refusal or facts.sentence
             raise TryLater(f"cannot set up {facts.id}: {why}", code="no_qr")
         if result.ending == GOES_ON:
@@ -308,7 +309,7 @@ class Repairs:
             raise TryLater(f"the repair of {facts.id} still goes on: {why}", code="repair_goes_on")
 
     def _must_not_be_silent(self, facts: Facts) -> None:
-        refuse_silent(facts, shared=self._incidents.has(facts))
+        refuse_silent(facts, self._incidents.fellows(facts))
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:

@@ -164,6 +164,13 @@ class Incidents:
         incident = self.active.get(group_of(facts))
         return incident is not None and facts.id in incident.members
 
+    def fellows(self, facts: Facts) -> list[Facts]:
+        """The members of the incident that it is in; none where it is in none."""
+        incident = self.active.get(group_of(facts))
+        if incident is None or facts.id not in incident.members:
+            return []
+        return [self._all[id] for id in incident.members if id in self._all]
+
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
 

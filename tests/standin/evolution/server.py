@@ -36,6 +36,8 @@ class StandIn:
         self.times = times
         self.front = front
         self.instances: dict[str, Instance] = {}
+        self.silent = False
+        """WhatsApp is silent for all: whatever is made here hangs in `connecting`."""
         self.webhooks = Webhooks(times)
         self.asked: Counter[str] = Counter()
         """Requests by verb and route."""
@@ -87,6 +89,7 @@ class StandIn:
     def add(self, name: str, state: str = "close") -> Instance:
         """As if it had been there for long: `open`, `connecting` (unpaired) or `close`."""
         made = Instance(name, self.times, self.version, self.webhooks.tell)
+        made.stuck = self.silent
         self.instances[name] = made
         if state == "open":
             made.creds, made.state = True, "open"
