@@ -102,6 +102,20 @@ def _identity(id_text: str, root: Path, file: str, key: str) -> Identity:
     )
 
 
+def refuse_foreign_group(folder: Path) -> None:
+    """The unit binds the folder as root and follows a link that the agent's user put in its place.
+
+    So what lies elsewhere on the machine can stand here. The agent's own folders have the group
+    that the worker runs in; the owner cannot be told, the unit's user namespace hides it.
+    """
+    found = folder.stat(follow_symlinks=False)
+    if found.st_gid != os.getegid():
+        raise FolderUnusable(
+            f"cannot use {folder}: it belongs to group {found.st_gid}, this worker is in group"
+            f" {os.getegid()}; is there a link at its place? Otherwise: chgrp -R wa {folder}"
+        )
+
+
 @contextmanager
 def lock_held(folder: Path) -> Iterator[None]:
     """Hold the instance's lock: two workers on one session would ruin each other's keys."""

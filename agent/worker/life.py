@@ -15,7 +15,7 @@ from agent.host.notify import notifier_from, watchdog_from
 from agent.link.messages import Hello
 from agent.link.server import LinkServer
 from agent.log import LEVELS, set_up_logging
-from agent.worker.identity import Identity, lock_held
+from agent.worker.identity import Identity, lock_held, refuse_foreign_group
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ def live(id_text: str, read: Read, work: Work) -> int:
     try:
         root, runtime = _path("WA_SESSION_ROOT"), _path("RUNTIME_DIRECTORY")
         identity = read(id_text, root)
+        if os.environ.get("WA_OWN_GROUP_ONLY") == "yes":
+            refuse_foreign_group(identity.folder)
         with lock_held(identity.folder):
             return asyncio.run(work(identity, runtime / "link.sock"))
     except WaError as error:

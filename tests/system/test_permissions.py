@@ -8,6 +8,7 @@ import pytest
 
 from tests.system.bed import SOURCE, Bed
 from tests.system.conftest import PYTHON
+from tests.system.fleet import AGENT, Fleet
 
 OURS = "wa-instance@good.service"
 LOGIND = "systemd-logind.service"
@@ -201,3 +202,31 @@ def test_s1_the_rule_of_before_fails_both_of_these(bed: Bed, standin: Callable[.
     assert exploit(bed)
     allowed = [name for name, answer in everything(bed).items() if answer not in DENIED]
     assert [name for name in allowed if "SetUnitProperties" in name]
+
+
+def test_a_worker_refuses_what_a_link_at_its_folders_place_leads_to(bed: Bed):
+    """systemd binds it as root and follows the link, which the agent's user could put there."""
+    fleet, sessions = Fleet(bed, ("linked",)), "/var/lib/wa-agent/sessions"
+    own, aside, elsewhere = f"{sessions}/linked", f"{sessions}/.linked.own", "/opt/elsewhere"
+    unit = fleet.unit("linked")
+    fleet.make()
+    bed.run("systemctl", "stop", AGENT, within=120)
+    bed.run("cp", "-a", own, elsewhere)
+    bed.run("chgrp", "-R", "root", elsewhere)
+    bed.run("chmod", "-R", "o+rwX", elsewhere)
+    before = bed.run("find", elsewhere, "-printf", "%p %s %T@ ")
+    bed.run("mv", own, aside, user="wa-agent")
+    bed.run("ln", "-s", elsewhere, own, user="wa-agent")
+    try:
+        assert bed.try_run("systemctl", "start", unit).returncode != 0
+        assert bed.show(unit, "ExecMainStatus") == "66"
+        assert "belongs to group 0, this worker is in group" in bed.journal("-u", unit, "-o", "cat")
+        assert bed.run("find", elsewhere, "-printf", "%p %s %T@ ") == before, "nothing was written"
+    finally:
+        bed.run("rm", own)
+        bed.run("mv", aside, own)
+        bed.run("rm", "-r", elsewhere)
+        bed.run("systemctl", "reset-failed", unit)
+        bed.run("systemctl", "start", "wa-agent.socket", AGENT, within=120)
+    fleet.until_connected()
+    fleet.cli("delete", "linked")

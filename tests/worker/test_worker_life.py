@@ -13,6 +13,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError, LinkError
+from tests.lacking import not_lent
 
 
 def saved(bench: Any) -> dict[str, Any]:
@@ -116,42 +117,48 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "why", "exit"),
     [
-        pytest.param("", "instance.json", id="empty"),
-        pytest.param("{", "instance.json", id="not json"),
-        pytest.param("[" * 100_000, "instance.json", id="depth bomb"),
-        pytest.param('"x"', "not an object", id="not an object"),
-        pytest.param('{"version": 2, "id": "sales", "engine": "sandbox"}', "version", id="newer"),
-        pytest.param('{"version": 1, "id": "other", "engine": "sandbox"}', "other", id="another"),
-        pytest.param('{"version": 1, "id": "sales"}', "engine", id="no engine"),
+        pytest.param("", "instance.json", 66, id="empty"),
+        pytest.param("{", "instance.json", 66, id="not json"),
+        pytest.param("[" * 100_000, "instance.json", 66, id="depth bomb"),
+        pytest.param('"x"', "not an object", 66, id="not an object"),
         pytest.param(
-            '{"version": 1, "id": "sales", "engine": "x"}', "unknown", id="unknown engine"
+            '{"version": 2, "id": "sales", "engine": "sandbox"}', "version", 66, id="newer"
+        ),
+        pytest.param(
+            '{"version": 1, "id": "other", "engine": "sandbox"}', "other", 66, id="another"
+        ),
+        pytest.param('{"version": 1, "id": "sales"}', "engine", 66, id="no engine"),
+        pytest.param(
+            '{"version": 1, "id": "sales", "engine": "x"}', "unknown", 78, id="unknown engine"
         ),
         pytest.param(
             '{"version": 1, "id": "sales", "engine": "evolution"}',
             "its sessions live on a backend",
+            78,
             id="an engine whose sessions live elsewhere",
         ),
         pytest.param(
             '{"version":1,"id":"sales","engine":"sandbox","settings":{"scan":3}}',
             "scan",
+            78,
             id="bad setting",
         ),
     ],
 )
-async def test_a_bad_identity_is_a_configuration_error(bench: Any, text: str, why: str) -> None:
+async def test_a_bad_identity_is_named(bench: Any, text: str, why: str, exit: int) -> None:
     (bench.folder / "instance.json").write_text(text)
     bench.start(identity=False)
-    assert await bench.ended() == 78
+    assert await bench.ended() == exit
     errors = bench.errors()
     assert why in errors and "Traceback" not in errors
 
 
 @pytest.mark.parametrize("id", ["", "../sales", "Sales", "sales\n", "-x", "a" * 49, "nobody"])
-async def test_a_bad_id_is_a_configuration_error(bench: Any, id: str) -> None:
+async def test_a_bad_id_is_named(bench: Any, id: str) -> None:
     bench.start(argument=id)
-    assert await bench.ended() == 78
+    assert await bench.ended() == (66 if id == "nobody" else 78)
     errors = bench.errors()
     assert "cannot" in errors and len(errors.splitlines()) == 1
 
@@ -162,10 +169,25 @@ async def test_f80_symlinks_are_not_followed(bench: Any, tmp_path: Path) -> None
     (bench.folder / "instance.json").rename(elsewhere)
     (bench.folder / "instance.json").symlink_to(elsewhere)
     bench.start(identity=False)
-    assert await bench.ended() == 78
+    assert await bench.ended() == 66
     (bench.root / "linked").symlink_to(bench.folder)
     bench.start(argument="linked", identity=False)
-    assert await bench.ended() == 78
+    assert await bench.ended() == 66
+
+
+async def test_a_folder_of_another_group_is_refused_where_the_unit_wants_its_own(
+    bench: Any,
+) -> None:
+    if os.geteuid():
+        not_lent("only root can give a folder to another group")
+    os.chown(bench.folder, -1, os.getegid() + 4711)
+    bench.start(env={"WA_OWN_GROUP_ONLY": "yes"})
+    assert await bench.ended() == 66
+    assert "belongs to group" in bench.errors()
+    assert not (bench.folder / "lock").exists()
+    os.chown(bench.folder, -1, os.getegid())
+    bench.start(env={"WA_OWN_GROUP_ONLY": "yes"})
+    await bench.linked()
 
 
 async def test_missing_environment_is_named(bench: Any) -> None:
