@@ -28,7 +28,7 @@ from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.registry import Registry, identity_of
+from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
 from agent.vault.identity import Found, Identity, create, scan
 from agent.vault.retire import Retired, list_trash
@@ -80,6 +80,8 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, found.identity)
         else:
             facts.written = found.identity
+            # Written by an earlier version, or cut off: the first pass writes what the row says.
+            facts.identity_changed = not says_the_same(found.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, found: Found) -> None:
