@@ -7,7 +7,7 @@ import asyncio
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.config.sections import WorkerSection
 from scripts.benches.fleet import measure_many, measure_ours
@@ -136,25 +136,26 @@ def idle_goal(instances: int) -> float:
 
 def shapes(instances: int, many: int = 0) -> list[Shape]:
     """Each measure of the larger fleet stands below the same one of the other."""
-    found = []
-    larger = _of_many(many) if many else {}
+    found, goals = [], _of_many(many) if many else {}
     for shape in _shapes(instances):
-        found += [shape, *([larger.pop(shape.key)] if shape.key in larger else [])]
+        found.append(shape)
+        if shape.key in goals:
+            measure = f"{many:,} sessions: {shape.measure.removeprefix('… ')}"
+            found.append(Shape(MANY + shape.key, measure, shape.unit, goals[shape.key]))
     return found
 
 
-def _of_many(many: int) -> dict[str, Shape]:
+def _of_many(many: int) -> dict[str, Callable[[Found], Goal]]:
     """What 1,000 sessions cost once is what they may cost; more of them in proportion."""
     share = many / 1000
-    rows = [
-        Shape("agent uss", f"… with {many:,} sessions", "MiB", fixed(76.5 * share)),
-        Shape("idle", f"… with {many:,} sessions", "s/min", fixed(idle_goal(many))),
-        Shape("create", f"… {many:,} sessions", "s", fixed(21.3 * share)),
-        Shape("stop", f"… {many:,} sessions", "s", fixed(3.1 * share)),
-        Shape("adoption", f"… {many:,} sessions", "s", fixed(2.1 * share)),
-        Shape("adoption lost", f"… {many:,} sessions", "", fixed(0.0)),
-    ]
-    return {row.key: replace(row, key=MANY + row.key) for row in rows}
+    return {
+        "agent uss": fixed(76.5 * share),
+        "idle": fixed(idle_goal(many)),
+        "create": fixed(21.3 * share),
+        "stop": fixed(3.1 * share),
+        "adoption": fixed(2.1 * share),
+        "adoption lost": fixed(0.0),
+    }
 
 
 def _shapes(instances: int) -> list[Shape]:

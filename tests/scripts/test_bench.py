@@ -175,9 +175,9 @@ async def test_the_larger_fleet_has_a_row_below_that_of_the_other():
     rows = [row for shape in footprint.shapes(200, 4) if (row := shape.row(found)) is not None]
     measures = [row.measure for row in rows]
     for measure in ("idle CPU of its own", "create all over the API → all CONNECTED"):
-        assert measures[measures.index(measure) + 1] in ("… with 4 sessions", "… 4 sessions")
+        assert measures[measures.index(measure) + 1] == f"4 sessions: {measure}"
     assert len(rows) == 10
-    assert all(row.met is not None for row in rows if row.measure.startswith("…"))
+    assert all(row.met is not None for row in rows if row.measure.startswith("4 sessions"))
 
 
 def test_the_goals_of_an_idle_agent_are_those_that_were_set():
