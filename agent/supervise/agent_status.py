@@ -76,8 +76,10 @@ class OwnFigures:
         """How late the event loop comes back to a sleeper."""
         while True:
             begun = boot_now()
-            await asyncio.sleep(LAG_EVERY)
-            self._lag = max(boot_now() - begun - LAG_EVERY, 0.0)
+            # At a whole second, with the turns of the loop and the pulse of the host.
+            wait = LAG_EVERY - begun % LAG_EVERY
+            await asyncio.sleep(wait)
+            self._lag = max(boot_now() - begun - wait, 0.0)
 
     def repairs(self) -> RepairStatistics:
         return self._ladder.statistics

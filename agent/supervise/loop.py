@@ -19,9 +19,10 @@ from agent.log import about
 log = logging.getLogger(__name__)
 
 TURN = 1.0
-"""Seconds after which the loop turns though nothing is due."""
+"""The loop turns at each of these, though nothing is due: at whole seconds, as other clocks of the
+agent do, so that they share one wake-up."""
 FAR = 10.0
-TICK = 0.25
+TICK = 0.5
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
 
 RunPass = Callable[[InstanceId], Awaitable[float | None]]
@@ -135,7 +136,8 @@ class Loop:
 
     async def _sleep(self, now: float) -> None:
         """Until somebody is woken or the nearest is due; the watchdog wants to see it turn."""
-        self._sleeps_until = min(self._heap[0][0], now + TURN) if self._heap else now + TURN
+        turn = math.floor(now / TURN + 1.0) * TURN
+        self._sleeps_until = min(self._heap[0][0], turn) if self._heap else turn
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._sleeps_until - now):
                 await self._wakes.rung.wait()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from agent.core.model import InstanceId
-from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.loop import TICK, TURN, Loop, Wakes, boot_now
 
 A, B = InstanceId("a"), InstanceId("b")
 
@@ -174,3 +174,21 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
     await eventually(lambda: begun["slow"], 40)
     loop.stop()
     await asyncio.wait_for(task, 5)
+
+
+async def test_an_idle_loop_turns_at_whole_seconds_and_what_is_due_later_at_common_ticks(
+    eventually,
+):
+    async def run_pass(_id: InstanceId) -> float:
+        return boot_now() + 100.0
+
+    async with running(run_pass) as (wakes, loop):
+        for number in range(20):
+            wakes.wake(InstanceId(f"s{number}"))
+            await asyncio.sleep(0)
+        await eventually(lambda: loop.passes, 20)
+        assert all(at % TICK == 0 for at in loop._due.values())
+        assert len(set(loop._due.values())) <= 1 + 5 / TICK, "one tick, on a slow machine a few"
+        before = loop.turned_at
+        await eventually(lambda: loop.turned_at > before, True)
+        assert loop._sleeps_until % TURN == 0
