@@ -4,7 +4,6 @@ Nobody should log a key or a QR code; here none is shown all the same. It must s
 expression is tried only where a text holds what it begins with, and none looks far twice.
 """
 
-import hashlib
 import re
 
 REMOVED = "[removed]"
@@ -117,5 +116,7 @@ def mark_of(peer: str) -> str:
 
     Four signs: enough to tell a few contacts apart, too few to find a number by trying all.
     """
-    digest = hashlib.sha256(peer.encode("utf-8", "surrogateescape")).hexdigest()
+    from hashlib import sha256  # half a megabyte of OpenSSL that most workers never need
+
+    digest = sha256(peer.encode("utf-8", "surrogateescape")).hexdigest()
     return f"contact #{digest[:4]}"
