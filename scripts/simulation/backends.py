@@ -47,6 +47,8 @@ class Backends:
 
     def gone(self, backend: Place, at: float) -> None:
         sight = self._all[backend.name]
+        if sight.gone_since is not None:
+            return  # a call found it away before the look did
         sight.gone_since = at
         for number in range(CIRCUIT.failures):
             self._machine.later(at + number * LOOK, partial(self._look_in_vain, sight, at))
@@ -80,6 +82,8 @@ class Backends:
     def called_in_vain(self, known: Known, at: float) -> None:
         sight = self._all[known.instance.backend]
         sight.breaker = sight.breaker.after_failure(at, CIRCUIT)
+        # As in production a call that gets nowhere sheds doubt on its server, which is looked at.
+        self.gone(known.session.place, at)
 
     def _bring_back(self, sight: Sight, known: Known, at: float) -> None:
         if not sight.down:

@@ -103,6 +103,7 @@ class Hasty(Agent):
         super().__init__(machine)
         self._backends.say_nothing = lambda _known: False
         self._backends.hold = lambda _known, _at: ""
+        self._backends.gone = lambda _place, _at: None
 
     def backend_gone(self, backend, at):
         for session in self._machine.sessions:
@@ -279,3 +280,14 @@ def test_the_readme_shows_how_long_a_session_that_hangs_needs():
     _, rows = stuck_rows(list(every_stuck()))
     for row in rows:
         assert "| " + " | ".join(row) + " |" in text
+
+
+def test_a_call_that_gets_nowhere_is_enough_to_know_that_a_server_is_away():
+    agent = Agent(machine := Machine("1/0", 100, Tally()))
+    known = next(one for one in agent._known.values() if one.instance.backend)
+    assert not agent._backends.say_nothing(known)
+    agent._backends.called_in_vain(known, 100.0)
+    assert agent._backends.say_nothing(known), "its other sessions do not find out one by one"
+    agent._backends.back(known.session.place, 101.0)
+    assert not agent._backends.say_nothing(known)
+    assert machine.tally.in_vain == 0

@@ -105,6 +105,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step is RecoveryKind.RECONNECT:
         return alive
+    if step is RecoveryKind.RESTART and _works_and_is_contradicted(case):
+        return not repair.restarted  # a list that one did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.observation.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
@@ -135,8 +137,7 @@ def may_unpair(case: Case, repair: Repair) -> bool:
     """Whether this repair may now do what ends a pairing."""
     if repair.goal is Goal.CLEANUP:
         return True
-    if case.verdict.reason == "remote_disagrees" and case.verdict.state is _CONNECTED:
-        # It works, and only a list contradicts it.
+    if _works_and_is_contradicted(case):
         return False
     if repair.goal is Goal.WORKING_QR or repair.unpaired:
         return True
@@ -160,7 +161,14 @@ def may_unpair(case: Case, repair: Repair) -> bool:
     return case.circumstances.odd_one_out and (early or last_round)
 
 
+def _works_and_is_contradicted(case: Case) -> bool:
+    """Its own answer proves the connection, and only its server's list says something else."""
+    return case.verdict.reason == "remote_disagrees" and case.verdict.state is _CONNECTED
+
+
 def _may_restore(case: Case, repair: Repair) -> bool:
+    if _works_and_is_contradicted(case):
+        return False
     if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
         return False
     if not case.observation.record.paired:

@@ -158,6 +158,8 @@ class Repair:
     """One of its own steps ended the pairing: it is not over before a code is shown."""
     had_pairing: bool = False
     """One of its steps that end a pairing was begun while there was one: it owes a code."""
+    restarted: bool = False
+    """A restart was carried out, in whichever round."""
     regenerated: bool = False
     """New keys were tried in this round."""
     acts: int = 0
