@@ -265,7 +265,7 @@ async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, event
     await agent.start()
 
     async def is_told():
-        return "cannot run as it is configured" in (await agent.show("a"))["sentence"]
+        return "cannot run with its configuration" in (await agent.show("a"))["sentence"]
 
     await eventually(is_told)
     tried = [one for one in await agent.story("a") if one[0] == "action"]
