@@ -11,7 +11,7 @@ from agent.core.model import Category, Instance, InstanceId, JournalEntry, Sessi
 from agent.core.reasons import reason_of
 from agent.core.time_in_status import StatusTime
 from agent.core.view import InstanceView
-from agent.errors import NotFound, VaultError
+from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backends.circuit import Noted
@@ -117,6 +117,25 @@ class Registry:
         """As `save`, for a change of the instance itself."""
         await self._write_identity(facts)
         await self.save_row(facts, *entries)
+
+    async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
+        """As `save_instance`, for an operator's order: a refused one is not carried out later."""
+        instance, record = facts.saved_instance, facts.saved_record
+        try:
+            await self.save_instance(facts, *entries)
+        except WaError:
+            if instance is not None and record is not None:
+                facts.start_asked = False
+                facts.instance = facts.saved_instance = instance
+                facts.record = replace(
+                    facts.record,
+                    override=record.override,
+                    override_boot=record.override_boot,
+                    restart_of=record.restart_of,
+                )
+                # The file may have the order already; where it has not, nothing is to be written.
+                facts.identity_changed = not says_the_same(facts.written, identity_of(facts))
+            raise
 
     async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save_instance`, of what came from the identity file itself."""

@@ -163,7 +163,7 @@ class Supervisor:
             )
         _check_settings(changed)
         facts.instance = changed
-        await self._registry.save_instance(facts, entry(facts, "settings", "its settings changed"))
+        await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
         facts.limits_changed = True
         self._wakes.wake(id)
         return self.view(id)
@@ -322,7 +322,7 @@ class Supervisor:
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
         bound(said.category, facts.id).info("%s", said.sentence)
-        await self._registry.save_instance(facts, said)
+        await self._registry.save_order(facts, said)
         self._wakes.wake(facts.id)
         return self._view_with_hold(facts)
 

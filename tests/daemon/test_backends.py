@@ -182,7 +182,7 @@ async def test_the_servers_own_word_arrives_at_once(
     standin.instances["shop"].end(401)
     await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=10)
     reasons = [sentence for kind, sentence in await agent.story("shop") if kind == "status"]
-    assert any("removed from the account" in sentence for sentence in reasons), reasons
+    assert any("removed this linked device" in sentence for sentence in reasons), reasons
 
 
 async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(

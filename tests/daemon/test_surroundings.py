@@ -213,7 +213,9 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     assert status >= 500, answer
     assert "read-only" in str(answer) or "read-only" in agent.log.read_text()
     assert (await agent.ask("GET", "/healthz"))[0] == 200
+    await agent.do("POST", "/api/health/check")
     assert await agent.status("a") == "CONNECTED"
+    assert (await agent.show("a"))["enabled"] is True, "a refused order is not carried out later"
     assert await agent.pid("a") == worker
     assert await agent.stop() == 1, "not all could be written"
     assert not alive(worker)

@@ -275,7 +275,7 @@ async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
         return bool(trash) and await agent.status(ID) == "QR_REQUIRED"
 
     await eventually(offers_a_new_code, within=40)
-    assert any("removed from the account" in sentence for _, sentence in await agent.story(ID))
+    assert any("removed this linked device" in sentence for _, sentence in await agent.story(ID))
     stand_in.scan(ACCOUNT, ID)
     await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
 
