@@ -79,7 +79,7 @@ class Signals:
 
     def _stop(self, number: signal.Signals) -> None:
         if self.stop.is_set():
-            log.warning("%s again: no more waiting, only saving", number.name)
+            log.warning("%s again: saving without further waiting", number.name)
             self.hurry.set()
         else:
             log.info("%s: stopping in order", number.name)

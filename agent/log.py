@@ -119,7 +119,7 @@ def journal_listens(env: Mapping[str, str], fd: int = 2) -> bool:
 
 
 class LineWriter(logging.Handler):
-    """Puts records where they belong, and counts those that nobody took."""
+    """Writes records to their targets, and counts those that no target took."""
 
     def __init__(
         self, fd: int, form: str, *, to_journal: bool, journal_path: str = JOURNAL_SOCKET
@@ -164,7 +164,7 @@ class LineWriter(logging.Handler):
 
     def _write(self, line: str) -> None:
         if self.dropped:
-            line = f"{line}\n  | {self.dropped} earlier lines were dropped: nobody read them"
+            line = f"{line}\n  | {self.dropped} earlier lines are lost: stderr was too slow"
         raw = (line + "\n").encode("utf-8", "backslashreplace")
         while raw:
             # A pipe that is writable takes PIPE_BUF bytes at once. O_NONBLOCK would be set for
@@ -191,7 +191,7 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
         trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
         trace = redact(trace[-2 * LONGEST :])[-LONGEST:]
         trace = "\n".join(clean(line) for line in trace.splitlines())
-    # Cut afterwards: of half a secret nobody can tell what it was.
+    # Cut after the redaction, which does not recognise half a secret.
     return clean(redact(message[: 2 * LONGEST])[:LONGEST]), trace
 
 

@@ -85,12 +85,14 @@ class Alertmanager:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             problem = str(error) or type(error).__name__
             if not self.problem:
-                log.warning("cannot tell %s of alerts: %s; tried again", self.url, problem)
+                log.warning(
+                    "cannot send alerts to %s: %s; the agent tries again", self.url, problem
+                )
             self.problem = problem
             self.deliveries["failed"] += 1
             return False
         if self.problem:
-            log.info("%s hears of alerts again", self.url)
+            log.info("%s takes alerts again", self.url)
         self.problem = ""
         self.deliveries["done"] += 1
         if picture:
@@ -98,7 +100,7 @@ class Alertmanager:
         return True
 
     async def _post(self, session: aiohttp.ClientSession, part: Sequence[Raised]) -> None:
-        # An alert that nobody repeats any more, because we died, ends by itself.
+        # An alert of a dead agent, which repeats it no more, ends by itself.
         until = time.time() + 4 * self._repeat
         body = [_shown(one, until) for one in part]
         url = f"{self.url}/api/v2/alerts"

@@ -62,7 +62,7 @@ def _check_systemd(cache_root: Path | None, kind: units.Kind) -> None:
     if not units.template_installed(kind):
         raise HostError(
             f"cannot use systemd for the workers: {kind.template} is not installed;"
-            " scripts/install does that"
+            " run scripts/install"
         )
     if kind is units.INSTANCES and cache_root not in (None, units.INSTALLED_CACHE):
         log.warning(

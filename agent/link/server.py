@@ -128,7 +128,7 @@ class LinkServer:
                 agent.write(said)
             except LinkError as error:
                 # Said, it would end the link, and again with every next agent.
-                log.error("cannot tell the agent: %s", error)
+                log.error("cannot send to the agent: %s", error)
 
     def take_over(self, agent: "_Connection") -> None:
         """The newest agent is in charge: an older connection may be a dead agent's."""
@@ -181,7 +181,7 @@ class LinkServer:
             refused = Reply(call.number, error=str(error)[:2000], code=error.code)
             frame = encode(replace(refused, field=(error.field or "")[:80]).wire())
         except Exception as error:
-            log.exception("cannot %s: unforeseen", call.do)
+            log.exception("cannot %s: internal error", call.do)
             why = f"cannot {call.do}: {type(error).__name__}"
             frame = encode(Reply(call.number, error=why, code="internal").wire())
         connection.write_frame(frame)

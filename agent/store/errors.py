@@ -1,4 +1,4 @@
-"""From sqlite3's errors to ours, with a code that somebody can act on."""
+"""From sqlite3's errors to the agent's, with a code that callers act on."""
 
 import sqlite3
 from pathlib import Path

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 SIZE = 8 << 20
-"""Bytes: SQLite's log may take half of it before it is used anew, the rest is for rows."""
+"""Bytes: SQLite's log may take half of it before SQLite reuses it, the rest is for rows."""
 
 PLENTY = 4
 """The reserve is made only where so many times its size stays free."""

@@ -222,7 +222,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            _log.warning("nobody waits any more for what was written to %s", self._path)
+            _log.warning("the caller of a write to %s has ended", self._path)
 
 
 def _deliver(jobs: Sequence[_Job[Any]]) -> None:
@@ -231,7 +231,7 @@ def _deliver(jobs: Sequence[_Job[Any]]) -> None:
             try:
                 job.committed(job.result)
             except Exception:  # a listener's fault is not the writer's
-                _log.exception("cannot tell of a committed write")
+                _log.exception("cannot report a committed write")
         _settle(job.future, job.result, job.error)
 
 

@@ -35,7 +35,7 @@ def boot_now() -> float:
 
 
 class Wakes:
-    """Who was woken, in order; anybody in the event loop may wake, nobody waits."""
+    """Woken instances, in order; any code in the event loop may wake one without waiting."""
 
     def __init__(self) -> None:
         self.woken: dict[InstanceId, None] = {}

@@ -43,7 +43,7 @@ async def _ask(facts: Facts) -> Usage:
         return parse_usage(await facts.link.call("own_use", timeout=LONGEST))
     except WaError as error:  # it hangs, or is of a version that does not know the call
         log.debug(
-            "cannot ask the worker of %s what it uses: %s", facts.id, error, extra=about(facts.id)
+            "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
         )
         return UNSEEN
 

@@ -61,7 +61,7 @@ class Registry:
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
         if facts is None:
-            raise NotFound(f"cannot find instance {id}: there is none of that name", field="id")
+            raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 
     def touch(self, facts: Facts) -> None:

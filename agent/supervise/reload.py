@@ -44,7 +44,7 @@ async def take_on(config: Config, reach: Reload) -> None:
     for one in config.instance:
         if one not in before.instance and one.id not in new:
             log.warning(
-                "%s exists: what [[instance]] declares is for its creation",
+                "%s exists: [[instance]] applies at its creation only",
                 one.id,
                 extra=about(one.id),
             )
@@ -61,10 +61,10 @@ async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
             continue
         try:
             if await reach.backends.add(one):
-                log.info("backend %s: declared now, its worker is started", one.name)
+                log.info("backend %s is new: the agent starts its worker", one.name)
                 continue
         except WaError as error:
-            log.error("cannot take backend %s on: %s", one.name, error)
+            log.error("cannot start backend %s: %s", one.name, error)
         log.warning("backend %s takes effect at the agent's next start", one.name)
 
 
@@ -72,7 +72,7 @@ async def _create(declared: Sequence[Declaration], reach: Reload) -> None:
     try:
         await create_declared(reach.registry, reach.store, reach.session_root, declared)
     except WaError as error:
-        log.error("cannot create what [[instance]] declares: %s", error)
+        log.error("cannot create the instances that [[instance]] declares: %s", error)
 
 
 def _look_in_time(facts: Facts, config: Config) -> None:

@@ -21,5 +21,5 @@ def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
     try:
         return resume_repair(read_repair(json.loads(record.repair)), now_wall)
     except (ValueError, TypeError, AttributeError) as error:
-        log.warning("a recorded repair cannot be read and is forgotten: %s", error)
+        log.warning("cannot read a recorded repair, which is dropped: %s", error)
         return None

@@ -72,7 +72,7 @@ class Settings:
         own = _own_limit(facts)
         if own is not None:
             return own
-        # What its host kills it for is promised to nobody.
+        # Never promise more than memory_max: the host kills the worker there.
         walls = (self.config.worker.memory_max, memory_of(facts.instance.engine))
         everybody = self.config.memory.instance
         return everybody and min((everybody, *(wall for wall in walls if wall)))

@@ -75,7 +75,7 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _take_in(registry, store, found)
         elif found.identity is None:
             said = bound(Category.SESSION, found.id)
-            said.error("%s; the database's word holds and is written there", found.problem)
+            said.error("%s; the agent writes the database's version into it", found.problem)
         elif found.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, found.identity)
         else:
@@ -88,13 +88,16 @@ async def _take_in(registry: Registry, store: Store, found: Found) -> None:
     """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
     if found.identity is None:
         log.error(
-            "the folder of %s is left alone: %s", found.id, found.problem, extra=about(found.id)
+            "the agent leaves the folder of %s alone: %s",
+            found.id,
+            found.problem,
+            extra=about(found.id),
         )
         return
     record = replace(found.identity.record, status_since_wall=time.time())
     said = JournalEntry(
         "created",
-        "taken in from its session folder, which no record knew",
+        "the agent adopted it from its session folder, which had no record",
         instance=found.id,
         wall=time.time(),
     )
@@ -107,7 +110,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     before, told = facts.record, identity.record
     sentence = (
         f"its folder is newer than the database (generation {identity.generation},"
-        f" {before.generation}): settings, pairing and operators' orders come from there"
+        f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
     record = before if told.reason or not _final(before.reason) else forgive(before)
@@ -143,7 +146,10 @@ async def create_declared(
         await asyncio.to_thread(create, root, instance)
         record = SessionRecord(status_since_wall=time.time())
         said = JournalEntry(
-            "created", "created as agent.toml declares", instance=wanted.id, wall=time.time()
+            "created",
+            "created because agent.toml declares it",
+            instance=wanted.id,
+            wall=time.time(),
         )
         await store.add(instance, record, said)
         facts = registry.add(instance, record)
@@ -159,7 +165,7 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
             continue
         if _was_deleted(facts, in_trash.get(facts.id)):
             said = JournalEntry(
-                "deleted", "its deletion was cut short and is finished now", wall=time.time()
+                "deleted", "the agent finished its interrupted deletion", wall=time.time()
             )
             await store.remove(facts.id, replace(said, instance=facts.id))
             registry.drop(facts)
@@ -167,7 +173,7 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
             await asyncio.to_thread(create, root, facts.instance)
         else:
             log.error(
-                "the session folder of %s is missing; it is not started",
+                "the session folder of %s is missing; the agent does not start it",
                 facts.id,
                 extra=about(facts.id),
             )

@@ -103,12 +103,14 @@ def refuse_foreign_state(
     last = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
     confirmed = here is not None and last is not None and here.id == last.id
     if confirmed or set(running) & set(known):
-        log.error("the workers of %s run and no instance has that name: left alone", strangers)
+        log.error(
+            "the workers of %s run without an instance: the agent leaves them alone", strangers
+        )
         return
     raise TryLater(
         f"cannot start on {places.state}: the workers of {_named(strangers)} run, and this state"
-        " folder knows none of them: it is another one than they were started from. Put the right"
-        " one in place, or stop those workers",
+        " folder knows none of them: they belong to another state folder. Put that folder"
+        " in place, or stop those workers",
         code="state_foreign",
     )
 
@@ -125,7 +127,7 @@ async def go_on(store: Store, places: StatePlaces, *, rebuilt: bool) -> bool:
         sentence = (
             f"the database is older than its folder {places.state} (it was written at start"
             f" {stored.generation if stored else 'unknown'}, the folder at {here.generation}):"
-            " what the session folders say holds where they are newer"
+            " the agent trusts the session folders where they are newer"
         )
         log.warning("%s", sentence)
         await store.append(JournalEntry("database_older", sentence, Category.SYSTEM))

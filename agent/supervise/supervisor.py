@@ -173,12 +173,12 @@ class Supervisor:
         ended = facts.record.reason and reason_of(facts.record.reason).final
         if ended and facts.instance.enabled and desired_of(facts, self._host).should_run:
             # It is enabled: what WhatsApp ended is no reason to log in once more.
-            said = entry(facts, "enabled", "it was enabled already; nothing changes")
+            said = entry(facts, "enabled", "an operator enabled it, which it was already")
             return await self._intend(facts, said)
         facts.start_asked = True
         facts.instance = replace(facts.instance, enabled=True)
         facts.record = _by_hand(forgive(facts.record), Override.NONE, "")
-        return await self._intend(facts, entry(facts, "enabled", "enabled: it should run"))
+        return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
 
     async def disable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
@@ -192,7 +192,7 @@ class Supervisor:
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = _by_hand(facts.record, Override.NONE, "")
         self._interrupt_start(facts)
-        return await self._intend(facts, entry(facts, "disabled", "disabled: it should not run"))
+        return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
 
     async def start(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
@@ -207,7 +207,7 @@ class Supervisor:
         refuse_to_end(facts, "stop")
         facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
         self._interrupt_start(facts)
-        said = entry(facts, "operator", "an operator stopped it: it stays stopped until started")
+        said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
         return await self._intend(facts, said)
 
     async def restart(self, id: InstanceId) -> InstanceView:
@@ -292,7 +292,7 @@ class Supervisor:
     async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
         if not confirmed and is_paired(self._registry.get(id)):
             raise Refused(
-                f"cannot log {id} out: it would end its pairing; confirm that it is meant",
+                f"cannot log {id} out without a confirmation: it would end its pairing",
                 field="confirm",
                 code="would_unpair",
             )
@@ -327,7 +327,7 @@ class Supervisor:
         return self._view_with_hold(facts)
 
     def _view_with_hold(self, facts: Facts) -> InstanceView:
-        """Who asks for a start is told at once when it has to wait for memory."""
+        """A start that has to wait for memory says so in its answer."""
         facts.hold = facts.hold or self._turns.room.hold(facts)
         return self.view(facts.id)
 

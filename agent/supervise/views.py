@@ -23,7 +23,10 @@ from agent.supervise.passes.observe import desired_from
 from agent.supervise.turns.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
-    Health.NOT_FOUND, ConnectionStatus.DISCONNECTED, "not_looked_yet", "not looked at yet"
+    Health.NOT_FOUND,
+    ConnectionStatus.DISCONNECTED,
+    "not_looked_yet",
+    "the agent has not checked it yet",
 )
 _NO_RESTARTS = dict.fromkeys(RESTART_REASONS, 0)
 _NO_MESSAGES = dict.fromkeys(MESSAGE_DIRECTIONS, 0)
@@ -121,7 +124,7 @@ def _is_held(verdict: HealthVerdict, hold: str) -> bool:
 
 
 def _next_attempt(record: SessionRecord, now_wall: float) -> float | None:
-    """None also where nothing is tried by itself: after a ban a time would be a promise."""
+    """None also where the agent makes no try by itself, as after a ban."""
     if record.not_before_wall <= now_wall or reason_of(record.reason).hopeless:
         return None
     return record.not_before_wall

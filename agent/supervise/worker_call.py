@@ -16,5 +16,5 @@ async def call_worker(
     timeout: float = CALL_TIMEOUT,
 ) -> None:
     if facts.link is None:
-        raise LinkError(f"cannot {do} {facts.id}: its worker cannot be reached", code="gone")
+        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
     await facts.link.call(do, arguments or {}, timeout=timeout)

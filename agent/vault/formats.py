@@ -208,7 +208,7 @@ def _broken_keys(path: Path, session_fd: int, names: list[str]) -> str:
     if not empty:
         return ""
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-    return f"{path / empty[0]}{more}: empty; those peers' keys are made anew"
+    return f"{path / empty[0]}{more}: empty; the engine regenerates those peers' keys"
 
 
 # others

@@ -64,7 +64,7 @@ def why_no_start(session_root: Path, least: int) -> str:
     except FileNotFoundError:
         return ""  # what is not there is judged by its files
     except OSError as error:
-        return f"the disk of {session_root} cannot be looked at: {error.strerror or error}"
+        return f"cannot check the disk of {session_root}: {error.strerror or error}"
     if room.read_only:
         return "the file system of the sessions is read-only"
     if room.free < least:

@@ -62,7 +62,7 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
     if not may_roll_back(instance.engine) and _is_newer(root, instance, manifest):
         raise Refused(
             f"{what}: the present session is newer, and its keys must never go back in time:"
-            " peers' messages could not be read any more",
+            " the session could no longer read its peers' messages",
             code="newer_session",
         )
 

@@ -114,7 +114,7 @@ def finish(root: Path) -> list[str]:
                 id = parse_instance_id(text)
                 if not os.path.lexists(root / id):
                     _move_in(id, name, root_fd, staging_fd)
-                    told.append(f"the session folder of {id} was put in its place")
+                    told.append(f"the agent put the session folder of {id} in its place")
             except InvalidRequest:
                 continue
             except OSError as error:

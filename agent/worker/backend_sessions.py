@@ -54,7 +54,7 @@ class Held:
             except WaError as error:
                 log.error("cannot hold %s: %s", id, error, extra=about(id))
             except Exception:
-                log.exception("cannot hold %s: unforeseen", id, extra=about(id))
+                log.exception("cannot hold %s: internal error", id, extra=about(id))
 
     def hold(self, id: InstanceId, settings: Mapping[str, Any]) -> None:
         """Watch it from now on; one that is held with these settings already is left alone."""
@@ -143,7 +143,7 @@ class Held:
 
     def _broke(self, id: InstanceId, reports: Reports, error: BaseException) -> None:
         log.error(
-            "the engine of %s broke; it is held anew: %s",
+            "the engine of %s failed; the worker opens it again: %s",
             id,
             error,
             exc_info=error,
@@ -164,4 +164,4 @@ class Held:
         try:
             self.release(id)
         except Exception:
-            log.exception("cannot release %s: unforeseen", id, extra=about(id))
+            log.exception("cannot release %s: internal error", id, extra=about(id))

@@ -61,7 +61,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
             raise InvalidRequest("cannot do a command: it has no name", field="name")
         if reports.suspect and name in PAIRING_COMMANDS:
             raise EngineError(
-                "cannot pair it: it is paired and came up unpaired; its store comes first",
+                "cannot pair it: it was paired and came up unpaired; restore its files first",
                 code="suspect",
             )
         return await engine.command(name, object_of(args, "arguments", {}))

@@ -40,7 +40,7 @@ def live(id_text: str, read: Read, work: Work) -> int:
         log.error("%s", error)
         return error.exit_status
     except Exception:
-        log.exception("the worker ended unforeseen")
+        log.exception("the worker ended with an internal error")
         return 1
 
 

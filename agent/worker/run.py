@@ -65,7 +65,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
                 f"engine {identity.engine} writes into its own folder only", code="not_supported"
             )
         if args.get("name") != REFUGE:
-            raise InvalidRequest("cannot save elsewhere: no such place", field="name")
+            raise InvalidRequest("cannot save elsewhere: no such folder", field="name")
         refuge = own.make_refuge(link_path.parent / REFUGE)
         await write(refuge)
         own.share(refuge)

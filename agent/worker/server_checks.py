@@ -80,7 +80,7 @@ class ServerChecks:
 
     def status_text(self) -> str:
         if self.claim is None:
-            return "server not asked yet"
+            return "server not checked yet"
         if self.claim.up:
             return f"server up ({self.claim.version})" if self.claim.version else "server up"
         return f"server down ({self.claim.reason or 'unknown'})"
@@ -140,8 +140,8 @@ class ServerChecks:
                 log.error("the check of the server took longer than %g s", self._limit)
                 return None
             # The worker's loop is well, and a restart would meet the same server again.
-            log.exception("cannot check the server: unforeseen")
-            why = f"the check of the server broke ({type(error).__name__}); its log says where"
+            log.exception("cannot check the server: internal error")
+            why = f"the check of the server failed ({type(error).__name__}); see the worker's log"
             claim = ServerClaim(False, "garbage", why)
         self._hangs_at = float("inf")
         self.heard(claim)

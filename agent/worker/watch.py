@@ -82,6 +82,6 @@ async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:
     except TimeoutError:
         return False
     except Exception:
-        log.exception("cannot probe the engine: unforeseen")
+        log.exception("cannot probe the engine: internal error")
         return False
     return True

@@ -109,7 +109,7 @@ async def test_a_person_releases_it_and_all_may_try(three, eventually):
     assert status == 404
     story = await fleet_story(three)
     (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
-    assert "released by an operator" in over
+    assert "an operator released it" in over
     for id in IDS:
         await three.clear(id)
     for id in IDS:

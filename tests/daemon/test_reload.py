@@ -70,7 +70,7 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
 
     await eventually(known)
     await eventually(lambda: agent.status("two"), "QR_REQUIRED")
-    assert "one exists: what [[instance]] declares is for its creation" in agent.log.read_text()
+    assert "one exists: [[instance]] applies at its creation only" in agent.log.read_text()
     assert (await agent.show("one"))["enabled"] is True
 
 

@@ -250,7 +250,7 @@ async def test_a_page_that_lost_a_part_is_degraded_before_somebody_needs_it(
         found = (await agent.show(ID))["health"]
         return found["verdict"], found["reason"], found["sentence"]
 
-    words = "its page lacks addAndSendMsgToChat: what needs it will fail"
+    words = "its page lacks addAndSendMsgToChat: operations that need it will fail"
     await eventually(health, ("degraded", "page_incomplete", words), within=20)
     await agent.do(
         "PATCH", f"/api/instance/{ID}", {"settings": {"url": f"{stand_in.url}?name={ID}"}}

@@ -190,7 +190,7 @@ async def test_what_the_agent_would_refuse_is_never_said(
     said(both.server)
     both.server.claim(IDS[1], UP)
     await eventually(lambda: both.heard, [(IDS[1], UP)])
-    assert "cannot tell the agent" in caplog.text
+    assert "cannot send to the agent" in caplog.text
     assert both.closed == [] and both.stats.refused == {}
     await link.close()
 

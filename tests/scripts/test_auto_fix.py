@@ -516,7 +516,7 @@ async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -
     assert (await place.run("all", "--reset")).status == 2
     place.server.comes_back_as = "qrcode"
     done = await place.run("7", "--reset")
-    assert (done.status, "begun afresh: scan its new code" in done.out) == (0, True)
+    assert (done.status, "started over: scan its new code" in done.out) == (0, True)
     assert not (place.root / "auth" / "7").exists()
     (backup,) = (place.removed / "7").iterdir()
     assert tree(backup / "files") == before
@@ -573,13 +573,13 @@ async def test_a_session_whose_start_is_refused_is_brought_up_by_a_later_round(
     assert place.server.acts == ["disconnect 7", "start-session 7", "start-session 7"]
     assert place.server.status["7"] == "DISCONNECTED"
     still = await place.run("all")
-    assert (still.status, "its last round was cut off" in still.out) == (1, True)
+    assert (still.status, "its last round was interrupted" in still.out) == (1, True)
     dry = await place.run("all", "--dry-run")
     assert "would do: start-session, wait" in dry.out
     place.server.refuses = {}
     place.server.asked.clear()
     done = await place.run("all")
-    assert (done.status, "its last round was cut off recovered" in words(done.out)) == (0, True)
+    assert (done.status, "its last round was interrupted recovered" in words(done.out)) == (0, True)
     assert place.server.acts == ["start-session 7"]
     assert place.server.status["7"] == "CONNECTED"
     assert (await place.run("all")).out == "nothing needs a repair\n"

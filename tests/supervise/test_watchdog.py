@@ -106,7 +106,7 @@ async def test_f08_a_database_that_does_not_answer_gets_no_ping(
     async with watched(store, passes):
         await eventually(lambda: store.asked >= 4)
         assert ears.pings() == 0
-        assert caplog.text.count("no watchdog ping: the database has not answered") == 1
+        assert caplog.text.count("sends no watchdog ping: the database has not answered") == 1
         store.answers.set()
         await eventually(ears.pings)
 

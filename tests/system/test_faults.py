@@ -42,7 +42,7 @@ interval = 1
 instance = 167772160
 """
 BACK = {
-    "crash": "was started again by the host",
+    "crash": "the host started it again",
     "hang": "its worker ended (watchdog)",
     "zombie": "pings failed in a row",
     "slow": "of 15 pings failed",

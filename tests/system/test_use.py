@@ -81,7 +81,7 @@ def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fl
     bed.until(lambda: fleet.runs()["u1"] not in ("", before), within=60)
     fleet.until_connected()
     told = story()
-    assert re.search(r"asked to free its caches: memory \w+: \d+ of 60 MiB", told), told
+    assert re.search(r"asked it to free its caches: memory \w+: \d+ of 60 MiB", told), told
     assert re.search(r"restart: memory critical: \d+ of 60 MiB", told), told
     assert "memory critical" not in told.rpartition("outcome: restart")[2], told
     assert shown(fleet, "u1")["restarts_by_reason"]["agent"] == 1

@@ -251,7 +251,7 @@ async def test_a_session_that_breaks_ends_its_call_and_nothing_else(backend: Any
     await backend.until(lambda: backend.states() == dict.fromkeys(names, "CONNECTED"))
     backend.process.terminate()
     assert await backend.ended() == 0
-    assert "cannot probe: unforeseen" in backend.errors()
+    assert "cannot probe: internal error" in backend.errors()
 
 
 async def test_a_session_that_hangs_ends_its_call_at_its_deadline(backend: Any) -> None:
@@ -274,7 +274,7 @@ async def test_an_engine_that_lost_one_session_does_not_end_the_worker(backend: 
     assert (await link.call("check"))["server"]["up"] is True
     backend.process.terminate()
     assert await backend.ended() == 0
-    assert "the engine of s0001 broke" in backend.errors()
+    assert "the engine of s0001 failed" in backend.errors()
 
 
 async def test_a_dead_server_is_reported_and_its_worker_lives(backend: Any) -> None:

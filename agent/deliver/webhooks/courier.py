@@ -1,7 +1,7 @@
 """Carries the journal to one webhook: in order, at least once, at the target's own pace.
 
 The journal is the queue, so an outage costs no memory and a crash loses nothing: what was not
-settled is read again. Each courier runs by itself; a slow target holds up nobody else.
+settled is read again. Each courier runs by itself; a slow target delays no other.
 """
 
 import asyncio
@@ -137,7 +137,7 @@ class Courier:
             except StoreError as error:
                 log.error("webhook %s: %s", self.declared.name, error)
             except Exception:
-                log.exception("webhook %s: cannot go on; it begins again", self.declared.name)
+                log.exception("webhook %s: internal error; it starts again", self.declared.name)
             finally:
                 await self._let_go()
             await asyncio.sleep(AFTER_FAULT)
@@ -184,7 +184,9 @@ class Courier:
             await self._say("webhook_begun", "it begins: what happens from now on is sent to it")
         elif place.cursor > last:
             # The journal was lost and counts from 1 again: all that is in it happened since.
-            log.warning("webhook %s: the journal began anew, and so does it", self.declared.name)
+            log.warning(
+                "webhook %s: the journal was recreated; sending from its start", self.declared.name
+            )
             place.cursor = 0
         return place
 
@@ -258,7 +260,7 @@ class Courier:
     async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
         """Wait for the next try. `at_fault`: the target, not the entry."""
         if not self._problem:
-            log.warning("webhook %s: %s; tried again", self.declared.name, reply.problem)
+            log.warning("webhook %s: %s; the agent tries again", self.declared.name, reply.problem)
         self._problem = reply.problem
         wait = self._patience.after_failure(reply.wait, at_fault=at_fault)
         if self._patience.gone and not self._told_failing:

@@ -46,7 +46,7 @@ class Memory:
                 known = {name: asdict(each) for name, each in self._known.items()}
                 await asyncio.to_thread(_write, self._path, json.dumps(known))
         except OSError as error:
-            log.warning("cannot remember what sessions were: %s", error.strerror)
+            log.warning("cannot write the kept states of sessions: %s", error.strerror)
         finally:
             self._writing = None
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Remembered]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("cannot read what sessions were, in %s: %s", path, type(error).__name__)
+        log.warning("cannot read the kept states of sessions in %s: %s", path, type(error).__name__)
         return {}
 
 

@@ -65,7 +65,7 @@ async def give_back(api: EvolutionApi, folder: Path, name: str) -> None:
             raise
         except EngineError as error:
             # It is there and can be scanned: deleting it once more would help nobody.
-            log.warning("%s: they stay as they were kept, in %s", error, place)
+            log.warning("%s: their kept copy stays in %s", error, place)
     await asyncio.to_thread(kept.finish, place)
 
 

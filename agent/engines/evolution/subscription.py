@@ -97,7 +97,7 @@ class Subscription:
                 if before is not state:
                     log.warning("%s", error)
             if state is Hooked.TAKEN and before is not state:
-                log.warning("%s has a webhook of somebody else: it is only asked", name)
+                log.warning("%s has a webhook of another program: the agent polls it instead", name)
             self._found[name] = (state, time.monotonic())
 
     async def _look(self, name: str) -> Hooked:

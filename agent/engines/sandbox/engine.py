@@ -82,7 +82,7 @@ class SandboxEngine:
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """Of every kind: nobody reads it, and it counts as any other."""
         if not isinstance(message.get("to"), str) or not message["to"]:
-            raise InvalidRequest("cannot send: the message says to nobody", field="to")
+            raise InvalidRequest("cannot send: the message has no receiver", field="to")
         if self._claim.status is not Status.CONNECTED or self._stopping:
             raise EngineError("cannot send: not connected", code="not_connected")
         await self._server.ping()

@@ -110,7 +110,7 @@ class Browser:
         if self.ended.done() and not in_order:
             log.info("the browser died while it ended (status %d)", self.ended.result())
         if not self.ended.done():
-            log.warning("the browser did not close in %g s: it is killed", within)
+            log.warning("the browser did not close in %g s: the worker kills it", within)
             self.kill()
             await asyncio.wait({self.ended}, timeout=5)
         if self._debugger is not None:

@@ -38,7 +38,7 @@ def read_bundle(cache: Path) -> str:
     if sha256(content).hexdigest() != SHA256:
         raise ConfigError(
             f"cannot use {path}: its checksum is not that of {NAME} {VERSION};"
-            " remove the file and fetch it anew",
+            " remove the file and fetch it again",
             code="bundle_changed",
         )
     return content.decode()

@@ -90,7 +90,7 @@ def judge_document(document: Document, wanted: str, idle: float) -> Strange | No
     if document.complete and _UNSUPPORTED.search(document.words):
         return Strange("browser_unsupported", document.shown)
     if not document.complete and idle >= SILENT:
-        return Strange("page_silent", f"{document.shown}: nothing more came for {idle:.0f} s")
+        return Strange("page_silent", f"{document.shown}: its server sent nothing for {idle:.0f} s")
     return None
 
 

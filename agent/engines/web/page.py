@@ -227,7 +227,7 @@ class Page:
         try:
             self._tell(word["e"][:64], word)
         except Exception:
-            log.exception("cannot take a word of the page")
+            log.exception("cannot use a message of the page")
 
     def _crashed(self, _event: Mapping[str, Any]) -> None:
         self.crashed = True

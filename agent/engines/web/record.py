@@ -97,4 +97,4 @@ class Record:
         except OSError as error:
             log.error("cannot keep diagnostics: %s", error)
         else:
-            log.warning("what was seen of the failed start is in %s", path)
+            log.warning("the diagnostics of the failed start are in %s", path)

@@ -45,7 +45,7 @@ def rescue(session: Path, browser: int) -> bool:
         fresh.rename(profile)
         make_durable(session, lambda: None)
     except OSError as error:
-        log.error("cannot save what the browser still holds: %s", error)
+        log.error("cannot save the session from the browser: %s", error)
         return False
     return True
 

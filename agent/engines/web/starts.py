@@ -205,12 +205,15 @@ class Starts:
         lost = await asyncio.to_thread(store_is_gone, self._folder)
         if not lost:
             return False
-        log.error("the session's files are gone under its browser (%s): saving what it holds", lost)
+        log.error(
+            "the session's files are gone under its browser (%s): saving its copy",
+            lost,
+        )
         saved = await asyncio.to_thread(rescue, self._folder, self._session.browser_pid)
         await self._session.kill()
         if saved:
             await self._record.write_again()
-            log.warning("the session's files are there again, as its browser held them")
+            log.warning("the session's files are back, from its browser")
         else:
             self._view.lost(lost)
             self._publish()

@@ -105,7 +105,7 @@ class Round:
         found = await self.store.look(self.id)
         if found == "damaged":
             raise EngineError(
-                f"cannot start {self.id} anew: its creds are damaged, and a start would replace"
+                f"cannot start {self.id} again: its creds are damaged, and a start would replace"
                 " them by empty ones",
                 code="session_damaged",
             )

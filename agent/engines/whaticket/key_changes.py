@@ -42,7 +42,7 @@ async def regenerate(
     if not plan:
         about = "none is stored of these peers" if peers else "no peer is named"
         raise EngineError(
-            f"cannot make keys of {round.id} anew: {about}, and no stored record is damaged",
+            f"cannot regenerate keys of {round.id}: {about}, and no stored record is damaged",
             code=NOTHING,
         )
     # A session that cannot be repaired now must not be interrupted.
@@ -65,7 +65,7 @@ async def clear_and_start(round: Round) -> None:
     """Everything away, then a start; what was taken out comes back if the start was refused."""
     store, id = round.store, round.id
     plan = await store.plan_all(id)
-    removal = await store.take_out(id, plan, "the session is begun anew") if plan else None
+    removal = await store.take_out(id, plan, "the session starts over") if plan else None
 
     async def undo() -> None:
         if removal is not None:

@@ -84,7 +84,7 @@ class ErrorsTold:
                 f"{self.unattributed} crypto errors in its logs of the last hour name no session"
             )
         if self.hidden:
-            told.append(f"{self.hidden} more were too many to be told one by one")
+            told.append(f"{self.hidden} more errors were too many to report one by one")
         return told
 
     def _look_up_later(self, found: Found, count: int, at: float) -> None:

@@ -143,9 +143,9 @@ class OneRound:
         if what != "all":
             await self._must_be_known(what)
         if self.orders.reset:
-            return [Task(what, "somebody asked for a reset", reset=True)]
+            return [Task(what, "an operator asked for a reset", reset=True)]
         if self.orders.put_back:
-            return [Task(what, "somebody asked for its keys", put_back=self.orders.put_back)]
+            return [Task(what, "an operator asked for its keys", put_back=self.orders.put_back)]
         read = LogRound(self.options, self.memory, self.voice)
         read.read()
         sessions = Sessions(self.server, self.store, read.hints)
@@ -168,7 +168,7 @@ class OneRound:
     def _complain_of_unnamed(self, count: int) -> None:
         self.worst = 1
         self.voice.warn(
-            f"{count} errors name no session, and nothing else tells whose they are: set"
+            f"{count} errors name no session, and no peer identifies it: set"
             " LOG_SESSION, or a LOG_FILE with {id}"
         )
 
@@ -198,7 +198,7 @@ class OneRound:
             tasks.append(
                 Task(
                     id,
-                    "its last round was cut off",
+                    "its last round was interrupted",
                     down.peers,
                     down.damaged,
                     only_up=down.taken or down.reset or not (down.peers or down.damaged),
@@ -210,7 +210,7 @@ class OneRound:
         """The round that took its damaged keys out was cut off, and it came up by itself."""
         self.memory.errors = [each for each in self.memory.errors if each.session != id]
         self.memory.stats.repaired += 1
-        self.voice.note("INFO", id, "recovered: it is connected since its last round was cut off")
+        self.voice.note("INFO", id, "recovered: it has connected since its interrupted last round")
 
     async def _do(self, repairer: Repairer, task: Task) -> None:
         if self.orders.dry_run:

@@ -145,10 +145,10 @@ class WhaticketSession:
         await self._alone("begin anew", self._renew(self._round(row.id)))
 
     async def regenerate_keys(self, peers: list[str]) -> None:
-        self._can_change_keys("make keys anew")
+        self._can_change_keys("regenerate keys")
         row = await self._row()
         try:
-            await self._alone("make keys anew", key_changes.regenerate(self._round(row.id), peers))
+            await self._alone("regenerate keys", key_changes.regenerate(self._round(row.id), peers))
         except EngineError as error:
             self._tell_regenerated(peers, ok=False, code=error.code)
             raise
@@ -218,7 +218,7 @@ class WhaticketSession:
     async def _renew(self, round: Round) -> None:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
-            await store.copy_all(round.id, "the session is begun anew")
+            await store.copy_all(round.id, "the session starts over")
             what = f"begin {round.id} anew"
             await self._server.do(what, contract.new_qr, round.id)
         else:
@@ -298,7 +298,7 @@ class WhaticketSession:
         found = found or [row.id for row in rows if row.name == self.remote]
         if len(found) > 1:
             raise EngineError(
-                f"cannot tell which session is {self.remote!r:.60}: several have that name there",
+                f"cannot tell which session is {self.remote!r:.60}: several have it",
                 code="remote_ambiguous",
             )
         self.server_id = found[0] if found else ""

@@ -153,7 +153,9 @@ def _redis_url(told: str) -> str:
 def _redis_pattern(told: str) -> str:
     # Without a sign between the id and the star, session 1 would take the keys of session 12.
     if not re.fullmatch(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*", told):
-        raise wrong("redis_pattern", "it is like sessions:{id}:*, with a sign before its star")
+        raise wrong(
+            "redis_pattern", "it is like sessions:{id}:*, with a separator between {id} and *"
+        )
     return told
 
 

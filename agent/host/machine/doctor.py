@@ -107,11 +107,11 @@ def check_disk(path: Path) -> Finding:
     try:
         found = os.statvfs(path)
     except OSError as error:
-        return wrong("disk", f"cannot look at {path}: {error.strerror}", "does it exist?")
+        return wrong("disk", f"cannot look at {path}: {error.strerror}", "check that it exists")
     free = found.f_bavail * found.f_frsize
     share = found.f_bavail / found.f_blocks if found.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
-    advice = "remove what is not needed there; wa-agent trash list shows retired sessions"
+    advice = "remove unneeded files there; wa-agent trash list shows retired sessions"
     if found.f_flag & os.ST_RDONLY or refuses_writes(path):
         return wrong("disk", f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     if found.f_files and found.f_favail == 0:
@@ -149,7 +149,7 @@ def _nofile_of(pid: int) -> int | None:
 
 
 def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator[Finding]:
-    """Nobody but the agent, its workers and root may look into sessions."""
+    """Only the agent, its workers and root may read sessions."""
     if not state.is_dir():
         advice = "start the agent once, or name it: [agent] state_path"
         yield wrong("state", f"{state} is not there", advice)
@@ -157,7 +157,7 @@ def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator
     bad = [line for path in _private(state, sessions) for line in _open_to_others(path)]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        advice = "take it away: chmod o-rwx, and find out who gave it"
+        advice = "remove the right: chmod o-rwx, and find out which program gave it"
         yield wrong("state", f"open to every user: {', '.join(bad[:5])}{more}", advice)
     else:
         yield ok("state", f"{state} is closed to others")
@@ -188,12 +188,12 @@ def _check_socket(path: Path) -> Iterator[Finding]:
         yield note("socket", f"cannot look at {path}", "run it as root")
         return
     except OSError:
-        yield note("socket", f"{path} is not there", "it is there while the agent runs")
+        yield note("socket", f"{path} is not there", "it exists while the agent runs")
         return
     if not stat.S_ISSOCK(mode):
         yield wrong("socket", f"{path} is no socket", "remove it and restart the agent")
     elif mode & 0o002:
-        advice = "chmod 660: whoever may open it needs no key ([api] trust_socket)"
+        advice = "chmod 660: clients of the socket need no key ([api] trust_socket)"
         yield wrong("socket", f"{path} is open to every user", advice)
     else:
         yield ok("socket", f"{path} is closed to others")

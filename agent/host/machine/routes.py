@@ -45,14 +45,20 @@ class Routes:
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
             )
         except OSError as error:
-            log.info("the kernel tells no route changes here (%s): looks alone must do", error)
+            log.info(
+                "the kernel reports no route changes here (%s): the agent relies on its probes",
+                error,
+            )
             return None
         try:
             kernel.setblocking(False)
             kernel.bind((0, GROUPS))
         except OSError as error:
             kernel.close()
-            log.info("the kernel tells no route changes here (%s): looks alone must do", error)
+            log.info(
+                "the kernel reports no route changes here (%s): the agent relies on its probes",
+                error,
+            )
             return None
         return cls(kernel, changed)
 

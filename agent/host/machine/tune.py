@@ -13,7 +13,7 @@ from agent.errors import Refused, WaError
 from agent.host.units import AGENT_SERVICE, BACKENDS, INSTANCES
 
 DROP_IN = Path("etc/sysctl.d/60-wa-agent.conf")
-HEAD = "# Written by `wa-agent tune --apply`; `wa-agent tune --undo` takes it back.\n"
+HEAD = "# Written by `wa-agent tune --apply`; `wa-agent tune --undo` removes it.\n"
 _BEFORE = "# before: "
 _FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")
 _UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
@@ -68,12 +68,15 @@ WANTED = (
         "net.ipv4.tcp_keepalive_time",
         "120",
         _at_most(120),
-        "seconds until an idle connection is asked whether it lives; routers forget sooner",
+        "seconds until the kernel probes an idle connection; many routers forget it later",
     ),
+    Wanted("net.ipv4.tcp_keepalive_intvl", "15", _at_most(15), "seconds between two such probes"),
     Wanted(
-        "net.ipv4.tcp_keepalive_intvl", "15", _at_most(15), "seconds between two such questions"
+        "net.ipv4.tcp_keepalive_probes",
+        "4",
+        _at_most(4),
+        "unanswered probes until it counts as dead",
     ),
-    Wanted("net.ipv4.tcp_keepalive_probes", "4", _at_most(4), "questions until it counts as dead"),
     Wanted(
         "net.ipv4.tcp_retries2",
         "8",
@@ -223,7 +226,7 @@ class Tuning:
                 limit,
                 str(least),
                 good,
-                "open files of one process; `scripts/install` writes the unit anew",
+                "open files of one process; `scripts/install` rewrites the unit",
                 written=False,
             )
 

@@ -121,14 +121,14 @@ class WarmProcess:
             elif "exited" in said:
                 self._on_exit(int(said["pid"]), Exit(said["code"], said["signal"]))
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("the warm process said something unknown: %s", error)
+            log.warning("the warm process sent an unknown message: %s", error)
 
     def _forked(self, instance: Any, pid: int) -> None:
         answer = self._asked.get(instance)
         if answer is not None and not answer.done():
             answer.set_result(pid)
             return
-        # Nobody waits any more: another worker was started in its place.
+        # Its request timed out: another worker was started in its place.
         log.warning(
             "the warm process forked worker %s of %s too late; killed",
             pid,

@@ -110,7 +110,7 @@ class ProcessHost:
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
-        """Without systemd nobody watches them when we are gone: left ones are on their own."""
+        """Without systemd no program watches workers that outlive the agent."""
         self._caretaker.cancel()
         self._pulse.close()
         if not leave_workers:
@@ -247,7 +247,7 @@ class ProcessHost:
             write_note(folder, note)
         except OSError as error:
             # A full disk costs the adoption by a later agent, not the worker.
-            log.error("cannot note the run in %s: %s", folder, error)
+            log.error("cannot write the run file in %s: %s", folder, error)
 
     # What comes in
 
@@ -304,13 +304,19 @@ class ProcessHost:
                 continue
             child = Child.stray(pid)
             if child is not None:
-                log.warning("process %s holds %s without a note of it: replaced", pid, locks[path])
+                log.warning(
+                    "process %s holds %s without a run file: the agent replaces it",
+                    pid,
+                    locks[path],
+                )
                 self._worker(locks[path]).replace_stray(child)
 
     # Now and then
 
     def _held_up(self, seconds: float) -> None:
-        log.warning("this agent was held up for %.1f s: no worker's silence counts yet", seconds)
+        log.warning(
+            "this agent was held up for %.1f s: it ignores the workers' silence meanwhile", seconds
+        )
         for worker in self._by_pid.values():
             worker.spare()
 
@@ -320,7 +326,7 @@ class ProcessHost:
             try:
                 await self._look_after()
             except (HostError, OSError) as error:
-                log.warning("cannot look after the workers: %s", error)
+                log.warning("cannot check the workers: %s", error)
 
     async def _look_after(self) -> None:
         workers, run_dir = list(self._by_pid.values()), self._places.run_dir

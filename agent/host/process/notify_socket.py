@@ -99,7 +99,7 @@ class NotifySocket:
                 self._take_one()
             except OSError as error:
                 if not self._closed:
-                    log.error("cannot hear the workers: %s", error)
+                    log.error("cannot read the workers' notices: %s", error)
                     time.sleep(1.0)
 
     def _take_one(self) -> None:

@@ -124,12 +124,12 @@ class ProcessWorker:
             self._kill("oom-kill")
 
     def spare(self) -> None:
-        """Nobody listened of late: its watchdog's time begins anew."""
+        """The agent was held up: the watchdog's time begins again."""
         if self.phase is Phase.RUNNING:
             self._deadline.extend(self._settings.watchdog)
 
     def adopt(self, child: Child, run: str, *, ready: bool, restarts: int) -> None:
-        """It was started by an earlier agent; its watchdog's time begins anew.
+        """An earlier agent started it; its watchdog's time begins again.
 
         A worker says READY once, and may have said so to an agent that was being killed: one that
         was not ready then has the time of a start until its first ping.
@@ -175,12 +175,12 @@ class ProcessWorker:
     # What happens
 
     def _begin(self) -> None:
-        """A run begins, unless too many did of late."""
+        """A run begins, unless the start limit is reached."""
         now = self._loop.time()
         self._starts = [at for at in self._starts if at > now - self._settings.burst_interval]
         if len(self._starts) >= self._settings.burst:
             log.warning(
-                "%s was started %s times of late: no more",
+                "%s: %s starts within burst_interval, start limit reached",
                 self.id,
                 len(self._starts),
                 extra=about(self.id),
@@ -282,12 +282,15 @@ class ProcessWorker:
             self._rest(Phase.DEAD if self._result == "success" else Phase.FAILED)
         elif how.code in NEVER_RESTARTED:
             log.error(
-                "%s ended (%s); it is not restarted", self.id, self._words(), extra=about(self.id)
+                "%s ended (%s); the host does not restart it",
+                self.id,
+                self._words(),
+                extra=about(self.id),
             )
             self._rest(Phase.FAILED)
         else:
             log.warning(
-                "%s ended (%s); starting it anew", self.id, self._words(), extra=about(self.id)
+                "%s ended (%s); starting it again", self.id, self._words(), extra=about(self.id)
             )
             self._enter(Phase.WAITING, self._settings.restart_delay)
 
@@ -322,7 +325,7 @@ class ProcessWorker:
     def _followed(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             log.error(
-                "the life of %s is out of step",
+                "internal error in the life cycle of worker %s",
                 self.id,
                 exc_info=task.exception(),
                 extra=about(self.id),

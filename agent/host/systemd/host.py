@@ -127,7 +127,7 @@ class SystemdHost:
                 return await self._systemd.job_type(own) == "restart"
         except (HostError, TimeoutError) as error:
             # At power-off the bus may be gone already.
-            log.info("cannot ask systemd why we are stopped (%s): taken for a stop", error)
+            log.info("cannot ask systemd why the agent stops (%s): the workers stop too", error)
             return False
 
     async def missing_address(self) -> str:

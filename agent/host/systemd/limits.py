@@ -37,7 +37,7 @@ class LimitsClient:
             cause = str(error) or f"no answer within {ANSWER_WITHIN:g} s"
             log.log(
                 logging.DEBUG if self._broken else logging.WARNING,
-                "cannot set the limits of %s: %s; it runs with those of its unit;"
+                "cannot set the limits of %s: %s; it runs with the limits of its unit;"
                 " `systemctl status wa-limits.socket` says more",
                 instance,
                 cause,
@@ -45,7 +45,7 @@ class LimitsClient:
             self._broken = True
             return False
         if self._broken:
-            log.info("the limits of single workers can be set again")
+            log.info("wa-limits.service sets the limits of single workers again")
             self._broken = False
         return answer == "ok"
 

@@ -274,7 +274,7 @@ def serve(client: socket.socket, uid: int) -> None:
 
 def main() -> int:
     if os.environ.get("LISTEN_FDS") != "1" or os.environ.get("LISTEN_PID") != str(os.getpid()):
-        print("wa-limits.socket starts this program, nothing else does", file=sys.stderr)
+        print("only wa-limits.socket starts this program", file=sys.stderr)
         return 2
     uid = pwd.getpwnam(CLIENT).pw_uid
     with socket.socket(fileno=3) as listener:

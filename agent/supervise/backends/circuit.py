@@ -69,9 +69,9 @@ class Circuit:
         if state is BreakerState.CLOSED:
             return ""
         if self.trial is not None:
-            return f"its circuit is half open after {failures} failures: {self.trial} is tried"
+            return f"its circuit is half open after {failures} failures: {self.trial} tries"
         if state is BreakerState.HALF_OPEN:
-            return f"its circuit is half open after {failures} failures: one try is next"
+            return f"its circuit is half open after {failures} failures: one session tries next"
         return f"its circuit is open for {self.opens_in:.0f} s more after {failures} failures"
 
     def take_over(self, opened_ago: float, *, by_checks: bool) -> None:

@@ -99,7 +99,7 @@ class BackendFace:
         asked, remote = remote, session_meant(name, one.names, remote)
         if (holder := self._holder(one, remote)) is not None:
             raise Refused(
-                f"cannot adopt {remote!r:.80} of {name}: it is {holder} here already",
+                f"cannot adopt {remote!r:.80} of {name}: the instance {holder} has it already",
                 field="remote",
                 code="adopted",
             )
@@ -193,7 +193,9 @@ class BackendFace:
     def _find(self, name: str) -> BackendFacts:
         one = self._backends.all.get(name)
         if one is None:
-            raise NotFound(f"cannot find backend {name!r:.60}: none of that name is declared")
+            raise NotFound(
+                f"cannot find backend {name!r:.60}: agent.toml declares none of that name"
+            )
         return one
 
     def _holder(self, one: BackendFacts, remote: str) -> InstanceId | None:
@@ -283,4 +285,4 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 async def _cannot_create(_instance: Instance) -> InstanceView:
-    raise TryLater("cannot adopt yet: the agent is still starting")
+    raise TryLater("cannot adopt yet: the agent still starts")

@@ -129,10 +129,10 @@ class BackendFacts:
         """Why it is not well, for people."""
         if self.link is None:
             if self.stopped_by_hand:
-                return "its worker was stopped by hand"
-            return f"its worker is {self.unit.state} and cannot be reached"
+                return "an operator stopped its worker"
+            return f"its worker is {self.unit.state} and does not answer"
         if self.server is None:
-            return "its server was not asked yet"
+            return "the agent has not checked its server yet"
         if not self.server.up:
             return self.server.sentence
         return "; ".join(filter(None, (self.circuit.sentence, self.warning)))

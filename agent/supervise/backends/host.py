@@ -123,7 +123,7 @@ class Seats:
     def _reached(self, name: str, instance: InstanceId) -> BackendFacts:
         one = self._backends.all.get(name)
         if one is None:
-            raise HostError(f"cannot start {instance}: no [[backend]] {name} is declared")
+            raise HostError(f"cannot start {instance}: agent.toml declares no [[backend]] {name}")
         if one.link is None:
             raise HostError(f"cannot start {instance} on {name}: {one.sentence}")
         return one

@@ -289,7 +289,9 @@ class Backends:
         if kind:
             self._say(one, "backend_warning", one.warning, bad=True)
         elif one.up:
-            self._say(one, "backend_warning_over", "its logs tell enough again")
+            self._say(
+                one, "backend_warning_over", "its logs name the sessions of their errors again"
+            )
 
     # well and unwell
 
@@ -317,7 +319,9 @@ class Backends:
     def _is_back(self, one: BackendFacts) -> None:
         one.down, one.since_wall = False, time.time()
         members = [facts for facts in self.members(one) if facts.id in one.away]
-        self._say(one, "backend_up", f"it is up; {len(members)} sessions are looked at in turn")
+        self._say(
+            one, "backend_up", f"it is up; the agent checks its {len(members)} sessions in turn"
+        )
         one.away = {facts.id for facts in members}
         random.shuffle(members)
         task = asyncio.get_running_loop().create_task(
@@ -331,7 +335,7 @@ class Backends:
             if one.down:
                 return  # whoever is still away waits for the next return
             one.away.discard(facts.id)
-            # What it claimed before the outage is no word about now.
+            # Its claims from before the outage are worthless now.
             facts.claim, facts.probe, facts.next_probe = None, None, 0.0
             facts.may_try_at_once = True  # its delay is of before, or waited long enough
             facts.linked_since = boot_now()
@@ -355,7 +359,7 @@ class Backends:
         def changed(state: BreakerState) -> None:
             one = self.all[name]
             if state is BreakerState.OPEN:
-                said = f"{one.circuit.sentence}: nothing of its sessions is tried"
+                said = f"{one.circuit.sentence}: its sessions wait"
                 by = "checks" if one.circuit.by_checks else "calls"
                 one.circuit.noted = self._say(one, "circuit_open", said, bad=True, by=by)
             else:

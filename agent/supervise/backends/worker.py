@@ -31,7 +31,7 @@ class WorkerEars:
     server: Callable[[BackendFacts, ServerClaim], None]
     lost: Callable[[BackendFacts, str], None]
     drop_strangers: Callable[[BackendFacts], Awaitable[None]]
-    """Sessions that it holds and nobody knows any more are let go."""
+    """The worker releases sessions without an instance."""
 
 
 class BackendWorkers:
@@ -70,7 +70,7 @@ class BackendWorkers:
                     return
                 await asyncio.sleep(0.05)
         except WaError as error:
-            log.warning("cannot look at the worker of backend %s: %s", one.name, error)
+            log.warning("cannot read the state of the worker of backend %s: %s", one.name, error)
 
     async def read_anew(self, one: BackendFacts) -> None:
         """Its settings changed: a worker that runs has the old ones."""
@@ -93,7 +93,7 @@ class BackendWorkers:
     def _note(self, one: BackendFacts, unit: UnitStatus) -> None:
         before, one.unit = one.unit, unit
         if unit.restarts > before.restarts and unit.run:
-            self._say(one, "restarted", "its worker ended and was started again by the host")
+            self._say(one, "restarted", "its worker ended, and the host started it again")
         if unit.runs:
             one.stopped_by_hand = one.our_stop = False
             return
@@ -101,7 +101,9 @@ class BackendWorkers:
         operators_act_past_us = self._host.name == "systemd"
         if stopped and operators_act_past_us and not one.our_stop and not one.stopped_by_hand:
             one.stopped_by_hand = True
-            self._say(one, "operator", "its worker was stopped by hand: it stays so until started")
+            self._say(
+                one, "operator", "an operator stopped its worker: it stays stopped until a start"
+            )
 
     async def _start(self, one: BackendFacts) -> None:
         if boot_now() < one.next_start:
@@ -139,7 +141,9 @@ class BackendWorkers:
         try:
             await self._call_the_roll(one, link)
         except WaError as error:
-            log.warning("cannot tell the worker of backend %s whom to hold: %s", one.name, error)
+            log.warning(
+                "cannot send the worker of backend %s its list of sessions: %s", one.name, error
+            )
             await link.close()
             one.link = None
 

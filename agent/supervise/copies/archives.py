@@ -156,7 +156,7 @@ class Moving:
         said = JournalEntry(
             "imported",
             f"imported session {told.id} of engine {told.engine} from an archive, SHA-256 {sha256}"
-            + (f"; what was there is in the trash as {name}" if name else ""),
+            + (f"; the trash has the old session as {name}" if name else ""),
             instance=id,
             wall=time.time(),
             detail={"sha256": sha256, "trash": name},
@@ -195,7 +195,7 @@ class Moving:
             old.acting.cancel()
         async with old.busy, self._keeping.locks[old.id]:
             self._registry.get(old.id)
-            said = entry(old, "replacing", "an imported session is to replace it")
+            said = entry(old, "replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
             await self._registry.save(old, [said])
             await self._host.stop(old.id)
@@ -206,7 +206,7 @@ class Moving:
                 return await self._put(made, manifest, replaces=True)
             except WaError as error:
                 # Its folder is where it was: so must be what we know of it.
-                said = entry(old, "kept", f"not replaced after all: {error}")
+                said = entry(old, "kept", f"the import that should replace it failed: {error}")
                 await self._admit(old.instance, old.record, said)
                 raise
 
@@ -240,7 +240,7 @@ class Moving:
         return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
 
     def _open_nameless(self) -> IO[bytes]:
-        """A file beside the sessions that nobody else can open, and no crash can leave behind."""
+        """A file beside the sessions that only this process can open and no crash leaves behind."""
         with open_own(self._root, STAGING):
             return tempfile.TemporaryFile(dir=self._root / STAGING)
 

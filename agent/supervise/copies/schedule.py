@@ -80,7 +80,7 @@ class SnapshotClock:
                 return
         except WaError as error:
             if not facts.gone:
-                sentence = f"no snapshot was made: {error}"
+                sentence = f"the agent could not make a snapshot: {error}"
                 await self._keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause
 

@@ -57,7 +57,7 @@ class Ticking(Protocol[Result_co]):
 
 @dataclass(slots=True)
 class Progress:
-    """What goes on with one instance's files, for whoever watches."""
+    """Progress of the work on one instance's files."""
 
     what: str
     begun_wall: float
@@ -176,7 +176,7 @@ class Keeping:
                 if error.code != "changing" and not private:
                     raise
                 last = str(error)
-        raise TryLater(f"{last}; it was tried {TRIES} times", code="changing")
+        raise TryLater(f"{last}; the agent tried {TRIES} times", code="changing")
 
     async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> bool:
         """What an engine holds in memory belongs into the copy. False: it cannot, do not insist."""
@@ -192,7 +192,10 @@ class Keeping:
                     f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
                 ) from error
             log.info(
-                "%s is copied as it is on the disk: %s", facts.id, error, extra=about(facts.id)
+                "the snapshot of %s holds its files as they are on the disk: %s",
+                facts.id,
+                error,
+                extra=about(facts.id),
             )
             return False
         return True
@@ -212,7 +215,10 @@ class Keeping:
                 await asyncio.to_thread(refuse_roll_back, self._root, instance, snapshot)
             await asyncio.to_thread(must_have_room, self._root, snapshot)
             said = entry(
-                facts, "restoring", f"snapshot {name} is to be restored", Category.RECOVERY
+                facts,
+                "restoring",
+                f"the agent begins to restore snapshot {name}",
+                Category.RECOVERY,
             )
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self._registry.save(facts, [said])
@@ -263,7 +269,7 @@ class Keeping:
         )
         facts.written = None  # another identity file came with it
         before = restored.retired.name if restored.retired else "nothing"
-        sentence = f"snapshot {snapshot.name} restored; what was there is in the trash as {before}"
+        sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)
         return restored
 

@@ -52,7 +52,7 @@ async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T
         await asyncio.wait([task])
         return None if task.cancelled() else task.result()
     finally:
-        # What is cancelled with us ends before us: whoever closes all workers afterwards
+        # A cancelled action ends before this task: the code that closes all workers afterwards
         # must find what it had asked of the host.
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -72,7 +72,7 @@ async def hold_to_limits(facts: Facts, hands: Hands) -> None:
         await hands.host.set_limits(facts.id, hands.limits(facts))
     except WaError as error:
         log.warning(
-            "cannot hold %s to its limits: %s; its next run is",
+            "cannot set the limits of %s: %s; its next run gets them",
             facts.id,
             error,
             extra=about(facts.id),

@@ -127,7 +127,7 @@ class Findings:
         limit = facts.crypto_log.get(whose, LogLimit())
         facts.crypto_log[whose], show, hidden = limit.note(now)
         if show:
-            more = f" ({hidden} more like it were not shown)" if hidden else ""
+            more = f" ({hidden} more like it are not in the log)" if hidden else ""
             # The name of the pattern, never the line itself: it may carry keys.
             bound(Category.CRYPTO, facts.id).warning(
                 "crypto error %s of %s%s",
@@ -177,7 +177,7 @@ def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
 def _lacking(facts: Facts) -> Signal | None:
     if not facts.lacks:
         return None
-    words = f"its page lacks {', '.join(facts.lacks)}: what needs it will fail"
+    words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
     return Signal("page_incomplete", Health.DEGRADED, words)
 
 
@@ -186,7 +186,9 @@ def _folder(facts: Facts) -> Signal | None:
         return None
     words = facts.folder_lost
     if facts.folder_deleted:
-        words += "; the pairing lives only in that worker: nothing may end it before it is saved"
+        words += (
+            "; only that worker still has the pairing: keep it running until the agent saved it"
+        )
     return Signal(FOLDER_LOST, Health.DEGRADED, words)
 
 

@@ -113,13 +113,13 @@ async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
         paired = facts.record.paired
         retired = await asyncio.to_thread(bring_back, root, facts.instance, refuge, paired=paired)
     except WaError as error:
-        said.error("%s, and it cannot be saved elsewhere: %s", facts.folder_lost, error)
+        said.error("%s, and the worker cannot save it elsewhere: %s", facts.folder_lost, error)
         return ""
     facts.written = None
     facts.folder_deleted = False
-    facts.restart_for = f"{facts.folder_lost}; it was saved and goes on in a new one"
-    more = f"; what stood in its place is in the trash as {retired}" if retired else ""
-    sentence = f"{facts.folder_lost}: saved from the worker into a new folder{more}"
+    facts.restart_for = f"{facts.folder_lost}; the agent saved it into a new folder"
+    more = f"; the trash has the other folder as {retired}" if retired else ""
+    sentence = f"{facts.folder_lost}: the worker saved it into a new folder{more}"
     said.warning("%s", sentence)
     return sentence
 

@@ -61,19 +61,19 @@ class Rememberer:
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
         """Conclude from the unit alone what an operator did by hand, and respect it."""
         entries: list[JournalEntry] = []
-        # A seat in a backend's worker is no unit: nobody can touch it past us.
+        # A session in a backend's worker has no unit that an operator could stop.
         past_us = self.operators_act_past_us and not facts.instance.backend
         if past_us and not unit.job_pending:
             if self._stopped_by_hand(facts, unit):
                 self._override(facts, Override.STOPPED)
                 # Concluded once of this run, or no start of ours would ever come to anything.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-                sentence = "its unit was stopped by hand: it stays stopped until it is started"
+                sentence = "an operator stopped its unit: it stays stopped until a start"
                 entries.append(entry(facts, "operator", sentence))
             elif self._started_by_hand(facts, unit):
                 wanted = facts.instance.enabled or facts.enabled_by_operator
                 self._override(facts, Override.NONE if wanted else Override.STARTED)
-                entries.append(entry(facts, "operator", "its unit was started by hand"))
+                entries.append(entry(facts, "operator", "an operator started its unit"))
                 if _ended(facts.record):
                     # That worker stays away from WhatsApp; its person wants to know for sure.
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
@@ -243,7 +243,7 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     facts.lost_because = facts.lost_because or f"worker_{reason}"
     facts.record = replace(facts.record, restarts=facts.record.restarts + times)
     return [
-        entry(facts, "restarted", f"its worker ended ({reason}) and was started again by the host")
+        entry(facts, "restarted", f"its worker ended ({reason}), and the host started it again")
     ]
 
 
@@ -287,7 +287,7 @@ def _drop_of(
         return nothing
     unit, fact = observation.unit, observation.claim
     if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
-        return nothing  # no word about the session: its folder was away
+        return nothing  # its folder was away, which says nothing about the session
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == 78 else "worker_failed"
         return code, ("unit", unit.run, unit.since), None

@@ -64,7 +64,7 @@ NO_EFFECT = "no_effect"
 BURST = 1.0
 """Seconds in which errors of keys are waited for: a burst tells all peers that fail."""
 """Less than the core's own limit for a step that does not report."""
-BACKED_UP_THERE = "its backend's worker, as it removes things"
+BACKED_UP_THERE = "its backend's worker, at each removal"
 """A session that lives on a server leaves nothing here to copy."""
 
 SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
@@ -136,7 +136,7 @@ class Ladder:
         self.statistics = note_check(self.statistics, seconds)
 
     def request(self, facts: Facts, goal: Goal) -> None:
-        """Somebody asks for a repair: join the one that runs, or begin one."""
+        """A requested repair joins the running one, or begins."""
         if facts.repair is not None and not facts.repair.over:
             facts.repair = join_repair(facts.repair, goal)
         else:
@@ -210,7 +210,7 @@ class Ladder:
                 no_effect=no_effect,
             )
         if ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
-            # Old errors say nothing about a session that was begun anew.
+            # Old errors say nothing about a new session.
             facts.crypto = crypto_begins_anew(facts.crypto)
         sentence = f"{kind}: {'done' if ok else 'failed: ' + problem} in {seconds:.2f} s"
         said = entry(
@@ -256,7 +256,7 @@ class Ladder:
         if facts.unit.runs:
             await restart(facts, self.hands)
         else:
-            # While a worker runs nobody looks: what was found before the step must not stay.
+            # A running worker's files are not checked: the finding before the step must not stay.
             if not facts.instance.backend:
                 folder = self.hands.session_root / facts.id
                 facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
@@ -270,7 +270,7 @@ class Ladder:
         failpoint("repair_stopped")
 
     def _peers(self, facts: Facts) -> tuple[str, ...]:
-        """Whose keys are to be made anew. Elsewhere nothing milder helps: all that fail."""
+        """Peers whose keys the step regenerates; all that fail if no milder step helps."""
         crypto = judge_keys(facts, self.crypto_policy(), boot_now())
         corrupted = crypto.signal is not None and crypto.signal.level is Health.CORRUPTED
         return crypto.failing if corrupted and facts.instance.backend else crypto.peers

@@ -61,7 +61,7 @@ class Passes:
     findings: Findings
     policy: Callable[[], HealthPolicy]
     offer_new_qr: Callable[[], bool]
-    """After a logout: begin anew with a QR, or stay disconnected?"""
+    """After a logout: offer a new QR code, or stay disconnected?"""
     save: SaveRecord
     touch: Callable[[Facts], None]
 
@@ -125,7 +125,7 @@ class Passes:
     async def _decide_and_act(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> float | None:
-        """What somebody asked for first, then the ladder, then wanted against found."""
+        """Requests first, then the ladder, then wanted against actual state."""
         begun, policy = boot_now(), self.policy()
         again = next_deadline(observation, verdict, policy, boot_now())
         actions = self._asked_for(facts, observation, verdict)

@@ -9,7 +9,7 @@ _PERSISTENT = frozenset(
 )
 _BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
-"""A session that is down for one of these is as somebody wants it, or shows a code."""
+"""A session that is down for one of these is down on purpose, or shows a code."""
 
 
 def is_trouble(one: JournalEntry) -> bool:

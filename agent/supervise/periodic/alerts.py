@@ -51,7 +51,7 @@ CLOCK_GRACE = 1.0
 
 @dataclass(slots=True)
 class Alerting:
-    """What is active now, and who is told."""
+    """The active alerts and their receivers."""
 
     config: Callable[[], Config]
     views: Callable[[], Mapping[InstanceId, InstanceView]]
@@ -89,7 +89,7 @@ class Alerting:
             try:
                 await self.look()
             except Exception:
-                log.exception("cannot look at the alerts")
+                log.exception("cannot evaluate the alerts")
             chosen = self.config().alerts
             await asyncio.sleep(max(chosen.interval * min(chosen.patience, 1.0), 0.2))
 
@@ -143,7 +143,7 @@ class Alerting:
             try:
                 await self.store.put_fact(ROW, row)
             except StoreError as error:
-                log.warning("cannot keep since when conditions of alerts hold: %s", error)
+                log.warning("cannot write the start times of alert conditions: %s", error)
 
     def _entry(self, change: Change) -> JournalEntry:
         one = change.active

@@ -67,7 +67,7 @@ class CarriedCounters:
         try:
             await self._store.put_facts({**rows, _WHOLE: ""})
         except StoreError as error:
-            log.warning("cannot keep the counters, they begin at 0: %s", error)
+            log.warning("cannot read the kept counters, they begin at 0: %s", error)
 
 
 def _counted(facts: Facts, now: float) -> dict[str, Any]:

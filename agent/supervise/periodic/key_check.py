@@ -1,4 +1,4 @@
-"""The round: every so often a look at whoever's keys fail still, and a line on what it came to.
+"""The round: a regular check for sessions whose keys still fail, and a log line with its result.
 
 Crossing the threshold wakes a session at once; this is the net below that, and what people read.
 """

@@ -55,10 +55,10 @@ class Handover:
         try:
             await self._write()
         except StoreError as error:
-            log.warning("cannot keep what was learned: %s", error)
+            log.warning("cannot write the learned statistics: %s", error)
 
     async def _write(self) -> None:
-        """One commit, of what changed; what belongs to nobody any more goes."""
+        """One commit, of what changed; rows of deleted instances go."""
         found = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
         for facts in self._every():
             if facts.inbound != Inbound():
@@ -81,7 +81,7 @@ def read_statistics(text: str) -> RepairStatistics | None:
         steps = {name: StepTally(**_known(StepTally, one)) for name, one in told["steps"].items()}
         return RepairStatistics(**{**_known(RepairStatistics, told), "steps": steps})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        log.warning("the kept statistics cannot be read and begin anew: %s", error)
+        log.warning("cannot read the kept statistics, they begin at 0: %s", error)
         return None
 
 

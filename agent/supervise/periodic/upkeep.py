@@ -26,7 +26,7 @@ async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
         await asyncio.sleep(SWEEP_EVERY)
         ahead = (time.time() - begun_wall) - (boot_now() - begun)
         if ahead > CLOCK_JUMP:
-            log.warning("the clock was set %.0f s ahead: the trash is not emptied", ahead)
+            log.warning("the clock jumped %.0f s ahead: the agent keeps the trash as it is", ahead)
             continue
         kept = days()
         try:
@@ -49,5 +49,5 @@ async def check_database(store: Store, copy: Path) -> None:
             except WaError as error:
                 log.error("%s", error)
         else:
-            log.error("the database is damaged: %s; it is rebuilt at the next start", found)
+            log.error("the database is damaged: %s; the agent rebuilds it at its next start", found)
         await asyncio.sleep(CHECK_EVERY)

@@ -151,9 +151,9 @@ class Sampler:
             facts = self._registry.facts[action.id]
             said = bound(Category.MEMORY, facts.id)
             if action.step is MemoryStep.FREE:
-                said.info("asked to free its caches: %s", action.reason)
+                said.info("the agent asked it to free its caches: %s", action.reason)
                 facts.freed_at = now
-                sentence = f"asked to free its caches: {action.reason}"
+                sentence = f"the agent asked it to free its caches: {action.reason}"
                 self._registry.note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:

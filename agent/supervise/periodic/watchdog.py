@@ -42,7 +42,7 @@ class Watchdog:
                 told = False
             elif not told:
                 told = True
-                log.error("no watchdog ping: %s", late)
+                log.error("the agent sends no watchdog ping: %s", late)
             await asyncio.sleep(every / 2)
 
     async def _what_is_late(self, limit: float) -> str | None:

@@ -107,7 +107,7 @@ async def _through_socks(
     name = (target.hostname or "").encode("idna")
     writer.write(b"\x05\x01\x00")
     if await _exactly(reader, 2) != b"\x05\x00":
-        raise _Away("the proxy wants a password, or is none")
+        raise _Away("the proxy wants a password, or another program answers there")
     port = _port(target).to_bytes(2, "big")
     writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
     answer = await _exactly(reader, 4)

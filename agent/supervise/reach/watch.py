@@ -168,7 +168,7 @@ class Reaching:
         was_away = watched.reach.away
         watched.reach = after_connection(watched.reach, boot_now())
         if was_away:
-            log.info("%s is reached, although no look from here does", watched.address.name)
+            log.info("sessions reach %s, although the agent's probes do not", watched.address.name)
             self._is_back(watched)
 
     def forget(self, id: InstanceId) -> None:
@@ -237,8 +237,8 @@ class Reaching:
             async with self._places:
                 cause = await look(watched.address, policy.look_timeout)
         except Exception as error:
-            log.exception("cannot look at %s: unforeseen", watched.address.name)
-            cause = f"the look broke ({type(error).__name__})"
+            log.exception("cannot probe %s: internal error", watched.address.name)
+            cause = f"the probe failed ({type(error).__name__})"
         finally:
             watched.looking = None
         now, before = boot_now(), watched.reach
@@ -259,7 +259,7 @@ class Reaching:
 
     def _is_back(self, watched: Watched) -> None:
         count = len(watched.waiting)
-        said = f"{watched.address.name} can be reached again; {count} sessions waited"
+        said = f"this machine reaches {watched.address.name} again; {count} sessions waited"
         self._tell(watched, back=True, said=said)
 
     def _tell(self, watched: Watched, *, back: bool, said: str) -> None:

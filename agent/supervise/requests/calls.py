@@ -99,7 +99,7 @@ class Asking:
         if facts.link is None:
             raise Refused(
                 f"cannot {doing} {id}: its worker does not run or cannot be reached"
-                f" ({facts.sentence or 'not looked at yet'})",
+                f" ({facts.sentence or 'not checked yet'})",
                 code="not_running",
             )
         return facts.link
@@ -113,7 +113,7 @@ def _note_sent(facts: Facts, id: Any, begun: float) -> None:
 
 
 def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
-    """What is said of a send that failed: surely not sent, or nobody knows."""
+    """The error of a failed send: surely not sent, or unknown."""
     if error.code == "oversized":
         return TooLarge(f"cannot send with {id}: the message is too long", field="body")
     if error.code == "busy":

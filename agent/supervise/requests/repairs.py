@@ -50,7 +50,7 @@ _POLL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """How a repair that somebody asked for ended."""
+    """How a requested repair ended."""
 
     healthy: bool
     cleaned: bool
@@ -94,7 +94,7 @@ class Repairs:
         self._creating: dict[InstanceId, asyncio.Lock] = {}
 
     def stop(self) -> None:
-        """Who waits for a repair is told to ask the agent's next life, and holds up no stop."""
+        """Callers that wait for a repair get "ask again", so that they delay no stop."""
         self._stopping.set()
 
     # one instance
@@ -112,7 +112,7 @@ class Repairs:
         facts = self._registry.get(id)
         if not confirmed and is_paired(facts):
             raise Refused(
-                f"cannot clean up {id}: it would end a pairing; confirm that it is meant",
+                f"cannot clean up {id} without a confirmation: it would end a pairing",
                 field="confirm",
                 code="would_unpair",
             )
@@ -174,11 +174,11 @@ class Repairs:
                 f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
             )
         connected = facts.record.status is ConnectionStatus.CONNECTED
-        # What is connected is connected anew: by its worker, or by its server.
+        # Its worker or its server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else ""
         facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
         facts.may_try_at_once = facts.forced = True
-        said = entry(facts, "operator", "an operator asked for a try now", Category.RECONNECT)
+        said = entry(facts, "operator", "an operator asked to connect now", Category.RECONNECT)
         await self._intend(facts, said)
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
@@ -198,7 +198,7 @@ class Repairs:
     def release_incident(self, group: str) -> None:
         if group not in self._incidents.active:
             raise NotFound(f"cannot release an incident of {group}: there is none")
-        self._incidents.release(group, "released by an operator")
+        self._incidents.release(group, "an operator released it")
 
     # inside
 
@@ -219,7 +219,7 @@ class Repairs:
         self._ladder.request(facts, goal)
         over = facts.repair_over = facts.repair_over or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
-        sentence = f"somebody asked for a repair ({goal.replace('_', ' ')}): it {word}"
+        sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
         ended = await self._wait_over(facts, over, limit, in_time)
         if facts.gone:
@@ -251,7 +251,7 @@ class Repairs:
             for one in waits:
                 one.cancel()
         if self._stopping.is_set() and not event.is_set():
-            raise TryLater("the agent stops; ask again when it is back", code="stopping")
+            raise TryLater("the agent stops; ask again after its start", code="stopping")
         return event.is_set()
 
     async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
@@ -290,7 +290,7 @@ class Repairs:
         raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
 
     async def _until_there(self, facts: Facts) -> None:
-        """While its server is away there is nothing to wait for: who asks is told soon."""
+        """While its server is away the caller gets an answer soon: no wait would help."""
         deadline = time.monotonic() + AWAY_PATIENCE
         while facts.hold in AWAY:
             if time.monotonic() > deadline:
@@ -314,7 +314,7 @@ class Repairs:
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:
             raise Refused(
-                f"cannot repair {facts.id}: it is not meant to run; enable or start it first",
+                f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
                 code="not_wanted",
             )
 

@@ -142,7 +142,7 @@ class Incidents:
             word = "is connected again" if verdict.healthy else "shows its code"
             self.release(group, f"its canary {facts.id} {word}")
         elif not self._not_well(incident):
-            self.release(group, "all of its members are well")
+            self.release(group, "all its members are well")
 
     def forget(self, facts: Facts) -> None:
         self._failing.forget(group_of(facts), facts.id)
@@ -194,7 +194,7 @@ class Incidents:
         self.active[incident.group] = incident
         self._say(
             "incident",
-            f"incident: {incident.sentence}; their tries are held, one goes first",
+            f"incident: {incident.sentence}; they wait while one of them tries first",
             incident,
         )
         self._changed.set()
@@ -219,7 +219,7 @@ class Incidents:
             return
         down = self._not_well(before)
         if not down:
-            self.release(group, "all of its members are well")
+            self.release(group, "all its members are well")
             return
         able = [id for id in down if not self._out_of_reach(self._all[id])]
         if not able:
@@ -239,7 +239,9 @@ class Incidents:
         facts.may_try_at_once = True
         if facts.repair is not None and not facts.repair.over:
             facts.repair = hurry_repair(facts.repair)
-        self._say("canary", f"tries first, for all that fail with {incident.code}", incident)
+        self._say(
+            "canary", f"tries first for the members of the incident {incident.code}", incident
+        )
         self._wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:

@@ -44,7 +44,7 @@ async def given_up(bench: Bench, reason: str, within: float = 60) -> str:
         pytest.param(fronts.PORTAL_STATUS, "captive_portal", ("HTTP 511", "Login"), id="511"),
         pytest.param(fronts.EMPTY, "injection_failed", ("Maintenance",), id="another page"),
         pytest.param(fronts.SILENT, "page_silent", ("no answer",), id="a silent server"),
-        pytest.param(fronts.STALLS, "page_silent", ("nothing more came",), id="half a page"),
+        pytest.param(fronts.STALLS, "page_silent", ("sent nothing for",), id="half a page"),
     ],
 )
 async def test_a_page_that_is_not_whatsapp_is_called_what_it_is(

@@ -274,6 +274,6 @@ def _cause(error: Exception, timeout: float) -> str:
         case TimeoutError():
             return f"no answer from Redis within {timeout:g} s"
         case ValueError():
-            return "what answers is no Redis"
+            return "the program that answers is no Redis"
         case _:
             return "no connection to Redis"

@@ -97,7 +97,7 @@ def open_memory(folder: Path, *, writes: bool) -> Memory:
     told = read_json(path)
     if told is None and path.exists():
         raise ConfigError(
-            f"cannot read {path}: it is damaged or not ours to read. It holds what a round took"
+            f"cannot read {path}: it is damaged or not readable here. It holds what a round took"
             " down: look whether every session is connected, then remove it"
         )
     memory = Memory(path, writes=writes)

@@ -15,7 +15,7 @@ from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.errors import EngineError, WaError
 
-RECOVERED, CLEANED = "recovered", "begun afresh: scan its new code"
+RECOVERED, CLEANED = "recovered", "started over: scan its new code"
 _SCAN = "needs a person: scan its code"
 
 
