@@ -107,9 +107,7 @@ export function drawStory(list, entries, { named = true, fresh = null } = {}) {
   );
   const wanted = entries.map((one) => old.get(keyOf(one)) || draw(one, named, fresh));
   if (!wanted.length) {
-    list.replaceChildren(
-      make("li", { name: "story-none" }, empty("Nothing yet", "New events appear here.")),
-    );
+    list.replaceChildren(make("li", { name: "story-none" }, empty("Nothing yet", "New events appear here.")));
     return;
   }
   if (wanted.length === list.children.length && wanted.every((one, place) => list.children[place] === one))
