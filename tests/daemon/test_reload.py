@@ -80,7 +80,7 @@ async def test_settings_that_no_worker_could_start_with_are_refused_at_the_door(
     for body, field in (
         ({"id": "a", "engine": "sandbox", "settings": {"foo": 1}}, "settings.foo"),
         ({"id": "a", "engine": "sandbox", "settings": {"scan": "perhaps"}}, "settings.scan"),
-        ({"id": "a", "engine": "web", "settings": {"page": 5}}, "settings.page"),
+        ({"id": "a", "engine": "web", "settings": {"page": True}}, "settings.page"),
         (
             {"id": "a", "engine": "sandbox", "settings": {"memory_limit": "much"}},
             "settings.memory_limit",

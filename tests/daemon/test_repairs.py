@@ -226,10 +226,10 @@ WORSE = {
     "slow": "degraded: 1 of 3 pings failed",
     "drop": "CONNECTED → RECONNECTING: the connection was lost",
     "temp-ban": "CONNECTED → DISCONNECTED: WhatsApp banned the account for a time",
-    "logout": "CONNECTED → AUTH_FAILURE: the device was removed",
+    "logout": "CONNECTED → AUTH_FAILURE: the account removed this",
     "ban": "CONNECTED → AUTH_FAILURE: WhatsApp banned the account",
     "outdated": "CONNECTED → DISCONNECTED: WhatsApp no longer accepts this version",
-    "conflict": "CONNECTED → RECONNECTING: the session was taken over",
+    "conflict": "CONNECTED → RECONNECTING: another connection with",
 }
 
 

@@ -127,7 +127,7 @@ async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
     assert [one for one in await steps(agent) if one != "back_up"] == ["restore"]
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
-    assert "unpaired although no logout was seen" in str(await agent.story("a"))
+    assert "unpaired without a logout" in str(await agent.story("a"))
 
 
 async def test_f42_an_operators_start_on_a_lost_store_shows_no_code(agent, eventually):
