@@ -342,7 +342,8 @@ YEAR = 365 * 86400.0
 async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     make_agent, eventually, clocks, clock, seconds
 ):
-    agent = make_agent("max = 2.0\n")
+    # Without looks at the network the session itself tries, and waits between its tries.
+    agent = make_agent("max = 2.0\nlook_every = 0\n")
     await agent.start(clocks.environment)
     await connected(agent, eventually, "a", "b")
     pids = {id: await agent.pid(id) for id in ("a", "b")}
