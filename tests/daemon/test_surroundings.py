@@ -342,8 +342,7 @@ YEAR = 365 * 86400.0
 async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     make_agent, eventually, clocks, clock, seconds
 ):
-    # Without looks at the network the session itself tries, and waits between its tries.
-    agent = make_agent("max = 2.0\nlook_every = 0\n")
+    agent = make_agent("[reconnect.reasons]\nclient_outdated = {base = 1.0, max = 2.0}\n")
     await agent.start(clocks.environment)
     await connected(agent, eventually, "a", "b")
     pids = {id: await agent.pid(id) for id in ("a", "b")}
@@ -381,7 +380,7 @@ async def test_f51_a_wait_ends_though_the_clock_went_back(make_agent, eventually
     await agent.start(clocks.environment)
     await connected(agent, eventually, "a")
     clocks.move("wall", 10 * 365 * 86400)
-    await agent.fault("a", "drop", 3600)
+    await agent.fault("a", "outdated", 3600)
 
     async def waits():
         return (await agent.show("a"))["next_attempt"]
