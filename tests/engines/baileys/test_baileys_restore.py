@@ -1,0 +1,129 @@
+"""What a store must hold to read on: a copy of some age, or a part of one, is put back."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+GROUP = "120363000000000001@g.us"
+PAIRING = ("creds.json", "pre-key-*.json")
+
+
+def copy(source: Path, target: Path, *patterns: str) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for pattern in patterns or ("*.json",):
+        for path in source.glob(pattern):
+            shutil.copy(path, target / path.name)
+
+
+async def put_back(bench: Bench, kept: Path, *patterns: str) -> None:
+    await bench.stop()
+    shutil.rmtree(bench.folder)
+    copy(kept, bench.folder, *patterns)
+    await bench.start()
+    await bench.is_now("CONNECTED")
+
+
+async def read(bench: Bench, id: str, within: float = 30.0) -> None:
+    await bench.until(lambda: bench.heard.count("message", direction="in", id=id), within)
+
+
+@pytest.mark.parametrize(
+    ("older", "without", "patterns", "retries"),
+    [
+        pytest.param(0, "", (), 0, id="an exact copy"),
+        pytest.param(2, "", (), 1, id="2 messages old"),
+        pytest.param(60, "", (), 1, id="60 messages old"),
+        pytest.param(0, "session-*", (), 1, id="without sessions"),
+        pytest.param(60, "", PAIRING, 1, id="credentials and pre-keys only, 60 messages old"),
+    ],
+)
+async def test_what_is_put_back_reads_every_message_in_the_end(  # noqa: PLR0917 - a table row
+    bench: Bench, tmp_path: Path, older: int, without: str, patterns: tuple[str, ...], retries: int
+) -> None:
+    """Each peer costs one retry at most; nothing that was sent is lost."""
+    await bench.pair()
+    await bench.talk("hello")
+    kept = tmp_path / "kept"
+    await bench.stop()
+    copy(bench.folder, kept)
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    for number in range(older):
+        id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"since {number}")
+    if older:
+        await read(bench, id)
+    if without:
+        for path in kept.glob(without):
+            path.unlink()
+    before = bench.whatsapp.person(PEER)["retries"]
+    await put_back(bench, kept, *patterns)
+    for number in range(10):
+        id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"after {number}")
+        await read(bench, id)
+    for number in range(4):
+        await bench.send(f"answer {number}")
+    assert bench.whatsapp.person(PEER)["retries"] - before <= retries
+    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
+
+
+async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None:
+    """Why an import wants the pre-keys: WhatsApp hands out those of the old store."""
+    await bench.pair()
+    await bench.stop()
+    kept = tmp_path / "kept"
+    copy(bench.folder, kept)
+    await put_back(bench, kept, "creds.json")
+    id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "not to be read")
+    await bench.until(lambda: bench.heard.count("crypto_error", pattern="prekey") >= 2, 30)
+    assert not bench.heard.count("message", id=id)
+
+
+async def test_a_group_and_many_peers_read_on_after_an_old_copy(
+    bench: Bench, tmp_path: Path
+) -> None:
+    peers = [f"55118{number:08d}" for number in range(20)]
+    await bench.pair()
+    await asyncio.to_thread(bench.whatsapp.make_group, GROUP, [ACCOUNT, PEER, OTHER])
+    say, in_group = bench.whatsapp.say, bench.whatsapp.say_in_group
+    await read(bench, await asyncio.to_thread(in_group, PEER, ACCOUNT, GROUP, "first"))
+    for peer in peers:
+        await read(bench, await asyncio.to_thread(say, peer, ACCOUNT, "first"))
+    kept = tmp_path / "kept"
+    await bench.stop()
+    copy(bench.folder, kept)
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    for peer in peers:
+        await read(bench, await asyncio.to_thread(say, peer, ACCOUNT, "since"))
+    await read(bench, await asyncio.to_thread(in_group, OTHER, ACCOUNT, GROUP, "since"))
+    await put_back(bench, kept, *PAIRING)
+    ids = [await asyncio.to_thread(say, peer, ACCOUNT, "after") for peer in peers]
+    ids += [
+        await asyncio.to_thread(in_group, sender, ACCOUNT, GROUP, "after")
+        for sender in (PEER, OTHER)
+    ]
+    for id in ids:
+        await read(bench, id, 60)
+
+
+async def test_a_peer_that_was_away_at_the_retry_is_read_with_its_next_message(
+    bench: Bench, tmp_path: Path
+) -> None:
+    await bench.pair()
+    await bench.talk("hello")
+    kept = tmp_path / "kept"
+    await bench.stop()
+    copy(bench.folder, kept, *PAIRING)
+    bench.whatsapp.answers_retries(PEER, False)
+    await put_back(bench, kept)
+    lost = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "while it is away")
+    await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
+    assert not bench.heard.count("message", id=lost)
+    bench.whatsapp.answers_retries(PEER, True)
+    await read(bench, await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "it is back"))

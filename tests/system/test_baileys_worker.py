@@ -1,0 +1,130 @@
+"""The baileys engine in its hardened unit, as the unprivileged user, on the real library."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from tests.lacking import lacks
+from tests.standin.baileys.run import HERE, WhatsApp, why_not
+from tests.system.bed import CHECKOUT, Bed
+from tests.system.fleet import AGENT, Fleet
+
+ID, ACCOUNT, PEER = "node1", "5511900000001", "5511900000002"
+CACHE = "/var/lib/wa-agent/cache"
+
+
+@pytest.fixture(scope="module")
+def whatsapp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhatsApp]:
+    """On the loopback that the bed shares with the outside."""
+    if reason := why_not("baileys"):
+        lacks(reason)
+    server = WhatsApp(tmp_path_factory.mktemp("whatsapp") / "log")
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
+    if not machine.init:
+        machine.boot()
+    _bring_packages(machine)
+    fleet = Fleet(machine, (ID,))
+    machine.run("systemctl", "start", "wa-agent.socket", AGENT)
+    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    fleet.cli("create", ID, "--engine", "baileys", "--set", f"url={whatsapp.socket}")
+    yield fleet
+    if ID in fleet.list():
+        fleet.cli("delete", ID)
+
+
+def _bring_packages(machine: Bed) -> None:
+    """The tests' own copy of them, as readable for the workers as a fetch leaves them."""
+    folder = packages_folder(machine.path(CACHE))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(HERE / "node_modules", folder / "node_modules", dirs_exist_ok=True)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / LOADER).write_text(LOADER_TEXT)
+    (folder / MARK).touch()
+    inside = f"{CACHE}/baileys"
+    machine.run("chown", "-R", "wa-agent:wa", inside)
+    machine.run("chmod", "-R", "u=rwX,g=rX,o=", inside)
+
+
+def worker_of(fleet: Fleet) -> int:
+    return fleet.bed.outside_pid(fleet.pid(ID))
+
+
+def node_of(fleet: Fleet) -> int:
+    worker = worker_of(fleet)
+    children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    return next(int(pid) for pid in children if b"main.mjs" in _line(int(pid)))
+
+
+def _line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.timeout(280)
+def test_a_session_lives_in_its_hardened_unit(fleet: Fleet, whatsapp: WhatsApp) -> None:
+    """Paired, connected, killed in each part, and never asked for a second code."""
+    bed = fleet.bed
+    bed.until(lambda: fleet.statuses()[ID] == "QR_REQUIRED", within=60)
+    whatsapp.scan(str(fleet.cli("qr", ID)["qr"]), ACCOUNT)
+    fleet.until_connected(within=60)
+    assert fleet.cli("send", ID, PEER, "the offer")["outcome"] == "sent"
+    bed.until(lambda: any(h["text"] == "the offer" for h in whatsapp.person(PEER)["heard"]))
+
+    node = node_of(fleet)
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{node}/status").read_text().splitlines()
+    )
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["CapEff"], 16) == 0
+    assert status["Seccomp"] == "2", "a filter of system calls holds Node, too"
+    assert int(status["Uid"].split()[0]) not in (0, os.getuid())
+
+    logins = whatsapp.device(ACCOUNT)["logins"]
+    os.kill(node, signal.SIGKILL)
+    bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
+    fleet.until_connected(within=60)
+    logins = whatsapp.device(ACCOUNT)["logins"]
+    bed.kill_all(fleet.unit(ID))
+    bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
+    fleet.until_connected(within=60)
+    whatsapp.say(PEER, ACCOUNT, "after the kills")
+    bed.until(lambda: whatsapp.person(PEER)["unread"] == 0, within=30)
+
+    bed.run("systemctl", "restart", AGENT)
+    fleet.until_connected(within=60)
+    events = map(json.loads, bed.run("wa-agent", "--json", "events", ID).splitlines())
+    codes = [one for one in events if one["detail"].get("status") == "QR_REQUIRED"]
+    assert len(codes) == 1, codes
+
+
+def test_the_doctor_says_that_the_engine_can_run(fleet: Fleet) -> None:
+    done = fleet.bed.try_run("wa-agent", "doctor", "--json")
+    assert '"the baileys engine can run"' in done.stdout, done.stdout
+
+
+@pytest.mark.timeout(280)
+def test_the_installation_brings_the_packages(bed: Bed) -> None:
+    """With the registry, or by the words that say how it is done without one."""
+    bed.run("rm", "-rf", f"{CACHE}/baileys")
+    done = bed.try_run(CHECKOUT / "scripts/install", "--with", "whatsapp")
+    assert (done.returncode, "only the engine baileys" in done.stderr) == (1, True), done.stderr
+    done = bed.try_run(CHECKOUT / "scripts/install", "--with", "baileys", within=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = bed.try_run("wa-agent", "doctor", "--json").stdout
+    if "does not have its npm packages yet" in done.stderr:
+        assert "Without a network: run `npm ci --cache DIR`" in done.stderr
+        assert "agent.engines.baileys.fetch /var/lib/wa-agent/cache" in found
+    else:
+        assert '"the baileys engine can run"' in found, found
+        reader = ("setpriv", "--reuid=wa-worker", "--regid=wa", "--clear-groups")
+        bed.run(*reader, "sh", "-c", f"cat {CACHE}/baileys/*/node_modules/baileys/package.json")
