@@ -369,7 +369,10 @@ async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan
     assert [(one["backup"], one["state"]) for one in found] == [(True, "damaged"), (False, "whole")]
 
 
-async def test_f42_a_deleted_session_comes_back_from_its_snapshot(agent, eventually):
+async def test_f42_a_deleted_session_comes_back_from_its_snapshot(make_agent, eventually):
+    # A folder that is away may come back; nothing is restored over it before this time.
+    agent = make_agent("\n[recovery]\nsuspect_settle = 1\n")
+    await agent.start()
     await connected(agent, eventually)
     await agent.do("POST", "/api/instance/a/snapshots")
     folder = agent.state / "sessions" / "a"

@@ -114,7 +114,7 @@ async def test_f61_a_target_that_was_down_hears_all_that_happened_meanwhile(
         assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="failed"}') > 0
         assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="delivered"}') > 0
         kinds = [one["sentence"] for one in await journal(agent) if one["kind"] == "operator"]
-        assert any("an operator asked to connect now" in one for one in kinds)
+        assert any("an operator asked for a try now" in one for one in kinds)
         assert await agent.stop() == 0
     assert SECRET not in agent.log.read_text()
 

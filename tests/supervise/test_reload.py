@@ -1,6 +1,8 @@
 """What a reload may change is asked for when it is needed, never kept from the start."""
 
 from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
@@ -40,6 +42,8 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         section = getattr(config, one.name)
         watched[one.name] = Watched(one.name, section, read)
         fixed |= {f"{one.name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
-    ground = Ground(object(), QuietHost(), None, EventBus(10), Wakes(), Wakes())
+    ground = Ground(
+        SimpleNamespace(path=Path("agent.db")), QuietHost(), None, EventBus(10), Wakes(), Wakes()
+    )
     assemble(replace(config, **watched), ground)
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

@@ -106,8 +106,8 @@ async def test_calls_at_the_servers_level(backend: Any) -> None:
     backend.start()
     link = await backend.linked()
     assert (await link.call("sessions"))["sessions"] == [
-        {"name": "s0000", "status": "CONNECTED", "account": ""},
-        {"name": "s0001", "status": "CONNECTED", "account": ""},
+        {"name": "s0000", "status": "CONNECTED", "account": "", "title": ""},
+        {"name": "s0001", "status": "CONNECTED", "account": "", "title": ""},
     ]
     checked = (await link.call("check"))["server"]
     assert (checked["up"], checked["sessions"]) == (True, 2)
@@ -177,26 +177,32 @@ async def test_a_second_worker_on_the_same_backend_refuses(backend: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "why", "status"),
     [
-        pytest.param("{", "backend.json", id="not json"),
-        pytest.param('{"version": 2, "name": "evo", "engine": "loop"}', "version", id="newer"),
-        pytest.param('{"version": 1, "name": "b", "engine": "loop"}', "it is about", id="another"),
-        pytest.param('{"version": 1, "name": "evo", "engine": "x"}', "unknown", id="no such"),
+        pytest.param("{", "backend.json", 66, id="not json"),
+        pytest.param('{"version": 2, "name": "evo", "engine": "loop"}', "version", 66, id="newer"),
         pytest.param(
-            '{"version": 1, "name": "evo", "engine": "sandbox"}', "on this machine", id="local"
+            '{"version": 1, "name": "b", "engine": "loop"}', "it is about", 66, id="another"
+        ),
+        pytest.param('{"version": 1, "name": "evo", "engine": "x"}', "unknown", 78, id="no such"),
+        pytest.param(
+            '{"version": 1, "name": "evo", "engine": "sandbox"}', "on this machine", 78, id="local"
         ),
         pytest.param(
             '{"version":1,"name":"evo","engine":"loop","settings":{"port":"hunter2"}}',
             "port",
+            78,
             id="bad setting",
         ),
     ],
 )
-async def test_a_bad_backend_is_a_configuration_error(backend: Any, text: str, why: str) -> None:
+async def test_a_bad_backend_ends_the_worker_for_good_and_is_named(
+    backend: Any, text: str, why: str, status: int
+) -> None:
+    """66: the file cannot be used; 78: it is read, and no worker can run as it says."""
     (backend.folder / "backend.json").write_text(text)
     backend.start(identity=False)
-    assert await backend.ended() == 78
+    assert await backend.ended() == status
     errors = backend.errors()
     assert why in errors and "Traceback" not in errors and "hunter2" not in errors
 
@@ -204,7 +210,7 @@ async def test_a_bad_backend_is_a_configuration_error(backend: Any, text: str, w
 @pytest.mark.parametrize("argument", ["", "../evo", "nobody", "Evo"])
 async def test_a_bad_name_is_a_configuration_error(backend: Any, argument: str) -> None:
     backend.start(argument=argument)
-    assert await backend.ended() == 78
+    assert await backend.ended() == (66 if argument == "nobody" else 78)
     assert len(backend.errors().splitlines()) == 1
 
 

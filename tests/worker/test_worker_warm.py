@@ -109,7 +109,7 @@ async def test_exit_statuses_and_signals_of_children_are_told(bench: Any, warm: 
     assert await warm.told() == {
         "exited": "nobody",
         "pid": answer["pid"],
-        "code": 78,
+        "code": 66,
         "signal": None,
     }
 

@@ -1,8 +1,10 @@
 """A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
 
+import itertools
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
@@ -43,9 +45,10 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
     )
     if not names:
         return []
-    shelf = folder / REMOVED / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    named = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     try:
-        shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / REMOVED).mkdir(mode=0o700, exist_ok=True)
+        shelf = _new_shelf(folder / REMOVED, named)
         for name in names:
             (folder / name).rename(shelf / name)
         for changed in (shelf, folder):
@@ -55,9 +58,19 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
             finally:
                 os.close(fd)
     except OSError as error:
-        raise EngineError(f"cannot put keys aside in {shelf}: {error.strerror}") from error
+        raise EngineError(f"cannot put keys aside in {folder / REMOVED}: {error.strerror}") from error
     _keep_newest(folder / REMOVED)
     return names
+
+
+def _new_shelf(shelves: Path, named: str) -> Path:
+    """A folder of its own for each set: two sets of one second must not share one."""
+    for number in itertools.count():
+        shelf = shelves / (f"{named}.{number:03}" if number else named)
+        with suppress(FileExistsError):
+            shelf.mkdir(mode=0o700)
+            return shelf
+    raise AssertionError("endless")
 
 
 def _owned(folder: Path, peers: list[str]) -> Peers:

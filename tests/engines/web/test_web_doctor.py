@@ -24,7 +24,7 @@ def test_the_doctor_names_what_is_missing_and_the_cure(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("changed")
     found = {each.code: each for each in examine(tmp_path)}
-    assert "fetch it anew" in found["bundle_changed"].cure
+    assert "fetch it again" in found["bundle_changed"].cure
 
 
 def test_the_doctor_finds_nothing_where_all_is_there(cache: Path, browser: None) -> None:
