@@ -58,7 +58,9 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
             finally:
                 os.close(fd)
     except OSError as error:
-        raise EngineError(f"cannot put keys aside in {folder / REMOVED}: {error.strerror}") from error
+        raise EngineError(
+            f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
+        ) from error
     _keep_newest(folder / REMOVED)
     return names
 
