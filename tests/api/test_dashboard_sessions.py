@@ -155,7 +155,7 @@ async def test_what_its_worker_wrote_is_read_on_the_page_and_the_cause_is_in_the
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=20)
     await watcher.go(f"http://{agent.listen}/#/instance/sales")
     story = "document.querySelector('#instance .story').innerText"
-    await watcher.until(f"{story}.includes('the same keys are connected elsewhere')")
+    await watcher.until(f"{story}.includes('took the session over')")
     await watcher.click("[data-do=worker-lines]")
     await watcher.until("document.querySelector('.lines').textContent.includes('CONNECTED')")
     command = await watcher.run("document.querySelector('#evidence .command').textContent")

@@ -105,7 +105,7 @@ async def test_the_worst_comes_first_and_what_is_alike_is_one_row(
     await watcher.size(390, 844, phone=True)
     await watcher.go(f"http://{agent.listen}/")
     await watcher.until(f"{OVERVIEW}.some((t) => t.includes('4 more alike'))")
-    await watcher.until(f"{OVERVIEW}[0].includes('banned is not tried any more')")
+    await watcher.until(f"{OVERVIEW}[0].includes('given banned up')")
     rows = await watcher.run(OVERVIEW)
     assert rows[0].startswith("Critical")
     assert sum("should be connected and is not" in one for one in rows) == 1, rows

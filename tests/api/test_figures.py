@@ -59,7 +59,7 @@ async def test_performance_metrics(peopled: House) -> None:
     assert system["activeConnections"] == 1
     assert system["errorRate"] == 0.1667, "3 of 18: 4 answers, 8 messages, 3 receipts, 3 errors"
     summary = described["paths"]["/performance-metrics"]["get"]["summary"]
-    assert "averageResponseTime: seconds" in summary
+    assert "averageResponseTime: mean seconds" in summary
     assert {"/performance-metrics", "/api/memory/report", "/api/caller"} <= set(described["paths"])
 
 

@@ -45,6 +45,10 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
     assert len(named) > 30
     # There only while an event waits for a webhook; the test of all that was promised has it.
     named.remove("wa_agent_outbox_oldest_timestamp_seconds")
+    # There only of a session that has a reason: one whose network is away has.
+    await agent.create("away")
+    await eventually(lambda: agent.status("away"), "CONNECTED")
+    await agent.fault("away", "drop", 600)
 
     async def missing() -> set[str]:
         text = await agent.do("GET", "/metrics")
@@ -58,7 +62,7 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
     assert status == 0, said
     assert found["database"]["sentence"] == "whole"
     assert found["limits"]["sentence"].startswith("the agent may open")
-    assert found["agent"]["sentence"].endswith("1 instances")
+    assert found["agent"]["sentence"].endswith("2 instances")
 
 
 StartPack = Callable[[RunningAgent, Path, int], Awaitable[str]]
@@ -132,7 +136,9 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
     board = {one["name"]: one for one in (await agent.do("GET", "/api/alerts"))["alerts"]}
     assert "WaSessionDown" not in board
     summary = board["WaBackendDown"]["sentence"]
-    assert summary == "the backend evo does not answer; the state of its sessions is unknown"
+    assert summary == (
+        "the backend evo does not answer; the state of its sessions is unknown: unreachable"
+    )
     assert {one["annotations"]["summary"] for one in (await raised("WaBackendDown"))["evo"]} == {
         summary
     }
@@ -232,16 +238,18 @@ async def test_a_fault_is_notified_and_its_repair_too(
     assert theirs["annotations"] == own["annotations"]
     assert "`wa-agent why sales`" in own["annotations"].pop("description")
     assert own["annotations"] == {
-        "summary": "sales should be connected and is not",
-        "runbook": f"http://{agent.listen}/runbook#wasessiondown",
+        "summary": "sales should be connected and is not: unreachable",
+        "runbook": "wa-agent alerts explain WaSessionDown",
     }
-    assert "WaSessionDown" in await fetch(own["annotations"]["runbook"])
+    status, said = await run_program(agent, "alerts", "explain", "WaSessionDown")
+    assert status == 0
+    assert "WaSessionDown" in said
     sentence = "sales should be connected and is not"
     await eventually(lambda: receiver.mail.about("Subject: [FIRING", sentence), within=30)
     status, said = await run_program(agent, "alerts")
     assert status == 1
     assert re.search(r"firing +warning +WaSessionDown .* sales should be connected", said), said
-    line = ("alert", "WaSessionDown: sales should be connected and is not")
+    line = ("alert", "WaSessionDown: sales should be connected and is not: unreachable")
     assert line in await agent.story("sales")
 
     # and is back
