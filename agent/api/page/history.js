@@ -49,6 +49,7 @@ export function makeHistory() {
 
   // The changes of status back to the begin of the range, and the one before it.
   async function load() {
+    drawUptime();
     if (state.id === null || state.asking) return;
     const wanted = state.id,
       begin = now() - state.range;
@@ -72,6 +73,8 @@ export function makeHistory() {
       state.asking = false;
     }
     drawUptime();
+    // Another session or range was chosen meanwhile.
+    if (state.id !== null && (wanted !== state.id || now() - state.range < begin - 60000)) load();
   }
 
   function drawUptime() {

@@ -43,7 +43,7 @@ async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
         assert lost_store(bench.folder) == ""
         json.loads((bench.folder / "creds.json").read_text())
         await bench.engine.connect()
-        await bench.is_now("CONNECTED")
+        await bench.is_now("CONNECTED", within=45)
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims[paired:])
     await bench.hear("after all kills")
     await bench.send("and out")
