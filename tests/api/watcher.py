@@ -21,6 +21,31 @@ document.addEventListener("securitypolicyviolation",
     (event) => window.__violations.push(event.violatedDirective + " " + event.blockedURI));
 """
 
+# Where the middle of an element is, when it was at the same place for two frames and nothing
+# lies over it. From then on the page notes whether the next click met it.
+_STANDS_STILL = """(async () => {
+    const e = %s;
+    if (!e) return null;
+    e.scrollIntoView({block: 'center'});
+    const frame = () => new Promise(requestAnimationFrame);
+    const middle = () => {
+        const r = e.getBoundingClientRect();
+        return [r.x + r.width / 2, r.y + r.height / 2];
+    };
+    const before = middle();
+    await frame();
+    await frame();
+    const at = middle();
+    if (before[0] !== at[0] || before[1] !== at[1]) return null;
+    const over = document.elementFromPoint(at[0], at[1]);
+    if (!over || !(e.contains(over) || over.contains(e))) return null;
+    window.__met = false;
+    document.addEventListener('click', (event) => {
+        window.__met = e === event.target || e.contains(event.target) || event.target.contains(e);
+    }, {capture: true, once: true});
+    return at;
+})()"""
+
 
 class Watcher:
     def __init__(self, browser: Browser, page: Debugger) -> None:
@@ -103,17 +128,22 @@ class Watcher:
             await asyncio.sleep(0.03)
 
     async def click(self, selector: str) -> None:
-        """With the mouse, in the middle of what is visible there."""
+        """With the mouse, in the middle of what is visible there, once it stands still."""
+        deadline = time.monotonic() + 15
+        while not await self._clicked(selector):
+            assert time.monotonic() < deadline, f"{selector} moved away from under every click"
+
+    async def _clicked(self, selector: str) -> bool:
+        """One click, and whether it met the element: a page that grows moves it meanwhile."""
         found = f"document.querySelector({json.dumps(selector)})"
         await self.until(f"{found} && {found}.checkVisibility()")
-        at = await self.run(
-            f"(() => {{ const e = {found}; e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect();"
-            " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
+        at = await self.run(_STANDS_STILL % found)
+        if at is None:
+            return False
         for kind in ("mousePressed", "mouseReleased"):
             event = {"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}
             await self.call("Input.dispatchMouseEvent", event)
+        return bool(await self.run("window.__met !== false"))
 
     async def type(self, text: str) -> None:
         await self.call("Input.insertText", {"text": text})
