@@ -28,7 +28,6 @@ from agent.config import (
 from agent.config.backends import REMOTE_ENGINES
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
-from agent.config.setting import settings_of
 from agent.core.alerts import AlertLimits
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy, memory_budget
@@ -37,6 +36,7 @@ from agent.core.incident import IncidentPolicy
 from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReasonDelay, ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy
+from agent.core.setting import settings_of
 from agent.engines.catalog import remote_engines
 from agent.errors import ConfigError
 

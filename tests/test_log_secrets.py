@@ -15,7 +15,7 @@ import pytest
 
 from agent.config import Config
 from agent.config.backends import BackendSecrets
-from agent.config.setting import settings_of
+from agent.core.setting import settings_of
 from agent.engines.evolution.settings import EvolutionSettings
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.log import LineWriter, as_fields, as_json, as_text, describe

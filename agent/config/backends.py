@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.config.secret_file import read_secret
-from agent.config.setting import setting, settings_of
+from agent.core.setting import setting, settings_of
 
 EVOLUTION, WHATICKET = "evolution", "whaticket"
 REMOTE_ENGINES = (EVOLUTION, WHATICKET)

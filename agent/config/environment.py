@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.config.backends import WHATICKET, BackendDeclaration
-from agent.config.setting import settings_of
+from agent.core.setting import settings_of
 from agent.errors import ConfigError
 
 PREFIX = "WA_AGENT_"

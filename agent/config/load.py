@@ -13,9 +13,9 @@ from agent.config.environment import parse_text, read_environment, read_for_back
 from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
-from agent.config.setting import Setting, settings_of
 from agent.config.webhooks import WebhookDeclaration
 from agent.core.model import parse_instance_id
+from agent.core.setting import Setting, settings_of
 from agent.errors import ConfigError, InvalidRequest
 
 T = TypeVar("T")

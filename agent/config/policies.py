@@ -6,8 +6,8 @@ Frozen dataclasses with default, meaning and range. Durations are seconds, sizes
 from dataclasses import dataclass
 
 from agent.config.reasons import read_reasons
-from agent.config.setting import setting
 from agent.core.reconnect import ReasonDelay
+from agent.core.setting import setting
 
 MIB = 1 << 20
 

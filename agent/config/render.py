@@ -9,8 +9,8 @@ import tomli_w
 from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.config import Config, Declaration
 from agent.config.reasons import show_reasons
-from agent.config.setting import Setting, settings_of
 from agent.config.webhooks import WebhookDeclaration, hide_target
+from agent.core.setting import Setting, settings_of
 
 HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.

@@ -10,10 +10,10 @@ from agent.config.backend_rules import find_backend_problem
 from agent.config.config import Config, is_loopback
 from agent.config.policies import MemorySection
 from agent.config.problem import Problem
-from agent.config.setting import settings_of
 from agent.config.webhooks import find_webhook_problem
 from agent.core.alerts import AlertLimits, alert_table
 from agent.core.findings.crypto_patterns import own_pattern
+from agent.core.setting import settings_of
 from agent.core.words import LEAST_MEMORY, LEAST_TASKS
 
 

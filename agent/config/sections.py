@@ -7,7 +7,7 @@ example file is made from both.
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.config.setting import setting
+from agent.core.setting import setting
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")

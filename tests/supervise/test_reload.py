@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
-from agent.config.setting import settings_of
+from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
 from agent.supervise.assemble import assemble
 from agent.supervise.footing import Ground
