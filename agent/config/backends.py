@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.config.secret_file import read_secret
-from agent.core.setting import setting, settings_of
+from agent.core.setting import HIDDEN, setting, settings_of
 
 EVOLUTION, WHATICKET = "evolution", "whaticket"
 REMOTE_ENGINES = (EVOLUTION, WHATICKET)
 PRESETS = ("spec", "community", "saas", "ticketz")
-HIDDEN = "***"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.config.backends import HIDDEN, BackendDeclaration
+from agent.config.backends import BackendDeclaration
 from agent.config.config import Config, Declaration
 from agent.config.environment import parse_text, read_environment, read_for_backends
 from agent.config.lines import find_lines, line_of
@@ -15,7 +15,7 @@ from agent.config.problem import Problem
 from agent.config.rules import find_problem
 from agent.config.webhooks import WebhookDeclaration
 from agent.core.model import parse_instance_id
-from agent.core.setting import Setting, settings_of
+from agent.core.setting import is_whole, read_value, settings_of
 from agent.errors import ConfigError, InvalidRequest
 
 T = TypeVar("T")
@@ -153,50 +153,13 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
         if name not in marks:
             raise source.refuse(key, "there is no such key" + _nearest(name, list(marks)))
         default = getattr(holder, name)
-        changes[name] = _value(value, default, marks[name], key, source)
+        try:
+            changes[name] = read_value(value, default, marks[name])
+        except ValueError as error:
+            raise source.refuse(key, str(error)) from None
         if name in PATHS and value:
             changes[name] = type(default)(source.base / str(value))
     return replace(holder, **changes)
-
-
-def _value(value: Any, default: Any, mark: Setting, key: str, source: _Source) -> Any:
-    """Check one value against the type of its default and its mark. bool is not a number."""
-    if mark.parse is not None:
-        try:
-            return mark.parse(value)
-        except ValueError as error:
-            raise source.refuse(key, str(error)) from None
-    shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
-    if default is None or isinstance(default, bool):
-        good, wanted = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        good, wanted = _is_whole(value), "a whole number"
-    elif isinstance(default, float):
-        good, wanted = type(value) is float or _is_whole(value), "a number"
-        value = float(value) if good else value
-    elif isinstance(default, tuple):
-        good = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
-        wanted = "a list of texts"
-        value = tuple(value) if good else value
-    else:
-        good, wanted = isinstance(value, str) and "\0" not in value, "a text"
-        good = good and not (isinstance(default, Path) and not value)
-    if not good:
-        raise source.refuse(key, f"it must be {wanted}, not {shown}")
-    if mark.choices and value not in mark.choices:
-        raise source.refuse(key, f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise source.refuse(key, "it must be a finite number")
-    if mark.low is not None and value < mark.low:
-        raise source.refuse(key, f"it must be at least {mark.low:g}, not {value!r}")
-    if mark.high is not None and value > mark.high:
-        raise source.refuse(key, f"it must be at most {mark.high:g}, not {value!r}")
-    return Path(value) if isinstance(default, Path) else value
-
-
-def _is_whole(value: Any) -> bool:
-    """64 bits, as TOML promises: a longer number breaks SQLite and JSON readers."""
-    return type(value) is int and -(1 << 63) <= value < 1 << 63
 
 
 def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
@@ -256,7 +219,7 @@ def _not_json(table: Mapping[str, Any]) -> str:
         elif isinstance(value, float):
             if not math.isfinite(value):
                 return name
-        elif not (isinstance(value, str | bool) or _is_whole(value)):
+        elif not (isinstance(value, str | bool) or is_whole(value)):
             return name
     return ""
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from agent.config.backends import HIDDEN, shown_url
+from agent.config.backends import shown_url
 from agent.config.problem import Problem
 from agent.config.secret_file import read_secret
 from agent.core.addresses import refuse_address
 from agent.core.model import parse_instance_id
-from agent.core.setting import setting
+from agent.core.setting import HIDDEN, setting
 from agent.errors import InvalidRequest
 
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")

@@ -1,10 +1,12 @@
 """The mark of a dataclass field that is a setting: its meaning and its range.
 
-Loading, checking and the example file use these marks.
+Loading, checking, the example file and the forms of the page use these marks.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +27,13 @@ class Setting:
     """True for a URL that may carry a password."""
     parse: Callable[[Any], Any] | None = None
     """Reads a value that is no plain type; ValueError names the fault."""
+    check: Callable[[Any], str] | None = None
+    """The fault of a value that has the right type; "" = it can be used."""
+    variable: str = ""
+    """The environment variable that overrides it."""
+
+
+HIDDEN = "***"
 
 
 def setting(
@@ -38,9 +47,13 @@ def setting(
     secret: bool = False,
     credentials: bool = False,
     parse: Callable[[Any], Any] | None = None,
+    check: Callable[[Any], str] | None = None,
+    variable: str = "",
 ) -> T:
     """A field with a default and its mark; mypy sees the default's type."""
-    mark = Setting(meaning, low, high, choices, restart, secret, credentials, parse)
+    mark = Setting(
+        meaning, low, high, choices, restart, secret, credentials, parse, check, variable
+    )
     shown = not (secret or credentials)
     made: T = field(default=default, repr=shown, metadata={"setting": mark})
     return made
@@ -49,3 +62,46 @@ def setting(
 def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
     """The marked fields of a dataclass (or of one of its values), in their order."""
     return [(one, one.metadata["setting"]) for one in fields(policy) if "setting" in one.metadata]
+
+
+def read_value(value: Any, default: Any, mark: Setting) -> Any:
+    """The value in the type of its default; ValueError names the fault. bool is not a number."""
+    if mark.parse is not None:
+        return mark.parse(value)
+    shown = f"{value!r:.80}" if not (mark.secret or mark.credentials) else HIDDEN
+    if default is None or isinstance(default, bool):
+        good, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        good, wanted = is_whole(value), "a whole number"
+    elif isinstance(default, float):
+        good, wanted = type(value) is float or is_whole(value), "a number"
+        value = float(value) if good else value
+    elif isinstance(default, tuple):
+        good = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
+        wanted = "a list of texts"
+        value = tuple(value) if good else value
+    else:
+        good, wanted = isinstance(value, str) and "\0" not in value, "a text"
+        good = good and not (isinstance(default, Path) and not value)
+    if not good:
+        raise ValueError(f"it must be {wanted}, not {shown}")
+    if fault := _fault(value, mark):
+        raise ValueError(fault)
+    return Path(value) if isinstance(default, Path) else value
+
+
+def _fault(value: Any, mark: Setting) -> str:
+    if mark.choices and value not in mark.choices:
+        return f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "it must be a finite number"
+    if mark.low is not None and value < mark.low:
+        return f"it must be at least {mark.low:g}, not {value!r}"
+    if mark.high is not None and value > mark.high:
+        return f"it must be at most {mark.high:g}, not {value!r}"
+    return mark.check(value) if mark.check is not None else ""
+
+
+def is_whole(value: Any) -> bool:
+    """64 bits, as TOML promises: a longer number breaks SQLite and JSON readers."""
+    return type(value) is int and -(1 << 63) <= value < 1 << 63

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.core.words import Address, Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 
 __all__ = [
     "Backend",
@@ -18,7 +18,6 @@ __all__ = [
     "Engine",
     "Happening",
     "LostStore",
-    "NeededAddress",
     "OpenBackend",
     "OpenEngine",
     "ProbeAnswer",
@@ -105,11 +104,6 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 LostStore = Callable[[Path], str]
 """Every such module offers `lost_store` too: why this folder cannot hold a pairing, "" where it
 may. It only looks; what is damaged or cannot be read is there, and the engine says so itself."""
-
-
-NeededAddress = Callable[[Mapping[str, Any], Path], Address | None]
-"""The settings module of each engine that runs here offers `needed_address` of this type:
-settings and folder in, what must be reached before a login can come to anything out."""
 
 
 class RemoteEngine(Engine, Protocol):

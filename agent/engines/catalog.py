@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import LostStore, NeededAddress, OpenBackend, OpenEngine
+from agent.engines.base import LostStore, OpenBackend, OpenEngine
 from agent.errors import ConfigError
 
 
@@ -136,14 +136,18 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
     """What a session of that engine must reach to log in; `folder` is the engine's own.
 
-    None: it does not say, or its worker asks a server of its own accord (a backend's).
+    None: the engine refuses these settings, or the worker of its backend asks the server.
     """
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
         return None
+    rules = import_module(f"{entry.module}.settings")
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
-    told: NeededAddress = import_module(f"{entry.module}.settings").needed_address
-    return told(own, folder)
+    try:
+        address: Address = rules.needed_address(rules.read_settings(own), folder)
+    except ConfigError:
+        return None
+    return address
 
 
 def _check_place(settings: Mapping[str, Any]) -> None:

@@ -1,74 +1,50 @@
-"""What an instance of the sandbox can be told."""
+"""The settings of an instance with the sandbox engine. Standard library only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.core.setting import setting
 from agent.core.words import Address
-from agent.errors import ConfigError
+from agent.engines.settings import read_table
 
 NETWORK = "network"
 """The file in a session's folder that says until when its network is away (Unix seconds)."""
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
     """Durations are seconds."""
 
-    scan: str = "auto"
-    """auto: the phone scans by itself; manual: it waits for the command `scan`."""
-    scan_after: float = 1.0
-    """How long a phone that scans by itself looks at the first code."""
-    qr_every: float = 20.0
-    """How long one code holds."""
-    qr_codes: int = 6
-    """Codes of one login; after the last one nothing is shown until somebody asks again."""
-    messages_per_minute: float = 6.0
-    """0: none."""
-    frame_every: float = 5.0
-    """The server's sign of life on an idle connection."""
-    login_seconds: float = 0.05
-    sync_seconds: float = 0.05
-    save_seconds: float = 0.0
-    """How long a save works before it writes."""
-    account: str = ""
-    """The phone's number; "" makes one up from the instance's id."""
+    scan: str = setting(
+        "auto",
+        "auto = the phone scans by itself; manual = it waits for `wa-agent sandbox scan`",
+        choices=("auto", "manual"),
+    )
+    scan_after: float = setting(
+        1.0, "seconds until a phone that scans by itself scans", low=0, high=_DAY
+    )
+    qr_every: float = setting(20.0, "seconds that one code holds", low=0.05, high=_DAY)
+    qr_codes: int = setting(
+        6, "codes of one login; after the last one a new request starts again", low=1, high=_DAY
+    )
+    messages_per_minute: float = setting(6.0, "messages that come in; 0 = none", low=0, high=6000)
+    frame_every: float = setting(
+        5.0, "seconds between the server's signs of life", low=0.05, high=_DAY
+    )
+    login_seconds: float = setting(0.05, "seconds of a login", low=0, high=_DAY)
+    sync_seconds: float = setting(0.05, "seconds of the sync after a login", low=0, high=_DAY)
+    save_seconds: float = setting(0.0, "seconds of a save before it writes", low=0, high=_DAY)
+    account: str = setting("", 'number of the phone; "" = made from the id of the instance')
 
 
-_SMALLEST = {"qr_every": 0.05, "qr_codes": 1, "frame_every": 0.05}
-_LARGEST = {"messages_per_minute": 6000.0}
+def read_settings(raw: Mapping[str, Any]) -> SandboxSettings:
+    """ConfigError names the setting that cannot be used."""
+    return read_table(SandboxSettings, raw, "sandbox setting")
 
 
-def read_settings(told: Mapping[str, Any]) -> SandboxSettings:
-    """Raise ConfigError naming the setting that cannot be used."""
-    known = {each.name: each.type for each in fields(SandboxSettings)}
-    # A phone number on a command line is read as a whole number.
-    told = {
-        key: str(value) if known.get(key) is str and type(value) is int else value
-        for key, value in told.items()
-    }
-    for key, value in told.items():
-        kind = known.get(key)
-        if kind is None:
-            raise _wrong(key, f"unknown, known are {', '.join(known)}")
-        if kind is str:
-            if not isinstance(value, str):
-                raise _wrong(key, "not text")
-        elif isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-            raise _wrong(key, "not a number")
-        elif not _SMALLEST.get(key, 0) <= value <= _LARGEST.get(key, 86_400):
-            raise _wrong(key, "out of range")
-    settings = SandboxSettings(**told)
-    if settings.scan not in ("auto", "manual"):
-        raise _wrong("scan", "neither auto nor manual")
-    return settings
-
-
-def needed_address(_settings: Mapping[str, Any], folder: Path) -> Address | None:
+def needed_address(_settings: SandboxSettings, folder: Path) -> Address:
     """`folder` is the engine's own. The fault `drop` with an end takes this network away."""
     return Address((folder / NETWORK).absolute().as_uri())
-
-
-def _wrong(key: str, why: str) -> ConfigError:
-    return ConfigError(f"cannot use sandbox setting {key!r:.60}: {why}", field=key)

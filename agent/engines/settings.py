@@ -1,0 +1,81 @@
+"""What the settings of every engine share: how a table is read, and the rules of addresses.
+
+Standard library only, as each engine's own `settings`: the agent's configuration asks them too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from agent.core.setting import read_value, settings_of
+from agent.core.words import Address
+from agent.errors import ConfigError
+
+T = TypeVar("T")
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PLAIN_TO_HTTP = {"http": "http", "ws": "http"}
+
+
+def read_table(kind: type[T], raw: Mapping[str, Any], words: str) -> T:
+    """The settings dataclass `kind` out of a raw table; ConfigError names the wrong setting."""
+    plain = kind()
+    marks = {field.name: mark for field, mark in settings_of(plain)}
+    values = {}
+    for key, value in raw.items():
+        if key not in marks:
+            raise wrong(words, key, f"unknown, known are {', '.join(marks)}")
+        default = getattr(plain, key)
+        # A phone number on a command line is read as a whole number.
+        given = str(value) if isinstance(default, str) and type(value) is int else value
+        try:
+            values[key] = read_value(given, default, marks[key])
+        except ValueError as error:
+            raise wrong(words, key, str(error)) from error
+    return kind(**values)
+
+
+def wrong(words: str, key: str, fault: str) -> ConfigError:
+    return ConfigError(f"cannot use {words} {key!r:.60}: {fault}", field=key)
+
+
+def server_fault(url: str, secure: str, plain: str) -> str:
+    """Why WhatsApp cannot be asked at this address: `plain` text leaves no machine."""
+    parts = _split(url)
+    safe = parts is not None and (
+        parts.scheme == secure or (parts.scheme == plain and parts.hostname in _LOOPBACK)
+    )
+    if parts is None or not safe or not parts.hostname or "@" in parts.netloc:
+        return f"it must be {secure}://HOST, or {plain}://HOST on loopback"
+    return ""
+
+
+def proxy_fault(proxy: str) -> str:
+    parts = _split(proxy)
+    if not proxy or (
+        parts is not None
+        and parts.scheme in ("http", "https", "socks5")
+        and parts.hostname
+        and not parts.path
+    ):
+        return ""
+    return "it must be http://, https:// or socks5:// with host and port"
+
+
+def device_name_fault(name: str) -> str:
+    return "it must have at most 50 characters" if len(name) > 50 else ""
+
+
+def address_of(url: str, proxy: str) -> Address:
+    """What a client that connects to `url` must reach first."""
+    parts = urlsplit(url)
+    return Address(f"{_PLAIN_TO_HTTP.get(parts.scheme, 'https')}://{parts.netloc}/", proxy)
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
