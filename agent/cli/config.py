@@ -34,7 +34,7 @@ def add(commands: Subparsers) -> None:
 
 def _load(options: argparse.Namespace) -> Any:
     from agent.config import load_config
-    from agent.supervise.declared import find_declared_problem
+    from agent.supervise.start_up import find_declared_problem
 
     path = config_path(options.config, os.environ)
     overrides = overrides_of(options)

@@ -28,7 +28,7 @@ from agent.core.model import (
 )
 from agent.core.recovery.repair import Repair
 from agent.core.time_in_status import StatusTime
-from agent.supervise.backends.facts import WorkerLink
+from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
 
 

@@ -1,6 +1,8 @@
 """All instances of this machine: what is known of each, how it looks, and how it is saved."""
 
 import asyncio
+import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from agent.core.durations import Durations
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
+from agent.core.recovery.repair import Repair, read_repair, resume_repair
 from agent.core.time_in_status import StatusTime
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
@@ -17,9 +20,10 @@ from agent.store.database import Store
 from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.repair_record import repair_of
 from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import Identity, replace_identity
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -179,6 +183,17 @@ class Registry:
                 said.warning("cannot write its identity file: %s", error)
             else:
                 facts.written = identity
+
+
+def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
+    """The repair that an earlier run of the agent recorded, ready to go on."""
+    if not record.repair:
+        return None
+    try:
+        return resume_repair(read_repair(json.loads(record.repair)), now_wall)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("cannot read a recorded repair, which is dropped: %s", error)
+        return None
 
 
 def identity_of(facts: Facts) -> Identity:

@@ -47,11 +47,11 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry, identity_of
 from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
+from agent.supervise.story import entry
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity

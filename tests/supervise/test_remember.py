@@ -21,7 +21,7 @@ from agent.core.model import (
 from agent.core.reconnect import Breaker, BreakerPolicy, with_breaker
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
-from agent.supervise.passes.trouble import is_trouble
+from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
 NOW = 1000.0

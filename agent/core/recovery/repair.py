@@ -3,12 +3,13 @@
 The store keeps it as plain values, so a repair outlives the agent that began it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.core.model import Health, HealthVerdict, Observation
+from agent.core.model import Health, HealthVerdict, Observation, SessionRecord
 from agent.core.reconnect import remaining
 
 
@@ -292,6 +293,11 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
         regenerated=repair.regenerated and not (again and repair.step is _KEYS_STEP),
         resumed=repair.resumed + 1,
     )
+
+
+def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
+    """The record with this repair in it, so that the repair outlives the agent."""
+    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
 
 
 def stored(repair: Repair) -> dict[str, Any]:

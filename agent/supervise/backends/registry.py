@@ -28,10 +28,11 @@ from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit, Noted
-from agent.supervise.backends.facts import BackendFacts, Ears, SeatLink
+from agent.supervise.backends.facts import BackendFacts, SeatLink
 from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.worker_link import Ears
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
 
 log = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
+from agent.supervise.story import entry
 from agent.vault.archive import Packed, export_snapshot
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage

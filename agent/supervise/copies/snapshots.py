@@ -23,8 +23,8 @@ from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
+from agent.supervise.story import entry
 from agent.vault.formats import may_roll_back
 from agent.vault.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
 from agent.vault.snapshot import Subject, take_snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.core.model import Action, ActionKind, Outcome
-from agent.errors import EngineError, WaError
+from agent.errors import EngineError, LinkError, WaError
 from agent.host.base import Host, Limits
 from agent.log import about
 from agent.supervise.facts import Facts
@@ -18,6 +18,9 @@ from agent.supervise.set_aside import set_aside
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+CALL_TIMEOUT = 15.0
+REMOTE_TIMEOUT = 120.0
+"""A server takes its time over what it does to a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +145,15 @@ async def _renew(facts: Facts, hands: Hands) -> None:
         return  # its server took the keys away itself, and nothing of them is here
     why = f"the pairing ended: {facts.record.reason}"
     await asyncio.to_thread(set_aside, hands.session_root, facts, why)
+
+
+async def call_worker(
+    facts: Facts,
+    do: str,
+    arguments: dict[str, object] | None = None,
+    *,
+    timeout: float = CALL_TIMEOUT,
+) -> None:
+    if facts.link is None:
+        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
+    await facts.link.call(do, arguments or {}, timeout=timeout)

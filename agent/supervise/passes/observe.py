@@ -38,11 +38,11 @@ from agent.link.client import Link, LinkStats
 from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
 from agent.log import about
-from agent.supervise.backends.facts import Ears, WorkerLink
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.worker_link import Ears, WorkerLink
 from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
 

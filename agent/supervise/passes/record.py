@@ -4,10 +4,8 @@ Pure but for the Facts it keeps notes in. The order matters: a drop is counted w
 record still says CONNECTED, the published status comes last.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agent.core.health import FOLDER_UNUSABLE, HealthPolicy
 from agent.core.model import (
@@ -35,13 +33,12 @@ from agent.core.reconnect import (
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
+from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
 """It was down as long as a person wanted."""
-SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
-"""Kinds of history that tell a session's circuit; a backend's has its own."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -266,16 +263,6 @@ def note_circuit(
         sentence = "its circuit is closed again"
         return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
     return []
-
-
-def entry(
-    facts: Facts,
-    kind: str,
-    sentence: str,
-    category: Category = Category.SESSION,
-    **detail: Any,
-) -> JournalEntry:
-    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
 def _drop_of(

@@ -38,6 +38,7 @@ from agent.core.recovery.repair import (
     join_repair,
     outlive_repair,
     wants_repair,
+    with_repair,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
@@ -46,14 +47,20 @@ from agent.errors import WaError
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.passes.act import Hands, restart, start, to_its_end
+from agent.supervise.passes.act import (
+    CALL_TIMEOUT,
+    REMOTE_TIMEOUT,
+    Hands,
+    call_worker,
+    restart,
+    start,
+    to_its_end,
+)
 from agent.supervise.passes.findings import judge_keys
-from agent.supervise.passes.record import entry
-from agent.supervise.repair_record import with_repair
 from agent.supervise.set_aside import set_aside
+from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
-from agent.supervise.worker_call import CALL_TIMEOUT, REMOTE_TIMEOUT, call_worker
 from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)

@@ -32,9 +32,9 @@ from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_en
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
-from agent.supervise.passes.record import Rememberer, entry, note_circuit, note_restarts
+from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder
-from agent.supervise.passes.trouble import is_trouble
+from agent.supervise.story import entry, is_trouble
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 

@@ -9,12 +9,12 @@ from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
-from agent.supervise.backends.facts import WorkerLink
 from agent.supervise.facts import Facts
 from agent.supervise.loop import boot_now
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
 from agent.supervise.requests.uploads import in_parts
+from agent.supervise.story import entry
+from agent.supervise.worker_link import WorkerLink
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0

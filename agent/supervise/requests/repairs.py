@@ -28,12 +28,12 @@ from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.passes.record import entry
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.no_code import refuse_silent
+from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
 
