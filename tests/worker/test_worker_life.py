@@ -310,7 +310,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
         "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
-        "import agent.worker.run, agent.engines.sandbox\n"
+        "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
         "print(' '.join(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -350,12 +350,13 @@ if __name__ == "__main__":
 async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
     bench: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "crashing.py").write_text(CRASHING)
+    (tmp_path / "crashing").mkdir()
+    (tmp_path / "crashing" / "engine.py").write_text(CRASHING)
     bench.identity(engine="crashing")
     env = bench.environment()
     env["PYTHONPATH"] += f":{tmp_path}"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(tmp_path / "crashing.py")), env=env, stderr=subprocess.PIPE
+        *(sys.executable, "-m", "crashing.engine"), env=env, stderr=subprocess.PIPE
     )
     _, errors = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.engines.sandbox.file import read_session
+from agent.engines.sandbox.files import read_session
 from agent.errors import ConfigError, FolderUnusable
 from agent.worker.identity import read_identity
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.file import write_whole
+from agent.engines.sandbox.files import write_whole
 from agent.engines.sandbox.settings import NETWORK
 from agent.errors import EngineError, InvalidRequest
 

@@ -11,38 +11,12 @@ import stat
 import time
 from pathlib import Path
 
-from agent.engines.web.kept import NOTE
-from agent.engines.web.profile import (
-    LOCKS,
-    Lock,
-    has_pairing,
-    holder,
-    profile_path,
-    read_lock,
-)
+from agent.engines.web.files import MADE_BY_BROWSER, NOTE, has_pairing, profile_path
+from agent.engines.web.profile import LOCKS, Lock, holder, read_lock
 from agent.errors import InvalidRequest, Refused, VaultError
 
 _CLIENT = re.compile(r"[-_A-Za-z0-9]{1,64}")
-_LEFT_BEHIND = frozenset(
-    {
-        *LOCKS,
-        "Cache",
-        "Code Cache",
-        "Crashpad",
-        "DawnGraphiteCache",
-        "DawnWebGPUCache",
-        "DevToolsActivePort",
-        "GPUCache",
-        "GrShaderCache",
-        "GraphiteDawnCache",
-        "ShaderCache",
-        "component_crx_cache",
-        "extensions_crx_cache",
-        "Safe Browsing",
-        "BrowserMetrics",
-    }
-)
-"""What a browser makes anew, and what belongs to a process: never part of a session."""
+_LEFT_BEHIND = MADE_BY_BROWSER | {*LOCKS, "Safe Browsing"}
 
 SIZE_LIMIT = 4 * 1024**3
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.engines.web.files import NOTE
 from agent.engines.web.settings import KNOWN_GOOD, LIVE
 from agent.errors import EngineError
 
-NOTE = "web.json"
 _PAGES, _DIAGNOSTICS = "pages", "diagnostics"
 _PAGES_KEPT, _DIAGNOSTICS_KEPT = 2, 3
 _PAGE_LIMIT = 16 * 1024 * 1024

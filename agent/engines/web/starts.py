@@ -16,7 +16,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
-from agent.engines.web.profile import lost_store, store_is_gone
+from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.record import Record
 from agent.engines.web.rescue import rescue
 from agent.engines.web.session import Session

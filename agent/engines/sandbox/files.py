@@ -1,10 +1,16 @@
-"""The sandbox's session file: written whole or not at all, and checked when it is read."""
+"""The sandbox's session file: written whole or not at all, and checked when it is read.
+
+Standard library only.
+"""
 
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from agent.core.words import SessionFiles
+from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
 
 # OpenSSL behind hashlib would cost a small worker half a megabyte.
 try:
@@ -33,19 +39,33 @@ def read_session(folder: Path) -> SessionFile | None:
     """None when there is no file; SessionDamagedError when there is one that is not whole;
     OSError when it cannot be read."""
     try:
-        text = (folder / NAME).read_bytes()
+        raw = (folder / NAME).read_bytes()
     except FileNotFoundError:
         return None
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> SessionFile:
     try:
-        told: dict[str, Any] = json.loads(text)
-        checksum = told.pop("checksum")
-        if checksum != _checksum(told):
-            raise SessionDamagedError("the checksum does not match")
-        if told.pop("version") != 1:
-            raise SessionDamagedError("it is of another version")
-        return SessionFile(**told)
+        content: dict[str, Any] = json.loads(raw)
+        if content.pop("checksum") != _checksum(content):
+            raise SessionDamagedError("its checksum does not fit its content")
+        if (version := content.pop("version")) != 1:
+            raise SessionDamagedError(f"its version is {version!r:.40}, not 1")
+        return SessionFile(**content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise SessionDamagedError(f"it is not a session file: {error}") from error
+        raise SessionDamagedError(how_broken(raw, error)) from error
+
+
+def check(folder: SessionFolder, _paired: bool) -> FilesReport:
+    raw = folder.read(NAME)
+    if raw is None:
+        return FilesReport(SessionFiles.UNPAIRED)
+    try:
+        session = _parse(raw)
+    except SessionDamagedError as error:
+        return damaged(folder.path / NAME, str(error))
+    return FilesReport(SessionFiles.WHOLE if session.paired else SessionFiles.UNPAIRED)
 
 
 def lost_store(folder: Path) -> str:
@@ -61,9 +81,9 @@ def lost_store(folder: Path) -> str:
 
 def write_session(folder: Path, session: SessionFile) -> None:
     """Replace the file in one step; a folder that is gone is an OSError, never made anew."""
-    told: dict[str, Any] = {"version": 1, **asdict(session)}
-    told["checksum"] = _checksum(told)
-    write_whole(folder / NAME, json.dumps(told, sort_keys=True).encode())
+    content: dict[str, Any] = {"version": 1, **asdict(session)}
+    content["checksum"] = _checksum(content)
+    write_whole(folder / NAME, json.dumps(content, sort_keys=True).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -87,6 +107,9 @@ def write_whole(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _checksum(told: dict[str, Any]) -> str:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return str(sha256(text.encode()).hexdigest())
+
+
+RULES = FileRules(check, lost_store)
