@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import VERSION
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.statistics import RepairStatistics
 from agent.core.view import CHECKS, AgentStatus, CheckTime
@@ -18,7 +19,7 @@ from agent.log import lines_lost
 from agent.store.database import Store
 from agent.store.errors import TROUBLES
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop, boot_now
+from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.durations import Durations
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
@@ -19,7 +20,6 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import Identity, replace_identity
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import CryptoPolicy, judge_crypto
 from agent.core.findings.error_rate import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
@@ -18,7 +19,6 @@ from agent.core.view import (
 from agent.engines.catalog import counts_messages
 from agent.host.base import Host
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.observe import desired_from
 from agent.supervise.turns.turns import Turns
 

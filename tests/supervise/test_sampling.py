@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
+from agent.clock import boot_now
 from agent.config import Config
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.observe import note_unit
 from agent.supervise.periodic import usage as sampling
 from agent.supervise.periodic.usage import SETTLED, Sampler

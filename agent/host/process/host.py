@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Limits, Wake
-from agent.host.boot import boot_id
 from agent.host.process.child import Child, Exit
 from agent.host.process.fork_server import WarmProcess
 from agent.host.process.held_up import Pulse

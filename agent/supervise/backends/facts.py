@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.model import (
     UNIT_ABSENT,
@@ -17,7 +18,6 @@ from agent.core.model import (
 )
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.loop import boot_now
 from agent.supervise.worker_link import Ears
 
 

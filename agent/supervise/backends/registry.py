@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.model import (
     Category,
@@ -31,7 +32,7 @@ from agent.supervise.backends.circuit import Circuit, Noted
 from agent.supervise.backends.facts import BackendFacts, SeatLink
 from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.loop import Loop, Wakes
 from agent.supervise.worker_link import Ears
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.clock import boot_now
 from agent.core.model import Action, ActionKind, Outcome
 from agent.errors import EngineError, LinkError, WaError
 from agent.host.base import Host, Limits
 from agent.log import about
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.set_aside import set_aside
 
 log = logging.getLogger(__name__)

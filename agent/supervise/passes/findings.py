@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import (
     CryptoPolicy,
     CryptoState,
@@ -22,7 +23,6 @@ from agent.engines.catalog import counts_messages
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from agent.clock import boot_now
 from agent.config import HealthSection
 from agent.core.model import (
     Claim,
@@ -40,7 +41,6 @@ from agent.link.sockets import only_process
 from agent.log import about
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.worker_link import Ears, WorkerLink
 from agent.vault.check import inspect_folder

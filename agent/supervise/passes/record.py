@@ -7,6 +7,7 @@ record still says CONNECTED, the published status comes last.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.health import FOLDER_UNUSABLE, HealthPolicy
 from agent.core.model import (
     Category,
@@ -32,7 +33,6 @@ from agent.core.reconnect import (
 )
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 Status = ConnectionStatus

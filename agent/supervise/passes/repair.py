@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import (
     CryptoPolicy,
     crypto_retry_delay,
@@ -46,7 +47,6 @@ from agent.engines.catalog import finds_records
 from agent.errors import WaError
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.act import (
     CALL_TIMEOUT,
     REMOTE_TIMEOUT,

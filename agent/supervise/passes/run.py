@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.health import HealthPolicy, judge_health, waits_for_network
 from agent.core.model import (
     Action,
@@ -27,7 +28,6 @@ from agent.core.words import SUSPECT
 from agent.failpoint import failpoint
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_end
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker

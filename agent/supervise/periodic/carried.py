@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus
 from agent.errors import StoreError
 from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from agent.clock import boot_now
 from agent.config import Config
 from agent.core.findings.memory import (
     InstanceMemory,
@@ -22,7 +23,6 @@ from agent.host.machine.process_tree import UNSEEN, Usage
 from agent.host.machine.resources import measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
 

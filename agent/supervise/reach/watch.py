@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.model import Address, Category, InstanceId, JournalEntry
 from agent.core.reach import (
     NETWORK_CODES,
@@ -32,7 +33,6 @@ from agent.core.reach import (
 from agent.engines.catalog import needed_address
 from agent.host.machine.routes import Routes
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.reach.look import look
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
 from agent.supervise.requests.uploads import in_parts
 from agent.supervise.story import entry

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.clock import boot_now
 from agent.core.failing import Failing, goes_all_the_way, is_well
 from agent.core.incident import (
     Failure,
@@ -36,7 +37,6 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 
