@@ -81,7 +81,7 @@ def test_f32_a_disk_that_fails_keeps_the_old_file(
         raise OSError(cause, os.strerror(cause))
 
     if call == "rename":
-        monkeypatch.setattr(Path, "rename", fails)
+        monkeypatch.setattr(os, "rename", fails)
     elif call == "fsync":
         monkeypatch.setattr(os, "fsync", fails)
     else:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from agent.core.words import SessionFiles
 from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
+from agent.files import sync
 
 CREDS = "creds.json"
 REMOVED = "removed-keys"
@@ -55,11 +55,7 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         for name in names:
             (folder / name).rename(shelf / name)
         for changed in (shelf, folder):
-            fd = os.open(changed, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync(changed)
     except OSError as error:
         raise EngineError(
             f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"

@@ -4,13 +4,13 @@ Standard library only.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.core.words import SessionFiles
 from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
+from agent.files import write_whole
 
 # OpenSSL behind hashlib would cost a small worker half a megabyte.
 try:
@@ -80,31 +80,15 @@ def lost_store(folder: Path) -> str:
 
 
 def write_session(folder: Path, session: SessionFile) -> None:
-    """Replace the file in one step; a folder that is gone is an OSError, never made anew."""
+    """Replace the file in one step; a folder that is gone is an OSError, never made again."""
     content: dict[str, Any] = {"version": 1, **asdict(session)}
     content["checksum"] = _checksum(content)
-    write_whole(folder / NAME, json.dumps(content, sort_keys=True).encode())
+    write_shared(folder / NAME, json.dumps(content, sort_keys=True).encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename: a kill or a full disk leaves the old file."""
-    beside = path.with_name(f".{path.name}.tmp")
-    rights = path.parent.stat().st_mode & 0o660
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, rights)
-    try:
-        with open(file, "wb") as stream:  # noqa: PTH123 - a descriptor
-            stream.write(content)
-            stream.flush()
-            os.fsync(file)
-        beside.rename(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def write_shared(path: Path, content: bytes) -> None:
+    """Replace a file, with as many rights as its folder gives the agent's group."""
+    write_whole(path, content, mode=path.parent.stat().st_mode & 0o660)
 
 
 def _checksum(content: dict[str, Any]) -> str:
