@@ -80,9 +80,9 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         elif found.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, found.identity)
         else:
-            facts.written = found.identity
+            facts.saved.identity = found.identity
             # Written by an earlier version, or cut off: the first pass writes what the row says.
-            facts.identity_changed = not says_the_same(found.identity, identity_of(facts))
+            facts.saved.identity_behind = not says_the_same(found.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, found: Found) -> None:
@@ -103,7 +103,7 @@ async def _take_in(registry: Registry, store: Store, found: Found) -> None:
         wall=time.time(),
     )
     await store.add(found.identity.instance, record, said)
-    registry.add(found.identity.instance, record).written = found.identity
+    registry.add(found.identity.instance, record).saved.identity = found.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
@@ -124,7 +124,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         account=told.account,
         generation=told.generation,
     )
-    facts.written = identity
+    facts.saved.identity = identity
     bound(Category.SESSION, facts.id).warning("%s", sentence)
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
     await registry.save_row(facts, said)
@@ -154,7 +154,7 @@ async def create_declared(
         )
         await store.add(instance, record, said)
         facts = registry.add(instance, record)
-        facts.written = identity_of(facts)
+        facts.saved.identity = identity_of(facts)
 
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:

@@ -338,9 +338,9 @@ class Backends:
                 return  # whoever is still away waits for the next return
             one.away.discard(facts.id)
             # Its claims from before the outage are worthless now.
-            facts.claim, facts.probe, facts.next_probe = None, None, 0.0
-            facts.may_try_at_once = True  # its delay is of before, or waited long enough
-            facts.linked_since = boot_now()
+            facts.run.claim, facts.run.probe, facts.next_probe = None, None, 0.0
+            facts.asked.try_at_once = True  # its delay is of before, or waited long enough
+            facts.run.linked_since = boot_now()
             self._wake(facts.id)
             await asyncio.sleep(1.0 / self._settings().back_rate)
 

@@ -191,8 +191,8 @@ class Moving:
 
     async def _replace(self, old: Facts, made: Instance, manifest: Manifest) -> Retired | None:
         """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
-        if old.acting is not None and old.acting_start:
-            old.acting.cancel()
+        if old.action.task is not None and old.action.is_start:
+            old.action.task.cancel()
         async with old.busy, self._keeping.locks[old.id]:
             self._registry.get(old.id)
             said = entry(old, "replacing", "an import begins to replace it")

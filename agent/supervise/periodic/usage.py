@@ -91,8 +91,8 @@ class Sampler:
             usage = found.get(facts.id)
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
-                history = facts.memory_history.note(usage.memory_bytes, self._policy(), now)
-                facts.memory_history = history
+                history = facts.run.memory_history.note(usage.memory_bytes, self._policy(), now)
+                facts.run.memory_history = history
             self._registry.touch(facts)
 
     def watch(self) -> None:
@@ -168,22 +168,22 @@ class Sampler:
             else:
                 said.warning("restarts gracefully: %s", action.reason)
                 facts.memory_restart_at = now
-                facts.restart_for = action.reason
+                facts.asked.restart_for = action.reason
                 self._wake(facts.id)
 
     def _seen(self) -> list[InstanceMemory]:
         return [
             InstanceMemory(
                 facts.id,
-                facts.memory_bytes,
+                facts.run.memory_bytes,
                 self._limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
-                restarting=facts.acting is not None or bool(facts.restart_for),
+                restarting=facts.action.task is not None or bool(facts.asked.restart_for),
                 restartable=facts.record.status is ConnectionStatus.CONNECTED and self._well(facts),
             )
             for facts in self._registry.facts.values()
-            if facts.memory_bytes is not None and facts.unit.runs
+            if facts.run.memory_bytes is not None and facts.unit.runs
         ]
 
 
@@ -197,9 +197,9 @@ async def _free(facts: Facts) -> None:
 
 
 def _note(facts: Facts, usage: Usage | None) -> None:
-    facts.memory_bytes = usage.memory_bytes if usage else None
-    facts.cpu_seconds = usage.cpu_seconds if usage else None
-    facts.processes = usage.processes if usage else None
+    facts.run.memory_bytes = usage.memory_bytes if usage else None
+    facts.run.cpu_seconds = usage.cpu_seconds if usage else None
+    facts.run.processes = usage.processes if usage else None
 
 
 async def measure_whole(
@@ -257,5 +257,5 @@ async def keep_trends(trends: Trends, facts: Mapping[InstanceId, Facts]) -> None
 
 def _seen(facts: Mapping[InstanceId, Facts]) -> Iterator[tuple[InstanceId, int | None, int]]:
     for id, one in facts.items():
-        memory = one.memory_bytes if one.unit.runs else None
-        yield id, memory, one.messages["in"] + one.messages["out"]
+        memory = one.run.memory_bytes if one.unit.runs else None
+        yield id, memory, one.counters.messages["in"] + one.counters.messages["out"]

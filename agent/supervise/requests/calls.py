@@ -42,7 +42,7 @@ class Asking:
         link = self._link(id, "log out")
         facts = self._registry.get(id)
         await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
-        facts.logout_asked = True
+        facts.asked.logout = True
         await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
         self._wake(id)
 
@@ -72,7 +72,7 @@ class Asking:
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
-            facts.messages["failed"] += 1
+            facts.counters.messages["failed"] += 1
             self._registry.touch(facts)
             raise _unsent(id, error) from error
         _note_sent(facts, answer.get("id"), begun)

@@ -23,7 +23,7 @@ def refuse_silent(facts: Facts, fellows: Iterable[Facts]) -> None:
 
 def _made_again_in_vain(facts: Facts) -> bool:
     """Its repair has come as far as making it again, and that had its time to show."""
-    repair = facts.repair
+    repair = facts.repair.last
     if repair is None or repair.stage is not Stage.DUE:
         return False
     tried = repair.cleaned or repair.round > 1 or repair.ending is Ending.GAVE_UP

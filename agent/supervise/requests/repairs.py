@@ -177,7 +177,7 @@ class Repairs:
         # Its worker or its server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else ""
         facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
-        facts.may_try_at_once = facts.forced = True
+        facts.asked.try_at_once = facts.asked.past_looks = True
         said = entry(facts, "operator", "an operator asked to connect now", Category.RECONNECT)
         await self._intend(facts, said)
 
@@ -217,16 +217,16 @@ class Repairs:
         if not joins and facts.verdict is None:
             await self.check_instance_health(id)
         self._ladder.request(facts, goal)
-        over = facts.repair_over = facts.repair_over or asyncio.Event()
+        over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
         ended = await self._wait_over(facts, over, limit, in_time)
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
-        assert facts.repair is not None
-        ending = facts.repair.ending if ended else GOES_ON
-        return RepairResult(**facts.repair.answer, ending=ending)
+        assert facts.repair.last is not None
+        ending = facts.repair.last.ending if ended else GOES_ON
+        return RepairResult(**facts.repair.last.answer, ending=ending)
 
     async def _wait_over(
         self,
@@ -274,8 +274,8 @@ class Repairs:
             if facts.hold == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             await self._until_there(facts)
-            if facts.failed_actions >= REFUSALS:
-                raise TryLater(f"cannot start {id}: {facts.refusal}", code="server_refused")
+            if facts.action.failures >= REFUSALS:
+                raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
             self._must_not_be_silent(facts)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
@@ -286,7 +286,7 @@ class Repairs:
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
             await self._wait(asyncio.Event(), _POLL)
-        because = f": {why}" if (why := facts.refusal or facts.sentence) else ""
+        because = f": {why}" if (why := facts.action.refusal or facts.sentence) else ""
         raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
 
     async def _until_there(self, facts: Facts) -> None:
@@ -302,10 +302,10 @@ class Repairs:
             _refuse_hopeless(facts.id, facts.verdict)
         if result.ending == Ending.GAVE_UP:
             self._must_not_be_silent(facts)
-            why = facts.refusal or facts.sentence
+            why = facts.action.refusal or facts.sentence
             raise TryLater(f"cannot set up {facts.id}: {why}", code="no_qr")
         if result.ending == GOES_ON:
-            why = facts.refusal or facts.sentence
+            why = facts.action.refusal or facts.sentence
             raise TryLater(f"the repair of {facts.id} still goes on: {why}", code="repair_goes_on")
 
     def _must_not_be_silent(self, facts: Facts) -> None:
@@ -325,7 +325,7 @@ class Repairs:
 
 
 def _repair_runs(facts: Facts) -> bool:
-    return facts.repair is not None and not facts.repair.over
+    return facts.repair.last is not None and not facts.repair.last.over
 
 
 def _is_well(verdict: HealthVerdict) -> bool:
@@ -333,7 +333,7 @@ def _is_well(verdict: HealthVerdict) -> bool:
 
 
 def is_paired(facts: Facts) -> bool:
-    claimed = facts.claim is not None and facts.claim.claim.paired
+    claimed = facts.run.claim is not None and facts.run.claim.claim.paired
     unpaired = bool(facts.record.reason) and reason_of(facts.record.reason).unpairs
     return (facts.record.paired or claimed) and not unpaired
 
