@@ -12,7 +12,6 @@ from itertools import accumulate
 from operator import add
 from pathlib import Path
 
-from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.webhook import WebhookFigures
@@ -158,7 +157,7 @@ class Exporter:
         state_path: Path,
         *,
         wall: Callable[[], float] = time.time,
-        boot: Callable[[], float] = boot_now,
+        boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._views = views
         self._status = status

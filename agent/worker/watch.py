@@ -10,11 +10,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from agent.clock import boot_now
 from agent.engines.base import Engine
 from agent.errors import EngineError
 from agent.host.notify import Notifier
-from agent.worker.reports import Reports
+from agent.worker.reports import Reports, now
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ async def watch_engine(
                 logging.INFO if answered else logging.ERROR,
                 "the engine answers again" if answered else "the engine does not answer: no ping",
             )
-        if boot_now() - reports.told_at > REPEAT - every / 2:
+        if now() - reports.told_at > REPEAT - every / 2:
             reports.repeat()
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 

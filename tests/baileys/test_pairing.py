@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import SessionFiles
-from agent.engines.files import FilesReport
-from agent.vault.formats import check_session
+from agent.vault.formats import FilesReport, check_auth_folder
 from tests.baileys.conftest import ACCOUNT, PEER, Bed, one_package
 
 pytestmark = pytest.mark.slow
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.slow
 def look(folder: Path) -> FilesReport:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return check_session(folder, fd, "baileys", True)
+        return check_auth_folder(folder, fd, True)
     finally:
         os.close(fd)
 

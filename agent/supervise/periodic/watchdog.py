@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import sdnotify
 
-from agent.clock import boot_now
-from agent.supervise.loop import Loop
+from agent.supervise.loop import Loop, boot_now
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,8 @@
-"""A session's story: its journal entries, and which of them the log tells as warnings."""
+"""Which journal entries of a pass the log tells as warnings: a reader of WARN misses nothing."""
 
-import time
-from typing import Any
-
-from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
+from agent.core.model import ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
-from agent.supervise.facts import Facts
-
-SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
-"""Kinds of history that tell a session's circuit; a backend's has its own."""
+from agent.supervise.passes.record import SESSION_CIRCUIT_OPEN
 
 _PERSISTENT = frozenset(
     {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
@@ -16,16 +10,6 @@ _PERSISTENT = frozenset(
 _BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
 """A session that is down for one of these is down on purpose, or shows a code."""
-
-
-def entry(
-    facts: Facts,
-    kind: str,
-    sentence: str,
-    category: Category = Category.SESSION,
-    **detail: Any,
-) -> JournalEntry:
-    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
 def is_trouble(one: JournalEntry) -> bool:
