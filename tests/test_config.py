@@ -25,7 +25,6 @@ from agent.config import (
     without_secrets,
     worker_settings,
 )
-from agent.config.backends import REMOTE_ENGINES
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.core.alerts import AlertLimits
@@ -37,7 +36,7 @@ from agent.core.phases import PhaseDeadlines
 from agent.core.reconnect import BreakerPolicy, ReasonDelay, ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy
 from agent.core.setting import settings_of
-from agent.engines.catalog import remote_engines
+from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "agent.toml.example"
@@ -384,7 +383,7 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
     )
     evo, tick = config.backend
     assert (evo.name, evo.adopt, evo.timeout, evo.parallel) == ("evo", ("shop-*",), 10.0, 50)
-    assert (tick.preset, tick.disconnect_keeps_pairing) == ("spec", None)
+    assert (tick.own.preset, tick.own.disconnect_keeps_pairing) == ("spec", None)
     assert config.backends_root == Path("/var/lib/wa-agent/backends")
     told = worker_settings(evo, secrets_of(evo))
     assert told["key"] == "K-1"
@@ -392,10 +391,6 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
     assert "key_file" not in told
     assert "disconnect_keeps_pairing" not in told, "the preset knows better"
     assert json.loads(json.dumps(told)) == told
-
-
-def test_the_remote_engines_of_the_settings_are_those_of_the_catalog():
-    assert set(REMOTE_ENGINES) == remote_engines()
 
 
 @pytest.mark.parametrize(
@@ -682,8 +677,8 @@ def test_a_secret_that_cannot_be_read_is_named_and_not_shown(tmp_path, raw, caus
 def test_nobody_sees_a_secret_in_a_listing(load):
     config = load(EVO + TICKET + "redis_url = 'redis://u:R-1@r:1/0?password=R-1'\n")
     shown = without_secrets(config)
-    assert (shown.backend[0].key, shown.backend[1].password) == ("***", "***")
-    assert shown.backend[1].redis_url == "redis://***@r:1/0"
+    assert (shown.backend[0].key, shown.backend[1].own.password) == ("***", "***")
+    assert shown.backend[1].own.redis_url == "redis://***@r:1/0"
     for text in (
         render_config(shown),
         repr(shown),
@@ -698,7 +693,7 @@ def test_the_environment_overrides_the_first_backend_that_can_take_it(load):
     env = {"BACKEND_URL": "http://other:1", "REDIS_URL": "redis://r:1"}
     evo, tick = load(EVO + TICKET, env).backend
     assert (evo.url, tick.url) == ("http://other:1", "https://t.example/api")
-    assert (evo.redis_url, tick.redis_url) == ("", "redis://r:1")
+    assert tick.own.redis_url == "redis://r:1"
     assert load(EVO.replace("url", "#"), env | {"REDIS_URL": ""}).backend[0].url == "http://other:1"
 
 
@@ -735,20 +730,32 @@ def test_an_address_for_another_program_stops_nothing_and_is_told(load, text, en
     assert "S-1" not in "".join(told)
 
 
-def test_the_backend_in_the_example_is_a_good_one_with_every_key():
+def test_the_backends_in_the_example_are_good_ones_with_every_key(load):
     text = EXAMPLE.read_text().partition("# [[backend]]\n")[2].partition("# Webhooks:")[0]
-    keys = re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
-    marks = [one.name for one, _ in settings_of(BackendDeclaration)]
-    assert [key.partition(" ")[0] for key in keys] == marks
-    # Its default cannot be written: TOML has no word for "not said".
-    table = [key for key in keys if not key.startswith("disconnect_keeps_pairing")]
-    found = tomllib.loads("[[backend]]\n" + "\n".join(table))["backend"][0]
-    assert BackendDeclaration(**{**found, "adopt": (), "logs": ()}) == BackendDeclaration(
-        name="evo",
-        engine="evolution",
-        url="http://127.0.0.1:8080",
-        key_file="/etc/wa-agent/evo.key",
-    )
+    shared, *parts = text.split("# More settings of a backend of engine ")
+    keys = example_keys(shared)
+    assert [key.partition(" ")[0] for key in keys] == names_of(BackendDeclaration())
+    assert {part.partition(":")[0] for part in parts} == remote_engines()
+    for part in parts:
+        engine = part.partition(":")[0]
+        own = [key for key in example_keys(part) if not key.startswith("disconnect_keeps_pairing")]
+        named = [key.partition(" ")[0] for key in example_keys(part)]
+        assert named == names_of(backend_settings(engine))
+        lines = [f"engine = '{engine}'" if key.startswith("engine ") else key for key in keys]
+        login = {"whaticket": "user = 'a'\npassword = 'p'"}.get(engine, "")
+        given = [line for line in own if not (login and re.match("user|password ", line))]
+        (found,) = load("[[backend]]\n" + "\n".join([*lines, *given, login])).backend
+        assert (found.name, found.engine, found.url) == ("evo", engine, "http://127.0.0.1:8080")
+        assert found.key_file == "/etc/wa-agent/evo.key"
+        assert engine == "whaticket" or found.own == backend_settings(engine)
+
+
+def example_keys(text: str) -> list[str]:
+    return re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
+
+
+def names_of(table: object) -> list[str]:
+    return [one.name for one, _ in settings_of(table)]
 
 
 def test_the_webhook_in_the_example_is_a_good_one_with_every_key(load):

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
@@ -215,7 +214,7 @@ def drop_in(options: argparse.Namespace) -> int:
     if not found:
         known = ", ".join(one.name for one in config.backend) or "none"
         raise NotFound(f"cannot find the backend {options.backend}; declared: {known}")
-    text = render_reach(options.backend, asdict(found[0]))
+    text = render_reach(options.backend, found[0].flat())
     if wants_json(options):
         print_json({"path": str(drop_in_path(options.backend)), "text": text})
     elif text:

@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from enum import StrEnum
 from typing import Any
 
-from agent.config.backends import WHATICKET, BackendDeclaration
+from agent.config.backends import BackendDeclaration, variables
 from agent.core.setting import settings_of
 from agent.errors import ConfigError
 
@@ -43,9 +43,6 @@ NAMED = {
 }
 """Name → key and how the variable counts."""
 
-OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", WHATICKET)}
-"""Name → the key of the first [[backend]] of that engine ("" = any) that it overrides."""
-
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -80,8 +77,8 @@ def read_for_backends(
     env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
 ) -> Iterator[tuple[int, str, str, str]]:
     """For each variable that is set: which backend, which key, the value, where it came from."""
-    for name, (key, _) in OF_BACKENDS.items():
-        if env.get(name) and (fitting := _fitting(name, backends)):
+    for name, (key, engine) in variables().items():
+        if env.get(name) and (fitting := _fitting(engine, backends)):
             yield fitting[0], key, env[name], f"environment variable {name}"
 
 
@@ -92,8 +89,8 @@ def unused_variables(
 
     That is no error: on a machine it may well be meant for another program.
     """
-    for name, (key, engine) in OF_BACKENDS.items():
-        if env.get(name) and not _fitting(name, backends):
+    for name, (key, engine) in variables().items():
+        if env.get(name) and not _fitting(engine, backends):
             wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"
             yield (
                 f"the environment variable {name} is not used:"
@@ -101,8 +98,7 @@ def unused_variables(
             )
 
 
-def _fitting(variable: str, backends: tuple[BackendDeclaration, ...]) -> list[int]:
-    engine = OF_BACKENDS[variable][1]
+def _fitting(engine: str, backends: tuple[BackendDeclaration, ...]) -> list[int]:
     return [n for n, one in enumerate(backends) if not engine or one.engine == engine]
 
 

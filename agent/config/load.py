@@ -16,6 +16,7 @@ from agent.config.rules import find_problem
 from agent.config.webhooks import WebhookDeclaration
 from agent.core.model import parse_instance_id
 from agent.core.setting import is_whole, read_value, settings_of
+from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError, InvalidRequest
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def load_config(
     for number, name, value, words in read_for_backends(env, config.backend):
         key = f"backend[{number}].{name}"
         origin[key] = _Source(words, Path.cwd(), {})
-        one = _apply(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
+        one = _change(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
         rest = (*config.backend[:number], one, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
     if _is_set("memory.total", origin) and not _is_set("memory.machine_share", origin):
@@ -134,8 +135,9 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
         if name == "instance":
             config = replace(config, instance=_declarations(table, source))
         elif name == "backend":
-            made = _each(BackendDeclaration(), name, table, source)
-            config = replace(config, backend=made)
+            tables_of = _array(name, table, source)
+            made = [_backend(one, f"{name}[{n}]", source) for n, one in enumerate(tables_of)]
+            config = replace(config, backend=tuple(made))
         elif name == "webhook":
             config = replace(config, webhook=_each(WebhookDeclaration(), name, table, source))
         elif isinstance(table, dict):
@@ -164,18 +166,59 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
 
 def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
     """What an array of tables says, each over the same defaults."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise source.refuse(name, f"it must be written as [[{name}]]")
     return tuple(
-        _apply(plain, f"{name}[{number}]", table, source) for number, table in enumerate(tables)
+        _apply(plain, f"{name}[{number}]", table, source)
+        for number, table in enumerate(_array(name, tables, source))
     )
 
 
-def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
+def _array(name: str, tables: Any, source: _Source) -> list[dict[str, Any]]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise source.refuse("instance", "it must be written as [[instance]]")
+        raise source.refuse(name, f"it must be written as [[{name}]]")
+    return tables
+
+
+def _backend(table: Mapping[str, Any], section: str, source: _Source) -> BackendDeclaration:
+    engine = table.get("engine", "")
+    own = backend_settings(engine) if isinstance(engine, str) else None
+    if own is None:
+        cause = f"it must be one of {', '.join(sorted(remote_engines()))}, not {engine!r:.80}"
+        raise source.refuse(f"{section}.engine", cause if engine else "every [[backend]] needs it")
+    for other in sorted(remote_engines() - {engine}):
+        table = _without(table, other, section, source)
+    return _change(BackendDeclaration(own=own), section, table, source)
+
+
+def _without(
+    table: Mapping[str, Any], other: str, section: str, source: _Source
+) -> Mapping[str, Any]:
+    """The table without the defaults of another engine's keys; another value is a mistake."""
+    foreign = backend_settings(other)
+    known = {one.name for one, _ in settings_of(backend_settings(table["engine"]))}
+    keys = {one.name for one, _ in settings_of(foreign)} - known
+    for key in keys & set(table):
+        default = getattr(foreign, key)
+        if table[key] != (list(default) if isinstance(default, tuple) else default):
+            cause = f"it is only for engine {other}, this one is {table['engine']}"
+            raise source.refuse(f"{section}.{key}", cause)
+    return {key: value for key, value in table.items() if key not in keys}
+
+
+def _change(
+    backend: BackendDeclaration, section: str, values: Mapping[str, Any], source: _Source
+) -> BackendDeclaration:
+    """The backend with these settings, its engine's own among them."""
+    known = {one.name for one, _ in settings_of(backend.own)}
+    own = {key: value for key, value in values.items() if key in known}
+    rest = {key: value for key, value in values.items() if key not in known}
+    backend = _apply(backend, section, rest, source)
+    changed: BackendDeclaration = replace(backend, own=_apply(backend.own, section, own, source))
+    return changed
+
+
+def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
     found: dict[str, Declaration] = {}
-    for number, table in enumerate(tables):
+    for number, table in enumerate(_array("instance", tables, source)):
         key = f"instance[{number}]"
         one = _declaration(table, key, source)
         if one.id in found:

@@ -11,6 +11,7 @@ from agent.config.config import Config, Declaration
 from agent.config.reasons import show_reasons
 from agent.config.webhooks import WebhookDeclaration, hide_target
 from agent.core.setting import Setting, settings_of
+from agent.engines.catalog import backend_settings, remote_engines
 
 HEAD = """\
 # Settings of wa-agent. A line that begins with "# key =" shows a default.
@@ -19,9 +20,9 @@ HEAD = """\
 
 BACKENDS = """\
 # Backends: servers of other programs whose sessions the agent watches and repairs. Each begins
-# with [[backend]]. A setting that names an engine is for that engine only. The environment variable
-# BACKEND_URL sets the url of the first backend, REDIS_URL the redis_url of the first whaticket
-# backend; without such a backend the agent ignores the variable and logs a warning.
+# with [[backend]]. The environment variable BACKEND_URL sets the url of the first backend,
+# REDIS_URL the redis_url of the first whaticket backend; without such a backend the agent ignores
+# the variable and logs a warning.
 # [[backend]]
 """
 
@@ -69,9 +70,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
             parts.append(f"# {mark.meaning}{_range(mark)}")
             parts.append(("" if live else "# ") + _line(one.name, value) + "\n")
     backends, webhooks = config.backend, config.webhook
-    parts += [_table("backend", one, only_changed) for one in backends] or [
-        _example(BACKENDS, EXAMPLE)
-    ]
+    parts += [_table("backend", one, only_changed) for one in backends] or [_example_backend()]
     parts += [_table("webhook", one, only_changed) for one in webhooks] or [
         _example(WEBHOOKS, EXAMPLE_WEBHOOK)
     ]
@@ -102,6 +101,15 @@ def _line(name: str, value: Any) -> str:
     return tomli_w.dumps({name: plain}).rstrip("\n")
 
 
+def _example_backend() -> str:
+    """The settings of every backend, then those of each engine."""
+    parts = [_example(BACKENDS, EXAMPLE)]
+    for engine in sorted(remote_engines()):
+        head = f"# More settings of a backend of engine {engine}:\n"
+        parts.append(_example(head, backend_settings(engine)))
+    return "\n".join(parts)
+
+
 def _example(head: str, example: Any) -> str:
     """Every key of the example as a comment; without the marks the table is valid."""
     lines = [head]
@@ -114,12 +122,14 @@ def _example(head: str, example: Any) -> str:
 
 
 def _table(name: str, one: Any, only_changed: bool) -> str:
-    plain = type(one)()
     lines = [f"[[{name}]]"]
-    for each, _ in settings_of(one):
-        value = getattr(one, each.name)
-        if value is not None and not (only_changed and value == getattr(plain, each.name)):
-            lines.append(_line(each.name, value))
+    holders = [one, one.own] if isinstance(one, BackendDeclaration) else [one]
+    for holder in holders:
+        plain = type(holder)()
+        for each, _ in settings_of(holder):
+            value, default = getattr(holder, each.name), getattr(plain, each.name)
+            if value is not None and not (only_changed and value == default):
+                lines.append(_line(each.name, value))
     return "\n".join(lines) + "\n"
 
 

@@ -65,10 +65,11 @@ def _backend_changes(old: Config, new: Config) -> list[str]:
         if name not in after:
             found.append(f"[[backend]] {name}")
             continue
+        old_values, new_values = before[name].flat(), after[name].flat()
         found += [
-            f"backend {name}: {one.name}"
-            for one, _ in settings_of(before[name])
-            if getattr(before[name], one.name) != getattr(after[name], one.name)
+            f"backend {name}: {key}"
+            for key, value in old_values.items()
+            if value != new_values.get(key)
         ]
     return found
 

@@ -1,14 +1,17 @@
 """The engines by name. An engine's module is imported only when it is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import LostStore, OpenBackend, OpenEngine
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.engines.remote.declaration import BackendDeclaration, Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,23 @@ def counts_messages(name: str) -> bool:
 
 def remote_engines() -> frozenset[str]:
     return frozenset(entry.name for entry in CATALOG.values() if entry.remote)
+
+
+def backend_settings(name: str) -> Any:
+    """The default settings that only backends of this engine have; None: no such engine."""
+    entry = CATALOG.get(name)
+    if entry is None or not entry.remote:
+        return None
+    return import_module(f"{entry.module}.settings").BackendSettings()
+
+
+def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
+    """What cannot be true of this backend, by the rules that all share and its engine's own."""
+    from agent.engines.remote.declaration import shared_faults  # no worker needs them
+
+    yield from shared_faults(backend)
+    entry = CATALOG[backend.engine]
+    yield from import_module(f"{entry.module}.settings").find_faults(backend)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:

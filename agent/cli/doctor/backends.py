@@ -89,9 +89,10 @@ def _check(one: "BackendDeclaration") -> str:
 
 def _open_file(config: "Config", file: Path | None) -> "Iterator[Finding]":
     """Keys in agent.toml itself are as safe as that file."""
+    from agent.config.backends import hide_secrets
     from agent.host.machine.doctor import wrong
 
-    holds = [one.name for one in config.backend if one.key or one.password or "@" in one.redis_url]
+    holds = [one.name for one in config.backend if hide_secrets(one) != one]
     try:
         open_to_all = file is not None and bool(file.stat().st_mode & 0o004)
     except OSError:
@@ -106,7 +107,8 @@ def _secrets(one: "BackendDeclaration") -> "Iterator[Finding]":
     from agent.config import secrets_of
     from agent.host.machine.doctor import note, wrong
 
-    for path in filter(None, (one.key_file, one.password_file)):
+    settings = one.flat()
+    for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116
         except OSError:
@@ -128,7 +130,8 @@ def _secrets(one: "BackendDeclaration") -> "Iterator[Finding]":
 def _places(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
     if one.ca_file:
         yield from _place(one, worker, Path(one.ca_file), "r")
-    for source in one.logs:
+    settings = one.flat()
+    for source in settings.get("logs", ()):
         kind, _, what = source.partition(":")
         if kind == "file":
             yield from _place(one, worker, Path(what), "r")
@@ -138,15 +141,15 @@ def _places(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
             yield from _journal(one, worker)
         else:
             yield from _command(one, what)
-    if one.auth_folder:
-        yield from _auth_folders(one, worker)
+    if folders := settings.get("auth_folder"):
+        yield from _auth_folders(one, worker, folders)
 
 
-def _auth_folders(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
+def _auth_folders(one: "BackendDeclaration", worker: Worker, template: str) -> "Iterator[Finding]":
     """A repair removes one peer's files: that takes the right to write in a session's folder."""
     from agent.host.machine.doctor import note
 
-    pattern = Path(one.auth_folder)
+    pattern = Path(template)
     found = list(_place(one, worker, pattern.parent, "rx"))
     yield from found
     if any(finding.level == "wrong" for finding in found):
@@ -157,7 +160,7 @@ def _auth_folders(one: "BackendDeclaration", worker: Worker) -> "Iterator[Findin
         return
     if not folders:
         advice = "check the path: a paired session has a folder there"
-        yield note(_check(one), f"no folder matches {one.auth_folder}", advice)
+        yield note(_check(one), f"no folder matches {template}", advice)
     for folder in folders[:_SAMPLES]:
         yield from _place(one, worker, folder, "rwx")
 
@@ -225,12 +228,13 @@ def _command(one: "BackendDeclaration", text: str) -> "Iterator[Finding]":
 def _redis(one: "BackendDeclaration") -> "Iterator[Finding]":
     from agent.host.machine.doctor import note, ok, wrong
 
-    if not one.redis_url:
+    url = one.flat().get("redis_url")
+    if not url:
         return
-    parts, check = urlsplit(one.redis_url), _check(one)
+    parts, check = urlsplit(url), _check(one)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
     try:
-        said = _ping(one.redis_url)
+        said = _ping(url)
     except (OSError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         yield wrong(

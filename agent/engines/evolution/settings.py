@@ -1,16 +1,44 @@
-"""What a backend of this engine can be told, and the times it keeps. Seconds."""
+"""The settings of an Evolution backend, and the times it keeps. Standard library only. Seconds."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-from agent.engines.remote.place import Place, flag, header, read_place, text, wrong
+from agent.core.setting import setting
+from agent.engines.remote.declaration import (
+    BackendDeclaration,
+    Fault,
+    read_declaration,
+    refuse,
+    url_fault,
+)
+from agent.engines.remote.place import Place, place_of
+
+_SECRET = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """What a [[backend]] of this engine has beside the settings of every backend."""
+
+    webhook: bool = setting(False, "true = the server posts its events to this agent")
+    webhook_url: str = setting(
+        "", "http://HOST:PORT at which the server reaches this agent's API", check=url_fault
+    )
+
+
+def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
+    """What cannot be true together."""
+    if not backend.key and not backend.key_file:
+        yield ("key",), "an Evolution API server needs key or key_file"
+    if backend.own.webhook and not backend.own.webhook_url:
+        yield ("webhook_url", "webhook"), "webhook = true needs the address of this agent's API"
 
 
 @dataclass(frozen=True, slots=True)
 class EvolutionSettings:
-    """Out of the flat table that all remote engines share; what is another engine's is not read."""
+    """What a worker of this engine knows of its server."""
 
     name: str
     place: Place
@@ -51,24 +79,16 @@ class Pace:
     version_again: float = 300.0
 
 
-def read_settings(told: Mapping[str, Any]) -> EvolutionSettings:
-    """Raise ConfigError naming the setting that cannot be used."""
-    name = text(told, "name")
-    key = header(told, "key")
-    if not key:
-        raise wrong("key", "missing")
+def read_settings(raw: Mapping[str, Any]) -> EvolutionSettings:
+    """ConfigError names the setting that cannot be used."""
+    backend = read_declaration(raw, BackendSettings())
+    for keys, fault in find_faults(backend):
+        raise refuse(keys[0], fault)
     base = url = ""
-    if flag(told, "webhook", False):
-        base = f"{_reachable(text(told, 'webhook_url'))}/hooks/{name}/"
-        secret = header(told, "hook")
-        if not secret or "/" in secret:
-            raise wrong("hook", "no secret for the webhook's address")
+    if backend.own.webhook:
+        base = f"{backend.own.webhook_url.rstrip('/')}/hooks/{backend.name}/"
+        secret = raw.get("hook", "")
+        if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
+            raise refuse("hook", "no secret for the webhook's address")
         url = base + secret
-    return EvolutionSettings(name, read_place(told), key, flag(told, "prove", True), base, url)
-
-
-def _reachable(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise wrong("webhook_url", "not the http address under which the server reaches the agent")
-    return url.rstrip("/")
+    return EvolutionSettings(backend.name, place_of(backend), backend.key, backend.prove, base, url)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from agent.engines.remote.answers import segment
-from agent.engines.remote.place import flag, text, wrong
 
 _VERBS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _PATH = re.compile(r"/[A-Za-z0-9._~/{}:-]{0,200}")
@@ -60,33 +59,43 @@ class Contract:
 
 _WITHOUT_ID = frozenset({"list", "login", "create", "send"})
 _NEEDED = frozenset({"list", "state", "start", "login"})
+ROUTES = tuple(field.name for field in fields(Contract) if field.name != "disconnect_keeps_pairing")
 
 
-def adjust(contract: Contract, told: Mapping[str, Any]) -> Contract:
-    """The preset with the routes that the settings put in their place."""
-    changes: dict[str, Any] = {}
-    for name in (field.name for field in fields(contract)):
-        key = f"{name}_route"
-        if name == "disconnect_keeps_pairing" or not (route := text(told, key).strip()):
-            continue
-        changes[name] = None if route == NONE else parse_route(route, key, name not in _WITHOUT_ID)
-        if changes[name] is None and name in _NEEDED:
-            raise wrong(key, "the engine needs this route")
-    keeps = contract.disconnect_keeps_pairing
-    if told.get("disconnect_keeps_pairing") is not None:
-        keeps = flag(told, "disconnect_keeps_pairing", keeps)
-    return replace(contract, **changes, disconnect_keeps_pairing=keeps)
+def adjust(contract: Contract, routes: Mapping[str, str], keeps_pairing: bool | None) -> Contract:
+    """The preset with the routes that the settings name instead ("" = the preset's)."""
+    changes: dict[str, Any] = {
+        name: parse_route(route) for name, route in routes.items() if route.strip()
+    }
+    if keeps_pairing is not None:
+        changes["disconnect_keeps_pairing"] = keeps_pairing
+    return replace(contract, **changes)
 
 
-def parse_route(route: str, key: str, needs_id: bool) -> Route:
-    """`PUT /whatsapp/{id}/disconnect`; `:id` and `:whatsappId` are understood as well."""
-    verb, _, path = route.partition(" ")
-    path = _OLD_PLACE.sub("{id}", path.strip())
-    if verb.upper() not in _VERBS:
-        raise wrong(key, "it does not begin with GET, POST, PUT, PATCH or DELETE")
-    if not _PATH.fullmatch(path) or ".." in path:
-        raise wrong(key, "its path does not begin with / or holds other signs than a path's")
-    places = path.count("{id}")
-    if places != needs_id or re.search(r"[{}]", path.replace("{id}", "")):
-        raise wrong(key, "its path needs {id} once" if needs_id else "its path takes no {id}")
-    return Route(verb.upper(), path)
+def parse_route(route: str) -> Route | None:
+    """`PUT /whatsapp/{id}/disconnect`; None for "none"."""
+    if route.strip() == NONE:
+        return None
+    verb, path = _split(route)
+    return Route(verb, path)
+
+
+def route_fault(name: str, route: str) -> str:
+    """Why the setting NAME_route cannot be used."""
+    if not route.strip():
+        return ""
+    if route.strip() == NONE:
+        return "the engine needs this route" if name in _NEEDED else ""
+    verb, path = _split(route)
+    if verb not in _VERBS or not _PATH.fullmatch(path) or ".." in path:
+        return f'it must be "VERB /path" with GET, POST, PUT, PATCH or DELETE, not {route!r:.80}'
+    if path.count("{id}") != (name not in _WITHOUT_ID):
+        return "its path takes no {id}" if name in _WITHOUT_ID else "its path must hold {id} once"
+    rest = path.replace("{id}", "")
+    return "only {id} may be in { }" if "{" in rest or "}" in rest else ""
+
+
+def _split(route: str) -> tuple[str, str]:
+    """Verb and path; `:id` and `:whatsappId` are understood as {id}."""
+    verb, _, path = route.strip().partition(" ")
+    return verb.upper(), _OLD_PLACE.sub("{id}", path.strip())

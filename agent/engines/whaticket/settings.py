@@ -1,18 +1,175 @@
-"""The settings of a whaticket-like backend, read once and checked."""
+"""The settings of a whaticket-like backend and their rules. Standard library only."""
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
-from agent.engines.remote.place import Place, flag, header, read_place, text, wrong
-from agent.engines.whaticket.contract import Contract, adjust
+from agent.core.setting import setting
+from agent.engines.remote.declaration import (
+    BackendDeclaration,
+    Fault,
+    path_fault,
+    read_declaration,
+    refuse,
+    url_fault,
+)
+from agent.engines.remote.place import Place, place_of
+from agent.engines.whaticket.contract import ROUTES, Contract, adjust, route_fault
 from agent.engines.whaticket.presets import PRESETS
 
 SOURCES = ("file", "folder", "journal", "command", "pm2")
-LONGEST_WAIT = 300.0
+# Not an option of journalctl: it begins with no hyphen.
+_UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]{0,254}")
+# Without a sign between the id and the star, session 1 would be session 10 too.
+_KEYS_OF_ONE = re.compile(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*")
+
+
+def _sources_fault(sources: Sequence[str]) -> str:
+    return next(filter(None, map(_source_fault, sources)), "")
+
+
+def _source_fault(text: str) -> str:
+    kind, colon, what = text.partition(":")
+    if kind not in SOURCES or not colon or not what.strip():
+        known = ", ".join(f"{name}:…" for name in SOURCES)
+        return f"{text!r:.80} is no source of log lines; known: {known}"
+    if kind == "journal":
+        return "" if _UNIT.fullmatch(what) else f"{text!r:.80} names no unit"
+    if kind == "command":
+        fault = _command_fault(what)
+        return fault and f"{text!r:.80} {fault}"
+    fault = path_fault(what)
+    return fault and f"{text!r:.80}: {fault}"
+
+
+def _command_fault(text: str) -> str:
+    try:
+        program = shlex.split(text)[0]
+    except (ValueError, IndexError):
+        return "cannot be split into words"
+    if "\0" in text:
+        return "holds a zero byte"
+    relative = "/" in program and not program.startswith("/")
+    return "names its program by a relative path" if relative else ""
+
+
+def _expression_fault(text: str) -> str:
+    try:
+        groups = re.compile(text).groups if text else 1
+    except (re.error, RecursionError, OverflowError) as error:
+        return f"it is no regular expression: {error}"
+    return "" if groups == 1 else f"it must have one group, it has {groups}"
+
+
+def _folder_fault(text: str) -> str:
+    above, _, last = text.rstrip("/").rpartition("/")
+    if text and ("{id}" in above or last.count("{id}") != 1 or not above):
+        return "it must be like /path/{id}, with {id} once, in its last part"
+    return path_fault(text)
+
+
+def _keys_fault(pattern: str) -> str:
+    if _KEYS_OF_ONE.fullmatch(pattern):
+        return ""
+    return "it must be like sessions:{id}:*, with a separator between {id} and *"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """What a [[backend]] of this engine has beside the settings of every backend."""
+
+    preset: str = setting("spec", "set of routes that the server has", choices=tuple(PRESETS))
+    user: str = setting("", "e-mail address of the login")
+    password: str = setting("", "password of the login", secret=True)
+    password_file: str = setting(
+        "", "file with the password, instead of password", check=path_fault
+    )
+    list_route: str = setting(
+        "",
+        '"VERB /path" that lists sessions, instead of the preset\'s',
+        check=partial(route_fault, "list"),
+    )
+    login_route: str = setting(
+        "",
+        '"VERB /path" that logs in, instead of the preset\'s',
+        check=partial(route_fault, "login"),
+    )
+    state_route: str = setting(
+        "",
+        '"VERB /path/{id}" that shows a session, instead of the preset\'s',
+        check=partial(route_fault, "state"),
+    )
+    start_route: str = setting(
+        "", '"VERB /path/{id}" that starts a session', check=partial(route_fault, "start")
+    )
+    disconnect_route: str = setting(
+        "",
+        '"VERB /path/{id}" that disconnects a session, or "none"',
+        check=partial(route_fault, "disconnect"),
+    )
+    restart_route: str = setting(
+        "",
+        '"VERB /path/{id}" that reconnects a session, or "none"',
+        check=partial(route_fault, "restart"),
+    )
+    new_qr_route: str = setting(
+        "",
+        '"VERB /path/{id}" that makes a new QR code, or "none"',
+        check=partial(route_fault, "new_qr"),
+    )
+    logout_route: str = setting(
+        "", '"VERB /path/{id}" that ends a pairing, or "none"', check=partial(route_fault, "logout")
+    )
+    create_route: str = setting(
+        "", '"VERB /path" that creates a session, or "none"', check=partial(route_fault, "create")
+    )
+    send_route: str = setting(
+        "", '"VERB /path" that sends a text, or "none"', check=partial(route_fault, "send")
+    )
+    disconnect_keeps_pairing: bool | None = setting(
+        None, "false = its disconnect route logs out; unset = as its preset says"
+    )
+    disconnect_within: float = setting(
+        30.0, "seconds until a disconnected session must be down", low=0.05, high=300
+    )
+    connect_within: float = setting(
+        90.0, "seconds until a started session must be connected", low=0.05, high=300
+    )
+    logs: tuple[str, ...] = setting(
+        (),
+        "sources of its log: file:/… folder:/… journal:UNIT command:PROGRAM … pm2:/…/logs[/APP]",
+        check=_sources_fault,
+    )
+    log_session: str = setting(
+        "",
+        "regular expression whose one group holds the session in a log line",
+        check=_expression_fault,
+    )
+    auth_folder: str = setting("", "/path/{id} of a session's auth folder", check=_folder_fault)
+    redis_url: str = setting(
+        "",
+        "redis://HOST:PORT/DATABASE that holds the sessions' keys",
+        credentials=True,
+        check=partial(url_fault, schemes=("redis", "rediss", "unix"), password=True),
+        variable="REDIS_URL",
+    )
+    redis_pattern: str = setting(
+        "sessions:{id}:*", "pattern of a session's keys in Redis", check=_keys_fault
+    )
+
+
+def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
+    """What cannot be true together."""
+    own: BackendSettings = backend.own
+    key, password = backend.key or backend.key_file, own.password or own.password_file
+    if not key and not (own.user and password):
+        yield ("user", "key"), "it needs user and password, or key (a ready token)"
+    if bool(own.user) != bool(password):
+        yield ("password", "user"), "user and password (or password_file) belong together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,116 +210,41 @@ class WhaticketSettings:
     """Seconds until a session that was started must be connected."""
 
 
-def read_settings(told: Mapping[str, Any]) -> WhaticketSettings:
+def read_settings(raw: Mapping[str, Any]) -> WhaticketSettings:
     """ConfigError names the setting that cannot be used."""
-    preset = text(told, "preset", "spec")
-    if preset not in PRESETS:
-        raise wrong("preset", f"unknown, known are: {', '.join(PRESETS)}")
-    user, key = text(told, "user"), header(told, "key")
-    password = _secret(told, "password")
-    if user and not password:
-        raise wrong("password", "missing, and a user is given")
-    if not user and not key:
-        raise wrong("key", "neither a key nor a user with a password is given")
+    backend = read_declaration(raw, BackendSettings())
+    own: BackendSettings = backend.own
+    for keys, fault in find_faults(backend):
+        raise refuse(keys[-1], fault)
+    routes = {name: getattr(own, f"{name}_route") for name in ROUTES}
     return WhaticketSettings(
-        name=text(told, "name"),
-        place=read_place(told),
-        contract=adjust(PRESETS[preset], told),
-        key=key,
-        user=user,
-        password=password,
-        logs=_sources(told.get("logs", [])),
-        log_session=_expression(text(told, "log_session")),
-        patterns=_patterns(told.get("crypto_patterns", [])),
-        auth_folder=_auth_folder(text(told, "auth_folder")),
-        redis_url=_redis_url(text(told, "redis_url")),
-        redis_pattern=_redis_pattern(text(told, "redis_pattern") or "sessions:{id}:*"),
-        prove=flag(told, "prove", True),
-        disconnect_within=_seconds(told, "disconnect_within", 30.0),
-        connect_within=_seconds(told, "connect_within", 90.0),
+        name=backend.name,
+        place=place_of(backend),
+        contract=adjust(PRESETS[own.preset], routes, own.disconnect_keeps_pairing),
+        key=backend.key,
+        user=own.user,
+        password=own.password,
+        logs=tuple(_source(text) for text in own.logs),
+        log_session=re.compile(own.log_session) if own.log_session else None,
+        patterns=_patterns(raw.get("crypto_patterns", [])),
+        auth_folder=own.auth_folder.rstrip("/"),
+        redis_url=own.redis_url,
+        redis_pattern=own.redis_pattern,
+        prove=backend.prove,
+        disconnect_within=own.disconnect_within,
+        connect_within=own.connect_within,
     )
 
 
-def _secret(told: Mapping[str, Any], key: str) -> str:
-    """As it is, or from the file that is named."""
-    if given := text(told, key):
-        return given
-    if not (file := text(told, f"{key}_file")):
-        return ""
+def _source(text: str) -> Source:
+    kind, _, what = text.partition(":")
+    return Source(kind, what.strip())
+
+
+def _patterns(raw: object) -> tuple[CryptoPattern, ...]:
+    if not isinstance(raw, list | tuple) or not all(isinstance(text, str) for text in raw):
+        raise refuse("crypto_patterns", "not a list of texts")
     try:
-        return Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise wrong(f"{key}_file", f"{file}: {why}") from error
-
-
-def _sources(told: object) -> tuple[Source, ...]:
-    if not isinstance(told, list | tuple) or not all(isinstance(each, str) for each in told):
-        raise wrong("logs", "not a list of texts")
-    found = []
-    for each in told:
-        kind, _, what = each.partition(":")
-        if kind not in SOURCES or not what.strip():
-            raise wrong("logs", f"a source begins with one of {': '.join(SOURCES)}:")
-        if kind in ("file", "folder", "pm2") and not what.startswith("/"):
-            raise wrong("logs", f"the path of a {kind} begins with /")
-        if kind == "journal" and not re.fullmatch(r"[A-Za-z0-9:_.\\@-]{1,255}", what):
-            raise wrong("logs", "a journal is named by its unit")
-        if kind == "command" and "\0" in what:
-            raise wrong("logs", "a command holds a zero byte")
-        found.append(Source(kind, what.strip()))
-    return tuple(found)
-
-
-def _patterns(told: object) -> tuple[CryptoPattern, ...]:
-    if not isinstance(told, list | tuple) or not all(isinstance(each, str) for each in told):
-        raise wrong("crypto_patterns", "not a list of texts")
-    try:
-        return tuple(own_pattern(each) for each in told)
+        return tuple(own_pattern(text) for text in raw)
     except ValueError as error:
-        raise wrong("crypto_patterns", str(error)) from error
-
-
-def _expression(told: str) -> re.Pattern[str] | None:
-    if not told:
-        return None
-    try:
-        expression = re.compile(told)
-    except re.error as error:
-        raise wrong("log_session", f"no regular expression: {error}") from error
-    if expression.groups != 1:
-        raise wrong("log_session", "it needs one group, which names the session")
-    return expression
-
-
-def _auth_folder(told: str) -> str:
-    if not told:
-        return ""
-    head, _, tail = told.rpartition("{id}")
-    if not told.startswith("/") or not head or "/" in tail.rstrip("/") or "{id}" in head:
-        raise wrong("auth_folder", "it is like /path/{id}, with {id} in its last part")
-    return told.rstrip("/")
-
-
-def _redis_url(told: str) -> str:
-    if told and not told.startswith(("redis://", "rediss://", "unix://")):
-        raise wrong("redis_url", "it begins with redis://, rediss:// or unix://")
-    return told
-
-
-def _redis_pattern(told: str) -> str:
-    # Without a sign between the id and the star, session 1 would take the keys of session 12.
-    if not re.fullmatch(r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*", told):
-        raise wrong(
-            "redis_pattern", "it is like sessions:{id}:*, with a separator between {id} and *"
-        )
-    return told
-
-
-def _seconds(told: Mapping[str, Any], key: str, default: float) -> float:
-    value = told.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong(key, "not a number")
-    if not 0.05 <= value <= LONGEST_WAIT:
-        raise wrong(key, f"not between 0.05 and {LONGEST_WAIT:g}")
-    return float(value)
+        raise refuse("crypto_patterns", str(error)) from error
