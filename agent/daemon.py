@@ -27,17 +27,17 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
-from agent.supervise.declared import find_declared_problem
 from agent.supervise.footing import Ground
 from agent.supervise.loop import Wakes
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
+from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import Reload, take_on
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
-from agent.supervise.start_up import line_up, load_instances
+from agent.supervise.start_up import find_declared_problem, line_up, load_instances
 from agent.supervise.state_folder import (
     StatePlaces,
     go_on,
@@ -47,7 +47,6 @@ from agent.supervise.state_folder import (
     running_elsewhere,
     state_is_missing,
 )
-from agent.supervise.trends import keep_trends
 from agent.vault.identity import found_sessions, scan
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.api.protocols import Trashed
+from agent.clock import boot_now
 from agent.core.event_json import wall_text
 from agent.core.health import HOLDS
 from agent.core.incident import Incident
@@ -102,7 +103,7 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "errors": dict(view.errors),
         "status_seconds": {
             status.value: round(seconds, 3)
-            for status, seconds in view.status_time.totals(_boot_now()).items()
+            for status, seconds in view.status_time.totals(boot_now()).items()
         },
         "repair": None if view.repair is None else show_repair(view.repair),
         "crypto_operations": dict(view.crypto_operations),
@@ -175,12 +176,8 @@ def show_backend(view: BackendView) -> dict[str, Any]:
     }
 
 
-def _boot_now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def show_incident(incident: Incident) -> dict[str, Any]:
-    ago = _boot_now() - incident.since
+    ago = boot_now() - incident.since
     return {
         "group": incident.group,
         "kind": incident.kind.value,

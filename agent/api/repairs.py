@@ -149,5 +149,4 @@ def _result(result: Result) -> Mapping[str, Any]:
         "cleaned": result.cleaned,
         "recovered": result.recovered,
         "ending": result.ending,
-        "sentence": result.sentence,
     }

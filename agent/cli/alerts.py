@@ -14,6 +14,7 @@ from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.places import config_path
 from agent.cli.terminal.show import clean, moment, print_json, print_table
 from agent.errors import InvalidRequest, NotFound, WaError
+from agent.files import write_whole
 
 WEBHOOK = "127.0.0.1:9099"
 """Where the exported example sends its webhooks."""
@@ -212,8 +213,5 @@ def _running_listen(options: argparse.Namespace) -> dict[str, str]:
 
 def _write(target: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read it at this very moment."""
-    unfinished = target.with_name(f".{target.name}.new")
-    unfinished.write_text(text)
-    # Nothing in them is secret, and Prometheus is another user; whoever exports may be strict.
-    unfinished.chmod(0o644)
-    unfinished.replace(target)
+    # Nothing in them is secret, and Prometheus is another user.
+    write_whole(target, text.encode(), mode=0o644)

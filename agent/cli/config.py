@@ -12,7 +12,8 @@ from agent.cli.command import Subparsers, add_command, add_group, client_of, wan
 from agent.cli.doctor.agent_settings import settings_in_use
 from agent.cli.places import INSTALLED_CONFIG, config_path
 from agent.cli.terminal.show import print_json
-from agent.errors import Refused, WaError
+from agent.errors import Refused
+from agent.files import write_whole
 
 
 def add(commands: Subparsers) -> None:
@@ -34,7 +35,7 @@ def add(commands: Subparsers) -> None:
 
 def _load(options: argparse.Namespace) -> Any:
     from agent.config import load_config
-    from agent.supervise.declared import find_declared_problem
+    from agent.supervise.start_up import find_declared_problem
 
     path = config_path(options.config, os.environ)
     overrides = overrides_of(options)
@@ -95,21 +96,15 @@ def init(options: argparse.Namespace) -> int:
 
 def _replace(target: Path, text: str) -> None:
     """Written in place, a full disk or a kill would leave half a file and none to start with."""
-    from agent.vault.atomic import write_atomically
+    from agent.vault.errors import explain
 
     try:
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            before = target.stat() if target.exists() else None
-            mode = 0o644 if before is None else before.st_mode & 0o777
-            group = None if before is None else before.st_gid
-            write_atomically(
-                target.parent, folder, target.name, text.encode(), mode=mode, group=group
-            )
-        finally:
-            os.close(folder)
+        before = target.stat() if target.exists() else None
+        mode = 0o644 if before is None else before.st_mode & 0o777
+        group = None if before is None else before.st_gid
+        write_whole(target, text.encode(), mode=mode, group=group)
     except OSError as error:
-        raise WaError(f"cannot write {target}: {error.strerror}") from error
+        raise explain("write", target, error) from error
 
 
 def _given(options: argparse.Namespace) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.errors import AgentUnreachable, Refused, WaError
+from agent.files import replacing
 
 if TYPE_CHECKING:
     import http.client
@@ -78,24 +79,11 @@ def download(client: Client, path: str, body: Mapping[str, Any], target: Path, c
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
     """To write into: it is there when all was written, for its owner alone."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
+        with replacing(target) as file:
             yield file
-            file.flush()
-            os.fsync(fd)
-        beside.rename(target)
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 def check_target(target: Path, *, force: bool) -> None:

@@ -21,6 +21,7 @@ from agent.core.words import (
     InstanceId,
     RemoteSession,
     ServerClaim,
+    SessionFiles,
     parse_instance_id,
 )
 
@@ -215,17 +216,6 @@ class ProbeFact:
     error: str = ""
     disagrees: str = ""
     """What contradicts what over there: a sentence of the last deep probe; "" = nothing."""
-
-
-class SessionFiles(StrEnum):
-    """What the vault found in an instance's folder."""
-
-    ABSENT = "absent"
-    UNPAIRED = "unpaired"
-    WHOLE = "whole"
-    DAMAGED = "damaged"
-    UNREADABLE = "unreadable"
-    """Rights or the disk stand in the way: what is in it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

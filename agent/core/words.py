@@ -42,6 +42,17 @@ class ConnectionStatus(StrEnum):
     AUTH_FAILURE = "AUTH_FAILURE"
 
 
+class SessionFiles(StrEnum):
+    """What the vault found in an instance's folder."""
+
+    ABSENT = "absent"
+    UNPAIRED = "unpaired"
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
+    """Rights or the disk stand in the way: what is in it is not known."""
+
+
 AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 """Settings of an instance that the agent reads itself; its engine does not get them."""
 

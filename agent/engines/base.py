@@ -17,7 +17,6 @@ __all__ = [
     "Claim",
     "Engine",
     "Happening",
-    "LostStore",
     "OpenBackend",
     "OpenEngine",
     "ProbeAnswer",
@@ -98,12 +97,8 @@ class Engine(Protocol):
 
 
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
-"""Every engine's module offers `open_engine` of this type: folder, settings, reporter."""
-
-
-LostStore = Callable[[Path], str]
-"""Every such module offers `lost_store` too: why this folder cannot hold a pairing, "" where it
-may. It only looks; what is damaged or cannot be read is there, and the engine says so itself."""
+"""Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
+reporter."""
 
 
 class RemoteEngine(Engine, Protocol):
@@ -156,4 +151,5 @@ class Backend(Protocol):
 
 
 OpenBackend = Callable[[Path, Mapping[str, Any], BackendReporter], Backend]
-"""Every backend's module offers `open_backend` of this type: folder, settings, reporter."""
+"""Each remote engine's module `backend` has an `open_backend` of this type: folder, settings,
+reporter."""

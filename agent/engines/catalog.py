@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import LostStore, OpenBackend, OpenEngine
+from agent.engines.base import OpenBackend, OpenEngine
+from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class EngineEntry:
     line: str
     """What it is, for people."""
     module: str
-    """Offers `open_engine` and `lost_store`."""
+    """Its package, of which the modules `settings` and `files` import the standard library only,
+    and `engine` (of a remote engine `backend`) opens it."""
     tls: bool = True
     """False where the worker may leave OpenSSL out of its memory."""
     forkable: bool = False
@@ -177,16 +179,26 @@ def _check_place(settings: Mapping[str, Any]) -> None:
             raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 
+def file_rules(name: str) -> FileRules:
+    """The rules of that engine's session files; a backend's sessions have none here."""
+    entry = CATALOG.get(name)
+    if entry is None or entry.remote:
+        return NO_RULES
+    rules: FileRules = import_module(f"{entry.module}.files").RULES
+    return rules
+
+
 def load_engine(name: str) -> OpenEngine:
     """Import the engine of that name."""
-    open_engine: OpenEngine = _offer(_find_local(name), "open_engine")
+    entry = find_engine(name)
+    if entry.remote:
+        raise ConfigError(
+            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
+            field="engine",
+            code="engine_is_remote",
+        )
+    open_engine: OpenEngine = _offer(entry, "engine", "open_engine")
     return open_engine
-
-
-def load_lost_store(name: str) -> LostStore:
-    """What that engine says of a folder that should hold a pairing."""
-    lost_store: LostStore = _offer(_find_local(name), "lost_store")
-    return lost_store
 
 
 def load_backend(name: str) -> OpenBackend:
@@ -198,24 +210,13 @@ def load_backend(name: str) -> OpenBackend:
             field="engine",
             code="engine_is_local",
         )
-    open_backend: OpenBackend = _offer(entry, "open_backend")
+    open_backend: OpenBackend = _offer(entry, "backend", "open_backend")
     return open_backend
 
 
-def _find_local(name: str) -> EngineEntry:
-    entry = find_engine(name)
-    if entry.remote:
-        raise ConfigError(
-            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
-            field="engine",
-            code="engine_is_remote",
-        )
-    return entry
-
-
-def _offer(entry: EngineEntry, name: str) -> Any:
+def _offer(entry: EngineEntry, part: str, name: str) -> Any:
     try:
-        return getattr(import_module(entry.module), name)
+        return getattr(import_module(f"{entry.module}.{part}"), name)
     except ImportError as error:
         raise ConfigError(
             f"cannot load engine {entry.name}: {error}",

@@ -12,6 +12,7 @@ from itertools import accumulate
 from operator import add
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.webhook import WebhookFigures
@@ -157,7 +158,7 @@ class Exporter:
         state_path: Path,
         *,
         wall: Callable[[], float] = time.time,
-        boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        boot: Callable[[], float] = boot_now,
     ) -> None:
         self._views = views
         self._status = status

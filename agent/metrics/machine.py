@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.host.machine.memory import CoreUse, machine_memory
 from agent.host.machine.proc_table import TICKS, read_process
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
@@ -83,5 +84,5 @@ def _mount_point(path: Path) -> str:
 
 def _started_wall() -> float:
     itself = read_process(os.getpid())
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - (itself.start_ticks / TICKS if itself else 0.0)
+    age = boot_now() - (itself.start_ticks / TICKS if itself else 0.0)
     return time.time() - age

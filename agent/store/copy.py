@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.errors import StoreError
+from agent.files import put_in_place
 from agent.store.errors import explain
 
 
@@ -28,10 +29,7 @@ def copy_verified(db: Database, target: Path) -> None:
             found = integrity(Database(copy, recursive_triggers=False, execute_plugins=False))
         if found != "ok":
             raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.rename(target)
-        sync_folder(target.parent)
+        put_in_place(unfinished, target)
     except sqlite3.Error as error:
         raise explain("copy to", target, error) from error
     except OSError as error:
@@ -40,11 +38,3 @@ def copy_verified(db: Database, target: Path) -> None:
         unfinished.unlink(missing_ok=True)
         # SQLite's own, which it leaves behind where the disk was full.
         unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -4,7 +4,6 @@ The rest of the database is whole, so it stays. What was set aside stands in a f
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.store.copy import sync_folder
+from agent.files import write_whole
 from agent.store.instances import (
     encode_record,
     encode_settings,
@@ -112,9 +111,5 @@ def _keep(bad: dict[str, list[Row]], opening: Opening) -> Path:
         number += 1
         path = path.with_name(f"{opening.path.name}.rows-{stamp}.{number}.json")
     raw = json.dumps({t: [list(row) for row in rows] for t, rows in bad.items()}, default=repr)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
+    write_whole(path, raw.encode())
     return path

@@ -16,8 +16,8 @@ from sqlite_utils import Database
 from agent.core.model import Instance, SessionRecord
 from agent.errors import StoreError
 from agent.failpoint import failpoint
+from agent.files import put_in_place, sync, write_whole
 from agent.store.connect import connect
-from agent.store.copy import sync_folder
 from agent.store.errors import explain
 from agent.store.instances import decode_record, encode_record, encode_settings, insert_instance
 from agent.store.migrations import Migration, migrate
@@ -47,12 +47,11 @@ def set_aside(path: Path, now_wall: float) -> Path:
     """
     kept = free_name(path, "damaged", now_wall)
     # Says to a later start, should this one be killed, from where to salvage.
-    _rebuilding(path).write_text(kept.name)
-    sync_folder(path.parent)
+    write_whole(_rebuilding(path), kept.name.encode())
     path.rename(kept)
     failpoint("mid_set_aside")
     _move_companions(path, kept)
-    sync_folder(path.parent)
+    sync(path.parent)
     return kept
 
 
@@ -75,8 +74,7 @@ def build(opening: Opening) -> list[str]:
             failpoint("mid_rebuild")
             # All of it into the main file: the rename takes that alone.
             db.execute("pragma journal_mode = delete")
-        fresh.rename(path)
-        sync_folder(path.parent)
+        put_in_place(fresh, path)
     except sqlite3.Error as error:
         raise explain("build", path, error) from error
     except OSError as error:

@@ -3,22 +3,23 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import VERSION
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.statistics import RepairStatistics
-from agent.core.view import AgentStatus
+from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.link.limits import REFUSALS
 from agent.log import lines_lost
 from agent.store.database import Store
 from agent.store.errors import TROUBLES
-from agent.supervise.check_times import CheckTimes
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop, boot_now
+from agent.supervise.loop import Loop
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -28,6 +29,20 @@ from agent.supervise.turns.queues import Gates
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
 _NO_REFUSALS = dict.fromkeys(REFUSALS, 0)
+
+
+@dataclass(slots=True)
+class CheckTimes:
+    """How long each kind of check took, counted since the agent's start."""
+
+    _times: dict[str, CheckTime] = field(default_factory=lambda: dict.fromkeys(CHECKS, CheckTime()))
+
+    def note(self, check: str, seconds: float) -> None:
+        before = self._times[check]
+        self._times[check] = CheckTime(before.count + 1, before.seconds + seconds)
+
+    def all(self) -> Mapping[str, CheckTime]:
+        return dict(self._times)
 
 
 class OwnFigures:

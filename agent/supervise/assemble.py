@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.config import Config
 from agent.core.model import Happening, InstanceId
 from agent.core.trend import Trends
@@ -14,7 +15,7 @@ from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
 from agent.supervise.footing import Footing, Ground, build_footing
-from agent.supervise.loop import Loop, boot_now
+from agent.supervise.loop import Loop
 from agent.supervise.passes.act import Hands
 from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.passes.lost_folder import FolderLooks

@@ -28,8 +28,124 @@ from agent.core.model import (
 )
 from agent.core.recovery.repair import Repair
 from agent.core.time_in_status import StatusTime
-from agent.supervise.backends.facts import WorkerLink
+from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
+
+
+@dataclass(slots=True)
+class RunFacts:
+    """What is known of the present run of its worker; the next run begins with none of it."""
+
+    linked_since: float | None = None
+    next_attach: float = 0.0
+    claim: ClaimFact | None = None
+    probe: ProbeFact | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    processes: int | None = None
+    open_fds: int | None = None
+    """As its worker counts them."""
+    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
+    folder_lost: str = ""
+    """What became of its folder under its live worker; "" = it is where the worker has it."""
+    folder_deleted: bool = False
+    """What it had on the disk is gone: its worker holds the only copy."""
+    refuge_tried: ProbeFact | None = None
+    """The probe after which saving it elsewhere was tried last."""
+
+
+@dataclass(slots=True)
+class FolderFacts:
+    """Its folder and its disk, as they were when they were looked at last."""
+
+    files: SessionFiles = SessionFiles.UNPAIRED
+    problem: str = ""
+    """What stands in the way of reading them; "" = nothing."""
+    away_since: float | None = None
+    """Since when its folder is away or unreadable, at each look."""
+    disk_problem: str = ""
+    """Why no worker may begin to write where sessions lie; looked at while none runs."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a person or a check asked for, until a pass carries it out."""
+
+    start: bool = False
+    """A person said: start it now, whatever made it fail before."""
+    try_at_once: bool = False
+    """Its own delay is waived once."""
+    past_looks: bool = False
+    """An operator asked for a try now: no look at its address is waited for, once."""
+    restart_for: str = ""
+    """Why it should be restarted gracefully; "" = it should not."""
+    logout: bool = False
+    """The agent ended its pairing: the logout that follows is no error of WhatsApp's."""
+    new_limits: bool = False
+    """Its settings changed: its worker is not yet held to their limits."""
+
+
+@dataclass(slots=True)
+class ActionFacts:
+    """The action under way, and how the last ones went."""
+
+    task: "asyncio.Task[Any] | None" = None
+    is_start: bool = False
+    """True while the action under way is a start, which a stop may interrupt."""
+    refusal: str = ""
+    """Why the last start, reconnect or repair step failed; "" = it did not."""
+    failures: int = 0
+    """Plans in a row that failed."""
+    started_run: str = ""
+    """The run that the agent started itself."""
+
+
+@dataclass(slots=True)
+class RepairFacts:
+    last: Repair | None = None
+    """The last repair, over or not."""
+    waiters: asyncio.Event | None = None
+    """Set at its end; None while no request waits for it."""
+
+
+@dataclass(slots=True)
+class SavedFacts:
+    """What is on the disk."""
+
+    identity: Identity | None = None
+    """What its identity file holds; None = it was not read or written yet."""
+    identity_behind: bool = False
+    """The identity file does not yet hold what is recorded."""
+    instance: Instance | None = None
+    record: SessionRecord | None = None
+    """The rows of the database, and so what may be shown; None = not written, or it failed."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the identity file is written: the last state must be the last in the file."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counted since the agent's start, or since before it (periodic/carried)."""
+
+    restarts: Counter[str] = field(default_factory=Counter)
+    reconnects: Counter[str] = field(default_factory=Counter)
+    messages: Counter[str] = field(default_factory=Counter)
+    per_minute: dict[str, PerMinute] = field(default_factory=dict)
+    """By direction: in, out."""
+    errors: Counter[str] = field(default_factory=Counter)
+    error_rate: ErrorRate = field(default_factory=ErrorRate)
+    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Steps by kind and result."""
+    repair_seconds: float = 0.0
+    key_regenerations: Counter[str] = field(default_factory=Counter)
+    cleanups: Counter[str] = field(default_factory=Counter)
+    """By the goal of the repair."""
+    probes: int = 0
+    probe_seconds: float = 0.0
+    recent_times: RecentTimes = field(default_factory=RecentTimes)
+    """Of the answered probes."""
+    late_facts: int = 0
+    """Claims and happenings of a run that had ended."""
 
 
 @dataclass(slots=True)
@@ -39,127 +155,58 @@ class Facts:
     instance: Instance
     record: SessionRecord
     unit: UnitStatus = UNIT_ABSENT
+    run: RunFacts = field(default_factory=RunFacts)
+    folder: FolderFacts = field(default_factory=FolderFacts)
+    asked: Asked = field(default_factory=Asked)
+    action: ActionFacts = field(default_factory=ActionFacts)
+    repair: RepairFacts = field(default_factory=RepairFacts)
+    saved: SavedFacts = field(default_factory=SavedFacts)
+    counters: Counters = field(default_factory=Counters)
+    verdict: HealthVerdict | None = None
+    sentence: str = ""
+    hold: str = ""
+    """Why it waits for others, as the last pass found it."""
     link: WorkerLink | None = None
-    linked_since: float | None = None
-    next_attach: float = 0.0
-    claim: ClaimFact | None = None
+    awaited: asyncio.Event | None = None
+    """Set at the next claim or the link's end; None while no pass waits for them."""
     begun_at: float = 0.0
     """When its server was last asked to begin it again; 0 = not in this life of the agent."""
-    awaited: asyncio.Event | None = None
-    """There while somebody waits for a claim, or for the link's end."""
-    probe: ProbeFact | None = None
     next_probe: float = 0.0
     next_deep: float = 0.0
     disagrees: str = ""
     """What the last deep probe found to contradict itself."""
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
-    files: SessionFiles = SessionFiles.UNPAIRED
-    files_problem: str = ""
-    """What stands in the way of reading them; "" = nothing."""
-    away_since: float | None = None
-    """Since when its folder is away or unreadable, at each look."""
-    folder_lost: str = ""
-    """What became of its folder under its live worker; "" = it is where the worker has it."""
-    folder_deleted: bool = False
-    """What it had on the disk is gone: its worker holds the only copy."""
-    refuge_tried: ProbeFact | None = None
-    """The probe after which saving it elsewhere was tried last."""
-    disk_problem: str = ""
-    """Why no worker may begin to write where sessions lie; looked at while none runs."""
-    verdict: HealthVerdict | None = None
-    sentence: str = ""
+    engine_version: str = ""
     enabled_by_operator: bool = False
+    limited_run: str = ""
+    """The run whose worker is held to its limits; another run may have begun past us."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever works on this instance: a pass, a deletion."""
     gone: bool = False
-    """Deleted: nobody may write about it any more."""
-    acting: "asyncio.Task[Any] | None" = None
-    acting_start: bool = False
-    """True while the action under way is a start, which a stop may interrupt."""
-    start_asked: bool = False
-    """A person said: start it now, whatever made it fail before."""
-    refusal: str = ""
-    """What the last start, reconnect or step of a repair met, if it failed."""
-    failed_actions: int = 0
-    """Plans in a row that failed."""
-    started_run: str = ""
-    """The run that we started ourselves."""
-    noted_drop: tuple[str, str, float] = ("", "", 0.0)
-    """Which ending was counted last."""
-    logout_asked: bool = False
-    """We ended its pairing ourselves: the logout that follows is no error of WhatsApp's."""
-    durations: Durations = field(default_factory=Durations)
-    """Shared by all sessions."""
-    lost_at: float | None = None
-    """When it was connected last; None while it is, or never was."""
-    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
-    lost_because: str = ""
-    """Why it is no longer connected, until it is again."""
-    limits_changed: bool = False
-    """Its settings are not yet what its worker is held to."""
-    limited_run: str = ""
-    """The run whose worker is held to its limits; another run may have begun past us."""
-    identity_changed: bool = False
-    """The identity file in its folder is behind what is recorded."""
-    written: Identity | None = None
-    """What its identity file holds; None = it was not read or written yet."""
-    saved_instance: Instance | None = None
-    saved_record: SessionRecord | None = None
-    """What of both is on the disk, and so may be shown; None = not written yet, or it failed."""
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the identity file is written: the last state must be the last in the file."""
+    """Deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass of this agent's life."""
+    noted_drop: tuple[str, str, float] = ("", "", 0.0)
+    """Which ending was counted last."""
+    lost_at: float | None = None
+    """When it was connected last; None while it is, or never was."""
+    lost_because: str = ""
+    """Why it is no longer connected, until it is again."""
     connected_since_wall: float | None = None
-    started_wall: float | None = None
-    memory_bytes: int | None = None
-    cpu_seconds: float | None = None
-    processes: int | None = None
-    open_fds: int | None = None
-    """As its worker counts them."""
-    engine_version: str = ""
-    restarts: Counter[str] = field(default_factory=Counter)
-    reconnects: Counter[str] = field(default_factory=Counter)
-    messages: Counter[str] = field(default_factory=Counter)
-    per_minute: dict[str, PerMinute] = field(default_factory=dict)
-    """By direction: in, out."""
-    errors: Counter[str] = field(default_factory=Counter)
-    error_rate: ErrorRate = field(default_factory=ErrorRate)
-    status_time: StatusTime = field(default_factory=StatusTime)
-    repair: Repair | None = None
-    """The last repair, over or not."""
-    repair_over: asyncio.Event | None = None
-    """There while somebody waits for its end."""
-    repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Steps by kind and result."""
-    repair_seconds: float = 0.0
-    key_regenerations: Counter[str] = field(default_factory=Counter)
-    cleanups: Counter[str] = field(default_factory=Counter)
-    """By what the repair was for."""
-    hold: str = ""
-    """Why it waits for others, as the last pass found it."""
     last_snapshot_wall: float | None = None
-    may_try_at_once: bool = False
-    """It goes first for others: its own delay is waived once."""
-    forced: bool = False
-    """An operator asked for a try now: no look at its address is waited for, once."""
+    status_time: StatusTime = field(default_factory=StatusTime)
+    durations: Durations = field(default_factory=Durations)
+    """Shared by all sessions."""
+    acknowledgements: Acknowledgements = field(default_factory=Acknowledgements)
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_log: dict[str, LogLimit] = field(default_factory=dict)
-    memory_history: MemoryHistory = field(default_factory=MemoryHistory)
-    restart_for: str = ""
-    """Why it should be restarted gracefully; "" = it should not."""
-    freed_at: float | None = None
-    memory_restart_at: float | None = None
     inbound: Inbound = field(default_factory=Inbound)
     hour_wall: float = 0.0
     hour_messages: int = 0
     """When the hour began that silence is learned from, and the count of messages then."""
-    probes: int = 0
-    probe_seconds: float = 0.0
-    recent_times: RecentTimes = field(default_factory=RecentTimes)
-    """Of the answered probes."""
-    late_facts: int = 0
+    freed_at: float | None = None
+    memory_restart_at: float | None = None
 
     @property
     def id(self) -> InstanceId:
@@ -167,13 +214,13 @@ class Facts:
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True when it says more than a newer proof."""
-        before = self.claim
+        before = self.run.claim
         self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # By the worker's word where we did not see it begin: an agent before us may have.
         begun = max(now - claim.still_for, self.begun_at)
-        self.claim = ClaimFact(
+        self.run.claim = ClaimFact(
             claim,
             at=now,
             since=before.since if before and same_status else begun,
@@ -191,8 +238,8 @@ class Facts:
         """A server was asked to begin this session again: what was claimed before that says
         nothing about what it does now, and its time begins here. Pings that failed and what
         its list contradicts stay until an answer says otherwise."""
-        self.begun_at = self.linked_since = now
-        self.claim = None
+        self.begun_at = self.run.linked_since = now
+        self.run.claim = None
         self.next_probe = self.next_deep = 0.0
 
     def stirred(self) -> None:
@@ -201,19 +248,9 @@ class Facts:
             self.awaited.set()
 
     def repair_ended(self) -> None:
-        if self.repair_over is not None:
-            self.repair_over.set()
-            self.repair_over = None
-
-    def forget_run(self) -> None:
-        """The worker of these facts is gone: nothing it said counts any more."""
-        self.claim = None
-        self.probe = None
-        self.memory_bytes = self.cpu_seconds = self.processes = self.open_fds = None
-        self.memory_history = MemoryHistory()
-        self.folder_lost, self.folder_deleted, self.refuge_tried = "", False, None
-        self.linked_since = None
-        self.next_attach = 0.0
+        if self.repair.waiters is not None:
+            self.repair.waiters.set()
+            self.repair.waiters = None
 
 
 def _words(claim: Claim) -> tuple[object, ...]:

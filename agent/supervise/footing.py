@@ -14,9 +14,9 @@ from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
+from agent.supervise.agent_status import CheckTimes
 from agent.supervise.backends.host import Seats
 from agent.supervise.backends.registry import Backends
-from agent.supervise.check_times import CheckTimes
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes

@@ -9,10 +9,10 @@ import contextlib
 import heapq
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.log import about
 
@@ -27,11 +27,6 @@ TICK = 0.5
 
 RunPass = Callable[[InstanceId], Awaitable[float | None]]
 """Runs one pass; returns when (boot clock) the instance must be looked at again at the latest."""
-
-
-def boot_now() -> float:
-    """Seconds of the clock that never jumps and counts while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Wakes:

@@ -1,25 +1,29 @@
 """All instances of this machine: what is known of each, how it looks, and how it is saved."""
 
 import asyncio
+import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.durations import Durations
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
+from agent.core.recovery.repair import Repair, read_repair, resume_repair
 from agent.core.time_in_status import StatusTime
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backends.circuit import Noted
-from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
-from agent.supervise.repair_record import repair_of
+from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import Identity, replace_identity
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -39,14 +43,14 @@ class Registry:
         facts = Facts(
             instance,
             record,
-            repair=repair_of(record, time.time()),
+            repair=RepairFacts(repair_of(record, time.time())),
             # Counted from here on, not from where the record says that the status began: an
             # earlier agent counted that time already, or it passed while no agent ran.
             status_time=StatusTime(record.status, boot_now()),
             durations=self.durations,
         )
         # Who adds one has written it, or has just read it.
-        facts.saved_instance, facts.saved_record = instance, record
+        facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
         self.touch(facts)
         return facts
@@ -98,7 +102,9 @@ class Registry:
         """Record and identity: what must be on the disk before anybody acts on it."""
         if facts.gone:
             return
-        if facts.identity_changed or not says_the_same(facts.written, identity_of(facts)):
+        if facts.saved.identity_behind or not says_the_same(
+            facts.saved.identity, identity_of(facts)
+        ):
             await self._write_identity(facts)
         await self._save_record(facts, *entries)
         self.touch(facts)
@@ -108,10 +114,10 @@ class Registry:
         try:
             await self._store.save_record(facts.id, record, *entries)
         except BaseException:
-            facts.saved_record = None  # what is shown is at least what is done
+            facts.saved.record = None  # what is shown is at least what is done
             self.touch(facts)
             raise
-        facts.saved_record = record
+        facts.saved.record = record
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -120,13 +126,13 @@ class Registry:
 
     async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save_instance`, for an operator's order: a refused one is not carried out later."""
-        instance, record = facts.saved_instance, facts.saved_record
+        instance, record = facts.saved.instance, facts.saved.record
         try:
             await self.save_instance(facts, *entries)
         except WaError:
             if instance is not None and record is not None:
-                facts.start_asked = False
-                facts.instance = facts.saved_instance = instance
+                facts.asked.start = False
+                facts.instance = facts.saved.instance = instance
                 facts.record = replace(
                     facts.record,
                     override=record.override,
@@ -134,7 +140,9 @@ class Registry:
                     restart_of=record.restart_of,
                 )
                 # The file may have the order already; where it has not, nothing is to be written.
-                facts.identity_changed = not says_the_same(facts.written, identity_of(facts))
+                facts.saved.identity_behind = not says_the_same(
+                    facts.saved.identity, identity_of(facts)
+                )
             raise
 
     async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
@@ -151,9 +159,9 @@ class Registry:
         try:
             await self._store.save_instance(instance, *entries)
         except BaseException:
-            facts.saved_instance = None
+            facts.saved.instance = None
             raise
-        facts.saved_instance = instance
+        facts.saved.instance = instance
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: we end the workers, nobody else does."""
@@ -164,9 +172,9 @@ class Registry:
         await asyncio.gather(*(self._save_record(facts) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
-        async with facts.writing:
-            facts.identity_changed = False
-            record, written = facts.record, facts.written
+        async with facts.saved.writing:
+            facts.saved.identity_behind = False
+            record, written = facts.record, facts.saved.identity
             if written is None or record.generation <= written.generation:
                 facts.record = replace(record, generation=record.generation + 1)
             identity = identity_of(facts)
@@ -174,11 +182,22 @@ class Registry:
                 await asyncio.to_thread(replace_identity, self._session_root, identity)
             except VaultError as error:
                 # The database still knows, and it counts as newer: tried again with each save.
-                facts.identity_changed = True
+                facts.saved.identity_behind = True
                 said = bound(Category.SESSION, facts.id)
                 said.warning("cannot write its identity file: %s", error)
             else:
-                facts.written = identity
+                facts.saved.identity = identity
+
+
+def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
+    """The repair that an earlier run of the agent recorded, ready to go on."""
+    if not record.repair:
+        return None
+    try:
+        return resume_repair(read_repair(json.loads(record.repair)), now_wall)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("cannot read a recorded repair, which is dropped: %s", error)
+        return None
 
 
 def identity_of(facts: Facts) -> Identity:

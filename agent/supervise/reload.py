@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config import Config, Declaration, changes_that_need_restart
 from agent.errors import WaError
 from agent.log import about
 from agent.store.database import Store
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Wakes, boot_now
+from agent.supervise.loop import Wakes
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.start_up import create_declared

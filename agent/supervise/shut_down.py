@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.host.base import Host
 from agent.log import about
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 

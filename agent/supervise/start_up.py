@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config import Declaration
+from agent.config import Config, Declaration, Problem
 from agent.core.admission import Candidate, restore_order
 from agent.core.model import (
     Category,
@@ -22,7 +22,8 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.engines.catalog import find_engine
+from agent.engines.catalog import check_settings, find_engine
+from agent.errors import ConfigError
 from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
@@ -79,9 +80,9 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         elif found.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, found.identity)
         else:
-            facts.written = found.identity
+            facts.saved.identity = found.identity
             # Written by an earlier version, or cut off: the first pass writes what the row says.
-            facts.identity_changed = not says_the_same(found.identity, identity_of(facts))
+            facts.saved.identity_behind = not says_the_same(found.identity, identity_of(facts))
 
 
 async def _take_in(registry: Registry, store: Store, found: Found) -> None:
@@ -102,7 +103,7 @@ async def _take_in(registry: Registry, store: Store, found: Found) -> None:
         wall=time.time(),
     )
     await store.add(found.identity.instance, record, said)
-    registry.add(found.identity.instance, record).written = found.identity
+    registry.add(found.identity.instance, record).saved.identity = found.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
@@ -123,7 +124,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         account=told.account,
         generation=told.generation,
     )
-    facts.written = identity
+    facts.saved.identity = identity
     bound(Category.SESSION, facts.id).warning("%s", sentence)
     said = JournalEntry("folder_newer", sentence, instance=facts.id, wall=time.time())
     await registry.save_row(facts, said)
@@ -153,7 +154,7 @@ async def create_declared(
         )
         await store.add(instance, record, said)
         facts = registry.add(instance, record)
-        facts.written = identity_of(facts)
+        facts.saved.identity = identity_of(facts)
 
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
@@ -212,3 +213,32 @@ def _in_line(every: Iterable[Facts], running: Collection[InstanceId]) -> list[In
         )
         for facts in every
     )
+
+
+def find_declared_problem(config: Config) -> Problem | None:
+    """What would keep a declared instance from ever running."""
+    kinds = {backend.name: backend.engine for backend in config.backend}
+    for number, wanted in enumerate(config.instance):
+        key = f"instance[{number}]"
+        try:
+            entry = find_engine(wanted.engine)
+        except ConfigError as error:
+            return Problem((f"{key}.engine",), str(error))
+        try:
+            check_settings(wanted.engine, wanted.settings)
+        except ConfigError as error:
+            named = f"{key}.settings.{error.field}"
+            return Problem((named, f"{key}.settings", key), str(error))
+        if entry.remote and (cause := _misplaced(wanted, kinds)):
+            return Problem((f"{key}.settings.backend", f"{key}.settings", key), cause)
+    return None
+
+
+def _misplaced(wanted: Declaration, kinds: dict[str, str]) -> str:
+    backend = str(wanted.settings.get("backend", ""))
+    if backend not in kinds:
+        known = ", ".join(kinds) or "none"
+        return f"engine {wanted.engine} needs the name of a [[backend]] there; declared: {known}"
+    if kinds[backend] != wanted.engine:
+        return f"backend {backend} is of engine {kinds[backend]}, not {wanted.engine}"
+    return ""

@@ -47,11 +47,11 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.passes.observe import desired_of
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry, identity_of
 from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
+from agent.supervise.story import entry
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
@@ -147,7 +147,7 @@ class Supervisor:
         )
         await self._store.add(made, record, said)
         facts = self._registry.add(made, record)
-        facts.written = identity_of(facts)
+        facts.saved.identity = identity_of(facts)
         self._wakes.wake(facts.id)
         return self._view_with_hold(facts)
 
@@ -164,7 +164,7 @@ class Supervisor:
         _check_settings(changed)
         facts.instance = changed
         await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        facts.limits_changed = True
+        facts.asked.new_limits = True
         self._wakes.wake(id)
         return self.view(id)
 
@@ -175,7 +175,7 @@ class Supervisor:
             # It is enabled: what WhatsApp ended is no reason to log in once more.
             said = entry(facts, "enabled", "an operator enabled it, which it was already")
             return await self._intend(facts, said)
-        facts.start_asked = True
+        facts.asked.start = True
         facts.instance = replace(facts.instance, enabled=True)
         facts.record = _by_hand(forgive(facts.record), Override.NONE, "")
         return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
@@ -196,7 +196,7 @@ class Supervisor:
 
     async def start(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
-        facts.start_asked = True
+        facts.asked.start = True
         wanted = facts.instance.enabled or facts.enabled_by_operator
         override = Override.NONE if wanted else Override.STARTED
         facts.record = _by_hand(forgive(facts.record), override, self._host.boot_id())
@@ -280,7 +280,7 @@ class Supervisor:
         )
         await self._store.add(identity.instance, record, said)
         facts = self._registry.add(identity.instance, record)
-        facts.identity_changed = True  # the first pass writes down that nothing holds it
+        facts.saved.identity_behind = True  # the first pass writes down that nothing holds it
         self._wakes.wake(id)
         return self.view(id)
 
@@ -332,8 +332,8 @@ class Supervisor:
         return self.view(facts.id)
 
     def _interrupt_start(self, facts: Facts) -> None:
-        if facts.acting is not None and facts.acting_start:
-            facts.acting.cancel()
+        if facts.action.task is not None and facts.action.is_start:
+            facts.action.task.cancel()
 
     def _check_engine(self, instance: Instance) -> None:
         try:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import CryptoPolicy, judge_crypto
 from agent.core.findings.error_rate import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
@@ -18,7 +19,6 @@ from agent.core.view import (
 from agent.engines.catalog import counts_messages
 from agent.host.base import Host
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.observe import desired_from
 from agent.supervise.turns.turns import Turns
 
@@ -51,14 +51,18 @@ class Eyes:
 def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     """What outlives the agent is shown as the disk has it: a kill must not take it back."""
     now, now_wall = boot_now(), time.time()
-    instance = facts.saved_instance or facts.instance
-    record = facts.saved_record or facts.record
+    instance = facts.saved.instance or facts.instance
+    record = facts.saved.record or facts.record
     breaker, rules = breaker_of(record), eyes.breaker_policy()
     opens_in = breaker.opens_in(now_wall, rules)
     counted = counts_messages(facts.instance.engine)
-    decrypted = {"ok": facts.messages["in"], "failed": facts.errors["crypto"]} if counted else {}
+    decrypted = (
+        {"ok": facts.counters.messages["in"], "failed": facts.counters.errors["crypto"]}
+        if counted
+        else {}
+    )
     verdict = facts.verdict or NOT_LOOKED_YET
-    proved_at = facts.claim.proved_at() if facts.claim else None
+    proved_at = facts.run.claim.proved_at() if facts.run.claim else None
     backend = instance.backend
     desired = desired_from(instance, record, eyes.host, facts.enabled_by_operator)
     return InstanceView(
@@ -72,44 +76,44 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         sentence=verdict.sentence,
         verdict=verdict,
         linked=facts.link is not None,
-        claim=facts.claim,
-        probe=facts.probe,
+        claim=facts.run.claim,
+        probe=facts.run.probe,
         proof_age=None if proved_at is None else max(now - proved_at, 0.0),
         connected_since_wall=facts.connected_since_wall,
         started_wall=now_wall - (now - facts.unit.since) if facts.unit.runs else None,
-        memory_bytes=facts.memory_bytes,
-        cpu_seconds=facts.cpu_seconds,
-        processes=facts.processes,
-        open_fds=facts.open_fds,
+        memory_bytes=facts.run.memory_bytes,
+        cpu_seconds=facts.run.cpu_seconds,
+        processes=facts.run.processes,
+        open_fds=facts.run.open_fds,
         engine_version=eyes.server_version(backend) if backend else facts.engine_version,
-        restarts={**_NO_RESTARTS, **facts.restarts},
-        reconnects=dict(facts.reconnects),
-        messages={**_NO_MESSAGES, **facts.messages},
+        restarts={**_NO_RESTARTS, **facts.counters.restarts},
+        reconnects=dict(facts.counters.reconnects),
+        messages={**_NO_MESSAGES, **facts.counters.messages},
         counts_messages=counted,
-        errors=dict(facts.errors),
+        errors=dict(facts.counters.errors),
         status_time=facts.status_time,
         next_attempt_wall=_next_attempt(record, now_wall),
         enabled_by_operator=facts.enabled_by_operator,
-        probes=facts.probes,
-        probe_seconds=facts.probe_seconds,
-        response_seconds=facts.recent_times.mean(now),
+        probes=facts.counters.probes,
+        probe_seconds=facts.counters.probe_seconds,
+        response_seconds=facts.counters.recent_times.mean(now),
         seen_wall=now_wall,
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
-        repair=facts.repair,
+        repair=facts.repair.last,
         hold=facts.hold if desired.should_run and _is_held(verdict, facts.hold) else "",
         in_incident=eyes.in_incident(facts),
         hold_sentence=eyes.turns.says(facts),
         turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
-        key_regenerations={**_NO_REGENERATIONS, **facts.key_regenerations},
-        repair_steps=dict(facts.repair_steps),
-        repair_seconds=facts.repair_seconds,
-        cleanups=dict(facts.cleanups),
+        key_regenerations={**_NO_REGENERATIONS, **facts.counters.key_regenerations},
+        repair_steps=dict(facts.counters.repair_steps),
+        repair_seconds=facts.counters.repair_seconds,
+        cleanups=dict(facts.counters.cleanups),
         memory_limit=eyes.memory_limit(facts),
         messages_per_minute={
-            word: facts.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
+            word: facts.counters.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
         },
         last_snapshot_wall=facts.last_snapshot_wall,
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.files import FilesReport
 from agent.errors import InvalidRequest, VaultError, WaError
 from agent.vault.errors import explain, owner_of, planted
-from agent.vault.formats import FilesReport, format_of, is_left_out
+from agent.vault.formats import check_session, is_left_out
 from agent.vault.identity import read_identity
 from agent.vault.locate import (
     SESSION,
@@ -111,7 +112,7 @@ def inspect_session(
         files = SessionFiles.UNREADABLE if look.forbidden else SessionFiles.DAMAGED
         return FilesReport(files, problem)
     try:
-        return format_of(engine).check(path, session_fd, paired)
+        return check_session(path, session_fd, engine, paired)
     except VaultError as error:
         if error.code == "absent":  # it went away while we looked
             return FilesReport(SessionFiles.UNPAIRED, str(error))

@@ -3,7 +3,6 @@
 The agent writes it, the worker reads it, and a lost database is rebuilt from it.
 """
 
-import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -13,6 +12,13 @@ from typing import Any
 
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
+from agent.instance_file import NAME as FILE
+from agent.instance_file import (
+    InstanceFile,
+    parse_instance_file,
+    parse_object,
+    render_instance_file,
+)
 from agent.log import about, bound
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.locate import (
@@ -26,10 +32,6 @@ from agent.vault.locate import (
     open_instance,
     open_root,
 )
-
-FILE = "instance.json"
-VERSION = 1
-LARGEST_IDENTITY = 1 << 20
 
 _log = bound(name=__name__)
 
@@ -132,27 +134,24 @@ def put_identity(
 ) -> None:
     """Write instance.json into an open folder, wherever it lies."""
     instance = identity.instance
-    content = {
-        **others,
-        "version": VERSION,
-        "id": instance.id,
-        "engine": instance.engine,
-        "enabled": instance.enabled,
-        "settings": dict(instance.settings),
-        "created_wall": instance.created_wall,
-        "paired": identity.paired,
-        "account": identity.account,
-        "ended": identity.ended,
-        "override": identity.override,
-        "override_boot": identity.override_boot,
-        "generation": identity.generation,
-    }
-    raw = json.dumps(content, indent=1).encode() + b"\n"
-    if len(raw) > LARGEST_IDENTITY:
-        raise VaultError(
-            f"cannot write {path / FILE}: {len(raw)} bytes are more than a worker reads",
-            code="too_large",
-        )
+    file = InstanceFile(
+        instance.id,
+        instance.engine,
+        instance.enabled,
+        dict(instance.settings),
+        instance.created_wall,
+        identity.paired,
+        identity.account,
+        str(others.get("lineage", "")),
+        identity.ended,
+        identity.override,
+        identity.override_boot,
+        identity.generation,
+    )
+    try:
+        raw = render_instance_file(file, others)
+    except ValueError as error:
+        raise VaultError(f"cannot write {path / FILE}: {error}", code="too_large") from None
     write_atomically(path, fd, FILE, raw, mode=modes.file, group=modes.group)
 
 
@@ -164,36 +163,21 @@ def read_identity(folder: Path) -> Identity:
 
 
 def parse_identity(raw: bytes, folder: Path) -> Identity:
-    path = folder / FILE
     try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise VaultError(f"cannot read {path}: {error}", code="damaged") from None
-    problem = _find_problem(content, folder.name)
-    if problem:
-        raise VaultError(f"cannot read {path}: {problem}", code="damaged")
-    instance = Instance(
-        parse_instance_id(content["id"]),
-        content["engine"],
-        content["enabled"],
-        content.get("settings", {}),
-        float(content.get("created_wall", 0.0)),
-    )
+        file = parse_instance_file(raw, folder.name)
+    except ValueError as error:
+        raise VaultError(f"cannot read {folder / FILE}: {error}", code="damaged") from None
     return Identity(
-        instance,
-        content.get("paired", False),
-        content.get("account", ""),
-        content.get("lineage", ""),
-        content.get("ended", ""),
-        _override(content.get("override", "")),
-        content.get("override_boot", ""),
-        content.get("generation", 0),
+        Instance(file.id, file.engine, file.enabled, file.settings, file.created_wall),
+        file.paired,
+        file.account,
+        file.lineage,
+        file.ended,
+        # A word of another version's is none of ours.
+        Override(file.override) if file.override in set(Override) else Override.NONE,
+        file.override_boot,
+        file.generation,
     )
-
-
-def _override(word: str) -> Override:
-    """A word of another version's is none of ours."""
-    return Override(word) if word in set(Override) else Override.NONE
 
 
 def scan(root: Path) -> list[Found]:
@@ -224,40 +208,11 @@ def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
     return sessions
 
 
-def _find_problem(content: Any, name: str) -> str:
-    if not isinstance(content, dict):
-        return "it is not a JSON object"
-    version = content.get("version")
-    if version != VERSION or isinstance(version, bool):
-        return f"its version is {version!r:.40}, this program knows {VERSION}"
-    if content.get("id") != name:
-        return f"it names {content.get('id')!r:.80}, but its folder is {name!r}"
-    wanted: Mapping[str, type | tuple[type, ...]] = {
-        "engine": str,
-        "enabled": bool,
-        "settings": dict,
-        "created_wall": (int, float),
-        "paired": bool,
-        "account": str,
-        "lineage": str,
-        "ended": str,
-        "override": str,
-        "override_boot": str,
-        "generation": int,
-    }
-    for key, kind in wanted.items():
-        missing = key in ("engine", "enabled") and key not in content
-        if missing or (key in content and not isinstance(content[key], kind)):
-            return f"{key} is missing or of the wrong kind"
-    return "" if content["engine"] else "engine is empty"
-
-
 def _other_keys(folder: Path, folder_fd: int) -> dict[str, Any]:
     try:
-        content = json.loads(read_plain_file(folder, folder_fd, FILE))
-    except (VaultError, ValueError, RecursionError):
+        return parse_object(read_plain_file(folder, folder_fd, FILE))
+    except (VaultError, ValueError):
         return {}  # the caller knows the truth; what cannot be read has nothing to keep
-    return content if isinstance(content, dict) else {}
 
 
 def _check_take_over(path: Path, fd: int, instance: Instance) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import Backend, RemoteEngine
 from agent.errors import WaError
 from agent.link.server import LinkServer
 from agent.log import about
-from agent.worker.reports import Reports, now
+from agent.worker.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Held:
         while True:
             ids = list(self.sessions)
             for turn in range(turns):
-                due = now() - every / 2
+                due = boot_now() - every / 2
                 for id in ids[turn::turns]:
                     session = self.sessions.get(id)
                     if session and session.reports.said and session.reports.told_at < due:

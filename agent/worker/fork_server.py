@@ -15,7 +15,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from agent.engines.catalog import CATALOG
+from agent.engines.catalog import CATALOG, file_rules, load_engine
 from agent.worker.rehearsal import rehearse
 from agent.worker.run import run_worker
 
@@ -28,7 +28,8 @@ def serve_forks() -> int:
     sock.setblocking(True)
     for entry in CATALOG.values():
         if entry.forkable:
-            __import__(entry.module)
+            load_engine(entry.name)
+            file_rules(entry.name)
     if not rehearse():
         print("the rehearsal failed: forked workers will take more memory", file=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is the agent's to act on

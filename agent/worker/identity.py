@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
+from agent.instance_file import NAME, parse_instance_file
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,31 @@ class Identity:
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
     """Of an instance. ConfigError or FolderUnusable: a restart alone would not cure it."""
-    found = _identity(id_text, session_root, "instance.json", "id")
-    return replace(found, settings=own_settings(found.settings))
+    id = _parse_id(id_text)
+    folder = session_root / id
+    path = folder / NAME
+    try:
+        file = parse_instance_file(_read(path), id)
+    except ValueError as error:
+        raise _broken(path, str(error)) from error
+    settings = own_settings(file.settings)
+    return Identity(id, folder, file.engine, settings, file.ended, file.paired)
 
 
-def read_backend(name: str, root: Path) -> Identity:
+def read_backend(name_text: str, root: Path) -> Identity:
     """Of a backend; its settings hold its keys."""
-    return _identity(name, root, "backend.json", "name")
+    name = _parse_id(name_text)
+    folder = root / name
+    path = folder / "backend.json"
+    content = _parse(_read(path), path)
+    if content.get("version") != 1:
+        raise _broken(path, f"version {content.get('version')!r:.40} is not 1")
+    if content.get("name") != name:
+        raise _broken(path, f"it is about {content.get('name')!r:.60}")
+    engine, settings = content.get("engine"), content.get("settings", {})
+    if not isinstance(engine, str) or not isinstance(settings, dict):
+        raise _broken(path, "engine or settings is missing or of a wrong type")
+    return Identity(name, folder, engine, settings)
 
 
 def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
@@ -76,30 +95,11 @@ def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in AGENT_SETTINGS}
 
 
-def _identity(id_text: str, root: Path, file: str, key: str) -> Identity:
+def _parse_id(text: str) -> InstanceId:
     try:
-        id = parse_instance_id(id_text)
+        return parse_instance_id(text)
     except InvalidRequest as error:
         raise ConfigError(str(error), field="id", code=error.code) from error
-    folder = root / id
-    path = folder / file
-    told = _parse(_read(path), path)
-    if told.get("version") != 1:
-        raise _broken(path, f"version {told.get('version')!r:.40} is not 1")
-    if told.get(key) != id:
-        raise _broken(path, f"it is about {told.get(key)!r:.60}")
-    engine, settings = told.get("engine"), told.get("settings", {})
-    if not isinstance(engine, str) or not isinstance(settings, dict):
-        raise _broken(path, "engine or settings is missing or of a wrong type")
-    ended = told.get("ended", "")
-    return Identity(
-        id,
-        folder,
-        engine,
-        settings,
-        ended=ended if isinstance(ended, str) else "",
-        paired=told.get("paired") is True,
-    )
 
 
 def refuse_foreign_group(folder: Path) -> None:

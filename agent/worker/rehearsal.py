@@ -5,7 +5,6 @@ it needs. Done once here, before the fork, those pages stay shared: half a megab
 every child. Nothing of it is left over: no loop, no thread, no file.
 """
 
-import json
 import logging
 import os
 import signal
@@ -13,6 +12,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from agent.core.words import InstanceId
+from agent.instance_file import NAME, InstanceFile, render_instance_file
 from agent.worker.life import ENDING_SIGNALS
 from agent.worker.run import run_worker
 
@@ -59,8 +60,8 @@ def _close_log() -> None:
 def _set_stage(root: Path) -> None:
     folder = root / "rehearsal"
     folder.mkdir()
-    identity = {"version": 1, "id": "rehearsal", "engine": "sandbox", "settings": _SETTINGS}
-    (folder / "instance.json").write_text(json.dumps(identity))
+    file = InstanceFile(InstanceId("rehearsal"), "sandbox", enabled=True, settings=_SETTINGS)
+    (folder / NAME).write_bytes(render_instance_file(file, {}))
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "INVOCATION_ID"):
         os.environ.pop(name, None)
     os.environ.update(

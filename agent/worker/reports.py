@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.link.server import LinkServer
 from agent.worker.pairing import Pairing
@@ -51,7 +51,7 @@ class Reports:
         self._pairing = pairing
         self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
-        self._at = self._moved_at = now()
+        self._at = self._moved_at = boot_now()
         self._progressed_at = 0.0
 
     def attach(self, server: LinkServer) -> None:
@@ -70,7 +70,7 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it at once."""
         if self._pairing is not None:
             claim = self._pairing.judge(claim)
-        before, self._at = self._claim, now()
+        before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at
         self._claim = replace(claim, still_for=self._at - self._moved_at)
@@ -89,7 +89,7 @@ class Reports:
             self._server.happened(self._id, happening)
 
     def progress(self) -> None:
-        self._progressed_at = now()
+        self._progressed_at = boot_now()
 
     def progressed(self) -> float:
         """When a save last told that it goes on."""
@@ -106,13 +106,13 @@ class Reports:
 
     def current(self) -> Claim:
         """The newest claim as it stands now: older than when it was made."""
-        claim, passed = self._claim, now() - self._at
+        claim, passed = self._claim, boot_now() - self._at
         proof_age = None if claim.proof_age is None else claim.proof_age + passed
         return replace(claim, proof_age=proof_age, still_for=claim.still_for + passed)
 
     def repeat(self) -> None:
         """Tell the agent again."""
-        self.told_at = now()
+        self.told_at = boot_now()
         if self._server is not None:
             self._server.claim(self._id, self.current())
 
@@ -122,10 +122,6 @@ class Reports:
         if claim.progress is not None:
             text += f" {claim.progress:.0%}"
         return text
-
-
-def now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _moved(before: Claim, claim: Claim) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
-from agent.engines.catalog import load_engine, load_lost_store
+from agent.engines.catalog import file_rules, load_engine
+from agent.engines.files import NO_RULES
 from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Call
 from agent.link.server import LinkServer
@@ -113,10 +114,9 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
     if identity.ended:
         return ended_engine(identity.ended, reports)
     open_engine = load_engine(identity.engine)
-    if identity.paired:
-        lost_store = load_lost_store(identity.engine)
-        if cause := lost_store(identity.folder / "session"):
-            return lost_engine(cause, reports)
+    rules = file_rules(identity.engine) if identity.paired else NO_RULES
+    if cause := rules.lost_store(identity.folder / "session"):
+        return lost_engine(cause, reports)
     return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)
 
 

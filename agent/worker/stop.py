@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent.clock import boot_now
 from agent.host.notify import Notifier
-from agent.worker.reports import now
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ async def _save(
     engine: Stoppable, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
 ) -> bool:
     task = asyncio.ensure_future(engine.save())
-    deadline = now() + limits.save
+    deadline = boot_now() + limits.save
     seen = progressed()
-    while not task.done() and now() < deadline:
-        await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - now())))
+    while not task.done() and boot_now() < deadline:
+        await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - boot_now())))
         if progressed() > seen:
             seen = progressed()
             deadline = seen + limits.save

@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 
+from agent.clock import boot_now
 from agent.engines.base import Engine
 from agent.errors import EngineError
 from agent.host.notify import Notifier
-from agent.worker.reports import Reports, now
+from agent.worker.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ async def watch_engine(
                 logging.INFO if answered else logging.ERROR,
                 "the engine answers again" if answered else "the engine does not answer: no ping",
             )
-        if now() - reports.told_at > REPEAT - every / 2:
+        if boot_now() - reports.told_at > REPEAT - every / 2:
             reports.repeat()
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
-from agent.engines.whaticket import open_backend
-from agent.engines.whaticket.backend import WhaticketBackend
+from agent.engines.whaticket.backend import WhaticketBackend, open_backend
 from agent.engines.whaticket.session import WhaticketSession
 from agent.errors import EngineError
 from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, one_package, two_sessions

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import SessionFiles
-from agent.vault.formats import FilesReport, check_auth_folder
+from agent.engines.files import FilesReport
+from agent.vault.formats import check_session
 from tests.baileys.conftest import ACCOUNT, PEER, Bed, one_package
 
 pytestmark = pytest.mark.slow
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 def look(folder: Path) -> FilesReport:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return check_auth_folder(folder, fd, True)
+        return check_session(folder, fd, "baileys", True)
     finally:
         os.close(fd)
 

@@ -8,7 +8,7 @@ import signal
 import aiohttp
 import pytest
 
-from agent.engines.sandbox.file import SessionFile, write_session
+from agent.engines.sandbox.files import SessionFile, write_session
 from agent.failpoint import POINTS
 from tests.daemon.conftest import PATIENT
 

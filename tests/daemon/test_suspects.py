@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.engines.sandbox.file import SessionFile, write_session
+from agent.engines.sandbox.files import SessionFile, write_session
 from tests.daemon.conftest import PATIENT
 
 SETTINGS = """

@@ -9,9 +9,9 @@ import pytest
 from agent.engines.catalog import (
     CATALOG,
     engine_names,
+    file_rules,
     find_engine,
     load_engine,
-    load_lost_store,
     needed_address,
 )
 from agent.errors import ConfigError
@@ -26,7 +26,7 @@ def test_every_known_engine_has_a_line_and_can_be_opened() -> None:
 
 @pytest.mark.parametrize("name", [entry.name for entry in CATALOG.values() if not entry.remote])
 def test_f42_every_engine_says_when_a_folder_can_hold_no_pairing(name: str, tmp_path: Path) -> None:
-    lost_store = load_lost_store(name)
+    lost_store = file_rules(name).lost_store
     assert lost_store(tmp_path)
     assert lost_store(tmp_path / "gone")
     assert not (tmp_path / "gone").exists()
@@ -44,7 +44,7 @@ def test_an_unknown_engine_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_an_engine_whose_libraries_are_missing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "agent.engines.sandbox", None)
+    monkeypatch.setitem(sys.modules, "agent.engines.sandbox.engine", None)
     with pytest.raises(ConfigError) as caught:
         load_engine("sandbox")
     assert caught.value.code == "engine_not_installed"

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.core.model import Claim, ConnectionStatus, Happening
-from agent.engines.sandbox import open_engine
-from agent.engines.sandbox.engine import SandboxEngine
-from agent.engines.sandbox.file import read_session
+from agent.engines.sandbox.engine import SandboxEngine, open_engine
+from agent.engines.sandbox.files import read_session
 from agent.errors import WaError
 
 QUICK = {

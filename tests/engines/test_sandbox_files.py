@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.engines.sandbox.faults import FAULTS, Faults
-from agent.engines.sandbox.file import (
+from agent.engines.sandbox.files import (
     NAME,
     SessionDamagedError,
     SessionFile,
@@ -81,7 +81,7 @@ def test_f32_a_disk_that_fails_keeps_the_old_file(
         raise OSError(cause, os.strerror(cause))
 
     if call == "rename":
-        monkeypatch.setattr(Path, "rename", fails)
+        monkeypatch.setattr(os, "rename", fails)
     elif call == "fsync":
         monkeypatch.setattr(os, "fsync", fails)
     else:
@@ -97,7 +97,7 @@ def test_f32_a_disk_that_fails_keeps_the_old_file(
 def test_f41_a_kill_at_any_moment_of_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from agent.engines.sandbox.file import SessionFile, write_session\n"
+        "from agent.engines.sandbox.files import SessionFile, write_session\n"
         "folder = Path(sys.argv[1])\n"
         "for counter in range(10**9):\n"
         "    write_session(folder, SessionFile(True, 'a', 'd' * 5000, counter))\n"

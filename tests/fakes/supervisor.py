@@ -80,7 +80,6 @@ class FakeResult:
     cleaned: bool = False
     recovered: bool = True
     ending: str = "recovered"
-    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

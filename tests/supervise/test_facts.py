@@ -26,8 +26,8 @@ def loading(phase: str, progress: float | None = None, still: float = 0.0) -> Cl
 
 def test_a_phase_that_began_under_an_agent_before_us_began_then(facts):
     facts.heard(loading("login", still=170.0), 1000.0)
-    assert facts.claim.phase_since == 830.0
+    assert facts.run.claim.phase_since == 830.0
     facts.heard(loading("login", still=171.5), 1001.0)
-    assert facts.claim.phase_since == 830.0, "once known, it is not moved by a word's delay"
+    assert facts.run.claim.phase_since == 830.0, "once known, it is not moved by a word's delay"
     facts.heard(loading("sync", still=0.5), 1010.0)
-    assert facts.claim.phase_since == 1009.5
+    assert facts.run.claim.phase_since == 1009.5

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.clock import boot_now
 from agent.core.failing import STALE, Failing
 from agent.core.incident import IncidentPolicy
 from agent.core.model import (
@@ -17,7 +18,6 @@ from agent.core.model import (
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.turns.incidents import Incidents
 
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.supervise.loop import TICK, TURN, Loop, Wakes, boot_now
+from agent.supervise.loop import TICK, TURN, Loop, Wakes
 
 A, B = InstanceId("a"), InstanceId("b")
 

@@ -9,8 +9,7 @@ from agent.core.durations import Durations
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.core.statistics import RepairStatistics
 from agent.link.client import LinkStats
-from agent.supervise.agent_status import OwnFigures
-from agent.supervise.check_times import CheckTimes
+from agent.supervise.agent_status import CheckTimes, OwnFigures
 from agent.supervise.facts import Facts
 from agent.supervise.settings import Settings
 from agent.supervise.turns.incidents import Incidents

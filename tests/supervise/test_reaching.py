@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.core.reach import ReachPolicy
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.reach import watch as module
 from agent.supervise.reach.watch import Reaching
 
@@ -142,7 +142,7 @@ async def test_where_no_look_was_ever_good_one_session_tries_all_the_same(
 async def test_an_operator_who_asks_for_a_try_now_gets_it(reaching, network, eventually):
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)
-    every[0].forced = True
+    every[0].asked.past_looks = True
     assert (reaching.hold(every[0]), reaching.ask(every[0], boot_now())) == ("", None)
 
 

@@ -21,7 +21,7 @@ from agent.core.model import (
 from agent.core.reconnect import Breaker, BreakerPolicy, with_breaker
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
-from agent.supervise.passes.trouble import is_trouble
+from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
 NOW = 1000.0
@@ -109,7 +109,7 @@ def test_a_disabled_instance_that_is_started_by_hand_may_run():
 
 def test_our_own_start_is_no_operators():
     it = facts(enabled=False)
-    it.started_run = "r2"
+    it.action.started_run = "r2"
     rememberer().note_operator(it, replace(RUNS, run="r2"))
     assert it.record.override is Override.NONE
 
@@ -134,7 +134,7 @@ def look(
         it.unit,
         at,
         linked_since=900.0,
-        claim=it.claim,
+        claim=it.run.claim,
         probe=probe,
         at_wall=WALL + at,
     )
@@ -158,7 +158,7 @@ def test_a_failing_injection_is_its_own_reason_and_counts_for_the_fleet():
         it.unit,
         NOW + 99,
         linked_since=900.0,
-        claim=it.claim,
+        claim=it.run.claim,
         at_wall=WALL,
     )
     remembering = Rememberer(
@@ -199,10 +199,10 @@ def test_a_zombie_is_counted_once_until_it_is_connected_again():
     for step, status in enumerate(("CONNECTED", "INITIALIZING", "LOADING", "CONNECTED")):
         look(it, Claim(ConnectionStatus(status), proof_age=0.1), at=NOW + step, probe=silent)
     assert it.record.breaker_failures == 1
-    assert it.errors["zombie"] == 1
+    assert it.counters.errors["zombie"] == 1
     look(it, CONNECTED, at=NOW + 10)
     look(it, CONNECTED, at=NOW + 20, probe=silent)
-    assert it.errors["zombie"] == 2
+    assert it.counters.errors["zombie"] == 2
 
 
 def test_an_agent_that_restarts_does_not_count_a_drop_again():
@@ -219,7 +219,7 @@ def test_a_success_resets_the_count_and_is_a_reconnect():
     it.record = replace(it.record, attempts=4)
     look(it, CONNECTED, at=NOW + 2)
     assert it.record.attempts == 0
-    assert it.reconnects == {"connection_lost": 1}
+    assert it.counters.reconnects == {"connection_lost": 1}
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():
@@ -232,7 +232,7 @@ def test_waiting_for_a_scan_uses_up_no_attempts():
 def test_a_pairing_is_remembered_and_told():
     it = facts()
     assert "paired" in look(it, CONNECTED)
-    assert (it.record.paired, it.record.account, it.identity_changed) == (True, "49", True)
+    assert (it.record.paired, it.record.account, it.saved.identity_behind) == (True, "49", True)
     assert "paired" not in look(it, CONNECTED, at=NOW + 1)
 
 
@@ -250,7 +250,7 @@ def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
     it = facts()
     after = replace(RUNS, run="r2", restarts=1, result=result)
     assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
-    assert it.restarts == {reason: 1}
+    assert it.counters.restarts == {reason: 1}
 
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
+from agent.clock import boot_now
 from agent.config import Config
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.observe import note_unit
 from agent.supervise.periodic import usage as sampling
 from agent.supervise.periodic.usage import SETTLED, Sampler
@@ -56,21 +56,21 @@ async def test_a_new_worker_is_measured_once_it_has_settled(bench: Any) -> None:
     old, young = running("old", age=60.0), running("young", age=SETTLED - 5)
     sampler, _ = bench(old, young)
     await sampler.sample_new()
-    assert old.memory_bytes is not None
-    assert old.memory_bytes > 1 << 20
-    assert young.memory_bytes is None
-    assert old.memory_history.samples == (), "what has hardly started is no trend"
+    assert old.run.memory_bytes is not None
+    assert old.run.memory_bytes > 1 << 20
+    assert young.run.memory_bytes is None
+    assert old.run.memory_history.samples == (), "what has hardly started is no trend"
     young.unit = replace(young.unit, since=boot_now() - SETTLED - 1)
-    old.memory_bytes = 1
+    old.run.memory_bytes = 1
     await sampler.sample_new()
-    assert young.memory_bytes is not None
-    assert old.memory_bytes == 1, "measured once; the next time is the whole look's"
+    assert young.run.memory_bytes is not None
+    assert old.run.memory_bytes == 1, "measured once; the next time is the whole look's"
     await sampler.sample()
-    assert old.memory_bytes > 1
-    assert len(old.memory_history.samples) == 1
-    young.memory_bytes = 1
+    assert old.run.memory_bytes > 1
+    assert len(old.run.memory_history.samples) == 1
+    young.run.memory_bytes = 1
     await sampler.sample_new()
-    assert young.memory_bytes == 1, "the whole look had seen it"
+    assert young.run.memory_bytes == 1, "the whole look had seen it"
 
 
 async def test_nothing_is_measured_where_nobody_wants_it(bench: Any) -> None:
@@ -78,7 +78,7 @@ async def test_nothing_is_measured_where_nobody_wants_it(bench: Any) -> None:
     sampler, _ = bench(one, measure=False)
     await sampler.sample_new()
     await sampler.sample()
-    assert one.memory_bytes is None
+    assert one.run.memory_bytes is None
 
 
 async def test_an_operator_who_looks_at_one_sees_what_it_uses_now(
@@ -87,15 +87,15 @@ async def test_an_operator_who_looks_at_one_sees_what_it_uses_now(
     one, other = running("one", age=1.0), running("other", age=1.0)
     sampler, _ = bench(one, other)
     await sampler.measure_now(one.id)
-    assert one.memory_bytes is not None
-    assert other.memory_bytes is None
-    assert one.memory_history.samples == (), "a look of an operator is no point of the trend"
-    one.memory_bytes = 1
+    assert one.run.memory_bytes is not None
+    assert other.run.memory_bytes is None
+    assert one.run.memory_history.samples == (), "a look of an operator is no point of the trend"
+    one.run.memory_bytes = 1
     await sampler.measure_now(one.id)
-    assert one.memory_bytes == 1, "measured a moment ago"
+    assert one.run.memory_bytes == 1, "measured a moment ago"
     monkeypatch.setattr(sampling, "FRESH", 0.0)
     await sampler.measure_now(one.id)
-    assert one.memory_bytes > 1
+    assert one.run.memory_bytes > 1
 
 
 async def test_while_a_client_asks_for_figures_they_are_kept_fresh(
@@ -104,16 +104,16 @@ async def test_while_a_client_asks_for_figures_they_are_kept_fresh(
     one = running("one", age=60.0)
     sampler, _ = bench(one)
     await sampler.sample_watched()
-    assert one.memory_bytes is None, "no client asked"
+    assert one.run.memory_bytes is None, "no client asked"
     sampler.watch()
     await sampler.sample_watched()
-    assert one.memory_bytes is not None
-    one.memory_bytes = 1
+    assert one.run.memory_bytes is not None
+    one.run.memory_bytes = 1
     await sampler.sample_watched()
-    assert one.memory_bytes == 1, "not at every tick"
+    assert one.run.memory_bytes == 1, "not at every tick"
     monkeypatch.setattr(sampling, "WATCHED", 0.0)
     await sampler.sample_watched()
-    assert one.memory_bytes > 1
+    assert one.run.memory_bytes > 1
 
 
 async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
@@ -124,9 +124,9 @@ async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
     sampler, known = bench(first)
     task = asyncio.create_task(sampler.run())
     try:
-        await eventually(lambda: first.memory_bytes is not None)
+        await eventually(lambda: first.run.memory_bytes is not None)
         known[later.id] = later
-        await eventually(lambda: later.memory_bytes is not None)
+        await eventually(lambda: later.run.memory_bytes is not None)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -138,8 +138,8 @@ async def test_what_a_worker_used_is_not_held_against_the_next_one(bench: Any) -
     sampler, _ = bench(one)
     await sampler.sample()
     note_unit(one, one.unit)
-    assert one.memory_bytes is not None
-    assert len(one.memory_history.samples) == 1
+    assert one.run.memory_bytes is not None
+    assert len(one.run.memory_history.samples) == 1
     note_unit(one, replace(one.unit, run="run2"))
-    assert (one.memory_bytes, one.cpu_seconds, one.processes) == (None, None, None)
-    assert one.memory_history.samples == ()
+    assert (one.run.memory_bytes, one.run.cpu_seconds, one.run.processes) == (None, None, None)
+    assert one.run.memory_history.samples == ()

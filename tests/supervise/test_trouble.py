@@ -7,7 +7,7 @@ import pytest
 
 import agent
 from agent.core.model import JournalEntry
-from agent.supervise.passes.trouble import is_trouble
+from agent.supervise.story import is_trouble
 
 
 def status(before: str, now: str, reason: str) -> JournalEntry:

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.engines.catalog import CATALOG
 from agent.vault.check import inspect_files
-from agent.vault.formats import FORMATS, is_left_out, may_roll_back
+from agent.vault.formats import is_left_out, may_roll_back
 from agent.vault.free_space import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
 from tests.vault.conftest import sandbox_file
@@ -112,15 +113,15 @@ def test_an_auth_folder(make, files, found, words):
         name: content if isinstance(content, bytes) else json.dumps(content).encode()
         for name, content in files.items()
     }
-    folder = make("whaticket", raw)
-    report = inspect_files(folder, "whaticket")
+    folder = make("baileys", raw)
+    report = inspect_files(folder, "baileys")
     assert report.files is found
     assert words in report.problem
     if found is DAMAGED:
         assert str(folder / "session" / "creds.json") in report.problem
 
 
-@pytest.mark.parametrize("engine", [*FORMATS, "unknown"])
+@pytest.mark.parametrize("engine", [*CATALOG, "unknown"])
 @pytest.mark.parametrize("place", ["creds.json", "profile/Default/link"])
 def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
     folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
@@ -195,7 +196,7 @@ def test_of_two_users_the_workers_own_files_are_not_a_finding(open_root, as_nobo
 
 
 def test_who_may_go_back_in_time():
-    assert [name for name in FORMATS if not may_roll_back(name)] == ["baileys", "whaticket"]
+    assert [name for name in CATALOG if not may_roll_back(name)] == ["baileys"]
     assert may_roll_back("sandbox")
     assert may_roll_back("web")
 

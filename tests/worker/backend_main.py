@@ -5,7 +5,7 @@ import sys
 from agent.engines.catalog import CATALOG, EngineEntry
 from agent.worker.__main__ import main
 
-CATALOG["loop"] = EngineEntry("loop", "a test's", "tests.worker.loop_backend", remote=True)
+CATALOG["loop"] = EngineEntry("loop", "a test's", "tests.worker.loop", remote=True)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.limits import BACKEND_LINK
-from tests.worker.loop_server import LoopServer
+from tests.worker.loop.server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 

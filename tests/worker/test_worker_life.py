@@ -122,7 +122,7 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
         pytest.param("", "instance.json", 66, id="empty"),
         pytest.param("{", "instance.json", 66, id="not json"),
         pytest.param("[" * 100_000, "instance.json", 66, id="depth bomb"),
-        pytest.param('"x"', "not an object", 66, id="not an object"),
+        pytest.param('"x"', "not a JSON object", 66, id="not a JSON object"),
         pytest.param(
             '{"version": 2, "id": "sales", "engine": "sandbox"}', "version", 66, id="newer"
         ),
@@ -131,16 +131,19 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
         ),
         pytest.param('{"version": 1, "id": "sales"}', "engine", 66, id="no engine"),
         pytest.param(
-            '{"version": 1, "id": "sales", "engine": "x"}', "unknown", 78, id="unknown engine"
+            '{"version": 1, "id": "sales", "engine": "x", "enabled": true}',
+            "unknown",
+            78,
+            id="unknown engine",
         ),
         pytest.param(
-            '{"version": 1, "id": "sales", "engine": "evolution"}',
+            '{"version": 1, "id": "sales", "engine": "evolution", "enabled": true}',
             "its sessions live on a backend",
             78,
             id="an engine whose sessions live elsewhere",
         ),
         pytest.param(
-            '{"version":1,"id":"sales","engine":"sandbox","settings":{"scan":3}}',
+            '{"version":1,"id":"sales","engine":"sandbox","enabled":true,"settings":{"scan":3}}',
             "scan",
             78,
             id="bad setting",
@@ -310,7 +313,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
         "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
-        "import agent.worker.run, agent.engines.sandbox\n"
+        "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
         "print(' '.join(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -350,12 +353,13 @@ if __name__ == "__main__":
 async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
     bench: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "crashing.py").write_text(CRASHING)
+    (tmp_path / "crashing").mkdir()
+    (tmp_path / "crashing" / "engine.py").write_text(CRASHING)
     bench.identity(engine="crashing")
     env = bench.environment()
     env["PYTHONPATH"] += f":{tmp_path}"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(tmp_path / "crashing.py")), env=env, stderr=subprocess.PIPE
+        *(sys.executable, "-m", "crashing.engine"), env=env, stderr=subprocess.PIPE
     )
     _, errors = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 1
@@ -384,10 +388,10 @@ async def test_a_pairing_that_cannot_be_written_is_no_pairing(bench: Any) -> Non
     bench.start(settings={"scan": "manual"})
     link = await bench.linked()
     await bench.status(Status.QR_REQUIRED)
-    (bench.session / ".sandbox.json.tmp").mkdir()
+    away = bench.session.rename(bench.session.with_name("away"))
     await link.call("command", {"name": "scan", "arguments": {}})
     claim = await bench.status(Status.DISCONNECTED, "unknown")
     assert not claim.paired and "cannot save" in claim.raw
-    (bench.session / ".sandbox.json.tmp").rmdir()
+    away.rename(bench.session)
     await link.call("connect")
     await bench.status(Status.QR_REQUIRED)

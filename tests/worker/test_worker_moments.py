@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.engines.sandbox.file import read_session
+from agent.engines.sandbox.files import read_session
 from agent.errors import ConfigError, FolderUnusable
 from agent.worker.identity import read_identity
 
@@ -84,7 +84,8 @@ def test_an_identity_that_is_no_file_cannot_be_used(tmp_path: Path) -> None:
 
 def test_keys_of_a_newer_program_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    told = {"version": 1, "id": "a", "engine": "sandbox", "colour": "red", "settings": {"x": 1}}
-    (tmp_path / "a" / "instance.json").write_text(json.dumps(told))
+    content = {"version": 1, "id": "a", "engine": "sandbox", "enabled": True, "colour": "red"}
+    content["settings"] = {"x": 1}
+    (tmp_path / "a" / "instance.json").write_text(json.dumps(content))
     identity = read_identity("a", tmp_path)
     assert identity.engine == "sandbox" and identity.settings == {"x": 1}

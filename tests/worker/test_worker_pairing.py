@@ -13,7 +13,7 @@ from agent.core.model import Claim, ConnectionStatus, parse_instance_id
 from agent.core.reasons import REASONS
 from agent.core.words import UNPAIRING
 from agent.engines.base import Qr
-from agent.engines.sandbox.file import SessionFile, write_session
+from agent.engines.sandbox.files import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
 from agent.worker.idle_engine import StillEngine

@@ -3,12 +3,13 @@
 The store keeps it as plain values, so a repair outlives the agent that began it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.core.model import Health, HealthVerdict, Observation
+from agent.core.model import Health, HealthVerdict, Observation, SessionRecord
 from agent.core.reconnect import remaining
 
 
@@ -165,8 +166,6 @@ class Repair:
     acts: int = 0
     resumed: int = 0
     joined: int = 0
-    cleanup_owed: bool = False
-    """It was asked for behind this round's clean-up, which is done once more before it ends."""
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
     outlived: bool = False
@@ -247,8 +246,6 @@ def wants_repair(
     if last.ended_wall <= released_wall <= now_wall:
         return True
     again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
-    if last.goal is not Goal.HEAL:  # one round was asked for: the agent's own come after the pause
-        again = min(again, policy.round_pause)
     if verdict.should_cleanup:  # no pairing to lose: it goes on until a code is shown
         again = policy.unpaired_pause
     return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
@@ -271,9 +268,7 @@ def join_repair(repair: Repair, goal: Goal) -> Repair:
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = hurry_repair(repair)
-    owed = repair.cleaned and goal in (Goal.WORKING_QR, Goal.CLEANUP)
-    owed = owed or repair.cleanup_owed
-    return replace(repair, goal=wider, joined=repair.joined + 1, cleanup_owed=owed)
+    return replace(repair, goal=wider, joined=repair.joined + 1)
 
 
 def hurry_repair(repair: Repair) -> Repair:
@@ -298,6 +293,11 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
         regenerated=repair.regenerated and not (again and repair.step is _KEYS_STEP),
         resumed=repair.resumed + 1,
     )
+
+
+def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
+    """The record with this repair in it, so that the repair outlives the agent."""
+    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
 
 
 def stored(repair: Repair) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from agent.clock import boot_now
 from agent.core.reconnect import Breaker, BreakerState
 from agent.core.webhook import Pace, next_wait
 
@@ -62,8 +63,3 @@ class AgeLimit:
         if now_wall - boot_now() - self._apart > CLOCK_JUMP:
             return False  # the clock was set: what looks old need not be
         return now_wall - wall > self._seconds
-
-
-def boot_now() -> float:
-    """Seconds since the boot, the time asleep included: no clock that is set moves it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

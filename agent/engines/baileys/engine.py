@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_set
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.errors import EngineError, InvalidRequest, WaError
+from agent.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -443,9 +443,7 @@ def _write_note(folder: Path, note: Mapping[str, str]) -> None:
     """Not worth a failure: it only helps after WhatsApp refuses a newer version."""
     if _read_note(folder) == note:
         return
-    fresh = folder / f".{NOTE}.{os.getpid()}.tmp"
     try:
-        fresh.write_text(json.dumps(dict(note)), encoding="utf-8")
-        fresh.replace(folder / NOTE)
+        write_whole(folder / NOTE, json.dumps(dict(note)).encode())
     except OSError as error:
         log.info("cannot note the version that connected: %s", error)

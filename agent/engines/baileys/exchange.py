@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.engines.baileys.files import CREDS
 from agent.errors import InvalidRequest, Refused, VaultError
+from agent.files import replace_folder
 
 _KEY = re.compile(
     r"(creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
@@ -80,11 +80,7 @@ def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool 
         fresh.mkdir(mode=0o700)
         _copy(session, fresh)
         os.sync()  # once for a thousand small files
-        if os.path.lexists(folder):
-            old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            folder.rename(folder.with_name(f"{folder.name}.old-{old}"))
-        fresh.rename(folder)
-        _sync(target)
+        replace_folder(fresh, folder)
     except OSError as error:
         raise VaultError(f"cannot write {folder}: {error}") from error
     return folder
@@ -136,11 +132,3 @@ def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
         return file.read()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -2,13 +2,16 @@
 
 import itertools
 import json
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from agent.core.words import SessionFiles
+from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
+from agent.files import sync
 
 CREDS = "creds.json"
 REMOVED = "removed-keys"
@@ -52,11 +55,7 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         for name in names:
             (folder / name).rename(shelf / name)
         for changed in (shelf, folder):
-            fd = os.open(changed, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync(changed)
     except OSError as error:
         raise EngineError(
             f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
@@ -96,3 +95,41 @@ def _keep_newest(shelves: Path) -> None:
         for file in old.iterdir():
             file.unlink(missing_ok=True)
         old.rmdir()
+
+
+def check(folder: SessionFolder, _paired: bool) -> FilesReport:
+    """creds.json is the pairing; a key file that broke costs one peer, never the pairing."""
+    path, raw = folder.path / CREDS, folder.read(CREDS)
+    sizes = {name: size for name, size in folder.sizes().items() if name.endswith(".json")}
+    if raw is None:
+        if any(name.startswith(("pre-key-", "session-", "app-state-sync-")) for name in sizes):
+            return damaged(path, "it is missing, and its keys are there")
+        return FilesReport(SessionFiles.UNPAIRED)
+    try:
+        creds = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return damaged(path, how_broken(raw, error))
+    if not isinstance(creds, dict):
+        return damaged(path, "it is not an object")
+    for key in ("noiseKey", "signedIdentityKey"):
+        if not _is_key_pair(creds.get(key)):
+            return damaged(path, f"{key} is missing or no pair of keys")
+    me = creds.get("me")
+    if not isinstance(me, dict) or not isinstance(me.get("id"), str) or not me["id"]:
+        return FilesReport(SessionFiles.UNPAIRED)
+    empty = [name for name, size in sizes.items() if name != CREDS and not size]
+    return FilesReport(SessionFiles.WHOLE, _broken_keys(folder.path, empty))
+
+
+def _is_key_pair(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.get("private")) and bool(value.get("public"))
+
+
+def _broken_keys(path: Path, empty: list[str]) -> str:
+    if not empty:
+        return ""
+    more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+    return f"{path / empty[0]}{more}: empty; the engine regenerates those peers' keys"
+
+
+RULES = FileRules(check, lost_store, key_based=True, left_out=frozenset({REMOVED, "baileys.json"}))

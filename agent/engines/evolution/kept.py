@@ -5,7 +5,6 @@ One folder for each time, with a manifest. They hold the session's token: mode 0
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from agent.engines.remote.http import segment
 from agent.errors import EngineError
+from agent.files import write_whole
 
 _INSTANCE = "instance.json"
 _MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ def read(place: Path) -> dict[str, Any]:
 def finish(place: Path) -> None:
     """It was given back: the next creation is a new one."""
     try:
-        _write(place / _DONE, "")
+        write_whole(place / _DONE, b"")
     except OSError as error:
         raise EngineError(
             f"cannot note that {place.name} was given back: {error.strerror}", code="backup_failed"
@@ -64,7 +64,7 @@ def _new_place(parent: Path) -> Path:
 
 def _write_all(place: Path, name: str, found: Mapping[str, Any]) -> Path:
     text = json.dumps(found)
-    _write(place / _INSTANCE, text)
+    write_whole(place / _INSTANCE, text.encode())
     if json.loads((place / _INSTANCE).read_text()) != found:
         raise ValueError("it reads differently")
     size, sha256 = len(text.encode()), hashlib.sha256(text.encode()).hexdigest()
@@ -75,22 +75,8 @@ def _write_all(place: Path, name: str, found: Mapping[str, Any]) -> Path:
         "files": {_INSTANCE: {"bytes": size, "sha256": sha256}},
         "parts": sorted(key for key, value in found.items() if value),
     }
-    _write(place / _MANIFEST, json.dumps(manifest, indent=2))
+    write_whole(place / _MANIFEST, json.dumps(manifest, indent=2).encode())
     return place
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _folder_name(name: str) -> str:

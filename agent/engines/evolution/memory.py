@@ -6,11 +6,11 @@ One small file for a backend, written when something changed; never a code, only
 import asyncio
 import json
 import logging
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from agent.engines.evolution.known import Remembered
+from agent.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,4 @@ def _remembered(told: dict[str, object]) -> Remembered:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+    write_whole(path, text.encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.engines.sandbox.faults import Fault, Faults
-from agent.engines.sandbox.file import NAME
+from agent.engines.sandbox.files import NAME
 from agent.errors import InvalidRequest
 
 REPLY_FIRST = 0.05

@@ -12,7 +12,7 @@ from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
-from agent.engines.sandbox.file import SessionDamagedError
+from agent.engines.sandbox.files import SessionDamagedError
 from agent.engines.sandbox.kept import KeptSession
 from agent.engines.sandbox.phone import Phone, account_of
 from agent.engines.sandbox.server import RefusedError, Server

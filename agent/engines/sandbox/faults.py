@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.file import write_whole
+from agent.engines.sandbox.files import write_shared
 from agent.engines.sandbox.settings import NETWORK
 from agent.errors import EngineError, InvalidRequest
 
@@ -118,7 +118,7 @@ class Faults:
         }
         try:
             if kept:
-                write_whole(self._path, json.dumps({"version": 1, "faults": kept}).encode())
+                write_shared(self._path, json.dumps({"version": 1, "faults": kept}).encode())
             else:
                 self._path.unlink(missing_ok=True)
             self._keep_network()
@@ -129,7 +129,7 @@ class Faults:
         """What a look from outside finds: the network is away until then."""
         drop = self._active.get("drop")
         if drop is not None and drop.until_wall is not None:
-            write_whole(self._network, f"{drop.until_wall:.3f}\n".encode())
+            write_shared(self._network, f"{drop.until_wall:.3f}\n".encode())
         else:
             self._network.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.file import (
+from agent.engines.sandbox.files import (
     SessionDamagedError,
     SessionFile,
     read_session,

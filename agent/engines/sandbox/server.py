@@ -5,9 +5,9 @@ sees frames, answers, refusals, or nothing at all.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
+from agent.clock import boot_now
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.settings import SandboxSettings
 from agent.errors import EngineError
@@ -63,21 +63,21 @@ class Server:
         if not self.connected or self._faults.active("zombie"):
             return False
         self.frames += 1
-        self._last_frame = _now()
+        self._last_frame = boot_now()
         return True
 
     def proof_age(self) -> float | None:
         """Seconds since the last frame reached the engine; None without a connection."""
-        return _now() - self._last_frame if self.connected else None
+        return boot_now() - self._last_frame if self.connected else None
 
     async def ping(self) -> float:
         """Ask the server for a sign of life; return how long it took."""
-        begun = _now()
+        begun = boot_now()
         await self.lag()
         if not self.frame():
             await asyncio.sleep(PONG_LIMIT)
             raise EngineError("cannot reach the server: no answer to a ping", code="no_answer")
-        return _now() - begun
+        return boot_now() - begun
 
     async def lag(self) -> None:
         if slow := self._faults.active("slow"):
@@ -86,18 +86,14 @@ class Server:
     async def keep_alive(self, message: Callable[[], None]) -> None:
         """Send frames for ever, and messages at their rate."""
         rate = self._settings.messages_per_minute
-        message_at = _now() + 60.0 / rate if rate else float("inf")
-        frame_at = _now() + self._settings.frame_every
+        message_at = boot_now() + 60.0 / rate if rate else float("inf")
+        frame_at = boot_now() + self._settings.frame_every
         while True:
-            await asyncio.sleep(max(0.0, min(message_at, frame_at) - _now()))
-            if _now() >= message_at:
-                message_at = max(message_at + 60.0 / rate, _now())
+            await asyncio.sleep(max(0.0, min(message_at, frame_at) - boot_now()))
+            if boot_now() >= message_at:
+                message_at = max(message_at + 60.0 / rate, boot_now())
                 if self.frame():
                     message()
-            if _now() >= frame_at:
-                frame_at = _now() + self._settings.frame_every
+            if boot_now() >= frame_at:
+                frame_at = boot_now() + self._settings.frame_every
                 self.frame()
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -11,20 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.web.arguments import find_browser, find_setpriv
 from agent.engines.web.bundle import page_config, read_bundle
+from agent.engines.web.files import store_is_gone
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
 from agent.engines.web.page import page_script
 from agent.engines.web.pairing import flush_pairing
-from agent.engines.web.profile import make_durable, store_is_gone
+from agent.engines.web.profile import make_durable
 from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
-from agent.engines.web.starts import Starts, Told, boot_clock
+from agent.engines.web.starts import Starts, Told
 from agent.engines.web.view import View
 from agent.errors import ConfigError, EngineError, InvalidRequest
 
@@ -105,7 +107,7 @@ class WebEngine:
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         view, limit = self._view, probe_limit()
         if self._starts.working or not self._session.alive:
-            return ProbeAnswer(view.claim_at(boot_clock()), {"browser": self._session.alive})
+            return ProbeAnswer(view.claim_at(boot_now()), {"browser": self._session.alive})
         try:
             await self._look(limit)
             detail = await self._deep_detail(limit) if deep else {}
@@ -118,7 +120,7 @@ class WebEngine:
             self._starts.begin(self._starts.come_back_from_loss)
         if view.facts is not None:
             detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
-        return ProbeAnswer(view.claim_at(boot_clock()), detail)
+        return ProbeAnswer(view.claim_at(boot_now()), detail)
 
     async def qr(self) -> Qr | None:
         if self._view.claim.status is not Status.QR_REQUIRED:
@@ -222,7 +224,7 @@ class WebEngine:
         elif word == "navigated":
             self._navigated(str(told.get("url", ""))[:2000], told.get("unreachable") is True)
         else:
-            self._view.word(word, told, boot_clock())
+            self._view.word(word, told, boot_now())
             self._publish()
 
     def _acked(self, told: Mapping[str, Any]) -> None:
@@ -296,7 +298,7 @@ class WebEngine:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
 
     async def _look(self, within: float) -> None:
-        self._view.look(await self._session.page.ask("read", within=within), boot_clock())
+        self._view.look(await self._session.page.ask("read", within=within), boot_now())
         self._publish()
 
     async def _deep_detail(self, limit: float) -> dict[str, Any]:
@@ -330,7 +332,7 @@ class WebEngine:
             if claim.status is Status.CONNECTED and not self._tidying:
                 self._tidying = True
                 self._beside(self._tidy())
-            self._reporter.claim(self._view.claim_at(boot_clock()))
+            self._reporter.claim(self._view.claim_at(boot_now()))
         if claim.status is Status.CONNECTED:
             self._record.connected(claim.account)
             version = facts.version if facts is not None else ""

@@ -8,41 +8,15 @@ import os
 import re
 import shutil
 import stat
-import time
 from pathlib import Path
 
-from agent.engines.web.kept import NOTE
-from agent.engines.web.profile import (
-    LOCKS,
-    Lock,
-    has_pairing,
-    holder,
-    profile_path,
-    read_lock,
-)
+from agent.engines.web.files import MADE_BY_BROWSER, NOTE, has_pairing, profile_path
+from agent.engines.web.profile import LOCKS, Lock, holder, read_lock
 from agent.errors import InvalidRequest, Refused, VaultError
+from agent.files import put_in_place, replace_folder, sync
 
 _CLIENT = re.compile(r"[-_A-Za-z0-9]{1,64}")
-_LEFT_BEHIND = frozenset(
-    {
-        *LOCKS,
-        "Cache",
-        "Code Cache",
-        "Crashpad",
-        "DawnGraphiteCache",
-        "DawnWebGPUCache",
-        "DevToolsActivePort",
-        "GPUCache",
-        "GrShaderCache",
-        "GraphiteDawnCache",
-        "ShaderCache",
-        "component_crx_cache",
-        "extensions_crx_cache",
-        "Safe Browsing",
-        "BrowserMetrics",
-    }
-)
-"""What a browser makes anew, and what belongs to a process: never part of a session."""
+_LEFT_BEHIND = MADE_BY_BROWSER | {*LOCKS, "Safe Browsing"}
 
 SIZE_LIMIT = 4 * 1024**3
 
@@ -117,11 +91,7 @@ def export_local_auth(
     shutil.rmtree(fresh, ignore_errors=True)
     _copy_whole(source, fresh)
     try:
-        if os.path.lexists(folder):
-            old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            folder.rename(folder.with_name(f"{folder.name}.old-{old}"))
-        fresh.rename(folder)
-        _sync_folder(target)
+        replace_folder(fresh, folder)
     except OSError as error:
         raise VaultError(f"cannot write {folder}: {error}") from error
     return folder
@@ -142,8 +112,7 @@ def _copy_whole(source: Path, target: Path) -> int:
     shutil.rmtree(part, ignore_errors=True)
     try:
         size = _copy(source, part, 0)
-        part.rename(target)
-        _sync_folder(target.parent)
+        put_in_place(part, target)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise VaultError(f"cannot copy {source}: {error}") from error
@@ -168,7 +137,7 @@ def _copy(source: Path, target: Path, size: int) -> int:
                     raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
                 _copy_file(Path(entry.path), target / entry.name)
             # Links, sockets and devices are no part of a session.
-    _sync_folder(target)
+    sync(target)
     return size
 
 
@@ -179,11 +148,3 @@ def _copy_file(source: Path, target: Path) -> None:
         new.flush()
         os.fsync(new.fileno())
     target.chmod(0o600)
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 import urllib.request
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +20,7 @@ from agent.engines.web.bundle import (
     read_bundle,
 )
 from agent.errors import ConfigError, EngineError, WaError
+from agent.files import write_whole
 
 PACKAGE_SHA256 = "28f761a900db2160ec7a165c2a67b97cf6f814d8a797a5d9b6bfc06df1574df9"
 MEMBER = "package/dist/wppconnect-wa.js"
@@ -48,12 +48,7 @@ def keep_bundle(cache: Path, content: bytes) -> Path:
         )
     path = bundle_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    write_whole(path, content, mode=0o644)
     return path
 
 

@@ -1,7 +1,6 @@
 """What the engine itself keeps beside the profile: a note, known pages, diagnostics."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -9,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.engines.web.files import NOTE
 from agent.engines.web.settings import KNOWN_GOOD, LIVE
 from agent.errors import EngineError
+from agent.files import write_whole
 
-NOTE = "web.json"
 _PAGES, _DIAGNOSTICS = "pages", "diagnostics"
 _PAGES_KEPT, _DIAGNOSTICS_KEPT = 2, 3
 _PAGE_LIMIT = 16 * 1024 * 1024
@@ -38,7 +38,7 @@ def read_note(session: Path) -> Note:
 
 
 def write_note(session: Path, note: Note) -> None:
-    _write(session / NOTE, json.dumps({"version": 1, **asdict(note)}).encode())
+    write_whole(session / NOTE, json.dumps({"version": 1, **asdict(note)}).encode())
 
 
 def keep_page(session: Path, version: str, document: str) -> None:
@@ -47,7 +47,7 @@ def keep_page(session: Path, version: str, document: str) -> None:
         return
     folder = session / _PAGES
     folder.mkdir(mode=0o700, exist_ok=True)
-    _write(folder / f"{version}.html", document.encode())
+    write_whole(folder / f"{version}.html", document.encode())
     _keep_newest(folder, "*.html", _PAGES_KEPT)
 
 
@@ -74,9 +74,9 @@ def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | N
     folder.mkdir(mode=0o700, exist_ok=True)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = folder / f"{name}.json"
-    _write(path, json.dumps(dict(facts), indent=1).encode())
+    write_whole(path, json.dumps(dict(facts), indent=1).encode())
     if picture is not None:
-        _write(folder / f"{name}.jpg", picture)
+        write_whole(folder / f"{name}.jpg", picture)
     for kind in ("*.json", "*.jpg"):
         _keep_newest(folder, kind, _DIAGNOSTICS_KEPT)
     return path
@@ -86,13 +86,3 @@ def _keep_newest(folder: Path, pattern: str, count: int) -> None:
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
     for path in found[:-count]:
         path.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -10,8 +10,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from agent.engines.web.files import profile_path
 from agent.engines.web.page import Page
-from agent.engines.web.profile import make_durable, profile_path
+from agent.engines.web.profile import make_durable
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
+from agent.engines.web.files import STORES, profile_path
 from agent.errors import EngineError
 
-PROFILE = "profile"
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
 
@@ -27,10 +27,6 @@ class Lock(StrEnum):
     FOREIGN = "foreign"
     """Left under another machine's name: a copied folder, a new container."""
     LIVE = "live"
-
-
-def profile_path(session: Path) -> Path:
-    return session / PROFILE
 
 
 def read_lock(profile: Path) -> Lock:
@@ -60,7 +56,7 @@ def holder(profile: Path) -> int | None:
     default = profile / "Default"
     databases = [default / "Local Storage" / "leveldb", default / "Session Storage"]
     with suppress(OSError):
-        databases += sorted((default / "IndexedDB").iterdir())
+        databases += sorted((profile / STORES).iterdir())
     for database in databases:
         try:
             fd = os.open(database / "LOCK", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -117,45 +113,6 @@ def _remove_socket_folder(profile: Path) -> None:
 
 def _who(pid: int | None) -> str:
     return f"process {pid}" if pid else "another browser"
-
-
-def has_pairing(profile: Path) -> bool:
-    """Whether WhatsApp Web left something in it that can hold a pairing."""
-    stores = profile / "Default" / "IndexedDB"
-    try:
-        return any(each.is_dir() for each in stores.iterdir())
-    except OSError:
-        return False
-
-
-def lost_store(session: Path) -> str:
-    """Why this folder cannot hold a pairing; "" where it may."""
-    stores = profile_path(session) / "Default" / "IndexedDB"
-    try:
-        if any(each.is_dir() for each in stores.iterdir()):
-            return ""
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError:
-        return ""  # it is there
-    return f"{stores} holds nothing of WhatsApp"
-
-
-def store_is_gone(session: Path) -> str:
-    """Why a browser that runs has lost its store; "" where the store is there.
-
-    A deletion under a browser that writes may leave parts: a database without CURRENT is none.
-    """
-    stores = profile_path(session) / "Default" / "IndexedDB"
-    try:
-        for each in stores.iterdir():
-            if each.suffix != ".leveldb" or (each / "CURRENT").exists():
-                return ""
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError:
-        return ""  # it is there
-    return f"{stores} holds no database any more"
 
 
 def make_durable(session: Path, progress: Callable[[], None]) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from agent.engines.web.profile import make_durable, profile_path
+from agent.engines.web.files import profile_path
+from agent.engines.web.profile import make_durable
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from agent.engines.web.arguments import Program
 from agent.engines.web.browser import Browser
+from agent.engines.web.files import profile_path
 from agent.engines.web.kept import read_note, read_page
 from agent.engines.web.page import Page, origin_of
 from agent.engines.web.pairing import leave_page
-from agent.engines.web.profile import Lock, prepare_profile, profile_path
+from agent.engines.web.profile import Lock, prepare_profile
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
 

@@ -5,7 +5,6 @@ At most one of them goes on at a time. The view says what is claimed meanwhile.
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
-from agent.engines.web.profile import lost_store, store_is_gone
+from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.record import Record
 from agent.engines.web.rescue import rescue
 from agent.engines.web.session import Session
@@ -119,7 +119,7 @@ class Starts:
             self.begin(self.start)
         elif self._view.claim.reason in FRESH_PAGE:
             self.begin(self.load_past_caches)
-        elif self._view.needs_revival(boot_clock()):
+        elif self._view.needs_revival(boot_now()):
             self.begin(self.revive)
 
     def stop(self) -> None:
@@ -146,7 +146,7 @@ class Starts:
 
     def navigated(self, address: str, *, unreachable: bool) -> None:
         """The page shows another document; while none of our ways goes on, it went by itself."""
-        self._view.new_document(address, boot_clock())
+        self._view.new_document(address, boot_now())
         if self.working or self._stopping:
             return
         if unreachable:
@@ -168,7 +168,7 @@ class Starts:
             return self._is_passing_caches
         if not self._session.alive:
             return False
-        if boot_clock() - self._past_caches_at >= PAST_CACHES_EVERY:
+        if boot_now() - self._past_caches_at >= PAST_CACHES_EVERY:
             log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
             self.begin(self.load_past_caches)
             return True
@@ -183,11 +183,11 @@ class Starts:
             self._view.lost(lost)
             self._publish()
             return
-        self._view.begin(boot_clock(), "attached")
+        self._view.begin(boot_now(), "attached")
         self._publish()
         try:
             await self._session.open()
-            self._view.begin(boot_clock(), "loaded")
+            self._view.begin(boot_now(), "loaded")
             self._publish()
             await self._session.load()
         except (WaError, TimeoutError) as error:
@@ -226,7 +226,7 @@ class Starts:
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""
-        self._view.revive(boot_clock())
+        self._view.revive(boot_now())
         self._publish()
         if await self._session.reload():
             self._follow()
@@ -237,8 +237,8 @@ class Starts:
 
     async def load_past_caches(self) -> None:
         """Load the page as a browser that never saw it, with the pairing that it has."""
-        self._past_caches_at = boot_clock()
-        self._view.begin(boot_clock(), "loaded")
+        self._past_caches_at = boot_now()
+        self._view.begin(boot_now(), "loaded")
         self._publish()
         self._is_passing_caches = True
         try:
@@ -298,14 +298,14 @@ class Starts:
         document = parse_document(told.get("document"))
         if document is None:
             return
-        self._view.loaded(page.loading.bytes, document, boot_clock())
-        self._view.look(told.get("read"), boot_clock())
-        strange = judge_document(document, self._settings.url, self._view.idle(boot_clock()))
+        self._view.loaded(page.loading.bytes, document, boot_now())
+        self._view.look(told.get("read"), boot_now())
+        strange = judge_document(document, self._settings.url, self._view.idle(boot_now()))
         if strange is not None:
             self._view.failed(strange.reason, strange.raw)
 
     def _too_many(self, moments: "deque[float]", limit: int, window: float) -> bool:
-        now = boot_clock()
+        now = boot_now()
         while moments and moments[0] < now - window:
             moments.popleft()
         if len(moments) >= limit:
@@ -321,7 +321,3 @@ class Starts:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._crashed(error)
-
-
-def boot_clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

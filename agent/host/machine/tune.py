@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import Refused, WaError
+from agent.files import write_whole
 from agent.host.units import AGENT_SERVICE, BACKENDS, INSTANCES
 
 DROP_IN = Path("etc/sysctl.d/60-wa-agent.conf")
@@ -273,10 +274,7 @@ def _read(file: Path) -> str:
 def _write(target: Path, text: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.new")
-        unfinished.write_text(text)
-        unfinished.chmod(0o644)
-        unfinished.replace(target)
+        write_whole(target, text.encode(), mode=0o644)
     except OSError as error:
         raise _refused(target, error) from error
 

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.base import Limits, Wake
-from agent.host.boot import boot_id
 from agent.host.process.child import Child, Exit
 from agent.host.process.fork_server import WarmProcess
 from agent.host.process.held_up import Pulse
@@ -31,11 +31,11 @@ from agent.host.process.memory_watch import over_limit
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
-from agent.host.process.strays import lock_holders
+from agent.host.process.strays import lock_holders, session_locks
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker, Surroundings
-from agent.host.session_root import engine_of, instances_below
 from agent.host.units import INSTANCES, Kind
+from agent.instance_file import engine_of
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ class ProcessHost:
     def _replace_strays(self) -> None:
         """Their run has no name, so nothing they say could be believed: another must begin."""
         root = self._places.session_root
-        locks = {root / id / "lock": id for id in instances_below(root)}
+        locks = session_locks(root)
         for path, pid in lock_holders(locks).items():
             if pid in self._by_pid or pid == os.getpid():
                 continue

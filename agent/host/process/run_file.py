@@ -2,9 +2,10 @@
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent.files import write_whole
 
 _NAME = "run.json"
 
@@ -22,15 +23,8 @@ class RunNote:
 
 def write_note(folder: Path, note: RunNote) -> None:
     """Whole or not at all. Not synced: after a power cut there is no process to find."""
-    # Plain calls: two of these come with every start, in the event loop.
-    path = f"{folder}/{_NAME}"
     raw = json.dumps({name: getattr(note, name) for name in RunNote.__slots__}).encode()
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, raw)
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)  # noqa: PTH104
+    write_whole(folder / _NAME, raw, durable=False)
 
 
 def read_note(folder: Path) -> RunNote | None:

@@ -8,9 +8,11 @@ its workers go on in it.
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import InvalidRequest
 
 _LOG = re.compile(r"(?P<state>/.+)/run(?:-backends)?/(?P<id>[a-z0-9_-]+)/worker\.log")
 
@@ -29,6 +31,19 @@ def running_in_any_state() -> Mapping[Path, list[InstanceId]]:
         if match and InstanceId(match["id"]) not in found.get(Path(match["state"]), []):
             found.setdefault(Path(match["state"]), []).append(InstanceId(match["id"]))
     return found
+
+
+def session_locks(root: Path) -> dict[Path, InstanceId]:
+    """The lock of each folder that is named like an instance."""
+    try:
+        entries = list(os.scandir(root))
+    except OSError:  # not made yet
+        return {}
+    locks = {}
+    for entry in entries:
+        with suppress(InvalidRequest):
+            locks[root / entry.name / "lock"] = parse_instance_id(entry.name)
+    return locks
 
 
 def lock_holders(locks: Iterable[Path]) -> Mapping[Path, int]:

@@ -8,10 +8,10 @@ import asyncio
 import logging
 import secrets
 import signal
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitStatus
 from agent.errors import HostError
@@ -306,7 +306,7 @@ class ProcessWorker:
     def _enter(self, phase: Phase, time_limit: float | None = None) -> None:
         self.phase = phase
         self._was_ready = self._was_ready or phase is Phase.RUNNING
-        self._since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._since = boot_now()
         self._deadline.set(time_limit)
         if self._turned is not None:
             self._turned.set()

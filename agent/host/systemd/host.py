@@ -13,12 +13,12 @@ from pathlib import Path
 
 from dbus_fast import Message
 
+from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Limits, Wake
-from agent.host.boot import boot_id
 from agent.host.process.endings import words
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal

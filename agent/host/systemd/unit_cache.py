@@ -3,11 +3,11 @@
 A unit is asked again only when a signal or a listing shows that its life went on.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.clock import slept
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitStatus
 from agent.host.systemd.unit_facts import ENDING, LIFE, WANTED, read_unit
 
@@ -101,5 +101,4 @@ def _read(entry: _Entry) -> UnitStatus:
 
 def _sleep_offset() -> float:
     # Rounded, or the moment between the two looks would make every answer a different one.
-    apart = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-    return round(apart, 3)
+    return round(slept(), 3)

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId, JournalEntry
 from agent.core.reconnect import Breaker, BreakerPolicy, BreakerState
 from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
-from agent.supervise.loop import boot_now
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""

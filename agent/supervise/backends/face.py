@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import (
     Category,
     Instance,
@@ -28,7 +29,6 @@ from agent.store.database import Store
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 

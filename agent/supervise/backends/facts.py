@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
+from agent.clock import boot_now
 from agent.config import BackendDeclaration
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
-    Happening,
     InstanceId,
     RemoteSession,
     ServerClaim,
@@ -18,33 +18,7 @@ from agent.core.model import (
 )
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.loop import boot_now
-
-OnClaim = Callable[[InstanceId, str, Claim], None]
-OnHappening = Callable[[InstanceId, str, Happening], None]
-OnClose = Callable[[str], None]
-
-
-class WorkerLink(Protocol):
-    """What supervision says to whoever runs a session: its own worker, or its backend's."""
-
-    @property
-    def hello(self) -> Hello: ...
-
-    async def call(
-        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
-    ) -> Mapping[str, Any]: ...
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ears:
-    """Who hears what one session's engine says."""
-
-    on_claim: OnClaim
-    on_happening: OnHappening
-    on_close: OnClose
+from agent.supervise.worker_link import Ears
 
 
 @dataclass(frozen=True, slots=True)

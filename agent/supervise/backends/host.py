@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, ConnectionStatus, InstanceId, UnitState, UnitStatus
 from agent.core.reasons import reason_of
 from agent.errors import EngineError, HostError
@@ -16,7 +17,6 @@ from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 
 HOLD_TIMEOUT = 10.0
 FIRST_LOOK = 15.0

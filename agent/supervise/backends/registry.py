@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.model import (
     Category,
@@ -28,10 +29,11 @@ from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit, Noted
-from agent.supervise.backends.facts import BackendFacts, Ears, SeatLink
+from agent.supervise.backends.facts import BackendFacts, SeatLink
 from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop, Wakes, boot_now
+from agent.supervise.loop import Loop, Wakes
+from agent.supervise.worker_link import Ears
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
 
 log = logging.getLogger(__name__)
@@ -336,9 +338,9 @@ class Backends:
                 return  # whoever is still away waits for the next return
             one.away.discard(facts.id)
             # Its claims from before the outage are worthless now.
-            facts.claim, facts.probe, facts.next_probe = None, None, 0.0
-            facts.may_try_at_once = True  # its delay is of before, or waited long enough
-            facts.linked_since = boot_now()
+            facts.run.claim, facts.run.probe, facts.next_probe = None, None, 0.0
+            facts.asked.try_at_once = True  # its delay is of before, or waited long enough
+            facts.run.linked_since = boot_now()
             self._wake(facts.id)
             await asyncio.sleep(1.0 / self._settings().back_rate)
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.core.model import Claim, Happening, InstanceId, ServerClaim, UnitState, UnitStatus
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
@@ -12,7 +13,6 @@ from agent.link.client import Link, LinkStats
 from agent.link.limits import BACKEND_LINK
 from agent.link.sockets import only_process
 from agent.supervise.backends.facts import BackendFacts
-from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 

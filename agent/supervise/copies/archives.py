@@ -26,8 +26,8 @@ from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
+from agent.supervise.story import entry
 from agent.vault.archive import Packed, export_snapshot
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage
@@ -191,8 +191,8 @@ class Moving:
 
     async def _replace(self, old: Facts, made: Instance, manifest: Manifest) -> Retired | None:
         """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
-        if old.acting is not None and old.acting_start:
-            old.acting.cancel()
+        if old.action.task is not None and old.action.is_start:
+            old.action.task.cancel()
         async with old.busy, self._keeping.locks[old.id]:
             self._registry.get(old.id)
             said = entry(old, "replacing", "an import begins to replace it")

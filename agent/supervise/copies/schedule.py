@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config import SessionsSection
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
 from agent.vault.retire import list_trash
 from agent.vault.snapshots import newest_good, sweep_snapshots

@@ -23,8 +23,8 @@ from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
+from agent.supervise.story import entry
 from agent.vault.formats import may_roll_back
 from agent.vault.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
 from agent.vault.snapshot import Subject, take_snapshot
@@ -206,8 +206,8 @@ class Keeping:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self._registry.get(id)
         snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
-        if facts.acting is not None and facts.acting_start:
-            facts.acting.cancel()
+        if facts.action.task is not None and facts.action.is_start:
+            facts.action.task.cancel()
         async with facts.busy, self.locks[id]:
             self._registry.get(id)  # it may have been deleted meanwhile
             if not force:
@@ -267,7 +267,7 @@ class Keeping:
             partial(restore_snapshot, self._root, facts.instance, snapshot, why),
             total,
         )
-        facts.written = None  # another identity file came with it
+        facts.saved.identity = None  # another identity file came with it
         before = restored.retired.name if restored.retired else "nothing"
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.clock import boot_now
 from agent.core.model import Action, ActionKind, Outcome
-from agent.errors import EngineError, WaError
+from agent.errors import EngineError, LinkError, WaError
 from agent.host.base import Host, Limits
 from agent.log import about
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.set_aside import set_aside
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+CALL_TIMEOUT = 15.0
+REMOTE_TIMEOUT = 120.0
+"""A server takes its time over what it does to a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
 async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
     """A task of its own, so that a stop may interrupt a start that takes long; None: it did."""
     task = asyncio.create_task(work, name=name)
-    facts.acting = task
+    facts.action.task = task
     try:
         await asyncio.wait([task])
         return None if task.cancelled() else task.result()
@@ -56,7 +59,7 @@ async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T
         # must find what it had asked of the host.
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        facts.acting = None
+        facts.action.task = None
 
 
 async def hold_to_limits(facts: Facts, hands: Hands) -> None:
@@ -64,7 +67,7 @@ async def hold_to_limits(facts: Facts, hands: Hands) -> None:
 
     However it came to run: adopted, started by its host, by hand, by a repair, at boot.
     """
-    changed, facts.limits_changed = facts.limits_changed, False
+    changed, facts.asked.new_limits = facts.asked.new_limits, False
     if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
         return
     facts.limited_run = facts.unit.run
@@ -100,17 +103,17 @@ async def start(facts: Facts, hands: Hands) -> None:
     """Every start of ours, whoever decided it: held to its limits, and a stop may interrupt it."""
     await hands.host.set_limits(facts.id, hands.limits(facts))
     await _begin_count_anew(facts, hands)
-    facts.acting_start = True
+    facts.action.is_start = True
     try:
         await hands.host.start(facts.id)
     finally:
-        facts.acting_start = False
-        facts.started_run = (await hands.host.status(facts.id)).run
+        facts.action.is_start = False
+        facts.action.started_run = (await hands.host.status(facts.id)).run
 
 
 async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
     """The host's burst limit is against crash loops: it counts no starts that we mean."""
-    if facts.started_run:
+    if facts.action.started_run:
         await hands.host.reset_failed(facts.id)
 
 
@@ -118,12 +121,12 @@ async def restart(facts: Facts, hands: Hands) -> None:
     """As `start`, for a worker that runs."""
     await hands.host.set_limits(facts.id, hands.limits(facts))
     await _begin_count_anew(facts, hands)
-    facts.acting_start = True
+    facts.action.is_start = True
     try:
         await hands.host.restart(facts.id)
     finally:
-        facts.acting_start = False
-        facts.started_run = (await hands.host.status(facts.id)).run
+        facts.action.is_start = False
+        facts.action.started_run = (await hands.host.status(facts.id)).run
 
 
 async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
@@ -142,3 +145,15 @@ async def _renew(facts: Facts, hands: Hands) -> None:
         return  # its server took the keys away itself, and nothing of them is here
     why = f"the pairing ended: {facts.record.reason}"
     await asyncio.to_thread(set_aside, hands.session_root, facts, why)
+
+
+async def call_worker(
+    facts: Facts,
+    do: str,
+    arguments: dict[str, object] | None = None,
+    *,
+    timeout: float = CALL_TIMEOUT,
+) -> None:
+    if facts.link is None:
+        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
+    await facts.link.call(do, arguments or {}, timeout=timeout)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import (
     CryptoPolicy,
     CryptoState,
@@ -22,7 +23,6 @@ from agent.engines.catalog import counts_messages
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
 
 
@@ -60,14 +60,14 @@ class Findings:
         match happening.kind:
             case "message":
                 direction = "out" if detail.get("direction") == "out" else "in"
-                facts.messages[direction] += 1
-                rate = facts.per_minute.get(direction, PerMinute())
-                facts.per_minute[direction] = rate.note(now)
+                facts.counters.messages[direction] += 1
+                rate = facts.counters.per_minute.get(direction, PerMinute())
+                facts.counters.per_minute[direction] = rate.note(now)
                 if direction == "in":
                     self._note_inbound(facts, _text(detail.get("peer")), now)
                 return False
             case "ack":
-                facts.messages["ack"] += 1
+                facts.counters.messages["ack"] += 1
                 took = facts.acknowledgements.note_acknowledged(str(detail.get("id"))[:64], now)
                 if took is not None:
                     facts.durations.note("acknowledgement", took)
@@ -78,7 +78,7 @@ class Findings:
             case "key_regeneration" | "repair_step":
                 return False  # what a repair does over there is no error
             case kind:
-                facts.errors[kind] += 1
+                facts.counters.errors[kind] += 1
                 return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
@@ -100,12 +100,12 @@ class Findings:
             facts.hour_wall, facts.hour_messages = 0.0, 0
             return
         if not facts.hour_wall:
-            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+            facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
         elif now_wall - facts.hour_wall >= HOUR:
-            came = facts.messages["in"] - facts.hour_messages
+            came = facts.counters.messages["in"] - facts.hour_messages
             policy = self.silence_policy()
             facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
-            facts.hour_wall, facts.hour_messages = now_wall, facts.messages["in"]
+            facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
     def _note_inbound(self, facts: Facts, peer: str, now: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=time.time())
@@ -115,13 +115,13 @@ class Findings:
         text = _text(happening.detail.get("text"))
         finding = read_line(text, self.crypto_patterns())
         if finding is None:
-            facts.errors["crypto_unknown"] += 1
+            facts.counters.errors["crypto_unknown"] += 1
             return False
         if finding.effect is Effect.BENIGN:
             return False  # nothing failed: neither an error nor worth a line
         if named := _text(happening.detail.get("peer")):
             finding = replace(finding, peer=named)
-        facts.errors["crypto"] += 1
+        facts.counters.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.crypto_policy(), now)
         facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
         limit = facts.crypto_log.get(whose, LogLimit())
@@ -138,17 +138,23 @@ class Findings:
         return show
 
     def _memory(self, facts: Facts, now: float) -> Signal | None:
-        if facts.memory_bytes is None:
+        if facts.run.memory_bytes is None:
             return None
         limit, policy = self.memory_limit(facts), self.memory_policy()
-        return judge_memory(facts.memory_history, facts.memory_bytes, limit, policy, now)
+        return judge_memory(facts.run.memory_history, facts.run.memory_bytes, limit, policy, now)
 
     def _errors(self, facts: Facts, now: float) -> Signal | None:
         # Errors about keys have a judge of their own.
-        errors = facts.errors.total() - facts.errors["crypto"] - facts.errors["crypto_unknown"]
-        done = facts.probes + facts.messages["in"] + facts.messages["out"]
-        facts.error_rate = facts.error_rate.note(now, errors, done, ERROR_WINDOW)
-        return facts.error_rate.judge(errors, done, self.error_limit(), LEAST_OPERATIONS)
+        errors = (
+            facts.counters.errors.total()
+            - facts.counters.errors["crypto"]
+            - facts.counters.errors["crypto_unknown"]
+        )
+        done = (
+            facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
+        )
+        facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
+        return facts.counters.error_rate.judge(errors, done, self.error_limit(), LEAST_OPERATIONS)
 
     def _silence(self, facts: Facts) -> Signal | None:
         if facts.connected_since_wall is None:
@@ -182,10 +188,10 @@ def _lacking(facts: Facts) -> Signal | None:
 
 
 def _folder(facts: Facts) -> Signal | None:
-    if not facts.folder_lost:
+    if not facts.run.folder_lost:
         return None
-    words = facts.folder_lost
-    if facts.folder_deleted:
+    words = facts.run.folder_lost
+    if facts.run.folder_deleted:
         words += (
             "; only that worker still has the pairing: keep it running until the agent saved it"
         )

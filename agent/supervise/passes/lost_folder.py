@@ -77,35 +77,39 @@ def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
     inodes, deleted = _numbers(told.get("inodes")), told.get("deleted")
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
-    facts.folder_deleted = bool(gone)
+    facts.run.folder_deleted = bool(gone)
     if gone:
-        facts.folder_lost = f"its {gone[0]} was deleted under its worker"
+        facts.run.folder_lost = f"its {gone[0]} was deleted under its worker"
     elif other:
-        facts.folder_lost = f"its {other[0]} was moved away or replaced under its worker"
+        facts.run.folder_lost = f"its {other[0]} was moved away or replaced under its worker"
     else:
-        facts.folder_lost = ""
+        facts.run.folder_lost = ""
 
 
 def refuse_to_end(facts: Facts, doing: str) -> None:
     """Refused while only the live worker still holds the pairing."""
     if holds_the_only_copy(facts):
         raise Refused(
-            f"cannot {doing} {facts.id}: {facts.folder_lost}, and the pairing lives only in that"
-            " worker; the agent tries to save it with each check. Log it out or delete it to end"
-            " it all the same",
+            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and the pairing lives only in"
+            " that worker; the agent tries to save it with each check. Log it out or delete it to"
+            " end it all the same",
             code=CODE,
         )
 
 
 def holds_the_only_copy(facts: Facts) -> bool:
-    return facts.folder_deleted and facts.unit.runs and facts.record.paired
+    return facts.run.folder_deleted and facts.unit.runs and facts.record.paired
 
 
 async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
     """A sentence of how it went; "" when there is nothing to save. Asked once per check."""
-    if not facts.folder_deleted or facts.link is None or facts.refuge_tried == facts.probe:
+    if (
+        not facts.run.folder_deleted
+        or facts.link is None
+        or facts.run.refuge_tried == facts.run.probe
+    ):
         return ""
-    facts.refuge_tried = facts.probe
+    facts.run.refuge_tried = facts.run.probe
     said = bound(Category.SESSION, facts.id)
     try:
         await facts.link.call("save_elsewhere", {"name": REFUGE}, timeout=SAVE_TIMEOUT)
@@ -113,13 +117,13 @@ async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
         paired = facts.record.paired
         retired = await asyncio.to_thread(bring_back, root, facts.instance, refuge, paired=paired)
     except WaError as error:
-        said.error("%s, and the worker cannot save it elsewhere: %s", facts.folder_lost, error)
+        said.error("%s, and the worker cannot save it elsewhere: %s", facts.run.folder_lost, error)
         return ""
-    facts.written = None
-    facts.folder_deleted = False
-    facts.restart_for = f"{facts.folder_lost}; the agent saved it into a new folder"
+    facts.saved.identity = None
+    facts.run.folder_deleted = False
+    facts.asked.restart_for = f"{facts.run.folder_lost}; the agent saved it into a new folder"
     more = f"; the trash has the other folder as {retired}" if retired else ""
-    sentence = f"{facts.folder_lost}: the worker saved it into a new folder{more}"
+    sentence = f"{facts.run.folder_lost}: the worker saved it into a new folder{more}"
     said.warning("%s", sentence)
     return sentence
 

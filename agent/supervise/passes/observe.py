@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from agent.clock import boot_now
 from agent.config import HealthSection
 from agent.core.model import (
     Claim,
@@ -38,11 +39,10 @@ from agent.link.client import Link, LinkStats
 from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
 from agent.log import about
-from agent.supervise.backends.facts import Ears, WorkerLink
 from agent.supervise.backends.registry import Backends
-from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
+from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.worker_link import Ears, WorkerLink
 from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
 
@@ -82,9 +82,9 @@ async def observe(facts: Facts, senses: Senses) -> None:
     await _probe_if_due(facts, senses)
     if facts.instance.backend:
         # Its files are its server's; what it says of them is a claim.
-        facts.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
+        facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
-        facts.disk_problem = ""  # who runs is never stopped for it
+        facts.folder.disk_problem = ""  # who runs is never stopped for it
     else:
         await asyncio.to_thread(_look_at_disk, facts, senses)
 
@@ -93,15 +93,17 @@ def _look_at_disk(facts: Facts, senses: Senses) -> None:
     """The files of a running engine belong to it; a stopped one's are checked before a start."""
     folder = senses.session_root / facts.id
     report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
-    facts.files, facts.files_problem = report.files, report.problem
+    facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_lost:
-        facts.written = None  # the pass writes it again before it starts anything
+        facts.saved.identity = None  # the pass writes it again before it starts anything
     away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
-    if facts.away_since is not None and not away:
-        facts.start_asked = True  # whole again: what failed meanwhile failed for this alone
-    facts.away_since = (facts.away_since or boot_now()) if away else None
+    if facts.folder.away_since is not None and not away:
+        facts.asked.start = True  # whole again: what failed meanwhile failed for this alone
+    facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     wanted = desired_of(facts, senses.host).should_run
-    facts.disk_problem = why_no_start(senses.session_root, senses.disk_free()) if wanted else ""
+    facts.folder.disk_problem = (
+        why_no_start(senses.session_root, senses.disk_free()) if wanted else ""
+    )
 
 
 def picture(
@@ -123,13 +125,13 @@ def picture(
         record=facts.record,
         unit=facts.unit,
         at=now,
-        linked_since=facts.linked_since,
-        claim=facts.claim,
-        probe=facts.probe,
-        files=facts.files,
-        files_problem=facts.files_problem,
-        memory_bytes=facts.memory_bytes,
-        not_before=now if facts.may_try_at_once else earliest,
+        linked_since=facts.run.linked_since,
+        claim=facts.run.claim,
+        probe=facts.run.probe,
+        files=facts.folder.files,
+        files_problem=facts.folder.problem,
+        memory_bytes=facts.run.memory_bytes,
+        not_before=now if facts.asked.try_at_once else earliest,
         at_wall=now_wall,
         signals=signals,
         hold=hold,
@@ -154,9 +156,9 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     """Take in the unit's state; what an ended run said is forgotten here."""
     if unit.run != facts.unit.run:
         facts.link = None  # it ends by itself: the process at its other end is gone
-        facts.forget_run()
+        facts.run = RunFacts()
     if not unit.runs:
-        facts.forget_run()
+        facts.run = RunFacts()
     facts.unit = unit
 
 
@@ -164,28 +166,28 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
     now = boot_now()
     if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
         return
-    if now < facts.next_attach:
+    if now < facts.run.next_attach:
         return
     run = facts.unit.run
     try:
         link = await _open_link(facts, senses)
     except LinkError as error:
-        facts.next_attach = boot_now() + ATTACH_DELAY
+        facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
         return
     if link.hello.run != run:
         # The worker was replaced while we were connecting: the next pass sees the new unit.
         await link.close()
-        facts.next_attach = boot_now() + ATTACH_DELAY
+        facts.run.next_attach = boot_now() + ATTACH_DELAY
         return
     facts.link = link
     if facts.instance.backend:
-        facts.linked_since = boot_now()
-        if facts.claim is None:
+        facts.run.linked_since = boot_now()
+        if facts.run.claim is None:
             facts.next_probe = 0.0
         return
     await _wait_for_first_words(facts)
-    facts.linked_since = boot_now()
+    facts.run.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.
     facts.next_probe = _first_probe(facts, senses) if facts.observed else 0.0
 
@@ -199,7 +201,7 @@ def _first_probe(facts: Facts, senses: Senses) -> float:
 async def _wait_for_first_words(facts: Facts) -> None:
     """A worker greets and then claims: judging between the two would tell a story of nothing."""
     deadline = boot_now() + FIRST_WORDS
-    while facts.claim is None and facts.link is not None and boot_now() < deadline:
+    while facts.run.claim is None and facts.link is not None and boot_now() < deadline:
         facts.awaited = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(deadline - boot_now(), 0.0)):
@@ -228,14 +230,14 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
 
     def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
         if run != facts.unit.run:
-            facts.late_facts += 1
+            facts.counters.late_facts += 1
             return
         if facts.heard(claim, boot_now()):
             senses.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
         if run != facts.unit.run:
-            facts.late_facts += 1
+            facts.counters.late_facts += 1
             return
         senses.happened(facts, happening)
 
@@ -243,7 +245,7 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
         if facts.link is None or facts.link.hello.run != opened_in:
             return  # the end of a link that was replaced
         facts.link = None
-        facts.linked_since = None
+        facts.run.linked_since = None
         facts.stirred()
         senses.wake(facts.id)
 
@@ -281,7 +283,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, rules.interval)
-    failures = facts.probe.failures if facts.probe else 0
+    failures = facts.run.probe.failures if facts.run.probe else 0
     # Both questions go out together: the answer finds the look done.
     look = None if facts.instance.backend else senses.folders.ask(facts.id)
     try:
@@ -291,13 +293,13 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         if error.code == BACKEND_DOWN:
             return  # its server's failure, which is known of that one: the proof grows old
         now = boot_now()
-        facts.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
+        facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
         if deep:
             senses.checked("deep", now - begun)
         return
     now = boot_now()
     told = answer.get("open_fds")
-    facts.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
+    facts.run.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
     if look is not None:
         compare_folder(facts, answer.get("folder"), await look)
     if deep:
@@ -311,11 +313,11 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         # While it loads, much is not there yet.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
-    facts.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
+    facts.run.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
     facts.durations.note("response", now - begun)
-    facts.probes += 1
-    facts.probe_seconds += now - begun
-    facts.recent_times = facts.recent_times.note(now - begun, now)
+    facts.counters.probes += 1
+    facts.counters.probe_seconds += now - begun
+    facts.counters.recent_times = facts.counters.recent_times.note(now - begun, now)
     if link is facts.link:
         facts.heard(claim, now)
 

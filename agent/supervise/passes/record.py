@@ -4,11 +4,10 @@ Pure but for the Facts it keeps notes in. The order matters: a drop is counted w
 record still says CONNECTED, the published status comes last.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
+from agent.clock import boot_now
 from agent.core.health import FOLDER_UNUSABLE, HealthPolicy
 from agent.core.model import (
     Category,
@@ -34,14 +33,12 @@ from agent.core.reconnect import (
 )
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
+from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
 Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
 """It was down as long as a person wanted."""
-SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
-"""Kinds of history that tell a session's circuit; a backend's has its own."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -108,7 +105,11 @@ class Rememberer:
     def _started_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
         """A new run that neither we nor the manager's own Restart= began, and not wanted."""
         record = facts.record
-        if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, facts.started_run):
+        if (
+            not unit.runs
+            or unit.restarts
+            or unit.run in ("", record.seen_run, facts.action.started_run)
+        ):
             return False
         if unit.state is UnitState.DEACTIVATING:
             return False
@@ -144,8 +145,8 @@ class Rememberer:
             until_wall=until,
             ours=not observation.hold or facts.record.status is Status.CONNECTED,
         )
-        if code != "logout" or not facts.logout_asked:
-            facts.errors[code] += 1
+        if code != "logout" or not facts.asked.logout:
+            facts.counters.errors[code] += 1
         self.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
     def _note_pairing(self, facts: Facts, observation: Observation) -> list[JournalEntry]:
@@ -157,7 +158,7 @@ class Rememberer:
         if record.paired and record.account == account:
             return []
         facts.record = replace(record, paired=True, account=account)
-        facts.identity_changed = True
+        facts.saved.identity_behind = True
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
 
     def _note_status(
@@ -197,15 +198,15 @@ class Rememberer:
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
         facts.connected_since_wall = now_wall
-        facts.may_try_at_once = False
-        facts.logout_asked = False
+        facts.asked.try_at_once = False
+        facts.asked.logout = False
         facts.noted_drop = ("", "", 0.0)
         self.succeeded(facts)
         if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
             facts.durations.note("reconnect", boot_now() - facts.lost_at)
         facts.lost_at = None
         if facts.lost_because:
-            facts.reconnects[facts.lost_because] += 1
+            facts.counters.reconnects[facts.lost_because] += 1
             facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)
             facts.lost_because = ""
 
@@ -239,7 +240,7 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     times = after.restarts - before.restarts
     last_result = before.result if after.result == "success" else after.result
     reason = RESTART_REASON.get(last_result, "crash")
-    facts.restarts[reason] += times
+    facts.counters.restarts[reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
     facts.record = replace(facts.record, restarts=facts.record.restarts + times)
     return [
@@ -254,7 +255,7 @@ def note_circuit(
     no second opening."""
     was, now = (breaker_of(record) for record in (before, facts.record))
     if was.opened_at is None and now.opened_at is not None:
-        last = facts.refusal or reason_of(facts.record.reason or "unknown").title
+        last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
         sentence = (
             f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
             f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
@@ -266,16 +267,6 @@ def note_circuit(
         sentence = "its circuit is closed again"
         return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
     return []
-
-
-def entry(
-    facts: Facts,
-    kind: str,
-    sentence: str,
-    category: Category = Category.SESSION,
-    **detail: Any,
-) -> JournalEntry:
-    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
 def _drop_of(

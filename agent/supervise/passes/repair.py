@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import (
     CryptoPolicy,
     crypto_retry_delay,
@@ -38,6 +39,7 @@ from agent.core.recovery.repair import (
     join_repair,
     outlive_repair,
     wants_repair,
+    with_repair,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
@@ -45,15 +47,20 @@ from agent.engines.catalog import finds_records
 from agent.errors import WaError
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
-from agent.supervise.passes.act import Hands, restart, start, to_its_end
+from agent.supervise.passes.act import (
+    CALL_TIMEOUT,
+    REMOTE_TIMEOUT,
+    Hands,
+    call_worker,
+    restart,
+    start,
+    to_its_end,
+)
 from agent.supervise.passes.findings import judge_keys
-from agent.supervise.passes.record import entry
-from agent.supervise.repair_record import with_repair
 from agent.supervise.set_aside import set_aside
+from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
-from agent.supervise.worker_call import CALL_TIMEOUT, REMOTE_TIMEOUT, call_worker
 from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)
@@ -108,15 +115,15 @@ class Ladder:
         now_wall = time.time()
         if not self._has_repair(facts, verdict, now_wall):
             return None
-        assert facts.repair is not None
+        assert facts.repair.last is not None
         case = await self._case(facts, observation, verdict, now_wall)
-        before = facts.repair
+        before = facts.repair.last
         repair, action = step_repair(case, before)
         if (wait := self.turns.ask_for_step(facts, action.kind)) is not None:
             # Nothing has begun; only the weather it has seen meanwhile counts.
-            facts.repair = replace(before, calm=repair.calm)
+            facts.repair.last = replace(before, calm=repair.calm)
             return wait
-        changed, facts.repair = repair != before, repair
+        changed, facts.repair.last = repair != before, repair
         if action.kind is RecoveryKind.WAIT:
             if changed:
                 await self._keep(facts)
@@ -137,27 +144,33 @@ class Ladder:
 
     def request(self, facts: Facts, goal: Goal) -> None:
         """A requested repair joins the running one, or begins."""
-        if facts.repair is not None and not facts.repair.over:
-            facts.repair = join_repair(facts.repair, goal)
+        if facts.repair.last is not None and not facts.repair.last.over:
+            facts.repair.last = join_repair(facts.repair.last, goal)
         else:
             assert facts.verdict is not None, "asked before the first look"
-            facts.repair = begin_repair(facts.verdict, goal, time.time())
-        facts.record = with_repair(facts.record, facts.repair)
+            facts.repair.last = begin_repair(facts.verdict, goal, time.time())
+        facts.record = with_repair(facts.record, facts.repair.last)
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
-        if facts.repair is not None and not facts.repair.over:
+        if facts.repair.last is not None and not facts.repair.last.over:
             return True
-        if facts.repair is not None:
-            before, facts.repair = facts.repair, outlive_repair(facts.repair, verdict)
-            if facts.repair != before:
-                facts.record = with_repair(facts.record, facts.repair)
+        if facts.repair.last is not None:
+            before, facts.repair.last = (
+                facts.repair.last,
+                outlive_repair(facts.repair.last, verdict),
+            )
+            if facts.repair.last != before:
+                facts.record = with_repair(facts.record, facts.repair.last)
         released = self.incidents.released_wall(facts)
         policy = self.policy()
-        if facts.away_since is not None and boot_now() - facts.away_since < policy.suspect_settle:
+        if (
+            facts.folder.away_since is not None
+            and boot_now() - facts.folder.away_since < policy.suspect_settle
+        ):
             return False  # what was moved away comes back, and then nothing may stand in its place
-        if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
+        if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
             return False
-        facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)
+        facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
         return True
 
     async def _case(
@@ -188,7 +201,7 @@ class Ladder:
         except WaError as error:
             problem, no_effect = str(error), error.code == NO_EFFECT
         failpoint("repair_done")
-        facts.refusal = problem
+        facts.action.refusal = problem
         if problem:
             self.turns.settled(facts)
         if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
@@ -197,11 +210,11 @@ class Ladder:
                 facts.begin_again(boot_now())
         seconds, ok = boot_now() - begun, not problem
         self.statistics = note_step(self.statistics, kind, ok, seconds)
-        facts.repair_steps[(kind.value, "done" if ok else "failed")] += 1
-        facts.repair_seconds += seconds
-        if facts.repair is not None:
-            facts.repair = after_action(
-                facts.repair,
+        facts.counters.repair_steps[(kind.value, "done" if ok else "failed")] += 1
+        facts.counters.repair_seconds += seconds
+        if facts.repair.last is not None:
+            facts.repair.last = after_action(
+                facts.repair.last,
                 kind,
                 ok,
                 self.policy(),
@@ -240,7 +253,7 @@ class Ladder:
                 await self.keeper.restore_newest(facts)
                 await self._start_anew(facts)
             case RecoveryKind.LOGOUT_RESTART:
-                facts.logout_asked = True
+                facts.asked.logout = True
                 await call_worker(facts, "logout")
                 await self._clean_up(facts, "restart")
             case RecoveryKind.CLEANUP:
@@ -250,7 +263,7 @@ class Ladder:
         return ""
 
     async def _start_anew(self, facts: Facts) -> None:
-        facts.restarts["agent"] += 1
+        facts.counters.restarts["agent"] += 1
         # The host's burst limit is against crash loops: it counts no starts that we mean.
         await self.hands.host.reset_failed(facts.id)
         if facts.unit.runs:
@@ -259,7 +272,9 @@ class Ladder:
             # A running worker's files are not checked: the finding before the step must not stay.
             if not facts.instance.backend:
                 folder = self.hands.session_root / facts.id
-                facts.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
+                facts.folder.files = await asyncio.to_thread(
+                    check_files, folder, facts.instance.engine
+                )
             await start(facts, self.hands)
 
     async def _stop(self, facts: Facts) -> None:
@@ -289,10 +304,10 @@ class Ladder:
                 tries += 1
                 wait = crypto_retry_delay(tries, policy)
                 if wait is None or error.code in ("not_supported", "nothing_to_remove"):
-                    facts.key_regenerations["failed"] += 1
+                    facts.counters.key_regenerations["failed"] += 1
                     raise
                 await asyncio.sleep(wait)
-        facts.key_regenerations["done"] += 1
+        facts.counters.key_regenerations["done"] += 1
         # Without a peer the damaged records were taken out: whom the errors did not name.
         facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
 
@@ -303,11 +318,13 @@ class Ladder:
             return
         await self._stop(facts)
         facts.record = replace(forgive(facts.record), paired=False, account="")
-        facts.identity_changed = True
+        facts.saved.identity_behind = True
         await self.save(facts, [])
         failpoint("cleanup_reset")
         await asyncio.to_thread(set_aside, self.hands.session_root, facts, "cleaned up")
-        facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
+        facts.counters.cleanups[
+            facts.repair.last.goal.value if facts.repair.last else Goal.HEAL.value
+        ] += 1
         await self._start_anew(facts)
 
     async def _clean_up_there(self, facts: Facts, do: str) -> None:
@@ -315,9 +332,11 @@ class Ladder:
         await call_worker(facts, do, timeout=REMOTE_TIMEOUT)
         failpoint("cleanup_reset")
         facts.record = replace(forgive(facts.record), paired=False, account="")
-        facts.identity_changed = True
+        facts.saved.identity_behind = True
         await self.save(facts, [])
-        facts.cleanups[facts.repair.goal.value if facts.repair else Goal.HEAL.value] += 1
+        facts.counters.cleanups[
+            facts.repair.last.goal.value if facts.repair.last else Goal.HEAL.value
+        ] += 1
 
     async def _end(
         self, facts: Facts, before: Repair, repair: Repair, sentence: str
@@ -340,7 +359,7 @@ class Ladder:
             seconds=round(repair.ended_wall - repair.started_wall, 1),
         )
         await self._keep(facts, said)
-        if facts.repair is repair:  # else somebody has asked for another meanwhile
+        if facts.repair.last is repair:  # else somebody has asked for another meanwhile
             facts.repair_ended()
         return None
 
@@ -352,7 +371,7 @@ class Ladder:
         """
         await self._stop(facts)
         facts.record = replace(forgive(facts.record), paired=False, account="")
-        facts.identity_changed = True
+        facts.saved.identity_behind = True
         await self.save(facts, [])
         failpoint("needs_scan_reset")
         if facts.instance.backend:
@@ -361,14 +380,14 @@ class Ladder:
         return f"; its files are in the trash as {kept}"
 
     async def _put_off(self, facts: Facts, before: Repair, error: Exception) -> float:
-        facts.repair = put_off_ending(before, self.policy(), time.time())
+        facts.repair.last = put_off_ending(before, self.policy(), time.time())
         problem = str(error) or "it took too long"
         sentence = f"needs scan: failed: {problem}"
         await self._keep(facts, entry(facts, "repaired", sentence, Category.RECOVERY, ok=False))
-        return boot_now() + max(facts.repair.not_before_wall - time.time(), 0.0)
+        return boot_now() + max(facts.repair.last.not_before_wall - time.time(), 0.0)
 
     async def _keep(self, facts: Facts, *said: JournalEntry) -> None:
-        facts.record = with_repair(facts.record, facts.repair)
+        facts.record = with_repair(facts.record, facts.repair.last)
         for one in said:
             log.info("%s", one.sentence, extra=_about(one))
         await self.save(facts, said)

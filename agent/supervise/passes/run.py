@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.health import HealthPolicy, judge_health, waits_for_network
 from agent.core.model import (
     Action,
@@ -27,14 +28,13 @@ from agent.core.words import SUSPECT
 from agent.failpoint import failpoint
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_end
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
-from agent.supervise.passes.record import Rememberer, entry, note_circuit, note_restarts
+from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder
-from agent.supervise.passes.trouble import is_trouble
+from agent.supervise.story import entry, is_trouble
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 
@@ -138,7 +138,7 @@ class Passes:
             again = _sooner(again, wait)
             begun = boot_now()
             actions = plan_actions(
-                observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair
+                observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair.last
             )
         if holds_the_only_copy(facts):
             actions = [one for one in actions if one.kind is ActionKind.CONNECT]
@@ -152,8 +152,8 @@ class Passes:
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> list[Action]:
         """What neither the ladder nor the reconnecting decides: a logout's end, a restart."""
-        if facts.restart_for and not self._may_restart(facts):
-            facts.restart_for, facts.memory_restart_at = "", None
+        if facts.asked.restart_for and not self._may_restart(facts):
+            facts.asked.restart_for, facts.memory_restart_at = "", None
         if not observation.desired.should_run or facts.unit.job_pending:
             return []
         if holds_the_only_copy(facts):
@@ -162,9 +162,9 @@ class Passes:
             return [Action(ActionKind.RENEW, verdict.sentence)]
         if facts.record.restart_of and facts.record.restart_of == facts.unit.run:
             return [Action(ActionKind.RESTART, "an operator asked for a restart")]
-        if facts.restart_for:
-            return [Action(ActionKind.RESTART, facts.restart_for)]
-        asked, facts.start_asked = facts.start_asked, False
+        if facts.asked.restart_for:
+            return [Action(ActionKind.RESTART, facts.asked.restart_for)]
+        asked, facts.asked.start = facts.asked.start, False
         if asked and facts.unit.state is UnitState.FAILED:
             # By ourselves a wrong configuration is not tried again; a person may have put it right.
             why = "an operator asked for a start"
@@ -204,9 +204,9 @@ class Passes:
             await self._record_outcome(facts, outcome)
             if not outcome.ok:
                 # What failed for a cause that stays (rights, disk) must not be tried in a loop.
-                facts.failed_actions = min(facts.failed_actions + 1, 6)
-                return boot_now() + 0.25 * 2.0**facts.failed_actions
-        facts.failed_actions = 0
+                facts.action.failures = min(facts.action.failures + 1, 6)
+                return boot_now() + 0.25 * 2.0**facts.action.failures
+        facts.action.failures = 0
         return None
 
     async def _carry_out(self, facts: Facts, action: Action) -> Outcome:
@@ -217,19 +217,19 @@ class Passes:
     async def _begin(self, facts: Facts, action: Action) -> None:
         """Count the try and write down what is about to happen, before it does."""
         by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
-        facts.may_try_at_once = facts.forced = False
+        facts.asked.try_at_once = facts.asked.past_looks = False
         if by_operator:
-            facts.restarts["operator"] += 1
+            facts.counters.restarts["operator"] += 1
             # What its worker said until now is no word against what a person asked for.
             facts.record = replace(forgive(facts.record), restart_of="")
-        elif action.kind is ActionKind.RESTART and facts.restart_for:
-            facts.restarts["agent"] += 1
-            facts.restart_for = ""
+        elif action.kind is ActionKind.RESTART and facts.asked.restart_for:
+            facts.counters.restarts["agent"] += 1
+            facts.asked.restart_for = ""
         elif action.kind in TRIES:
             rules = self.policy().reconnect
             facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
             if action.kind is ActionKind.RESTART:
-                facts.restarts["agent"] += 1
+                facts.counters.restarts["agent"] += 1
         elif action.kind is ActionKind.STOP:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         elif action.kind is ActionKind.RENEW:
@@ -251,7 +251,7 @@ class Passes:
     async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
         kind, before = outcome.action.kind, facts.record
         if kind in TRIES:
-            facts.refusal = outcome.detail
+            facts.action.refusal = outcome.detail
         if kind in TRIES and not outcome.ok:
             self.turns.settled(facts)
             rules = self.policy().reconnect
@@ -259,7 +259,7 @@ class Passes:
         if kind is ActionKind.RENEW and outcome.ok:
             failpoint("renew_done")
             facts.record = replace(facts.record, paired=False, account="")
-            facts.identity_changed = True
+            facts.saved.identity_behind = True
             if self.offer_new_qr():
                 # From here on it is one that was never paired: it may start and offer a QR.
                 facts.record = forgive(facts.record)
@@ -292,7 +292,12 @@ class Passes:
         facts.sentence = verdict.sentence
         for one in entries:
             self._tell(facts, one)
-        if entries or facts.record != before or facts.identity_changed or facts.written is None:
+        if (
+            entries
+            or facts.record != before
+            or facts.saved.identity_behind
+            or facts.saved.identity is None
+        ):
             await self.save(facts, entries)
 
     def _settle(self, facts: Facts, verdict: HealthVerdict) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.clock import boot_now, wall_at_boot
 from agent.config import Config
 from agent.config.policies import AlertsSection
 from agent.core.alerts import (
@@ -37,7 +38,6 @@ from agent.metrics.exporter import Exporter
 from agent.metrics.rules import JOB
 from agent.metrics.runbook import link, what_to_do
 from agent.store.database import Store
-from agent.supervise.loop import boot_now
 from agent.supervise.periodic.alerts_kept import ROW, PendingRow, firing_in, pending_in
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ class Alerting:
     def _picture(self) -> list[Raised]:
         machine = self.config().alerts.machine or socket.gethostname()
         page = self.config().runbooks
-        apart = time.time() - boot_now()
+        apart = wall_at_boot()
         return [
             Raised(
                 {
@@ -235,7 +235,7 @@ class Alerting:
         except StoreError as error:
             log.warning("cannot read past alerts: %s", error)
             return
-        apart = time.time() - boot_now()
+        apart = wall_at_boot()
         table, now = alert_table(self.config().alert_limits), boot_now()
         pending = pending_in(row or "", table, now)
         firing = firing_in(past, table, apart, now)

@@ -8,9 +8,9 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_id
 from agent.core.alerts import ActiveAlert, Alert, AlertState, Key
 from agent.core.alerts.series import QR_REQUIRED, STARTED
 from agent.core.model import JournalEntry
@@ -20,14 +20,9 @@ REFRESH = 60.0
 """Seconds after which the row is written again though nothing in it changed."""
 LONGEST_GAP = 240.0
 """So long an agent may have been away; what Prometheus bridges too (source.BRIDGE)."""
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Entry = tuple[str, Key, float]
 """An alert's name, its labels, and since when (boot clock) its condition holds."""
-
-
-def boot_id() -> str:
-    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 @dataclass(slots=True)

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus
 from agent.errors import StoreError
 from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,11 @@ class CarriedCounters:
 
 def _counted(facts: Facts, now: float) -> dict[str, Any]:
     return {
-        **{name: dict(getattr(facts, name)) for name in _COUNTERS},
-        "repair_steps": [[*key, count] for key, count in facts.repair_steps.items()],
-        "repair_seconds": facts.repair_seconds,
-        "probes": facts.probes,
-        "probe_seconds": facts.probe_seconds,
+        **{name: dict(getattr(facts.counters, name)) for name in _COUNTERS},
+        "repair_steps": [[*key, count] for key, count in facts.counters.repair_steps.items()],
+        "repair_seconds": facts.counters.repair_seconds,
+        "probes": facts.counters.probes,
+        "probe_seconds": facts.counters.probe_seconds,
         "status_seconds": facts.status_time.totals(now),
     }
 
@@ -94,11 +94,11 @@ def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
         ConnectionStatus(word): _seconds(value) for word, value in kept["status_seconds"].items()
     }
     for name, counter in counters.items():
-        getattr(facts, name).update(counter)
-    facts.repair_steps.update(steps)
-    facts.repair_seconds += repair_seconds
-    facts.probes += probes
-    facts.probe_seconds += probe_seconds
+        getattr(facts.counters, name).update(counter)
+    facts.counters.repair_steps.update(steps)
+    facts.counters.repair_seconds += repair_seconds
+    facts.counters.probes += probes
+    facts.counters.probe_seconds += probe_seconds
     facts.status_time = facts.status_time.with_earlier(spent)
 
 

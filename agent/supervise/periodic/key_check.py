@@ -6,12 +6,12 @@ Crossing the threshold wakes a session at once; this is the net below that, and 
 import asyncio
 from collections.abc import Callable
 
+from agent.clock import boot_now
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.model import Category, InstanceId
 from agent.core.statistics import RepairStatistics
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.passes.findings import judge_keys
 from agent.supervise.registry import Registry
 

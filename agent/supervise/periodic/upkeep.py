@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.clock import wall_at_boot
 from agent.errors import WaError
 from agent.store.database import Store
-from agent.supervise.loop import boot_now
 from agent.vault.retire import sweep
 
 log = logging.getLogger(__name__)
@@ -21,10 +21,10 @@ CLOCK_JUMP = 3600.0
 
 
 async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
-    begun, begun_wall = boot_now(), time.time()
+    begun = wall_at_boot()
     while True:
         await asyncio.sleep(SWEEP_EVERY)
-        ahead = (time.time() - begun_wall) - (boot_now() - begun)
+        ahead = wall_at_boot() - begun
         if ahead > CLOCK_JUMP:
             log.warning("the clock jumped %.0f s ahead: the agent keeps the trash as it is", ahead)
             continue

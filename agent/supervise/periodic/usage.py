@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
+from agent.clock import boot_now
 from agent.config import Config
 from agent.core.findings.memory import (
     InstanceMemory,
@@ -13,15 +16,15 @@ from agent.core.findings.memory import (
     memory_budget,
 )
 from agent.core.model import Category, ConnectionStatus, InstanceId
+from agent.core.trend import Trends
 from agent.errors import WaError
 from agent.host.machine.memory import machine_memory
-from agent.host.machine.process_tree import Usage
+from agent.host.machine.process_tree import UNSEEN, Usage
+from agent.host.machine.resources import measure
 from agent.log import about, bound
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
-from agent.supervise.own_word import measure_whole
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
+from agent.supervise.story import entry
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,12 @@ WATCHED = 15.0
 """Seconds between two looks while a client, as the dashboard, asks for the figures."""
 SETTLED = 10.0
 """So old is a worker when it is first measured, some seconds more or less."""
+
+ASKED_AT_ONCE = 16
+"""Workers that are asked for their own figures at the same time."""
+LONGEST_ANSWER = 5.0
+MOST = 1 << 50
+"""A larger number is no figure of a process."""
 
 
 class Sampler:
@@ -82,8 +91,8 @@ class Sampler:
             usage = found.get(facts.id)
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
-                history = facts.memory_history.note(usage.memory_bytes, self._policy(), now)
-                facts.memory_history = history
+                history = facts.run.memory_history.note(usage.memory_bytes, self._policy(), now)
+                facts.run.memory_history = history
             self._registry.touch(facts)
 
     def watch(self) -> None:
@@ -159,22 +168,22 @@ class Sampler:
             else:
                 said.warning("restarts gracefully: %s", action.reason)
                 facts.memory_restart_at = now
-                facts.restart_for = action.reason
+                facts.asked.restart_for = action.reason
                 self._wake(facts.id)
 
     def _seen(self) -> list[InstanceMemory]:
         return [
             InstanceMemory(
                 facts.id,
-                facts.memory_bytes,
+                facts.run.memory_bytes,
                 self._limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
-                restarting=facts.acting is not None or bool(facts.restart_for),
+                restarting=facts.action.task is not None or bool(facts.asked.restart_for),
                 restartable=facts.record.status is ConnectionStatus.CONNECTED and self._well(facts),
             )
             for facts in self._registry.facts.values()
-            if facts.memory_bytes is not None and facts.unit.runs
+            if facts.run.memory_bytes is not None and facts.unit.runs
         ]
 
 
@@ -188,6 +197,65 @@ async def _free(facts: Facts) -> None:
 
 
 def _note(facts: Facts, usage: Usage | None) -> None:
-    facts.memory_bytes = usage.memory_bytes if usage else None
-    facts.cpu_seconds = usage.cpu_seconds if usage else None
-    facts.processes = usage.processes if usage else None
+    facts.run.memory_bytes = usage.memory_bytes if usage else None
+    facts.run.cpu_seconds = usage.cpu_seconds if usage else None
+    facts.run.processes = usage.processes if usage else None
+
+
+async def measure_whole(
+    main_pids: Mapping[InstanceId, int], known: Mapping[InstanceId, Facts]
+) -> dict[InstanceId, Usage]:
+    """By the machine where it tells; what it does not, by the worker as far as it answers."""
+    usages = await asyncio.to_thread(measure, main_pids)
+    turns = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def complete(id: InstanceId) -> None:
+        async with turns:
+            if (facts := known.get(id)) is not None:
+                usages[id] = usages[id].completed(await _ask_worker(facts))
+
+    await asyncio.gather(*(complete(id) for id in list(usages) if usages[id].partial))
+    return usages
+
+
+async def _ask_worker(facts: Facts) -> Usage:
+    if facts.link is None or facts.instance.backend:
+        return UNSEEN
+    try:
+        return parse_usage(await facts.link.call("own_use", timeout=LONGEST_ANSWER))
+    except WaError as error:  # it hangs, or is of a version that does not know the call
+        log.debug(
+            "cannot read the usage of the worker of %s: %s", facts.id, error, extra=about(facts.id)
+        )
+        return UNSEEN
+
+
+def parse_usage(raw: Mapping[str, Any]) -> Usage:
+    """A worker may say anything: what is no figure counts as not said."""
+    return Usage(
+        memory_bytes=_count(raw.get("memory_bytes")),
+        cpu_seconds=_seconds(raw.get("cpu_seconds")),
+        processes=_count(raw.get("processes")),
+    )
+
+
+def _count(raw: object) -> int | None:
+    return raw if type(raw) is int and 0 <= raw < MOST else None
+
+
+def _seconds(raw: object) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return None
+    return float(raw) if 0 <= raw < MOST else None
+
+
+async def keep_trends(trends: Trends, facts: Mapping[InstanceId, Facts]) -> None:
+    while True:
+        await asyncio.sleep(trends.step)
+        trends.note(_seen(facts), time.time())
+
+
+def _seen(facts: Mapping[InstanceId, Facts]) -> Iterator[tuple[InstanceId, int | None, int]]:
+    for id, one in facts.items():
+        memory = one.run.memory_bytes if one.unit.runs else None
+        yield id, memory, one.counters.messages["in"] + one.counters.messages["out"]

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import sdnotify
 
-from agent.supervise.loop import Loop, boot_now
+from agent.clock import boot_now
+from agent.supervise.loop import Loop
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.model import Address, Category, InstanceId, JournalEntry
 from agent.core.reach import (
     NETWORK_CODES,
@@ -32,7 +33,6 @@ from agent.core.reach import (
 from agent.engines.catalog import needed_address
 from agent.host.machine.routes import Routes
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.reach.look import look
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Reaching:
     def hold(self, facts: Facts) -> str:
         """The word while its address is away; "" while it is not, or nobody can tell."""
         watched = self._watched(facts)
-        if watched is None or facts.forced or not watched.reach.away:
+        if watched is None or facts.asked.past_looks or not watched.reach.away:
             return ""
         watched.waiting[facts.id] = facts
         may = ask_reach(watched.reach, self._policy(), boot_now())
@@ -119,7 +119,7 @@ class Reaching:
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: it may try now. A time: ask again then, or when it is woken."""
         watched = self._watched(facts)
-        if watched is None or facts.forced:
+        if watched is None or facts.asked.past_looks:
             return None
         match ask_reach(watched.reach, self._policy(), now):
             case May.TRY:

@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
-from agent.supervise.backends.facts import WorkerLink
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
-from agent.supervise.passes.record import entry
 from agent.supervise.registry import Registry
 from agent.supervise.requests.uploads import in_parts
+from agent.supervise.story import entry
+from agent.supervise.worker_link import WorkerLink
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
@@ -42,7 +42,7 @@ class Asking:
         link = self._link(id, "log out")
         facts = self._registry.get(id)
         await self._store.append(entry(facts, "operator", "an operator asked for a logout"))
-        facts.logout_asked = True
+        facts.asked.logout = True
         await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
         self._wake(id)
 
@@ -72,7 +72,7 @@ class Asking:
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
         except (LinkError, EngineError) as error:
-            facts.messages["failed"] += 1
+            facts.counters.messages["failed"] += 1
             self._registry.touch(facts)
             raise _unsent(id, error) from error
         _note_sent(facts, answer.get("id"), begun)

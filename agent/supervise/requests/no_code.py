@@ -10,9 +10,10 @@ NO_CODE = "server_shows_no_code"
 """The stable code of that answer."""
 
 
-def refuse_silent(facts: Facts) -> None:
-    """TryLater where its server connects it for long and shows no code."""
-    if shows_no_code(facts):
+def refuse_silent(facts: Facts, fellows: Iterable[Facts]) -> None:
+    """TryLater once waiting is in vain: its server shows no code, although this session was made
+    again there or one of its `fellows`, the members of its incident, was."""
+    if shows_no_code(facts) and any(_made_again_in_vain(one) for one in (facts, *fellows)):
         raise TryLater(
             f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
             f" ask for it then: wa-agent qr {facts.id}",
@@ -20,16 +21,9 @@ def refuse_silent(facts: Facts) -> None:
         )
 
 
-def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:
-    """Its server shows no code, although since `asked_at` it was told to make this session again,
-    or one of `fellows`, the members of its incident."""
-    made_again = (one for one in (facts, *fellows) if one.begun_at >= asked_at)
-    return shows_no_code(facts) and any(_made_again_in_vain(one) for one in made_again)
-
-
 def _made_again_in_vain(facts: Facts) -> bool:
     """Its repair has come as far as making it again, and that had its time to show."""
-    repair = facts.repair
+    repair = facts.repair.last
     if repair is None or repair.stage is not Stage.DUE:
         return False
     tried = repair.cleaned or repair.round > 1 or repair.ending is Ending.GAVE_UP

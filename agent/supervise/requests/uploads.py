@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError, Refused, TryLater
-from agent.supervise.backends.facts import WorkerLink
+from agent.supervise.worker_link import WorkerLink
 
 PART = 256 * 1024
 """Characters of base64 in one part: whole groups of four, well below a frame of the link."""

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.clock import boot_now
 from agent.core.failing import Failing, goes_all_the_way, is_well
 from agent.core.incident import (
     Failure,
@@ -36,7 +37,6 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Incidents:
             if failed_for_all(incident, failure):
                 facts.record = uncounted(facts.record, self._reconnect(), time.time())
             incident = join_incident(incident, failure)
-            all_the_way = goes_all_the_way(facts.repair, paired=facts.record.paired)
+            all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
             if facts.id == incident.canary and not all_the_way:
                 incident = canary_failed(incident, self._policy(), now)
             self.active[group] = incident
@@ -151,7 +151,7 @@ class Incidents:
 
     def hold(self, facts: Facts) -> str:
         """Why this instance must wait for others; "" when it may try."""
-        starting = facts.claim is None or facts.claim.claim.status in (
+        starting = facts.run.claim is None or facts.run.claim.claim.status in (
             ConnectionStatus.INITIALIZING,
             ConnectionStatus.LOADING,
         )
@@ -209,8 +209,8 @@ class Incidents:
         self._failures = deque(one for one in self._failures if one.group != group)
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
         for facts in self._of(group):
-            if facts.repair is not None and not facts.repair.over:
-                facts.repair = hurry_repair(facts.repair)
+            if facts.repair.last is not None and not facts.repair.last.over:
+                facts.repair.last = hurry_repair(facts.repair.last)
         self._wake_all(group)
 
     def _give_turn(self, group: str, now: float) -> None:
@@ -236,9 +236,9 @@ class Incidents:
 
     def _send_ahead(self, facts: Facts, incident: Incident) -> None:
         """It tries for all: its own delays and rounds may wait no longer."""
-        facts.may_try_at_once = True
-        if facts.repair is not None and not facts.repair.over:
-            facts.repair = hurry_repair(facts.repair)
+        facts.asked.try_at_once = True
+        if facts.repair.last is not None and not facts.repair.last.over:
+            facts.repair.last = hurry_repair(facts.repair.last)
         self._say(
             "canary", f"tries first for the members of the incident {incident.code}", incident
         )

@@ -60,13 +60,13 @@ class Room:
         if facts.unit.runs or not self._wanted(facts) or not self.lacks(facts):
             return ""
         self._waiting.setdefault(facts.id)
-        return DISK_FULL if facts.disk_problem else MEMORY_FULL
+        return DISK_FULL if facts.folder.disk_problem else MEMORY_FULL
 
     def lacks(self, facts: Facts) -> str:
         """The sentence with the numbers; "" = its worker would fit."""
         if facts.instance.backend or facts.id in self._promised:
             return ""
-        return facts.disk_problem or lacks_room(
+        return facts.folder.disk_problem or lacks_room(
             self._sum, len(self._promised), self._limit(facts), self._budget()
         )
 

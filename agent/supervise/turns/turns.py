@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.reach import UNREACHABLE
 from agent.core.recovery.ladder import DESTRUCTIVE
 from agent.core.recovery.repair import RecoveryKind
 from agent.supervise.facts import Facts
-from agent.supervise.loop import boot_now
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, Room
 from agent.supervise.turns.queues import ASK_AGAIN, Gates

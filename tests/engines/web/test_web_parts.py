@@ -17,6 +17,7 @@ from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.web import bundle, fetch
 from agent.engines.web.arguments import command_line, find_browser, user_agent
 from agent.engines.web.exchange import export_local_auth, import_local_auth
+from agent.engines.web.files import profile_path
 from agent.engines.web.kept import (
     Note,
     keep_diagnostics,
@@ -25,7 +26,7 @@ from agent.engines.web.kept import (
     read_page,
     write_note,
 )
-from agent.engines.web.profile import Lock, prepare_profile, profile_path, read_lock
+from agent.engines.web.profile import Lock, prepare_profile, read_lock
 from agent.engines.web.settings import read_settings
 from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
 

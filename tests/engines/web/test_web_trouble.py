@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.profile import has_pairing
+from agent.engines.web.files import has_pairing
 from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below

@@ -1,12 +1,12 @@
 """Small files of our own that are old or new after any crash, never half of each."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from agent.errors import EngineError
+from agent.files import write_whole
 
 LARGEST = 16 << 20
 
@@ -21,20 +21,9 @@ def make_private(folder: Path) -> Path:
 
 def write_private(path: Path, content: bytes) -> None:
     """Mode 0600; when this returns, the new content is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(path.parent)
+        write_whole(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise failed("write", path, error) from error
 
 
@@ -49,14 +38,6 @@ def read_json(path: Path) -> Any:
             return json.loads(file.read(LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def failed(verb: str, path: Path | str, error: OSError) -> EngineError:

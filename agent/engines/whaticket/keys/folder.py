@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.engines.whaticket.keys.damage import is_record, own_users, worth_reading
-from agent.engines.whaticket.keys.files import failed, sync_folder, write_private
+from agent.engines.whaticket.keys.files import failed, write_private
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
 from agent.engines.whaticket.keys.removed import (
     FILES,
@@ -30,6 +30,7 @@ from agent.engines.whaticket.keys.removed import (
     safe_name,
 )
 from agent.errors import EngineError
+from agent.files import sync
 
 CREDS = "creds.json"
 _SUFFIX = ".json"
@@ -154,7 +155,7 @@ class AuthFolder:
             with opened(path) as source_fd, opened(target) as target_fd:
                 for file in removal.files:
                     _move(file, path, source_fd, target, target_fd)
-        sync_folder(path.parent if moved else path)
+        sync(path.parent if moved else path)
         self._read_again(removal, path, target)
         return shelf.write(done(removal))
 
@@ -182,7 +183,7 @@ class AuthFolder:
                             f"cannot put back {path / file.name}: it is there again", code="files"
                         )
                     _move(file, kept, kept_fd, path, path_fd)
-        sync_folder(path.parent)
+        sync(path.parent)
         shelf.write(replace(removal, state="put_back"))
 
     def _read_again(self, removal: Removal, path: Path, kept: Path, *, back: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The server behind `loop_backend`: real sockets, states and faults as a test sets them."""
+"""The server behind the `loop` engine: real sockets, states and faults as a test sets them."""
 
 import asyncio
 import json

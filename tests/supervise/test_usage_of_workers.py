@@ -9,9 +9,9 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.errors import InvalidRequest, LinkError
 from agent.host.machine.process_tree import UNSEEN, Usage
-from agent.supervise import own_word
 from agent.supervise.facts import Facts
-from agent.supervise.own_word import measure_whole, parse_usage
+from agent.supervise.periodic import usage
+from agent.supervise.periodic.usage import measure_whole, parse_usage
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22
@@ -58,7 +58,7 @@ async def test_what_the_kernel_tells_counts_more_than_the_workers_word(
 ) -> None:
     """As where there are control groups, and none that counts memory."""
     seen = Usage(None, 7.0, 2)
-    monkeypatch.setattr(own_word, "measure", lambda pids: dict.fromkeys(pids, seen))
+    monkeypatch.setattr(usage, "measure", lambda pids: dict.fromkeys(pids, seen))
     known = {InstanceId("a"): facts_of("a", Worker(TOLD))}
     assert await measure_whole({InstanceId("a"): 1}, known) == {"a": Usage(5000, 7.0, 2)}
 

@@ -1,8 +1,14 @@
-"""Which journal entries of a pass the log tells as warnings: a reader of WARN misses nothing."""
+"""A session's story: its journal entries, and which of them the log tells as warnings."""
 
-from agent.core.model import ConnectionStatus, Health, JournalEntry
+import time
+from typing import Any
+
+from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
-from agent.supervise.passes.record import SESSION_CIRCUIT_OPEN
+from agent.supervise.facts import Facts
+
+SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
+"""Kinds of history that tell a session's circuit; a backend's has its own."""
 
 _PERSISTENT = frozenset(
     {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
@@ -10,6 +16,16 @@ _PERSISTENT = frozenset(
 _BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
 """A session that is down for one of these is down on purpose, or shows a code."""
+
+
+def entry(
+    facts: Facts,
+    kind: str,
+    sentence: str,
+    category: Category = Category.SESSION,
+    **detail: Any,
+) -> JournalEntry:
+    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
 def is_trouble(one: JournalEntry) -> bool:

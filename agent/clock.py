@@ -1,0 +1,26 @@
+"""The machine's clocks. The boot clock never jumps and goes on while the machine sleeps."""
+
+import time
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_now() -> float:
+    """Seconds since the machine booted, suspended time included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Another one after each boot: what was noted under it may be about processes of now."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def wall_at_boot() -> float:
+    """Unix seconds at which the boot clock stood at 0: adds to a boot time, as of now."""
+    return time.time() - boot_now()
+
+
+def slept() -> float:
+    """Seconds that the machine was suspended since it booted."""
+    return boot_now() - time.monotonic()

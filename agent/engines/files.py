@@ -1,0 +1,63 @@
+"""The rules of an engine's session files: what a whole session is, and what a copy needs.
+
+Standard library only: the vault asks these rules, and the worker before it starts an engine.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.words import SessionFiles
+
+
+@dataclass(frozen=True, slots=True)
+class FilesReport:
+    files: SessionFiles
+    problem: str = ""
+    """What is wrong and where, for people."""
+
+
+class SessionFolder(Protocol):
+    """An open session folder. It follows no link and reads regular files of a bounded size."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file in it; None: the file is missing."""
+
+    def sizes(self, inner: str = "") -> Mapping[str, int]:
+        """The names in the folder at this path below it, with their sizes; a missing folder is
+        empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """The rules of one engine's session folder."""
+
+    check: Callable[[SessionFolder, bool], FilesReport]
+    """Takes the folder, and whether the record says that a phone is paired."""
+    lost_store: Callable[[Path], str]
+    """Why this folder cannot hold a pairing; "" = it may. Damaged or unreadable files are there,
+    and the engine itself reports them. It changes nothing."""
+    key_based: bool = False
+    """Its keys move on with every message: an older copy cannot read the messages since."""
+    left_out: frozenset[str] = frozenset()
+    """Names of files and folders that no copy needs."""
+
+
+def damaged(path: Path, cause: str) -> FilesReport:
+    return FilesReport(SessionFiles.DAMAGED, f"cannot use {path}: {cause}")
+
+
+def how_broken(raw: bytes, error: Exception) -> str:
+    if not raw:
+        return "it is empty: its writing was cut short"
+    if not raw.strip(b"\0"):
+        return "it holds zeros only: its writing was cut short"
+    return f"it is no session file ({error})"
+
+
+NO_RULES = FileRules(lambda _folder, _paired: FilesReport(SessionFiles.WHOLE), lambda _folder: "")
+"""For an engine that is not in the catalog: whatever lies there is kept as it is."""

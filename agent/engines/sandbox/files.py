@@ -1,0 +1,99 @@
+"""The sandbox's session file: written whole or not at all, and checked when it is read.
+
+Standard library only.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import SessionFiles
+from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
+from agent.files import write_whole
+
+# OpenSSL behind hashlib would cost a small worker half a megabyte.
+try:
+    from _sha256 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha256
+
+NAME = "sandbox.json"
+
+
+class SessionDamagedError(Exception):
+    """The file is there and cannot be trusted; its message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFile:
+    """What the phone and we agreed on."""
+
+    paired: bool = False
+    account: str = ""
+    device: str = ""
+    counter: int = 0
+
+
+def read_session(folder: Path) -> SessionFile | None:
+    """None when there is no file; SessionDamagedError when there is one that is not whole;
+    OSError when it cannot be read."""
+    try:
+        raw = (folder / NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> SessionFile:
+    try:
+        content: dict[str, Any] = json.loads(raw)
+        if content.pop("checksum") != _checksum(content):
+            raise SessionDamagedError("its checksum does not fit its content")
+        if (version := content.pop("version")) != 1:
+            raise SessionDamagedError(f"its version is {version!r:.40}, not 1")
+        return SessionFile(**content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SessionDamagedError(how_broken(raw, error)) from error
+
+
+def check(folder: SessionFolder, _paired: bool) -> FilesReport:
+    raw = folder.read(NAME)
+    if raw is None:
+        return FilesReport(SessionFiles.UNPAIRED)
+    try:
+        session = _parse(raw)
+    except SessionDamagedError as error:
+        return damaged(folder.path / NAME, str(error))
+    return FilesReport(SessionFiles.WHOLE if session.paired else SessionFiles.UNPAIRED)
+
+
+def lost_store(folder: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may."""
+    try:
+        session = read_session(folder)
+    except (SessionDamagedError, OSError):
+        return ""
+    if session is None:
+        return f"{folder / NAME} is missing"
+    return "" if session.paired else f"{folder / NAME} holds no pairing"
+
+
+def write_session(folder: Path, session: SessionFile) -> None:
+    """Replace the file in one step; a folder that is gone is an OSError, never made again."""
+    content: dict[str, Any] = {"version": 1, **asdict(session)}
+    content["checksum"] = _checksum(content)
+    write_shared(folder / NAME, json.dumps(content, sort_keys=True).encode())
+
+
+def write_shared(path: Path, content: bytes) -> None:
+    """Replace a file, with as many rights as its folder gives the agent's group."""
+    write_whole(path, content, mode=path.parent.stat().st_mode & 0o660)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return str(sha256(text.encode()).hexdigest())
+
+
+RULES = FileRules(check, lost_store)

@@ -1,0 +1,114 @@
+"""The files of a web session: the browser's profile and the engine's note. Standard library only.
+
+The pairing lives in the profile's IndexedDB; only WhatsApp can read what is in there.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from agent.core.words import SessionFiles
+from agent.engines.files import FileRules, FilesReport, SessionFolder
+
+PROFILE = "profile"
+"""The folder, in the session's own, that is the browser's profile."""
+NOTE = "web.json"
+STORES = "Default/IndexedDB"
+"""Below the profile: a folder for each site's databases."""
+MADE_BY_BROWSER = frozenset(
+    {
+        *("Cache", "Code Cache", "GPUCache", "CacheStorage", "ScriptCache", "DawnCache"),
+        *("DawnGraphiteCache", "DawnWebGPUCache", "GrShaderCache", "GraphiteDawnCache"),
+        *("ShaderCache", "Crashpad", "Crash Reports", "BrowserMetrics", "DevToolsActivePort"),
+        *("component_crx_cache", "extensions_crx_cache", "RunningChromeVersion"),
+    }
+)
+"""Caches, and what belongs to one process: the next browser makes them again."""
+
+
+def profile_path(session: Path) -> Path:
+    return session / PROFILE
+
+
+def has_pairing(profile: Path) -> bool:
+    """Whether WhatsApp Web left something in it that can hold a pairing."""
+    try:
+        return any(entry.is_dir() for entry in (profile / STORES).iterdir())
+    except OSError:
+        return False
+
+
+def lost_store(session: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may."""
+    return _missing(session, "nothing of WhatsApp", Path.is_dir)
+
+
+def store_is_gone(session: Path) -> str:
+    """Why a browser that runs has lost its store; "" where the store is there.
+
+    A deletion under a browser that writes may leave parts: a database without CURRENT is none.
+    """
+    return _missing(
+        session,
+        "no database any more",
+        lambda entry: entry.suffix != ".leveldb" or (entry / "CURRENT").exists(),
+    )
+
+
+def _missing(session: Path, words: str, counts: Callable[[Path], bool]) -> str:
+    stores = profile_path(session) / STORES
+    try:
+        if any(counts(entry) for entry in stores.iterdir()):
+            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        return ""  # it is there
+    return f"{stores} holds {words}"
+
+
+def check(folder: SessionFolder, paired: bool) -> FilesReport:
+    stores = dict(_leveldb_stores(folder))
+    if not stores:
+        return FilesReport(SessionFiles.UNPAIRED)
+    for store, sizes in stores.items():
+        if problem := _leveldb_problem(folder.path / store, sizes):
+            return FilesReport(SessionFiles.DAMAGED, problem)
+    # A page that was only looked at leaves a store behind too. The engine's note knows of a
+    # pairing that came about while no agent was there to record it.
+    known = paired or _note_says_paired(folder)
+    return FilesReport(SessionFiles.WHOLE if known else SessionFiles.UNPAIRED)
+
+
+def _note_says_paired(folder: SessionFolder) -> bool:
+    try:
+        note = json.loads(folder.read(NOTE) or b"{}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(note, dict) and note.get("paired") is True
+
+
+def _leveldb_stores(folder: SessionFolder) -> Iterator[tuple[str, Mapping[str, int]]]:
+    for name in folder.sizes(f"{PROFILE}/{STORES}"):
+        if name.endswith(".leveldb"):
+            store = f"{PROFILE}/{STORES}/{name}"
+            yield store, folder.sizes(store)
+
+
+def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
+    if not sizes:
+        return f"cannot use {store}: it is empty"
+    if not sizes.get("CURRENT"):
+        state = "empty" if "CURRENT" in sizes else "missing"
+        return f"cannot use {store / 'CURRENT'}: it is {state}"
+    manifests = [name for name in sizes if name.startswith("MANIFEST-")]
+    if not any(sizes[name] for name in manifests):
+        state = "empty" if manifests else "missing"
+        return f"cannot use {store / (manifests or ['MANIFEST'])[0]}: it is {state}"
+    for name, size in sizes.items():
+        if name.endswith(".ldb") and not size:
+            return f"cannot use {store / name}: it is empty"
+    return ""
+
+
+RULES = FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"})

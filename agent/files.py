@@ -1,0 +1,119 @@
+"""Files that are old or new after any crash, never half of each, and written through no link.
+
+Standard library only: workers and one-shot repairs write through here too.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import get_native_id
+from typing import IO
+
+from agent.failpoint import failpoint
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.tmp")
+
+
+@contextmanager
+def replacement(
+    folder_fd: int,
+    name: str,
+    *,
+    mode: int = 0o600,
+    group: int | None = None,
+    durable: bool = True,
+    points: bool = False,
+) -> Iterator[IO[bytes]]:
+    """A file to write into, beside `name`; it takes that name on the disk when the block ends.
+
+    `durable=False`: whole after a kill, perhaps not after a power cut.
+    `points`: whether this write passes the fail points, which are about sessions.
+    """
+    # Threads may write the same name at once: each needs a file of its own until the rename.
+    temporary = f".{name}.{os.getpid()}-{get_native_id()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder_fd)
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder_fd), "wb") as file:
+            yield file
+            file.flush()
+            fd = file.fileno()
+            if group is not None and os.fstat(fd).st_gid != group:
+                os.fchown(fd, -1, group)
+            os.fchmod(fd, mode)
+            if durable:
+                os.fsync(fd)
+        if points:
+            failpoint("after_tmp_write")
+        os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        if points:
+            failpoint("after_rename")
+        if durable:
+            os.fsync(folder_fd)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder_fd)
+        raise
+
+
+@contextmanager
+def replacing(
+    path: Path, *, mode: int = 0o600, group: int | None = None, durable: bool = True
+) -> Iterator[IO[bytes]]:
+    """As `replacement`, by path; its folder must exist."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with replacement(folder, path.name, mode=mode, group=group, durable=durable) as file:
+            yield file
+    finally:
+        os.close(folder)
+
+
+def write_whole(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int = 0o600,
+    group: int | None = None,
+    durable: bool = True,
+) -> None:
+    """Replace a file; when this returns the new content is on the disk. OSError: the old one is."""
+    with replacing(path, mode=mode, group=group, durable=durable) as file:
+        file.write(content)
+
+
+def remove_left_over(folder_fd: int, name: str) -> None:
+    """Remove what killed writers of `name` left. No other process may be writing it."""
+    for entry in os.listdir(folder_fd):
+        match = _TEMPORARY.fullmatch(entry)
+        if match and match["name"] == name and int(match["pid"]) != os.getpid():
+            with suppress(OSError):
+                os.unlink(entry, dir_fd=folder_fd)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's list of names, to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def put_in_place(ready: Path, target: Path) -> None:
+    """Give a complete file, or a folder whose files are synced, its final name in that folder."""
+    sync(ready)
+    os.rename(ready, target)  # noqa: PTH104 - the calls of `os` are what a test watches
+    sync(target.parent)
+
+
+def replace_folder(ready: Path, target: Path) -> None:
+    """`put_in_place`, after a folder of that name was moved to NAME.old-TIME."""
+    if os.path.lexists(target):
+        old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        target.rename(target.with_name(f"{target.name}.old-{old}"))
+    put_in_place(ready, target)

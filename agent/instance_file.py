@@ -1,0 +1,96 @@
+"""instance.json: what the agent writes of an instance beside its session.
+
+The agent and its tools read it whole, a worker what concerns it, a host the engine. This module
+knows the keys; how the file is opened belongs to who opens it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import InstanceId, parse_instance_id
+
+NAME = "instance.json"
+VERSION = 1
+LARGEST = 1 << 20
+"""Bytes: no instance needs more, and no worker reads more."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFile:
+    id: InstanceId
+    engine: str
+    enabled: bool
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    created_wall: float = 0.0
+    paired: bool = False
+    account: str = ""
+    lineage: str = ""
+    ended: str = ""
+    override: str = ""
+    override_boot: str = ""
+    generation: int = 0
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "engine": str,
+    "enabled": bool,
+    "settings": dict,
+    "created_wall": (int, float),
+    "paired": bool,
+    "account": str,
+    "lineage": str,
+    "ended": str,
+    "override": str,
+    "override_boot": str,
+    "generation": int,
+}
+
+
+def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
+    """ValueError says what is wrong. Keys that only another version knows are no fault."""
+    content = parse_object(raw)
+    version = content.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise ValueError(f"its version is {version!r:.40}, this program knows {VERSION}")
+    if content.get("id") != folder_name:
+        raise ValueError(f"it names {content.get('id')!r:.80}, but its folder is {folder_name!r}")
+    for key, kind in _KINDS.items():
+        missing = key in ("engine", "enabled") and key not in content
+        if missing or (key in content and not isinstance(content[key], kind)):
+            raise ValueError(f"{key} is missing or of the wrong kind")
+    if not content["engine"]:
+        raise ValueError("engine is empty")
+    known = {key: content[key] for key in _KINDS if key in content}
+    known["created_wall"] = float(known.get("created_wall", 0.0))
+    return InstanceFile(parse_instance_id(folder_name), **known)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    if len(raw) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST} bytes")
+    try:
+        content = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - one kind for all faults
+    return content
+
+
+def render_instance_file(file: InstanceFile, others: Mapping[str, Any]) -> bytes:
+    """`others`: keys of another version, kept as they are. ValueError: no worker would read it."""
+    raw = json.dumps({**others, "version": VERSION, **asdict(file)}, indent=1).encode() + b"\n"
+    if len(raw) > LARGEST:
+        raise ValueError(f"{len(raw)} bytes are more than a worker reads")
+    return raw
+
+
+def engine_of(root: Path, id: InstanceId) -> str:
+    """The engine that the worker will find; "" when the file cannot be read."""
+    try:
+        return parse_instance_file((root / id / NAME).read_bytes(), id).engine
+    except (OSError, ValueError):
+        return ""
