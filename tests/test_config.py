@@ -27,14 +27,11 @@ from agent.config import (
 )
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
-from agent.core.alerts import AlertLimits
 from agent.core.findings.crypto import CryptoPolicy
-from agent.core.findings.memory import MemoryPolicy, memory_budget
+from agent.core.findings.memory import memory_budget
 from agent.core.findings.silence import SilencePolicy
-from agent.core.incident import IncidentPolicy
 from agent.core.phases import PhaseDeadlines
-from agent.core.reconnect import BreakerPolicy, ReasonDelay, ReconnectPolicy
-from agent.core.recovery.repair import RecoveryPolicy
+from agent.core.reconnect import BreakerPolicy, ReasonDelay
 from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
@@ -82,26 +79,15 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
     )
 
 
-def test_the_defaults_are_those_of_the_core():
-    config = Config()
-    assert config.phase_deadlines == PhaseDeadlines()
-    assert config.reconnect_policy == ReconnectPolicy()
-    assert config.breaker_policy == BreakerPolicy()
-    assert config.recovery_policy == RecoveryPolicy()
-    assert config.memory_policy == MemoryPolicy()
-    assert config.crypto_policy == CryptoPolicy()
-    assert config.incident_policy == IncidentPolicy()
-    assert config.alert_limits == AlertLimits()
-
-
 def test_what_the_core_gets_is_what_the_file_says(load):
     config = load(
         "phases.login = 7\n[reconnect]\nfactor = 2\nstable = 9\n"
         "breaker_failures = 4\nbreaker_pause = 8\n"
     )
-    assert config.phase_deadlines == PhaseDeadlines(login=7.0)
-    breaker = BreakerPolicy(failures=4, pause=8.0)
-    assert config.reconnect_policy == ReconnectPolicy(factor=2.0, stable=9.0, breaker=breaker)
+    assert config.health_policy.phases == PhaseDeadlines(login=7.0)
+    rules = config.health_policy.reconnect
+    assert (rules.factor, rules.stable) == (2.0, 9.0)
+    assert rules.breaker == BreakerPolicy(failures=4, pause=8.0)
 
 
 @pytest.mark.parametrize(
@@ -858,7 +844,7 @@ def test_variables_of_other_programs_are_left_alone():
 def test_a_total_of_memory_that_is_set_alone_is_the_limit(load, text, env, share):
     config = load(text, env)
     assert config.memory.machine_share == share
-    budget = memory_budget(64 << 30, config.memory_policy)
+    budget = memory_budget(64 << 30, config.memory)
     assert (budget == config.memory.total) is (share == 0.0)
 
 
@@ -867,14 +853,22 @@ def test_the_example_file_is_the_dataclasses():
     assert load_config(EXAMPLE, {}) == Config()
 
 
+NO_SETTINGS = {
+    "health": {"phases", "reconnect"},
+    "recovery": {"keys_again", "start_limit", "act_limit"},
+    "incident": {"probe_every"},
+}
+"""Fields of a policy that come from another table or from no table."""
+
+
 def test_every_setting_has_a_meaning_in_one_line_and_stands_in_the_example():
     text = EXAMPLE.read_text()
     for name, section in sections(Config()).items():
         assert is_dataclass(section)
         assert f"[{name}]" in text
-        assert [one.name for one in fields(section)] == [
-            one.name for one, _ in settings_of(section)
-        ]
+        marked = {one.name for one, _ in settings_of(section)}
+        derived = {one.name for one in fields(section)} - marked
+        assert derived == NO_SETTINGS.get(name, set())
         for one, mark in settings_of(section):
             assert mark.meaning
             assert "\n" not in mark.meaning
@@ -971,7 +965,7 @@ def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(lo
         "[reconnect.reasons]\nconflict = {base = 60, max = 600}\nclient_outdated = {base = 7200}\n"
     )
     own = (ReasonDelay("conflict", 60.0, 600.0), ReasonDelay("client_outdated", 7200.0))
-    assert config.reconnect_policy.reasons == own
+    assert config.reconnect.reasons == own
     assert config.incident_policy.probe_every == 7200.0
     assert load(render_config(config)) == config
 
@@ -1001,9 +995,7 @@ def test_what_many_share_is_judged_with_the_numbers_of_the_settings(load):
         "[silence]\nleast = 60\nexpected = 5\n[incident]\nnoise = 0.05\noutage_longest = 9\n"
         "[crypto]\nfew_peers = 9\nregenerate_every = 60\nretries = 1\n[health]\nslow = 9\n"
     )
-    assert config.silence_policy == SilencePolicy(least=60.0, expected=5.0)
+    assert config.silence == SilencePolicy(least=60.0, expected=5.0)
     assert (config.incident_policy.noise, config.incident_policy.outage_longest) == (0.05, 9.0)
     crypto = CryptoPolicy(few_peers=9, regenerate_every=60.0, retries=1)
-    assert (config.crypto_policy, config.health_policy.slow) == (crypto, 9.0)
-    assert Config().silence_policy == SilencePolicy()
-    assert Config().incident_policy == IncidentPolicy()
+    assert (config.crypto, config.health_policy.slow) == (crypto, 9.0)

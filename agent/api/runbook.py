@@ -8,7 +8,7 @@ from aiohttp import web
 
 from agent.api.http.call import Call
 from agent.api.pages import PAGE, as_page
-from agent.core.alerts import Alert, AlertLimits, alert_table
+from agent.core.alerts import Alert, alert_table
 from agent.metrics.runbook import paragraphs
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -21,7 +21,7 @@ async def show_runbook(call: Call) -> web.Response:
 @cache
 def _page() -> bytes:
     frame = (PAGE / "runbook.html").read_text(encoding="utf-8")
-    table = sorted(alert_table(AlertLimits()), key=lambda alert: alert.name)
+    table = sorted(alert_table(), key=lambda alert: alert.name)
     known = [(alert, said) for alert in table if (said := paragraphs().get(alert.name))]
     names = "".join(f'<li><a href="#{one.anchor}">{one.name}</a></li>' for one, _ in known)
     parts = "\n".join(_part(one, said) for one, said in known)

@@ -120,11 +120,11 @@ def shown_name(alerts: list[dict[str, Any]]) -> str:
 
 def explain(options: argparse.Namespace) -> int:
     """Needs no agent: the text is the program's own."""
-    from agent.core.alerts import AlertLimits, alert_table
+    from agent.core.alerts import AlertPolicy, alert_table
     from agent.metrics.runbook import what_to_do
 
     wanted = options.name.lower()
-    every = alert_table(AlertLimits(availability=0.99))  # those that are an option, too
+    every = alert_table(AlertPolicy(availability=0.99))  # those that are an option, too
     found = [one for one in every if one.name.lower() == wanted]
     if not found:
         raise NotFound(f"cannot explain {options.name}: there is no alert of that name")
@@ -168,7 +168,6 @@ def export(options: argparse.Namespace) -> int:
 def _files(options: argparse.Namespace) -> dict[str, str]:
     # The table and its renderers cost every other command some hundredths of a second.
     from agent.config import load_config
-    from agent.core.alerts import alert_table
     from agent.metrics.dashboards import dashboard_file
     from agent.metrics.rules import (
         RULES_FILE,
@@ -191,7 +190,7 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
         runbooks=config.runbooks,
         **named,
     )
-    alerts = [one for one in alert_table(config.alert_limits) if one.name not in chosen.off]
+    alerts = [one for one in config.alert_table if one.name not in chosen.off]
     return {
         RULES_FILE: rules_file(alerts, site),
         "prometheus.example.yml": prometheus_file(site),

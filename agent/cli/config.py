@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +57,15 @@ def check(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from agent.config import load_config, render_config, without_secrets
+    from agent.config import load_config, render_config, tables_of, without_secrets
 
     path, overrides = settings_in_use(options, client_of(options))
     config = without_secrets(load_config(path, os.environ, overrides=overrides))
     if wants_json(options):
-        print_json(_plain(asdict(config)))
+        print_json(tables_of(config))
     else:
         print(render_config(config, only_changed=False), end="")
     return 0
-
-
-def _plain(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _plain(value) for name, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_plain(value) for value in found]
-    return str(found) if isinstance(found, Path) else found
 
 
 def init(options: argparse.Namespace) -> int:

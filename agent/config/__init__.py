@@ -12,9 +12,8 @@ from agent.config.backends import (
 from agent.config.config import Config, Declaration
 from agent.config.environment import unused_variables
 from agent.config.load import load_config
-from agent.config.policies import HealthSection, PhasesSection, ReconnectSection
 from agent.config.problem import Problem
-from agent.config.render import render_config, without_secrets
+from agent.config.render import render_config, tables_of, without_secrets
 from agent.config.rules import changes_that_need_restart, split_address
 from agent.config.sections import (
     INSTALLED_SOCKET,
@@ -23,7 +22,6 @@ from agent.config.sections import (
     ApiSection,
     BackendsSection,
     SessionsSection,
-    StartSection,
     StopSection,
     WorkerSection,
 )
@@ -39,12 +37,8 @@ __all__ = [
     "BackendsSection",
     "Config",
     "Declaration",
-    "HealthSection",
-    "PhasesSection",
     "Problem",
-    "ReconnectSection",
     "SessionsSection",
-    "StartSection",
     "StopSection",
     "WebhookDeclaration",
     "WorkerSection",
@@ -54,6 +48,7 @@ __all__ = [
     "secret_of",
     "secrets_of",
     "split_address",
+    "tables_of",
     "unused_variables",
     "without_secrets",
     "worker_settings",

@@ -3,23 +3,12 @@
 import ipaddress
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agent.config.backends import BackendDeclaration
-from agent.config.policies import (
-    AlertsSection,
-    CryptoSection,
-    HealthSection,
-    IncidentSection,
-    MemorySection,
-    PhasesSection,
-    ReconnectSection,
-    RecoverySection,
-    SilenceSection,
-)
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
@@ -29,12 +18,12 @@ from agent.config.sections import (
     BackendsSection,
     LogSection,
     SessionsSection,
-    StartSection,
     StopSection,
     WorkerSection,
 )
 from agent.config.webhooks import WebhookDeclaration
-from agent.core.alerts import AlertLimits
+from agent.core.admission import StartPolicy, parallel_starts
+from agent.core.alerts import Alert, AlertPolicy, alert_table
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.memory import MemoryPolicy
@@ -43,10 +32,9 @@ from agent.core.health import HealthPolicy
 from agent.core.incident import IncidentPolicy
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
-from agent.core.reach import ReachPolicy
 from agent.core.reasons import reason_of
-from agent.core.reconnect import BreakerPolicy, ReconnectPolicy
-from agent.core.recovery.repair import RecoveryPolicy, Unpair
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.recovery.repair import RecoveryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +64,17 @@ class Config:
     agent: AgentSection = field(default_factory=AgentSection)
     log: LogSection = field(default_factory=LogSection)
     api: ApiSection = field(default_factory=ApiSection)
-    start: StartSection = field(default_factory=StartSection)
+    start: StartPolicy = field(default_factory=StartPolicy)
     stop: StopSection = field(default_factory=StopSection)
-    health: HealthSection = field(default_factory=HealthSection)
-    phases: PhasesSection = field(default_factory=PhasesSection)
-    reconnect: ReconnectSection = field(default_factory=ReconnectSection)
-    recovery: RecoverySection = field(default_factory=RecoverySection)
-    memory: MemorySection = field(default_factory=MemorySection)
-    crypto: CryptoSection = field(default_factory=CryptoSection)
-    silence: SilenceSection = field(default_factory=SilenceSection)
-    incident: IncidentSection = field(default_factory=IncidentSection)
-    alerts: AlertsSection = field(default_factory=AlertsSection)
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
+    memory: MemoryPolicy = field(default_factory=MemoryPolicy)
+    crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
+    silence: SilencePolicy = field(default_factory=SilencePolicy)
+    incident: IncidentPolicy = field(default_factory=IncidentPolicy)
+    alerts: AlertPolicy = field(default_factory=AlertPolicy)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backends: BackendsSection = field(default_factory=BackendsSection)
@@ -96,85 +84,27 @@ class Config:
 
     @cached_property
     def health_policy(self) -> HealthPolicy:
-        chosen = self.health
-        return HealthPolicy(
-            interval=chosen.interval,
-            zombie_pings=chosen.zombie_pings,
-            stuck=chosen.stuck,
-            proof_limit=chosen.proof_limit,
-            slow=chosen.slow,
-            phases=self.phase_deadlines,
-            reconnect=self.reconnect_policy,
-        )
-
-    @cached_property
-    def phase_deadlines(self) -> PhaseDeadlines:
-        return PhaseDeadlines(**asdict(self.phases))
-
-    @cached_property
-    def reconnect_policy(self) -> ReconnectPolicy:
-        chosen = self.reconnect
-        return ReconnectPolicy(
-            base=chosen.base,
-            max=chosen.max,
-            factor=chosen.factor,
-            jitter=chosen.jitter,
-            attempts=chosen.attempts,
-            stable=chosen.stable,
-            breaker=self.breaker_policy,
-            reasons=chosen.reasons,
-        )
-
-    @cached_property
-    def reach_policy(self) -> ReachPolicy:
-        chosen = self.reconnect
-        return ReachPolicy(look_every=chosen.look_every, look_timeout=chosen.look_timeout)
+        return replace(self.health, phases=self.phases, reconnect=self.reconnect)
 
     @cached_property
     def recovery_policy(self) -> RecoveryPolicy:
-        chosen = {**asdict(self.recovery), "unpair": Unpair(self.recovery.unpair)}
-        return RecoveryPolicy(**chosen, keys_again=self.crypto.round)
+        return replace(self.recovery, keys_again=self.crypto.round)
 
     @cached_property
-    def memory_policy(self) -> MemoryPolicy:
-        values = asdict(self.memory)
-        del values["interval"], values["measure"]
-        return MemoryPolicy(**values)
-
-    @cached_property
-    def crypto_policy(self) -> CryptoPolicy:
-        values = asdict(self.crypto)
-        del values["round"], values["patterns"]
-        return CryptoPolicy(**values)
+    def incident_policy(self) -> IncidentPolicy:
+        outdated = self.reconnect.bounds(reason_of("client_outdated"))[0]
+        return replace(self.incident, probe_every=outdated)
 
     @cached_property
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
-    @cached_property
-    def incident_policy(self) -> IncidentPolicy:
-        outdated = self.reconnect_policy.bounds(reason_of("client_outdated"))[0]
-        return IncidentPolicy(**asdict(self.incident), probe_every=outdated)
+    def start_policy(self, cores: int) -> StartPolicy:
+        return replace(self.start, parallel=parallel_starts(self.start.parallel, cores))
 
-    @cached_property
-    def silence_policy(self) -> SilencePolicy:
-        return SilencePolicy(**asdict(self.silence))
-
-    @cached_property
-    def alert_limits(self) -> AlertLimits:
-        """The conditions' numbers; those of a session's memory are the memory check's own."""
-        chosen = asdict(self.alerts)
-        own = ("memory_high", "memory_critical")
-        names = [one.name for one in fields(AlertLimits) if one.name not in own]
-        return AlertLimits(
-            **{name: chosen[name] for name in names},
-            memory_high=self.memory.warn,
-            memory_critical=self.memory.critical,
-        )
-
-    @cached_property
-    def breaker_policy(self) -> BreakerPolicy:
-        return BreakerPolicy(self.reconnect.breaker_failures, self.reconnect.breaker_pause)
+    @property
+    def alert_table(self) -> tuple[Alert, ...]:
+        return alert_table(self.alerts, self.memory)
 
     @property
     def scraped_at(self) -> str:

@@ -1,6 +1,7 @@
 """A Config as a commented file: what `config init` writes and what the example is."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.config import Config, Declaration
-from agent.config.reasons import show_reasons
 from agent.config.webhooks import WebhookDeclaration, hide_target
+from agent.core.reason_delays import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 
@@ -151,3 +152,26 @@ def without_secrets(config: Config) -> Config:
         backend=tuple(hide_secrets(one) for one in config.backend),
         webhook=tuple(hide_target(one) for one in config.webhook),
     )
+
+
+def tables_of(config: Config) -> dict[str, Any]:
+    """The settings as plain values, table by table; without what is derived from them."""
+    tables: dict[str, Any] = {}
+    for section in fields(Config):
+        chosen = getattr(config, section.name)
+        if isinstance(chosen, tuple):
+            tables[section.name] = [_plain(asdict(one)) for one in chosen]
+        else:
+            names = (one.name for one, _ in settings_of(chosen))
+            tables[section.name] = {name: _plain(getattr(chosen, name)) for name in names}
+    return tables
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path | StrEnum) else value

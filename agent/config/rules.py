@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from agent.config.backend_rules import find_backend_problem
 from agent.config.config import Config, is_loopback
-from agent.config.policies import MemorySection
 from agent.config.problem import Problem
 from agent.config.webhooks import find_webhook_problem
-from agent.core.alerts import AlertLimits, alert_table
+from agent.core.alerts import alert_table
 from agent.core.findings.crypto_patterns import own_pattern
+from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import settings_of
 from agent.core.words import LEAST_MEMORY, LEAST_TASKS
 
@@ -181,7 +181,7 @@ def _limits(config: Config) -> Problem | None:
         )
     instance = config.memory.instance
     # The default of memory.instance yields to a lower memory_max; a set value must be possible.
-    if 0 < worker.memory_max < instance != MemorySection().instance:
+    if 0 < worker.memory_max < instance != MemoryPolicy().instance:
         return Problem(
             ("memory.instance", "worker.memory_max"),
             f"memory.instance ({instance}) is more than worker.memory_max ({worker.memory_max}),"
@@ -191,7 +191,7 @@ def _limits(config: Config) -> Problem | None:
 
 
 def _alerts(config: Config) -> Problem | None:
-    known = {alert.name for alert in alert_table(AlertLimits())}
+    known = {alert.name for alert in alert_table()}
     for name in config.alerts.off:
         if name not in known:
             return Problem(("alerts.off",), f"there is no alert {name!r:.80}")

@@ -1,7 +1,7 @@
-"""The settings of agent.toml that say how the agent runs; `policies` has those it judges by.
+"""The tables of agent.toml that say how the agent runs; the core's policies are the other tables.
 
 Frozen dataclasses with default, meaning and range. Durations are seconds, sizes are bytes. The
-example file is made from both.
+example file is made from all of them.
 """
 
 from dataclasses import dataclass
@@ -113,35 +113,6 @@ class ApiSection:
         low=60,
         high=86400,
         restart=True,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class StartSection:
-    stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
-    spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
-    parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
-    remote_parallel: int = setting(
-        50, "simultaneous starts of sessions on backends, which start no process here", low=1
-    )
-    logins: int = setting(
-        30,
-        "logins that may begin in one burst, on this machine and on all backends together",
-        low=1,
-    )
-    login_every: float = setting(
-        0.2, "seconds until the budget of logins regains one; 0 = no budget", low=0
-    )
-    disk_free: int = setting(
-        200 * MIB,
-        "bytes that must be free on the disk of the sessions before a worker starts; 0 = no check",
-        low=0,
-    )
-    idle_load: float = setting(
-        0.7, "load per core below which the next start skips the stagger; 0 = never skip it", low=0
-    )
-    first_check: float = setting(
-        15.0, "seconds from the agent's start to the first check", low=0, restart=True
     )
 
 

@@ -7,18 +7,38 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.core.model import InstanceId
+from agent.core.setting import setting
 
 
 @dataclass(frozen=True, slots=True)
 class StartPolicy:
-    """How starts are spread. Seconds; `parallel` is the real number, never 0."""
+    """The [start] table; a policy in force has the real number as `parallel`."""
 
-    stagger: float = 2.0
-    parallel: int = 4
-    logins: float = 30.0
-    """Logins that may come in one burst."""
-    login_every: float = 0.2
-    """Seconds in which the budget regains one login; 0 = no budget."""
+    stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
+    spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
+    parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
+    remote_parallel: int = setting(
+        50, "simultaneous starts of sessions on backends, which start no process here", low=1
+    )
+    logins: int = setting(
+        30,
+        "logins that may begin in one burst, on this machine and on all backends together",
+        low=1,
+    )
+    login_every: float = setting(
+        0.2, "seconds until the budget of logins regains one; 0 = no budget", low=0
+    )
+    disk_free: int = setting(
+        200 << 20,
+        "bytes that must be free on the disk of the sessions before a worker starts; 0 = no check",
+        low=0,
+    )
+    idle_load: float = setting(
+        0.7, "load per core below which the next start skips the stagger; 0 = never skip it", low=0
+    )
+    first_check: float = setting(
+        15.0, "seconds from the agent's start to the first check", low=0, restart=True
+    )
 
 
 def parallel_starts(chosen: int, cores: int) -> int:

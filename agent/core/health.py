@@ -25,6 +25,7 @@ from agent.core.phases import IN_WORDS, PhaseDeadlines, overdue_phase
 from agent.core.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
+from agent.core.setting import setting
 from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
@@ -69,14 +70,21 @@ _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """The [health] table as far as judging needs it, with what it judges against. Seconds."""
+    """The [health] table, with the tables that health is also judged by."""
 
-    interval: float = 30.0
-    zombie_pings: int = 3
-    stuck: float = 30.0
-    proof_limit: float = 90.0
-    slow: float = 5.0
-    """An answer that takes longer is slow."""
+    interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
+    deep: float = setting(
+        120.0, "seconds between two deep checks of an engine, such as of its page", low=1
+    )
+    timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
+    zombie_pings: int = setting(
+        3, "failed pings in a row after which a session counts as a zombie", low=1
+    )
+    stuck: float = setting(
+        30.0, "seconds in a passing state after which a session counts as stuck", low=1
+    )
+    proof_limit: float = setting(90.0, "seconds for which a proof of CONNECTED stays valid", low=1)
+    slow: float = setting(5.0, "seconds after which an answer counts as slow", low=0.01)
     phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS, Permanence
 from agent.core.reconnect import remaining
+from agent.core.setting import setting
 from agent.core.words import SUSPECT
 
 
@@ -22,24 +23,43 @@ class IncidentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IncidentPolicy:
-    """The [incident] table. Seconds."""
+    """The [incident] table."""
 
-    window: float = 900.0
-    instances: int = 3
-    share: float = 0.30
-    """So many instances, or such a share of one engine, failing alike."""
-    noise: float = 0.01
-    """In a large fleet a few always fail alike: less than this share is none."""
-    outage_window: float = 60.0
-    outage_share: float = 0.30
-    canary_first: float = 5.0
-    """From the declaration to the first canary's try, then twice as long each time."""
-    canary_longest: float = 180.0
-    outage_longest: float = 20.0
+    window: float = setting(
+        900.0, "seconds within which failures of the same kind are one incident", low=1
+    )
+    instances: int = setting(
+        3, "instances of one engine that must fail the same way for an incident", low=2
+    )
+    share: float = setting(
+        0.3,
+        "share of an engine's instances that is enough for an incident as well",
+        low=0.01,
+        high=1,
+    )
+    noise: float = setting(
+        0.01, "share of an engine's instances below which failures are no incident", low=0, high=1
+    )
+    outage_window: float = setting(
+        60.0, "seconds within which lost connections are one network outage", low=1
+    )
+    outage_share: float = setting(
+        0.3, "share of the connections that must be lost for an outage", low=0.01, high=1
+    )
+    canary_first: float = setting(
+        5.0,
+        "seconds until the first canary instance tries; doubles with each canary that fails",
+        low=0.1,
+    )
+    canary_longest: float = setting(
+        180.0, "seconds that the wait for the next canary may reach in an incident", low=0.1
+    )
+    outage_longest: float = setting(
+        20.0, "seconds that the wait for the next canary may reach in a network outage", low=0.1
+    )
+    canary_time: float = setting(400.0, "seconds in which a canary must connect", low=1)
     probe_every: float = 1800.0
-    """The same where WhatsApp refuses the client itself: a rare probe, and no more."""
-    canary_time: float = 400.0
-    """A canary that has shown nothing by then has failed."""
+    """Seconds between two canaries where WhatsApp refuses the client itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Needs of a ClaimFact: claim.status, claim.phase, phase_since, progress_since.
 from dataclasses import dataclass
 
 from agent.core.model import ClaimFact, ConnectionStatus
+from agent.core.setting import setting
 
 PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
 """In the order in which a start passes through them; an engine may leave some out."""
@@ -30,19 +31,16 @@ PASSING = (
 
 @dataclass(frozen=True, slots=True)
 class PhaseDeadlines:
-    """The [phases] table: seconds that each phase of a start may last."""
+    """The [phases] table."""
 
-    process: float = 10.0
-    """Until the worker's process speaks."""
-    attached: float = 30.0
-    """Until the browser or the socket is there."""
-    loaded: float = 60.0
-    """Until WhatsApp's page or handshake is there."""
-    injected: float = 30.0
-    login: float = 60.0
-    """Until a QR code is there or the stored pairing is accepted."""
-    sync: float = 180.0
-    """Without progress of the sync."""
+    process: float = setting(10.0, "seconds until a started worker answers the agent", low=0.1)
+    attached: float = setting(
+        30.0, "seconds until the engine is attached to its browser or socket", low=0.1
+    )
+    loaded: float = setting(60.0, "seconds until WhatsApp's page or handshake is loaded", low=0.1)
+    injected: float = setting(30.0, "seconds until the injected script runs in the page", low=0.1)
+    login: float = setting(60.0, "seconds until a QR code or a login appears", low=0.1)
+    sync: float = setting(180.0, "seconds that the first sync may go without progress", low=0.1)
 
     def limit(self, phase: str) -> float | None:
         """Seconds for a phase; None for a phase without a limit."""

@@ -63,13 +63,13 @@ UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReachPolicy:
-    """The looks' share of the [reconnect] table. Seconds."""
+    """How addresses are looked at; the first two are settings of [reconnect]. Seconds."""
 
+    look_every: float
+    """The longest time between two looks; 0 = addresses are never looked at."""
+    look_timeout: float
     look_first: float = 1.0
     """From the first look that failed to the next."""
-    look_every: float = 3.0
-    """The longest time between two looks; 0 = addresses are never looked at."""
-    look_timeout: float = 3.0
     fresh: float = 5.0
     """A good look, or a connection, is as good as a look for so long."""
     doubted: float = 10.0

@@ -9,43 +9,63 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, SessionRecord
-from agent.core.reach import NETWORK_CODES, UNREACHABLE
+from agent.core.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
+from agent.core.reason_delays import ReasonDelay, read_reasons
 from agent.core.reasons import Permanence, Reason, reason_of
+from agent.core.setting import setting
 from agent.core.words import UNREACHED
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    failures: int = 5
+    failures: int
     """So many failures in a row open the breaker."""
-    pause: float = 600.0
+    pause: float
     """Seconds it stays open before one trial."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonDelay:
-    """What the settings say instead of a reason's own row; None = as the row says. Seconds."""
-
-    code: str
-    base: float | None = None
-    max: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
     """The [reconnect] table."""
 
-    base: float = 2.0
-    max: float = 300.0
-    factor: float = 1.5
-    jitter: float = 1.0
-    """Random seconds, at most, added to each delay."""
-    attempts: int = 20
-    """After so many without a success an instance stays DISCONNECTED."""
-    stable: float = 300.0
-    """A connection must last so long before its drop counts as the first again."""
-    breaker: BreakerPolicy = BreakerPolicy()
-    reasons: tuple[ReasonDelay, ...] = ()
+    base: float = setting(
+        2.0, "seconds before the first attempt, where the reason has no delay of its own", low=0.1
+    )
+    max: float = setting(
+        300.0, "seconds that a delay may reach, where the reason has no limit of its own", low=0.1
+    )
+    factor: float = setting(1.5, "each delay is this many times the previous one", low=1, high=10)
+    jitter: float = setting(1.0, "random seconds, at most, added to each delay", low=0)
+    attempts: int = setting(20, "attempts before an instance stays disconnected", low=1)
+    stable: float = setting(
+        300.0, "seconds a connection must last before its drop counts as the first", low=1
+    )
+    look_every: float = setting(
+        3.0,
+        "seconds, at most, between two probes of an unreachable address; 0 = no"
+        " probes, each session tries by itself",
+        low=0,
+        high=60,
+    )
+    look_timeout: float = setting(3.0, "seconds that one such probe may take", low=0.1, high=60)
+    breaker_failures: int = setting(
+        5, "failures in a row, with the address reachable, that open the circuit", low=1
+    )
+    breaker_pause: float = setting(600.0, "seconds until an open circuit allows one trial", low=1)
+    reasons: tuple[ReasonDelay, ...] = setting(
+        (),
+        "delays of single reasons (`wa-agent reasons`), also as a table of its own:"
+        " [reconnect.reasons] conflict = {base = 60.0, max = 600.0}",
+        parse=read_reasons,
+    )
+
+    @property
+    def breaker(self) -> BreakerPolicy:
+        return BreakerPolicy(self.breaker_failures, self.breaker_pause)
+
+    @property
+    def reach(self) -> ReachPolicy:
+        return ReachPolicy(self.look_every, self.look_timeout)
 
     def bounds(self, reason: Reason) -> tuple[float, float]:
         """First delay and longest one for this reason."""

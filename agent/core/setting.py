@@ -6,6 +6,7 @@ Loading, checking, the example file and the forms of the page use these marks.
 import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +88,7 @@ def read_value(value: Any, default: Any, mark: Setting) -> Any:
         raise ValueError(f"it must be {wanted}, not {shown}")
     if fault := _fault(value, mark):
         raise ValueError(fault)
-    return Path(value) if isinstance(default, Path) else value
+    return type(default)(value) if isinstance(default, Path | StrEnum) else value
 
 
 def _fault(value: Any, mark: Setting) -> str:

@@ -91,7 +91,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         sampler=Sampler(
             registry,
             lambda: settings.config,
-            policy=lambda: settings.config.memory_policy,
+            policy=lambda: settings.config.memory,
             limit=settings.memory_limit,
             well=base.incidents.well,
             wake=base.wake,
@@ -109,7 +109,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         rounds=Rounds(
             registry,
             every=lambda: settings.config.crypto.round,
-            policy=lambda: settings.config.crypto_policy,
+            policy=lambda: settings.config.crypto,
             statistics=lambda: ladder.statistics,
             wake=base.wake,
             checked=base.checks.note,
@@ -131,7 +131,7 @@ def _ladder(base: Footing) -> Ladder:
     settings = base.settings
     return Ladder(
         policy=lambda: settings.config.recovery_policy,
-        crypto_policy=lambda: settings.config.crypto_policy,
+        crypto_policy=lambda: settings.config.crypto,
         hands=_hands(base),
         keeper=base.keeping,
         incidents=base.incidents,
@@ -144,10 +144,10 @@ def _ladder(base: Footing) -> Ladder:
 def _passes(base: Footing, ladder: Ladder) -> Passes:
     settings, host = base.settings, base.host
     findings = Findings(
-        crypto_policy=lambda: settings.config.crypto_policy,
-        memory_policy=lambda: settings.config.memory_policy,
+        crypto_policy=lambda: settings.config.crypto,
+        memory_policy=lambda: settings.config.memory,
         memory_limit=settings.memory_limit,
-        silence_policy=lambda: settings.config.silence_policy,
+        silence_policy=lambda: settings.config.silence,
         crypto_patterns=lambda: settings.config.crypto_patterns,
         error_limit=lambda: settings.config.alerts.error_rate,
     )

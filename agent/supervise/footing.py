@@ -69,7 +69,7 @@ class Footing:
 def build_footing(config: Config, ground: Ground) -> Footing:
     settings, wake = Settings(config), ground.wakes.wake
     reaching = Reaching(
-        policy=lambda: settings.config.reach_policy,
+        policy=lambda: settings.config.reconnect.reach,
         session_root=config.session_root,
         wake=wake,
         wanted=lambda facts: _waits_for_its_address(facts, ground.host),
@@ -78,8 +78,8 @@ def build_footing(config: Config, ground: Ground) -> Footing:
     eyes = Eyes(
         ground.host,
         turns,
-        breaker_policy=lambda: settings.config.breaker_policy,
-        crypto_policy=lambda: settings.config.crypto_policy,
+        breaker_policy=lambda: settings.config.reconnect.breaker,
+        crypto_policy=lambda: settings.config.crypto,
         memory_limit=settings.memory_limit,
         in_incident=lambda facts: incidents.has(facts),  # noqa: PLW0108 - made below
         server_version=lambda name: backends.server_version(name),  # noqa: PLW0108 - made below
@@ -95,7 +95,7 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         note=registry.note,
         link_stats=link_stats,
         settings=lambda: settings.config.backends,
-        breaker=lambda: settings.config.breaker_policy,
+        breaker=lambda: settings.config.reconnect.breaker,
         crypto_patterns=config.crypto.patterns,
     )
     incidents = Incidents(
@@ -104,7 +104,7 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         wake,
         registry.note,
         out_of_reach=reaching.away,
-        reconnect=lambda: settings.config.reconnect_policy,
+        reconnect=lambda: settings.config.reconnect,
     )
 
     def take_news(news: ReachNews) -> None:

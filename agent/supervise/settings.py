@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from agent.config import Config
-from agent.core.admission import StartPolicy, parallel_starts
+from agent.core.admission import StartPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.health import HealthPolicy
 from agent.core.words import LEAST_MEMORY
@@ -35,13 +35,7 @@ class Settings:
         return self.config.health_policy
 
     def start_policy(self) -> StartPolicy:
-        chosen = self.config.start
-        return StartPolicy(
-            stagger=chosen.stagger,
-            parallel=parallel_starts(chosen.parallel, os.cpu_count() or 1),
-            logins=chosen.logins,
-            login_every=chosen.login_every,
-        )
+        return self.config.start_policy(os.cpu_count() or 1)
 
     def remote_start_policy(self) -> StartPolicy:
         """On a backend no process of ours begins; the budget of logins is the machine's."""
@@ -78,7 +72,7 @@ class Settings:
         return everybody and min((everybody, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
-        return memory_budget(self._machine, self.config.memory_policy)
+        return memory_budget(self._machine, self.config.memory)
 
     def machine_is_idle(self) -> bool:
         return os.getloadavg()[0] / (os.cpu_count() or 1) < self.config.start.idle_load

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.config.policies import MemorySection
+from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import InstanceId
 from agent.host.machine.resources import measure as measure_usage
 from scripts.benches.ours import Agent, Client, server_seconds
@@ -89,7 +89,7 @@ async def _end(agent: Agent, figures: Figures) -> None:
 def _memory_look(agent: Agent, figures: Figures) -> None:
     """The agent's rare look at every worker's memory falls outside the idle window: its share."""
     pids = agent.workers()
-    every = MemorySection().interval
+    every = MemoryPolicy().interval
     for _ in range(3):
         begun = time.process_time()
         measure_usage(pids)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.core.model import InstanceId
-from agent.core.reconnect import Breaker, BreakerPolicy
+from agent.core.reconnect import Breaker, ReconnectPolicy
 from scripts.simulation.known import Known
 from scripts.simulation.places import Place
 from scripts.simulation.world import Machine
@@ -19,7 +19,7 @@ PATIENCE = 10.0
 """Seconds that one may be away before its sessions are held: [backends] patience."""
 BACK_RATE = 50.0
 """Sessions looked at per second when it is back: [backends] back_rate."""
-CIRCUIT = BreakerPolicy()
+CIRCUIT = ReconnectPolicy().breaker
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ from agent.core.reach import (
     UNREACHABLE,
     May,
     Reach,
-    ReachPolicy,
     after_connection,
     after_failed_look,
     after_failure,
@@ -22,11 +21,12 @@ from agent.core.reach import (
     begin_try,
     next_moment,
 )
+from agent.core.reconnect import ReconnectPolicy
 from scripts.simulation.faults import SOCKET, WEB
 from scripts.simulation.known import Known
 from scripts.simulation.world import Machine
 
-POLICY = ReachPolicy()
+POLICY = ReconnectPolicy().reach
 LOOK = (0.1, 3.0)
 """Seconds that a look takes: one that is answered, and one that is not."""
 LOOKS_APART = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.pages import PARTS
-from agent.core.alerts import AlertLimits, alert_table
+from agent.core.alerts import alert_table
 from agent.core.model import ConnectionStatus, InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
@@ -48,7 +48,7 @@ async def test_the_runbook_has_what_every_alert_links_to(house: House) -> None:
         answer = await local.get("/runbook")
         text = await answer.text()
     assert answer.content_type == "text/html"
-    for alert in alert_table(AlertLimits()):
+    for alert in alert_table():
         part = text.partition(f'<section id="{alert.anchor}">')[2].partition("</section>")[0]
         assert f"<h2>{alert.name}</h2>" in part, alert.name
         assert len(part) > 200, alert.name

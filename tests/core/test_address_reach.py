@@ -11,7 +11,6 @@ from agent.core.reach import (
     REACHED_CODES,
     May,
     Reach,
-    ReachPolicy,
     after_connection,
     after_failed_look,
     after_failure,
@@ -36,7 +35,7 @@ from agent.core.reconnect import (
 )
 from tests.core.made import NOW, WALL, said, seen
 
-POLICY = ReachPolicy()
+POLICY = ReconnectPolicy().reach
 RULES = ReconnectPolicy()
 SEEN = after_good_look(Reach(), 0.0)
 REFUSED = "connection refused"

@@ -13,7 +13,6 @@ from agent.core.alerts import (
     INHIBITIONS,
     ActiveAlert,
     Alert,
-    AlertLimits,
     AlertState,
     Figures,
     History,
@@ -34,7 +33,7 @@ from agent.core.reasons import reasons_table
 from agent.core.recovery.repair import Ending, Goal, begin_repair
 from tests.fakes.supervisor import make_view
 
-TABLE = {alert.name: alert for alert in alert_table(AlertLimits())}
+TABLE = {alert.name: alert for alert in alert_table()}
 DOWN = TABLE["WaSessionDown"]
 SALES = (("session", "sales"),)
 

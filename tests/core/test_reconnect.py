@@ -10,7 +10,6 @@ from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
     CLOCK_STEP,
     Breaker,
-    BreakerPolicy,
     BreakerState,
     ReasonDelay,
     ReconnectPolicy,
@@ -28,7 +27,7 @@ from agent.core.reconnect import (
 from tests.core.made import WALL, records, seen
 
 POLICY = ReconnectPolicy()
-BREAKER = BreakerPolicy()
+BREAKER = ReconnectPolicy().breaker
 jitters = st.floats(0, 1)
 codes = st.sampled_from([*REASONS, "never heard of"])
 

@@ -3,7 +3,6 @@
 from agent.core.alerts import (
     ActiveAlert,
     AlertBoard,
-    AlertLimits,
     AlertState,
     alert_table,
     silenced,
@@ -21,7 +20,7 @@ def _one(
     over: float | None = None,
     **labels: str,
 ) -> ActiveAlert:
-    (alert,) = [one for one in alert_table(AlertLimits()) if one.name == name]
+    (alert,) = [one for one in alert_table() if one.name == name]
     return ActiveAlert(alert, tuple(sorted(labels.items())), state, since, 0.97, fired, over)
 
 

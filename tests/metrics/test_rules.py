@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.alerts import AlertLimits, Figures, History, Sight, advance, alert_table, series
+from agent.core.alerts import AlertPolicy, Figures, History, Sight, advance, alert_table, series
 from agent.core.alerts.alert import INHIBITIONS, Severity
 from agent.core.alerts.source import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
+from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.view import AgentStatus, BackendView
 from agent.core.webhook import WebhookFigures
@@ -31,7 +32,7 @@ from agent.metrics.webhooks import webhook_samples
 from tests.fakes.supervisor import make_view
 from tests.metrics.stories import STEP, STORIES, Story, World
 
-TABLE = alert_table(AlertLimits(availability=0.99))
+TABLE = alert_table(AlertPolicy(availability=0.99))
 """With the one that is an option, too."""
 SITE = Site("host1", "127.0.0.1:8470")
 TARGET = 'instance="127.0.0.1:8470",job="wa-agent",machine="host1"'
@@ -294,7 +295,7 @@ def test_promtool_and_the_agent_agree_on_every_alert_at_every_minute(tmp_path: P
 def test_promtool_notices_another_limit(tmp_path: Path) -> None:
     """That it agrees above says something."""
     rules = tmp_path / "wa-agent.rules.yml"
-    other = alert_table(AlertLimits(memory_high=0.95, disk_free=0.01))
+    other = alert_table(AlertPolicy(disk_free=0.01), MemoryPolicy(warn=0.95))
     rules.write_text(rules_file(other, SITE))
     for name in ("WaSessionMemoryHigh", "WaDiskSpaceLow"):
         story = next(one for one in STORIES if one.alert == name and one.fires)
@@ -400,9 +401,15 @@ def test_inhibitions_name_alerts_that_exist() -> None:
 def test_each_number_reaches_its_rule() -> None:
     """A limit that changes must change a rule."""
     usual = rules_file(TABLE, SITE)
-    for one in fields(AlertLimits):
-        changed = replace(AlertLimits(), **{one.name: 0.123 if "." in str(one.default) else 77})
+    of_the_agent = {"interval", "patience", "off", "machine", "alertmanager", "runbooks"}
+    limits = [one for one in fields(AlertPolicy) if one.name not in of_the_agent]
+    assert len(limits) == 15
+    for one in limits:
+        changed = replace(AlertPolicy(), **{one.name: 0.123 if "." in str(one.default) else 77})
         assert rules_file(alert_table(changed), SITE) != usual, one.name
+    for name in ("warn", "critical"):
+        memory = replace(MemoryPolicy(), **{name: 0.123})
+        assert rules_file(alert_table(AlertPolicy(), memory), SITE) != usual, name
 
 
 def test_every_alert_has_its_paragraph_in_the_runbook() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from agent.config import Config
-from agent.config.policies import AlertsSection
-from agent.core.alerts import AlertState, alert_table
+from agent.core.alerts import AlertPolicy, AlertState
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -61,7 +60,7 @@ class Bench:
     supervisor: FakeSupervisor
     store: Store
     heard: Heard
-    settings: list[AlertsSection]
+    settings: list[AlertPolicy]
     """The section in force, as its only item."""
 
     def put(self, id: str, status: ConnectionStatus = ConnectionStatus.CONNECTED) -> None:
@@ -75,7 +74,7 @@ class Bench:
 
 def make(tmp_path: Path, store: Any, **changes: Any) -> Bench:
     supervisor, heard = FakeSupervisor(), Heard([], [])
-    settings = [AlertsSection(**{**CALM, "machine": "m1", **changes})]
+    settings = [AlertPolicy(**{**CALM, "machine": "m1", **changes})]
     alerting = Alerting(
         lambda: replace(Config(), alerts=settings[0]),
         supervisor.views,
@@ -285,12 +284,12 @@ async def test_others_run_between_any_two_conditions(bench: Bench) -> None:
     running = asyncio.create_task(others())
     await bench.alerting.look()
     running.cancel()
-    assert turns >= len(alert_table(bench.alerting.config().alert_limits))
+    assert turns >= len(bench.alerting.config().alert_table)
 
 
 def test_no_address_means_no_alertmanager() -> None:
-    assert alertmanager_of(AlertsSection()) is None
-    made = alertmanager_of(AlertsSection(alertmanager="http://127.0.0.1:9093"))
+    assert alertmanager_of(AlertPolicy()) is None
+    made = alertmanager_of(AlertPolicy(alertmanager="http://127.0.0.1:9093"))
     assert made is not None
     assert made.url == "http://127.0.0.1:9093"
 

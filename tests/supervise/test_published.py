@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
-from agent.core.reconnect import BreakerPolicy, BreakerState
+from agent.core.reconnect import BreakerState, ReconnectPolicy
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.backends.circuit import Circuit
@@ -88,9 +88,9 @@ async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow
 
 async def test_a_backends_circuit_is_shown_open_when_the_history_has_it():
     told: list[BreakerState] = []
-    circuit = Circuit(BreakerPolicy, lambda: False, told.append)
+    circuit = Circuit(lambda: ReconnectPolicy().breaker, lambda: False, told.append)
     circuit.noted = noted = asyncio.get_running_loop().create_future()
-    for _ in range(BreakerPolicy().failures):
+    for _ in range(ReconnectPolicy().breaker.failures):
         circuit.checked(up=False)
     assert told == [BreakerState.OPEN]
     assert (circuit.state, circuit.shown) == (BreakerState.OPEN, BreakerState.CLOSED)

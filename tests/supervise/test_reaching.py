@@ -12,7 +12,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.reach import watch as module
 from agent.supervise.reach.watch import Reaching
 
-QUICK = ReachPolicy(look_first=0.02, look_every=0.05)
+QUICK = ReachPolicy(look_first=0.02, look_every=0.05, look_timeout=3.0)
 LOST = SessionRecord(status=ConnectionStatus.RECONNECTING, reason="connection_lost", paired=True)
 
 

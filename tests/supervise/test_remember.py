@@ -18,7 +18,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reconnect import Breaker, BreakerPolicy, with_breaker
+from agent.core.reconnect import Breaker, ReconnectPolicy, with_breaker
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.story import is_trouble
@@ -264,7 +264,7 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
 
 
 def test_a_circuit_is_told_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
-    policy, it = BreakerPolicy(), facts(reason="connection_lost")
+    policy, it = ReconnectPolicy().breaker, facts(reason="connection_lost")
     closed = it.record
     opened = Breaker(5, WALL)
     it.record = with_breaker(closed, opened)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, StartSection, load_config
-from agent.config.policies import MemorySection
+from agent.config import Config, load_config
 from agent.core.admission import StartPolicy
+from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.reach import ReachPolicy
 from agent.core.recovery.repair import RecoveryKind
@@ -51,7 +51,7 @@ class House:
             )
 
         reaching = Reaching(
-            policy=lambda: ReachPolicy(look_every=0.0),
+            policy=lambda: ReachPolicy(look_every=0.0, look_timeout=3.0),
             session_root=Path("/nonexistent"),
             wake=self.woken.append,
             wanted=lambda _: True,
@@ -167,7 +167,7 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
 
 
 def test_the_budget_of_logins_is_a_setting_and_outlives_a_stagger_of_zero():
-    start = StartSection(stagger=0.0, logins=7, login_every=3.0, parallel=2, remote_parallel=9)
+    start = StartPolicy(stagger=0.0, logins=7, login_every=3.0, parallel=2, remote_parallel=9)
     settings = Settings(Config(start=start))
     here, there = settings.start_policy(), settings.remote_start_policy()
     assert (here.logins, here.login_every, here.parallel) == (7, 3.0, 2)
@@ -176,5 +176,5 @@ def test_the_budget_of_logins_is_a_setting_and_outlives_a_stagger_of_zero():
 
 def test_the_numbers_of_the_memory_check_are_settings():
     chosen = {"trend": 60.0, "least_growth": 0.5, "free_every": 1.0, "restart_every": 2.0}
-    policy = Config(memory=MemorySection(**chosen)).memory_policy
+    policy = Config(memory=MemoryPolicy(**chosen)).memory
     assert {name: getattr(policy, name) for name in chosen} == chosen

@@ -14,7 +14,7 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.reconnect import BreakerPolicy
+from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import Eyes, view_of
@@ -34,7 +34,7 @@ TURNS = Turns(NobodyWaits(), None, None)  # type: ignore[arg-type]
 EYES = Eyes(
     AnyHost(),  # type: ignore[arg-type]
     TURNS,
-    BreakerPolicy,
+    lambda: ReconnectPolicy().breaker,
     CryptoPolicy,
     lambda facts: 0,
     lambda facts: False,

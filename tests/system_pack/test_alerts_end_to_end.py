@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.alerts import AlertLimits, alert_table
+from agent.core.alerts import alert_table
 from agent.metrics.dashboards import queries
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
@@ -40,7 +40,7 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
     await agent.start(IMPATIENT)
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
-    expressions = [alert.condition.promql() for alert in alert_table(AlertLimits())]
+    expressions = [alert.condition.promql() for alert in alert_table()]
     named = {name for text in (*expressions, *queries()) for name in METRIC.findall(text)}
     assert len(named) > 30
     # There only while an event waits for a webhook; the test of all that was promised has it.

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
-from agent.core.alerts import Alert, AlertLimits, Severity, alert_table
+from agent.core.alerts import Alert, Severity, alert_table
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_backends import table
@@ -191,4 +191,4 @@ def test_the_table_has_every_alert_that_was_promised() -> None:
 
     rows = [line.split() for line in ALERTS.split("\n") if line.strip()]
     wanted = {(name, float(hold), Severity(severity)) for name, hold, severity in rows}
-    assert wanted - {told(alert) for alert in alert_table(AlertLimits())} == set()
+    assert wanted - {told(alert) for alert in alert_table()} == set()

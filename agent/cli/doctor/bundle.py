@@ -14,7 +14,6 @@ import sys
 import tarfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from agent import VERSION
 from agent.cli.client import Client
 from agent.cli.doctor.machine_parts import kept_events, machine_parts
-from agent.config import Config
+from agent.config import Config, tables_of
 from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
 from agent.redaction import REMOVED, redact
@@ -51,7 +50,7 @@ def write_bundle(
     parts = {
         "versions.json": _versions(),
         "findings.json": findings,
-        "config.json": without_secrets(asdict(hide_secrets(config))),
+        "config.json": without_secrets(tables_of(hide_secrets(config))),
         "environment.json": _environment(os.environ),
         "events.json": _events(config, client),
         "alerts.json": _asked(client, "/api/alerts"),

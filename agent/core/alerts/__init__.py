@@ -1,6 +1,6 @@
 """Alerts: one table of conditions, their history, and what is active. Nothing here does I/O."""
 
-from agent.core.alerts.alert import INHIBITIONS, Alert, AlertLimits, Group, Severity
+from agent.core.alerts.alert import INHIBITIONS, Alert, AlertPolicy, Group, Severity
 from agent.core.alerts.source import Figures, History, Key, Readings, Sight
 from agent.core.alerts.state import (
     ActiveAlert,
@@ -17,7 +17,7 @@ __all__ = [
     "ActiveAlert",
     "Alert",
     "AlertBoard",
-    "AlertLimits",
+    "AlertPolicy",
     "AlertState",
     "Change",
     "Figures",

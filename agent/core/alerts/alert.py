@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.alerts.source import Expression
+from agent.core.setting import setting
 
 
 class Group(StrEnum):
@@ -29,27 +30,86 @@ class Unit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AlertLimits:
-    """The numbers of the conditions. Shares are 0 to 1, times are seconds."""
+class AlertPolicy:
+    """The [alerts] table."""
 
-    corrupted_together: int = 3
-    ended_together: int = 3
-    crypto_error_rate: float = 0.10
-    reconnects: int = 10
-    fleet_share: float = 0.20
-    response_time: float = 5.0
-    error_rate: float = 0.10
-    watchdog_restarts: int = 2
-    memory_high: float = 0.80
-    memory_critical: float = 0.95
-    host_memory_high: float = 0.80
-    host_memory_critical: float = 0.95
-    host_cpu: float = 0.90
-    disk_free: float = 0.10
-    file_descriptors: float = 0.80
-    agent_starts: int = 2
-    availability: float = 0.0
-    """The share of the time that sessions shall be connected; 0 = no alert about it."""
+    interval: float = setting(15.0, "seconds between two evaluations of the alerts", low=0.1)
+    patience: float = setting(
+        1.0, "factor on the time for which each alert's condition must hold", low=0, high=1000
+    )
+    off: tuple[str, ...] = setting((), "names of alerts that the agent leaves out")
+    machine: str = setting("", 'name of this machine in alerts; "" = its host name')
+    alertmanager: str = setting(
+        "", 'http://HOST:PORT of the Alertmanager that gets the alerts; "" = none', restart=True
+    )
+    runbooks: str = setting(
+        "",
+        'address of the runbook that alerts link to; "" = the agent\'s own page,'
+        " unless it listens on loopback only",
+    )
+    availability: float = setting(
+        0.0,
+        "share of the time that sessions must be connected, for WaAvailabilityBurns; 0 = off",
+        low=0,
+        high=0.9999,
+    )
+    corrupted_together: int = setting(
+        3, "corrupted sessions that raise WaSessionsCorruptedTogether", low=2
+    )
+    ended_together: int = setting(
+        3,
+        "sessions banned, locked or logged out within 15 minutes that raise"
+        " WaSessionsEndedTogether",
+        low=2,
+    )
+    crypto_error_rate: float = setting(
+        0.10,
+        "share of a session's messages that cannot be decrypted, for WaCryptoErrorRateHigh",
+        low=0.001,
+        high=1,
+    )
+    reconnects: int = setting(
+        10, "reconnects of one session in 10 minutes, for WaReconnectStorm", low=1
+    )
+    fleet_share: float = setting(
+        0.20,
+        "share of all sessions that reconnect again and again, for WaFleetReconnectStorm",
+        low=0.01,
+        high=1,
+    )
+    response_time: float = setting(
+        5.0, "seconds that a session takes to answer, for WaSessionResponseSlow", low=0.01
+    )
+    error_rate: float = setting(
+        0.10,
+        "share of operations, or of HTTP requests, that fail, for WaErrorRateHigh",
+        low=0.001,
+        high=1,
+    )
+    watchdog_restarts: int = setting(
+        2, "hangs of one worker in half an hour, for WaWatchdogRestarts", low=0
+    )
+    host_memory_high: float = setting(
+        0.80, "share of the machine's memory in use, for WaHostMemoryHigh", low=0.1, high=1
+    )
+    host_memory_critical: float = setting(
+        0.95, "share of the machine's memory in use, for WaHostMemoryCritical", low=0.1, high=1
+    )
+    host_cpu: float = setting(
+        0.90, "share of the machine's cores in use, for WaHostCpuHigh", low=0.1, high=1
+    )
+    disk_free: float = setting(
+        0.10, "share of the disk that is free, for WaDiskSpaceLow", low=0.001, high=1
+    )
+    file_descriptors: float = setting(
+        0.80,
+        "share of the allowed open files in use by the agent, for WaFileDescriptorsHigh",
+        low=0.1,
+        high=1,
+    )
+    agent_starts: int = setting(
+        2, "starts of the agent in half an hour, for WaAgentRestarting", low=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,48 @@ from dataclasses import dataclass, replace
 
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.model import Health, Signal
+from agent.core.setting import setting
 
 
 @dataclass(frozen=True, slots=True)
 class CryptoPolicy:
-    """The [crypto] table. Seconds."""
+    """The [crypto] table."""
 
-    window: float = 300.0
-    errors: int = 5
-    """So many in the window, and not of one peer alone, are a corrupted session."""
-    few_peers: int = 3
-    """Up to so many peers are single contacts out of step."""
-    share: float = 0.20
-    """Of all messages in the window."""
-    least_messages: int = 20
-    """Below, a share says nothing."""
-    peer_errors: int = 3
-    """So many of one peer, with nothing readable in between, ask for new keys with it."""
-    regenerate_every: float = 600.0
-    """The same peer's keys are not made anew sooner."""
-    retries: int = 3
-    retry_base: float = 1.0
+    window: float = setting(300.0, "seconds over which crypto errors are counted", low=1)
+    errors: int = setting(
+        5, "errors of several peers within the window that mean a corrupted session", low=1
+    )
+    peer_errors: int = setting(
+        3, "errors of one peer within the window after which its keys are regenerated", low=1
+    )
+    few_peers: int = setting(
+        3,
+        "failing peers up to which errors mean bad keys of these peers; more mean a"
+        " corrupted session",
+        low=0,
+    )
+    share: float = setting(
+        0.2, "share of messages with errors that means a corrupted session", low=0.01, high=1
+    )
+    least_messages: int = setting(20, "messages within the window from which share applies", low=1)
+    regenerate_every: float = setting(
+        600.0, "seconds between two regenerations of one peer's keys", low=1
+    )
+    retries: int = setting(
+        3, "tries of a crypto operation before it counts as failed", low=0, high=20
+    )
+    retry_base: float = setting(
+        1.0, "seconds before the first retry of a crypto operation; doubles with each", low=0.01
+    )
+    patterns: tuple[str, ...] = setting(
+        (),
+        'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'
+        ' new keys help, "benign: TEXT"; any case',
+        restart=True,
+    )
+    round: float = setting(
+        600.0, "seconds between two checks for sessions whose keys still fail", low=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

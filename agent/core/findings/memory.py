@@ -6,27 +6,50 @@ from enum import StrEnum
 from itertools import pairwise
 
 from agent.core.model import Health, InstanceId, Signal
+from agent.core.setting import setting
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """The [memory] table. Bytes and seconds; a limit of 0 is none."""
+    """The [memory] table."""
 
-    instance: int = 500 * MIB
-    total: int = 2048 * MIB
-    """All together; the machine's share below counts where it is more."""
-    machine_share: float = 0.80
-    warn: float = 0.80
-    critical: float = 0.95
-    trend: float = 3600.0
-    """Growth is looked for over so long."""
-    least_growth: float = 0.10
-    free_every: float = 600.0
-    """One instance is not asked to free its caches more often."""
-    restart_every: float = 1800.0
-    """One instance is not restarted for its memory more often."""
+    measure: bool = setting(
+        True, "true = measure the memory of each instance; false = no check and no action"
+    )
+    interval: float = setting(300.0, "seconds between two measurements", low=1)
+    instance: int = setting(
+        500 * MIB, "bytes that one instance may use (sandbox: 64 MiB); 0 = no limit", low=0
+    )
+    total: int = setting(
+        2048 * MIB,
+        "bytes that all instances may use together (unset, or set with machine_share:"
+        " the larger of both); 0 = no limit",
+        low=0,
+    )
+    machine_share: float = setting(
+        0.8, "share of the machine's memory that all instances may use together", low=0, high=1
+    )
+    warn: float = setting(
+        0.8, "share of its limit at which an instance frees its caches", low=0.1, high=1
+    )
+    critical: float = setting(
+        0.95,
+        "share of its limit at which the agent restarts an instance gracefully",
+        low=0.1,
+        high=1,
+    )
+    trend: float = setting(3600.0, "seconds of history that a leak check looks at", low=60)
+    least_growth: float = setting(
+        0.1, "growth within trend that counts as a leak, as a share", low=0, high=10
+    )
+    free_every: float = setting(
+        600.0, "seconds between two requests to free caches, per instance", low=0
+    )
+    restart_every: float = setting(
+        1800.0, "seconds between two restarts for memory, per instance", low=0
+    )
 
 
 class MemoryLevel(StrEnum):

@@ -6,22 +6,28 @@ What is usual is learned per hour of the week, so that a shop's quiet night is n
 from dataclasses import dataclass, replace
 
 from agent.core.model import Health, Signal
+from agent.core.setting import setting
 
 HOURS = 168
 
 
 @dataclass(frozen=True, slots=True)
 class SilencePolicy:
-    """Seconds; messages."""
+    """The [silence] table: when a connected session without messages is reported."""
 
-    least: float = 1800.0
-    """No silence shorter than this is remarkable."""
-    expected: float = 20.0
-    """So many messages should have come meanwhile, going by the usual rate."""
-    learned: float = 24 * 3600.0
-    """Before an instance was watched for so long nothing is known to be usual."""
-    memory: float = 0.25
-    """Weight of the newest hour in the usual rate of its hour of the week."""
+    least: float = setting(1800.0, "seconds; a shorter silence is always normal", low=1)
+    expected: float = setting(
+        20.0, "messages that the usual rate must predict for a silence to be reported", low=1
+    )
+    learned: float = setting(
+        86400.0, "seconds that the agent observes an instance before it uses its usual rate", low=0
+    )
+    memory: float = setting(
+        0.25,
+        "weight of the newest hour in the usual rate of its hour of the week",
+        low=0.01,
+        high=1,
+    )
 
 
 @dataclass(frozen=True, slots=True)

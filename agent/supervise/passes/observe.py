@@ -15,7 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from agent.clock import boot_now
-from agent.config import HealthSection
+from agent.core.health import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
@@ -64,7 +64,7 @@ class Senses:
     wake: Callable[[InstanceId], None]
     happened: Callable[[Facts, Happening], None]
     backends: Backends
-    health: Callable[[], HealthSection]
+    health: Callable[[], HealthPolicy]
     """Asked each time: a reload changes it."""
     disk_free: Callable[[], int]
     """Bytes that must be free for a start."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from agent.clock import boot_now, wall_at_boot
 from agent.config import Config
-from agent.config.policies import AlertsSection
 from agent.core.alerts import (
     ActiveAlert,
     Alert,
     AlertBoard,
+    AlertPolicy,
     Change,
     Figures,
     History,
@@ -25,7 +25,6 @@ from agent.core.alerts import (
     Severity,
     Sight,
     advance,
-    alert_table,
     silenced,
 )
 from agent.core.alerts.series import STARTED
@@ -66,7 +65,7 @@ class Alerting:
     _looked_wall: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        table = alert_table(self.config().alert_limits)
+        table = self.config().alert_table
         self._history = History([alert.condition for alert in table])
 
     def board(self) -> AlertBoard:
@@ -102,7 +101,7 @@ class Alerting:
             await asyncio.sleep(0)
         sight = Sight(views, figures, self._history, now, time.time(), readings)
         found: list[tuple[Alert, Mapping[Key, float]]] = []
-        for alert in alert_table(config.alert_limits):
+        for alert in config.alert_table:
             if alert.name not in config.alerts.off:
                 found.append((alert, alert.condition.vector(sight)))
                 await asyncio.sleep(0)
@@ -236,7 +235,7 @@ class Alerting:
             log.warning("cannot read past alerts: %s", error)
             return
         apart = wall_at_boot()
-        table, now = alert_table(self.config().alert_limits), boot_now()
+        table, now = self.config().alert_table, boot_now()
         pending = pending_in(row or "", table, now)
         firing = firing_in(past, table, apart, now)
         self._active = {(one.name, one.labels): one for one in (*pending, *firing)}
@@ -252,7 +251,7 @@ class Alerting:
             await asyncio.sleep(0.2)
 
 
-def alertmanager_of(section: AlertsSection) -> Alertmanager | None:
+def alertmanager_of(section: AlertPolicy) -> Alertmanager | None:
     """None when there is none to tell."""
     if not section.alertmanager:
         return None

@@ -1,13 +1,22 @@
-"""[reconnect.reasons]: reads and shows the delays of single reasons."""
+"""[reconnect.reasons]: delays of single reasons, read from the settings and shown as TOML."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from agent.core.reasons import REASONS
-from agent.core.reconnect import ReasonDelay
 
 LONGEST = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonDelay:
+    """What the settings say instead of a reason's own row; None = as the row says. Seconds."""
+
+    code: str
+    base: float | None = None
+    max: float | None = None
 
 
 def read_reasons(told: Any) -> tuple[ReasonDelay, ...]:

@@ -1,0 +1,24 @@
+"""The table of alerts: condition, duration, severity and summary of each.
+
+One table yields the Prometheus rules and what the agent raises itself.
+"""
+
+from agent.core.alerts.alert import Alert, AlertPolicy
+from agent.core.alerts.table.application import application
+from agent.core.alerts.table.connectivity import availability, connectivity
+from agent.core.alerts.table.performance import performance
+from agent.core.alerts.table.system import system
+from agent.core.findings.memory import MemoryPolicy
+
+_ALERTS, _MEMORY = AlertPolicy(), MemoryPolicy()
+
+
+def alert_table(alerts: AlertPolicy = _ALERTS, memory: MemoryPolicy = _MEMORY) -> tuple[Alert, ...]:
+    """The alerts with these limits; of a session's memory, the limits that the agent acts at."""
+    return (
+        *application(alerts),
+        *connectivity(alerts),
+        *availability(alerts),
+        *performance(alerts, memory),
+        *system(alerts),
+    )
