@@ -149,4 +149,5 @@ def _result(result: Result) -> Mapping[str, Any]:
         "cleaned": result.cleaned,
         "recovered": result.recovered,
         "ending": result.ending,
+        "sentence": result.sentence,
     }

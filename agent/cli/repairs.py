@@ -80,7 +80,7 @@ def ask(options: argparse.Namespace) -> int:
     if wants_json(options):
         print_json(found)
     else:
-        print(f"{options.id} {_how(found)}")
+        print(f"{options.id} {_how(options.id, found)}")
     return 0 if found["healthy"] else 1
 
 
@@ -94,14 +94,15 @@ def _step_now(client: Client, id: str) -> str:
     return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
 
 
-def _how(found: dict[str, Any]) -> str:
+def _how(id: str, found: dict[str, Any]) -> str:
     if found["cleaned"] and found["healthy"]:
         return "shows a new code to scan (the trash has its old session)"
     if found["recovered"]:
         return "was repaired"
     if found["healthy"]:
         return "is well"
-    return f"is not well: {found['ending'].replace('_', ' ')}; ask: wa-agent why"
+    ending = found["ending"].replace("_", " ")
+    return f"is not well: {ending}: {found['sentence']}; more: wa-agent why {id}"
 
 
 def repair(options: argparse.Namespace) -> int:

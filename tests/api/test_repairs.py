@@ -21,6 +21,7 @@ async def test_recover_and_ensure_healthy_answer_how_it_ended(house, local):
             "cleaned": False,
             "recovered": True,
             "ending": "recovered",
+            "sentence": "",
         }
     assert [what for what, _ in house.supervisor.repairs.asked] == ["recover", "ensure_healthy"]
 

@@ -28,9 +28,12 @@ async def test_each_repair_says_how_it_ended(house: House, cli: Cli) -> None:
     put(house)
     assert (await cli("recover", "sales")).out == "sales was repaired\n"
     assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
-    house.supervisor.repairs.result = FakeResult(False, False, False, "gave_up")
+    house.supervisor.repairs.result = FakeResult(False, False, False, "gave_up", "no code")
     failed = await cli("recover", "sales")
-    assert (failed.status, failed.out.startswith("sales is not well: gave up")) == (1, True)
+    assert (failed.status, failed.out) == (
+        1,
+        "sales is not well: gave up: no code; more: wa-agent why sales\n",
+    )
     assert (await cli("recover", "nobody")).status == 3
 
 

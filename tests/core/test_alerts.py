@@ -244,6 +244,15 @@ def test_what_its_ladder_has_a_step_for_is_not_given_up(
         assert bool(found("WaSessionGivenUp", a=view)) is given_up
 
 
+@pytest.mark.parametrize("to_lose", [True, False])
+def test_a_repair_that_begins_again_by_itself_has_not_given_up(to_lose: bool) -> None:
+    state = ConnectionStatus.INITIALIZING
+    verdict = HealthVerdict(Health.STUCK, state, "state_stuck", "", should_cleanup=not to_lose)
+    repair = replace(begin_repair(verdict, Goal.WORKING_QR, 1.0), ending=Ending.GAVE_UP)
+    view = make_view("a", status=state, verdict=verdict, repair=repair)
+    assert bool(found("WaSessionGivenUp", a=view)) is to_lose
+
+
 def test_division_by_nothing_is_no_alert_and_no_error() -> None:
     zero = Series("zero", of_agent=lambda _: {(): 0.0})
     one = Series("one", of_agent=lambda _: {(): 1.0})

@@ -89,11 +89,13 @@ def play(
     goal: Goal = Goal.HEAL,
     around: Circumstances = REMOTE,
     limit: float = 86400.0,
+    *,
     works: tuple[K, ...] = tuple(K),
+    begun: tuple[Repair, float] | None = None,
 ) -> tuple[Repair, float]:
     """Until the repair is over, or the time is; the seconds since it was stuck for 30 s."""
-    at = 0.0
-    repair = begin_repair(judge_health(server.shows(at), HEALTH, NOW), goal, WALL)
+    new = begin_repair(judge_health(server.shows(0.0), HEALTH, NOW), goal, WALL)
+    repair, at = begun or (new, 0.0)
     while at < limit:
         observation = server.shows(at)
         case = Case(observation, judge_health(observation, HEALTH, NOW), around, POLICY, WALL + at)
@@ -207,6 +209,22 @@ def test_who_never_had_a_pairing_is_told_after_one_round_that_it_did_not_help():
     assert (repair.ending, at < 240) == (Ending.GAVE_UP, True)
 
 
+@pytest.mark.parametrize("goal", [Goal.WORKING_QR, Goal.CLEANUP])
+def test_a_request_behind_the_clean_up_of_a_round_gets_one_of_its_own(goal):
+    server = Server(NEVER_PAIRED, heals=None)
+    repair, at = play(server, limit=40.0)
+    assert (kinds(server), repair.cleaned) == ([K.RESTART, K.CLEANUP], True)
+    repair = join_repair(repair, goal)
+    server.heals = K.CLEANUP  # WhatsApp is back
+    repair, until = play(server, begun=(repair, at))
+    assert kinds(server)[2:] == [K.CLEANUP]
+    assert (repair.ending, until - at < 70) == (Ending.CLEANED, True)
+    silent = Server(NEVER_PAIRED, heals=None)
+    repair, at = play(silent, limit=40.0)
+    repair, _ = play(silent, begun=(join_repair(repair, goal), at))
+    assert (repair.ending, kinds(silent).count(K.CLEANUP)) == (Ending.GAVE_UP, 2)
+
+
 def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
     """The server logged it out, and the connect after that came to nothing."""
     server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=LOGGED_OUT)
@@ -288,6 +306,9 @@ def test_who_has_nothing_to_lose_is_repaired_again_soon_after_one_that_was_asked
     assert wants_repair(stuck, gave_up, POLICY, WALL + 60)
     paired = judge_health(connecting(PAIRED, ago=99.0), HEALTH, NOW)
     assert not wants_repair(paired, gave_up, POLICY, WALL + 60)
+    assert wants_repair(paired, gave_up, POLICY, WALL + POLICY.round_pause), "its own rounds begin"
+    of_its_own = replace(gave_up, goal=Goal.HEAL)
+    assert not wants_repair(paired, of_its_own, POLICY, WALL + POLICY.round_pause)
 
 
 def test_a_held_session_that_shows_its_code_is_well():

@@ -1,5 +1,6 @@
 """Sessions that hang while their server connects them: a real agent, a stand-in server."""
 
+import asyncio
 import time
 
 import pytest
@@ -94,6 +95,41 @@ async def test_who_asks_for_a_healthy_one_gets_a_code_although_it_was_paired(
     assert await steps(one, "shop") == ["restart", "cleanup"]
     assert standin.instances["shop"].scan()
     await eventually(lambda: one.agent.status("shop"), "CONNECTED")
+
+
+async def test_repairs_asked_for_while_whatsapp_is_silent_say_so_and_later_bring_codes(
+    begin, standin, eventually
+):
+    standin.silent = True
+    one = await begin("a", "b", "c", "d")
+    await eventually(one.statuses, dict.fromkeys("abcd", "INITIALIZING"), within=30)
+    for id in "abcd":
+        await eventually(lambda id=id: one.verdict(id), ("stuck", "state_stuck"), within=40)
+
+    async def ask(id, word):
+        path = f"/api/instance/{id}/{word}"
+        body = {"confirm": True} if word == "cleanup" else None
+        if word == "setup":
+            path, body = "/api/v1/whatsapp/setup", {"name": id, "instanceName": id}
+        begun = time.monotonic()
+        status, told = await one.agent.ask("POST", path, body)
+        assert time.monotonic() - begun < 40, (id, word)
+        return status, told
+
+    words = ("cleanup", "ensure-healthy", "setup", "recover")
+    answers = await asyncio.gather(*(ask(*each) for each in zip("abcd", words, strict=True)))
+    status, told = answers.pop(2)
+    assert (status, told["error"]) == (503, "server_shows_no_code"), told
+    for status, told in answers:
+        assert (status, told["healthy"], told["recovered"]) == (200, False, False), told
+        assert told["sentence"].startswith("INITIALIZING for"), told
+
+    standin.silent = False
+    for instance in standin.instances.values():
+        instance.stuck = False  # what it began while WhatsApp was silent goes on hanging
+    answers = await asyncio.gather(*(ask(*each) for each in zip("abc", words[:3], strict=True)))
+    assert [(status, told["healthy"]) for status, told in answers] == [(200, True)] * 3, answers
+    assert answers[2][1]["qr"] == standin.instances["c"].code
 
 
 async def test_a_clean_up_that_is_asked_for_waits_for_no_milder_step(begin, standin, eventually):

@@ -281,7 +281,17 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
         agent.do("POST", "/api/instance/a/recover"),
     )
     assert (
-        found == [{"healthy": True, "cleaned": False, "recovered": True, "ending": "recovered"}] * 3
+        found
+        == [
+            {
+                "healthy": True,
+                "cleaned": False,
+                "recovered": True,
+                "ending": "recovered",
+                "sentence": "",
+            }
+        ]
+        * 3
     )
     assert [kind for kind, _ in await agent.story("a")].count("repair_over") == 1
     assert len(await joined(agent)) == 3
@@ -310,7 +320,13 @@ async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eve
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
     found = await agent.do("POST", "/api/instance/a/ensure-healthy")
-    assert found == {"healthy": True, "cleaned": True, "recovered": False, "ending": "cleaned"}
+    assert found == {
+        "healthy": True,
+        "cleaned": True,
+        "recovered": False,
+        "ending": "cleaned",
+        "sentence": "",
+    }
     assert await agent.status("a") == "QR_REQUIRED"
     code = await agent.do("GET", "/api/instance/a/qr")
     assert code["expires_in"] > 0

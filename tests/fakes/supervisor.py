@@ -80,6 +80,7 @@ class FakeResult:
     cleaned: bool = False
     recovered: bool = True
     ending: str = "recovered"
+    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,10 @@ def has_given_up(view: InstanceView) -> bool:
         return True
     if needs_repair(verdict):
         # Its ladder has begun, or does so in this very pass.
-        last = view.repair
-        return last is not None and last.ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)
+        ending = view.repair.ending if view.repair is not None else Ending.NOT_YET
+        # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
+        given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
+        return given_up or ending is Ending.NEEDS_PERSON
     out_of_tries = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
     return out_of_tries or (bool(verdict.reason) and reason_of(verdict.reason).hopeless)
 

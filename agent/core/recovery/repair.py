@@ -182,6 +182,8 @@ class Repair:
     acts: int = 0
     resumed: int = 0
     joined: int = 0
+    cleanup_owed: bool = False
+    """It was asked for behind this round's clean-up, which is done once more before it ends."""
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
     outlived: bool = False
@@ -262,6 +264,8 @@ def wants_repair(
     if last.ended_wall <= released_wall <= now_wall:
         return True
     again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
+    if last.goal is not Goal.HEAL:  # one round was asked for: the agent's own come after the pause
+        again = min(again, policy.round_pause)
     if verdict.should_cleanup:  # no pairing to lose: it goes on until a code is shown
         again = policy.unpaired_pause
     return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
@@ -284,7 +288,9 @@ def join_repair(repair: Repair, goal: Goal) -> Repair:
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = hurry_repair(repair)
-    return replace(repair, goal=wider, joined=repair.joined + 1)
+    owed = repair.cleaned and goal in (Goal.WORKING_QR, Goal.CLEANUP)
+    owed = owed or repair.cleanup_owed
+    return replace(repair, goal=wider, joined=repair.joined + 1, cleanup_owed=owed)
 
 
 def hurry_repair(repair: Repair) -> Repair:

@@ -263,6 +263,9 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     endless = no_pairing_to_lose(case.observation)
     last = repair.round >= rounds and repair.calm and not endless
     owes_code = repair.had_pairing and endless
+    if repair.cleanup_owed and endless:
+        repair = replace(repair, tries=0, done=False, cleaned=False, cleanup_owed=False)
+        return _next_act(case, repair)
     if (repair.goal is not Goal.HEAL and not owes_code) or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in bad weather proves nothing about the instance: it is run again.

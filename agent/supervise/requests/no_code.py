@@ -10,15 +10,21 @@ NO_CODE = "server_shows_no_code"
 """The stable code of that answer."""
 
 
-def refuse_silent(facts: Facts, fellows: Iterable[Facts]) -> None:
-    """TryLater once waiting is in vain: its server shows no code, although this session was made
-    again there or one of its `fellows`, the members of its incident, was."""
-    if shows_no_code(facts) and any(_made_again_in_vain(one) for one in (facts, *fellows)):
+def refuse_silent(facts: Facts) -> None:
+    """TryLater where its server connects it for long and shows no code."""
+    if shows_no_code(facts):
         raise TryLater(
             f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
             f" ask for it then: wa-agent qr {facts.id}",
             code=NO_CODE,
         )
+
+
+def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:
+    """Its server shows no code, although since `asked_at` it was told to make this session again,
+    or one of `fellows`, the members of its incident."""
+    made_again = (one for one in (facts, *fellows) if one.begun_at >= asked_at)
+    return shows_no_code(facts) and any(_made_again_in_vain(one) for one in made_again)
 
 
 def _made_again_in_vain(facts: Facts) -> bool:

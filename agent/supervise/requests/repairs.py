@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
+from agent.clock import boot_now
 from agent.core.health import AWAY
 from agent.core.incident import Incident
 from agent.core.model import (
@@ -32,7 +33,7 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.no_code import refuse_silent
+from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
@@ -56,6 +57,8 @@ class RepairResult:
     cleaned: bool
     recovered: bool
     ending: str
+    sentence: str = ""
+    """What still is wrong; "" where it is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,12 @@ class Repairs:
         return await self._repair(id, Goal.CLEANUP)
 
     async def ensure_healthy(
-        self, id: InstanceId, *, in_time: Callable[[Facts], None] | None = None
+        self, id: InstanceId, in_vain: Callable[[Facts], bool] | None = None
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
 
-        Answered within REPAIR_TIMEOUT; a repair that takes longer goes on (ending "goes_on").
-        `in_time`: asked while the repair runs; it raises what its caller is told at once.
+        Answered within REPAIR_TIMEOUT, and as soon as waiting is `in_vain`; a repair that takes
+        longer goes on (ending "goes_on").
         """
         deadline = time.monotonic() + REPAIR_TIMEOUT
         facts = self._registry.get(id)
@@ -132,7 +135,7 @@ class Repairs:
         if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
             return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         await self._until_there(facts)
-        return await self._repair(id, Goal.WORKING_QR, deadline, in_time=in_time)
+        return await self._repair(id, Goal.WORKING_QR, deadline, in_vain)
 
     async def set_up(
         self,
@@ -142,6 +145,11 @@ class Repairs:
     ) -> SetUp:
         """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
         result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        asked_at = boot_now()
+
+        def in_vain(facts: Facts) -> bool:
+            return waits_in_vain(facts, self._incidents.fellows(facts), asked_at)
+
         # Who asks for the same new one meanwhile joins: it is created once.
         lock = self._creating.setdefault(wanted.id, asyncio.Lock())
         async with lock:
@@ -160,9 +168,10 @@ class Repairs:
         else:
             if not desired_of(facts, self._host).should_run:
                 await enable(wanted.id)
-            result = await self.ensure_healthy(wanted.id, in_time=self._must_not_be_silent)
-            self._must_have_helped(facts, result)
-        return SetUp(wanted.id, facts is None, result, await self._code_or_connected(wanted.id))
+            result = await self.ensure_healthy(wanted.id, in_vain)
+            _must_have_helped(facts, result)
+        qr = await self._code_or_connected(wanted.id, in_vain)
+        return SetUp(wanted.id, facts is None, result, qr)
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the count, the delay and the circuit say."""
@@ -207,8 +216,7 @@ class Repairs:
         id: InstanceId,
         goal: Goal,
         deadline: float | None = None,
-        *,
-        in_time: Callable[[Facts], None] | None = None,
+        in_vain: Callable[[Facts], bool] | None = None,
     ) -> RepairResult:
         limit = REPAIR_TIMEOUT if deadline is None else max(deadline - time.monotonic(), 0.0)
         facts = self._registry.get(id)
@@ -216,31 +224,24 @@ class Repairs:
         joins = _repair_runs(facts)
         if not joins and facts.verdict is None:
             await self.check_instance_health(id)
+        asked_at = boot_now()
         self._ladder.request(facts, goal)
         over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        ended = await self._wait_over(facts, over, limit, in_time)
+        deadline = time.monotonic() + limit
+        in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
+        while not await self._wait(over, _POLL) and time.monotonic() < deadline:
+            if in_vain(facts):
+                break
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
-        assert facts.repair.last is not None
-        ending = facts.repair.last.ending if ended else GOES_ON
-        return RepairResult(**facts.repair.last.answer, ending=ending)
-
-    async def _wait_over(
-        self,
-        facts: Facts,
-        over: asyncio.Event,
-        limit: float,
-        in_time: Callable[[Facts], None] | None,
-    ) -> bool:
-        if in_time is None:
-            return await self._wait(over, limit)
-        deadline = time.monotonic() + limit
-        while not await self._wait(over, _POLL) and time.monotonic() < deadline:
-            in_time(facts)
-        return over.is_set()
+        last = facts.repair.last
+        assert last is not None
+        ending = last.ending if over.is_set() else GOES_ON
+        sentence = "" if last.answer["healthy"] else facts.action.refusal or facts.sentence
+        return RepairResult(**last.answer, ending=ending, sentence=sentence)
 
     async def _wait(self, event: asyncio.Event, limit: float) -> bool:
         """False: its time is over. TryLater when the agent stops meanwhile."""
@@ -264,7 +265,9 @@ class Repairs:
                 break
         return verdict
 
-    async def _code_or_connected(self, id: InstanceId) -> Qr | None:
+    async def _code_or_connected(
+        self, id: InstanceId, in_vain: Callable[[Facts], bool]
+    ) -> Qr | None:
         """Wait for a code to scan; None once it is connected."""
         deadline = time.monotonic() + SETUP_TIMEOUT
         while time.monotonic() < deadline:
@@ -276,7 +279,8 @@ class Repairs:
             await self._until_there(facts)
             if facts.action.failures >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
-            self._must_not_be_silent(facts)
+            if in_vain(facts):
+                refuse_silent(facts)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:
@@ -296,20 +300,6 @@ class Repairs:
             if time.monotonic() > deadline:
                 raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.hold)
             await self._wait(asyncio.Event(), _POLL)
-
-    def _must_have_helped(self, facts: Facts, result: RepairResult) -> None:
-        if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
-            _refuse_hopeless(facts.id, facts.verdict)
-        if result.ending == Ending.GAVE_UP:
-            self._must_not_be_silent(facts)
-            why = facts.action.refusal or facts.sentence
-            raise TryLater(f"cannot set up {facts.id}: {why}", code="no_qr")
-        if result.ending == GOES_ON:
-            why = facts.action.refusal or facts.sentence
-            raise TryLater(f"the repair of {facts.id} still goes on: {why}", code="repair_goes_on")
-
-    def _must_not_be_silent(self, facts: Facts) -> None:
-        refuse_silent(facts, self._incidents.fellows(facts))
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:
@@ -336,6 +326,18 @@ def is_paired(facts: Facts) -> bool:
     claimed = facts.run.claim is not None and facts.run.claim.claim.paired
     unpaired = bool(facts.record.reason) and reason_of(facts.record.reason).unpairs
     return (facts.record.paired or claimed) and not unpaired
+
+
+def _must_have_helped(facts: Facts, result: RepairResult) -> None:
+    if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
+        _refuse_hopeless(facts.id, facts.verdict)
+    if result.ending in (Ending.GAVE_UP, GOES_ON):
+        refuse_silent(facts)
+    if result.ending == Ending.GAVE_UP:
+        raise TryLater(f"cannot set up {facts.id}: {result.sentence}", code="no_qr")
+    if result.ending == GOES_ON:
+        still = f"the repair of {facts.id} still goes on: {result.sentence}"
+        raise TryLater(still, code="repair_goes_on")
 
 
 def _refuse_hopeless(id: InstanceId, verdict: HealthVerdict) -> None:
