@@ -16,6 +16,7 @@ from agent.api import (
     keys,
     messages,
     monitoring,
+    placement,
     remote_session,
     repairs,
     snapshots,
@@ -99,6 +100,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "Let the sandbox's phone scan", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "Cause a fault in the sandbox", messages.FAULT),  # noqa: E501
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
+    Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
     Route("GET", BACKEND, READ, backends.show, "One backend"),
     Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them"),  # noqa: E501

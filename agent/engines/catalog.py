@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.core.setting import settings_of
 from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import OpenBackend, OpenEngine
 from agent.engines.files import NO_RULES, FileRules
@@ -42,14 +43,6 @@ CATALOG = {
     entry.name: entry
     for entry in (
         EngineEntry(
-            "sandbox",
-            "a session with a simulated phone and every fault on command; no WhatsApp behind it",
-            "agent.engines.sandbox",
-            tls=False,
-            forkable=True,
-            memory=64 << 20,
-        ),
-        EngineEntry(
             "web",
             "WhatsApp Web in one headless browser per instance",
             "agent.engines.web",
@@ -60,6 +53,14 @@ CATALOG = {
             "WhatsApp without a browser: the npm package baileys in one Node process per instance",
             "agent.engines.baileys",
             tls=False,
+        ),
+        EngineEntry(
+            "sandbox",
+            "a session with a simulated phone and every fault on command; no WhatsApp behind it",
+            "agent.engines.sandbox",
+            tls=False,
+            forkable=True,
+            memory=64 << 20,
         ),
         EngineEntry(
             "evolution",
@@ -135,6 +136,23 @@ def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
     yield from shared_faults(backend)
     entry = CATALOG[backend.engine]
     yield from import_module(f"{entry.module}.settings").find_faults(backend)
+
+
+def describe_engine(name: str) -> dict[str, Any]:
+    """What people must know of it, and its settings: of an instance, or (remote) of a backend."""
+    entry = find_engine(name)
+    rules = import_module(f"{entry.module}.settings")
+    table = rules.BackendSettings() if entry.remote else rules.read_settings({})
+    settings = [
+        {
+            "name": field.name,
+            "meaning": mark.meaning,
+            "default": getattr(table, field.name),
+            "choices": list(mark.choices),
+        }
+        for field, mark in settings_of(table)
+    ]
+    return {"name": name, "about": entry.line, "remote": entry.remote, "settings": settings}
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:

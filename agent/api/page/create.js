@@ -4,22 +4,7 @@ import { closeDialog, note, openDialog } from "/page/dialogs.js";
 import { fleet, refreshSoon } from "/page/fleet.js";
 import { make } from "/page/show.js";
 
-const ENGINES = {
-  web: "WhatsApp Web in a browser of its own",
-  baileys: "WhatsApp without a browser, on the library Baileys",
-  sandbox: "a simulated session, for trials and drills",
-  evolution: "on an Evolution API server",
-  whaticket: "on a whaticket-like server",
-};
-const ELSEWHERE = new Set(["evolution", "whaticket"]);
-
-async function engineNames() {
-  const api = await get("/openapi.json");
-  const body = api.paths["/api/instance"].post.requestBody.content["application/json"].schema;
-  const order = Object.keys(ENGINES);
-  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
-  return body.properties.engine.enum.sort((a, b) => rank(a) - rank(b));
-}
+const ALONE = [{ name: "sandbox", about: "", remote: false, settings: [] }];
 
 const backendsOf = (engine) => (fleet.backends || []).filter((one) => one.engine === engine);
 
@@ -27,17 +12,17 @@ const backendsOf = (engine) => (fleet.backends || []).filter((one) => one.engine
 function usual(engines) {
   const used = new Set([...fleet.instances.values()].map((one) => one.engine));
   if (used.size === 1 && used.has("sandbox")) return "sandbox";
-  return engines.find((name) => !ELSEWHERE.has(name)) || engines[0];
+  return (engines.find((one) => !one.remote) || engines[0]).name;
 }
 
-function engineOption(name) {
-  const lacking = ELSEWHERE.has(name) && !backendsOf(name).length;
-  const about = lacking ? "agent.toml declares no [[backend]]" : ENGINES[name];
+function engineOption({ name, about, remote }) {
+  const lacking = remote && !backendsOf(name).length;
+  if (lacking) about = "agent.toml declares no [[backend]]";
   return make("option", { value: name, text: name + (about ? " – " + about : ""), disabled: lacking });
 }
 
 export async function createInstance() {
-  const engines = await engineNames().catch(() => ["sandbox"]);
+  const engines = (await get("/api/engines").catch(() => ({ engines: ALONE }))).engines;
   const id = make("input", {
     id: "new-id",
     required: true,
@@ -67,11 +52,15 @@ export async function createInstance() {
     remote,
   );
   const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });
+  const known = make("ul", { id: "new-known", name: "soft small" });
   const settings = make("textarea", { id: "new-settings", rows: 4, spellcheck: "false", placeholder: "{}" });
   const wrong = make("p", { name: "wrong", role: "alert" });
   const go = make("button", { name: "primary", text: "Create" });
   const chosen = () => {
-    elsewhere.hidden = !ELSEWHERE.has(engine.value);
+    const entry = engines.find((one) => one.name === engine.value);
+    elsewhere.hidden = !entry.remote;
+    const lines = entry.remote ? [] : entry.settings;
+    known.replaceChildren(...lines.map((one) => make("li", { text: one.name + ": " + one.meaning })));
     backend.replaceChildren(
       ...backendsOf(engine.value).map((one) =>
         make("option", { value: one.name, text: one.name + (one.up ? "" : " (down)") }),
@@ -101,6 +90,7 @@ export async function createInstance() {
       make("summary", { text: "Engine settings" }),
       make("label", { for: "new-settings", text: "Settings as a JSON object" }),
       settings,
+      known,
     ),
     wrong,
     make(
