@@ -24,6 +24,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import web  # the others need no browser's libraries
 
         report = web.measure(options.instances, quick=options.quick)
+    elif options.subject == "baileys":
+        from scripts.benches import baileys
+
+        report = baileys.measure(options.instances, quick=options.quick)
     else:
         subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
         report = subject(quick=options.quick)
@@ -42,9 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     found = subjects.add_parser("systemd", help="the installed agent, and its units without it")
     found.add_argument("--instances", type=int, default=100, metavar="N")
     found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
-    found = subjects.add_parser("web", help="one browser per session, and whatsapp-web.js' own")
-    found.add_argument("--instances", type=int, default=8, metavar="N")
-    found.add_argument("--quick", action="store_true", help="one round, shorter windows")
+    for name, meaning in (
+        ("web", "one browser per session, and whatsapp-web.js' own"),
+        ("baileys", "one Node per session, a plain bot, pm2 with such bots, and the web engine"),
+    ):
+        found = subjects.add_parser(name, help=meaning)
+        found.add_argument("--instances", type=int, default=8, metavar="N")
+        found.add_argument("--quick", action="store_true", help="one round, shorter windows")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),

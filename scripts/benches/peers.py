@@ -68,7 +68,7 @@ class Pm2:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._program = _install_pm2()
+        self._program = install_pm2()
         self._home = site.place / "pm2"
 
     async def begin(self) -> None:
@@ -159,7 +159,7 @@ def _install_supervisord() -> Path:
     return program
 
 
-def _install_pm2() -> Path:
+def install_pm2() -> Path:
     if shutil.which("npm") is None:
         raise NotHere("pm2: there is no npm on this machine")
     folder = CACHE / f"pm2-{PM2}"

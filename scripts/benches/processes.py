@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 MIB = 1 << 20
@@ -58,6 +58,22 @@ def cpu(pids: Iterable[int]) -> float:
             # The kernel's clock of another process, as clock_getcpuclockid() makes it.
             total += time.clock_gettime((~pid << 3) | 2)
     return total
+
+
+async def spent_in(pids: Sequence[int], seconds: float) -> float:
+    """Processor seconds in a minute."""
+    used, begun = cpu(pids), time.perf_counter()
+    await asyncio.sleep(seconds)
+    return (cpu(pids) - used) * 60 / (time.perf_counter() - begun)
+
+
+def tree(pid: int) -> Iterator[int]:
+    yield pid
+    # Of each thread: a browser starts its children from several.
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                yield from tree(int(child))
 
 
 def children(parents: Iterable[int]) -> set[int]:

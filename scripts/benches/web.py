@@ -3,7 +3,6 @@ whatsapp-web.js; the same page, the same bundle, the same machine, in turns in o
 """
 
 import asyncio
-import json
 import os
 import shutil
 import statistics
@@ -11,24 +10,23 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.engines.web.arguments import find_browser, user_agent
 from agent.engines.web.browser import Browser, version_of
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.page import Page, page_script
 from agent.engines.web.standin.server import StandIn
-from agent.errors import HostError, LinkError
-from agent.link.client import Link
+from agent.errors import HostError
+from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
-from scripts.benches.processes import cpu, pss
+from scripts.benches.processes import pss, spent_in, tree
 from scripts.benches.puppeteer import PEER
 from scripts.benches.report import OURS, Goal, Report, Row
 
@@ -106,74 +104,9 @@ class Theirs:
             await self._browser.close()
 
 
-class Ours:
-    """A real worker with its browser, asked over its link as the agent does."""
-
-    def __init__(self, folder: Path, url: str, cache: Path, browser: str) -> None:
-        self._root, self._id = folder.parent, InstanceId(folder.name)
-        self._runtime, self._cache = folder / "run", cache
-        self._runtime.mkdir(parents=True)
-        settings = {"url": f"{url}?name={self._id}", "browser": browser}
-        told = {"version": 1, "id": self._id, "engine": "web", "settings": settings}
-        (folder / "instance.json").write_text(json.dumps(told))
-        self._process: asyncio.subprocess.Process | None = None
-        self._link: Link | None = None
-        self._claim = asyncio.Event()
-        self._status: ConnectionStatus | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
-
-    async def start(self) -> None:
-        self._status = None
-        self._process = await asyncio.create_subprocess_exec(
-            *(*_unprivileged(), sys.executable, "-m", "agent.worker", self._id),
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(TOP),
-                "RUNTIME_DIRECTORY": str(self._runtime),
-                "WA_SESSION_ROOT": str(self._root),
-                "WA_CACHE_PATH": str(self._cache),
-                "WA_LOG_LEVEL": "error",
-                "MALLOC_ARENA_MAX": "1",
-            },
-        )
-        async with asyncio.timeout(20):
-            while self._link is None:
-                with suppress(LinkError, OSError):
-                    path = self._runtime / "link.sock"
-                    self._link = await Link.open(
-                        path, self._id, self._is_it, self._hear, lambda *_: None, lambda _: None
-                    )
-                await asyncio.sleep(0.01)
-
-    def _is_it(self, peer: object) -> str | None:
-        return None if getattr(peer, "pid", 0) == self.pid else "another worker"
-
-    def _hear(self, _id: str, _run: str, claim: Claim) -> None:
-        self._status = claim.status
-        self._claim.set()
-
-    async def until_code(self) -> None:
-        await self._until(ConnectionStatus.QR_REQUIRED)
-
-    async def until_connected(self) -> None:
-        await self._until(ConnectionStatus.CONNECTED)
-
-    async def _until(self, wanted: ConnectionStatus) -> None:
-        async with asyncio.timeout(60):
-            while self._status is not wanted:
-                self._claim.clear()
-                await self._claim.wait()
-
-    async def stop(self) -> None:
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            await self._process.wait()
+def ours(folder: Path, url: str, cache: Path, browser: str) -> LoneWorker:
+    settings = {"url": f"{url}?name={folder.name}", "browser": browser}
+    return LoneWorker(folder, "web", settings, cache, _unprivileged())
 
 
 def measure(instances: int, *, quick: bool) -> Report:
@@ -216,7 +149,7 @@ def measure(instances: int, *, quick: bool) -> Report:
 async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, float]:
     stand_in = await StandIn.open(qr_every=300, alive_every=5)
     root = Path(tempfile.mkdtemp(prefix="wa-bench-"))
-    _give_away(root)
+    give_away(root)
     found: list[Session] = []
     codes = []
     try:
@@ -224,7 +157,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
             folder = root / f"i{number}"
             one = _session(name, folder, stand_in.url, cache)
             found.append(one)
-            _give_away(folder)
+            give_away(folder)
             begun = time.perf_counter()
             await one.start()
             await one.until_code()
@@ -232,9 +165,9 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
             stand_in.scan(f"55119999900{number:02d}", folder.name)
             await one.until_connected()
         await asyncio.sleep(times.settle)
-        pids = [pid for each in found for pid in _tree(each.pid)]
+        pids = [pid for each in found for pid in tree(each.pid)]
         _must_be_walled(pids)
-        spent = await _spent(pids, times.idle)
+        spent = await spent_in(pids, times.idle)
         memory = sum(pss(pid) for pid in pids)
         await found[0].stop()
         begun = time.perf_counter()
@@ -258,7 +191,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
 def _session(name: str, folder: Path, url: str, cache: Path) -> Session:
     if name == THEIRS:
         return Theirs(folder, url, cache)
-    return Ours(folder, url, cache, "headless-shell" if name == OURS else "chromium")
+    return ours(folder, url, cache, "headless-shell" if name == OURS else "chromium")
 
 
 def _unprivileged() -> list[str]:
@@ -271,7 +204,7 @@ def _unprivileged() -> list[str]:
     return [setpriv, *_AS_SPARE]
 
 
-def _give_away(folder: Path) -> None:
+def give_away(folder: Path) -> None:
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, SPARE, SPARE)
@@ -285,19 +218,3 @@ def _must_be_walled(pids: Sequence[int]) -> None:
             status = Path(f"/proc/{pid}/status").read_text()
             if b"--type=renderer" in line and "Seccomp:\t2" not in status:
                 raise HostError("cannot measure: a browser runs without its sandbox")
-
-
-async def _spent(pids: Sequence[int], seconds: float) -> float:
-    """Processor seconds in a minute."""
-    used, begun = cpu(pids), time.perf_counter()
-    await asyncio.sleep(seconds)
-    return (cpu(pids) - used) * 60 / (time.perf_counter() - begun)
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    # Of each thread: a browser starts its children from several.
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in path.read_text().split():
-                yield from _tree(int(child))

@@ -16,7 +16,7 @@ from agent.engines.web.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench
-from scripts.benches import footprint, passes, scrape, web
+from scripts.benches import baileys, footprint, passes, scrape, web
 from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
@@ -25,6 +25,7 @@ from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import Times
 from scripts.benches.site import open_site
 from tests.lacking import lacks
+from tests.standin.baileys.run import why_not
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -222,3 +223,25 @@ def test_a_browser_is_measured_beside_theirs_and_leaves_nothing(monkeypatch):
     assert memory.median(OURS) < memory.median(web.THEIRS)
     assert all(row.median(name) > 0 for row in found.rows for name in found.names)
     assert any("own sandbox" in note and "uid 0," not in note for note in found.notes)
+
+
+@pytest.mark.slow
+def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    short = baileys.Times(1, 0.1, 0.5)
+    monkeypatch.setattr(baileys, "Times", lambda *_: short)
+    monkeypatch.setattr(baileys, "KINDS", (OURS, baileys.BOT))
+    monkeypatch.setattr(baileys, "DISK", str(tmp_path))
+    try:
+        found = baileys.measure(1, quick=True)
+    except EngineError as error:
+        lacks(str(error))
+    assert list(tmp_path.iterdir()) == []
+    memory, processes, _, start = found.rows
+    assert all(row.median(name) > 0 for row in (memory, start) for name in found.names)
+    assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)
+    bot = memory.median(baileys.BOT)
+    assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.2, "one alone shares nothing"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.node import FLAGS
+from agent.engines.baileys.node import ENVIRONMENT, FLAGS
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -250,4 +250,4 @@ def _environment() -> dict[str, str]:
     """No bus, no notify socket, no settings of ours."""
     kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
     found = {name: os.environ[name] for name in kept if name in os.environ}
-    return found | {"UV_THREADPOOL_SIZE": "2", "NODE_ENV": "production"}
+    return found | ENVIRONMENT

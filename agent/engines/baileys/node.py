@@ -14,8 +14,21 @@ from agent.errors import ConfigError
 OLDEST = 20
 HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp")
 """What wa-instance@.service keeps from its worker."""
-FLAGS = ("--max-semi-space-size=1", "--optimize-for-size", "--v8-pool-size=1", "--expose-gc")
-"""Half the memory of a plain Node. The library's WebAssembly excludes --lite-mode and --jitless."""
+FLAGS = (
+    "--max-semi-space-size=1",
+    "--optimize-for-size",
+    "--v8-pool-size=1",
+    "--single-threaded-gc",
+    "--expose-gc",
+)
+"""The library's WebAssembly excludes --lite-mode and --jitless."""
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 10),
+    "NODE_ENV": "production",
+    "UV_THREADPOOL_SIZE": "2",
+}
+"""With FLAGS 60 % of a plain Node's memory; `scripts/bench baileys` measures it."""
 
 
 def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:

@@ -114,7 +114,10 @@ export class Store {
       const [files, waiting] = [[...this.#waiting], this.#resolvers.splice(0)];
       try {
         for (let at = 0; at < files.length; at += AT_ONCE) {
-          await Promise.all(files.slice(at, at + AT_ONCE).map(([file, text]) => this.#commit(file, text)));
+          const commits = files.slice(at, at + AT_ONCE).map(([file, text]) => this.#commit(file, text));
+          // A failure is told when the other writes of its group have ended, too.
+          const failed = (await Promise.allSettled(commits)).find(({ status }) => status === "rejected");
+          if (failed) throw failed.reason;
         }
         await this.#flushFolder();
         // A newer value that came meanwhile is the next round's.

@@ -1,0 +1,316 @@
+"""One session of the baileys engine, worker and Node together, beside a plain Baileys bot in Node,
+beside pm2 keeping such bots, and beside the web engine; in turns in one run.
+
+All speak with stand-ins for WhatsApp on this machine. A plain bot runs as its users start it: the
+same unmodified package, `useMultiFileAuthState`, no flags of Node.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.core.model import ConnectionStatus
+from agent.engines.baileys.fetch import fetch_packages
+from agent.engines.baileys.node import find_node
+from agent.engines.baileys.packages import find_packages
+from agent.engines.web.standin.server import StandIn
+from agent.errors import ConfigError, HostError
+from scripts.benches import web
+from scripts.benches.lone_worker import LoneWorker
+from scripts.benches.machine import TOP, this_machine
+from scripts.benches.peers import PM2, NotHere, install_pm2
+from scripts.benches.processes import launch, pss, spent_in, tree
+from scripts.benches.report import OURS, Goal, Report, Row
+from tests.standin.baileys.run import WhatsApp, why_not
+
+BOT, KEPT, WEB = "plain bot", "pm2 with bots", "wa-agent, web engine"
+MEMORY, START = 55.0, 1.5
+"""What a session may use together with its worker (MiB), and how long a paired one may start."""
+KINDS = (OURS, BOT, KEPT, WEB)
+DISK = "/var/tmp"
+"""Not in memory: what is written and synced costs what it really costs."""
+BOT_PROGRAM = Path(__file__).with_name("plain_bot.mjs")
+WITHIN = 60.0
+QUIET = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    rounds: int = 3
+    settle: float = 10.0
+    idle: float = 20.0
+
+
+class Fleet(Protocol):
+    """All sessions of one kind; `start` and `stop` are of one of them."""
+
+    async def pair(self, number: int) -> None: ...
+    async def stop(self, number: int) -> None: ...
+    async def start(self, number: int) -> float:
+        """Seconds until it is connected again."""
+
+    def pids(self) -> list[int]: ...
+    async def close(self) -> None: ...
+
+
+class Workers:
+    """Our workers; `scan` plays the phone for one that shows a code."""
+
+    def __init__(
+        self, workers: Sequence[LoneWorker], scan: Callable[[LoneWorker, int], Awaitable[None]]
+    ) -> None:
+        self._workers, self._scan = workers, scan
+
+    async def pair(self, number: int) -> None:
+        worker = self._workers[number]
+        await worker.start()
+        await worker.until_code()
+        await self._scan(worker, number)
+        await worker.until_connected()
+
+    async def stop(self, number: int) -> None:
+        await self._workers[number].stop()
+
+    async def start(self, number: int) -> float:
+        begun = time.perf_counter()
+        await self._workers[number].start()
+        await self._workers[number].until_connected()
+        return time.perf_counter() - begun
+
+    def pids(self) -> list[int]:
+        return [pid for worker in self._workers for pid in tree(worker.pid)]
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            await worker.stop()
+
+
+class Bots:
+    """Plain Node programs; each says in a file what happens to it."""
+
+    def __init__(self, root: Path, count: int, whatsapp: WhatsApp, packages: Path) -> None:
+        self._whatsapp = whatsapp
+        self._root = root
+        self._lines = []
+        for number in range(count):
+            folder = root / f"i{number}" / "session"
+            folder.mkdir(parents=True)
+            self._lines.append([str(packages), str(folder), whatsapp.socket])
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    async def pair(self, number: int) -> None:
+        await self._launch(number)
+        found = await self._hear(number, "qr")
+        await asyncio.to_thread(self._whatsapp.scan, found["qr"], account(number))
+        await self._hear(number, "open")
+
+    async def start(self, number: int) -> float:
+        """From the first breath of its process: what a supervisor needs before is left out."""
+        self._status(number).unlink()
+        await self._launch(number)
+        return float((await self._hear(number, "open"))["seconds"])
+
+    async def _launch(self, number: int) -> None:
+        command = [find_node(), BOT_PROGRAM, *self._lines[number]]
+        env = {"PATH": os.environ["PATH"], "HOME": str(self._root)}
+        self._processes[number] = launch(command, env, self._root, "bots.log")
+
+    async def stop(self, number: int) -> None:
+        await self._written(number)
+        process = self._processes.pop(number)
+        process.terminate()
+        await asyncio.to_thread(process.wait, WITHIN)
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes.values()]
+
+    async def close(self) -> None:
+        for number in list(self._processes):
+            await self.stop(number)
+
+    async def _written(self, number: int) -> None:
+        """A plain bot that is stopped while it writes its credentials loses the pairing."""
+        folder = self._root / f"i{number}" / "session"
+        async with asyncio.timeout(WITHIN):
+            while time.time() - max(each.stat().st_mtime for each in folder.iterdir()) < QUIET:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    def _status(self, number: int) -> Path:
+        return self._root / f"i{number}" / "status"
+
+    async def _hear(self, number: int, word: str) -> dict[str, Any]:
+        async with asyncio.timeout(WITHIN):
+            while True:
+                with suppress(FileNotFoundError):
+                    text = self._status(number).read_text(encoding="utf-8")
+                    said = [json.loads(line) for line in text.splitlines()]
+                    for line in reversed(said):
+                        if word in line:
+                            return dict(line)
+                await asyncio.sleep(0.01)
+
+
+class KeptBots(Bots):
+    """The same programs as children of pm2, asked through its own program as its users do."""
+
+    def __init__(self, root: Path, count: int, whatsapp: WhatsApp, packages: Path) -> None:
+        super().__init__(root, count, whatsapp, packages)
+        self._program = install_pm2()
+        self._home = root / "pm2"
+
+    async def _launch(self, number: int) -> None:
+        if (self._root / f"i{number}.config.json").exists():
+            await self._ask("start", f"i{number}")
+            return
+        app = {
+            "name": f"i{number}",
+            "script": str(BOT_PROGRAM),
+            "args": self._lines[number],
+            "interpreter": str(find_node()),
+            "exec_mode": "fork",
+            "cwd": str(self._root),
+        }
+        file = self._root / f"i{number}.config.json"
+        file.write_text(json.dumps({"apps": [app]}))
+        await self._ask("start", str(file))
+
+    async def stop(self, number: int) -> None:
+        await self._written(number)
+        await self._ask("stop", f"i{number}")
+
+    def pids(self) -> list[int]:
+        return list(tree(int((self._home / "pm2.pid").read_text(encoding="ascii"))))
+
+    async def close(self) -> None:
+        await self._ask("kill")
+
+    async def _ask(self, *command: str) -> None:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self._root), "PM2_HOME": str(self._home)}
+        done = await asyncio.to_thread(
+            subprocess.run, [self._program, *command], env=env, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise HostError(f"cannot {command[0]} with pm2: {done.stderr.decode()[-300:]}")
+
+
+def account(number: int) -> str:
+    return f"55119000{number:05d}"
+
+
+def measure(instances: int, *, quick: bool) -> Report:
+    if reason := why_not("baileys"):
+        raise HostError(f"cannot measure the baileys engine: {reason}")
+    machine = this_machine()
+    times = Times(1, 3.0, 5.0) if quick else Times()
+    cache = Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache"))
+    fetch_packages(cache)
+    figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    missing: dict[str, str] = {}
+    for _ in range(times.rounds):
+        # In turns, so that what else the machine does falls on all of them.
+        for name in KINDS:
+            if name in missing:
+                continue
+            print(f"measuring {name} ...", file=sys.stderr)
+            try:
+                measured = asyncio.run(_round(name, instances, times, cache))
+            except (NotHere, ConfigError) as error:
+                missing[name] = str(error)
+                continue
+            for measure_, values in measured.items():
+                figures[measure_][name] += values
+    rows = [
+        Row(
+            f"memory of one of {instances}, connected and idle",
+            "MiB PSS",
+            figures["memory"],
+            Goal("", MEMORY),
+        ),
+        Row("processes of one", "", figures["processes"]),
+        Row("processor time of one, idle", "s/min", figures["cpu"]),
+        Row("from stopped to connected, paired", "s", figures["start"], Goal("", START)),
+    ]
+    node = subprocess.run([find_node(), "--version"], capture_output=True, text=True, check=True)
+    versions = {
+        OURS: f"{version('wa-agent')}, engine baileys",
+        BOT: f"baileys 7.0.0-rc14, Node {node.stdout.strip()}",
+        KEPT: f"pm2 {PM2}",
+        WEB: "with chrome-headless-shell",
+    }
+    notes = [
+        "Ours is the worker with its Node, started without an agent; pm2's share of memory and"
+        " processor time is its daemon's. A bot's start is counted from its process's beginning,"
+        " ours from the order to start the worker.",
+        "WhatsApp is the tests' stand-in for the library, and a stand-in page for the web engine.",
+        *(f"not measured: {name}: {why}" for name, why in missing.items()),
+    ]
+    return Report("baileys", machine, versions, rows, notes)
+
+
+async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, list[float]]:
+    root = Path(tempfile.mkdtemp(prefix="wa-bench-", dir=DISK))
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, root, ignore_errors=True)
+        fleet = await _open_fleet(name, root, count, cache, stack)
+        stack.push_async_callback(fleet.close)
+        for number in range(count):
+            await fleet.pair(number)
+        # The first login of a session costs more than each later one; a fleet runs on later ones.
+        starts = []
+        for number in range(count):
+            await fleet.stop(number)
+            starts.append(await fleet.start(number))
+        await asyncio.sleep(times.settle)
+        pids = fleet.pids()
+        spent = await spent_in(pids, times.idle)
+        return {
+            "memory": [sum(pss(pid) for pid in fleet.pids()) / count],
+            "processes": [len(pids) / count],
+            "cpu": [spent / count],
+            "start": [statistics.median(starts)],
+        }
+
+
+async def _open_fleet(
+    name: str, root: Path, count: int, cache: Path, stack: AsyncExitStack
+) -> Fleet:
+    """With the stand-in that it speaks to; `stack` ends that."""
+    folders = [root / f"i{number}" for number in range(count)]
+    if name == WEB:
+        page = await StandIn.open(qr_every=300, alive_every=5)
+        stack.push_async_callback(page.close)
+        browsers = [web.ours(folder, page.url, cache, "headless-shell") for folder in folders]
+        web.give_away(root)
+
+        async def scan_page(_worker: LoneWorker, number: int) -> None:
+            page.scan(account(number), f"i{number}")
+
+        return Workers(browsers, scan_page)
+    whatsapp = WhatsApp(root / "whatsapp.log")
+    stack.callback(whatsapp.end)
+    if name != OURS:
+        return (Bots if name == BOT else KeptBots)(root, count, whatsapp, find_packages(cache))
+    settings = {"url": whatsapp.socket}
+    workers = [LoneWorker(folder, "baileys", settings, cache) for folder in folders]
+
+    async def scan(worker: LoneWorker, number: int) -> None:
+        code: Any = await worker.link.call("qr")
+        await asyncio.to_thread(whatsapp.scan, code["qr"]["text"], account(number))
+        # WhatsApp ends the connection after a scan; the agent connects again.
+        await worker.until(ConnectionStatus.DISCONNECTED)
+        await worker.link.call("connect", timeout=WITHIN)
+
+    return Workers(workers, scan)

@@ -1,0 +1,51 @@
+// Loaded before the client (`node --import`): a disk that is full from the N-th operation on.
+//
+// While the file FULL_DISK names exists, its number says how many operations on files still succeed;
+// each later one fails with ENOSPC, a write after half of its text. Beside it, FILE.count says how
+// many there were. Without the file nothing is counted and nothing fails.
+import { appendFileSync, readFileSync } from "node:fs";
+import promises from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
+
+const control = process.env.FULL_DISK;
+let done = 0;
+
+function take() {
+  let room;
+  try {
+    room = Number(readFileSync(control, "utf8"));
+  } catch {
+    done = 0;
+    return true;
+  }
+  appendFileSync(control + ".count", "x");
+  done += 1;
+  return done <= room;
+}
+
+function must() {
+  if (!take()) throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+}
+
+const { open, rename } = promises;
+promises.open = async (path, flags, ...more) => {
+  if (!Number.isInteger(flags)) return open(path, flags, ...more);
+  must();
+  const handle = await open(path, flags, ...more);
+  const { writeFile, sync } = handle;
+  handle.writeFile = async (text) => {
+    const whole = take();
+    await writeFile.call(handle, whole ? text : text.slice(0, text.length / 2));
+    if (!whole) throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+  };
+  handle.sync = async () => {
+    must();
+    await sync.call(handle);
+  };
+  return handle;
+};
+promises.rename = async (...paths) => {
+  must();
+  await rename(...paths);
+};
+syncBuiltinESMExports();
