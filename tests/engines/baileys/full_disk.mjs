@@ -1,8 +1,8 @@
 // Loaded before the client (`node --import`): a disk that is full from the N-th operation on.
 //
 // While the file FULL_DISK names exists, its number says how many operations on files still succeed;
-// each later one fails with ENOSPC, a write after half of its text. Beside it, FILE.count says how
-// many there were. Without the file nothing is counted and nothing fails.
+// each later one fails with ENOSPC, a write after half of its text; with "N once" only the next one.
+// Beside it, FILE.count says how many there were. Without the file nothing is counted or fails.
 import { appendFileSync, readFileSync } from "node:fs";
 import promises from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
@@ -11,16 +11,17 @@ const control = process.env.FULL_DISK;
 let done = 0;
 
 function take() {
-  let room;
+  let words;
   try {
-    room = Number(readFileSync(control, "utf8"));
+    words = readFileSync(control, "utf8").split(" ");
   } catch {
     done = 0;
     return true;
   }
   appendFileSync(control + ".count", "x");
   done += 1;
-  return done <= room;
+  const room = Number(words[0]);
+  return done <= room || (words[1] === "once" && done > room + 1);
 }
 
 function must() {

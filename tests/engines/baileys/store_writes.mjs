@@ -1,6 +1,7 @@
 // The client's store alone, on a disk that fills up: arguments PACKAGES FOLDER CONTROL.
 // At every operation in turn: what was acknowledged is on the disk, each file is whole (old or new),
-// and once there is room again a new store goes on. Prints how many operations it went through.
+// and once there is room again a new store goes on. Prints how many operations
+// it went through, once for an operation that fails alone, once for a disk that stays full.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -56,20 +57,23 @@ mkdirSync(first);
   Object.assign(state.creds, { me: { id: "5511900000001:1@s.whatsapp.net" }, nextPreKeyId: 1 });
   await Promise.all([state.keys.set(batch(1)), store.saveCreds(state.creds)]);
 }
-let at = 0;
-for (let failed = true; failed; at += 1) {
-  const folder = join(root, `at${at}`);
+async function fails(how, at) {
+  const folder = join(root, `${how}${at}`);
   cpSync(first, folder, { recursive: true });
-  writeFileSync(control, String(at));
+  writeFileSync(control, `${at} ${how}`);
   const { acknowledged, failures } = await work(folder);
   rmSync(control);
-  failed = failures.length > 0;
-  if (failed) assert.deepEqual(failures, ["storage_failed"], "it is said once");
+  if (failures.length) assert.deepEqual(failures, ["storage_failed"], "it is said once");
   check(folder, acknowledged);
   // There is room again: nothing is left of the failure, and all goes on.
   const again = await work(folder);
   assert.deepEqual(again, { acknowledged: { keys: 3, creds: 3 }, failures: [] });
   check(folder, again.acknowledged);
   assert.deepEqual(readdirSync(folder).filter((name) => name.endsWith(".tmp")), []);
+  return failures.length > 0;
 }
-console.log(at - 1);
+for (const how of ["once", "always"]) {
+  let at = 0;
+  while (await fails(how, at)) at += 1;
+  console.log(at);
+}

@@ -27,7 +27,8 @@ def test_what_the_store_acknowledged_is_kept_whichever_of_its_operations_fails(
         line, env={"FULL_DISK": str(control)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40, "operations of two rounds of writes"
+    alone, full = map(int, done.stdout.split())
+    assert min(alone, full) > 40, "operations of two rounds of writes"
 
 
 @pytest.fixture
