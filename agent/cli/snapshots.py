@@ -1,20 +1,19 @@
-"""Copies of sessions: snapshots, going back to one, and archives out and in."""
+"""Copies of sessions: snapshots, going back to one, and archives out."""
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
-from agent.cli.sources import OURS, SOURCES, TARGETS
+from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.sources import OURS, TARGETS
 from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.cli.terminal.show import moment, print_json
-from agent.cli.transfer import ask_long, check_target, download, upload
+from agent.cli.transfer import ask_long, check_target, download
 from agent.errors import WaError
 
 Result = TypeVar("Result")
@@ -70,20 +69,6 @@ def _add_archives(commands: Subparsers) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace the file; with --to move the folder aside"
     )
-    parser = add_command(
-        commands,
-        "import",
-        import_archive,
-        "make an instance from an archive",
-        "wa-agent import sales.tar.gz --enable",
-    )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the archive (or folder) to read")
-    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
-    parser.add_argument(
-        "--from", dest="source", choices=tuple(SOURCES), default=OURS, help="program that wrote it"
-    )
-    parser.add_argument("--replace", action="store_true", help="retire that instance first")
-    parser.add_argument("--enable", action="store_true", help="run it at once")
 
 
 def snapshot(options: argparse.Namespace) -> int:
@@ -169,37 +154,6 @@ def _download(options: argparse.Namespace, target: Path) -> str:
         lambda client: download(client, path, body, target, count),
         lambda: of_bytes(received[0], 0),
     )
-
-
-def import_archive(options: argparse.Namespace) -> int:
-    wanted = {"replace": options.replace, "enable": options.enable}
-    query = {name: "true" for name, given in wanted.items() if given}
-    if options.id:
-        query["id"] = options.id
-    path = "/api/import" + ("?" + urlencode(query) if query else "")
-    sent = [0]
-    with SOURCES[options.source](options.file, options.id) as source:
-        size = os.fstat(source.fileno()).st_size
-
-        def count(more: int) -> None:
-            sent[0] += more
-
-        found = _wait(
-            options,
-            f"importing {options.file.name}",
-            lambda client: upload(client, path, source, size, count),
-            lambda: of_bytes(sent[0], size),
-        )
-    if wants_json(options):
-        print_json(found)
-    else:
-        print(f"{found['id']} imported, {'enabled' if found['enabled'] else 'disabled'}")
-        print(f"SHA-256 of the archive: {found['sha256']}")
-        if found["trash"]:
-            print(f"the trash has the old session as {found['trash']}")
-        if not found["enabled"]:
-            print(f"run it once no other copy runs: wa-agent enable {found['id']}")
-    return 0
 
 
 def _wait(

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused
+
+if TYPE_CHECKING:
+    from agent.moving.session import FoundSession
 
 Source = Callable[[Path, InstanceId | None], IO[bytes]]
 """Gives the archive, to be read from its beginning; the id is the one that was asked for."""
@@ -40,14 +43,11 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
     return _packed(path, id, "web", fill)
 
 
-def pack_auth_folder(path: Path, id: InstanceId | None) -> IO[bytes]:
-    """A folder of Baileys' useMultiFileAuthState."""
-    from agent.engines.baileys.exchange import import_auth_folder
+def pack_found(session: "FoundSession", id: InstanceId) -> IO[bytes]:
+    """A session of another program, turned into Baileys' files."""
+    from agent.moving.session import write_folder
 
-    def fill(session: Path) -> None:
-        import_auth_folder(path, session)
-
-    return _packed(path, id, "baileys", fill)
+    return _packed(Path(session.name), id, "baileys", lambda folder: write_folder(session, folder))
 
 
 def _packed(
@@ -110,8 +110,8 @@ def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Itera
 SOURCES: Mapping[str, Source] = {
     OURS: open_archive,
     "wwebjs": pack_local_auth,
-    "baileys": pack_auth_folder,
 }
+"""What is one session each; `agent.moving` finds the sessions of every other program."""
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
 """Makes another program's layout of our archive in a folder, in place of an older one where that

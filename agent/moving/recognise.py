@@ -1,0 +1,116 @@
+"""What a source is: a folder, a file or an address, recognised by what it holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import InvalidRequest
+from agent.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
+from agent.moving.folders import find_in_folder, read_folder
+from agent.moving.redis import find_in_redis, hash_keys
+from agent.moving.session import FoundSession
+from agent.moving.tables import DumpTables, PostgresTables, SqliteTables, Tables
+from agent.moving.whatsmeow import DEVICE, find_whatsmeow
+
+REDIS = ("redis://", "rediss://", "unix://")
+POSTGRES = ("postgresql://", "postgres://")
+_SQLITE = b"SQLite format 3\0"
+_DUMP = b"PostgreSQL database dump"
+KINDS = (
+    "a folder of Baileys keys (creds.json), Evolution API 1.8's instances/ or WAHA's NOWEB folder,"
+    " an SQLite file or a PostgreSQL database of whatsmeow, a PostgreSQL database of Evolution API"
+    " 2 or whaticket (postgresql://… or what pg_dump wrote), a Redis of whaticket (redis://…)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a source cannot tell by itself."""
+
+    keys: str = ""
+    """Where the keys of a database's sessions lie: a folder or a redis:// address."""
+    pattern: str = "sessions:{id}:*"
+    """How whaticket names its keys in Redis."""
+
+
+def is_address(source: str) -> bool:
+    return "://" in source
+
+
+def find_sessions(source: str, hints: Hints) -> list[FoundSession]:
+    """Every session of the source; InvalidRequest where nothing there is a session."""
+    found = _found(source, hints)
+    if not found:
+        raise InvalidRequest(
+            f"cannot import {shown(source)}: it holds no session; known are {KINDS}",
+            field="source",
+            code="no_session",
+        )
+    return sorted(found, key=lambda session: (session.program, session.name))
+
+
+def _found(source: str, hints: Hints) -> list[FoundSession]:
+    if source.startswith(REDIS):
+        return find_in_redis(source, hints.pattern)
+    if source.startswith(POSTGRES):
+        return _in_tables(PostgresTables(source), hints)
+    if is_address(source):
+        scheme = source.partition(":")[0]
+        raise InvalidRequest(
+            f"cannot import from {scheme}://: known are {KINDS}", field="source", code="unknown"
+        )
+    path = Path(source)
+    if path.is_dir():
+        return find_in_folder(path)
+    head = head_of(path)
+    if head.startswith(_SQLITE):
+        return _in_tables(SqliteTables(path), hints)
+    if _DUMP in head:
+        return _in_tables(DumpTables(path), hints)
+    return []
+
+
+def head_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot read {path}: {error.strerror or error}", field="source"
+        ) from error
+
+
+def _in_tables(tables: Tables, hints: Hints) -> list[FoundSession]:
+    names = tables.names()
+    found = []
+    if DEVICE in names:
+        found += find_whatsmeow(tables)
+    if {"Session", "Instance"} <= names:
+        found += find_evolution(tables, _elsewhere(hints.keys))
+    if "Whatsapps" in names:
+        found += find_whaticket(tables)
+    return found
+
+
+def _elsewhere(place: str) -> ElsewhereKeys | None:
+    if not place:
+        return None
+    if place.startswith(REDIS):
+        return lambda id: hash_keys(place, id)
+    root = Path(place)
+    if not root.is_dir():
+        raise InvalidRequest(f"cannot read {place}: no such folder", field="keys")
+
+    def read(id: str) -> dict[str, bytes]:
+        folder = root / id
+        # An id is a name of the server's database: never a way out of the folder.
+        if "/" in id or id in ("", ".", "..") or not folder.is_dir():
+            return {}
+        return dict(read_folder(folder))
+
+    return read
+
+
+def shown(source: str) -> str:
+    """A source without its password."""
+    scheme, found, rest = source.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if found else source

@@ -1,0 +1,162 @@
+"""A session of another program as Baileys' keys, and what it is worth before it is moved."""
+
+import base64
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from agent.errors import Refused
+
+Keys = Mapping[str, bytes]
+"""By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""
+
+CREDS = "creds"
+PRE_KEY = "pre-key-"
+KINDS = re.compile(
+    r"creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
+    r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
+)
+_NEEDED = ("noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "advSecretKey")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSession:
+    """One session of a source, looked at and not touched."""
+
+    program: str
+    """Who wrote it: "Baileys", "whatsmeow", ..."""
+    name: str
+    """As the source calls it."""
+    account: str = ""
+    """The account's number, from the credentials."""
+    written: float | None = None
+    """When the source last wrote it, as far as it tells."""
+    pre_keys: int = 0
+    records: int = 0
+    problem: str = ""
+    """Why it cannot be moved; "" when it can."""
+    code: str = ""
+    """The stable word of that problem."""
+    keys: Keys = field(default_factory=dict, repr=False)
+
+
+def look_at(
+    program: str, name: str, read: Callable[[], Keys], *, written: float | None, user: str = ""
+) -> FoundSession:
+    """Read a session and say what it is worth. `user`: the program that has it open now."""
+    try:
+        keys = {name: normal(name, raw) for name, raw in read().items() if KINDS.fullmatch(name)}
+        creds = _creds(keys)
+    except Refused as error:
+        return FoundSession(
+            program, name, written=written, problem=str(error), code=error.code or "no_session"
+        )
+    pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
+    problem, code = _problem(creds, pre_keys, user)
+    return FoundSession(
+        program=program,
+        name=name,
+        account=account_of(creds),
+        written=written,
+        pre_keys=pre_keys,
+        records=len(keys),
+        problem=problem,
+        code=code,
+        keys=keys,
+    )
+
+
+def _problem(creds: Mapping[str, Any], pre_keys: int, user: str) -> tuple[str, str]:
+    if not account_of(creds):
+        return "its credentials name no account: it was never paired", "not_paired"
+    if missing := [name for name in _NEEDED if not creds.get(name)]:
+        return f"its credentials lack {', '.join(missing)}", "incomplete"
+    if not pre_keys:
+        return (
+            "it holds credentials without one-time pre-keys (pre-key-*), so it could log in and"
+            " read no first message; bring the whole store",
+            "no_pre_keys",
+        )
+    if user:
+        return f"{user} uses it now; stop that first", "in_use"
+    return "", ""
+
+
+def account_of(creds: Mapping[str, Any]) -> str:
+    me = creds.get("me")
+    id = me.get("id") if isinstance(me, dict) else None
+    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
+    return digits.group() if digits else ""
+
+
+def _creds(keys: Keys) -> dict[str, Any]:
+    if CREDS not in keys:
+        raise Refused("it holds no credentials (creds)", code="no_session")
+    creds = json.loads(keys[CREDS])
+    if not isinstance(creds, dict):
+        raise Refused("its credentials are no JSON object", code="damaged")
+    return creds
+
+
+def normal(name: str, raw: bytes) -> bytes:
+    """The value with every binary field as Baileys 7 reads it: base64 in `{"type": "Buffer"}`.
+
+    Older versions and some stores wrote a Buffer's bytes as numbers.
+    """
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"its {name} is damaged: no JSON", code="damaged") from error
+    return json.dumps(_with_buffers(value), separators=(",", ":")).encode()
+
+
+def _with_buffers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_buffers(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    data = value.get("data", value.get("value"))
+    if value.get("type") == "Buffer" or value.get("buffer") is True:
+        if isinstance(data, str):
+            return {"type": "Buffer", "data": data}
+        if _are_bytes(data):
+            return buffer(bytes(data))
+    numbers = list(value.values())
+    if list(value) == [str(place) for place in range(len(value))] and _are_bytes(numbers):
+        return buffer(bytes(numbers))
+    return {key: _with_buffers(each) for key, each in value.items()}
+
+
+def _are_bytes(numbers: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(numbers, list)
+        and len(numbers) > 0
+        and all(type(number) is int and 0 <= number < 256 for number in numbers)
+    )
+
+
+def buffer(content: bytes) -> dict[str, str]:
+    """Bytes as Baileys' BufferJSON writes them."""
+    return {"type": "Buffer", "data": base64.b64encode(content).decode()}
+
+
+def file_name(key: str) -> str:
+    return key.replace("/", "__").replace(":", "-") + ".json"
+
+
+def write_folder(session: FoundSession, folder: Path) -> None:
+    """Into an empty folder; the credentials last, so that half a copy is no session."""
+    for key in sorted(session.keys, key=lambda key: (key == CREDS, key)):
+        with (folder / file_name(key)).open("xb") as file:
+            file.write(session.keys[key])
+
+
+def age(written: float | None) -> str:
+    if written is None:
+        return "unknown"
+    days = max(time.time() - written, 0) / 86400
+    return f"{days:.0f} d" if days >= 1 else f"{days * 24:.1f} h"

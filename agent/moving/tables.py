@@ -1,0 +1,220 @@
+"""Tables of another program: of a PostgreSQL server, of its dump, or of an SQLite file.
+
+Each is read through the program that belongs to it and never written.
+"""
+
+import csv
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from agent.errors import InvalidRequest, Refused, WaError
+from agent.moving.users import user_of_file
+
+Row = Mapping[str, str | bytes | int | None]
+_TIMEOUT = 120.0
+
+
+class Tables(Protocol):
+    user: str
+    """The program that uses the database now; "" when none is seen."""
+    written: float | None
+
+    def names(self) -> frozenset[str]: ...
+
+    def rows(self, table: str) -> list[Row]: ...
+
+
+class SqliteTables:
+    """A copy of the file is read: opening the file itself could write its journal."""
+
+    def __init__(self, path: Path) -> None:
+        self.user = user_of_file(path)
+        self.written: float | None = path.stat().st_mtime
+        self._names: dict[str, list[Row]] = {}
+        with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
+            copy = Path(folder) / "copy.db"
+            for suffix in ("", "-wal"):
+                beside = path.with_name(path.name + suffix)
+                if beside.exists():
+                    shutil.copyfile(beside, copy.with_name(copy.name + suffix))
+            try:
+                self._read(copy)
+            except sqlite3.DatabaseError as error:
+                raise Refused(f"cannot read {path}: {error}", code="damaged") from error
+
+    def _read(self, copy: Path) -> None:
+        database = sqlite3.connect(copy)
+        try:
+            database.row_factory = sqlite3.Row
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            for (name,) in tables.fetchall():
+                if name.startswith("whatsmeow_"):
+                    quoted = name.replace('"', '""')
+                    rows = database.execute(f'SELECT * FROM "{quoted}"').fetchall()
+                    self._names[name] = [dict(row) for row in rows]
+        finally:
+            database.close()
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._names)
+
+    def rows(self, table: str) -> list[Row]:
+        return self._names.get(table, [])
+
+
+class PostgresTables:
+    """Asked through psql, in a transaction that may only read; the password stays off `ps`."""
+
+    written: float | None = None
+
+    def __init__(self, url: str) -> None:
+        if shutil.which("psql") is None:
+            raise WaError("cannot read a PostgreSQL database: install postgresql-client (psql)")
+        self._environment = {**os.environ, **_connection(url)}
+        others = self._copy(
+            "SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') AS name"
+            " FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        self.user = ", ".join(sorted(str(row["name"]) for row in others))
+
+    def names(self) -> frozenset[str]:
+        rows = self._copy(
+            "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = ANY (current_schemas("
+            "false))"
+        )
+        return frozenset(str(row["tablename"]) for row in rows)
+
+    def rows(self, table: str) -> list[Row]:
+        quoted = table.replace('"', '""')
+        return self._copy(f'SELECT * FROM "{quoted}"')
+
+    def _copy(self, query: str) -> list[Row]:
+        command = ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
+        statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER)"
+        try:
+            done = subprocess.run(
+                [*command, "--command", statement],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise WaError(f"cannot read the database: no answer in {_TIMEOUT:.0f} s") from error
+        if done.returncode:
+            cause = done.stderr.strip().splitlines()[:1] or [f"psql ended with {done.returncode}"]
+            raise WaError(f"cannot read the database: {cause[0]}")
+        csv.field_size_limit(sys.maxsize)
+        return [dict(row) for row in csv.DictReader(done.stdout.splitlines(keepends=True))]
+
+
+def _connection(url: str) -> dict[str, str]:
+    """The parts of a postgresql:// address as psql's environment."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        raise InvalidRequest("the database's port is no number", field="source") from None
+    told = {
+        "PGHOST": unquote(parts.hostname or ""),
+        "PGPORT": str(port or ""),
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": unquote(parts.path.strip("/")),
+        "PGCONNECT_TIMEOUT": "10",
+    }
+    options = dict(parse_qsl(parts.query))
+    if "host" in options:
+        told["PGHOST"] = options["host"]
+    if "sslmode" in options:
+        told["PGSSLMODE"] = options["sslmode"]
+    schema = options.get("schema", "")
+    path = f" -c search_path={schema}" if schema.replace("_", "").isalnum() else ""
+    told["PGOPTIONS"] = "-c default_transaction_read_only=on" + path
+    return {name: value for name, value in told.items() if value}
+
+
+class DumpTables:
+    """What pg_dump wrote as plain text."""
+
+    user = ""
+
+    def __init__(self, path: Path) -> None:
+        self.written: float | None = path.stat().st_mtime
+        self._tables: dict[str, list[Row]] = {}
+        try:
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                for table, row in _copied(lines):
+                    self._tables.setdefault(table, []).append(row)
+        except (UnicodeDecodeError, ValueError) as error:
+            raise Refused(f"cannot read {path}: it is no whole dump", code="damaged") from error
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._tables)
+
+    def rows(self, table: str) -> list[Row]:
+        return self._tables.get(table, [])
+
+
+def _copied(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
+    """Each row of each COPY block, with its table."""
+    for line in lines:
+        if not line.startswith("COPY "):
+            continue
+        head, _, rest = line.removeprefix("COPY ").partition(" (")
+        table = head.rpartition(".")[2].strip('"')
+        columns = [name.strip().strip('"') for name in rest.partition(")")[0].split(",")]
+        for row in lines:
+            text = row.rstrip("\n")
+            if text == "\\.":
+                break
+            values = [_value(field) for field in text.split("\t")]
+            yield table, dict(zip(columns, values, strict=True))
+        else:
+            raise ValueError("the dump ends within a table")
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
+
+
+def _value(field: str) -> str | None:
+    if field == "\\N":
+        return None
+    if "\\" not in field:
+        return field
+    out, places = [], iter(field)
+    for letter in places:
+        if letter == "\\":
+            escaped = next(places, "\\")
+            out.append(_ESCAPES.get(escaped, escaped))
+        else:
+            out.append(letter)
+    return "".join(out)
+
+
+def text(row: Row, column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value)
+
+
+def raw(row: Row, column: str) -> bytes:
+    """A column of bytes: as SQLite gives it, or as PostgreSQL writes it (`\\x…`)."""
+    value = row.get(column)
+    if isinstance(value, bytes):
+        return value
+    written = "" if value is None else str(value)
+    try:
+        return bytes.fromhex(written.removeprefix("\\x"))
+    except ValueError as error:
+        raise Refused(f"its {column} is damaged: no bytes", code="damaged") from error

@@ -1,0 +1,107 @@
+"""A session of another program, moved in, logs in at the stand-in server and reads on."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agent.moving.recognise import Hints, find_sessions
+from agent.moving.session import FoundSession
+from agent.moving.session import write_folder as write_session
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.moving.conftest import (
+    SCHEMA,
+    Postgres,
+    Redis,
+    evolution_sql,
+    insert,
+    read_folder,
+    whaticket_sql,
+    whatsmeow_rows,
+    write_folder,
+    write_whatsmeow,
+)
+from tests.standin.baileys.run import BaileysServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+MESSAGES = 10
+
+
+async def moves_in(bench: Bench, session: FoundSession) -> None:
+    """From here on the moved session is the account's: ten messages are read, one is sent."""
+    assert (session.problem, session.account) == ("", ACCOUNT)
+    shutil.rmtree(bench.folder)
+    bench.folder.mkdir()
+    write_session(session, bench.folder)
+    before = bench.whatsapp.person(PEER)["retries"]
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    for number in range(MESSAGES):
+        id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"after {number}")
+        await bench.until(lambda id=id: bench.heard.count("message", direction="in", id=id), 30)
+    assert bench.whatsapp.person(PEER)["retries"] - before <= 1, "nine are read at once"
+    await bench.send("an answer")
+    assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
+
+
+async def paired(bench: Bench) -> dict[str, bytes]:
+    """The keys of a session that has talked, and that nobody runs any more."""
+    await bench.pair()
+    await bench.talk("hello")
+    await bench.stop()
+    return read_folder(bench.folder)
+
+
+async def test_from_whatsmeows_file(bench: Bench, tmp_path: Path) -> None:
+    path = write_whatsmeow(tmp_path / "store.db", await paired(bench))
+    [session] = find_sessions(str(path), Hints())
+    await moves_in(bench, session)
+
+
+async def test_from_whatsmeow_on_postgresql(bench: Bench, postgres: Postgres) -> None:
+    rows = whatsmeow_rows(await paired(bench))
+    postgres.sql(SCHEMA + "".join(insert(table, *rows[table]) for table in rows))
+    [session] = find_sessions(postgres.url, Hints())
+    await moves_in(bench, session)
+
+
+async def test_from_evolution_2(bench: Bench, tmp_path: Path, postgres: Postgres) -> None:
+    keys = await paired(bench)
+    postgres.sql(evolution_sql("abc", "shop", keys))
+    del keys["creds"]
+    write_folder(tmp_path / "instances" / "abc", keys)
+    [session] = find_sessions(postgres.url, Hints(keys=str(tmp_path / "instances")))
+    await moves_in(bench, session)
+
+
+async def test_from_whatickets_redis(bench: Bench, redis_server: Redis) -> None:
+    keys = await paired(bench)
+    redis_server.fill(
+        lambda client: [client.set(f"sessions:7:{key}", keys[key]) for key in keys] and None
+    )
+    [session] = await asyncio.to_thread(find_sessions, redis_server.url, Hints())
+    await moves_in(bench, session)
+
+
+async def test_from_ticketz_table_of_keys(bench: Bench, postgres: Postgres) -> None:
+    postgres.sql(whaticket_sql(await paired(bench), beside=True))
+    [session] = find_sessions(postgres.url, Hints())
+    await moves_in(bench, session)
+
+
+@pytest.mark.parametrize("package", ["baileys", "baileys-6"])
+async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, package: str) -> None:
+    server = BaileysServer(bench.whatsapp, tmp_path / "bot", tmp_path / "bot.log", package)
+    try:
+        await bench.until(lambda: server.qr(), 30)
+        await asyncio.to_thread(bench.whatsapp.scan, server.qr(), ACCOUNT)
+        await bench.until(lambda: server.status() == "CONNECTED", 30)
+        await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")
+        [running] = find_sessions(str(tmp_path / "bot"), Hints())
+        assert running.code == "in_use"
+    finally:
+        server.end()
+    [session] = find_sessions(str(tmp_path / "bot"), Hints())
+    await moves_in(bench, session)
