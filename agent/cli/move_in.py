@@ -101,7 +101,7 @@ def _one_session(options: argparse.Namespace) -> str:
         return str(options.program)
     if options.program == BAILEYS or "://" in options.source:
         return ""
-    from agent.engines.web.profile import has_pairing
+    from agent.engines.web.files import has_pairing
     from agent.moving.recognise import head_of
 
     path = Path(options.source)

@@ -65,7 +65,12 @@ def read_folder(folder: Path) -> Keys:
             # Links, folders and what a bot keeps beside its keys are no part of a session.
             if not dot or kind != "json" or not entry.is_file(follow_symlinks=False):
                 continue
-            content = _read(Path(entry.path))
+            try:
+                content = _read(Path(entry.path))
+            except FileNotFoundError:
+                raise Refused(
+                    "it changes while it is read: stop its program", code="in_use"
+                ) from None
             size += len(content)
             if size > SIZE_LIMIT or len(keys) >= MOST_FILES:
                 raise Refused("it is larger than any session", code="too_large")

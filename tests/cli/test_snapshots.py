@@ -98,8 +98,10 @@ async def test_an_export_is_whole_private_and_can_be_imported(
 
 async def test_what_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
     (elsewhere / "big").write_bytes(b"no archive" * 1_000_000)
-    answer = await cli("import", "big")
+    answer = await cli("import", "big", "--from", "wa-agent")
     assert (answer.status, "no gzip" in answer.err) == (2, True)
+    answer = await cli("import", "big")
+    assert (answer.status, "holds no session" in answer.err) == (2, True)
 
 
 async def test_a_failed_export_leaves_no_file(

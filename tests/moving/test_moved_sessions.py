@@ -95,7 +95,7 @@ async def test_from_ticketz_table_of_keys(bench: Bench, postgres: Postgres) -> N
 async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, package: str) -> None:
     server = BaileysServer(bench.whatsapp, tmp_path / "bot", tmp_path / "bot.log", package)
     try:
-        await bench.until(lambda: server.qr(), 30)
+        await bench.until(server.qr, 30)
         await asyncio.to_thread(bench.whatsapp.scan, server.qr(), ACCOUNT)
         await bench.until(lambda: server.status() == "CONNECTED", 30)
         await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")

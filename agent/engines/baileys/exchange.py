@@ -1,7 +1,8 @@
-"""Bring a plain Baileys bot's folder in, and give one out: files only, nothing runs.
+"""Give a session out as a plain Baileys bot's folder: files only, nothing runs.
 
 `useMultiFileAuthState` keeps one JSON file for each key in one folder, as our store does, so that
-people move over (and back) without scanning again. One of the two may run, never both.
+people move back without scanning again; agent.moving brings such folders in. One of the two
+may run, never both.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.engines.baileys.files import CREDS
-from agent.errors import InvalidRequest, Refused, VaultError
+from agent.errors import Refused, VaultError
 from agent.files import replace_folder
 
 _KEY = re.compile(
@@ -22,44 +23,6 @@ _KEY = re.compile(
 """The library's own kinds of keys, of versions 6 and 7; what else lies there is the bot's."""
 MOST_FILES = 200_000
 SIZE_LIMIT = 1024**3
-
-
-def find_auth_folder(path: Path) -> Path:
-    """The one folder with credentials at `path`: itself, or in it; Refused when it has to be
-    named."""
-    if (path / CREDS).is_file():
-        return path
-    try:
-        found = sorted(each for each in path.iterdir() if (each / CREDS).is_file())
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="path") from error
-    if not found:
-        raise InvalidRequest(
-            f"cannot import {path}: neither it nor a folder in it holds {CREDS}",
-            field="path",
-            code="no_session",
-        )
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found[:20])
-        raise Refused(f"cannot import {path}: name one of {names}", code="several_sessions")
-    return found[0]
-
-
-def import_auth_folder(source: Path, session: Path) -> int:
-    """Copy it into an instance's empty session folder; the bytes copied.
-
-    Refused without pre-keys: WhatsApp's server hands out those that this folder once had, and
-    a session without them can read no first message, for ever.
-    """
-    found = find_auth_folder(source)
-    _check_pairing(found)
-    if not any(name.startswith("pre-key-") for name in _keys(found)):
-        raise Refused(
-            f"cannot import {found}: it holds {CREDS} and no pre-keys (pre-key-*.json), so messages"
-            " to it could not be read; bring the whole folder",
-            code="no_pre_keys",
-        )
-    return _copy(found, session)
 
 
 def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool = False) -> Path:
@@ -122,7 +85,7 @@ def _copy(source: Path, target: Path) -> int:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(content)
     except FileExistsError as error:
-        raise Refused(f"cannot import into {target}: {error.filename} exists") from error
+        raise Refused(f"cannot export to {target}: {error.filename} exists") from error
     except OSError as error:
         raise VaultError(f"cannot copy {source}: {error}") from error
     return size

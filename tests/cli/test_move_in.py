@@ -1,0 +1,55 @@
+"""`wa-agent import` of other programs' sessions: shown first, each imported or refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli, House
+from tests.moving.conftest import creds, keys_of, write_folder
+
+
+@pytest.fixture
+def three(elsewhere: Path) -> Path:
+    """Two sessions that can be moved, one without its pre-keys."""
+    write_folder(elsewhere / "bots" / "sales", keys_of())
+    write_folder(elsewhere / "bots" / "Help Desk", keys_of(creds(me={"id": "551188:1@x"})))
+    write_folder(elsewhere / "bots" / "deaf", keys_of(pre_keys=0))
+    return elsewhere / "bots"
+
+
+async def test_a_dry_run_shows_each_session_and_imports_none(
+    house: House, cli: Cli, three: Path
+) -> None:
+    known = set(house.supervisor.known)
+    answer = await cli("import", "bots", "--dry-run")
+    assert answer.status == 4, "one of them cannot be imported"
+    lines = [line.split() for line in answer.out.splitlines()]
+    assert lines[0] == ["NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"]
+    assert [line[0] for line in lines[1:]] == ["Help", "deaf", "sales"]
+    told = (await cli("import", "bots", "--dry-run", "--json")).json()
+    assert [(one["id"], one["code"]) for one in told] == [
+        ("help-desk", ""),
+        ("deaf", "no_pre_keys"),
+        ("sales", ""),
+    ]
+    assert "keys" not in told[0], "no key leaves the source"
+    assert set(house.supervisor.known) == known
+
+
+async def test_several_sessions_are_imported_only_when_that_is_said(
+    house: House, cli: Cli, three: Path
+) -> None:
+    known = set(house.supervisor.known)
+    refused = await cli("import", "bots")
+    assert (refused.status, "--all" in refused.err, "help-desk" in refused.out) == (4, True, True)
+    assert (await cli("import", "bots", "--only", "nobody")).status == 2
+    assert set(house.supervisor.known) == known
+
+
+async def test_a_session_that_cannot_be_moved_is_refused_with_its_code(
+    cli: Cli, three: Path
+) -> None:
+    answer = await cli("import", "bots/deaf", "--json")
+    assert answer.status == 4
+    assert json.loads(answer.err)["error"] == "no_pre_keys"
