@@ -177,7 +177,7 @@ class Postgres:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while subprocess.run(
             [self._bin / "pg_isready", "-h", folder, "-q"], check=False
         ).returncode:
@@ -223,7 +223,7 @@ class Redis:
         self.url = f"unix://{self._socket}?db=2"
         arguments = ["--port", "0", "--unixsocket", self._socket, "--save", "", "--dir", folder]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._socket.exists():
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.02)

@@ -37,10 +37,10 @@ async def moves_in(bench: Bench, session: FoundSession) -> None:
     write_session(session, bench.folder)
     before = bench.whatsapp.person(PEER)["retries"]
     await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.is_now("CONNECTED", within=60)
     for number in range(MESSAGES):
         id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"after {number}")
-        await bench.until(lambda id=id: bench.heard.count("message", direction="in", id=id), 30)
+        await bench.until(lambda id=id: bench.heard.count("message", direction="in", id=id), 60)
     assert bench.whatsapp.person(PEER)["retries"] - before <= 1, "nine are read at once"
     await bench.send("an answer")
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
@@ -95,9 +95,9 @@ async def test_from_ticketz_table_of_keys(bench: Bench, postgres: Postgres) -> N
 async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, package: str) -> None:
     server = BaileysServer(bench.whatsapp, tmp_path / "bot", tmp_path / "bot.log", package)
     try:
-        await bench.until(server.qr, 30)
+        await bench.until(server.qr, 90)
         await asyncio.to_thread(bench.whatsapp.scan, server.qr(), ACCOUNT)
-        await bench.until(lambda: server.status() == "CONNECTED", 30)
+        await bench.until(lambda: server.status() == "CONNECTED", 90)
         await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")
         [running] = find_sessions(str(tmp_path / "bot"), Hints())
         assert running.code == "in_use"
