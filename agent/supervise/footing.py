@@ -74,7 +74,12 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         wake=wake,
         wanted=lambda facts: _waits_for_its_address(facts, ground.host),
     )
-    turns = Turns(_gates(settings, wake), _room(settings, ground.host, wake), reaching)
+    turns = Turns(
+        _gates(settings, wake),
+        _room(settings, ground.host, wake),
+        reaching,
+        lambda facts, now: backends.ask(facts, now),  # noqa: PLW0108 - made below
+    )
     eyes = Eyes(
         ground.host,
         turns,

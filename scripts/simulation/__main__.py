@@ -4,6 +4,7 @@
   scripts/simulate --instances 100000 --svg simulation.svg
   scripts/simulate --outages            what one outage costs, beyond its own length
   scripts/simulate --stuck              how long a session that hangs on a backend needs
+  scripts/simulate --budgets            the agent's day with its limits on starts lifted
 
 Virtual time, seeded: the same arguments give the same table.
 """
@@ -12,12 +13,13 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from pathlib import Path
 
 from scripts.simulation import faults, picture, report
 from scripts.simulation.agent import Agent
+from scripts.simulation.budgets import BUDGETS, budget_rows
 from scripts.simulation.outages import every_outage, outage_rows
 from scripts.simulation.plain import FixedRetry, Nobody
 from scripts.simulation.session import Supervising
@@ -25,10 +27,11 @@ from scripts.simulation.stuck import every_stuck, stuck_rows
 from scripts.simulation.tally import Tally
 from scripts.simulation.world import Machine
 
-WAYS: dict[str, Callable[[Machine], Supervising]] = {
-    "wa-agent": Agent,
-    "fixed 2 s retry": FixedRetry,
-    "no supervision": Nobody,
+Ways = Mapping[str, tuple[type[Machine], Callable[[Machine], Supervising]]]
+WAYS: Ways = {
+    "wa-agent": (Machine, Agent),
+    "fixed 2 s retry": (Machine, FixedRetry),
+    "no supervision": (Machine, Nobody),
 }
 
 
@@ -36,10 +39,29 @@ def play(job: tuple[str, str, int]) -> tuple[str, Tally]:
     """One machine's day under one way of supervising."""
     way, seed, size = job
     tally = Tally()
-    machine = Machine(seed, size, tally)
-    machine.supervising = WAYS[way](machine)
+    of_machine, of_supervising = {**WAYS, **BUDGETS}[way]
+    machine = of_machine(seed, size, tally)
+    machine.supervising = of_supervising(machine)
     machine.play()
     return way, tally
+
+
+def play_all(ways: Ways, instances: int, seed: int, processes: int) -> dict[str, Tally]:
+    """Every machine's day under each of these ways."""
+    sizes = [faults.MACHINE] * (instances // faults.MACHINE)
+    if rest := instances % faults.MACHINE:
+        sizes.append(rest)
+    jobs = [(way, f"{seed}/{number}", size) for way in ways for number, size in enumerate(sizes)]
+    tallies = {way: Tally() for way in ways}
+    gc.disable()
+    with get_context("fork").Pool(processes, maxtasksperchild=20) as pool:
+        for done, (way, tally) in enumerate(pool.imap(play, jobs), start=1):
+            tallies[way].add(tally)
+            if sys.stderr.isatty():
+                print(f"\r{done} of {len(jobs)} machine days", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return tallies
 
 
 def main() -> int:
@@ -54,6 +76,7 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--outages", action="store_true", help="single outages instead of a day")
     parser.add_argument("--stuck", action="store_true", help="sessions that hang on a backend")
+    parser.add_argument("--budgets", action="store_true", help="the day without limits on starts")
     parser.add_argument("--svg", type=Path, help="write the curves to this file")
     given = parser.parse_args()
     if given.instances < 1 or given.jobs < 1:
@@ -66,22 +89,12 @@ def main() -> int:
         head, rows = stuck_rows(list(every_stuck()))
         print(report.grid(head, rows, markdown=given.markdown))
         return 0
-    sizes = [faults.MACHINE] * (given.instances // faults.MACHINE)
-    if rest := given.instances % faults.MACHINE:
-        sizes.append(rest)
-    jobs = [
-        (way, f"{given.seed}/{number}", size) for way in WAYS for number, size in enumerate(sizes)
-    ]
-    tallies = {way: Tally() for way in WAYS}
+    if given.budgets:
+        head, rows = budget_rows(play_all(BUDGETS, given.instances, given.seed, given.jobs))
+        print(report.grid(head, rows, markdown=given.markdown))
+        return 0
     begun = time.monotonic()
-    gc.disable()
-    with get_context("fork").Pool(given.jobs, maxtasksperchild=20) as pool:
-        for done, (way, tally) in enumerate(pool.imap(play, jobs), start=1):
-            tallies[way].add(tally)
-            if sys.stderr.isatty():
-                print(f"\r{done} of {len(jobs)} machine days", end="", file=sys.stderr)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    tallies = play_all(WAYS, given.instances, given.seed, given.jobs)
     seconds = time.monotonic() - begun
     print(
         f"{given.instances:,} instances, {faults.MACHINE} on a machine, one day, seed {given.seed};"

@@ -86,6 +86,8 @@ _DROPPED = ConnectionStatus.DISCONNECTED
 
 
 class Agent:
+    starts = STARTS
+
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         every = [Known.of(session) for session in machine.sessions]
@@ -94,7 +96,7 @@ class Agent:
         self._reaches = Reaches(machine, self._pass, self._reach_changed)
         self._crowd = Crowd(machine, self._known, self._pass, self._look_again, self._reaches.away)
         sessions = {known.instance.id: known.session for known in every}
-        policies = {"": STARTS} | {backend.name: ELSEWHERE for backend in machine.backends}
+        policies = {"": self.starts} | {backend.name: ELSEWHERE for backend in machine.backends}
         self._lanes = {
             name: Lane(machine, policy, sessions, self._begin) for name, policy in policies.items()
         }
@@ -308,7 +310,7 @@ class Agent:
         )
         case = Case(observation, verdict, around, RECOVERY, wall)
         repair, action = step_repair(case, known.repair)
-        if action.kind in LOGS_IN and (wait := self._reaches.ask(known, at)) is not None:
+        if action.kind in LOGS_IN and (wait := self._ask_for_step(known, action.kind, at)):
             known.repair = replace(known.repair, calm=repair.calm)
             return wait
         known.repair = repair
@@ -323,6 +325,24 @@ class Agent:
             known.repair, action.kind, ok, RECOVERY, wall, backup="snapshot"
         )
         return at + 0.01
+
+    def _ask_for_step(self, known: Known, kind: RecoveryKind, at: float) -> float | None:
+        """The same for a step of a repair, which also waits for its turn."""
+        if (wait := self._ask(known, at)) is not None:
+            return wait
+        if known.has_turn:
+            known.has_turn = False
+            return None
+        reconnects = kind is RecoveryKind.RECONNECT
+        lane = self._lanes[known.session.place.name]
+        lane.wait(known.instance.id, ActionKind.CONNECT if reconnects else ActionKind.START)
+        self._machine.later(at, lane.admit)
+        return at + 5.0
+
+    def _ask(self, known: Known, at: float) -> float | None:
+        """None: what it needs can be reached. A time: ask again then, or when it is woken."""
+        wait = self._reaches.ask(known, at)
+        return self._backends.ask(known, at) if wait is None else wait
 
     def _carry_out(self, known: Known, kind: RecoveryKind, at: float) -> bool:
         """Whether it could be done; whether it helped shows later."""
@@ -348,7 +368,7 @@ class Agent:
     ) -> None:
         actions = plan_actions(observation, verdict, HEALTH, at, ladder=True, repair=known.repair)
         tries = any(action.kind is not ActionKind.STOP for action in actions)
-        if tries and (wait := self._reaches.ask(known, at)) is not None:
+        if tries and (wait := self._ask(known, at)) is not None:
             self._look_by(known, wait, at)
             return
         lane = self._lanes[known.session.place.name]
@@ -374,6 +394,10 @@ class Agent:
             )
         ]
         if not kinds:
+            self._give_turn(known, at)
+            return
+        if (wait := self._backends.ask(known, at)) is not None:
+            self._look_by(known, wait, at)
             return
         jitter, known.at_once = self._machine.dice.random(), False
         known.record = after_try(known.record, HEALTH.reconnect, WALL + at, jitter)
@@ -383,3 +407,11 @@ class Agent:
             self._backends.called_in_vain(known, at)
         self._lanes[known.session.place.name].begun(instance, at)
         self._pass(known, at)
+
+    def _give_turn(self, known: Known, at: float) -> None:
+        """To the step of its repair, which begins in this pass if it is still to be done."""
+        turn, known.has_turn = known.session.turn, True
+        self._pass(known, at)
+        if known.session.turn != turn:
+            self._lanes[known.session.place.name].begun(known.instance.id, at)
+        known.has_turn = False

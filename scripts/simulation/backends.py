@@ -17,6 +17,10 @@ LOOK = 10.0
 """Seconds between two looks at a server."""
 PATIENCE = 10.0
 """Seconds that one may be away before its sessions are held: [backends] patience."""
+FRESH = 1.0
+"""Seconds for which a good look lets its sessions try, as in supervise/backends."""
+ANSWER = (3.0, 0.1)
+"""Seconds that a look takes: one that is not answered, and one that is."""
 BACK_RATE = 50.0
 """Sessions looked at per second when it is back: [backends] back_rate."""
 CIRCUIT = ReconnectPolicy().breaker
@@ -32,6 +36,10 @@ class Sight:
     breaker: Breaker = field(default_factory=Breaker)
     away: set[InstanceId] = field(default_factory=set)
     """Who has not been looked at since it came back."""
+    well_at: float = float("-inf")
+    """When a look was good."""
+    asking: dict[InstanceId, Known] = field(default_factory=dict)
+    """Who wants to try, and waits for a look; empty while there is none under way."""
 
 
 class Backends:
@@ -74,6 +82,28 @@ class Backends:
         self._machine.dice.shuffle(sight.members)
         for number, known in enumerate(sight.members):
             self._machine.later(at + number / BACK_RATE, partial(self._bring_back, sight, known))
+
+    def ask(self, known: Known, at: float) -> float | None:
+        """None: its server answered a moment ago. A time: ask again then, or when it is woken."""
+        sight = self._all.get(known.instance.backend)
+        if sight is None or at - sight.well_at <= FRESH:
+            return None
+        if not sight.asking:
+            answers = known.session.place.can_be_asked(at)
+            done = partial(self._looked, sight, known.session.place, answers)
+            self._machine.later(at + ANSWER[answers], done)
+        sight.asking[known.instance.id] = known
+        return at + 5.0
+
+    def _looked(self, sight: Sight, place: Place, answered: bool, at: float) -> None:
+        asking, sight.asking = list(sight.asking.values()), {}
+        if not answered:
+            if not place.can_be_asked(at):
+                self.gone(place, at)
+            return
+        sight.well_at = at
+        for known in asking:
+            self._look(known, at)
 
     def _look_in_vain(self, sight: Sight, since: float, at: float) -> None:
         if sight.gone_since == since:

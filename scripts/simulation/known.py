@@ -24,6 +24,8 @@ class Known:
     """When it is looked at again at the latest; past = nothing is due."""
     at_once: bool = False
     """Its backend is back: its own delay is waived once."""
+    has_turn: bool = False
+    """A step of its repair may begin in this pass."""
     seen_turn: int = -1
     failed_turn: int = -1
     """The turn for which a stuck verdict was already noted as a failure."""

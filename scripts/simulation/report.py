@@ -43,7 +43,7 @@ def _back_rows(tallies: Mapping[str, Tally]) -> Rows:
     return [
         (
             f"back once it could be, {words}",
-            [_seconds(t.back_within(part)) for t in tallies.values()],
+            [seconds_text(t.back_within(part)) for t in tallies.values()],
         )
         for words, part in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
     ]
@@ -73,7 +73,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) 
     )
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
     if value < 120:
         return f"{value:.1f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

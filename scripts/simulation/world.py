@@ -30,6 +30,8 @@ class Machine:
 
     stuck_share = faults.STUCK_START
     by_itself = faults.RECONNECTS_ITSELF
+    capacity = faults.CAPACITY
+    logins_a_minute = faults.LOGINS_A_MINUTE
 
     def __init__(self, seed: str, size: int, tally: Tally) -> None:
         self.dice = random.Random(seed)
@@ -148,13 +150,13 @@ class Machine:
             self._account(session, at)
             return
         longest = 25.0 if session.engine == WEB and cold else 6.0
-        slow = max(1.0, place.starting / faults.CAPACITY)
+        slow = max(1.0, place.starting / self.capacity)
         takes = (
             dice.uniform(longest / 3, longest) * slow
             if place.reaches_whatsapp(at)
             else dice.uniform(1, 10)
         )
-        crowded = len(place.recent_logins) > faults.LOGINS_A_MINUTE and dice.random() < 0.5
+        crowded = len(place.recent_logins) > self.logins_a_minute and dice.random() < 0.5
         turn = session.turn
         self.later(at + takes, partial(self._login, session, turn, at, crowded))
 

@@ -103,6 +103,7 @@ class Hasty(Agent):
         super().__init__(machine)
         self._backends.say_nothing = lambda _known: False
         self._backends.hold = lambda _known, _at: ""
+        self._backends.ask = lambda _known, _at: None
         self._backends.gone = lambda _place, _at: None
 
     def backend_gone(self, backend, at):

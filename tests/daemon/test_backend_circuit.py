@@ -1,5 +1,7 @@
 """A server that answers its check and fails at everything else: its circuit opens, once for all."""
 
+import time
+
 from tests.daemon.conftest import remote_settings
 from tests.daemon.test_backends import Watched, standin, table
 
@@ -122,3 +124,32 @@ async def test_an_open_circuit_is_open_for_the_next_agent_too(make_agent, standi
     await one.agent.kill()
     await one.agent.start()
     assert await circuit(one) == "closed"
+
+
+def tries(standin):
+    """Requests that make the server work for a session."""
+    acts = ("/instance/restart/", "/instance/connect/")
+    return sum(count for path, count in standin.paths.items() if any(act in path for act in acts))
+
+
+async def test_while_a_servers_last_check_is_bad_no_session_tries(make_agent, standin, eventually):
+    """Its patience is not over: its sessions are not held yet, and only checks go there."""
+    standin.add("shop", "open")
+    base = remote_settings().replace("patience = 1.0", "patience = 300", 1)
+    agent = make_agent(table(standin), base=base.replace("base = 0.2", "base = 3", 1))
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(1))
+    asked = tries(standin)
+    standin.instances["shop"].unload()
+    standin.instances["shop"].load(connects=False)
+    await eventually(lambda: agent.status("shop"), "RECONNECTING", within=10)
+    await standin.front.set("failing")
+    failed = time.monotonic()
+    await eventually(one.backend_word, "failing", within=20)
+    await eventually(lambda: time.monotonic() - failed > 8, within=10)
+    assert (await agent.show("shop"))["reason"] != "backend_down"
+    assert tries(standin) == asked
+    await standin.front.set("")
+    await agent.do("POST", "/api/backends/evo/check")
+    await eventually(lambda: one.all_connected(1), within=20)

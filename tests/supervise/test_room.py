@@ -56,7 +56,9 @@ class House:
             wake=self.woken.append,
             wanted=lambda _: True,
         )
-        self.turns = Turns(Gates(gate(), gate, logins), self.room, reaching)
+        self.turns = Turns(
+            Gates(gate(), gate, logins), self.room, reaching, lambda _facts, _now: None
+        )
 
 
 @pytest.fixture

@@ -87,6 +87,9 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
     if step is RecoveryKind.RESTORE:
         # The same snapshot heals at once or never.
         return 1
+    if case.verdict.reason == "crypto_corrupted" and step is RecoveryKind.RESTART:
+        # A second new worker reads the same keys from the disk as the first.
+        return 1
     return min(2, case.policy.tries) if trouble is Trouble.SUSPECT else case.policy.tries
 
 

@@ -70,6 +70,10 @@ class BackendFacts:
     warned: str = ""
     """The kind of warning that was said last."""
     checked_wall: float = 0.0
+    checked_at: float = float("-inf")
+    """When its server's last claim came."""
+    asking: set[InstanceId] = field(default_factory=set)
+    """Sessions that want to try, and wait for a good check."""
     next_check_wall: float | None = None
     """When its worker asks it again."""
     version: str = ""

@@ -39,6 +39,8 @@ from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster,
 log = logging.getLogger(__name__)
 
 LOOK_EVERY, RETRY_AFTER = 30.0, 5.0
+FRESH = 1.0
+"""Seconds for which a good check lets sessions try: many that come back together share one."""
 _COUNTS = re.compile(r"[0-9]+")
 CIRCUITS = ("circuit_open", "circuit_closed")
 """Kinds of history that tell a backend's circuit."""
@@ -145,10 +147,20 @@ class Backends:
             return "backend_down"
         return "" if one.circuit.lets(facts.id) else "backend_circuit"
 
-    def may_begin(self, facts: Facts) -> bool:
-        """Whether it may act now; of all on a half-open circuit only the first."""
+    def ask(self, facts: Facts, now: float) -> float | None:
+        """None: its server answered a check a moment ago. A time: ask again then, or when woken."""
         one = self.all.get(facts.instance.backend)
-        return one is None or one.circuit.begin(facts.id)
+        if one is None or (one.up and now - one.checked_at <= FRESH):
+            return None
+        one.asking.add(facts.id)
+        if one.up:  # else its worker checks it anyway
+            self._begin_check(one)
+        return now + RETRY_AFTER
+
+    def may_begin(self, facts: Facts) -> bool:
+        """Whether its server's last check was good; a half-open circuit lets one through."""
+        one = self.all.get(facts.instance.backend)
+        return one is None or (one.up and one.circuit.begin(facts.id))
 
     def may_ask(self, facts: Facts) -> bool:
         """Whether a probe can tell anything now."""
@@ -170,10 +182,14 @@ class Backends:
     def look_now(self) -> None:
         """The kernel's routes changed: a server that is away may be back at this moment."""
         for one in self.all.values():
-            if one.link is not None and not one.up and one.checking is None:
-                one.checking = asyncio.get_running_loop().create_task(
-                    self._check_now(one), name=f"look at backend {one.name}"
-                )
+            if one.link is not None and not one.up:
+                self._begin_check(one)
+
+    def _begin_check(self, one: BackendFacts) -> None:
+        if one.checking is None:
+            one.checking = asyncio.get_running_loop().create_task(
+                self._check_now(one), name=f"look at backend {one.name}"
+            )
 
     async def _check_now(self, one: BackendFacts) -> None:
         try:
@@ -274,13 +290,17 @@ class Backends:
 
     def _server(self, one: BackendFacts, claim: ServerClaim) -> None:
         before, one.server = one.server, claim
-        one.checked_wall = time.time()
+        one.checked_wall, one.checked_at = time.time(), boot_now()
         one.next_check_wall = None if claim.next_check is None else time.time() + claim.next_check
         one.version = claim.version or one.version
         self._note_warning(one)
         one.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
+        if claim.up:
+            asking, one.asking = one.asking, set()
+            for id in asking:
+                self._wake(id)
 
     def _note_warning(self, one: BackendFacts) -> None:
         """Said when it begins and when it changes its kind, not for each further error."""

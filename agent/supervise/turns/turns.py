@@ -1,5 +1,6 @@
 """Asked before whatever logs in: can its address be reached, is there memory, is it its turn?"""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
@@ -24,13 +25,16 @@ class Turns:
     gates: Gates
     room: Room
     reaching: Reaching
+    ask_server: Callable[[Facts, float], float | None]
+    """Whether its backend's server answers: None, or when to ask again."""
 
     def ask(self, facts: Facts, *, reconnects: bool = False) -> float | None:
         """None: go now. A time: ask again then."""
         begins, now = not facts.unit.runs, boot_now()
         if begins and self.room.lacks(facts):
             return now + ASK_AGAIN
-        if (look := self.reaching.ask(facts, now)) is not None:
+        look = self.reaching.ask(facts, now) or self.ask_server(facts, now)
+        if look is not None:
             return look
         lane = facts.instance.backend
         wait = self.gates.ask(facts.id, now, reconnects=reconnects, lane=lane)

@@ -1,0 +1,92 @@
+"""Before a session tries its backend's server has answered a check, one for all who ask."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.config import BackendDeclaration, BackendsSection
+from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
+from agent.core.reconnect import BreakerPolicy
+from agent.link.client import LinkStats
+from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.registry import FRESH, Backends
+from agent.supervise.facts import Facts
+from agent.supervise.loop import Wakes, boot_now
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+class Server:
+    """A backend's worker whose checks answer as `up` says."""
+
+    def __init__(self, backends, one):
+        self._backends, self._one = backends, one
+        self.up, self.checks = True, 0
+
+    async def call(self, do, *, timeout):
+        assert do == "check"
+        self.checks += 1
+        await asyncio.sleep(0)
+        reason = "" if self.up else "failing"
+        self._backends._server(self._one, ServerClaim(self.up, reason))
+
+
+def facts(id):
+    return Facts(Instance(id, "evolution", True, {"backend": "evo"}), SessionRecord())
+
+
+@pytest.fixture
+def house(tmp_path: Path):
+    sessions, woken = {id: facts(id) for id in (A, B)}, []
+    backends = Backends(
+        host=None,
+        root=tmp_path,
+        wakes=Wakes(),
+        facts=sessions,
+        wake=woken.append,
+        note=lambda _: asyncio.get_running_loop().create_future(),
+        link_stats=LinkStats(),
+        settings=BackendsSection,
+        breaker=BreakerPolicy,
+    )
+    declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
+    one = BackendFacts(declared, InstanceId("evo"), {}, backends._circuit(InstanceId("evo")))
+    backends.all["evo"] = one
+    one.link = server = Server(backends, one)
+    return backends, one, server, sessions, woken
+
+
+async def test_two_that_ask_share_one_check_and_are_woken_by_its_good_answer(house):
+    backends, one, server, sessions, woken = house
+    one.server = ServerClaim(True)
+    assert backends.ask(sessions[A], boot_now()) is not None
+    assert backends.ask(sessions[B], boot_now()) is not None
+    assert woken == []
+    await one.checking
+    assert server.checks == 1
+    assert set(woken) == {A, B}
+    now = boot_now()
+    assert (backends.ask(sessions[A], now), backends.ask(sessions[B], now)) == (None, None)
+    assert backends.ask(sessions[A], now + FRESH + 0.1) is not None, "that answer is old by then"
+
+
+async def test_a_bad_answer_wakes_nobody_and_the_next_check_is_its_workers_own(house):
+    backends, one, server, sessions, woken = house
+    one.server, server.up = ServerClaim(True), False
+    assert backends.ask(sessions[A], boot_now()) is not None
+    await one.checking
+    assert not backends.may_begin(sessions[A])
+    assert backends.ask(sessions[A], boot_now()) is not None
+    assert (server.checks, woken, one.checking) == (1, [], None)
+    backends._server(one, ServerClaim(True))
+    assert woken == [A]
+    assert backends.ask(sessions[A], boot_now()) is None
+    assert backends.may_begin(sessions[A])
+
+
+def test_who_lives_on_no_backend_waits_for_none(house):
+    backends = house[0]
+    here = Facts(Instance(InstanceId("c"), "sandbox", True, {}), SessionRecord())
+    assert backends.ask(here, boot_now()) is None
+    assert backends.may_begin(here)
