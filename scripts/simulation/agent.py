@@ -57,6 +57,7 @@ from scripts.simulation.session import Session
 from scripts.simulation.world import Machine
 
 PING = 30.0
+"""Seconds between two pings: [health] interval."""
 LOGS_IN = frozenset(
     {
         RecoveryKind.RECONNECT,
@@ -87,6 +88,7 @@ _DROPPED = ConnectionStatus.DISCONNECTED
 
 class Agent:
     starts = STARTS
+    ping = PING
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -124,9 +126,9 @@ class Agent:
 
     def fell_silent(self, session: Session, at: float) -> None:
         """The pings go on at their own times; each that fails is looked at."""
-        first = at + self._machine.dice.uniform(0, PING)
+        first = at + self._machine.dice.uniform(0, self.ping)
         for number in range(HEALTH.zombie_pings):
-            self._look_again(self._of[session.number], session.turn, first + number * PING)
+            self._look_again(self._of[session.number], session.turn, first + number * self.ping)
 
     def keys_failed(self, session: Session, at: float) -> None:
         """Messages that cannot be read keep coming until the keys fit."""
@@ -244,7 +246,7 @@ class Agent:
     def _probe(self, session: Session, at: float) -> ProbeFact:
         if session.silent_since is None:
             return PROBED
-        failures = int((at - session.silent_since) // PING) + 1
+        failures = int((at - session.silent_since) // self.ping) + 1
         return ProbeFact(False, at, 10.0, failures)
 
     def _signals(self, known: Known, at: float) -> tuple[Signal, ...]:

@@ -1,7 +1,8 @@
 """What the limits on starts and logins cost: the same day with each of them lifted.
 
 The agent's own limits are [start] stagger, parallel and logins. The world's are what a machine
-starts at once without becoming slower, and what one address is granted in a minute.
+starts at once without becoming slower, and what one address is granted in a minute. Three failed
+pings make a zombie, so their interval is a limit too.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ class WithoutLimits(Agent):
     starts = NONE
 
 
+class QuickPings(WithoutLimits):
+    ping = 5.0
+
+
 class EndlessMachine(Machine):
     """It starts all at once as fast as one, and its address is granted every login."""
 
@@ -37,6 +42,7 @@ BUDGETS: Mapping[str, tuple[type[Machine], Callable[[Machine], Agent]]] = {
     "no `[start] stagger`": (Machine, WithoutStagger),
     "no limit of the agent's": (Machine, WithoutLimits),
     "no limit of anybody's": (EndlessMachine, WithoutLimits),
+    "... and a ping every 5 s": (EndlessMachine, QuickPings),
 }
 
 

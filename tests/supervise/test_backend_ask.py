@@ -54,6 +54,7 @@ def house(tmp_path: Path):
     one = BackendFacts(declared, InstanceId("evo"), {}, backends._circuit(InstanceId("evo")))
     backends.all["evo"] = one
     one.link = server = Server(backends, one)
+    one.down = False
     return backends, one, server, sessions, woken
 
 

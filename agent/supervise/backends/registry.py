@@ -297,7 +297,7 @@ class Backends:
         one.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
         if before is None or before.up != claim.up:
             self._wakes.wake(one.name)
-        if claim.up:
+        if claim.up and not one.down:  # else each is brought back in its turn
             asking, one.asking = one.asking, set()
             for id in asking:
                 self._wake(id)
@@ -333,6 +333,7 @@ class Backends:
         one.down, one.since_wall = True, time.time()
         members = self.members(one)
         one.away = {facts.id for facts in members}
+        one.asking.clear()
         sentence = f"it is down: {one.sentence}; {len(members)} sessions wait for it"
         self._say(one, "backend_down", sentence, bad=True)
         for facts in members:

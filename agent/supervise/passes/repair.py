@@ -18,6 +18,7 @@ from agent.core.findings.crypto import (
     note_regenerated,
 )
 from agent.core.findings.crypto import note_step as crypto_begins_anew
+from agent.core.health import AWAY
 from agent.core.model import (
     Category,
     Health,
@@ -178,11 +179,13 @@ class Ladder:
     ) -> Case:
         good_snapshot = await self.keeper.has_good_snapshot(facts.id)
         # All else is asked after that wait: an incident may have been declared meanwhile.
+        # What was judged while its backend was away says nothing of it, though it may be back.
+        held = bool(self.hold(facts)) or observation.hold in AWAY
         around = Circumstances(
-            well=self.incidents.well(facts) and not self.hold(facts),
+            well=self.incidents.well(facts) and not held,
             odd_one_out=self.incidents.odd_one_out(facts),
             can_log_out=bool(facts.instance.backend),
-            canary=not (self.hold(facts) or self.incidents.hold(facts)),
+            canary=not (held or self.incidents.hold(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=self.keeper.may_roll_back(facts.instance.engine),
             peers=self._peers(facts),
