@@ -48,7 +48,7 @@ def house(tmp_path: Path):
         note=lambda _: asyncio.get_running_loop().create_future(),
         link_stats=LinkStats(),
         settings=BackendsSection,
-        breaker=BreakerPolicy,
+        breaker=lambda: BreakerPolicy(5, 600.0),
     )
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     one = BackendFacts(declared, InstanceId("evo"), {}, backends._circuit(InstanceId("evo")))
