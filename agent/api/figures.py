@@ -87,7 +87,7 @@ def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
         ),
         "averageResponseTime": None if recent is None else round(recent, 6),
         "errorCount": sum(view.errors.values()),
-        "reconnectCount": sum(view.reconnects.values()),
+        "reconnectCount": sum(view.counts["reconnects"].values()),
     }
 
 
@@ -113,7 +113,7 @@ def system_figures(call: Call) -> dict[str, Any]:
         "diskFree": machine.get("wa_host_filesystem_avail_bytes"),
         "openFiles": machine.get("process_open_fds"),
         "openFilesLimit": machine.get("process_max_fds"),
-        "watchdogRestarts": sum(view.restarts.get("watchdog", 0) for view in views),
+        "watchdogRestarts": sum(view.counts["restarts"].get("watchdog", 0) for view in views),
         "meanCheckSeconds": call.supervisor.status().repairs.mean_check_seconds,
     }
 

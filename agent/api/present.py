@@ -11,6 +11,7 @@ from agent.core.health import HOLDS
 from agent.core.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Repair, Stage
+from agent.core.session_figures import COUNTS, FIGURES
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.store.keys import KeyRow
 
@@ -55,8 +56,8 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "worker": view.unit.state.value,
         "uptime_seconds": None if connected is None else max(0, round(now_wall - connected)),
         "memory_bytes": view.memory_bytes,
-        "restarts": sum(view.restarts.values()),
-        "reconnects": sum(view.reconnects.values()),
+        "restarts": sum(view.counts["restarts"].values()),
+        "reconnects": sum(view.counts["reconnects"].values()),
     }
 
 
@@ -97,8 +98,8 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "connected_since": wall_text(view.connected_since_wall),
         "cpu_seconds": view.cpu_seconds,
         "processes": view.processes,
-        "restarts_by_reason": dict(view.restarts),
-        "reconnects_by_reason": dict(view.reconnects),
+        **{row.name: view.figures.get(row.name) for row in FIGURES},
+        **{row.shown or row.name: dict(view.counts[row.name]) for row in COUNTS},
         "messages": dict(view.messages),
         "errors": dict(view.errors),
         "status_seconds": {
@@ -108,12 +109,10 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "repair": None if view.repair is None else show_repair(view.repair),
         "crypto_operations": dict(view.crypto_operations),
         "crypto_errors_lately": view.crypto_lately,
-        "key_regenerations": dict(view.key_regenerations),
         "repair_steps": [
             {"step": step, "result": result, "count": count}
             for (step, result), count in sorted(view.repair_steps.items())
         ],
-        "cleanups": dict(view.cleanups),
         "memory_limit_bytes": view.memory_limit,
         "messages_per_minute": dict(view.messages_per_minute),
         "last_snapshot": wall_text(view.last_snapshot_wall),

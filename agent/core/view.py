@@ -19,14 +19,13 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Repair
+from agent.core.session_figures import NO_COUNTS
 from agent.core.statistics import RepairStatistics
 from agent.core.time_in_status import StatusTime
 
 CRYPTO_RESULTS = ("ok", "failed")
-REGENERATION_RESULTS = ("done", "failed")
 CHECKS = ("deep", "recovery", "memory", "keys")
 """Beside the check of health, which is counted with the repairs that follow from it."""
-RESTART_REASONS = ("watchdog", "oom", "crash", "agent", "operator")
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 
 
@@ -53,12 +52,12 @@ class InstanceView:
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     processes: int | None = None
-    open_fds: int | None = None
-    """Of its worker and what that started, as far as the worker can see."""
     engine_version: str = ""
     """WhatsApp Web's, or its server's; "" = not told yet."""
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    reconnects: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """By name, the last answers of session_figures.FIGURES."""
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: dict(NO_COUNTS))
+    """By name and word, the counts of session_figures.COUNTS."""
     messages: Mapping[str, int] = field(default_factory=dict)
     counts_messages: bool = True
     """False: the engine hears of no message; how many there were is unknown, not 0."""
@@ -92,12 +91,10 @@ class InstanceView:
     """Messages that could be decrypted (ok) and that could not (failed)."""
     crypto_lately: int = 0
     """Crypto errors in the sliding window."""
-    key_regenerations: Mapping[str, int] = field(default_factory=dict)
     repair_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By step and result (done, failed)."""
     repair_seconds: float = 0.0
     """What those steps took together."""
-    cleanups: Mapping[str, int] = field(default_factory=dict)
     memory_limit: int = 0
     """Bytes; 0 = none."""
     messages_per_minute: Mapping[str, int] = field(default_factory=dict)

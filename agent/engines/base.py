@@ -45,6 +45,8 @@ class ProbeAnswer:
 
     claim: Claim
     detail: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of core/session_figures that this engine measures itself."""
 
 
 class Reporter(Protocol):

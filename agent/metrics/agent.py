@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, InstanceView
-from agent.metrics.repairs import care_samples
+from agent.metrics.repairs import repair_samples
 from agent.metrics.sessions import STATUSES
 from agent.metrics.text import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, sample
 
@@ -59,7 +59,7 @@ def agent_samples(
     )
     yield from _duration_samples(status)
     yield from _loop_samples(status)
-    yield from care_samples(status)
+    yield from repair_samples(status)
     yield from _store_and_host_samples(status)
 
 

@@ -1,6 +1,6 @@
-"""The metrics of one session as lines of text, one piece for each family.
+"""The metrics of one session, one row each; what the table of session_figures holds is added.
 
-A session with the same view gives the same pieces, so the exporter keeps them. What grows
+A session with the same view gives the same lines, so the exporter keeps them. What grows
 with the clock alone (the uptime, the time in the present status) is made at each scrape.
 """
 
@@ -9,27 +9,24 @@ from dataclasses import dataclass
 
 from agent.core.alerts.series import OF_KEYS, REASON, has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
-from agent.core.reasons import Permanence, reason_of, reasons_table
-from agent.core.view import RESTART_REASONS, InstanceView
-from agent.metrics.pieces import Piece, by_word, one_value, state_set
-from agent.metrics.repairs import CARE_FAMILIES
-from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, escape, number
+from agent.core.reasons import reasons_table
+from agent.core.reconnect import BreakerState
+from agent.core.recovery.repair import RecoveryKind
+from agent.core.session_figures import COUNTS, FIGURES, Count, Figure
+from agent.core.view import CRYPTO_RESULTS, InstanceView
+from agent.metrics.families import Row, by_word, flag, labelled, state_set, summary, value
+from agent.metrics.text import COUNTER, GAUGE, Family, escape
 
 STATUSES = tuple((status, status.value.lower()) for status in ConnectionStatus)
-_VERDICTS = tuple(Health)
-_REASONS = tuple(row[0] for row in reasons_table())
-_ERRORS = (*_REASONS, *OF_KEYS)
-_RECONNECT_REASONS = tuple(
-    code
-    for code in _REASONS
-    if reason_of(code).permanence not in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
-)
+_ERRORS = (*(row[0] for row in reasons_table()), *OF_KEYS)
 _MESSAGES = (
     ("in", "in", "received"),
     ("out", "out", "sent"),
     ("ack", "out", "acknowledged"),
     ("failed", "out", "failed"),
 )
+_NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT, RecoveryKind.GIVE_UP)
+_STEPS = tuple(kind.value for kind in RecoveryKind if kind not in _NO_STEPS)
 
 
 def _info(label: str, view: InstanceView) -> str:
@@ -41,141 +38,167 @@ def _info(label: str, view: InstanceView) -> str:
     return f"wa_session_info{{{labels}}} 1\n"
 
 
-def _messages(label: str, view: InstanceView) -> str:
-    return "".join(
-        f'wa_session_messages_total{{{label},direction="{direction}",result="{result}"}}'
-        f" {view.messages.get(word, 0)}\n"
-        for word, direction, result in _MESSAGES
-    )
-
-
-def _response_time(label: str, view: InstanceView) -> str:
-    name = "wa_session_response_time_seconds"
-    return (
-        f"{name}_sum{{{label}}} {number(view.probe_seconds)}\n"
-        f"{name}_count{{{label}}} {view.probes}\n"
-    )
+def _reason(label: str, view: InstanceView) -> str:
+    return f'{REASON}{{{label},reason="{escape(view.reason)}"}} 1\n' if view.reason else ""
 
 
 def _proof_at(view: InstanceView) -> float | None:
     return None if view.proof_age is None else round(view.seen_wall - view.proof_age, 3)
 
 
-def _whole(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _whole(moment: float | None) -> float | None:
+    return None if moment is None else round(moment, 3)
 
 
-_STATUS = "wa_session_status"
-_ENTERED = "wa_session_status_entered_timestamp_seconds"
-_CONNECTED = "wa_session_connected_timestamp_seconds"
-_MEMORY = "wa_session_memory_bytes"
-_CPU = "wa_session_cpu_seconds_total"
+def _crypto_operations() -> Row:
+    """Nothing where the messages that could be read are not counted: 100 % would fail."""
+    family, piece = by_word(
+        "wa_session_crypto_operations_total",
+        "Decryptions of messages by result.",
+        "result",
+        CRYPTO_RESULTS,
+        lambda view: view.crypto_operations,
+    )
+    return family, lambda label, view: piece(label, view) if view.counts_messages else ""
 
-FAMILIES: tuple[tuple[Family, Piece], ...] = (
-    (Family("wa_session_info", GAUGE, "What the session is made of; always 1."), _info),
-    (
-        Family("wa_session_enabled", GAUGE, "1 when the session should run."),
-        one_value("wa_session_enabled", lambda view: int(view.instance.enabled)),
+
+def _figure(row: Figure) -> Row:
+    return value(row.metric, row.meaning, lambda view: view.figures.get(row.name))
+
+
+def _count(row: Count) -> Row:
+    return by_word(
+        row.metric,
+        row.meaning,
+        row.label,
+        row.words,
+        lambda view: view.counts[row.name],
+        other=row.other,
+    )
+
+
+FAMILIES: tuple[Row, ...] = (
+    (Family("wa_session_info", GAUGE, "Engine, backend and their versions; always 1."), _info),
+    flag("wa_session_enabled", "1 when the instance is enabled.", lambda v: v.instance.enabled),
+    flag("wa_session_wanted", "1 when it is enabled and not stopped by hand.", is_wanted),
+    flag("wa_session_given_up", "1 when only a person can bring it back.", has_given_up),
+    flag("wa_session_silent", "1 when far fewer messages arrive than usual.", is_silent),
+    flag("wa_session_in_incident", "1 while it is in an incident.", lambda v: v.in_incident),
+    state_set(
+        "wa_session_status", "1 for the connection status.", "status", STATUSES, lambda v: v.status
     ),
-    (
-        Family("wa_session_wanted", GAUGE, "1 when it should run now: not stopped by hand."),
-        one_value("wa_session_wanted", lambda view: int(is_wanted(view))),
+    (Family(REASON, GAUGE, "1 for the reason of the present state, if it has one."), _reason),
+    state_set(
+        "wa_session_verdict",
+        "1 for the health verdict.",
+        "verdict",
+        ((verdict, verdict.value) for verdict in Health),
+        lambda v: v.verdict.health,
     ),
-    (
-        Family("wa_session_given_up", GAUGE, "1 when only a person can bring it back."),
-        one_value("wa_session_given_up", lambda view: int(has_given_up(view))),
+    value(
+        "wa_session_status_entered_timestamp_seconds",
+        "When the present status began.",
+        lambda v: _whole(v.status_since_wall),
     ),
-    (
-        Family("wa_session_silent", GAUGE, "1 when far fewer messages come than are usual."),
-        one_value("wa_session_silent", lambda view: int(is_silent(view))),
+    value("wa_session_proof_timestamp_seconds", "When the status was last proved.", _proof_at),
+    value(
+        "wa_session_connected_timestamp_seconds",
+        "When the present connection began.",
+        lambda v: _whole(v.connected_since_wall),
     ),
-    (
-        Family("wa_session_in_incident", GAUGE, "1 while an incident speaks for it."),
-        one_value("wa_session_in_incident", lambda view: int(view.in_incident)),
-    ),
-    (
-        Family(_STATUS, GAUGE, "1 for the connection's present status."),
-        state_set(_STATUS, "status", STATUSES, lambda view: view.status),
-    ),
-    (
-        Family(REASON, GAUGE, "1 for the reason that it is as it is, where there is one."),
-        lambda label, view: (
-            f'{REASON}{{{label},reason="{escape(view.reason)}"}} 1\n' if view.reason else ""
+    labelled(
+        "wa_session_messages_total",
+        "Messages by direction and result.",
+        COUNTER,
+        (
+            (
+                f'direction="{direction}",result="{result}"',
+                lambda v, word=word: v.messages.get(word, 0),  # type: ignore[misc]
+            )
+            for word, direction, result in _MESSAGES
         ),
     ),
-    (
-        Family("wa_session_verdict", GAUGE, "1 for the present health verdict."),
-        state_set(
-            "wa_session_verdict",
-            "verdict",
-            ((verdict, verdict.value) for verdict in _VERDICTS),
-            lambda view: view.verdict.health,
+    labelled(
+        "wa_session_messages_per_minute",
+        "Messages of the last minute.",
+        GAUGE,
+        (
+            (
+                f'direction="{word}"',
+                lambda v, word=word: v.messages_per_minute.get(word, 0),  # type: ignore[misc]
+            )
+            for word in ("in", "out")
         ),
     ),
-    (
-        Family(_ENTERED, GAUGE, "When the present status began."),
-        one_value(_ENTERED, lambda view: _whole(view.status_since_wall)),
+    summary(
+        "wa_session_response_time_seconds",
+        "Answer times of the answered probes.",
+        lambda v: v.probe_seconds,
+        lambda v: v.probes,
     ),
-    (
-        Family("wa_session_proof_timestamp_seconds", GAUGE, "When the status was last proved."),
-        one_value("wa_session_proof_timestamp_seconds", _proof_at),
+    by_word(
+        "wa_session_errors_total",
+        "Lost connections and errors by kind.",
+        "kind",
+        _ERRORS,
+        lambda v: v.errors,
+        other=True,
     ),
-    (
-        Family(_CONNECTED, GAUGE, "Since when it is connected."),
-        one_value(_CONNECTED, lambda view: _whole(view.connected_since_wall)),
+    value("wa_session_memory_bytes", "Memory of its processes.", lambda v: v.memory_bytes),
+    value(
+        "wa_session_memory_limit_bytes",
+        "Memory that the session may use; 0 = no limit.",
+        lambda v: v.memory_limit,
     ),
-    (Family("wa_session_messages_total", COUNTER, "Messages that passed."), _messages),
-    (
-        Family("wa_session_response_time_seconds", SUMMARY, "How long answered probes took."),
-        _response_time,
+    value(
+        "wa_session_cpu_seconds_total",
+        "CPU time of the session's processes.",
+        lambda v: v.cpu_seconds,
+        COUNTER,
     ),
-    (
-        Family("wa_session_errors_total", COUNTER, "Endings and errors by kind."),
-        by_word("wa_session_errors_total", "kind", _ERRORS, lambda view: view.errors),
+    value("wa_session_processes", "Processes of the session.", lambda v: v.processes),
+    value(
+        "wa_session_reconnect_attempts",
+        "Attempts since it was last connected.",
+        lambda v: v.record.attempts,
     ),
-    (
-        Family("wa_session_reconnects_total", COUNTER, "Connections regained, by what was lost."),
-        by_word(
-            "wa_session_reconnects_total",
-            "reason",
-            _RECONNECT_REASONS,
-            lambda view: view.reconnects,
+    _crypto_operations(),
+    labelled(
+        "wa_session_repairs_total",
+        "Steps of repairs by result.",
+        COUNTER,
+        (
+            (
+                f'step="{step}",result="{result}"',
+                lambda v, key=(step, result): v.repair_steps.get(key, 0),  # type: ignore[misc]
+            )
+            for step in _STEPS
+            for result in ("done", "failed")
         ),
     ),
-    (
-        Family("wa_session_restarts_total", COUNTER, "Restarts of the worker by cause."),
-        by_word(
-            "wa_session_restarts_total",
-            "reason",
-            RESTART_REASONS,
-            lambda view: view.restarts,
-            other=False,
-        ),
+    summary(
+        "wa_session_repair_seconds",
+        "Duration of the steps of repairs.",
+        lambda v: v.repair_seconds,
+        lambda v: sum(v.repair_steps.values()),
     ),
-    (
-        Family(_MEMORY, GAUGE, "Memory of the session's processes."),
-        one_value(_MEMORY, lambda view: view.memory_bytes),
+    state_set(
+        "wa_session_circuit",
+        "1 for the state of the circuit breaker.",
+        "state",
+        ((state, state.value) for state in BreakerState),
+        lambda v: v.circuit,
     ),
-    (
-        Family(_CPU, COUNTER, "CPU time of the session's processes."),
-        one_value(_CPU, lambda view: view.cpu_seconds),
+    value(
+        "wa_session_last_snapshot_timestamp_seconds",
+        "When the last snapshot was taken.",
+        lambda v: v.last_snapshot_wall,
     ),
-    (
-        Family("wa_session_processes", GAUGE, "Processes of the session."),
-        one_value("wa_session_processes", lambda view: view.processes),
-    ),
-    (
-        Family("wa_session_open_fds", GAUGE, "Open files of the session's processes."),
-        one_value("wa_session_open_fds", lambda view: view.open_fds),
-    ),
-    (
-        Family("wa_session_reconnect_attempts", GAUGE, "Tries since it was last connected."),
-        one_value("wa_session_reconnect_attempts", lambda view: view.record.attempts),
-    ),
-    *CARE_FAMILIES,
+    *(_figure(row) for row in FIGURES),
+    *(_count(row) for row in COUNTS),
 )
 
-UPTIME = Family("wa_session_uptime_seconds", GAUGE, "How long it is connected; 0 when it is not.")
+UPTIME = Family("wa_session_uptime_seconds", GAUGE, "Duration of the connection; 0 without one.")
 IN_STATUS = Family("wa_session_status_seconds_total", COUNTER, "Time spent in each status.")
 
 

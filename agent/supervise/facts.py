@@ -5,6 +5,7 @@ Callbacks of the link and the host write here and wake the loop; the pass reads.
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Repair
+from agent.core.session_figures import COUNTS
 from agent.core.time_in_status import StatusTime
 from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
@@ -43,8 +45,8 @@ class RunFacts:
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     processes: int | None = None
-    open_fds: int | None = None
-    """As its worker counts them."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Those of session_figures, as its worker told them last."""
     memory_history: MemoryHistory = field(default_factory=MemoryHistory)
     folder_lost: str = ""
     """What became of its folder under its live worker; "" = it is where the worker has it."""
@@ -127,8 +129,10 @@ class SavedFacts:
 class Counters:
     """Counted since the agent's start, or since before it (periodic/carried)."""
 
-    restarts: Counter[str] = field(default_factory=Counter)
-    reconnects: Counter[str] = field(default_factory=Counter)
+    by_word: dict[str, Counter[str]] = field(
+        default_factory=lambda: {row.name: Counter() for row in COUNTS}
+    )
+    """The counts of session_figures."""
     messages: Counter[str] = field(default_factory=Counter)
     per_minute: dict[str, PerMinute] = field(default_factory=dict)
     """By direction: in, out."""
@@ -137,9 +141,6 @@ class Counters:
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result."""
     repair_seconds: float = 0.0
-    key_regenerations: Counter[str] = field(default_factory=Counter)
-    cleanups: Counter[str] = field(default_factory=Counter)
-    """By the goal of the repair."""
     probes: int = 0
     probe_seconds: float = 0.0
     recent_times: RecentTimes = field(default_factory=RecentTimes)

@@ -10,10 +10,9 @@ from agent.core.findings.error_rate import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.reconnect import BreakerPolicy, breaker_of
+from agent.core.session_figures import with_zeros
 from agent.core.view import (
     MESSAGE_DIRECTIONS,
-    REGENERATION_RESULTS,
-    RESTART_REASONS,
     InstanceView,
 )
 from agent.engines.catalog import counts_messages
@@ -28,9 +27,7 @@ NOT_LOOKED_YET = HealthVerdict(
     "not_looked_yet",
     "the agent has not checked it yet",
 )
-_NO_RESTARTS = dict.fromkeys(RESTART_REASONS, 0)
 _NO_MESSAGES = dict.fromkeys(MESSAGE_DIRECTIONS, 0)
-_NO_REGENERATIONS = dict.fromkeys(REGENERATION_RESULTS, 0)
 _NO_RATE = PerMinute()
 
 
@@ -84,10 +81,9 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         memory_bytes=facts.run.memory_bytes,
         cpu_seconds=facts.run.cpu_seconds,
         processes=facts.run.processes,
-        open_fds=facts.run.open_fds,
         engine_version=eyes.server_version(backend) if backend else facts.engine_version,
-        restarts={**_NO_RESTARTS, **facts.counters.restarts},
-        reconnects=dict(facts.counters.reconnects),
+        figures=facts.run.figures,
+        counts=with_zeros(facts.counters.by_word),
         messages={**_NO_MESSAGES, **facts.counters.messages},
         counts_messages=counted,
         errors=dict(facts.counters.errors),
@@ -107,10 +103,8 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
-        key_regenerations={**_NO_REGENERATIONS, **facts.counters.key_regenerations},
         repair_steps=dict(facts.counters.repair_steps),
         repair_seconds=facts.counters.repair_seconds,
-        cleanups=dict(facts.counters.cleanups),
         memory_limit=eyes.memory_limit(facts),
         messages_per_minute={
             word: facts.counters.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")

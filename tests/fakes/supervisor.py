@@ -24,6 +24,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.session_figures import NO_COUNTS
 from agent.core.statistics import RepairStatistics
 from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
@@ -71,7 +72,8 @@ def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -
         "processes": 1,
         "seen_wall": now,
     }
-    return InstanceView(**{**made, **more})
+    counts = {**NO_COUNTS, **{name: more.pop(name) for name in NO_COUNTS if name in more}}
+    return InstanceView(**{**made, "counts": counts, **more})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from agent.core.durations import Durations
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
+from agent.core.session_figures import COUNTS
 from agent.core.statistics import RepairStatistics
 from agent.core.time_in_status import StatusTime
-from agent.core.view import RESTART_REASONS, BackendView, InstanceView
+from agent.core.view import BackendView, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines
 from agent.metrics.sessions import FAMILIES
 from agent.metrics.text import escape, number, wants_openmetrics
@@ -150,8 +151,9 @@ def test_counters_are_there_at_zero_from_the_first_moment(
     supervisor, exporter = house
     put(supervisor, "a", status=ConnectionStatus.DISCONNECTED, memory_bytes=None, proof_age=None)
     found = samples(exporter)
-    for reason in RESTART_REASONS:
-        assert of(found, "wa_session_restarts_total", session="a", reason=reason) == 0
+    for row in COUNTS:
+        for word in row.words:
+            assert of(found, row.metric, session="a", **{row.label: word}) == 0
     for row in reasons_table():
         assert of(found, "wa_session_errors_total", session="a", kind=row[0]) == 0
     assert of(found, "wa_session_uptime_seconds", session="a") == 0

@@ -24,7 +24,7 @@ from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
-from agent.metrics.repairs import care_samples
+from agent.metrics.repairs import repair_samples
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file
 from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family
@@ -146,7 +146,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
     yield from backend_samples(views)
     yield from webhook_samples(WebhookFigures(oldest_wall=own.webhook_oldest_wall))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
-    yield from care_samples(
+    yield from repair_samples(
         AgentStatus(
             "", "", 0.0, ready=True, incidents=members, incident_reasons=own.incident_reasons
         )

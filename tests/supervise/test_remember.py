@@ -219,7 +219,7 @@ def test_a_success_resets_the_count_and_is_a_reconnect():
     it.record = replace(it.record, attempts=4)
     look(it, CONNECTED, at=NOW + 2)
     assert it.record.attempts == 0
-    assert it.counters.reconnects == {"connection_lost": 1}
+    assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():
@@ -250,7 +250,7 @@ def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
     it = facts()
     after = replace(RUNS, run="r2", restarts=1, result=result)
     assert [one.kind for one in note_restarts(it, RUNS, after)] == ["restarted"]
-    assert it.counters.restarts == {reason: 1}
+    assert it.counters.by_word["restarts"] == {reason: 1}
 
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():

@@ -102,13 +102,13 @@ CLIENT_OUTDATED = _reason("client_outdated")
 
 RECONNECTS = Series(
     "wa_session_reconnects_total",
-    of_session=lambda view: sum(view.reconnects.values()),
+    of_session=lambda view: sum(view.counts["reconnects"].values()),
     summed=("reason",),
 )
 WATCHDOG_RESTARTS = Series(
     "wa_session_restarts_total",
     'reason="watchdog"',
-    lambda view: view.restarts.get("watchdog", 0),
+    lambda view: view.counts["restarts"].get("watchdog", 0),
 )
 OF_KEYS = ("crypto", "crypto_unknown")
 """Kinds of errors about keys: alerts of their own speak of them."""
@@ -146,7 +146,7 @@ CRYPTO_OPERATIONS = Series(
 REGENERATIONS_FAILED = Series(
     "wa_session_key_regenerations_total",
     'result="failed"',
-    lambda view: view.key_regenerations.get("failed", 0),
+    lambda view: view.counts["key_regenerations"].get("failed", 0),
 )
 MEMORY = Series("wa_session_memory_bytes", of_session=lambda view: view.memory_bytes, bridged=False)
 MEMORY_LIMIT = Series(

@@ -33,6 +33,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy, not_before
+from agent.core.session_figures import read_figures
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 ATTACH_DELAY = 0.5
 BACKEND_DOWN = "backend_down"
 FIRST_WORDS = 1.0
-MOST_FILES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +298,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
             senses.checked("deep", now - begun)
         return
     now = boot_now()
-    told = answer.get("open_fds")
-    facts.run.open_fds = told if isinstance(told, int) and 0 <= told < MOST_FILES else None
+    facts.run.figures = read_figures(answer)
     if look is not None:
         compare_folder(facts, answer.get("folder"), await look)
     if deep:

@@ -206,7 +206,7 @@ class Rememberer:
             facts.durations.note("reconnect", boot_now() - facts.lost_at)
         facts.lost_at = None
         if facts.lost_because:
-            facts.counters.reconnects[facts.lost_because] += 1
+            facts.counters.by_word["reconnects"][facts.lost_because] += 1
             facts.record = replace(facts.record, reconnects=facts.record.reconnects + 1)
             facts.lost_because = ""
 
@@ -240,7 +240,7 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     times = after.restarts - before.restarts
     last_result = before.result if after.result == "success" else after.result
     reason = RESTART_REASON.get(last_result, "crash")
-    facts.counters.restarts[reason] += times
+    facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
     facts.record = replace(facts.record, restarts=facts.record.restarts + times)
     return [

@@ -266,7 +266,7 @@ class Ladder:
         return ""
 
     async def _start_anew(self, facts: Facts) -> None:
-        facts.counters.restarts["agent"] += 1
+        facts.counters.by_word["restarts"]["agent"] += 1
         # The host's burst limit is against crash loops: it counts no starts that we mean.
         await self.hands.host.reset_failed(facts.id)
         if facts.unit.runs:
@@ -307,10 +307,10 @@ class Ladder:
                 tries += 1
                 wait = crypto_retry_delay(tries, policy)
                 if wait is None or error.code in ("not_supported", "nothing_to_remove"):
-                    facts.counters.key_regenerations["failed"] += 1
+                    facts.counters.by_word["key_regenerations"]["failed"] += 1
                     raise
                 await asyncio.sleep(wait)
-        facts.counters.key_regenerations["done"] += 1
+        facts.counters.by_word["key_regenerations"]["done"] += 1
         # Without a peer the damaged records were taken out: whom the errors did not name.
         facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
 
@@ -325,7 +325,7 @@ class Ladder:
         await self.save(facts, [])
         failpoint("cleanup_reset")
         await asyncio.to_thread(set_aside, self.hands.session_root, facts, "cleaned up")
-        facts.counters.cleanups[
+        facts.counters.by_word["cleanups"][
             facts.repair.last.goal.value if facts.repair.last else Goal.HEAL.value
         ] += 1
         await self._start_anew(facts)
@@ -337,7 +337,7 @@ class Ladder:
         facts.record = replace(forgive(facts.record), paired=False, account="")
         facts.saved.identity_behind = True
         await self.save(facts, [])
-        facts.counters.cleanups[
+        facts.counters.by_word["cleanups"][
             facts.repair.last.goal.value if facts.repair.last else Goal.HEAL.value
         ] += 1
 

@@ -219,17 +219,17 @@ class Passes:
         by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
         facts.asked.try_at_once = facts.asked.past_looks = False
         if by_operator:
-            facts.counters.restarts["operator"] += 1
+            facts.counters.by_word["restarts"]["operator"] += 1
             # What its worker said until now is no word against what a person asked for.
             facts.record = replace(forgive(facts.record), restart_of="")
         elif action.kind is ActionKind.RESTART and facts.asked.restart_for:
-            facts.counters.restarts["agent"] += 1
+            facts.counters.by_word["restarts"]["agent"] += 1
             facts.asked.restart_for = ""
         elif action.kind in TRIES:
             rules = self.policy().reconnect
             facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
             if action.kind is ActionKind.RESTART:
-                facts.counters.restarts["agent"] += 1
+                facts.counters.by_word["restarts"]["agent"] += 1
         elif action.kind is ActionKind.STOP:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         elif action.kind is ActionKind.RENEW:

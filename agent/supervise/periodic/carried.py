@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 _PREFIX = "counters:"
 _WHOLE = "counters_whole"
 """Its row stands for an orderly end."""
-_COUNTERS = ("restarts", "reconnects", "messages", "errors", "key_regenerations", "cleanups")
+_OWN = ("messages", "errors")
+"""Counters beside those of the table."""
 _LONGEST = 256
 """Entries of one counter that are taken over; nothing that the agent counts has more."""
 
@@ -72,7 +73,7 @@ class CarriedCounters:
 
 def _counted(facts: Facts, now: float) -> dict[str, Any]:
     return {
-        **{name: dict(getattr(facts.counters, name)) for name in _COUNTERS},
+        **{name: dict(counter) for name, counter in _counters(facts).items()},
         "repair_steps": [[*key, count] for key, count in facts.counters.repair_steps.items()],
         "repair_seconds": facts.counters.repair_seconds,
         "probes": facts.counters.probes,
@@ -83,7 +84,8 @@ def _counted(facts: Facts, now: float) -> dict[str, Any]:
 
 def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
     """All of it or nothing: everything is read before anything is added."""
-    counters = {name: _read_counter(kept[name]) for name in _COUNTERS}
+    # An agent that did not know a count yet has no row of it.
+    counted = {name: _read_counter(kept.get(name, {})) for name in _counters(facts)}
     steps = {(str(kind), str(result)): _count(n) for kind, result, n in kept["repair_steps"]}
     repair_seconds, probe_seconds = (
         _seconds(kept["repair_seconds"]),
@@ -93,13 +95,18 @@ def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
     spent = {
         ConnectionStatus(word): _seconds(value) for word, value in kept["status_seconds"].items()
     }
-    for name, counter in counters.items():
-        getattr(facts.counters, name).update(counter)
+    for name, counter in _counters(facts).items():
+        counter.update(counted[name])
     facts.counters.repair_steps.update(steps)
     facts.counters.repair_seconds += repair_seconds
     facts.counters.probes += probes
     facts.counters.probe_seconds += probe_seconds
     facts.status_time = facts.status_time.with_earlier(spent)
+
+
+def _counters(facts: Facts) -> dict[str, Counter[str]]:
+    own = {name: getattr(facts.counters, name) for name in _OWN}
+    return {**facts.counters.by_word, **own}
 
 
 def _read_counter(kept: Mapping[str, Any]) -> Counter[str]:

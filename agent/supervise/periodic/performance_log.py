@@ -39,7 +39,7 @@ def performance_line(view: InstanceView, now_wall: float) -> str:
         "messages_per_minute": sum(view.messages_per_minute.values()),
         "response_seconds": mean,
         "errors": sum(view.errors.values()),
-        "reconnects": sum(view.reconnects.values()),
+        "reconnects": sum(view.counts["reconnects"].values()),
         "memory_bytes": "-" if view.memory_bytes is None else view.memory_bytes,
         "cpu_seconds": "-" if view.cpu_seconds is None else f"{view.cpu_seconds:.2f}",
     }
