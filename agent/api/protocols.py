@@ -26,9 +26,9 @@ from agent.supervise.copies.archives import Export, Import
 from agent.supervise.copies.snapshots import Progress
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
 from agent.supervise.requests.evidence import WorkerLines
+from agent.vault.copies.restore import Restored
+from agent.vault.copies.snapshots import Snapshot
 from agent.vault.diagnostics import FailedStart
-from agent.vault.restore import Restored
-from agent.vault.snapshots import Snapshot
 
 
 class Trashed(Protocol):

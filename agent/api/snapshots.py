@@ -14,7 +14,7 @@ from agent.api.present import show_instance
 from agent.core.event_json import wall_text
 from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
-from agent.vault.snapshots import Snapshot
+from agent.vault.copies.snapshots import Snapshot
 
 RESTORE = (
     Field(

@@ -34,7 +34,7 @@ def open_archive(path: Path, _id: InstanceId | None) -> IO[bytes]:
 
 def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
     """A whatsapp-web.js LocalAuth folder."""
-    from agent.engines.web.exchange import forget_note, import_local_auth
+    from agent.engines.web.profile.local_auth import forget_note, import_local_auth
 
     def fill(session: Path) -> None:
         import_local_auth(path, session)
@@ -54,7 +54,7 @@ def _packed(
     path: Path, id: InstanceId | None, engine: str, fill: Callable[[Path], None]
 ) -> IO[bytes]:
     """Another program's folder, which says nothing of who it belongs to, as our archive."""
-    from agent.vault.archive import pack_session
+    from agent.vault.copies.pack import pack_session
 
     if id is None:
         raise InvalidRequest(
@@ -76,7 +76,7 @@ def _packed(
 
 def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
     """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
-    from agent.engines.web.exchange import export_local_auth
+    from agent.engines.web.profile.local_auth import export_local_auth
 
     with _unpacked(archive, id, "web", "whatsapp-web.js") as session:
         return export_local_auth(session, target, id, replace=replace)
@@ -92,8 +92,8 @@ def unpack_auth_folder(archive: Path, target: Path, id: InstanceId, replace: boo
 
 @contextmanager
 def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Iterator[Path]:
-    from agent.vault.unpack import unpack_apart
-    from agent.vault.untar import Limits
+    from agent.vault.copies.unpack import unpack_apart
+    from agent.vault.copies.untar import Limits
 
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, archive.open("rb") as source:
         session = Path(folder) / "session"

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.vault.identity import create
-from agent.vault.retire import list_trash, retire
+from agent.vault.trash import list_trash, retire
 
 
 def set_aside(root: Path, facts: Facts, why: str) -> str:

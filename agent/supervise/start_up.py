@@ -32,7 +32,7 @@ from agent.supervise.passes.observe import desired_of
 from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
 from agent.vault.identity import Found, Identity, create, scan
-from agent.vault.retire import Retired, list_trash
+from agent.vault.trash import Retired, list_trash
 
 log = logging.getLogger(__name__)
 

@@ -55,7 +55,7 @@ from agent.supervise.story import entry
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
-from agent.vault.retire import Retired, list_trash, restore_trash, retire
+from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 log = logging.getLogger(__name__)
 

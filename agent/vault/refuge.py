@@ -17,7 +17,7 @@ from agent.vault.locate import (
     open_instance,
     open_root,
 )
-from agent.vault.retire import retire
+from agent.vault.trash import retire
 from agent.vault.tree import Open, copy_tree, read_back
 
 

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
 
         return serve_forks()
     if len(argv) == 2 and argv[0] == "--backend":
-        from agent.worker.backend_run import run_backend
+        from agent.worker.backend.run import run_backend
 
         return run_backend(argv[1])
     if len(argv) != 1:

@@ -18,8 +18,8 @@ from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine
 from agent.worker.life import Life, live
-from agent.worker.own_files import open_files
 from agent.worker.own_folder import OwnFolder
+from agent.worker.own_use import open_files, own_use
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
@@ -72,17 +72,14 @@ async def _work(identity: Identity, link_path: Path) -> int:
         own.share(refuge)
         return {}
 
-    async def own_use(_args: Mapping[str, Any]) -> Answer:
-        # Only where it is asked: most machines tell the agent themselves.
-        from agent.worker import own_use
-
-        return own_use.own_use()
+    async def use(_args: Mapping[str, Any]) -> Answer:
+        return own_use()
 
     works |= {
         "save": plain(save),
         "close": plain(life.stop),
         "probe": probe,
-        "own_use": own_use,
+        "own_use": use,
         "save_elsewhere": save_elsewhere,
     }
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.arguments import command_line, find_browser
-from agent.engines.web.browser import Browser
-from agent.engines.web.connection import Debugger
+from agent.engines.web.browser.arguments import command_line, find_browser
+from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.process import Browser
 from agent.errors import ConfigError
 from tests.lacking import lacks
 

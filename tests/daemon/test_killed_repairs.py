@@ -329,7 +329,7 @@ async def renewed(agent, eventually, before):
 
 ELSEWHERE = {
     "tests/daemon/test_vault.py": {"import_unpacked", "deletion_begun", "deletion_retired"},
-    "tests/vault/test_retire.py": {"mid_sweep"},
+    "tests/vault/test_trash.py": {"mid_sweep"},
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.conftest import RunningAgent, remote_settings
-from tests.worker.loop.server import LoopServer
+from tests.worker.backend.loop.server import LoopServer
 
 ROOT = Path(__file__).parents[2]
 LINE = """

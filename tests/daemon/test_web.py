@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.engines.web.arguments import find_browser
+from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError

@@ -12,10 +12,10 @@ from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.supervise.copies.archives import Export, Import
 from agent.supervise.copies.snapshots import Progress
-from agent.vault.archive import Packed
-from agent.vault.manifest import Manifest
-from agent.vault.restore import Restored
-from agent.vault.snapshots import Snapshot
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.pack import Packed
+from agent.vault.copies.restore import Restored
+from agent.vault.copies.snapshots import Snapshot
 from agent.vault.tree import FileEntry, Listing
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.engines.web.arguments import find_browser
+from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Instance, InstanceId
+from agent.vault.copies.take import Subject
 from agent.vault.identity import create, write_identity
-from agent.vault.snapshot import Subject
 from tests.lacking import not_lent
 
 REPOSITORY = Path(__file__).parents[2]

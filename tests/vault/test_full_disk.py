@@ -7,7 +7,7 @@ import pytest
 from agent.errors import VaultError
 from agent.vault.free_space import look_for_room, why_no_start
 from agent.vault.identity import create, read_identity, write_identity
-from agent.vault.retire import retire
+from agent.vault.trash import retire
 
 
 def fill(folder):

@@ -9,7 +9,7 @@ from agent.errors import VaultError
 from agent.vault.check import inspect_files
 from agent.vault.identity import create, read_identity, write_identity
 from agent.vault.locate import locate
-from agent.vault.retire import list_trash, retire, sweep
+from agent.vault.trash import list_trash, retire, sweep
 
 
 def calls(root, sales):

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from agent.core.model import Instance, InstanceId
-from agent.vault.archive import export_snapshot
 from agent.vault.atomic import write_atomically
 from agent.vault.backend_files import hook_secret, lay_out_backend, write_roster
+from agent.vault.copies.pack import export_snapshot
+from agent.vault.copies.restore import restore_snapshot
+from agent.vault.copies.staging import finish, put_in_place
+from agent.vault.copies.take import Subject, take_snapshot
+from agent.vault.copies.unpack import unpack
+from agent.vault.copies.untar import Limits
 from agent.vault.folders import DOOMED
 from agent.vault.identity import Identity, create, write_identity
-from agent.vault.restore import restore_snapshot
-from agent.vault.retire import restore_trash, retire
-from agent.vault.snapshot import Subject, take_snapshot
-from agent.vault.staging import finish, put_in_place
-from agent.vault.unpack import unpack
-from agent.vault.untar import Limits
+from agent.vault.trash import restore_trash, retire
 from tests.vault.conftest import sandbox_file
 
 Key = tuple[int, int]

@@ -15,7 +15,7 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.limits import BACKEND_LINK
-from tests.worker.loop.server import LoopServer
+from tests.worker.backend.loop.server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
 
@@ -178,7 +178,7 @@ class Bench:
 class BackendBench(Bench):
     """A backend's folder, its server on the loopback, and its worker."""
 
-    program = ("-m", "tests.worker.backend_main", "--backend")
+    program = ("-m", "tests.worker.backend.main", "--backend")
     roots = "backends"
     quick: Mapping[str, Any] = {}
 

@@ -282,7 +282,8 @@ def _checked_by_agent(client: Client) -> str:
 
 def _browser_kinds(config: "Config") -> set[str]:
     """What the web instances are set to, as far as can be known without an agent."""
-    from agent.engines.web.arguments import BINARIES, SHELL
+    from agent.engines.web.browser.arguments import BINARIES
+    from agent.engines.web.settings import SHELL
 
     every = _settings_of(config, "web")
     return {str(settings.get("browser", SHELL)) for settings in every} & set(BINARIES)
@@ -306,8 +307,8 @@ def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Fi
     """Looked at before the first web instance, too, once a browser or the bundle is installed."""
     from agent.cli.doctor.worker_access import environment_of
     from agent.config import INSTALLED_STATE
-    from agent.engines.web.arguments import SHELL
     from agent.engines.web.doctor import examine
+    from agent.engines.web.settings import SHELL
     from agent.host.machine.doctor import note, ok, wrong
     from agent.host.units import INSTANCES
 

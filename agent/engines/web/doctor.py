@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from agent.engines.surroundings import Finding
-from agent.engines.web.arguments import SHELL, find_browser, find_setpriv
+from agent.engines.web.browser.arguments import find_browser, find_setpriv
+from agent.engines.web.browser.own_sandbox import sandbox_problem
 from agent.engines.web.bundle import read_bundle
-from agent.engines.web.sandbox import sandbox_problem
+from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError
 
 __all__ = ["Finding", "examine"]

@@ -15,14 +15,14 @@ from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.surroundings import cache_folder, probe_limit
-from agent.engines.web.arguments import find_browser, find_setpriv
+from agent.engines.web.browser.arguments import find_browser, find_setpriv
+from agent.engines.web.browser.page import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.messages import ACKS, read_message, read_part, refusal
-from agent.engines.web.page import page_script
-from agent.engines.web.pairing import flush_pairing
-from agent.engines.web.profile import make_durable
+from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.record import Record
+from agent.engines.web.save_pairing import flush_pairing
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.kept import Note, keep_diagnostics, keep_page, read_note, write_note
-from agent.engines.web.page import Page
+from agent.engines.web.browser.page import Page
+from agent.engines.web.profile.notes import Note, keep_diagnostics, keep_page, read_note, write_note
 from agent.engines.web.view import View
 from agent.errors import EngineError
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from agent.engines.web.browser.page import Page
 from agent.engines.web.messages import UPLOAD_LIMIT, FilePart, Outgoing, outcome, refusal
-from agent.engines.web.page import Page
 from agent.errors import EngineError
 
 ANSWER = 8.0

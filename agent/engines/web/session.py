@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.arguments import Program
-from agent.engines.web.browser import Browser
+from agent.engines.web.browser.arguments import Program
+from agent.engines.web.browser.page import Page, origin_of
+from agent.engines.web.browser.process import Browser
 from agent.engines.web.files import profile_path
-from agent.engines.web.kept import read_note, read_page
-from agent.engines.web.page import Page, origin_of
-from agent.engines.web.pairing import leave_page
-from agent.engines.web.profile import Lock, prepare_profile
+from agent.engines.web.profile.folder import Lock, prepare_profile
+from agent.engines.web.profile.notes import read_note, read_page
+from agent.engines.web.save_pairing import leave_page
 from agent.engines.web.settings import WebSettings
 from agent.errors import EngineError
 

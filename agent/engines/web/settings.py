@@ -15,9 +15,9 @@ from agent.engines.settings import (
     read_table,
     server_fault,
 )
-from agent.engines.web.arguments import BINARIES, SHELL
 
 WHATSAPP = "https://web.whatsapp.com/"
+SHELL, CHROMIUM = "headless-shell", "chromium"
 LIVE, KNOWN_GOOD = "live", "known_good"
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.-]{0,39}")
 
@@ -42,7 +42,7 @@ class WebSettings:
     browser: str = setting(
         SHELL,
         "headless-shell needs a third of the memory of chromium, the full browser",
-        choices=tuple(BINARIES),
+        choices=(SHELL, CHROMIUM),
     )
     url: str = setting(
         WHATSAPP,

@@ -17,8 +17,8 @@ from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
 from agent.engines.web.files import lost_store, store_is_gone
+from agent.engines.web.profile.rescue import rescue
 from agent.engines.web.record import Record
-from agent.engines.web.rescue import rescue
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
 from agent.engines.web.view import View

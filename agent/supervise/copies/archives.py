@@ -28,15 +28,15 @@ from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
-from agent.vault.archive import Packed, export_snapshot
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.pack import Packed, export_snapshot
+from agent.vault.copies.snapshots import Snapshot, find_snapshot
+from agent.vault.copies.staging import discard, put_in_place
+from agent.vault.copies.unpack import Arrived, read_archive_manifest, unpack
+from agent.vault.copies.untar import Limits
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage
-from agent.vault.manifest import Manifest
-from agent.vault.retire import Retired
-from agent.vault.snapshots import Snapshot, find_snapshot
-from agent.vault.staging import discard, put_in_place
-from agent.vault.unpack import Arrived, read_archive_manifest, unpack
-from agent.vault.untar import Limits
+from agent.vault.trash import Retired
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from agent.errors import WaError
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.vault.retire import list_trash
-from agent.vault.snapshots import newest_good, sweep_snapshots
+from agent.vault.copies.snapshots import newest_good, sweep_snapshots
+from agent.vault.trash import list_trash
 
 log = logging.getLogger(__name__)
 

@@ -25,17 +25,17 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
-from agent.vault.formats import may_roll_back
-from agent.vault.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
-from agent.vault.snapshot import Subject, take_snapshot
-from agent.vault.snapshots import (
+from agent.vault.copies.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
+from agent.vault.copies.snapshots import (
     Snapshot,
     find_snapshot,
     list_snapshots,
     newest_good,
     prune_snapshots,
 )
-from agent.vault.staging import finish
+from agent.vault.copies.staging import finish
+from agent.vault.copies.take import Subject, take_snapshot
+from agent.vault.formats import may_roll_back
 from agent.vault.tree import Tick
 
 log = logging.getLogger(__name__)

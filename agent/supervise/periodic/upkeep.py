@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.clock import wall_at_boot
 from agent.errors import WaError
 from agent.store.database import Store
-from agent.vault.retire import sweep
+from agent.vault.trash import sweep
 
 log = logging.getLogger(__name__)
 

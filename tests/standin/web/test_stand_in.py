@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.arguments import find_browser
-from agent.engines.web.browser import Browser
+from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.browser.page import Page, page_script
+from agent.engines.web.browser.process import Browser
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.page import Page, page_script
 from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks

@@ -1,0 +1,1 @@
+"""The browser and its one page: found, started, called, ended."""

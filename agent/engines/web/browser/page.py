@@ -1,0 +1,322 @@
+"""The one page of a browser: the bundle in it, calls with deadlines, what it tells."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.engines.web.browser.arguments import user_agent, user_agent_metadata
+from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.loading import Loading
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+LISTEN = 60.0
+"""Seconds after which the open question for words is asked anew."""
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+class Page:
+    """Calls raise EngineError; `tell` gets the page's words, and `page_crashed`, `navigated`."""
+
+    def __init__(self, browser: Debugger, debugger: Debugger, target: str, tell: Tell) -> None:
+        self._browser = browser
+        self._debugger = debugger
+        self._target = target
+        self._tell = tell
+        self.loading = Loading(debugger)
+        self._ear: asyncio.Task[None] | None = None
+        self._new_document = asyncio.Event()
+        self._closed = False
+        self.crashed = False
+        self.frame = ""
+
+    @classmethod
+    async def open(
+        cls, browser: Debugger, script: str, version: str, tell: Tell, *, within: float = 20.0
+    ) -> "Page":
+        """Attach to the browser's first page; `script` runs in each document before its own."""
+        async with asyncio.timeout(within):
+            target = await _first_page(browser, within)
+            page = cls(browser, await browser.attach(target, within=within), target, tell)
+            page._listen()
+            for method, params in (
+                ("Inspector.enable", {}),
+                ("Page.enable", {}),
+                ("Page.addScriptToEvaluateOnNewDocument", {"source": script}),
+                (
+                    "Emulation.setUserAgentOverride",
+                    {
+                        "userAgent": user_agent(version),
+                        "userAgentMetadata": user_agent_metadata(version),
+                    },
+                ),
+            ):
+                await page.call(method, params, within=within)
+        page._ear = asyncio.create_task(page._listen_to_words(), name="page words")
+        return page
+
+    def close(self) -> None:
+        """No word is told after this."""
+        self._closed = True
+        if self._ear is not None:
+            self._ear.cancel()
+
+    async def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, within: float
+    ) -> Mapping[str, Any]:
+        if self.crashed and method not in ("Page.reload", "Page.navigate"):
+            raise EngineError(f"cannot {method}: the page crashed", code="page_crashed")
+        return await self._debugger.call(method, params, within=within)
+
+    async def navigate(self, url: str, *, within: float) -> None:
+        """Go there; EngineError with the network's word: `page_unreachable`, `page_http_error`,
+        `certificate_error`, `page_elsewhere`, and `page_silent` where no answer began."""
+        self.loading.status = 0
+        try:
+            told = await self.call("Page.navigate", {"url": url}, within=within)
+        except EngineError as error:
+            if error.code == "browser_silent" and await self._browser_answers():
+                raise EngineError(
+                    f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_silent"
+                ) from error
+            raise
+        self.crashed = False
+        if trouble := str(told.get("errorText") or ""):
+            status = f" (HTTP {self.loading.status})" if self.loading.status else ""
+            raise EngineError(
+                f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
+            )
+
+    async def leave(self, *, within: float) -> None:
+        """Go to an empty page: the browser then writes and closes what this page stored."""
+        await self.call("Page.navigate", {"url": "about:blank"}, within=within)
+
+    async def _browser_answers(self) -> bool:
+        try:
+            await self._browser.call("Browser.getVersion", within=5.0)
+        except EngineError:
+            return False
+        return True
+
+    async def evaluate(self, expression: str, *, within: float) -> Any:
+        """The value of an expression (awaited when it is a promise), as plain JSON."""
+        told = await self.call(
+            "Runtime.evaluate",
+            {"expression": expression, "awaitPromise": True, "returnByValue": True},
+            within=within,
+        )
+        if trouble := told.get("exceptionDetails"):
+            raise EngineError(f"cannot evaluate in the page: {_said(trouble)}", code="page_error")
+        return told.get("result", {}).get("value")
+
+    async def ask(self, function: str, *arguments: Any, within: float) -> Any:
+        """Call one of observer.js's functions."""
+        told = ", ".join(json.dumps(each) for each in arguments)
+        # A page that has none of ours is told apart from one that fails.
+        return await self.evaluate(
+            f"globalThis.__waAgent ? __waAgent.{function}({told}) : null", within=within
+        )
+
+    async def picture(self, *, kind: str = "jpeg", within: float = 10.0) -> bytes:
+        """A picture of the page. What could be scanned or typed from it is hidden, or there is
+        no picture: a page that cannot hide it raises."""
+        hidden = await self.evaluate(_HIDE_CODES, within=within)
+        if hidden is not True:
+            raise EngineError("cannot take a picture: the page did not hide its codes")
+        try:
+            params = {"format": kind, "captureBeyondViewport": False}
+            if kind == "jpeg":
+                params |= {"quality": 60}
+            told = await self.call("Page.captureScreenshot", params, within=within)
+        finally:
+            await self.evaluate(_SHOW_CODES, within=within)
+        return base64.b64decode(told["data"])
+
+    async def collect_garbage(self, *, within: float) -> None:
+        await self.call("HeapProfiler.collectGarbage", within=within)
+
+    async def heap(self, *, within: float) -> dict[str, int]:
+        told = await self.call("Runtime.getHeapUsage", within=within)
+        return {
+            "heap_used_bytes": int(told.get("usedSize", 0)),
+            "heap_bytes": int(told.get("totalSize", 0)),
+        }
+
+    async def source(self, url: str, *, within: float) -> str:
+        """The document as it was served."""
+        try:
+            told = await self.call(
+                "Page.getResourceContent", {"frameId": self.frame, "url": url}, within=within
+            )
+        except EngineError as error:
+            if error.code != "browser":
+                raise
+            # Served with no-store: the browser did not keep it, so it is asked for once more.
+            asked = f"fetch({json.dumps(url)}).then((reply) => reply.text())"
+            return str(await self.evaluate(asked, within=within) or "")
+        text = str(told.get("content", ""))
+        return base64.b64decode(text).decode() if told.get("base64Encoded") else text
+
+    async def serve(self, document: str, *, within: float) -> None:
+        """Answer with `document` wherever the main page is asked for; all else is live."""
+        body = base64.b64encode(document.encode()).decode()
+
+        def paused(event: Mapping[str, Any]) -> None:
+            known = event.get("frameId") == self.frame or not self.frame
+            task = asyncio.ensure_future(self._answer(event, body if known else None))
+            task.add_done_callback(_look)
+
+        self._debugger.on("Fetch.requestPaused", paused)
+        # A service worker would answer first, with the page it remembers.
+        await self.loading.bypass_service_worker()
+        patterns = [{"urlPattern": "*", "resourceType": "Document"}]
+        await self.call("Fetch.enable", {"patterns": patterns}, within=within)
+
+    async def _answer(self, event: Mapping[str, Any], body: str | None) -> None:
+        id = event.get("requestId")
+        if body is None:
+            await self.call("Fetch.continueRequest", {"requestId": id}, within=10)
+            return
+        headers = [{"name": "content-type", "value": "text/html; charset=utf-8"}]
+        await self.call(
+            "Fetch.fulfillRequest",
+            {"requestId": id, "responseCode": 200, "responseHeaders": headers, "body": body},
+            within=10,
+        )
+
+    def _listen(self) -> None:
+        self._debugger.on("Inspector.targetCrashed", self._crashed)
+        self._debugger.on("Page.frameNavigated", self._navigated)
+        self._debugger.on("Page.javascriptDialogOpening", self._dialog)
+
+    async def _listen_to_words(self) -> None:
+        """Keep one question open that the page answers with its next words.
+
+        A binding would need the debugger's Runtime domain, which keeps every line that the
+        page logs in memory and shows the page that it is being watched.
+        """
+        while True:
+            self._new_document.clear()
+            try:
+                words = await self.ask("next", within=LISTEN)
+            except EngineError as error:
+                if error.code == "browser_gone":
+                    return
+                words = [] if error.code == "browser_silent" else None
+            if isinstance(words, list):
+                for word in words:
+                    self._take(word)
+                continue
+            # Nothing of ours is in this document: the next one may have it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._new_document.wait()
+
+    def _take(self, word: Any) -> None:
+        """Everything here was said by the page: it is checked, and never trusted further."""
+        if not isinstance(word, dict) or not isinstance(word.get("e"), str) or self._closed:
+            return
+        try:
+            self._tell(word["e"][:64], word)
+        except Exception:
+            log.exception("cannot use a message of the page")
+
+    def _crashed(self, _event: Mapping[str, Any]) -> None:
+        self.crashed = True
+        if not self._closed:
+            self._tell("page_crashed", {})
+
+    def _navigated(self, event: Mapping[str, Any]) -> None:
+        frame = event.get("frame") or {}
+        if not frame.get("parentId"):
+            self.frame = str(frame.get("id", ""))
+            url = str(frame.get("unreachableUrl") or frame.get("url", ""))
+            lost = bool(frame.get("unreachableUrl"))
+            self._new_document.set()
+            self.loading.new_document()
+            if self._closed:
+                return
+            self._tell("navigated", {"url": url, "unreachable": lost})
+
+    def _dialog(self, _event: Mapping[str, Any]) -> None:
+        # An open dialog stops the page until somebody answers.
+        task = asyncio.ensure_future(
+            self.call("Page.handleJavaScriptDialog", {"accept": True}, within=10)
+        )
+        task.add_done_callback(_look)
+
+
+def page_script(url: str, config: str, bundle: str) -> str:
+    """What runs in each document first: only in WhatsApp's own page, never in frames."""
+    observer = Path(__file__).with_name("observer.js").read_text()
+    where = json.dumps(origin_of(url))
+    return (
+        f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"
+        f"window.WPPConfig = {config};\n{observer}\n"
+        f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
+        f"__waAgent.watch();\n}})()"
+    )
+
+
+def network_code(error: str) -> str:
+    """What the browser's word for a failed load means, as an error code of navigate()."""
+    if error.startswith(("net::ERR_CERT_", "net::ERR_SSL_")):
+        return "certificate_error"
+    return _NETWORK_CODES.get(error, "page_unreachable")
+
+
+_NETWORK_CODES = {
+    "net::ERR_HTTP_RESPONSE_CODE_FAILURE": "page_http_error",
+    "net::ERR_TOO_MANY_REDIRECTS": "page_elsewhere",
+    "net::ERR_TIMED_OUT": "page_silent",
+}
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+async def _first_page(browser: Debugger, within: float) -> str:
+    told = await browser.call("Target.getTargets", within=within)
+    for each in told.get("targetInfos", []):
+        if each.get("type") == "page":
+            return str(each["targetId"])
+    made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=within)
+    return str(made["targetId"])
+
+
+def _said(trouble: Mapping[str, Any]) -> str:
+    exception = trouble.get("exception") or {}
+    text = exception.get("description") or exception.get("value") or trouble.get("text", "")
+    return str(text).splitlines()[0][:300] if text else "unknown"
+
+
+def _look(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("%s", error)
+
+
+# A style sheet made here is not subject to the page's rules on inline styles.
+_HIDE_CODES = """new Promise((done) => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(
+    'canvas, [data-ref], [data-ref] *, [data-link-code], [data-link-code] *,' +
+    '[aria-details*="link-device"], [aria-details*="link-device"] *' +
+    '{ visibility: hidden !important }');
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  globalThis.__waAgentSheet = sheet;
+  requestAnimationFrame(() => requestAnimationFrame(() => done(true)));
+})"""
+
+_SHOW_CODES = """document.adoptedStyleSheets =
+  document.adoptedStyleSheets.filter((each) => each !== globalThis.__waAgentSheet);
+  delete globalThis.__waAgentSheet; true"""

@@ -1,0 +1,228 @@
+"""One browser process: started without blocking, watched by its descriptor, ended as a whole."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from agent.engines.web.browser.arguments import Program, command_line, user_agent
+from agent.engines.web.browser.connection import Debugger
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+START = 20.0
+"""Seconds until a new browser must answer."""
+_TAIL = 4000
+
+
+class Browser:
+    """A running browser and the connection to it. It never outlives this process."""
+
+    def __init__(self, pid: int, version: str) -> None:
+        self.pid = pid
+        self.version = version
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Its exit status, negative for a signal."""
+        self._watch = os.pidfd_open(pid)
+        self._said = b""
+        self._debugger: Debugger | None = None
+        asyncio.get_running_loop().add_reader(self._watch, self._reap)
+
+    @classmethod
+    async def start(
+        cls, program: Program, profile: Path, *, proxy: str = "", loopback: bool = False
+    ) -> "Browser":
+        """EngineError `browser_failed` with the browser's own last words."""
+        version = await asyncio.to_thread(version_of, program)
+        line = command_line(
+            program,
+            profile,
+            user_agent=user_agent(version),
+            sandboxed=os.geteuid() != 0,
+            proxy=proxy,
+            loopback=loopback,
+        )
+        return await cls.run(line, version)
+
+    @classmethod
+    async def run(cls, line: list[str], version: str) -> "Browser":
+        """Start exactly this command line."""
+        pipes = _Pipes()
+        try:
+            pid = pipes.spawn(line)
+        except OSError as error:
+            pipes.close()
+            raise EngineError(
+                f"cannot start {line[0]}: {error.strerror}", code="browser_failed"
+            ) from error
+        browser = cls(pid, version)
+        try:
+            await browser._connect(pipes)
+        except BaseException as error:
+            browser.kill()
+            await asyncio.wait({browser.ended}, timeout=5)
+            if isinstance(error, EngineError):
+                words = browser.last_words() or str(error)
+                walled = "No usable sandbox" not in words
+                raise EngineError(
+                    f"cannot start the browser: {words}",
+                    code="browser_failed" if walled else "sandbox_not_possible",
+                ) from error
+            raise
+        return browser
+
+    @property
+    def debugger(self) -> Debugger:
+        assert self._debugger is not None
+        return self._debugger
+
+    @property
+    def alive(self) -> bool:
+        return not self.ended.done() and self._debugger is not None and self._debugger.alive
+
+    def last_words(self) -> str:
+        """The end of what it wrote to its standard error."""
+        lines = self._said.decode(errors="replace").splitlines()
+        # Of its log, nothing that the page wrote; all else only if it never came to a log.
+        own = [line for line in lines if re.match(r"\[\d", line)]
+        chosen = [line for line in own if ":CONSOLE" not in line] if own else lines
+        return " | ".join(line.strip() for line in chosen[-5:] if line.strip())[:1000]
+
+    def on_end(self, tell: Callable[[int], None]) -> None:
+        self.ended.add_done_callback(
+            lambda ended: None if ended.cancelled() else tell(ended.result())
+        )
+
+    async def close(self, within: float = 10.0) -> bool:
+        """End it in order, so that its profile is whole; True when it did so by itself."""
+        if not self.ended.done() and self._debugger is not None:
+            with suppress(EngineError):
+                await self._debugger.call("Browser.close", within=within)
+            await asyncio.wait({self.ended}, timeout=within)
+        in_order = self.ended.done() and self.ended.result() == 0
+        if self.ended.done() and not in_order:
+            log.info("the browser died while it ended (status %d)", self.ended.result())
+        if not self.ended.done():
+            log.warning("the browser did not close in %g s: the worker kills it", within)
+            self.kill()
+            await asyncio.wait({self.ended}, timeout=5)
+        if self._debugger is not None:
+            self._debugger.close()
+        return in_order
+
+    def kill(self) -> None:
+        """The whole tree, at once."""
+        if not self.ended.done():
+            # Its number cannot belong to another process: we have not waited for it yet.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def _connect(self, pipes: "_Pipes") -> None:
+        asyncio.get_running_loop().add_reader(pipes.errors, self._hear, pipes.errors)
+        self._debugger = await Debugger.open(pipes.answers, pipes.calls)
+        await self._debugger.call("Browser.getVersion", within=START)
+
+    def _hear(self, fd: int) -> None:
+        try:
+            text = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            text = b""
+        if not text:
+            asyncio.get_running_loop().remove_reader(fd)
+            os.close(fd)
+            return
+        self._said = (self._said + text)[-_TAIL:]
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._watch)
+        os.close(self._watch)
+        # What is left of its tree, before its number may be given to somebody else.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            code = 255
+        if not self.ended.done():
+            self.ended.set_result(code)
+        if self._debugger is not None:
+            self._debugger.close()
+
+
+class _Pipes:
+    """The browser reads calls from its descriptor 3 and writes answers to 4."""
+
+    def __init__(self) -> None:
+        # Numbers above those that the child uses, so that none is overwritten before its copy.
+        self._child_calls, self.calls = _pipe()
+        self.answers, self._child_answers = _pipe()
+        self.errors, self._child_errors = _pipe()
+        os.set_blocking(self.errors, False)
+
+    def spawn(self, line: list[str]) -> int:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, self._child_errors, 2),
+            (os.POSIX_SPAWN_DUP2, self._child_calls, 3),
+            (os.POSIX_SPAWN_DUP2, self._child_answers, 4),
+        ]
+        # posix_spawn neither copies this process's memory nor runs Python in the child.
+        pid = os.posix_spawn(
+            line[0],
+            line,
+            _environment(),
+            file_actions=actions,
+            # A group of its own in the worker's session: by that the process host finds what
+            # outlives the worker, for a browser writes over its environment.
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores these two
+        )
+        for fd in (self._child_calls, self._child_answers, self._child_errors):
+            os.close(fd)
+        return pid
+
+    def close(self) -> None:
+        for fd in (self._child_calls, self._child_answers, self._child_errors):
+            os.close(fd)
+        for fd in (self.calls, self.answers, self.errors):
+            os.close(fd)
+
+
+def _pipe() -> tuple[int, int]:
+    ends = []
+    for end in os.pipe():
+        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
+        os.close(end)
+    return ends[0], ends[1]
+
+
+def _environment() -> dict[str, str]:
+    """No bus, no notify socket, no settings of ours: nothing of that is the page's business."""
+    kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "FONTCONFIG_PATH", "XDG_RUNTIME_DIR")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def version_of(program: Program) -> str:
+    try:
+        return subprocess.run(
+            [str(program.path), "--version"],
+            capture_output=True,
+            text=True,
+            timeout=START,
+            check=True,
+            env=_environment(),
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError(f"cannot start {program.path}: {error}", code="browser_failed") from error

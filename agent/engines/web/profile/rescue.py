@@ -1,0 +1,88 @@
+"""Save a pairing whose files were deleted under a running browser: it still holds them open.
+
+A deleted file lives on while a process has it open. The browser is halted first, so that its
+databases are copied as they are at one moment; what it ran on is gone, so it is ended then.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from agent.engines.web.files import profile_path
+from agent.engines.web.profile.folder import make_durable
+
+log = logging.getLogger(__name__)
+
+_DELETED = " (deleted)"
+_STORES = (("Default", "IndexedDB"), ("Default", "Local Storage"))
+
+
+def rescue(session: Path, browser: int) -> bool:
+    """Write the profile again from what the browser holds; True when there is a pairing's store.
+
+    The browser's process group is halted and not set going again: end it in any case.
+    """
+    profile = profile_path(session)
+    fresh = session / f".{profile.name}.rescued"
+    try:
+        with suppress(ProcessLookupError):
+            os.killpg(browser, signal.SIGSTOP)
+        session.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        found = {path for pid in _tree(browser) for path in _copy_open_files(pid, profile, fresh)}
+        whole = _complete(fresh)
+        log.warning("%d files of the deleted profile were still open", len(found))
+        if not whole:
+            shutil.rmtree(fresh, ignore_errors=True)
+            return False
+        if os.path.lexists(profile):
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            profile.rename(profile.with_name(f"{profile.name}.left-{stamp}"))
+        fresh.rename(profile)
+        make_durable(session, lambda: None)
+    except OSError as error:
+        log.error("cannot save the session from the browser: %s", error)
+        return False
+    return True
+
+
+def _copy_open_files(pid: int, profile: Path, target: Path) -> Iterator[Path]:
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it ended, or its sandbox hides it; the databases are not its own then
+        return
+    for descriptor in descriptors:
+        try:
+            name = str(descriptor.readlink())
+            if not name.endswith(_DELETED):
+                continue
+            path = Path(name.removesuffix(_DELETED)).relative_to(profile)
+            if path.parts[:2] not in _STORES or path.name == "LOCK":
+                continue
+            (target / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with descriptor.open("rb") as old, (target / path).open("wb") as new:
+                shutil.copyfileobj(old, new, 1 << 20)
+        except (OSError, ValueError):
+            continue
+        yield path
+
+
+def _complete(profile: Path) -> bool:
+    """Write CURRENT, which no process keeps open, for each database; whether IndexedDB is there."""
+    manifests = list(profile.glob("Default/IndexedDB/*/MANIFEST-*"))
+    for manifest in (*manifests, *profile.glob("Default/Local Storage/*/MANIFEST-*")):
+        (manifest.parent / "CURRENT").write_text(f"{manifest.name}\n")
+    return bool(manifests)
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in task.read_text().split():
+                yield from _tree(int(child))

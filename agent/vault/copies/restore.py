@@ -1,0 +1,136 @@
+"""A snapshot becomes the session again: copied apart, checked, and put in place in one rename."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import Instance, SessionFiles
+from agent.errors import Refused, VaultError
+from agent.failpoint import failpoint
+from agent.vault.check import inspect_files
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.snapshots import Snapshot, is_of_present, lineage_of, open_files
+from agent.vault.copies.staging import put_in_place, staged
+from agent.vault.formats import is_left_out, may_roll_back
+from agent.vault.free_space import look_for_room
+from agent.vault.identity import Identity, new_lineage
+from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
+from agent.vault.trash import Retired
+from agent.vault.tree import (
+    Open,
+    Tick,
+    add_file,
+    add_folder,
+    checked,
+    no_tick,
+    read_back,
+    read_file,
+    walk,
+)
+
+BLOCK, SPARE = 4096, 64 << 10
+"""Bytes that each entry takes at least, and for what is written beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    snapshot: Snapshot
+    manifest: Manifest
+    retired: Retired | None
+    """What was there before."""
+
+
+def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None:
+    """Refused when this snapshot would do harm that nobody asked for by name (`force`)."""
+    manifest = snapshot.manifest
+    if manifest is None:
+        raise VaultError(snapshot.problem, code="damaged")
+    what = f"cannot restore {snapshot.name} of {instance.id}"
+    if manifest.engine != instance.engine:
+        raise Refused(
+            f"{what}: it is of engine {manifest.engine}, not {instance.engine}",
+            code="other_engine",
+        )
+    if manifest.state is not SessionFiles.WHOLE:
+        raise Refused(
+            f"{what}: its files are {manifest.state}; it was made as evidence", code="not_good"
+        )
+    if not is_of_present(root, snapshot):
+        raise Refused(
+            f"{what}: it is of an earlier session of that name, which ended since",
+            code="other_session",
+        )
+    if not may_roll_back(instance.engine) and _is_newer(root, instance, manifest):
+        raise Refused(
+            f"{what}: the present session is newer, and its keys must never go back in time:"
+            " the session could no longer read its peers' messages",
+            code="newer_session",
+        )
+
+
+def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
+    """Has the present session, where there is one, moved on since the snapshot?"""
+    report = inspect_files(root / instance.id, instance.engine)
+    if report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED):
+        return False
+    path = root / instance.id / SESSION
+    with (
+        open_instance(root, instance.id) as fd,
+        open_folder(path, SESSION, fd) as session_fd,
+    ):
+        top = Open(path, session_fd)
+        listed = {file.path: file for file in manifest.listing.files}
+        present = [
+            found.path
+            for found in walk(top, is_left_out(instance.engine), "read")
+            if not found.is_folder
+        ]
+        if set(present) != set(listed):
+            return True
+        try:
+            for name in present:
+                for _ in checked(path / name, read_file(top, name), listed[name]):
+                    pass
+        except VaultError as error:
+            if error.code != "damaged":
+                raise
+            return True
+    return False
+
+
+def must_have_room(root: Path, snapshot: Snapshot) -> None:
+    """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
+    if snapshot.manifest is None:
+        return
+    listing, room = snapshot.manifest.listing, look_for_room(root)
+    entries = len(listing.files) + len(listing.folders)
+    # What is kept free elsewhere may be used for it: a session waits.
+    need = listing.size + entries * BLOCK + SPARE
+    if room.free < need or (room.files_total and room.files_free < entries + 2):
+        raise VaultError(
+            f"cannot restore snapshot {snapshot.name} of {snapshot.id}: it needs {need >> 10} KiB"
+            f" and {entries} files, the disk has {room.free >> 10} KiB and {room.files_free}",
+            code="disk_full",
+        )
+
+
+def restore_snapshot(
+    root: Path, instance: Instance, snapshot: Snapshot, why: str, *, tick: Tick = no_tick
+) -> Restored:
+    """The worker must not run. The present folder goes to the trash; the identity stays."""
+    with (
+        staged(root, instance.id, "restore") as target,
+        open_files(root, snapshot) as (source, manifest),
+    ):
+        with open_root(root) as root_fd:
+            modes = modes_of(root_fd)
+        for folder in manifest.listing.folders:
+            add_folder(target, folder, modes)
+        for file in manifest.listing.files:
+            pieces = checked(source.path / file.path, read_file(source, file.path), file)
+            add_file(target, file.path, pieces, modes, tick)
+        failpoint("restore_copied")
+        read_back(target, manifest.listing, tick)
+    identity = Identity(instance, manifest.paired, manifest.account)
+    lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
+    retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
+    return Restored(snapshot, manifest, retired)

@@ -1,0 +1,197 @@
+"""The snapshots that are there: listed, found, read again, and all but a few deleted."""
+
+import os
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import InvalidRequest, NotFound, VaultError
+from agent.failpoint import failpoint
+from agent.vault.atomic import read_plain_file
+from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
+from agent.vault.errors import explain
+from agent.vault.folders import (
+    DOOMED,
+    MAKING,
+    OURS,
+    SNAPSHOTS,
+    age_order,
+    doom,
+    is_name,
+    open_own,
+    sweep_folder,
+)
+from agent.vault.identity import read_identity
+from agent.vault.locate import make_folder, names_in, open_folder
+from agent.vault.tree import Open
+
+FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot that is there."""
+
+    name: str
+    path: Path
+    id: InstanceId
+    manifest: Manifest | None
+    problem: str = ""
+    """Why it cannot be used."""
+
+    @property
+    def good(self) -> bool:
+        return self.manifest is not None and self.manifest.good
+
+
+def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
+    """Newest first, the broken ones too, each with its problem."""
+    try:
+        with open_shelf(root, id) as shelf:
+            names = sorted(filter(is_name, names_in(shelf.fd)), key=age_order, reverse=True)
+            return [_describe(shelf, name, id) for name in names]
+    except VaultError as error:
+        if error.code == "absent":
+            return []
+        raise
+
+
+def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
+    """The snapshot of that name, with a manifest that can be read."""
+    if not is_name(name):
+        raise NotFound(f"cannot find the snapshot {name!r:.80} of {id}: it is no such name")
+    try:
+        with open_shelf(root, id) as shelf:
+            found = _describe(shelf, name, id)
+    except VaultError as error:
+        if error.code != "absent":
+            raise
+        found = None
+    if found is None or (found.manifest is None and not found.path.exists()):
+        raise NotFound(f"cannot find the snapshot {name} of {id}: there is none of that name")
+    if found.manifest is None:
+        raise VaultError(found.problem, code="damaged")
+    return found
+
+
+def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
+    """The newest whole one of the present session; its files are checked when it is used."""
+    for found in list_snapshots(root, id):
+        if found.good and is_of_present(root, found):
+            return found
+    return None
+
+
+def is_of_present(root: Path, snapshot: Snapshot) -> bool:
+    """Not of an earlier session of that name. Where the folder is gone nothing says otherwise."""
+    present = lineage_of(root / snapshot.id)
+    return snapshot.manifest is not None and present in ("", snapshot.manifest.lineage)
+
+
+@contextmanager
+def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Open, Manifest]]:
+    """A snapshot's copied files, open, and what they should be."""
+    path = snapshot.path
+    with (
+        open_shelf(root, snapshot.id) as shelf,
+        open_folder(path, snapshot.name, shelf.fd) as inner,
+        open_folder(path / FILES, FILES, inner) as fd,
+    ):
+        yield Open(path / FILES, fd), _read_manifest(path, inner, snapshot.id)
+
+
+def raw_manifest(root: Path, snapshot: Snapshot) -> bytes:
+    with (
+        open_shelf(root, snapshot.id) as shelf,
+        open_folder(snapshot.path, snapshot.name, shelf.fd) as inner,
+    ):
+        return read_plain_file(snapshot.path, inner, FILE)
+
+
+def lineage_of(folder: Path) -> str:
+    """Which session the folder is of; "" where nobody wrote it down."""
+    try:
+        return read_identity(folder).lineage
+    except VaultError:
+        return ""
+
+
+def _describe(shelf: Open, name: str, id: InstanceId) -> Snapshot:
+    path = shelf.path / name
+    try:
+        with open_folder(path, name, shelf.fd) as inner:
+            return Snapshot(name, path, id, _read_manifest(path, inner, id))
+    except VaultError as error:
+        return Snapshot(name, path, id, None, str(error))
+
+
+def _read_manifest(path: Path, fd: int, id: InstanceId) -> Manifest:
+    manifest = parse_manifest(read_plain_file(path, fd, FILE), path / FILE)
+    if manifest.id != id:
+        raise VaultError(f"cannot use {path / FILE}: it is of {manifest.id}", code="damaged")
+    return manifest
+
+
+def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
+    """Delete all but the newest `keep`; the newest good one stays whatever its age."""
+    found = list_snapshots(root, id)
+    kept = found[:keep]
+    if not any(one.good for one in kept):
+        kept = kept + [one for one in found if one.good][:1]
+    kept_names = {one.name for one in kept}
+    return _delete(root, id, [one.name for one in found if one.name not in kept_names])
+
+
+def _delete(root: Path, id: InstanceId, names: list[str]) -> list[str]:
+    gone = []
+    with open_shelf(root, id, create=True) as shelf:
+        # The oldest first: a kill in between leaves the newer ones.
+        for name in sorted(names, key=age_order):
+            doomed = DOOMED + name
+            try:
+                os.rename(name, doomed, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
+            except OSError as error:
+                raise explain("delete", shelf.path / name, error) from error
+            failpoint("mid_prune")
+            if doom(shelf.path, doomed, shelf.fd):
+                gone.append(name)
+    return gone
+
+
+def sweep_unfinished(shelf: Open) -> list[str]:
+    """What a killed agent left: snapshots half made and half deleted."""
+    return sweep_folder(shelf.path, shelf.fd, lambda name: name.startswith((MAKING, DOOMED)))
+
+
+def sweep_snapshots(root: Path, known: Container[InstanceId], older_than: float) -> list[str]:
+    """Remove what was never finished, and old snapshots of instances that are no more."""
+    gone = []
+    with open_own(root, SNAPSHOTS) as (_, fd):
+        ids = names_in(fd)
+    for text in ids:
+        try:
+            id = parse_instance_id(text)
+        except InvalidRequest:
+            continue
+        with open_shelf(root, id) as shelf:
+            gone += sweep_unfinished(shelf)
+            names = names_in(shelf.fd)
+        if id not in known and all(age_order(name)[0] < older_than for name in names):
+            gone += [f"{id}/{name}" for name in _delete(root, id, names)]
+            with open_own(root, SNAPSHOTS) as (_, fd), suppress(OSError):
+                os.rmdir(id, dir_fd=fd)
+    return gone
+
+
+@contextmanager
+def open_shelf(root: Path, id: InstanceId, *, create: bool = False) -> Iterator[Open]:
+    """The folder of one instance's snapshots."""
+    checked = parse_instance_id(id)
+    path = root / SNAPSHOTS / checked
+    with open_own(root, SNAPSHOTS, create=create) as (_, fd):
+        if create and make_folder(path, checked, fd, OURS):
+            os.fsync(fd)
+        with open_folder(path, checked, fd) as inner:
+            yield Open(path, inner)

@@ -1,0 +1,145 @@
+"""Snapshots: verified copies of a session, visible only when they are whole.
+
+R/.snapshots/<id>/<UTC stamp>/ holds manifest.json and files/. One is made under another name,
+put on the disk, read back, and then renamed; whatever a crash leaves is swept.
+"""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import Instance, InstanceId, parse_instance_id
+from agent.errors import Refused, VaultError
+from agent.failpoint import failpoint
+from agent.vault.atomic import write_atomically
+from agent.vault.check import inspect_session
+from agent.vault.copies.manifest import FILE, Manifest, render_manifest
+from agent.vault.copies.snapshots import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
+from agent.vault.errors import explain
+from agent.vault.folders import MAKING, OURS, free_name
+from agent.vault.formats import is_left_out
+from agent.vault.free_space import look_for_room
+from agent.vault.locate import SESSION, is_empty, make_folder, open_folder, open_instance
+from agent.vault.tree import (
+    Listing,
+    Open,
+    Signature,
+    Tick,
+    copy_tree,
+    first_difference,
+    no_tick,
+    read_back,
+    signatures,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose session is copied, as the record knows it, and what for."""
+
+    instance: Instance
+    paired: bool
+    account: str
+    why: str
+    backup: bool = False
+
+
+def take_snapshot(
+    root: Path,
+    subject: Subject,
+    *,
+    now_wall: float | None = None,
+    tick: Tick = no_tick,
+) -> Snapshot:
+    """Copy the session as it is. VaultError `changing`: it changed meanwhile; ask again."""
+    id = parse_instance_id(subject.instance.id)
+    at_wall = time.time() if now_wall is None else now_wall
+    with open_shelf(root, id, create=True) as shelf:
+        sweep_unfinished(shelf)
+        path = shelf.path / MAKING
+        try:
+            make_folder(path, MAKING, shelf.fd, OURS)
+            failpoint("snapshot_begun")
+            with open_folder(path, MAKING, shelf.fd) as fd:
+                manifest = _fill(root, subject, Open(path, fd), at_wall, tick)
+            failpoint("snapshot_verified")
+            name = free_name(shelf.fd, at_wall)
+            os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
+            failpoint("snapshot_visible")
+            os.fsync(shelf.fd)
+        except OSError as error:
+            raise explain("make a snapshot in", shelf.path, error) from error
+        finally:
+            with suppress(OSError):
+                shutil.rmtree(MAKING, dir_fd=shelf.fd)
+    return Snapshot(name, shelf.path / name, id, manifest)
+
+
+def _fill(root: Path, subject: Subject, making: Open, at_wall: float, tick: Tick) -> Manifest:
+    instance = subject.instance
+    path = making.path / FILES
+    make_folder(path, FILES, making.fd, OURS)
+    with open_folder(path, FILES, making.fd) as fd:
+        files = Open(path, fd)
+        listing = _copy_unchanged(root, instance, files, tick)
+        failpoint("snapshot_copied")
+        # The copy is looked at, not the original: it is the copy that somebody will live on.
+        report = inspect_session(path, fd, instance.engine, subject.paired, OURS)
+        manifest = Manifest(
+            id=instance.id,
+            engine=instance.engine,
+            account=subject.account,
+            paired=subject.paired,
+            taken_wall=at_wall,
+            why=subject.why,
+            backup=subject.backup,
+            state=report.files,
+            listing=listing,
+            settings=instance.settings,
+            created_wall=instance.created_wall,
+            lineage=lineage_of(root / instance.id),
+        )
+        read_back(files, listing, tick)
+    write_atomically(making.path, making.fd, FILE, render_manifest(manifest), mode=OURS.file)
+    failpoint("snapshot_manifest")
+    return manifest
+
+
+def _copy_unchanged(root: Path, instance: Instance, target: Open, tick: Tick) -> Listing:
+    """Copy while nothing changes, or not at all."""
+    id, excluded = instance.id, is_left_out(instance.engine)
+    path = root / id / SESSION
+    with open_instance(root, id) as folder_fd:
+        if is_empty(path, SESSION, folder_fd):
+            raise Refused(f"cannot copy the session of {id}: it has none yet", code="no_session")
+        with open_folder(path, SESSION, folder_fd) as fd:
+            source = Open(path, fd)
+            try:
+                before = signatures(source, excluded)
+                _check_room(root, before)
+                listing = copy_tree(source, target, excluded=excluded, modes=OURS, tick=tick)
+                after = signatures(source, excluded)
+                moved = os.fstat(fd).st_ino != path.lstat().st_ino
+            except (VaultError, FileNotFoundError) as error:
+                if isinstance(error, VaultError) and error.code != "absent":
+                    raise
+                raise _changing(id, f"something in {path} went away meanwhile") from error
+    changed = path if moved else first_difference(before, after)
+    if changed is not None:
+        raise _changing(id, f"{path / changed} changed meanwhile")
+    if not listing.files:
+        raise Refused(f"cannot copy the session of {id}: it has no files yet", code="no_session")
+    return listing
+
+
+def _changing(id: InstanceId, cause: str) -> VaultError:
+    return VaultError(f"cannot copy the session of {id}: {cause}", code="changing")
+
+
+def _check_room(root: Path, signed: dict[str, Signature]) -> None:
+    need = sum(signature[1] for signature in signed.values() if len(signature) > 1)
+    if problem := look_for_room(root).problem(need, len(signed)):
+        raise VaultError(f"cannot copy a session in {root}: {problem}", code="disk_full")

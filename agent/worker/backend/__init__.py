@@ -1,0 +1,1 @@
+"""The worker of one backend: one process for all sessions of a server."""

@@ -1,0 +1,62 @@
+"""A kernel that gives an unprivileged browser no sandbox: found before the browser fails."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lacking import lacks, not_lent
+
+WITHOUT = str(Path(__file__).with_name("without_namespaces.py"))
+EXAMINE = """
+import json, sys
+from pathlib import Path
+from agent.engines.web.doctor import examine
+print(json.dumps({each.code: [each.sentence, each.cure] for each in examine(Path(sys.argv[1]))}))
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
+    tmp_path: Path, allowed: bool
+) -> None:
+    """The setting is each user namespace's own: in one of ours it can be taken away for real."""
+    if shutil.which("unshare") is None:
+        lacks("this machine has no unshare")
+    take_away = "" if allowed else "echo 0 > /proc/sys/user/max_user_namespaces; "
+    shell = ("sh", "-c", take_away + 'exec "$@"', "sh")
+    done = subprocess.run(
+        ["unshare", "-Ur", *shell, sys.executable, "-c", EXAMINE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare failed" in done.stderr:
+        not_lent(f"this machine lends no namespace: {done.stderr.strip()}")
+    found = json.loads(done.stdout)
+    assert ("sandbox_not_possible" in found) is not allowed
+    if not allowed:
+        sentence, cure = found["sandbox_not_possible"]
+        assert "user.max_user_namespaces is 0" in sentence
+        assert cure.startswith("sysctl user.max_user_namespaces=")
+
+
+def test_the_doctor_tries_what_no_setting_forbids(tmp_path: Path) -> None:
+    """A container's seccomp filter, as Docker's, is seen in no file."""
+    if platform.machine() != "x86_64":
+        not_lent("the filter is written for x86-64")
+    done = subprocess.run(
+        [sys.executable, WITHOUT, sys.executable, "-c", EXAMINE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sentence, cure = json.loads(done.stdout)["sandbox_not_possible"]
+    assert "Operation not permitted" in sentence and "CLONE_NEWUSER" in cure

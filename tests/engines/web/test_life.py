@@ -1,0 +1,155 @@
+"""A session's life in the real worker: real browser, unmodified bundle, stand-in page."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.browser.page import Page
+from agent.engines.web.browser.process import Browser
+from agent.engines.web.profile.folder import holder, prepare_profile
+from agent.engines.web.profile.local_auth import import_local_auth
+from agent.engines.web.profile.notes import read_note
+from agent.engines.web.standin.server import StandIn
+from agent.errors import EngineError, Refused
+from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
+
+Status = ConnectionStatus
+
+
+async def test_a_new_session_shows_a_code_and_connects_when_a_phone_scans_it(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    link = await bench.start()
+    claim = await bench.claimed(Status.QR_REQUIRED)
+    assert not claim.paired
+    assert [each.phase for each in bench.claims][-1] == "login"
+    told = (await link.call("qr"))["qr"]
+    assert told["text"].startswith(stand_in.page().code + ",")
+    assert told["text"].count(",") == 3
+    assert told["number"] == 1 and 30 < told["expires_in"] <= 60
+
+    stand_in.scan(ACCOUNT)
+    claim = await bench.claimed(Status.CONNECTED)
+    assert claim.paired and claim.account == ACCOUNT
+    assert claim.proof_age is not None and claim.proof_age < 5
+    assert (await link.call("qr"))["qr"] is None
+    await bench.until(lambda: read_note(bench.session).account == ACCOUNT)
+
+
+async def test_a_restart_needs_no_new_scan(bench: Bench, stand_in: StandIn) -> None:
+    device = await bench.pair(stand_in)
+    assert await bench.stop() == 0
+    await bench.start()
+    claim = await bench.claimed(Status.CONNECTED)
+    assert claim.account == ACCOUNT
+    assert stand_in.page().device == device
+    assert not any(each.status is Status.QR_REQUIRED for each in bench.claims)
+
+
+async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    assert bench.process is not None
+    tree = list(processes_below(bench.process.pid))
+    assert len(tree) > 2
+    bench.kill_worker()
+    await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
+    await bench.start()
+    await bench.claimed(Status.CONNECTED)
+
+
+async def test_f03_a_killed_browser_is_started_anew_by_the_same_worker(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    first = await bench.browser()
+    os.kill(first, signal.SIGKILL)
+    await bench.until(lambda: bench.claims[-1].status is Status.RECONNECTING)
+    assert bench.claims[-1].reason == "page_crashed"
+    await bench.claimed(Status.CONNECTED)
+    assert await bench.browser() != first
+    assert bench.process is not None and bench.process.poll() is None
+
+
+async def test_f03_a_browser_that_dies_too_often_is_left_to_the_agent(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in, browser_starts=1)
+    os.kill(await bench.browser(), signal.SIGKILL)
+    await bench.until(lambda: bench.claims[-1].status is Status.RECONNECTING)
+    await bench.claimed(Status.CONNECTED)
+    os.kill(await bench.browser(), signal.SIGKILL)
+    await bench.claimed(Status.DISCONNECTED, "page_crashed")
+
+
+async def test_f84_no_process_of_a_session_listens_on_a_port(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    assert bench.process is not None
+    mine = set()
+    for pid in processes_below(bench.process.pid):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(fd.readlink())
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                mine.add(target[8:-1])
+    listening = {
+        fields[9]
+        for table in ("tcp", "tcp6")
+        for fields in (row.split() for row in Path(f"/proc/net/{table}").read_text().splitlines())
+        if fields[3] == "0A"
+    }
+    assert mine and not mine & listening
+
+
+async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: StandIn) -> None:
+    device = await bench.pair(stand_in)
+    await bench.link.call("logout")
+    claim = await bench.claimed(Status.DISCONNECTED, "logout")
+    assert not claim.paired
+    assert device not in stand_in.devices
+    await bench.until(lambda: not read_note(bench.session).paired)
+
+
+async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_damaged(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    browser = await bench.browser()
+    with pytest.raises(EngineError, match=f"process {browser} has it open"):
+        prepare_profile(bench.session)
+    with pytest.raises(Refused, match="stop it first"):
+        import_local_auth(bench.session / "profile", bench.root)
+    assert await bench.stop() == 0
+
+    other = await Browser.start(
+        find_browser("headless-shell", os.environ.get("WA_BROWSER", "")),
+        bench.session / "profile",
+        loopback=True,
+    )
+    try:
+        page = await Page.open(other.debugger, "1", other.version, lambda _word, _told: None)
+        await page.navigate(bench.url, within=10)
+        await bench.until(lambda: holder(bench.session / "profile") is not None)
+        await bench.start(paired=True)
+        claim = await bench.claimed(Status.DISCONNECTED, "profile_in_use")
+        assert f"process {other.pid}" in claim.raw
+    finally:
+        await other.close()
+    await bench.link.call("connect")
+    await bench.claimed(Status.CONNECTED)
+
+
+async def test_a_stop_leaves_a_profile_without_locks(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in)
+    assert await bench.stop() == 0
+    assert (bench.session / "profile" / "Default" / "IndexedDB").is_dir()
+    assert not list((bench.session / "profile").glob("Singleton*"))

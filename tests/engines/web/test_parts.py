@@ -1,0 +1,513 @@
+"""The engine's parts without a browser: settings, bundle, profile, exchange, messages, pipes."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.engines.surroundings import cache_folder, probe_limit
+from agent.engines.web import bundle, fetch
+from agent.engines.web.browser.arguments import command_line, find_browser, user_agent
+from agent.engines.web.files import profile_path
+from agent.engines.web.profile.folder import Lock, prepare_profile, read_lock
+from agent.engines.web.profile.local_auth import export_local_auth, import_local_auth
+from agent.engines.web.profile.notes import (
+    Note,
+    keep_diagnostics,
+    keep_page,
+    read_note,
+    read_page,
+    write_note,
+)
+from agent.engines.web.settings import read_settings
+from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"browser": "firefox"},
+        {"browser": "/bin/sh"},
+        {"url": "http://example.org/"},
+        {"url": "file:///etc/passwd"},
+        {"url": "https://user:pass@web.whatsapp.com/"},
+        {"url": "https://[::1"},
+        {"page": "../../etc"},
+        {"proxy": "web.whatsapp.com:80"},
+        {"proxy": "http://user:secret@proxy:80"},
+        {"browser_starts": True},
+        {"browser_starts": -1},
+        {"device_name": "x" * 51},
+        {"arguments": ["--no-sandbox"]},
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(told: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(told)
+    assert caught.value.field == next(iter(told))
+    assert "secret" not in str(caught.value)
+
+
+def test_settings_have_defaults_for_the_real_site() -> None:
+    settings = read_settings({})
+    assert settings.url == "https://web.whatsapp.com/" and settings.page == "live"
+    assert read_settings({"url": "http://127.0.0.1:80/?x=1", "page": "2.3000.1-alpha"})
+
+
+def test_the_cache_is_where_the_machine_says() -> None:
+    assert cache_folder({"WA_CACHE_PATH": "/c"}) == Path("/c")
+    assert cache_folder({"WA_SESSION_ROOT": "/s/sessions"}) == Path("/s/cache")
+
+
+def test_a_probe_answers_before_the_watchdog_gives_up() -> None:
+    assert probe_limit({}) == 3.0
+    assert probe_limit({"WATCHDOG_USEC": "2000000"}) < 1.0
+    assert probe_limit({"WATCHDOG_USEC": "nonsense"}) == 3.0
+
+
+# --- the bundle ------------------------------------------------------------------------------
+
+
+def test_a_missing_bundle_names_the_command_that_fetches_it(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m agent.engines.web.fetch {tmp_path}"
+    with pytest.raises(ConfigError, match=re.escape(command)) as caught:
+        bundle.read_bundle(tmp_path)
+    assert caught.value.code == "bundle_missing" and caught.value.exit_status == 78
+
+
+def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = bundle.bundle_path(tmp_path)
+    path.parent.mkdir()
+    path.write_text("alert(1)")
+    with pytest.raises(ConfigError, match="checksum") as caught:
+        bundle.read_bundle(tmp_path)
+    assert caught.value.code == "bundle_changed"
+    with pytest.raises(EngineError, match="sha256"):
+        fetch.keep_bundle(tmp_path, b"alert(1)")
+
+
+def test_without_a_network_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_registry", lambda: "http://127.0.0.1:9/")
+    with pytest.raises(EngineError, match="npm pack") as caught:
+        fetch.fetch_bundle(tmp_path)
+    assert caught.value.code == "offline"
+    assert not bundle.bundle_path(tmp_path).exists()
+
+
+def test_what_the_registry_sends_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_download", lambda _cache: b"not it")
+    with pytest.raises(EngineError) as caught:
+        fetch.fetch_bundle(tmp_path)
+    assert caught.value.code == "bundle_changed"
+
+
+def test_the_bundle_has_the_known_checksum_and_no_telemetry(cache: Path) -> None:
+    text = bundle.read_bundle(cache)
+    assert hashlib.sha256(text.encode()).hexdigest() == bundle.SHA256
+    assert json.loads(bundle.page_config("")) == {
+        "disableGoogleAnalytics": True,
+        "deviceName": False,
+    }
+
+
+# --- the browser's command line ----------------------------------------------------------------
+
+
+def test_a_missing_browser_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "agent.engines.web.browser.arguments.BINARIES", {"chromium": (), "headless-shell": ()}
+    )
+    with pytest.raises(ConfigError, match="apt-get install chromium-headless-shell"):
+        find_browser("headless-shell")
+    with pytest.raises(ConfigError, match="WA_BROWSER"):
+        find_browser("chromium", "relative/path")
+
+
+def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
+    program = find_browser("headless-shell", sys.executable)
+    walled = command_line(program, tmp_path, user_agent="x", sandboxed=True)
+    assert "--no-sandbox" not in walled and "--no-zygote" not in walled
+    bare = command_line(program, tmp_path, user_agent="x", sandboxed=False)
+    assert "--no-unsandboxed-zygote" in walled, "a tenth of the browser's memory"
+    assert {"--no-sandbox", "--no-zygote"} <= set(bare)
+    for line in (walled, bare):
+        assert "--remote-debugging-pipe" in line
+        assert not any("remote-debugging-port" in each for each in line)
+        assert line[1:3] == ["--pdeathsig", "KILL"]
+
+
+def test_the_user_agent_says_neither_headless_nor_an_exact_build() -> None:
+    said = user_agent("Chromium 156.0.8078.79")
+    assert "Chrome/156.0.0.0" in said and "Headless" not in said
+    assert user_agent("nonsense") == ""
+
+
+# --- the profile -------------------------------------------------------------------------------
+
+
+def locked(session: Path, holder: str) -> Path:
+    profile = profile_path(session)
+    profile.mkdir(parents=True)
+    (profile / "SingletonLock").symlink_to(holder)
+    (profile / "SingletonCookie").symlink_to("123")
+    return profile
+
+
+def test_f45_a_lock_of_a_dead_process_is_removed(tmp_path: Path) -> None:
+    profile = locked(tmp_path, f"{socket.gethostname()}-999999999")
+    assert read_lock(profile) is Lock.DEAD
+    assert prepare_profile(tmp_path) is Lock.DEAD
+    assert not list(profile.glob("Singleton*"))
+
+
+@pytest.mark.parametrize("whose", ["this profile's", "another profile's"])
+def test_a_killed_browser_leaves_no_folder_for_its_socket(tmp_path: Path, whose: str) -> None:
+    profile = locked(tmp_path, f"{socket.gethostname()}-999999999")
+    folder = tmp_path / "tmp" / "org.chromium.Chromium.Ab12Cd"
+    folder.mkdir(parents=True)
+    (folder / "SingletonSocket").touch()
+    (folder / "SingletonCookie").symlink_to("123" if whose == "this profile's" else "456")
+    (profile / "SingletonSocket").symlink_to(folder / "SingletonSocket")
+    prepare_profile(tmp_path)
+    assert folder.exists() is (whose == "another profile's")
+
+
+def test_a_lock_of_a_number_that_is_somebody_elses_now_is_dead(tmp_path: Path) -> None:
+    profile = locked(tmp_path, f"{socket.gethostname()}-{os.getpid()}")
+    assert read_lock(profile) is Lock.DEAD
+
+
+def test_f46_a_lock_from_another_machine_is_removed(tmp_path: Path) -> None:
+    profile = locked(tmp_path, "other-host-17")
+    assert read_lock(profile) is Lock.FOREIGN
+    prepare_profile(tmp_path)
+    assert read_lock(profile) is Lock.FREE
+
+
+def test_a_live_lock_is_respected(tmp_path: Path) -> None:
+    profile = locked(tmp_path, "other-host-17")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        (profile / "SingletonSocket").symlink_to(tmp_path / "s")
+        with pytest.raises(EngineError) as caught:
+            prepare_profile(tmp_path)
+    assert caught.value.code == "profile_in_use"
+    assert (profile / "SingletonLock").is_symlink()
+
+
+def test_a_live_browser_is_known_by_its_command_line(tmp_path: Path) -> None:
+    profile = profile_path(tmp_path)
+    line = [sys.executable, "-c", "print(); input()", f"--user-data-dir={profile}"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.read(1)
+        locked(tmp_path, f"{socket.gethostname()}-{process.pid}")
+        assert read_lock(profile) is Lock.LIVE
+        process.stdin.write(b"\n")
+
+
+LOCKED = """
+import fcntl, sys
+with open(sys.argv[1], "wb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("store", ["IndexedDB/x.indexeddb.leveldb", "Local Storage/leveldb"])
+def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path, store: str) -> None:
+    session = tmp_path / "session"
+    profile = local_auth(session, "profile")
+    (profile / "SingletonLock").unlink()
+    database = profile / "Default" / store
+    database.mkdir(parents=True)
+    line = [sys.executable, "-c", LOCKED, str(database / "LOCK")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        assert read_lock(profile) is Lock.LIVE
+        with pytest.raises(EngineError, match=f"process {process.pid} has it open") as caught:
+            prepare_profile(session)
+        assert caught.value.code == "profile_in_use"
+        with pytest.raises(Refused) as refused:
+            import_local_auth(profile, tmp_path)
+        assert refused.value.code == "profile_in_use"
+        process.stdin.close()
+    assert read_lock(profile) is Lock.FREE
+
+
+# --- import and export ---------------------------------------------------------------------------
+
+
+def local_auth(root: Path, name: str) -> Path:
+    profile = root / name
+    store = profile / "Default" / "IndexedDB" / "https_web.whatsapp.com_0.indexeddb.leveldb"
+    store.mkdir(parents=True)
+    (store / "000003.log").write_bytes(b"keys")
+    (profile / "Default" / "Local Storage").mkdir()
+    (profile / "Default" / "Cache").mkdir()
+    (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
+    (profile / "SingletonLock").symlink_to("old-host-17")
+    (profile / "evil").symlink_to("/etc/passwd")
+    return profile
+
+
+def test_a_local_auth_folder_comes_in_and_goes_out_again(tmp_path: Path) -> None:
+    local_auth(tmp_path / ".wwebjs_auth", "session-sales")
+    session = tmp_path / "session"
+    session.mkdir()
+    assert import_local_auth(tmp_path / ".wwebjs_auth", session) == 4
+    profile = profile_path(session)
+    stored = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb/000003.log"
+    assert (profile / stored).read_bytes() == b"keys"
+    assert not (profile / "Default" / "Cache").exists()
+    assert not os.path.lexists(profile / "evil") and not os.path.lexists(profile / "SingletonLock")
+    out = export_local_auth(session, tmp_path / "out", "sales")
+    assert out.name == "session-sales" and (out / stored).read_bytes() == b"keys"
+
+
+def test_an_export_moves_an_older_folder_aside_only_where_that_is_wanted(tmp_path: Path) -> None:
+    session, out = tmp_path / "session", tmp_path / "out"
+    local_auth(session, "profile")
+    made = export_local_auth(session, out, "sales")
+    (made / "mine").touch()
+    with pytest.raises(Refused, match="--force") as caught:
+        export_local_auth(session, out, "sales")
+    assert caught.value.code == "exists"
+    assert export_local_auth(session, out, "sales", replace=True) == made
+    assert not (made / "mine").exists()
+    (old,) = out.glob("session-sales.old-*")
+    assert (old / "mine").exists(), "nothing is deleted"
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("client", ["../x", "a/b", "a b", "x" * 65])
+def test_a_client_id_is_a_plain_name(tmp_path: Path, client: str) -> None:
+    with pytest.raises(InvalidRequest):
+        export_local_auth(tmp_path, tmp_path / "out", client)
+
+
+def test_an_import_never_replaces_a_profile(tmp_path: Path) -> None:
+    local_auth(tmp_path, "session")
+    (tmp_path / "target" / "profile").mkdir(parents=True)
+    with pytest.raises(Refused) as caught:
+        import_local_auth(tmp_path / "session", tmp_path / "target")
+    assert caught.value.code == "exists"
+
+
+def test_an_import_of_several_sessions_asks_for_one(tmp_path: Path) -> None:
+    local_auth(tmp_path, "session-a")
+    local_auth(tmp_path, "session-b")
+    with pytest.raises(Refused, match="session-a, session-b"):
+        import_local_auth(tmp_path, tmp_path)
+
+
+def test_a_folder_without_a_pairing_is_not_imported(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        import_local_auth(tmp_path, tmp_path)
+    assert caught.value.code == "no_session"
+
+
+def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_auth(tmp_path, "session")
+    (tmp_path / "target").mkdir()
+    monkeypatch.setattr("agent.engines.web.profile.local_auth.SIZE_LIMIT", 1)
+    with pytest.raises(VaultError):
+        import_local_auth(tmp_path / "session", tmp_path / "target")
+    assert not list((tmp_path / "target").iterdir())
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+def test_a_note_is_read_back_and_a_broken_one_is_empty(tmp_path: Path) -> None:
+    note = Note(True, "5511", "2.3000.1")
+    write_note(tmp_path, note)
+    assert read_note(tmp_path) == note
+    for text in ("{", "[]", '{"paired": 1}', "null", "\0"):
+        (tmp_path / "web.json").write_text(text)
+        assert read_note(tmp_path) == Note()
+
+
+def test_pages_are_kept_by_version_and_only_the_newest(tmp_path: Path) -> None:
+    for number in range(4):
+        keep_page(tmp_path, f"2.3000.{number}", f"<p>{number}")
+    keep_page(tmp_path, "../../evil", "<p>")
+    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == [
+        "2.3000.2.html",
+        "2.3000.3.html",
+    ]
+    note = Note(page="2.3000.3")
+    assert read_page(tmp_path, "live", note) is None
+    assert read_page(tmp_path, "known_good", note) == "<p>3"
+    assert read_page(tmp_path, "known_good", Note(page="2.1")) is None
+    assert read_page(tmp_path, "2.3000.2", note) == "<p>2"
+    with pytest.raises(EngineError) as caught:
+        read_page(tmp_path, "2.3000.0", note)
+    assert caught.value.code == "page_missing"
+
+
+def test_diagnostics_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        monkeypatch.setattr("time.strftime", lambda *_, number=number: f"t{number}")
+        keep_diagnostics(tmp_path, {"why": number}, b"jpg")
+    assert len(list((tmp_path / "diagnostics").glob("*.json"))) == 3
+    assert len(list((tmp_path / "diagnostics").glob("*.jpg"))) == 3
+
+
+# --- the pipe ---------------------------------------------------------------------------------
+
+
+class FarEnd:
+    """The browser's ends of the pipes, played by hand."""
+
+    def __init__(self) -> None:
+        self.read, self.near_write = os.pipe()
+        self.near_read, self.write = os.pipe()
+
+    def heard(self) -> list[dict[str, Any]]:
+        os.set_blocking(self.read, False)
+        try:
+            text = os.read(self.read, 1 << 20)
+        except BlockingIOError:
+            return []
+        return [json.loads(each) for each in text.split(b"\0") if each]
+
+    def say(self, *messages: dict[str, Any]) -> None:
+        os.write(self.write, b"".join(json.dumps(each).encode() + b"\0" for each in messages))
+
+    def close(self) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture
+async def pipe() -> Any:
+    from agent.engines.web.browser.connection import Debugger
+
+    far = FarEnd()
+    near = await Debugger.open(far.near_read, far.near_write)
+    yield near, far
+    near.close()
+    far.close()
+    await asyncio.sleep(0)
+
+
+async def test_a_call_that_was_given_up_harms_no_later_one(pipe: Any) -> None:
+    near, far = pipe
+    with pytest.raises(EngineError) as caught:
+        await near.call("Slow.call", within=0.05)
+    assert caught.value.code == "browser_silent"
+    (slow,) = far.heard()
+    far.say({"id": slow["id"], "error": {"message": "too late"}})
+    later = asyncio.ensure_future(near.call("Next.call", within=2))
+    await asyncio.sleep(0)
+    (next_,) = far.heard()
+    far.say({"id": next_["id"], "result": {"fine": True}})
+    assert await later == {"fine": True}
+
+
+async def test_a_cancelled_call_harms_no_later_one(pipe: Any) -> None:
+    near, far = pipe
+    task = asyncio.ensure_future(near.call("Slow.call", within=5))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    (slow,) = far.heard()
+    far.say({"id": slow["id"], "error": {"message": "gone"}}, {"id": 99, "result": {}})
+    later = asyncio.ensure_future(near.call("Next.call", within=2))
+    await asyncio.sleep(0)
+    far.say({"id": far.heard()[0]["id"], "result": {}})
+    assert await later == {}
+
+
+async def test_a_refused_call_names_the_cause(pipe: Any) -> None:
+    near, far = pipe
+    asked = asyncio.ensure_future(near.call("Page.x", within=2))
+    await asyncio.sleep(0)
+    far.say({"id": far.heard()[0]["id"], "error": {"message": "not found"}})
+    with pytest.raises(EngineError, match="not found"):
+        await asked
+
+
+async def test_a_closed_pipe_ends_every_call_at_once(pipe: Any) -> None:
+    near, far = pipe
+    asked = asyncio.ensure_future(near.call("Page.x", within=30))
+    await asyncio.sleep(0)
+    os.close(far.write)
+    with pytest.raises(EngineError) as caught:
+        await asked
+    assert caught.value.code == "browser_gone" and not near.alive
+    with pytest.raises(EngineError):
+        await near.call("Page.y", within=1)
+    far.write = os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize("nonsense", [b"{\0", b"[1\0", b"\xff\0", b"\0"])
+async def test_nonsense_ends_the_connection_and_nothing_else(
+    pipe: Any, nonsense: bytes, eventually: Any
+) -> None:
+    near, far = pipe
+    os.write(far.write, nonsense)
+    await eventually(lambda: not near.alive)
+
+
+async def test_a_message_in_many_pieces_is_one_message(pipe: Any) -> None:
+    near, far = pipe
+    asked = asyncio.ensure_future(near.call("Page.x", within=5))
+    await asyncio.sleep(0)
+    text = json.dumps({"id": far.heard()[0]["id"], "result": {"t": "é" * 5000}}).encode() + b"\0"
+    for start in range(0, len(text), 777):
+        os.write(far.write, text[start : start + 777])
+        await asyncio.sleep(0)
+    assert (await asked)["t"] == "é" * 5000
+
+
+def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> None:
+    code = (
+        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
+        "import sys, agent.engines.web.engine;"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " ('pyppeteer', 'pyee', 'websockets', 'urllib3', 'tqdm', 'ssl')])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_s9_what_listens_or_fetches_loads_no_old_network_library() -> None:
+    code = (
+        "import sys, agent.daemon, agent.cli.main, agent.engines.web.fetch, agent.deliver.bus;"
+        "import agent.engines.evolution.backend, agent.engines.whaticket.backend;"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " ('pyppeteer', 'websockets', 'urllib3')])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_no_locked_package_is_an_old_http_or_websocket_client() -> None:
+    locks = Path(__file__).parents[3] / "scripts" / "locks"
+    names = {
+        line.partition("==")[0]
+        for lock in locks.glob("*.txt")
+        for line in lock.read_text().splitlines()
+        if "==" in line
+    }
+    assert "aiohttp" in names
+    assert names.isdisjoint({"pyppeteer", "pyee", "websockets", "urllib3"})

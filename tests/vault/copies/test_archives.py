@@ -1,0 +1,469 @@
+"""Archives: out and in again, and nothing that somebody put into one gets out of its folder."""
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import tarfile
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.errors import InvalidRequest, TooLarge, VaultError, WaError
+from agent.vault.copies.manifest import check_path, parse_manifest, render_manifest
+from agent.vault.copies.pack import export_snapshot
+from agent.vault.copies.staging import discard, finish, put_in_place
+from agent.vault.copies.take import take_snapshot
+from agent.vault.copies.unpack import read_archive_manifest, unpack
+from agent.vault.copies.untar import Limits, read_members
+from agent.vault.identity import Identity, read_identity
+from tests.vault.conftest import contents, sandbox_file
+
+LIMITS = Limits(packed=1 << 22, unpacked=1 << 22, files=100)
+OTHER = InstanceId("other")
+
+
+@pytest.fixture
+def archive(root, session, subject):
+    out = io.BytesIO()
+    export_snapshot(root, take_snapshot(root, subject), out)
+    return out.getvalue()
+
+
+def arrive(root, raw, limits=LIMITS):
+    try:
+        return unpack(root, io.BytesIO(raw), OTHER, limits)
+    finally:
+        # Whatever came of it: nothing but the staging was touched.
+        assert {part.name for part in root.iterdir()} <= {"sales", ".snapshots", ".staging"}
+
+
+def test_a_session_goes_out_and_in_and_is_the_same(root, session, subject):
+    out = io.BytesIO()
+    packed = export_snapshot(root, take_snapshot(root, subject), out)
+    raw = out.getvalue()
+    assert (packed.size, packed.sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
+    arrived = unpack(root, io.BytesIO(raw), OTHER, LIMITS)
+    assert arrived.state is SessionFiles.WHOLE
+    made = Instance(OTHER, "sandbox", False, arrived.manifest.settings, 5.0)
+    identity = Identity(made, True, arrived.manifest.account)
+    assert put_in_place(root, "import", identity, lineage="l", why="", replace=False) is None
+    assert contents(root / "other" / "session") == contents(session)
+    assert (root / "other" / "session" / "keys" / "empty").is_dir()
+    assert read_identity(root / "other") == replace(identity, lineage="l")
+
+
+def test_anybodys_tar_can_read_it(archive, session):
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        names = tar.getnames()
+        assert names[0] == "manifest.json"
+        assert tar.extractfile("session/sandbox.json").read() == sandbox_file()
+    assert names[1:] == ["session/keys/none", "session/keys/one", "session/sandbox.json"]
+
+
+def test_the_same_snapshot_gives_the_same_bytes(root, session, subject):
+    taken, outs = take_snapshot(root, subject), [io.BytesIO(), io.BytesIO()]
+    for out in outs:
+        export_snapshot(root, taken, out)
+    assert outs[0].getvalue() == outs[1].getvalue()
+
+
+def test_long_and_foreign_names_survive(root, session, subject):
+    deep = session / ("ä" * 60) / ("b" * 200)
+    deep.mkdir(parents=True)
+    (deep / ("c" * 250)).write_bytes(b"deep")
+    (session / "line\nbreak").write_bytes(b"odd")
+    bad = bytes(session) + b"/\xff\xfe"
+    with open(bad, "wb") as file:  # noqa: PTH123 - no text is its name
+        file.write(b"bytes")
+    out = io.BytesIO()
+    export_snapshot(root, take_snapshot(root, subject), out)
+    arrive(root, out.getvalue())
+
+
+def test_a_rotten_snapshot_is_not_exported(root, session, subject):
+    taken = take_snapshot(root, subject)
+    for raw in (b"short", b"x" * 768_000, b"x" * 800_000):
+        (taken.path / "files" / "keys" / "one").write_bytes(raw)
+        with pytest.raises(VaultError) as caught:
+            export_snapshot(root, taken, io.BytesIO())
+        assert caught.value.code == "damaged"
+
+
+# hostile archives
+
+
+def build(*members, manifest=None, tail=b""):
+    """A gzipped tar of (TarInfo or name, content); the manifest lists the plain files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, raw in [(tarfile.TarInfo("manifest.json"), manifest), *members]:
+            if raw is None and info.name == "manifest.json":
+                continue
+            info.size = len(raw or b"") if info.isreg() else info.size
+            tar.addfile(info, io.BytesIO(raw or b""))
+    return gzip.compress(out.getvalue() + tail)
+
+
+def manifest_of(*files, folders=(), **changes):
+    listed = [
+        {"path": path, "size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        for path, raw in files
+    ]
+    told = {
+        **{"format": "wa-agent session", "version": 1, "id": "sales", "engine": "sandbox"},
+        **{"settings": {}, "account": "49151", "paired": True, "created_wall": 1.0},
+        **{"lineage": "", "taken_wall": 1.0, "why": "", "backup": False, "state": "whole"},
+        **{"consistent": True, "files": listed, "folders": list(folders)},
+    }
+    return json.dumps(told | changes).encode()
+
+
+def member(name, kind=tarfile.REGTYPE, **more):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info
+
+
+FILE = ("sandbox.json", sandbox_file())
+GOOD = manifest_of(FILE)
+PLAIN = (member("session/sandbox.json"), FILE[1])
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        pytest.param(b"", "ends too early", id="nothing"),
+        pytest.param(b"no archive at all", "no gzip", id="no gzip"),
+        pytest.param(gzip.compress(b"x" * 5000), "no tar", id="no tar"),
+        pytest.param(build(PLAIN), "manifest.json does not come first", id="no manifest"),
+        pytest.param(build(manifest=b"{}"), "no manifest", id="an empty manifest"),
+        pytest.param(build(manifest=GOOD), "'sandbox.json' is missing", id="a file is missing"),
+        pytest.param(build(PLAIN, PLAIN, manifest=GOOD), "not in its manifest", id="one too many"),
+        pytest.param(
+            build((member("session/../../evil"), b"x"), manifest=GOOD), "lists next", id="traversal"
+        ),
+        pytest.param(
+            build((member("/etc/passwd"), b"x"), manifest=GOOD), "lists next", id="absolute"
+        ),
+        pytest.param(
+            build((member("session/sandbox.json"), b"x" * len(FILE[1])), manifest=GOOD),
+            "does not fit its checksum",
+            id="another content",
+        ),
+        pytest.param(
+            build(
+                (member("session/sandbox.json", tarfile.SYMTYPE, linkname="/etc/passwd"), None),
+                manifest=GOOD,
+            ),
+            "no plain file",
+            id="a symbolic link",
+        ),
+        pytest.param(
+            build(
+                (member("session/sandbox.json", tarfile.LNKTYPE, linkname="manifest.json"), None),
+                manifest=GOOD,
+            ),
+            "no plain file",
+            id="a hard link",
+        ),
+        pytest.param(
+            build(
+                (member("session/x", tarfile.CHRTYPE, devmajor=1, devminor=3), None), manifest=GOOD
+            ),
+            "no plain file",
+            id="a device",
+        ),
+        pytest.param(
+            build((member("session/x", tarfile.FIFOTYPE), None), manifest=GOOD),
+            "no plain file",
+            id="a pipe",
+        ),
+        pytest.param(
+            build((member("session/x", tarfile.DIRTYPE), None), manifest=GOOD),
+            "no plain file",
+            id="a folder",
+        ),
+        pytest.param(
+            build((member("session/x", tarfile.GNUTYPE_SPARSE), None), manifest=GOOD),
+            "no plain file",
+            id="a sparse file",
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(("../evil", b"x"))),
+            "leads out",
+            id="listed traversal",
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(("/evil", b"x"))), "leads out", id="listed absolute"
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(FILE, FILE)), "listed twice", id="listed twice"
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(("a", b""), ("a/b", b""))),
+            "without its folder",
+            id="a file as a folder",
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(FILE, folders=["sandbox.json"])),
+            "listed twice",
+            id="a folder as a file",
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(FILE, id="../x")), "instance id", id="a foul id"
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(FILE, consistent=False)), "consistent", id="torn"
+        ),
+        pytest.param(
+            build(PLAIN, manifest=manifest_of(FILE, version=2)), "version is 2", id="newer"
+        ),
+        pytest.param(build(PLAIN, manifest=b"[" * 100_000), "cannot use", id="nested without end"),
+        pytest.param(build(PLAIN, manifest=GOOD) + b"x", "follows its end", id="something after"),
+        pytest.param(
+            build(PLAIN, manifest=GOOD) + gzip.compress(b"x"), "follows its end", id="a second gzip"
+        ),
+        pytest.param(
+            build(PLAIN, manifest=GOOD, tail=b"x" * 512), "follows its end", id="after the tar"
+        ),
+        pytest.param(build(PLAIN, manifest=GOOD)[:-4], "too early|damaged", id="cut at its end"),
+        pytest.param(build(PLAIN, manifest=GOOD)[:-40], "too early|damaged", id="cut"),
+    ],
+)
+def test_f81_an_archive_that_is_not_as_it_should_be_is_refused(root, raw, words):
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        arrive(root, raw)
+    assert caught.value.code == "bad_archive"
+    assert not (root / ".staging").exists() or list((root / ".staging").iterdir()) == []
+
+
+def test_the_plainest_archive_is_taken(root):
+    arrived = arrive(root, build(PLAIN, manifest=GOOD))
+    assert arrived.state is SessionFiles.WHOLE
+    assert contents(root / ".staging" / "other.import") == {"session/sandbox.json": FILE[1]}
+
+
+@pytest.mark.parametrize(
+    ("files", "limits", "code"),
+    [
+        pytest.param([("a", b"x" * 2_000_000)], {"unpacked": 1 << 20}, "unpacks", id="listed"),
+        pytest.param([(str(n), b"") for n in range(20)], {"files": 10}, "too_many", id="many"),
+    ],
+)
+def test_an_archive_over_its_limits_is_refused(root, files, limits, code):
+    members = [(member(f"session/{path}"), raw) for path, raw in files]
+    raw = build(*members, manifest=manifest_of(*files))
+    with pytest.raises(TooLarge) as caught:
+        arrive(root, raw, replace(LIMITS, **limits))
+    assert caught.value.code.startswith(code)
+
+
+def bomb(size):
+    """Says nothing of its size, and unpacks to as much as it likes."""
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9) as zipped:
+        head = member("session/sandbox.json")
+        head.size = size
+        first = tarfile.TarInfo("manifest.json")
+        first.size = len(GOOD)
+        zipped.write(first.tobuf() + GOOD.ljust(-(-len(GOOD) // 512) * 512, b"\0"))
+        zipped.write(head.tobuf())
+        for _ in range(size >> 20):
+            zipped.write(bytes(1 << 20))
+    return out.getvalue()
+
+
+def test_f82_a_bomb_is_stopped_while_it_unpacks(root):
+    raw = bomb(256 << 20)
+    assert len(raw) < 1 << 20
+    begun = time.monotonic()
+    with pytest.raises((TooLarge, InvalidRequest)):
+        arrive(root, raw)
+    with pytest.raises(TooLarge) as caught:
+        for found in read_members(io.BytesIO(raw), LIMITS):
+            for _ in found.pieces:
+                pass
+    assert caught.value.code == "unpacks_too_large"
+    assert time.monotonic() - begun < 5
+
+
+def test_a_huge_extended_head_is_not_read_into_memory(root):
+    head = member("x", tarfile.XHDTYPE)
+    head.size = 8 << 30
+    with pytest.raises(InvalidRequest, match="extended head"):
+        arrive(root, gzip.compress(head.tobuf() + bytes(4096)))
+
+
+def test_more_packed_bytes_than_allowed_are_not_read(root):
+    noise = random.Random(1).randbytes(1 << 20)
+    raw = build((member("session/a"), noise), manifest=manifest_of(("a", noise)))
+    with pytest.raises(TooLarge):
+        arrive(root, raw, replace(LIMITS, packed=1 << 18))
+
+
+NAMES = st.text(
+    st.sampled_from(["a", "b", "/", ".", "\\", "\0", "\n", "ä", "\ud800", " "]), max_size=12
+)
+KINDS = st.sampled_from(
+    [
+        *(tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE),
+        *(tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, b"L"),
+    ]
+)
+
+
+@settings(max_examples=150)
+@given(
+    listed=st.lists(st.tuples(NAMES, st.binary(max_size=600)), max_size=4),
+    folders=st.lists(NAMES, max_size=3),
+    packed=st.lists(st.tuples(NAMES, KINDS, st.binary(max_size=600), NAMES), max_size=4),
+)
+def test_f81_no_archive_gets_out_of_its_folder(tmp_path_factory, listed, folders, packed):
+    root = tmp_path_factory.mktemp("any") / "deep" / "sessions"
+    root.mkdir(parents=True)
+    members = []
+    for name, kind, raw, link in packed:
+        info = member("session/" + name.replace("\0", ""), kind, linkname=link.replace("\0", ""))
+        members.append((info, raw))
+    try:
+        raw = build(*members, manifest=manifest_of(*listed, folders=folders))
+    except (UnicodeError, ValueError, tarfile.TarError):
+        return  # no such archive can be made
+    before = set(root.parent.parent.rglob("*"))
+    try:
+        arrive(root, raw)
+    except WaError:
+        assert not contents(root)
+    made = set(root.parent.parent.rglob("*")) - before
+    assert all(path.is_relative_to(root / ".staging") for path in made)
+    assert not [path for path in made if path.is_symlink() or not (path.is_file() or path.is_dir())]
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_f81_a_changed_archive_is_refused_or_gives_the_same_session(tmp_path_factory, data):
+    """Any bytes of a real archive changed, cut or doubled."""
+    files = [("sandbox.json", FILE[1]), ("keys/one", bytes(range(256)))]
+    members = [(member(f"session/{path}"), raw) for path, raw in files]
+    plain = gzip.decompress(build(*members, manifest=manifest_of(*files, folders=["keys"])))
+    raw = bytearray(plain)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "double"])):
+            case "flip":
+                raw[at] ^= 1 << data.draw(st.integers(0, 7))
+            case "cut":
+                del raw[at : at + data.draw(st.integers(1, 1024))]
+            case _:
+                raw[at:at] = raw[at : at + data.draw(st.integers(1, 1024))]
+        if not raw:
+            break
+    root = tmp_path_factory.mktemp("any")
+    try:
+        arrived = arrive(root, gzip.compress(bytes(raw)))
+    except WaError as error:
+        assert isinstance(error, InvalidRequest | TooLarge), error
+        assert not contents(root)
+        return
+    found = contents(root / ".staging" / "other.import" / "session")
+    listing = arrived.manifest.listing
+    assert {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items()} == {
+        file.path: file.sha256 for file in listing.files
+    }
+
+
+@given(NAMES)
+def test_a_path_that_is_taken_stays_below(tmp_path_factory, path):
+    try:
+        taken = check_path(path)
+    except ValueError:
+        return
+    below = tmp_path_factory.mktemp("below")
+    assert (below / taken).resolve().is_relative_to(below.resolve())
+
+
+@given(st.binary(max_size=200) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+).map(lambda told: json.dumps(told).encode()))  # fmt: skip
+def test_no_manifest_makes_the_reader_fail(tmp_path_factory, raw):
+    with pytest.raises(VaultError):
+        parse_manifest(raw, tmp_path_factory.getbasetemp())
+
+
+def test_a_manifest_comes_back_as_it_was(root, session, subject):
+    manifest = take_snapshot(root, subject).manifest
+    assert parse_manifest(render_manifest(manifest), root) == manifest
+
+
+# killed while importing
+
+IMPORT = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.vault.copies.unpack import unpack
+from agent.vault.identity import Identity
+from agent.vault.copies.staging import put_in_place
+from agent.vault.copies.untar import Limits
+root, archive, name = Path(sys.argv[1]), Path(sys.argv[2]), InstanceId(sys.argv[3])
+with archive.open("rb") as source:
+    unpack(root, source, name, Limits())
+identity = Identity(Instance(name, "sandbox", False), True, "49151")
+put_in_place(root, "import", identity, lineage="l", why="replaced", replace=True)
+"""
+POINTS = ("import_unpacked", "staging_made", "staging_ready", "staging_way_free")
+
+
+@pytest.mark.parametrize("point", [*POINTS, "retire_moved", "staging_in_place"])
+def test_a_kill_while_importing_leaves_the_old_or_the_new(
+    root, session, subject, run_until_killed, point
+):
+    archive = root.parent / "archive"
+    with archive.open("wb") as out:
+        export_snapshot(root, take_snapshot(root, subject), out)
+    new = contents(session)
+    (session / "keys" / "mine").write_bytes(b"another session by now")
+    old = contents(session)
+    run_until_killed(IMPORT, point, root, archive, "sales")
+    finish(root)
+    assert list((root / ".staging").iterdir()) == []
+    in_place = point in ("retire_moved", "staging_way_free", "staging_in_place")
+    assert contents(session) == (new if in_place else old)
+    assert read_identity(root / "sales").instance.enabled is not in_place
+
+
+@pytest.mark.parametrize("point", [*POINTS, "staging_in_place"])
+def test_a_kill_while_importing_a_new_one_leaves_nothing_or_all(
+    root, session, subject, run_until_killed, point
+):
+    archive = root.parent / "archive"
+    with archive.open("wb") as out:
+        export_snapshot(root, take_snapshot(root, subject), out)
+    run_until_killed(IMPORT, point, root, archive, "other")
+    finish(root)
+    assert list((root / ".staging").iterdir()) == []
+    there = point in ("staging_ready", "staging_way_free", "staging_in_place")
+    assert (root / "other").exists() == there
+    if there:
+        assert contents(root / "other" / "session") == contents(session)
+
+
+def test_what_was_staged_can_be_thrown_away(root, archive):
+    arrive(root, archive)
+    discard(root, OTHER, "import")
+    assert list((root / ".staging").iterdir()) == []
+
+
+def test_only_the_beginning_is_read_for_the_manifest(archive):
+    source = io.BytesIO(archive)
+    assert read_archive_manifest(source, LIMITS).id == "sales"

@@ -1,0 +1,247 @@
+"""Going back to a snapshot: the old session stays in the trash, and no kill loses either."""
+
+import fcntl
+import json
+import os
+import stat
+from dataclasses import replace
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.errors import Refused, VaultError
+from agent.vault.check import check_files
+from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
+from agent.vault.copies.snapshots import find_snapshot
+from agent.vault.copies.staging import finish, put_in_place, staged
+from agent.vault.copies.take import take_snapshot
+from agent.vault.identity import Identity, create, read_identity, write_identity
+from agent.vault.trash import list_trash, restore_trash, retire
+from tests.vault.conftest import contents, sandbox_file
+from tests.vault.test_formats import CREDS
+
+RESTORE = """
+import sys
+from pathlib import Path
+from agent.vault.identity import read_identity
+from agent.vault.copies.restore import restore_snapshot
+from agent.vault.copies.snapshots import list_snapshots
+root = Path(sys.argv[1])
+instance = read_identity(root / "sales").instance
+restore_snapshot(root, instance, list_snapshots(root, "sales")[-1], "a test")
+"""
+POINTS = (
+    *("restore_copied", "staging_made", "staging_ready", "retire_manifest", "retire_moved"),
+    *("staging_way_free", "staging_in_place"),
+)
+
+
+@pytest.fixture
+def taken(root, session, subject):
+    return take_snapshot(root, subject)
+
+
+@pytest.fixture
+def changed(session, taken):
+    """The session has moved on since the snapshot."""
+    (session / "sandbox.json").write_bytes(sandbox_file(counter=99))
+    (session / "keys" / "newer").write_bytes(b"newer")
+    return contents(session)
+
+
+def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
+    root, sales, session, taken, changed
+):
+    changed_settings = replace(sales, settings={"scan": "manual"}, enabled=False)
+    write_identity(root, changed_settings, True, "49151")
+    lineage = read_identity(root / "sales").lineage
+    done = restore_snapshot(root, changed_settings, taken, "by hand")
+    assert contents(session) == contents(taken.path / "files")
+    assert (session / "keys" / "empty").is_dir()
+    assert contents(done.retired.path / "session") == changed
+    assert [one.why for one in list_trash(root)] == ["by hand"]
+    after = read_identity(root / "sales")
+    assert after == Identity(changed_settings, True, "49151", lineage)
+    assert list((root / ".staging").iterdir()) == []
+
+
+def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
+    """F42: somebody deleted the folder."""
+    lineage = read_identity(root / "sales").lineage
+    (root / "sales").rename(root / "lost")
+    refuse_roll_back(root, sales, taken)
+    assert restore_snapshot(root, sales, taken, "").retired is None
+    assert contents(session) == contents(taken.path / "files")
+    assert check_files(root / "sales", "sandbox") is SessionFiles.WHOLE
+    assert read_identity(root / "sales").lineage == lineage
+
+
+def test_the_workers_group_can_use_what_was_restored(root, sales, session, taken):
+    root.chmod(0o770)
+    restore_snapshot(root, sales, taken, "")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (root / "sales").rglob("*")}
+    assert modes == {0o660, 0o770}
+    assert stat.S_IMODE((root / "sales").stat().st_mode) == 0o770
+
+
+def test_a_damaged_snapshot_replaces_nothing(root, sales, session, taken, changed):
+    (taken.path / "files" / "keys" / "one").write_bytes(b"rotten")
+    with pytest.raises(VaultError) as caught:
+        restore_snapshot(root, sales, taken, "")
+    assert caught.value.code == "damaged"
+    assert contents(session) == changed
+    assert list_trash(root) == []
+    assert list((root / ".staging").iterdir()) == []
+
+
+def test_a_running_worker_keeps_its_session(root, sales, session, taken, changed):
+    lock = os.open(root / "sales" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(Refused) as caught:
+        restore_snapshot(root, sales, taken, "")
+    assert caught.value.code == "still_running"
+    assert contents(session) == changed
+    assert list_trash(root) == []
+    os.close(lock)
+    restore_snapshot(root, sales, taken, "")
+    assert contents(session) == contents(taken.path / "files")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_any_step_leaves_the_old_or_the_restored_session(
+    root, taken, changed, run_until_killed, point
+):
+    session = root / "sales" / "session"
+    wanted = contents(taken.path / "files")
+    run_until_killed(RESTORE, point, root)
+    finish(root)
+    assert list((root / ".staging").iterdir()) == []
+    found = contents(session)
+    assert found in (wanted, changed)
+    assert (found == wanted) == (
+        point in ("retire_moved", "staging_way_free", "staging_in_place")
+    ), "it is finished once the old one has made way, and not begun before"
+    if found == wanted:
+        (retired,) = list_trash(root)
+        assert contents(retired.path / "session") == changed
+    assert read_identity(root / "sales").paired
+    # And the same again, undisturbed.
+    instance = read_identity(root / "sales").instance
+    restore_snapshot(root, instance, taken, "again")
+    assert contents(session) == wanted
+
+
+def test_a_second_kill_while_finishing_changes_nothing(
+    root, session, taken, changed, run_until_killed
+):
+    run_until_killed(RESTORE, "staging_way_free", root)
+    code = "import sys; from pathlib import Path; from agent.vault.copies.staging import finish;"
+    run_until_killed(code + "finish(Path(sys.argv[1]))", "staging_in_place", root)
+    assert finish(root) == []
+    assert contents(session) == contents(taken.path / "files")
+
+
+def test_a_folder_that_came_in_between_is_not_replaced(root, sales):
+    with staged(root, sales.id, "import") as target:
+        (target.path / "file").write_bytes(b"x")
+    create(root, sales)
+    with pytest.raises(Refused) as caught:
+        put_in_place(root, "import", Identity(sales), lineage="x", why="", replace=False)
+    assert caught.value.code == "exists"
+    assert contents(root / "sales" / "session") == {}
+    assert list_trash(root) == []
+
+
+def test_when_the_last_rename_fails_the_old_session_comes_back(
+    root, sales, taken, changed, monkeypatch
+):
+    session = root / "sales" / "session"
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("agent.vault.copies.staging._move_in", fail)
+    with pytest.raises(VaultError, match="Input/output"):
+        restore_snapshot(root, sales, taken, "")
+    assert contents(session) == changed
+    assert list_trash(root) == []
+
+
+def test_a_planted_staging_folder_is_refused(root, sales, taken, changed, tmp_path):
+    session = root / "sales" / "session"
+    (root / ".staging").symlink_to(tmp_path)
+    with pytest.raises(VaultError, match=r"\.staging: it is a symbolic link"):
+        restore_snapshot(root, sales, taken, "")
+    with pytest.raises(VaultError, match="symbolic link"):
+        finish(root)
+    assert contents(session) == changed
+
+
+# what must not go back
+
+
+def key_based(root, subject):
+    keys = replace(subject, instance=replace(subject.instance, engine="baileys"))
+    write_identity(root, keys.instance, True, "49151")
+    creds = json.dumps(CREDS)
+    (root / "sales" / "session" / "creds.json").write_text(creds, encoding="utf-8")
+    return keys.instance, take_snapshot(root, keys)
+
+
+def test_keys_never_go_back_in_time_unasked(root, session, subject):
+    instance, taken = key_based(root, subject)
+    refuse_roll_back(root, instance, taken)  # nothing has changed: nothing goes back
+    (session / "keys" / "one").write_bytes(b"moved on")
+    with pytest.raises(Refused, match="never go back in time") as caught:
+        refuse_roll_back(root, instance, taken)
+    assert caught.value.code == "newer_session"
+    (session / "keys" / "one").unlink()
+    with pytest.raises(Refused, match="never go back"):
+        refuse_roll_back(root, instance, taken)
+
+
+def test_keys_come_back_where_there_is_no_session_at_all(root, session, subject):
+    instance, taken = key_based(root, subject)
+    session.rename(root / "lost")
+    refuse_roll_back(root, instance, taken)
+
+
+def test_a_profile_may_go_back(root, session, subject, taken, changed):
+    refuse_roll_back(root, subject.instance, taken)
+
+
+def test_a_session_begun_afresh_does_not_get_an_older_ones_files(root, sales, session, taken):
+    retire(root, sales.id, "logged out")
+    create(root, sales)
+    with pytest.raises(Refused, match="an earlier session of that name") as caught:
+        refuse_roll_back(root, sales, taken)
+    assert caught.value.code == "other_session"
+    retire(root, sales.id, "not that one")
+    newest, older = list_trash(root)
+    restore_trash(root, older.name if older.why == "logged out" else newest.name)
+    refuse_roll_back(root, sales, taken)
+
+
+def test_what_is_damaged_or_of_another_engine_is_refused(root, sales, session, subject, taken):
+    (session / "sandbox.json").write_bytes(b"broken")
+    evidence = take_snapshot(root, subject)
+    with pytest.raises(Refused) as caught:
+        refuse_roll_back(root, sales, evidence)
+    assert caught.value.code == "not_good"
+    with pytest.raises(Refused) as caught:
+        refuse_roll_back(root, replace(sales, engine="web"), taken)
+    assert caught.value.code == "other_engine"
+    (taken.path / "manifest.json").write_bytes(b"")
+    with pytest.raises(VaultError):
+        refuse_roll_back(root, sales, find_snapshot(root, InstanceId("sales"), taken.name))
+
+
+def test_two_instances_have_two_lineages(root, sales):
+    create(root, sales)
+    create(root, Instance(InstanceId("other"), "sandbox", True))
+    lineages = {read_identity(root / name).lineage for name in ("sales", "other")}
+    assert len(lineages) == 2
+    before = read_identity(root / "sales").lineage
+    create(root, sales)  # taken over, not begun afresh
+    write_identity(root, sales, True, "1")
+    assert read_identity(root / "sales").lineage == before

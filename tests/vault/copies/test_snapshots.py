@@ -1,0 +1,355 @@
+"""Snapshots: whole or not there at all, whatever happens while they are made."""
+
+import os
+import re
+import stat
+from dataclasses import replace
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.errors import NotFound, Refused, VaultError
+from agent.vault.copies.snapshots import (
+    find_snapshot,
+    list_snapshots,
+    newest_good,
+    open_files,
+    prune_snapshots,
+    sweep_snapshots,
+)
+from agent.vault.copies.take import take_snapshot
+from agent.vault.identity import create
+from agent.vault.tree import read_back
+from tests.vault.conftest import contents, sandbox_file
+
+AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
+STEPS = ("begun", "copied", "manifest", "verified", "visible")
+
+
+def read_again(root, snapshot):
+    """VaultError `damaged` when a file is not what it was."""
+    with open_files(root, snapshot) as (files, manifest):
+        read_back(files, manifest.listing)
+        return manifest
+
+
+def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, subject):
+    taken = take_snapshot(root, subject, now_wall=AT)
+    assert taken.name == "20260101T000000Z"
+    assert contents(taken.path / "files") == contents(session)
+    assert (taken.path / "files" / "keys" / "empty").is_dir()
+    assert list_snapshots(root, sales.id) == [taken]
+    manifest = taken.manifest
+    assert (manifest.id, manifest.engine, manifest.account, manifest.why) == (
+        *("sales", "sandbox", "49151"),
+        "a test",
+    )
+    assert (manifest.state, taken.good) == (SessionFiles.WHOLE, True)
+    assert read_again(root, taken) == manifest
+    assert newest_good(root, sales.id) == taken
+
+
+def test_only_the_agent_can_read_a_snapshot(root, session, subject):
+    root.chmod(0o770)  # agent and workers are two users of one group
+    taken = take_snapshot(root, subject)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in taken.path.rglob("*")}
+    assert modes == {0o600, 0o700}
+    assert stat.S_IMODE((root / ".snapshots").stat().st_mode) == 0o700
+
+
+def test_what_belongs_to_this_run_alone_is_left_out(root, session, subject):
+    (session / "SingletonLock").symlink_to("another-host-4711")
+    (session / "SingletonSocket").symlink_to("/tmp/x/SingletonSocket")
+    for name in ("lock", "LOCK", "store.lock", ".sandbox.json.tmp", "store.db-shm"):
+        (session / name).write_bytes(b"x")
+    taken = take_snapshot(root, subject)
+    assert sorted(contents(taken.path / "files")) == ["keys/none", "keys/one", "sandbox.json"]
+
+
+def test_a_browsers_caches_are_left_out_of_a_web_session(root, session, subject):
+    for name in ("Default/Cache/x", "GPUCache/x", "Default/IndexedDB/y"):
+        path = session / "profile" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    web = replace(subject, instance=replace(subject.instance, engine="web"))
+    kept = contents(take_snapshot(root, web).path / "files")
+    assert "profile/Default/IndexedDB/y" in kept
+    assert not [name for name in kept if "Cache" in name]
+    assert "profile/GPUCache/x" in contents(take_snapshot(root, subject).path / "files")
+
+
+@pytest.mark.parametrize("name", ["creds", "keys/creds", "keys/empty/folder"])
+def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("precious")
+    (session / name).symlink_to(outside if "folder" in name else outside / "secret")
+    with pytest.raises(
+        VaultError, match=f"{re.escape(str(session / name))}: it is a sym"
+    ) as caught:
+        take_snapshot(root, subject)
+    assert caught.value.code == "symlink"
+    assert list_snapshots(root, "sales") == []
+    assert b"precious" not in contents(root / ".snapshots").values()
+
+
+def test_a_pipe_is_refused_and_does_not_make_us_wait(root, session, subject):
+    os.mkfifo(session / "pipe")
+    with pytest.raises(VaultError, match=r"pipe: it is neither a plain file nor a folder"):
+        take_snapshot(root, subject)
+
+
+def change_in_place(session):
+    with (session / "keys" / "one").open("r+b") as file:
+        file.write(b"changed")
+
+
+def replace_whole(session):
+    (session / "new").write_bytes((session / "sandbox.json").read_bytes())
+    (session / "new").rename(session / "sandbox.json")
+
+
+def delete_all(session):
+    for path in sorted(session.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    session.rmdir()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change_in_place, id="written in place"),
+        pytest.param(replace_whole, id="replaced by an equal one"),
+        pytest.param(lambda s: (s / "keys" / "one").unlink(), id="deleted"),
+        pytest.param(lambda s: (s / "keys" / "more").write_bytes(b"x"), id="a new one"),
+        pytest.param(lambda s: s.rename(s.parent / "moved"), id="the folder moved away"),
+        pytest.param(delete_all, id="F42 the folder deleted"),
+    ],
+)
+def test_a_session_that_changes_meanwhile_is_not_copied(root, sales, session, subject, change):
+    changed = []
+
+    def tick(_bytes):
+        if not changed:
+            changed.append(True)
+            change(session)
+
+    with pytest.raises(VaultError) as caught:
+        take_snapshot(root, subject, tick=tick)
+    assert caught.value.code == "changing"
+    assert list_snapshots(root, sales.id) == []
+    assert list((root / ".snapshots" / "sales").iterdir()) == []
+
+
+def test_a_write_in_the_same_tick_of_the_clock_does_not_slip_through(root, session, subject):
+    """Just written, and written again with the same size while it is copied."""
+    for number in range(20):
+        (session / "keys" / "one").write_bytes(b"a" * 4096)
+        done = []
+
+        def tick(_bytes, done=done):
+            if not done:
+                done.append(True)
+                (session / "keys" / "one").write_bytes(b"b" * 4096)
+
+        with pytest.raises(VaultError, match="changed meanwhile"):
+            take_snapshot(root, subject, now_wall=AT + number, tick=tick)
+
+
+def test_there_is_nothing_to_copy_of_an_empty_session(root, sales, session, subject):
+    delete_all(session)
+    with pytest.raises(Refused) as caught:
+        take_snapshot(root, subject)
+    assert caught.value.code == "no_session"
+    session.mkdir()
+    (session / "SingletonLock").symlink_to("x")
+    with pytest.raises(Refused):
+        take_snapshot(root, subject)
+
+
+def test_evidence_is_kept_and_never_called_good(root, sales, session, subject):
+    good = take_snapshot(root, subject, now_wall=AT)
+    backup = take_snapshot(root, replace(subject, backup=True), now_wall=AT + 1)
+    (session / "sandbox.json").write_bytes(b"")
+    broken = take_snapshot(root, subject, now_wall=AT + 2)
+    assert (broken.manifest.state, broken.good) == (SessionFiles.DAMAGED, False)
+    assert (backup.manifest.state, backup.good) == (SessionFiles.WHOLE, False)
+    assert newest_good(root, sales.id) == good
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_f47_a_kill_at_any_step_leaves_the_session_and_no_partial_copy(
+    root, session, subject, run_until_killed, step
+):
+    before = contents(session)
+    older = take_snapshot(root, subject, now_wall=AT)
+    run_until_killed(TAKE, f"snapshot_{step}", root)
+    assert contents(session) == before
+    found = list_snapshots(root, "sales")
+    assert older in found
+    for one in found:
+        assert contents(one.path / "files") == before
+        read_again(root, one)
+    assert len(found) == (2 if step == "visible" else 1)
+    sweep_snapshots(root, {"sales"}, 0.0)
+    left = [part.name for part in (root / ".snapshots" / "sales").iterdir()]
+    assert sorted(left) == sorted(one.name for one in found)
+    assert take_snapshot(root, subject).good
+
+
+TAKE = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.vault.copies.take import Subject, take_snapshot
+instance = Instance(InstanceId("sales"), "sandbox", True, {}, 1_700_000_000.0)
+take_snapshot(Path(sys.argv[1]), Subject(instance, True, "49151", "a test"))
+"""
+
+
+def test_few_are_kept_and_the_last_good_one_always(root, sales, session, subject):
+    for second in range(5):
+        take_snapshot(root, subject, now_wall=AT + second)
+    names = [one.name for one in list_snapshots(root, sales.id)]
+    assert prune_snapshots(root, sales.id, 3) == sorted(names[3:])
+    (session / "sandbox.json").write_bytes(b"broken")
+    for second in range(5, 10):
+        take_snapshot(root, subject, now_wall=AT + second)
+        prune_snapshots(root, sales.id, 3)
+    kept = list_snapshots(root, sales.id)
+    assert [one.good for one in kept] == [False, False, False, True]
+    assert kept[-1].name == "20260101T000004Z"
+
+
+def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
+    root, sales, session, subject, run_until_killed
+):
+    for second in range(4):
+        take_snapshot(root, subject, now_wall=AT + second)
+    run_until_killed(
+        "import sys; from pathlib import Path;"
+        "from agent.vault.copies.snapshots import prune_snapshots;"
+        "prune_snapshots(Path(sys.argv[1]), 'sales', 1)",
+        "mid_prune",
+        root,
+    )
+    left = list_snapshots(root, sales.id)
+    assert [one.name[-3:] for one in left] == ["03Z", "02Z", "01Z"]
+    assert all(one.good for one in left)
+    assert sweep_snapshots(root, {sales.id}, 0.0) == [".deleting-20260101T000000Z"]
+    assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z", "20260101T000002Z"]
+
+
+def test_two_in_one_second_have_two_names(root, session, subject):
+    names = [take_snapshot(root, subject, now_wall=AT).name for _ in range(3)]
+    assert names == ["20260101T000000Z", "20260101T000000Z.2", "20260101T000000Z.3"]
+    assert [one.name for one in list_snapshots(root, InstanceId("sales"))] == names[::-1]
+
+
+def test_snapshots_of_who_is_gone_are_swept_when_they_are_old(root, sales, session, subject):
+    take_snapshot(root, subject, now_wall=AT)
+    assert sweep_snapshots(root, {sales.id}, AT + 9) == []
+    assert sweep_snapshots(root, set(), AT - 1) == []
+    assert sweep_snapshots(root, set(), AT + 9) == ["sales/20260101T000000Z"]
+    assert list((root / ".snapshots").iterdir()) == []
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        pytest.param(lambda p: flip(p / "files/keys/one"), "checksum", id="a flipped bit"),
+        pytest.param(lambda p: (p / "files/keys/one").write_bytes(b""), "0 bytes", id="emptied"),
+        pytest.param(lambda p: (p / "files/keys/one").unlink(), "not exist", id="a lost file"),
+        pytest.param(lambda p: (p / "manifest.json").write_bytes(b"{}"), "manifest", id="manifest"),
+        pytest.param(lambda p: (p / "manifest.json").unlink(), "manifest", id="no manifest"),
+    ],
+)
+def test_a_rotten_snapshot_is_found_out(root, session, subject, harm, words):
+    taken = take_snapshot(root, subject)
+    harm(taken.path)
+    with pytest.raises(VaultError, match=words):
+        read_again(root, taken)
+
+
+@pytest.mark.parametrize("name", ["20250101T000000Z", "../sales", "x", ""])
+def test_a_snapshot_that_is_not_there_is_not_found(root, sales, session, subject, name):
+    with pytest.raises(NotFound):
+        find_snapshot(root, sales.id, name)
+    take_snapshot(root, subject)
+    with pytest.raises(NotFound):
+        find_snapshot(root, sales.id, name)
+
+
+def test_a_planted_shelf_is_refused(root, sales, session, subject, tmp_path):
+    (root / ".snapshots").symlink_to(tmp_path)
+    with pytest.raises(VaultError, match=r"\.snapshots: it is a symbolic link"):
+        take_snapshot(root, subject)
+
+
+def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, monkeypatch):
+
+    root = small_disk("size=1m,mode=0700")
+    folder = create(root, sales)
+    (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
+    (folder / "session" / "big").write_bytes(b"x" * 600_000)
+    with pytest.raises(VaultError, match="200 MiB are kept") as caught:
+        take_snapshot(root, subject)
+    assert caught.value.code == "disk_full"
+    monkeypatch.setattr("agent.vault.free_space.LEAST_FREE", -(1 << 30))
+    monkeypatch.setattr("agent.vault.free_space.LEAST_SHARE", -1e9)
+    with pytest.raises(VaultError, match="the disk is full"):
+        take_snapshot(root, subject)
+    assert list((root / ".snapshots" / "sales").iterdir()) == []
+    (folder / "session" / "big").unlink()
+    assert take_snapshot(root, subject).good
+
+
+def test_f48_no_free_inode_is_said_before_anything_is_begun(small_disk, sales, subject):
+
+    root = small_disk("size=600m,nr_inodes=30,mode=0700")
+    create(root, sales)
+    (root / "sales" / "session" / "sandbox.json").write_bytes(sandbox_file())
+    with pytest.raises(VaultError, match=r"room for \d+ more files only"):
+        take_snapshot(root, subject)
+
+
+COPY = """
+import sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.errors import WaError
+from agent.vault.copies.restore import restore_snapshot
+from agent.vault.copies.take import Subject, take_snapshot
+root, instance = Path(sys.argv[1]), Instance(InstanceId("one"), "sandbox", True)
+try:
+    taken = take_snapshot(root, Subject(instance, True, "", "a test"))
+    restore_snapshot(root, instance, taken, "a test")
+    print(taken.manifest.state)
+except WaError as error:
+    print(error.code, error)
+"""
+
+
+def test_of_two_users_the_agent_copies_what_the_group_may_read(open_root, as_nobody):
+    """Agent (nobody) and worker (another user) share a group."""
+    folder = create(open_root, Instance(InstanceId("one"), "sandbox", True))
+    file = folder / "session" / "sandbox.json"
+    file.write_bytes(sandbox_file())
+    for path in (open_root, folder, folder / "session", folder / "instance.json", file):
+        os.chown(path, 65534, 65534)
+        path.chmod(0o770 if path.is_dir() else 0o660)
+    os.chown(file, 12345, 65534)
+    assert as_nobody(COPY, open_root) == "whole"
+    restored = file.stat()
+    assert (restored.st_gid, stat.S_IMODE(restored.st_mode)) == (65534, 0o660)
+    os.chown(file, 12345, 65534)
+    file.chmod(0o600)
+    said = as_nobody(COPY, open_root)
+    assert said.startswith(f"permissions cannot read {file}: permission denied")
+    assert "12345:nogroup mode 0600" in said

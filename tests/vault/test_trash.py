@@ -1,0 +1,153 @@
+"""Into the trash in one rename, back in one, and deleted only by the sweep."""
+
+import time
+
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import NotFound, Refused, VaultError
+from agent.vault.identity import create, read_identity, write_identity
+from agent.vault.trash import list_trash, restore_trash, retire, sweep
+
+AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
+
+
+@pytest.fixture
+def paired(root, sales):
+    folder = create(root, sales)
+    write_identity(root, sales, True, "49151")
+    (folder / "session" / "creds").write_text("precious")
+    return folder
+
+
+def test_a_retired_session_is_whole_in_the_trash(root, sales, paired):
+    retired = retire(root, sales.id, "logged out", now_wall=AT)
+    assert retired.name == "sales.20260101T000000Z"
+    assert not paired.exists()
+    assert (retired.path / "session" / "creds").read_text() == "precious"
+    assert list_trash(root) == [retired]
+    assert (retired.id, retired.why) == ("sales", "logged out")
+
+
+def test_it_comes_back_as_it_was(root, sales, paired):
+    before = sorted(part.name for part in paired.iterdir())
+    retired = retire(root, sales.id, "by mistake", now_wall=AT)
+    assert restore_trash(root, retired.name) == sales.id
+    assert sorted(part.name for part in paired.iterdir()) == before
+    assert (paired / "session" / "creds").read_text() == "precious"
+    assert read_identity(paired).paired
+    assert list_trash(root) == []
+
+
+def test_one_id_can_be_retired_many_times_in_a_second(root, sales):
+    names = []
+    for _ in range(3):
+        create(root, sales)
+        names.append(retire(root, sales.id, "again", now_wall=AT).name)
+    stamp = "sales.20260101T000000Z"
+    assert names == [stamp, f"{stamp}.2", f"{stamp}.3"]
+    assert {one.name for one in list_trash(root)} == set(names)
+
+
+def test_nothing_is_restored_over_a_living_session(root, sales, paired):
+    retired = retire(root, sales.id, "", now_wall=AT)
+    create(root, sales)
+    with pytest.raises(Refused, match="exists"):
+        restore_trash(root, retired.name)
+    assert [one.name for one in list_trash(root)] == [retired.name]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../sales", "sales", "sales.20260101T000000Z/..", "x.20260101T000000Z\n"]
+)
+def test_a_name_that_is_none_is_not_found(root, sales, paired, name):
+    with pytest.raises(NotFound):
+        restore_trash(root, name)
+
+
+def test_what_is_not_in_the_trash_is_not_found(root, sales):
+    with pytest.raises(NotFound, match="not in the trash"):
+        restore_trash(root, "sales.20260101T000000Z")
+
+
+def test_retiring_what_is_not_there_says_so(root):
+    with pytest.raises(VaultError, match="does not exist") as caught:
+        retire(root, InstanceId("gone"), "")
+    assert caught.value.code == "absent"
+
+
+def test_a_trash_entry_without_manifest_can_be_restored(root, sales, paired):
+    retired = retire(root, sales.id, "x", now_wall=AT)
+    (retired.path / "trash.json").write_text("torn {")
+    assert list_trash(root)[0].why == ""
+    assert restore_trash(root, retired.name) == "sales"
+
+
+def test_the_trash_is_listed_newest_first(root, sales):
+    for at in (AT, AT + 86_400, AT - 86_400):
+        create(root, sales)
+        retire(root, sales.id, str(at), now_wall=at)
+    assert [one.at_wall for one in list_trash(root)] == [AT + 86_400, AT, AT - 86_400]
+
+
+def test_the_sweep_deletes_only_what_is_old_and_ours(root, sales):
+    create(root, sales)
+    old = retire(root, sales.id, "", now_wall=AT)
+    create(root, sales)
+    young = retire(root, sales.id, "", now_wall=AT + 100)
+    foreign = [".hidden", "notes", "Sales.20200101T000000Z", "sales.20209999T999999Z"]
+    for name in foreign:
+        (root / ".trash" / name).mkdir()
+    create(root, sales)
+    assert sweep(root, AT + 50) == [old.name]
+    assert sorted(part.name for part in (root / ".trash").iterdir()) == sorted(
+        [young.name, *foreign]
+    )
+    assert (root / "sales").exists()
+
+
+def test_a_session_retired_just_now_is_not_swept(root, sales, paired):
+    retire(root, sales.id, "")
+    assert sweep(root, time.time() - 7 * 86_400) == []
+
+
+RETIRE = """
+import sys
+from pathlib import Path
+from agent.core.model import InstanceId
+from agent.vault.trash import retire, sweep
+if len(sys.argv) > 2:
+    sweep(Path(sys.argv[1]), float(sys.argv[2]))
+else:
+    retire(Path(sys.argv[1]), InstanceId("sales"), "test")
+"""
+
+
+@pytest.mark.parametrize("point", ["after_tmp_write", "after_rename", "retire_manifest"])
+def test_killed_before_the_rename_the_session_is_where_it_was(
+    root, sales, paired, run_until_killed, point
+):
+    run_until_killed(RETIRE, point, root)
+    assert read_identity(paired).paired
+    assert (paired / "session" / "creds").read_text() == "precious"
+    assert list_trash(root) == []
+    retired = retire(root, sales.id, "second try")
+    assert list_trash(root)[0].why == "second try"
+    restore_trash(root, retired.name)
+    assert sorted(part.name for part in paired.iterdir()) == ["instance.json", "session"]
+
+
+def test_killed_after_the_rename_the_session_is_in_the_trash(root, sales, paired, run_until_killed):
+    run_until_killed(RETIRE, "retire_moved", root)
+    assert not paired.exists()
+    (retired,) = list_trash(root)
+    assert (retired.path / "session" / "creds").read_text() == "precious"
+    assert restore_trash(root, retired.name) == sales.id
+
+
+def test_a_sweep_that_was_killed_is_finished_by_the_next(root, sales, paired, run_until_killed):
+    retired = retire(root, sales.id, "", now_wall=AT)
+    run_until_killed(RETIRE, "mid_sweep", root, AT + 1)
+    assert list_trash(root) == [], "what is being deleted is offered no more"
+    assert sweep(root, 0) == [retired.name]
+    assert list((root / ".trash").iterdir()) == []

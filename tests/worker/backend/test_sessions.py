@@ -1,0 +1,145 @@
+"""The sessions that a backend's worker holds: told again in time, each one's faults its own."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.errors import ConfigError, WaError
+from agent.worker.backend import sessions as held_module
+from agent.worker.backend.sessions import Held
+
+UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0)
+IDS = [InstanceId(f"s{number}") for number in range(90)]
+
+
+class Server:
+    """Stands where the link's server stands."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, str]] = []
+
+    def claim(self, id: InstanceId, _claim: Claim) -> None:
+        self.told.append((asyncio.get_running_loop().time(), id))
+
+
+class Engine:
+    def __init__(self, backend: "Backend", id: str) -> None:
+        self.backend, self.id = backend, id
+
+    async def prepare_stop(self) -> None:
+        self.backend.done["prepare"] += 1
+
+    async def save(self) -> None:
+        if self.id in self.backend.bad:
+            raise RuntimeError("its disk is full")
+        self.backend.done["save"] += 1
+
+
+class Backend:
+    def __init__(self) -> None:
+        self.reporters: dict[str, Any] = {}
+        self.done: Counter[str] = Counter()
+        self.bad: set[str] = set()
+
+    def hold(self, id: InstanceId, settings: Mapping[str, Any], reporter: Any) -> Engine:
+        if settings.get("remote") == "impossible":
+            raise ConfigError("cannot use that remote")
+        if settings.get("remote") == "surprising":
+            raise KeyError("x")
+        self.done["hold"] += 1
+        self.reporters[id] = reporter
+        return Engine(self, id)
+
+    def release(self, id: InstanceId) -> None:
+        self.done["release"] += 1
+        if id in self.bad:
+            raise KeyError(id)
+
+    async def close(self) -> None:
+        self.done["close"] += 1
+
+
+@pytest.fixture
+def backend() -> Backend:
+    return Backend()
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def held(backend: Backend, server: Server) -> Held:
+    held = Held(backend, asyncio.Event())  # type: ignore[arg-type]
+    held.attach(server)  # type: ignore[arg-type]
+    held.hold_all({id: {"remote": ""} for id in IDS})
+    return held
+
+
+async def test_each_claim_is_told_again_in_time_and_spread_out(
+    held: Held, backend: Backend, server: Server, eventually: Any
+) -> None:
+    for id in IDS[:60]:
+        backend.reporters[id].claim(UP)
+    begun = asyncio.get_running_loop().time()
+    server.told.clear()
+    task = asyncio.create_task(held.repeat(1.2))
+    answered = held.sessions[IDS[0]].reports
+    while len({id for _, id in server.told}) < 59:
+        answered.answered(UP)  # the agent asks this one all the time
+        assert asyncio.get_running_loop().time() - begun < 1.2 * 2
+        await asyncio.sleep(0.01)
+    task.cancel()
+    assert {id for _, id in server.told} == set(IDS[1:60])
+    busiest = Counter(round((at - begun) / 0.1) for at, _ in server.told).most_common(1)[0][1]
+    assert busiest < 40
+
+
+async def test_a_session_that_broke_is_held_anew_after_a_pause(
+    held: Held, backend: Backend, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_module, "HOLD_AGAIN", 0.05)
+    before = held.sessions[IDS[3]]
+    backend.reporters[IDS[3]].crashed(RuntimeError("lost"))
+    backend.reporters[IDS[3]].crashed(RuntimeError("lost twice"))
+    backend.reporters[IDS[4]].crashed(RuntimeError("lost"))
+    held.release(IDS[4])
+    assert held.sessions[IDS[3]] is before
+    await eventually(lambda: held.sessions[IDS[3]] is not before)
+    with pytest.raises(AssertionError):  # once, though it was told twice
+        await eventually(lambda: backend.done["hold"] > len(IDS) + 1, within=0.2)
+    assert backend.done == {"hold": len(IDS) + 1, "release": 2}
+    assert held.sessions[IDS[3]].settings == {"remote": ""} and IDS[4] not in held.sessions
+
+
+async def test_what_cannot_be_held_is_left_out(held: Held, caplog: Any) -> None:
+    odd = {InstanceId("x1"): {"remote": "impossible"}, InstanceId("x2"): {"remote": "surprising"}}
+    held.hold_all({**odd, InstanceId("x3"): {}})
+    assert set(held.sessions) == {*IDS, "x3"}
+    assert "cannot hold x1" in caplog.text and "cannot hold x2" in caplog.text
+
+
+async def test_the_end_saves_and_releases_all_whatever_one_of_them_does(
+    held: Held, backend: Backend
+) -> None:
+    backend.bad = {IDS[5], IDS[7]}
+    await held.prepare_stop()
+    with pytest.raises(WaError, match="cannot save 2 of 90 sessions"):
+        await held.save()
+    await held.close()
+    assert backend.done == {"hold": 90, "prepare": 90, "save": 88, "release": 90, "close": 1}
+    assert held.sessions == {}
+
+
+async def test_a_save_that_goes_on_is_seen_whoever_tells_it(held: Held, backend: Backend) -> None:
+    assert held.progressed() == 0.0
+    backend.reporters[IDS[9]].progress()
+    at = held.progressed()
+    assert at > 0
+    held.release(IDS[9])
+    assert held.progressed() == at
