@@ -18,7 +18,9 @@ from tests.daemon.conftest import RunningAgent
 
 ROOT = Path(__file__).parents[2]
 FIGURE = 'Figure("frames", "wa_session_test_frames", "Frames of a test.", 1e6),'
-COUNT = 'Count("looks", "wa_session_test_looks_total", "kind", ("good", "bad"), "Looks of a test."),'
+COUNT = (
+    'Count("looks", "wa_session_test_looks_total", "kind", ("good", "bad"), "Looks of a test."),'
+)
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 
