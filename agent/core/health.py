@@ -308,14 +308,10 @@ def _by_claim(
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
         sentence = _hangs(claim, now - fact.since)
         return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
-    return _starting(observation, claim.status, _under_way(observation, claim))
-
-
-def _under_way(observation: Observation, claim: Claim) -> str:
-    """What a start is at, and what had ended the session before."""
     doing = IN_WORDS.get(claim.phase, "on its way")
     ended = claim.reason or observation.record.reason
-    return f"{doing}, after: {reason_of(ended).title}" if ended else doing
+    sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
+    return replace(_starting(observation, claim.status, sentence), after=ended)
 
 
 def _hangs(claim: Claim, seconds: float) -> str:
@@ -453,7 +449,7 @@ def _is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
 
 def _held(observation: Observation) -> HealthVerdict:
     known = observation.hold_sentence or HOLDS.get(observation.hold, observation.hold)
-    sentence = f"held: {known}"
+    sentence = f"waiting: {known}"
     state = Status.RECONNECTING
     return _verdict(observation, Health.DISCONNECTED, state, observation.hold, sentence)
 

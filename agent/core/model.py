@@ -266,6 +266,8 @@ class HealthVerdict:
     """A short code; "" when there is nothing to say."""
     sentence: str
     should_cleanup: bool = False
+    after: str = ""
+    """While it starts: the reason for which the session had ended before; "" = none is known."""
 
     @property
     def healthy(self) -> bool:

@@ -128,7 +128,7 @@ function drawCard(card, one) {
   card.item.className = "card " + tone;
   setText(card.engine, placeOf(one) + (one.account ? " · " + one.account : ""));
   setText(card.why, one.sentence);
-  card.why.hidden = one.sentence === "connected"; // the pill says so
+  card.why.hidden = one.health.healthy; // the pill says so
   setSince(card.since, one.since);
   setSince(card.proof, one.proved, " ago");
   if (!one.proved) setText(card.proof, "none");
@@ -143,7 +143,7 @@ export function drawNext(card, one) {
   const parts = [];
   if (one.attempts) parts.push(one.attempts + (one.attempts === 1 ? " try so far" : " tries so far"));
   if (one.circuit !== "closed") parts.push(pauseWord(one));
-  if (one.hold && !one.sentence.startsWith("held")) parts.push(plain(one.hold));
+  if (one.hold && one.reason !== one.hold) parts.push(plain(one.hold));
   const when = one.circuit === "open" ? one.circuit_opens || one.next_attempt : one.next_attempt;
   if (when) parts.push("next try ");
   setText(card.nextText, parts.join(", "));

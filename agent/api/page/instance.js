@@ -167,7 +167,7 @@ export function makeInstance(place) {
     const [tone, word] = statusOf(one);
     setPill(pill, tone, word);
     setText(why, one.sentence);
-    why.hidden = one.sentence === "connected"; // the pill says so
+    why.hidden = one.health.healthy; // the pill says so
     drawNext(next, one);
     help.draw(one, { onPage: true });
     drawAttention(attention, state.id);

@@ -54,15 +54,15 @@ export function choose(events, chosen) {
   return found;
 }
 
-// The journal also has the sentences of earlier versions.
-const GENERAL =
-  /^(on its way|it logs in|it syncs|WhatsApp loads|its browser or connection starts|the injected script prepares WhatsApp's page|WhatsApp's page is made ready|its worker starts|it should run and (has no worker|no worker does)|starting|connected)$/;
-const whyOf = (event) => event.sentence.replace(/^[A-Z_]+ → [A-Z_]+: /, "");
+// Reasons that say no more than that the session goes on its way.
+const ON_ITS_WAY = new Set(["", "starting", "not_running"]);
+// Entries of earlier versions have no `why`: they are shown whole.
+const whyOf = ({ detail, sentence }) => detail?.why ?? sentence;
 
 // What began a chain of statuses: the first of them that says more than that it goes on.
 function causeOf(event) {
-  const why = whyOf(event);
-  return GENERAL.test(why) ? "" : why;
+  const { reason = "", after = "" } = event.detail || {};
+  return ON_ITS_WAY.has(reason) && !after ? "" : whyOf(event);
 }
 
 // It is a step on the way to what came right after it; where it rested, that is told.

@@ -138,7 +138,7 @@ function drawRow(row, one, state) {
   const [tone, word] = statusOf(one);
   setPill(row.pill, tone, word);
   setText(row.place, placeOf(one) + (one.account ? " · " + one.account : ""));
-  setText(row.why, one.sentence === "connected" ? "" : one.sentence);
+  setText(row.why, one.health.healthy ? "" : one.sentence);
   setAttribute(row.why, "title", one.sentence);
   setSince(row.since, one.since);
   setSince(row.proof, one.proved, " ago");

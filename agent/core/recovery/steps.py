@@ -217,7 +217,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):
-        sentence = "held: its backend or the network is down, or many sessions fail with it"
+        sentence = "waiting: its backend or the network is down, or many sessions fail with it"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
@@ -307,7 +307,7 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]
     now_wall, limit = case.now_wall, case.policy.suspect_settle
     if not case.circumstances.well:
         why = "other sessions came up the same way, or its backend is down"
-        sentence = f"{case.verdict.sentence}; held: {why}"
+        sentence = f"{case.verdict.sentence}; waiting: {why}"
         return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
         return None

@@ -192,6 +192,8 @@ class Rememberer:
                 status=verdict.state,
                 before=before.status,
                 reason=verdict.reason,
+                after=verdict.after,
+                why=verdict.sentence,
             )
         ]
 
