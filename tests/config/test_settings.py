@@ -36,7 +36,7 @@ from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError
 
-EXAMPLE = Path(__file__).parents[1] / "agent.toml.example"
+EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
 
 def sections(config: Config) -> dict[str, object]:
