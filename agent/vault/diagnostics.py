@@ -6,6 +6,8 @@ a picture is one only by its first bytes.
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,17 +36,13 @@ class FailedStart:
 def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
     """Newest first; empty where the engine kept none."""
     try:
-        with (
-            open_instance(root, id) as instance_fd,
-            open_folder(root / id / SESSION, SESSION, instance_fd) as session_fd,
-            open_folder(root / id / SESSION / FOLDER, FOLDER, session_fd) as fd,
-        ):
+        with _open(root, id) as (path, fd):
             names = set(names_in(fd))
             notes = sorted((name for name in names if _is_note(name)), reverse=True)[:MOST]
             return [
                 FailedStart(
                     stem := name.removesuffix(".json"),
-                    _read_note(root / id / SESSION / FOLDER, fd, name),
+                    _read_note(path, fd, name),
                     f"{stem}.jpg" in names,
                 )
                 for name in notes
@@ -56,17 +54,24 @@ def list_failed_starts(root: Path, id: InstanceId) -> list[FailedStart]:
 def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     if NAME.fullmatch(name):
         try:
-            with (
-                open_instance(root, id) as instance_fd,
-                open_folder(root / id / SESSION, SESSION, instance_fd) as session_fd,
-                open_folder(root / id / SESSION / FOLDER, FOLDER, session_fd) as fd,
-            ):
-                content = read_plain_file(root / id / SESSION / FOLDER, fd, f"{name}.jpg")
+            with _open(root, id) as (path, fd):
+                content = read_plain_file(path, fd, f"{name}.jpg")
         except VaultError:
             content = b""
         if content.startswith(b"\xff\xd8\xff"):
             return content
     raise NotFound(f"cannot show the picture {name} of {id}: there is none")
+
+
+@contextmanager
+def _open(root: Path, id: InstanceId) -> Iterator[tuple[Path, int]]:
+    session = root / id / SESSION
+    with (
+        open_instance(root, id) as instance_fd,
+        open_folder(session, SESSION, instance_fd) as session_fd,
+        open_folder(session / FOLDER, FOLDER, session_fd) as fd,
+    ):
+        yield session / FOLDER, fd
 
 
 def _is_note(name: str) -> bool:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent.errors import VaultError
+from agent.failpoint import failpoint
 from agent.log import bound
 from agent.vault.errors import explain
-from agent.vault.locate import Modes, make_folder, names_in, open_folder, open_root
+from agent.vault.locate import Modes, make_folder, modes_of, names_in, open_folder, open_root
 
 SNAPSHOTS = ".snapshots"
 STAGING = ".staging"
@@ -26,23 +27,29 @@ DOOMED = ".deleting-"
 OURS = Modes(0o700, 0o600, None)
 NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?"
 _NAME = re.compile(NAME_PATTERN)
-_TIME = "%Y%m%dT%H%M%SZ"
+TIME = "%Y%m%dT%H%M%SZ"
 
 _log = bound(name=__name__)
 
 
 @contextmanager
-def open_own(root: Path, name: str, *, create: bool = True) -> Iterator[tuple[int, int]]:
-    """The session root and one of the vault's folders in it, on one file system."""
+def open_own(
+    root: Path, name: str, *, create: bool = True, shared: bool = False
+) -> Iterator[tuple[int, int]]:
+    """The session root and one of the vault's folders in it, on one file system.
+
+    `shared`: made with the modes of the sessions, not for the agent alone.
+    """
     path = root / name
     with open_root(root) as root_fd:
-        if create and make_folder(path, name, root_fd, OURS):
+        modes = modes_of(root_fd) if shared else OURS
+        if create and make_folder(path, name, root_fd, modes):
             os.fsync(root_fd)
         with open_folder(path, name, root_fd) as fd:
             if os.fstat(fd).st_dev != os.fstat(root_fd).st_dev:
                 raise VaultError(
                     f"cannot use {path}: it is on another file system than {root},"
-                    " so a session could not be moved from there in one step",
+                    " so no session can be moved between them in one step",
                     code="other_file_system",
                 )
             yield root_fd, fd
@@ -50,7 +57,7 @@ def open_own(root: Path, name: str, *, create: bool = True) -> Iterator[tuple[in
 
 def free_name(folder_fd: int, at_wall: float) -> str:
     """A name from a time that nothing has yet: the second of one moment ends in .2."""
-    stamp = time.strftime(_TIME, time.gmtime(at_wall))
+    stamp = time.strftime(TIME, time.gmtime(at_wall))
     taken = set(names_in(folder_fd))
     for number in range(1, 10_000):
         name = stamp + (f".{number}" if number > 1 else "")
@@ -67,21 +74,29 @@ def age_order(name: str) -> tuple[float, int]:
     """Sorts names by when they were made."""
     stamp, _, number = name.partition(".")
     try:
-        return float(calendar.timegm(time.strptime(stamp, _TIME))), int(number or 1)
+        return float(calendar.timegm(time.strptime(stamp, TIME))), int(number or 1)
     except ValueError:  # 99 o'clock: not made by us
         return float("inf"), 0
 
 
-def doom(path: Path, name: str, folder_fd: int) -> bool:
-    """Take a thing out of sight in one rename, then delete it; False (and a line) if it stays."""
+def doom(path: Path, name: str, folder_fd: int, *, point: str = "") -> bool:
+    """Take a thing out of sight in one rename, then delete it; False (and a line) if it stays.
+
+    `point`: the fail point between the two.
+    """
     doomed = name if name.startswith(DOOMED) else DOOMED + name
     try:
         if doomed != name:
             os.rename(name, doomed, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        if point:
+            failpoint(point)
         # With a dir_fd it goes down by descriptors and never follows a link.
         shutil.rmtree(doomed, dir_fd=folder_fd)
     except OSError as error:
-        _log.warning("%s", explain("delete", path / name, error))
+        blocked = Path(str(error.filename or ""))
+        _log.warning(
+            "%s", explain("delete", blocked if blocked.is_absolute() else path / name, error)
+        )
         return False
     return True
 

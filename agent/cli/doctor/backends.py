@@ -15,7 +15,7 @@ from agent.errors import ConfigError, WaError
 
 if TYPE_CHECKING:
     from agent.config import BackendDeclaration, Config
-    from agent.host.machine.doctor import Finding
+    from agent.host.machine.findings import Finding
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",
@@ -57,7 +57,7 @@ def _told(client: Client) -> dict[str, dict[str, Any]] | None:
 
 
 def _servers(config: "Config", told: Mapping[str, Mapping[str, Any]]) -> "Iterator[Finding]":
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
 
     for one in config.backend:
         check, found = _check(one), told.get(one.name)
@@ -90,7 +90,7 @@ def _check(one: "BackendDeclaration") -> str:
 def _open_file(config: "Config", file: Path | None) -> "Iterator[Finding]":
     """Keys in agent.toml itself are as safe as that file."""
     from agent.config.backends import hide_secrets
-    from agent.host.machine.doctor import wrong
+    from agent.host.machine.findings import wrong
 
     holds = [one.name for one in config.backend if hide_secrets(one) != one]
     try:
@@ -105,7 +105,7 @@ def _open_file(config: "Config", file: Path | None) -> "Iterator[Finding]":
 
 def _secrets(one: "BackendDeclaration") -> "Iterator[Finding]":
     from agent.config import secrets_of
-    from agent.host.machine.doctor import note, wrong
+    from agent.host.machine.findings import note, wrong
 
     settings = one.flat()
     for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
@@ -147,7 +147,7 @@ def _places(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
 
 def _auth_folders(one: "BackendDeclaration", worker: Worker, template: str) -> "Iterator[Finding]":
     """A repair removes one peer's files: that takes the right to write in a session's folder."""
-    from agent.host.machine.doctor import note
+    from agent.host.machine.findings import note
 
     pattern = Path(template)
     found = list(_place(one, worker, pattern.parent, "rx"))
@@ -166,7 +166,7 @@ def _auth_folders(one: "BackendDeclaration", worker: Worker, template: str) -> "
 
 
 def _place(one: "BackendDeclaration", worker: Worker, path: Path, ways: str) -> "Iterator[Finding]":
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
 
     check, drop_in = _check(one), _SEEN.format(name=one.name)
     try:
@@ -195,7 +195,7 @@ def _place(one: "BackendDeclaration", worker: Worker, path: Path, ways: str) -> 
 def _journal(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
     import grp
 
-    from agent.host.machine.doctor import ok, wrong
+    from agent.host.machine.findings import ok, wrong
 
     groups = set()
     for name in ("systemd-journal", "adm"):
@@ -213,7 +213,7 @@ def _journal(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
 
 
 def _command(one: "BackendDeclaration", text: str) -> "Iterator[Finding]":
-    from agent.host.machine.doctor import ok, wrong
+    from agent.host.machine.findings import ok, wrong
 
     program = shlex.split(text)[0]
     if shutil.which(program) is None:
@@ -226,7 +226,7 @@ def _command(one: "BackendDeclaration", text: str) -> "Iterator[Finding]":
 
 
 def _redis(one: "BackendDeclaration") -> "Iterator[Finding]":
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
 
     url = one.flat().get("redis_url")
     if not url:

@@ -17,7 +17,7 @@ from agent.errors import AgentUnreachable, ConfigError, WaError
 
 if TYPE_CHECKING:
     from agent.config import Config
-    from agent.host.machine.doctor import Finding
+    from agent.host.machine.findings import Finding
 
 
 HELLO_SECONDS = 2.0
@@ -41,7 +41,7 @@ def add(commands: Subparsers) -> None:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from agent.host.machine.doctor import Level
+    from agent.host.machine.findings import Level
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
     if client.url or names_an_agent_here(client):
@@ -79,7 +79,7 @@ def _if_it_answers(client: Client) -> Client:
 
 
 def _print(findings: "list[Finding]") -> None:
-    from agent.host.machine.doctor import Level
+    from agent.host.machine.findings import Level
 
     rows = [(one.level.value, one.check, one.sentence) for one in findings]
     print_table(("", "CHECK", "FOUND"), rows)
@@ -91,7 +91,7 @@ def _print(findings: "list[Finding]") -> None:
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """What is configured; the defaults where the file is wrong, so that the rest is checked."""
     from agent.config import Config, load_config, unused_variables
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
 
     try:
         config = load_config(path, os.environ, overrides=overrides)
@@ -108,15 +108,16 @@ def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, l
 def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     from agent.config import INSTALLED_STATE
     from agent.host.machine import doctor as machine
+    from agent.host.machine import systemd_doctor as systemd
 
     state, sessions = config.agent.state_path, config.session_root
     yield machine.check_python()
     yield machine.check_clock()
     yield machine.check_disk(state if state.is_dir() else Path("/"))
     yield from machine.check_permissions(state, sessions, config.api_socket)
-    yield from machine.check_systemd()
+    yield from systemd.check_systemd()
     if state == INSTALLED_STATE:
-        yield from machine.check_installation()
+        yield from systemd.check_installation()
     engines, findings = _agent(client, state)
     yield from findings
     yield machine.check_limits(_holder(state), sum(engines.values()))
@@ -142,7 +143,7 @@ def _webhooks(config: "Config", client: Client) -> "Iterator[Finding]":
 
 def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]":
     """Instances by engine, and what the running agent says of itself."""
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
 
     try:
         health = client.get("/api/health")
@@ -183,7 +184,7 @@ def _agent(client: Client, state: Path) -> "tuple[dict[str, int], list[Finding]]
 
 
 def _alerts(client: Client) -> "Iterator[Finding]":
-    from agent.host.machine.doctor import note, ok
+    from agent.host.machine.findings import note, ok
 
     board = client.get("/api/alerts")
     loud = [
@@ -244,7 +245,7 @@ def _holder(state: Path) -> int | None:
 
 
 def _database(path: Path, client: Client) -> "Finding":
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
     from agent.store.offline import check_unused, lock_of
 
     repaired = "restart the agent: it rebuilds the database from the readable rows"
@@ -309,7 +310,7 @@ def _browser(config: "Config", kinds: set[str], *, wanted: bool) -> "Iterator[Fi
     from agent.config import INSTALLED_STATE
     from agent.engines.web.doctor import examine
     from agent.engines.web.settings import SHELL
-    from agent.host.machine.doctor import note, ok, wrong
+    from agent.host.machine.findings import note, ok, wrong
     from agent.host.units import INSTANCES
 
     # A unit's worker has its unit's environment, not that of whoever asks here.
@@ -331,7 +332,7 @@ def _node(config: "Config", *, wanted: bool) -> "Iterator[Finding]":
     from agent.cli.doctor.worker_access import environment_of
     from agent.config import INSTALLED_STATE
     from agent.engines.baileys.doctor import examine
-    from agent.host.machine.doctor import ok, wrong
+    from agent.host.machine.findings import ok, wrong
     from agent.host.units import INSTANCES
 
     installed = config.agent.state_path == INSTALLED_STATE

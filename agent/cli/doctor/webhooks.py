@@ -10,7 +10,7 @@ from agent.cli.client import Client
 from agent.config import Config, WebhookDeclaration, secret_of
 from agent.core.addresses import refuse_address
 from agent.errors import ConfigError, WaError
-from agent.host.machine.doctor import Finding, note, ok, wrong
+from agent.host.machine.findings import Finding, note, ok, wrong
 
 
 def examine(config: Config, client: Client) -> Iterator[Finding]:

@@ -44,17 +44,11 @@ class Routes:
             kernel = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
             )
-        except OSError as error:
-            log.info(
-                "the kernel reports no route changes here (%s): the agent relies on its probes",
-                error,
-            )
-            return None
-        try:
             kernel.setblocking(False)
             kernel.bind((0, GROUPS))
         except OSError as error:
-            kernel.close()
+            if kernel is not None:
+                kernel.close()
             log.info(
                 "the kernel reports no route changes here (%s): the agent relies on its probes",
                 error,

@@ -15,9 +15,10 @@ from agent.clock import boot_now
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitStatus
 from agent.errors import HostError
+from agent.host.exit_words import words
 from agent.host.process.child import Child, Exit
 from agent.host.process.deadline import Deadline
-from agent.host.process.endings import NEVER_RESTARTED, result_of, words
+from agent.host.process.endings import NEVER_RESTARTED, result_of
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
 from agent.log import about
 

@@ -19,7 +19,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Limits, Wake
-from agent.host.process.endings import words
+from agent.host.exit_words import words
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files

@@ -1,0 +1,218 @@
+"""What keeps systemd from running the agent and its workers well, and what to do about it.
+
+Only looks; changes nothing.
+"""
+
+import grp
+import pwd
+import shutil
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.host.units import (
+    AGENT_HTTP_SOCKET,
+    AGENT_SERVICE,
+    AGENT_SOCKET,
+    BACKENDS,
+    INSTANCES,
+    INSTANCES_SLICE,
+    LIMITS_SERVICE,
+    LIMITS_SOCKET,
+)
+
+UNITS = (
+    *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE),
+    *(AGENT_HTTP_SOCKET, LIMITS_SERVICE, LIMITS_SOCKET),
+)
+UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+POLKIT = "polkit.service"
+RULE = "50-wa-agent.rules"
+RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
+USERS = ("wa-agent", "wa-worker")
+_SECONDS = 15.0
+
+
+def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
+    """Units, the polkit rule, the users: what scripts/install puts there."""
+    again = "run scripts/install again"
+    folders = [root / folder / "systemd/system" for folder in UNIT_FOLDERS]
+    files = {name: _first([folder / name for folder in folders]) for name in UNITS}
+    missing = [name for name, file in files.items() if file is None]
+    if missing:
+        yield wrong("units", f"not installed: {', '.join(missing)}", again)
+    else:
+        yield _verified([str(file) for file in files.values() if file is not None])
+    masked = [name for name, file in files.items() if file and file.resolve() == Path("/dev/null")]
+    if masked:
+        yield wrong("units", f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}")
+    rule = _first([root / folder / RULE for folder in RULE_FOLDERS])
+    if rule is None:
+        sentence = "the polkit rule is missing: the agent may not start its workers"
+        yield wrong("polkit", sentence, again)
+    elif _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
+        yield wrong("polkit", "polkitd is not installed", "apt install polkitd")
+    elif _is_masked(folders, POLKIT):
+        sentence = f"{POLKIT} is masked: the agent may not start its workers"
+        yield wrong("polkit", sentence, f"systemctl unmask {POLKIT}")
+    else:
+        yield _rule_text(rule)
+    yield from check_limits_helper(root)
+    yield _check_users(again)
+
+
+def _rule_text(rule: Path) -> Finding:
+    """Whether it is the rule of a version that let the agent's user become root."""
+    try:
+        text = "".join(line for line in rule.open() if not line.lstrip().startswith("//"))
+    except OSError as error:
+        return note("polkit", f"cannot read {rule}: {error.strerror}", "run it as root")
+    if "set-property" in text:
+        sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
+        return wrong("polkit", sentence, "run scripts/install again, then look at its words")
+    return ok("polkit", f"the rule is in {rule}")
+
+
+def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
+    """The socket of root's helper, without which workers keep the limits of their unit's file."""
+    path, check = root / "run/wa-limits.sock", "worker limits"
+    again = f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET}"
+    advice = f"{again}; journalctl -u {LIMITS_SERVICE}"
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISSOCK(mode) or mode & 0o002:
+            yield wrong(check, f"{path} is no socket, or open to every user", advice)
+            return
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(_SECONDS / 5)
+            line.connect(str(path))
+            answer = line.recv(64)  # to every other user than the agent's: a refusal, at once
+    except PermissionError:
+        yield note(check, f"cannot ask {path}", "run it as root")
+    except FileNotFoundError:
+        sentence = f"{path} is not there: single workers get no limits of their own"
+        yield wrong(check, sentence, advice)
+    except OSError as error:
+        cause = error.strerror or "no answer"
+        yield wrong(check, f"{LIMITS_SERVICE} does not answer on {path}: {cause}", advice)
+    else:
+        if answer:
+            yield ok(check, f"{LIMITS_SERVICE} answers on {path}")
+        else:
+            yield wrong(check, f"{LIMITS_SERVICE} ends without an answer", advice)
+
+
+def _is_masked(folders: list[Path], unit: str) -> bool:
+    file = _first([folder / unit for folder in folders])
+    return file is not None and file.resolve() == Path("/dev/null")
+
+
+def _verified(files: list[str]) -> Finding:
+    """What systemd itself thinks of the units."""
+    if shutil.which("systemd-analyze") is None:
+        return note("units", "installed; cannot be verified here", "systemd-analyze is missing")
+    try:
+        done = subprocess.run(
+            # Only these files: other units' faults are not ours to tell.
+            ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", *files],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return note("units", f"cannot verify the units: {error}", "try it again")
+    ours = [line for line in done.stderr.splitlines() if "wa-" in line]
+    if done.returncode and ours:
+        return wrong("units", ours[0], "run scripts/install again; remove wrong drop-ins")
+    return ok("units", "installed and verified")
+
+
+def _check_users(advice: str) -> Finding:
+    missing = []
+    for name in USERS:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            missing.append(f"user {name}")
+    try:
+        grp.getgrnam("wa")
+    except KeyError:
+        missing.append("group wa")
+    if missing:
+        return wrong("users", f"missing: {', '.join(missing)}", advice)
+    return ok("users", ", ".join(USERS))
+
+
+def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
+    """Is there a system manager, and can it be talked to?"""
+    if not (root / "run/systemd/system").is_dir():
+        yield note(
+            "systemd",
+            "systemd does not run this machine",
+            'workers are plain children of the agent ([agent] host = "process")',
+        )
+        return
+    yield ok("systemd", "it runs this machine")
+    yield _check_account(root / "sys/fs/cgroup/cgroup.controllers")
+    yield _check_firewall(root / "sys/fs/cgroup/cgroup.controllers")
+    path = root / "run/dbus/system_bus_socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bus:
+        bus.settimeout(5)
+        try:
+            bus.connect(str(path))
+        except OSError as error:
+            sentence = f"D-Bus cannot be reached: {error.strerror or error}"
+            yield wrong("dbus", sentence, "systemctl start dbus.socket dbus.service")
+        else:
+            yield ok("dbus", "reachable")
+
+
+def _check_firewall(controllers: Path) -> Finding:
+    """Whether IPAddressDeny= of the units does anything: systemd needs cgroup v2 and BPF for it."""
+    cause = "" if controllers.exists() else "the kernel's control groups are not version 2"
+    if not cause and _journal_has("configures an IP firewall, but"):
+        cause = "the kernel runs no BPF filters"
+    if not cause:
+        return ok("firewall", "IPAddressDeny= of the units can be enforced")
+    return note(
+        "firewall",
+        f"IPAddressDeny= of the units does nothing: {cause}",
+        "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
+        " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
+    )
+
+
+def _journal_has(words: str) -> bool:
+    """Whether systemd said so since the boot, as far as this user may read it."""
+    command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return words in done.stdout
+
+
+def _check_account(controllers: Path) -> Finding:
+    """Whether the kernel counts what a unit uses, in the form that we read."""
+    try:
+        counts = "memory" in controllers.read_text(encoding="ascii").split()
+    except OSError:
+        counts = False
+    if counts:
+        return ok("memory", "the kernel counts what each unit uses")
+    return note(
+        "memory",
+        "the kernel does not count a unit's memory by cgroup v2: each worker tells its own",
+        "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
+        " in a container, have the controller delegated",
+    )
+
+
+def _first(paths: list[Path]) -> Path | None:
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
