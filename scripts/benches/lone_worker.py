@@ -1,16 +1,17 @@
 """A real worker without an agent: started, asked over its link as the agent does, stopped."""
 
 import asyncio
-import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agent.core.model import Claim, ConnectionStatus, InstanceId
+from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
 from agent.errors import LinkError
 from agent.link.client import Link
+from agent.vault.identity import create
 from scripts.benches.machine import TOP
 
 
@@ -27,9 +28,8 @@ class LoneWorker:
     ) -> None:
         self._root, self._id = folder.parent, InstanceId(folder.name)
         self._runtime, self._cache, self._prefix = folder / "run", cache, prefix
-        self._runtime.mkdir(parents=True)
-        identity = {"version": 1, "id": self._id, "engine": engine, "settings": settings}
-        (folder / "instance.json").write_text(json.dumps(identity))
+        create(self._root, Instance(self._id, engine, True, dict(settings), time.time()))
+        self._runtime.mkdir()
         self._process: asyncio.subprocess.Process | None = None
         self._link: Link | None = None
         self._claim = asyncio.Event()
@@ -38,6 +38,15 @@ class LoneWorker:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def status(self) -> ConnectionStatus | None:
+        """What it claimed last, in this run."""
+        return self._status
+
+    @property
+    def ended(self) -> bool:
+        return self._process is None or self._process.returncode is not None
 
     @property
     def link(self) -> Link:
