@@ -33,7 +33,8 @@ class LoneWorker:
         self._process: asyncio.subprocess.Process | None = None
         self._link: Link | None = None
         self._claim = asyncio.Event()
-        self._status: ConnectionStatus | None = None
+        self.said: Claim | None = None
+        """What it claimed last, in this run."""
 
     @property
     def pid(self) -> int:
@@ -41,8 +42,7 @@ class LoneWorker:
 
     @property
     def status(self) -> ConnectionStatus | None:
-        """What it claimed last, in this run."""
-        return self._status
+        return self.said.status if self.said is not None else None
 
     @property
     def ended(self) -> bool:
@@ -54,7 +54,7 @@ class LoneWorker:
         return self._link
 
     async def start(self) -> None:
-        self._status = None
+        self.said = None
         self._process = await asyncio.create_subprocess_exec(
             *(*self._prefix, sys.executable, "-m", "agent.worker", self._id),
             env={
@@ -80,7 +80,7 @@ class LoneWorker:
         return None if getattr(peer, "pid", 0) == self.pid else "another worker"
 
     def _hear(self, _id: str, _run: str, claim: Claim) -> None:
-        self._status = claim.status
+        self.said = claim
         self._claim.set()
 
     async def until_code(self) -> None:
@@ -91,7 +91,7 @@ class LoneWorker:
 
     async def until(self, wanted: ConnectionStatus) -> None:
         async with asyncio.timeout(60):
-            while self._status is not wanted:
+            while self.status is not wanted:
                 self._claim.clear()
                 await self._claim.wait()
 

@@ -33,14 +33,20 @@ def why_not(package: str) -> str:
     return ""
 
 
-def call(url: str, body: Mapping[str, Any] | None = None, verb: str = "", token: str = "") -> Any:
+def call(
+    url: str,
+    body: Mapping[str, Any] | None = None,
+    verb: str = "",
+    token: str = "",
+    within: float = 20,
+) -> Any:
     """One request with a JSON answer; an answer of 400 and more raises `HTTPError`."""
     raw = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, raw, method=verb or ("GET" if raw is None else "POST"))
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=within) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
@@ -89,11 +95,22 @@ class Program:
             self._process.wait()
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A key, and a certificate of its own for 127.0.0.1."""
+    key, certificate = folder / "media.key", folder / "media.pem"
+    line = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    line += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", str(key)]
+    line += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate)]
+    subprocess.run(line, check=True, capture_output=True)
+    return key, certificate
+
+
 class WhatsApp(Program):
     """The stand-in for WhatsApp's server, with its people."""
 
-    def __init__(self, log: Path) -> None:
-        super().__init__(["whatsapp/main.js"], log)
+    def __init__(self, log: Path, tls: tuple[Path, Path] | None = None) -> None:
+        """`tls`: key and certificate of its media servers; without, it takes no files."""
+        super().__init__(["whatsapp/main.js", "0", *map(str, tls or ())], log)
         self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
 
     def scan(self, qr: str, user: str) -> None:
@@ -102,6 +119,13 @@ class WhatsApp(Program):
     def say(self, sender: str, to: str, text: str) -> str:
         """Somebody writes; the message's id."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "text": text})["id"])
+
+    def say_message(self, sender: str, to: str, message: Mapping[str, Any]) -> str:
+        """Any message of the protocol, as protobufjs reads it from JSON."""
+        return str(call(self.url + "/say", {"from": sender, "to": to, "message": message})["id"])
+
+    def say_many(self, sender: str, to: str, count: int) -> None:
+        call(self.url + "/say_many", {"from": sender, "to": to, "count": count}, within=600)
 
     def make_group(self, group: str, members: list[str]) -> None:
         call(self.url + "/group", {"group": group, "members": members})

@@ -1,4 +1,5 @@
 // Files that are too long for one message of the agent: their parts, kept until the message comes.
+import { Readable } from "node:stream";
 
 const LIMIT = 64 * 1024 * 1024;
 const AT_ONCE = 4;
@@ -30,11 +31,11 @@ export class Uploads {
     return { size: file.size };
   }
 
-  // The file, once; a file that is not whole is none.
+  // The file as a stream, once, so that it is in memory once; a file that is not whole is none.
   whole({ upload, size }) {
     const file = this.#files.get(upload);
     this.#files.delete(upload);
     if (!file || file.size !== size) throw refuse("file_lost", "the file is not whole here any more");
-    return Buffer.concat(file.parts);
+    return { stream: Readable.from(file.parts) };
   }
 }

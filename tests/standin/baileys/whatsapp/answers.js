@@ -57,6 +57,7 @@ const ANSWERS = {
   blocklist: () => [node('list')],
   'w:g2': (whatsapp, { device }, query) =>
     whatsapp.groups.about(query.attrs.to, device.dialect === 3),
+  'w:m': (whatsapp) => whatsapp.media.connection(),
   privacy: () => [node('privacy', {}, [node('category', { name: 'readreceipts', value: 'all' })])],
   // Without each collection's name the clients ask for ever.
   'w:sync:app:state': (_whatsapp, _connection, query) => [

@@ -1,5 +1,7 @@
 // Stands in for WhatsApp's server: ws://127.0.0.1:PORT/ws/chat for clients, http for commands.
+// Arguments: PORT [KEY CERTIFICATE], the last two where it takes files, too.
 // Prints its address when it listens; ends when its standard input does.
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { WebSocketServer } from 'ws';
 import { Connection } from './connection.js';
@@ -8,6 +10,8 @@ import { WhatsApp } from './whatsapp.js';
 
 const whatsapp = new WhatsApp();
 const certificates = makeCertificates();
+const [port = 0, ...tls] = process.argv.slice(2);
+if (tls.length) await whatsapp.media.open(...tls.map((file) => readFileSync(file)));
 
 const showDevice = (device) => ({
   user: device.user,
@@ -15,6 +19,7 @@ const showDevice = (device) => ({
   connected: device.connection !== null,
   logins: device.logins,
   pre_keys: device.preKeys.size,
+  unconfirmed: device.kept.size,
   receipts: device.receipts,
 });
 
@@ -26,7 +31,12 @@ const COMMANDS = {
     people: [...whatsapp.people.values()].map(showPerson),
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
-  'POST /say': async ({ from, to, text }) => ({ id: await whatsapp.say(from, to, text) }),
+  'POST /say': async ({ from, to, text, message }) => ({
+    id: await whatsapp.say(from, to, message ?? { conversation: text }),
+  }),
+  'POST /say_many': async ({ from, to, count }) => {
+    for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });
+  },
   'POST /group': ({ group, members }) => whatsapp.groups.make(group, members),
   'POST /say_in_group': async ({ from, to, group, text }) => ({
     id: await whatsapp.groups.say(from, to, group, text),
@@ -59,7 +69,7 @@ new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket) => {
   new Connection(socket, whatsapp, certificates);
 });
 
-server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
+server.listen(Number(port), '127.0.0.1', () => {
   console.log(`http://127.0.0.1:${server.address().port}`);
 });
 process.stdin.resume().on('end', () => process.exit(0));

@@ -6,6 +6,7 @@ import messages from 'baileys-6/WAProto/index.js';
 import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
 import { Groups } from './group.js';
+import { Media } from './media.js';
 import { randomRef } from './noise.js';
 import { Person, marked, randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, children, node, parts } from './stanza.js';
@@ -22,6 +23,7 @@ export class WhatsApp {
   people = new Map();
   devices = new Map();
   groups = new Groups(this);
+  media = new Media();
   #waiting = new Map();
   #nextDevice = 1;
   #nextId = 1;
@@ -223,7 +225,8 @@ export class WhatsApp {
       const shared = message.senderKeyDistributionMessage;
       if (shared) await this.groups.take(person, device, shared);
       const text = message.conversation || message.extendedTextMessage?.text;
-      if (text) person.heard.push({ from: device.user, id, type: enc.attrs.type, text });
+      const file = this.media.read(message);
+      if (text || file) person.heard.push({ from: device.user, id, type: enc.attrs.type, text, file });
       if (person.user === device.user) return;
       device.connection?.send(
         node('receipt', { from: `${to.user}@${to.server}`, id, t: String(now()) }),
@@ -249,20 +252,20 @@ export class WhatsApp {
       await this.groups.again(device, id, count);
       return;
     }
-    const text = person.sent.get(id);
-    if (text === undefined) return;
+    const message = person.sent.get(id);
+    if (message === undefined) return;
     person.forget(`${device.user}.${device.number}`);
-    await this.#write(person, device, { conversation: text }, { id, count });
+    await this.#write(person, device, message, { id, count });
   }
 
   /** Somebody writes to every linked device of an account. */
-  async say(from, to, text) {
+  async say(from, to, message) {
     const person = this.person(from);
     const id = randomId();
-    person.sent.set(id, text);
+    person.sent.set(id, message);
     const devices = this.linked(to);
     if (!devices.length) throw new Error(`${to} has no linked device`);
-    for (const device of devices) await this.#write(person, device, { conversation: text }, { id });
+    for (const device of devices) await this.#write(person, device, message, { id });
     return id;
   }
 

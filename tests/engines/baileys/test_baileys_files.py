@@ -1,0 +1,96 @@
+"""Files of a session: whole ones and such that come in parts, out to a peer and in from one."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import EngineError
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.lacking import lacks
+from tests.standin.baileys.run import WhatsApp, make_certificate, why_not
+
+pytestmark = pytest.mark.slow
+
+PART = 192 * 1024
+
+
+@pytest.fixture
+def whatsapp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WhatsApp]:
+    """With media servers, whose certificate the client trusts."""
+    if reason := why_not("baileys"):
+        lacks(reason)
+    key, certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(certificate))
+    server = WhatsApp(tmp_path / "whatsapp.log", (key, certificate))
+    yield server
+    server.end()
+
+
+async def hand_over(bench: Bench, content: bytes, skip: int = -1) -> dict[str, Any]:
+    upload = secrets.token_hex(16)
+    for index, start in enumerate(range(0, len(content), PART)):
+        if index != skip:
+            data = base64.b64encode(content[start : start + PART]).decode()
+            told = {"upload": upload, "index": index, "data": data}
+            await bench.engine.command("file_part", told)
+    return {"upload": upload, "size": len(content)}
+
+
+async def arrived(bench: Bench) -> dict[str, Any]:
+    heard = await bench.until(lambda: bench.whatsapp.person(PEER).get("heard"))
+    return dict(heard[-1]["file"])
+
+
+MESSAGE = {"to": PEER, "type": "media", "mimetype": "application/pdf", "filename": "offer.pdf"}
+
+
+async def test_a_file_arrives_as_it_was_whole_or_in_parts(bench: Bench) -> None:
+    await bench.pair()
+    short = os.urandom(5000)
+    message = {**MESSAGE, "content": base64.b64encode(short).decode(), "caption": "the offer"}
+    assert (await bench.engine.send(message))["outcome"] == "sent"
+    file = await arrived(bench)
+    assert (file["kind"], file["size"], file["caption"]) == ("document", 5000, "the offer")
+    assert file["sha256"] == hashlib.sha256(short).hexdigest()
+
+    long = os.urandom(16 << 20)
+    parts = await hand_over(bench, long)
+    assert (await bench.engine.send({**MESSAGE, **parts}))["outcome"] == "sent"
+    await bench.until(lambda: len(bench.whatsapp.person(PEER)["heard"]) == 2)
+    file = await arrived(bench)
+    assert (file["size"], file["filename"]) == (16 << 20, "offer.pdf")
+    assert file["sha256"] == hashlib.sha256(long).hexdigest()
+    with pytest.raises(EngineError, match="not whole here any more"):
+        await bench.engine.send({**MESSAGE, **parts})
+
+
+async def test_a_part_that_is_missing_or_too_much_is_refused_by_name(bench: Bench) -> None:
+    await bench.pair()
+    with pytest.raises(EngineError, match="a part of the file is missing") as refused:
+        await hand_over(bench, os.urandom(3 * PART), skip=1)
+    assert refused.value.code == "file_lost"
+    parts = await hand_over(bench, b"x" * PART) | {"size": PART + 1}
+    with pytest.raises(EngineError, match="not whole here any more"):
+        await bench.engine.send({**MESSAGE, **parts})
+    with pytest.raises(EngineError, match="the file is too large") as refused:
+        await hand_over(bench, bytes((64 << 20) + 1))
+    assert refused.value.code == "file_too_large"
+
+
+async def test_a_file_that_a_peer_sends_is_told_with_its_kind(bench: Bench) -> None:
+    await bench.pair()
+    file = {"url": "https://mmg.whatsapp.net/v/x", "mimetype": "image/png", "fileLength": 5000}
+    file |= {"mediaKey": base64.b64encode(bytes(32)).decode(), "directPath": "/v/x"}
+    for kind in ("image", "document"):
+        message = {f"{kind}Message": file}
+        id = await asyncio.to_thread(bench.whatsapp.say_message, PEER, ACCOUNT, message)
+        await bench.until(
+            lambda id=id, kind=kind: bench.heard.count("message", id=id, type=kind, direction="in")
+        )
