@@ -82,6 +82,8 @@ class BaileysEngine:
 
     async def _connect(self) -> None:
         async with self._busy:
+            if self._has_connection():
+                return
             self._codes, self._code = 0, None
             self._tell(Status.INITIALIZING, phase="attached", until_wall=None)
             try:
@@ -91,6 +93,12 @@ class BaileysEngine:
                 self._failed(error)
             except OSError as error:
                 self._failed(EngineError(f"cannot start the client: {error}"))
+
+    def _has_connection(self) -> bool:
+        """Each end of a connection comes with another claim, so such a claim says it is there."""
+        if self._client is None or not self._client.alive or self._spoiled:
+            return False
+        return self._claim.status in (Status.CONNECTED, Status.LOADING) or self._code is not None
 
     async def _stop_connecting(self) -> None:
         if self._work is not None and not self._work.done():

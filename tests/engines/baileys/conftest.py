@@ -89,7 +89,10 @@ class Bench:
         await self.is_now("QR_REQUIRED")
         code = await self.engine.qr()
         assert code is not None
-        await asyncio.to_thread(self.whatsapp.scan, code.text, ACCOUNT)
+        await self.pair_with(code.text)
+
+    async def pair_with(self, code: str) -> None:
+        await asyncio.to_thread(self.whatsapp.scan, code, ACCOUNT)
         await self.is_now("DISCONNECTED", "restart_required")
         await self.engine.connect()
         await self.is_now("CONNECTED")

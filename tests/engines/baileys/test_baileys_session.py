@@ -25,6 +25,21 @@ async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Be
     await bench.until(lambda: bench.heard.count("ack", ack="server") >= 1)
 
 
+async def test_a_connect_that_comes_too_late_changes_nothing(bench: Bench) -> None:
+    """What asks for a connection may have looked before it was there."""
+    await bench.start()
+    await bench.is_now("QR_REQUIRED")
+    code = await bench.engine.qr()
+    await bench.engine.connect()
+    again = await bench.engine.qr()
+    assert code is not None and again is not None and again.text == code.text
+    await bench.pair_with(code.text)
+    claims = len(bench.heard.claims)
+    await bench.engine.connect()
+    assert bench.heard.claims[claims:] == []
+    assert (await bench.engine.probe()).claim.status == "CONNECTED"
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
