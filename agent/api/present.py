@@ -7,12 +7,12 @@ from typing import Any
 from agent.api.protocols import Trashed
 from agent.clock import boot_now
 from agent.core.event_json import wall_text
-from agent.core.health import HOLDS
+from agent.core.figures.session_figures import COUNTS, FIGURES
 from agent.core.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Repair, Stage
-from agent.core.session_figures import COUNTS, FIGURES
 from agent.core.view import AgentStatus, BackendView, InstanceView
+from agent.core.waiting import HOLDS
 from agent.store.keys import KeyRow
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.api.http.idempotency import FactStore
+from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures.trend import Trends
 from agent.core.incident import Incident
 from agent.core.model import (
     HealthVerdict,
@@ -14,8 +16,6 @@ from agent.core.model import (
     JournalEntry,
     RemoteSession,
 )
-from agent.core.statistics import RepairStatistics
-from agent.core.trend import Trends
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.webhook import DeadLetter, Trial, WebhookView
 from agent.deliver.bus import EventBus

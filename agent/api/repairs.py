@@ -13,8 +13,8 @@ from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.api.protocols import Result
+from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
-from agent.core.statistics import RepairStatistics
 from agent.engines.catalog import engine_names
 
 DEFAULT_ENGINE = "web"

@@ -10,7 +10,7 @@ import tomli_w
 from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.config import Config, Declaration
 from agent.config.webhooks import WebhookDeclaration, hide_target
-from agent.core.reason_delays import show_reasons
+from agent.core.reasons.delays import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 

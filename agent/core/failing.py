@@ -5,9 +5,9 @@ The agent and the simulation keep the same book.
 
 from collections.abc import Mapping
 
-from agent.core.health import HOLDS
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
 from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
+from agent.core.waiting import HOLDS
 
 STALE = 900.0
 """Seconds after which a failure that was not seen again says nothing about others."""

@@ -21,11 +21,21 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.observed import gave_up
 from agent.core.phases import IN_WORDS, PhaseDeadlines, overdue_phase
-from agent.core.reach import NETWORK_CODES, UNREACHABLE
-from agent.core.reasons import Permanence, Reason, reason_of
+from agent.core.reach import UNREACHABLE
+from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.setting import setting
+from agent.core.verdicts import (
+    conclude,
+    corrupted,
+    given_up_after,
+    starting,
+    stuck_in,
+    waits_for_person,
+)
+from agent.core.waiting import AWAY, NOT_SOON, is_the_networks, waiting, waits_for_others
 from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
@@ -35,35 +45,9 @@ MISCONFIGURED = 78
 FOLDER_UNUSABLE = 66
 """The same, for as long as its folder or its identity file is away or unreadable."""
 
-AWAY = frozenset({"backend_down", "backend_missing"})
-"""Holds that leave nothing to be known of the session itself."""
-
-HOLDS = {
-    "backend_down": "its backend is down",
-    "backend_circuit": "its backend failed several times in a row; one session tries first",
-    "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    UNREACHABLE: "this machine cannot reach the address that it needs",
-    "network_down": "many sessions lost their connection at once: the network seems to be down",
-    "incident": "many instances of its engine fail the same way; one of them tries first",
-    "memory_full": "the machine has too little memory for one more worker",
-    "disk_full": "the disk of the sessions has too little free space",
-}
-"""Why an instance waits for something else than itself; the wait costs it no attempt."""
-
 NO_CODE_GUESS = "client_outdated"
 """What an engine guesses of a server that connects without an end and shows no code."""
 
-_NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
-"""What is tried at a time of its own, however long that is."""
-
-_NETWORK_VERDICTS = frozenset(
-    {"proof_old", "not_proved", "state_stuck"}
-    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
-)
-"""Beside the reasons of the table: what a network that is away looks like from a worker."""
-
-_ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
-_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
@@ -103,73 +87,9 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
         assert observation.claim is not None
         verdict = _by_claim(observation, observation.claim, policy, now)
         verdict = _add_disagreement(observation, verdict)
-    if observation.hold == UNREACHABLE and _is_the_networks(observation, verdict):
-        verdict = _held(observation)
+    if observation.hold == UNREACHABLE and is_the_networks(observation, verdict):
+        verdict = waiting(observation)
     return _add_signals(verdict, observation.signals)
-
-
-def no_pairing_to_lose(observation: Observation) -> bool:
-    """True when a new start costs no scan that is not due anyway."""
-    if reason_of(last_reason(observation)).unpairs:
-        return True
-    claim = observation.claim.claim if observation.claim is not None else None
-    claimed = claim is not None and (claim.paired or claim.pairing_unknown)
-    whole = observation.files is SessionFiles.WHOLE
-    return not (observation.record.paired or claimed or whole)
-
-
-def last_reason(observation: Observation) -> str:
-    """Why the session is not connected: the engine's present word, else what was recorded."""
-    if observation.claim is not None and observation.claim.claim.reason:
-        return observation.claim.claim.reason
-    return observation.record.reason
-
-
-def ended_for_good(observation: Observation) -> bool:
-    """Whether WhatsApp ended it with a word after which nothing logs in by itself."""
-    code = last_reason(observation)
-    return bool(code) and reason_of(code).final
-
-
-def waits_for_network(observation: Observation) -> bool:
-    """Whether its engine connects by itself, waits for an answer, or names the network."""
-    if observation.claim is None or not observation.unit.runs:
-        return False
-    claim = observation.claim.claim
-    by_itself = claim.status is Status.RECONNECTING
-    asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
-    return by_itself or (claim.status in _ON_ITS_WAY and asks)
-
-
-def wall_at(observation: Observation, now: float) -> float:
-    """The wall clock at the boot clock's `now`."""
-    return observation.at_wall + (now - observation.at)
-
-
-def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
-    """The code of what ended our own tries, "" while we go on trying."""
-    record = observation.record
-    reason = reason_of(last_reason(observation)) if last_reason(observation) else None
-    if reason is not None and reason.hopeless:
-        return reason.code
-    if reason is not None and reason.tries is not None and record.strikes > reason.tries:
-        return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
-    if reason is not None and (reason.endless or reason.permanence is Permanence.PROBE_SLOWLY):
-        # What it waits for comes whenever it comes; a load of the page harms no account.
-        return ""
-    return "attempts_used_up" if record.attempts >= policy.attempts else ""
-
-
-def _verdict(
-    observation: Observation, health: Health, state: Status, reason: str, sentence: str
-) -> HealthVerdict:
-    repairable = health in (Health.STUCK, Health.CORRUPTED)
-    return HealthVerdict(
-        health, state, reason, sentence, repairable and no_pairing_to_lose(observation)
-    )
-
-
-# --- rules, in the order in which they are asked --------------------------------------------
 
 
 def _not_wanted(observation: Observation) -> HealthVerdict | None:
@@ -183,29 +103,29 @@ def _not_wanted(observation: Observation) -> HealthVerdict | None:
         reason, sentence = "disabled", "disabled"
     if observation.unit.runs:
         sentence += ", and the agent still has to stop its worker"
-    return _verdict(observation, Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
+    return conclude(observation, Health.DISCONNECTED, Status.DISCONNECTED, reason, sentence)
 
 
 def _session_files(observation: Observation) -> HealthVerdict | None:
     """What the folder holds contradicts what is recorded."""
     said = observation.claim.claim.reason if observation.claim else ""
     if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
-        return _corrupted(observation, "session_damaged")
+        return corrupted(observation, "session_damaged")
     ended = reason_of(observation.record.reason)
     if not observation.unit.runs and _folder_is_away(observation):
-        found = _corrupted(observation, "session_unreadable")
+        found = corrupted(observation, "session_unreadable")
         return replace(found, sentence=f"{found.sentence}: {observation.files_problem}")
     if said == SUSPECT:
         # Its worker found nothing to come up with, and left it as it is.
         if ended.unpairs:
-            return _waits_for_person(observation, ended)
-        return _corrupted(observation, SUSPECT)
+            return waits_for_person(observation, ended)
+        return corrupted(observation, SUSPECT)
     if observation.unit.runs or not observation.record.paired or ended.unpairs:
         return None
     if observation.files is SessionFiles.ABSENT:
-        return _corrupted(observation, "session_missing")
+        return corrupted(observation, "session_missing")
     if observation.files is SessionFiles.UNPAIRED:
-        return _corrupted(observation, "unpaired_suspect")
+        return corrupted(observation, "unpaired_suspect")
     return None
 
 
@@ -222,12 +142,12 @@ def _hopeless_past(observation: Observation) -> HealthVerdict | None:
     code = observation.record.reason
     if observation.unit.runs or not code or not reason_of(code).hopeless:
         return None
-    return _waits_for_person(observation, reason_of(code))
+    return waits_for_person(observation, reason_of(code))
 
 
 def _backend_away(observation: Observation) -> HealthVerdict | None:
     """A backend that is away makes its last claim about the session worthless."""
-    return _held(observation) if observation.hold in AWAY else None
+    return waiting(observation) if observation.hold in AWAY else None
 
 
 def _without_worker(
@@ -237,26 +157,26 @@ def _without_worker(
     if unit.state is UnitState.ACTIVE:
         return None
     if unit.state is UnitState.DEACTIVATING:
-        return _verdict(
+        return conclude(
             observation, Health.DISCONNECTED, Status.RECONNECTING, "stopping", "its worker ends"
         )
     if unit.state is UnitState.ACTIVATING:
         if now - unit.since >= policy.phases.process:
-            return _stuck_in(observation, "process", now - unit.since)
-        return _starting(observation, Status.INITIALIZING, "its worker starts")
+            return stuck_in(observation, "process", now - unit.since)
+        return starting(observation, Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
         return _failed(observation, policy, now)
     if given_up := gave_up(observation, policy.reconnect):
-        return _given_up(observation, given_up)
+        return given_up_after(observation, given_up)
     ended = reason_of(observation.record.reason)
-    if _waits_for_others(observation, ended, now):
-        return _held(observation)
-    if ended.permanence in _NOT_SOON and now < observation.not_before:
+    if waits_for_others(observation, ended, now):
+        return waiting(observation)
+    if ended.permanence in NOT_SOON and now < observation.not_before:
         # It waits on purpose, without a worker too: after a ban, or another start of the agent.
-        return _verdict(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
+        return conclude(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
     here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
-    return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
+    return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
 
 
 def _silent_worker(
@@ -267,7 +187,7 @@ def _silent_worker(
         since = max(observation.unit.since, observation.linked_since or 0.0)
         silent = now - since
         if silent < policy.phases.process:
-            return _starting(observation, Status.INITIALIZING, "its worker has not reported yet")
+            return starting(observation, Status.INITIALIZING, "its worker has not reported yet")
         what = (
             "its worker accepts no connection"
             if observation.linked_since is None
@@ -275,13 +195,13 @@ def _silent_worker(
         )
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
         sentence = f"{what} for {silent:.0f} s"
-        return _verdict(observation, health, Status.INITIALIZING, "phase_process", sentence)
+        return conclude(observation, health, Status.INITIALIZING, "phase_process", sentence)
     probe = observation.probe
     if probe is not None and probe.failures >= policy.zombie_pings:
         connected = observation.claim.claim.status is Status.CONNECTED
         state = Status.RECONNECTING if connected else observation.claim.claim.status
         sentence = f"it does not answer: {probe.failures} pings failed in a row"
-        return _verdict(observation, Health.STUCK, state, "zombie", sentence)
+        return conclude(observation, Health.STUCK, state, "zombie", sentence)
     return None
 
 
@@ -300,18 +220,18 @@ def _by_claim(
             and (now - fact.since < policy.stuck)
         ):
             # No reason: the worker disconnected in order to connect again.
-            return _starting(observation, Status.RECONNECTING, "it reconnects")
+            return starting(observation, Status.RECONNECTING, "it reconnects")
         return _dropped(observation, claim, policy, now)
     if phase := overdue_phase(fact, now, policy.phases):
-        return _stuck_in(observation, phase, now - fact.phase_since)
+        return stuck_in(observation, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
         sentence = _hangs(claim, now - fact.since)
-        return _verdict(observation, Health.STUCK, claim.status, "state_stuck", sentence)
+        return conclude(observation, Health.STUCK, claim.status, "state_stuck", sentence)
     doing = IN_WORDS.get(claim.phase, "on its way")
     ended = claim.reason or observation.record.reason
     sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
-    return replace(_starting(observation, claim.status, sentence), after=ended)
+    return replace(starting(observation, claim.status, sentence), after=ended)
 
 
 def _hangs(claim: Claim, seconds: float) -> str:
@@ -341,34 +261,34 @@ def _connected(
     probe = observation.probe
     if proved_at is None:
         if now - fact.since < policy.stuck:
-            return _starting(
+            return starting(
                 observation, Status.LOADING, "its engine claims CONNECTED, and no proof came yet"
             )
         sentence = f"its engine claims CONNECTED for {now - fact.since:.0f} s without a proof"
         health = Health.STUCK if now - fact.since > policy.proof_limit else Health.DEGRADED
-        return _verdict(observation, health, Status.LOADING, "not_proved", sentence)
+        return conclude(observation, health, Status.LOADING, "not_proved", sentence)
     if (age := now - proved_at) > policy.proof_limit:
         sentence = f"its engine claims CONNECTED; the last proof is {age:.0f} s old"
         health = Health.STUCK if age > 2 * policy.proof_limit else Health.DEGRADED
-        return _verdict(observation, health, Status.RECONNECTING, "proof_old", sentence)
+        return conclude(observation, health, Status.RECONNECTING, "proof_old", sentence)
     if probe is not None and probe.failures:
         sentence = f"{probe.failures} of {policy.zombie_pings} pings failed"
-        return _verdict(observation, Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
+        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
     if probe is not None and probe.ok and probe.seconds > policy.slow:
         sentence = f"it took {probe.seconds:.1f} s to answer"
-        return _verdict(observation, Health.DEGRADED, Status.CONNECTED, "slow", sentence)
-    return _verdict(observation, Health.HEALTHY, Status.CONNECTED, "", "connected")
+        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "slow", sentence)
+    return conclude(observation, Health.HEALTHY, Status.CONNECTED, "", "connected")
 
 
 def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
     known = reason_of(claim.reason or observation.record.reason)
     if observation.record.paired and not known.unpairs:
-        return _corrupted(observation, "unpaired_suspect")
+        return corrupted(observation, "unpaired_suspect")
     # A word of its own about waiting: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"
     reason = known.code if own else "waiting_for_scan"
-    return _verdict(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
+    return conclude(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
 
 
 def _dropped(
@@ -377,97 +297,32 @@ def _dropped(
     reason = reason_of(claim.reason)
     if reason.code == "remote_missing":
         sentence = f"{reason.title}. {reason.advice}"
-        return _verdict(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
+        return conclude(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
     if reason.hopeless:
-        return _waits_for_person(observation, reason)
+        return waits_for_person(observation, reason)
     if given_up := gave_up(observation, policy.reconnect):
-        return _given_up(observation, given_up)
-    if _waits_for_others(observation, reason, now):
-        return _held(observation)
-    if reason.permanence in _NOT_SOON:
-        return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
-    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
-
-
-# --- verdicts that several rules end in ------------------------------------------------------
-
-
-def _starting(observation: Observation, state: Status, sentence: str) -> HealthVerdict:
-    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
-    return _verdict(observation, Health.DISCONNECTED, state, "starting", sentence)
-
-
-def _stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
-    running = observation.unit.state is UnitState.ACTIVE
-    # The claim of an earlier run says nothing about a run that still starts.
-    claim = observation.claim if running else None
-    state = Status.INITIALIZING if claim is None else claim.claim.status
-    sentence = f"stuck in phase {phase} for {seconds:.0f} s"
-    code = observation.claim.claim.reason if observation.claim else ""
-    if code == "injection_failed":
-        # A changed page shows in whichever phase first needs what changed: one cause, one word.
-        sentence = f"{reason_of(code).title} ({sentence})"
-        return _verdict(observation, Health.STUCK, state, code, sentence)
-    return _verdict(observation, Health.STUCK, state, f"phase_{phase}", sentence)
-
-
-def _corrupted(observation: Observation, code: str) -> HealthVerdict:
-    title = reason_of(code).title
-    return _verdict(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, title)
-
-
-def _waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
-    sentence = f"{reason.title}. {reason.advice}"
-    return _verdict(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
-
-
-def _given_up(observation: Observation, code: str) -> HealthVerdict:
-    last = reason_of(last_reason(observation)).title
-    if code == "attempts_used_up":
-        sentence = f"no success in {observation.record.attempts} attempts; last: {last}"
-    else:
-        sentence = f"{last}; the agent makes no further try"
-    return _verdict(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)
-
-
-def _waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
-    """Until a time of its own has come it is no network that it waits for."""
-    own_time = ended.permanence in _NOT_SOON and now < observation.not_before
-    return bool(observation.hold) and not (
-        own_time and observation.hold in ("network_down", UNREACHABLE)
-    )
-
-
-def _is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
-    """Whether an address that is away explains this verdict."""
-    if verdict.reason == "starting":
-        return waits_for_network(observation)
-    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
-        return False
-    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
-
-
-def _held(observation: Observation) -> HealthVerdict:
-    known = observation.hold_sentence or HOLDS.get(observation.hold, observation.hold)
-    sentence = f"waiting: {known}"
-    state = Status.RECONNECTING
-    return _verdict(observation, Health.DISCONNECTED, state, observation.hold, sentence)
+        return given_up_after(observation, given_up)
+    if waits_for_others(observation, reason, now):
+        return waiting(observation)
+    if reason.permanence in NOT_SOON:
+        return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
+    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 
 
 def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
     unit = observation.unit
     if unit.exit_status == MISCONFIGURED:
-        return _waits_for_person(observation, reason_of("misconfigured"))
+        return waits_for_person(observation, reason_of("misconfigured"))
     if unit.exit_status == FOLDER_UNUSABLE:
         # Its folder was looked at before this: it is whole again.
         sentence = "its worker could not use its folder, which is whole again"
-        return _verdict(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
+        return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
     if given_up := gave_up(observation, policy.reconnect):
-        return _given_up(observation, given_up)
+        return given_up_after(observation, given_up)
     if observation.hold:
-        return _held(observation)
+        return waiting(observation)
     sentence = f"its worker failed ({unit.result})"
-    return _verdict(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
+    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
 
 
 def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> HealthVerdict:
@@ -477,7 +332,7 @@ def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> Healt
     if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
         return verdict
     sentence = f"{reason_of('remote_disagrees').title}: {disagrees}"
-    return _verdict(observation, Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
+    return conclude(observation, Health.CORRUPTED, verdict.state, "remote_disagrees", sentence)
 
 
 def _add_signals(verdict: HealthVerdict, signals: tuple[Signal, ...]) -> HealthVerdict:

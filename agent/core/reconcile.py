@@ -7,15 +7,7 @@ reconnect.after_connected. After a logout it clears the record's reason once the
 retired, or nothing starts again by itself.
 """
 
-from agent.core.health import (
-    MISCONFIGURED,
-    HealthPolicy,
-    ended_for_good,
-    gave_up,
-    last_reason,
-    waits_for_network,
-    wall_at,
-)
+from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
     Action,
     ActionKind,
@@ -27,6 +19,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network, wall_at
 from agent.core.phases import phase_deadline
 from agent.core.reasons import reason_of
 from agent.core.reconnect import breaker_of

@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
-from agent.core.reason_delays import ReasonDelay, read_reasons
 from agent.core.reasons import Permanence, Reason, reason_of
+from agent.core.reasons.delays import ReasonDelay, read_reasons
 from agent.core.setting import setting
 from agent.core.words import UNREACHED
 

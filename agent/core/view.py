@@ -7,7 +7,10 @@ not change is the same object as before, so that a reader can tell by identity.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.core.durations import Durations
+from agent.core.figures.durations import Durations
+from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures.session_figures import NO_COUNTS
+from agent.core.figures.time_in_status import StatusTime
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -19,9 +22,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Repair
-from agent.core.session_figures import NO_COUNTS
-from agent.core.statistics import RepairStatistics
-from agent.core.time_in_status import StatusTime
 
 CRYPTO_RESULTS = ("ok", "failed")
 CHECKS = ("deep", "recovery", "memory", "keys")

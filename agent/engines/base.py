@@ -46,7 +46,7 @@ class ProbeAnswer:
     claim: Claim
     detail: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Numbers of core/session_figures that this engine measures itself."""
+    """Numbers of core/figures/session_figures that this engine measures itself."""
 
 
 class Reporter(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from agent.core.alerts.series import INCIDENT_REASON, labels_of_group
-from agent.core.statistics import RepairStatistics, since
+from agent.core.figures.repair_statistics import RepairStatistics, since
 from agent.core.view import AgentStatus, CheckTime
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, sample
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config
+from agent.core.figures.trend import Trends
 from agent.core.model import Happening, InstanceId
-from agent.core.trend import Trends
 from agent.host.base import Host
 from agent.supervise.agent_status import OwnFigures
 from agent.supervise.backends.face import BackendFace

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.core.durations import Acknowledgements, Durations
+from agent.core.figures.durations import Acknowledgements, Durations
+from agent.core.figures.session_figures import COUNTS
+from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings.crypto import CryptoWindow, LogLimit
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.memory import MemoryHistory
@@ -28,8 +30,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Repair
-from agent.core.session_figures import COUNTS
-from agent.core.time_in_status import StatusTime
 from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.core.admission import StartPolicy
+from agent.core.figures.trend import Trends
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.reasons import reason_of
-from agent.core.trend import Trends
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.durations import Durations
+from agent.core.figures.durations import Durations
+from agent.core.figures.time_in_status import StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair, read_repair, resume_repair
-from agent.core.time_in_status import StatusTime
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.figures.trend import Trends
 from agent.core.model import (
     HealthVerdict,
     Instance,
@@ -22,7 +23,6 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr

@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent.core.admission import Candidate, restore_order
 from agent.core.findings.crypto import CryptoPolicy, judge_crypto, note_error
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
-from agent.core.health import AWAY, HealthPolicy, judge_health
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ActionKind,
     Claim,
@@ -46,6 +46,7 @@ from agent.core.recovery.repair import (
     wants_repair,
 )
 from agent.core.recovery.steps import after_action, step_repair
+from agent.core.waiting import AWAY
 from scripts.simulation.backends import Backends
 from scripts.simulation.crowd import Crowd
 from scripts.simulation.faults import REMOTE, WEB

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.health import gave_up
 from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
     CLOCK_STEP,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.health import HealthPolicy, judge_health, no_pairing_to_lose
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ActionKind,
     ConnectionStatus,
@@ -18,6 +18,7 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.observed import no_pairing_to_lose
 from agent.core.reconcile import plan_actions
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.recovery.repair import (

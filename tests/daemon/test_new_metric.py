@@ -1,4 +1,4 @@
-"""A metric of a session is a row in core/session_figures.py and the line where it arises.
+"""A metric of a session is a row in core/figures/session_figures.py and the line where it arises.
 
 A copy of the agent gets a figure of an engine and a count of the agent that way. Both must then be
 on the wire from the worker, in the instance's JSON, in both formats of /metrics and, the count,
@@ -35,7 +35,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The agent with two new metrics; three of its files are touched."""
     package = tmp_path / "copy" / "agent"
     shutil.copytree(ROOT / "agent", package, ignore=shutil.ignore_patterns("__pycache__"))
-    table = package / "core/session_figures.py"
+    table = package / "core/figures/session_figures.py"
     put_in(table, "FIGURES = (\n", f"FIGURES = (\n    {FIGURE}\n")
     put_in(table, "COUNTS = (\n", f"COUNTS = (\n    {COUNT}\n")
     put_in(

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures.session_figures import NO_COUNTS
+from agent.core.figures.trend import Trends
 from agent.core.incident import Incident
 from agent.core.model import (
     UNIT_ABSENT,
@@ -24,9 +27,6 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.session_figures import NO_COUNTS
-from agent.core.statistics import RepairStatistics
-from agent.core.trend import Trends
 from agent.core.view import AgentStatus, InstanceView
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from agent.core.durations import Durations
+from agent.core.figures.durations import Durations
+from agent.core.figures.repair_statistics import RepairStatistics
+from agent.core.figures.session_figures import COUNTS
+from agent.core.figures.time_in_status import StatusTime
 from agent.core.model import ConnectionStatus, Health, Instance, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
-from agent.core.session_figures import COUNTS
-from agent.core.statistics import RepairStatistics
-from agent.core.time_in_status import StatusTime
 from agent.core.view import BackendView, InstanceView
 from agent.metrics.exporter import Exporter, SessionLines
 from agent.metrics.sessions import FAMILIES

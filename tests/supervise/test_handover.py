@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.figures.repair_statistics import RepairStatistics, StepTally, note_check, note_step
 from agent.core.findings.silence import Inbound, SilencePolicy, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.statistics import RepairStatistics, StepTally, note_check, note_step
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.periodic.learned import Handover, read_inbound, read_statistics

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
-from agent.core.durations import Durations
+from agent.core.figures.durations import Durations
+from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
-from agent.core.statistics import RepairStatistics
 from agent.link.client import LinkStats
 from agent.supervise.agent_status import CheckTimes, OwnFigures
 from agent.supervise.facts import Facts

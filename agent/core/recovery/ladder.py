@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from agent.core.health import last_reason, no_pairing_to_lose
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
+from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
 

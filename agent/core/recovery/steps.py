@@ -7,8 +7,8 @@ begins and after it ended, a repair that was cut off is resumed (`resume_repair`
 
 from dataclasses import dataclass, replace
 
-from agent.core.health import no_pairing_to_lose
 from agent.core.model import ConnectionStatus, Health
+from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.reconnect import remaining
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, useless_steps

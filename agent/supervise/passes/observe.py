@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from agent.clock import boot_now
+from agent.core.figures.session_figures import read_figures
 from agent.core.health import HealthPolicy
 from agent.core.model import (
     Claim,
@@ -33,7 +34,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy, not_before
-from agent.core.session_figures import read_figures
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats

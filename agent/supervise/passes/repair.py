@@ -12,13 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.clock import boot_now
+from agent.core.figures.repair_statistics import (
+    RepairStatistics,
+    note_check,
+    note_repair,
+    note_step,
+)
 from agent.core.findings.crypto import (
     CryptoPolicy,
     crypto_retry_delay,
     note_regenerated,
 )
 from agent.core.findings.crypto import note_step as crypto_begins_anew
-from agent.core.health import AWAY
 from agent.core.model import (
     Category,
     Health,
@@ -43,7 +48,7 @@ from agent.core.recovery.repair import (
     with_repair,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
-from agent.core.statistics import RepairStatistics, note_check, note_repair, note_step
+from agent.core.waiting import AWAY
 from agent.engines.catalog import finds_records
 from agent.errors import WaError
 from agent.failpoint import failpoint

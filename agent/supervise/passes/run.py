@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.health import HealthPolicy, judge_health, waits_for_network
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     Action,
     ActionKind,
@@ -20,6 +20,7 @@ from agent.core.model import (
     SessionRecord,
     UnitState,
 )
+from agent.core.observed import waits_for_network
 from agent.core.reach import UNREACHABLE
 from agent.core.reasons import reason_of
 from agent.core.reconcile import next_deadline, plan_actions

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable
 
 from agent.clock import boot_now
+from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.model import Category, InstanceId
-from agent.core.statistics import RepairStatistics
 from agent.log import bound
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import judge_keys

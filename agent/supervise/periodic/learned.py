@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from agent.core.figures.repair_statistics import RepairStatistics, StepTally
 from agent.core.findings.silence import HOURS, Inbound
-from agent.core.statistics import RepairStatistics, StepTally
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.facts import Facts

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import Config
+from agent.core.figures.trend import Trends
 from agent.core.findings.memory import (
     InstanceMemory,
     MemoryPolicy,
@@ -16,7 +17,6 @@ from agent.core.findings.memory import (
     memory_budget,
 )
 from agent.core.model import Category, ConnectionStatus, InstanceId
-from agent.core.trend import Trends
 from agent.errors import WaError
 from agent.host.machine.memory import machine_memory
 from agent.host.machine.process_tree import UNSEEN, Usage

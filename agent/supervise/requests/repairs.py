@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.health import AWAY
+from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.incident import Incident
 from agent.core.model import (
     Category,
@@ -22,7 +22,7 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import Breaker, forgive, with_breaker
 from agent.core.recovery.repair import Ending, Goal
-from agent.core.statistics import RepairStatistics
+from agent.core.waiting import AWAY
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater
 from agent.host.base import Host

@@ -1,6 +1,6 @@
 """How long things took: a histogram's bounds, and who is acknowledged."""
 
-from agent.core.durations import MOST_AWAITED, MOST_EARLY, Acknowledgements, Histogram
+from agent.core.figures.durations import MOST_AWAITED, MOST_EARLY, Acknowledgements, Histogram
 
 
 def test_a_value_at_a_bound_belongs_below_it() -> None:

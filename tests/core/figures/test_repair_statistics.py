@@ -2,8 +2,14 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.figures.repair_statistics import (
+    RepairStatistics,
+    StepTally,
+    note_check,
+    note_repair,
+    note_step,
+)
 from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Trouble
-from agent.core.statistics import RepairStatistics, StepTally, note_check, note_repair, note_step
 
 
 def ended(ending, seconds):

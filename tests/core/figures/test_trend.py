@@ -2,8 +2,8 @@
 
 import tracemalloc
 
+from agent.core.figures.trend import POINTS, Trends
 from agent.core.model import InstanceId
-from agent.core.trend import POINTS, Trends
 
 A, B = InstanceId("a"), InstanceId("b")
 

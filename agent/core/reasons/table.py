@@ -1,69 +1,13 @@
-"""The reason table: why a session ended, and what may be done about it.
-
-Engines translate their own words into these codes (engine_words); a code outside the table
-is `unknown`: the agent retries it like a lost connection, only slower.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+"""The table of reasons, row by row."""
 
 from agent.core.model import ConnectionStatus
-
-
-class Permanence(StrEnum):
-    """May we come back by ourselves, and how?"""
-
-    RETRY = "retry"
-    AT_ONCE = "at_once"
-    AT_TIME = "at_time"
-    ONCE_IF_LOCK_OURS = "once_if_lock_ours"
-    PROBE_SLOWLY = "probe_slowly"
-    WAIT_FOR_PERSON = "wait_for_person"
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    code: str
-    title: str
-    permanence: Permanence
-    status: ConnectionStatus
-    """What an instance shows while this is its last word."""
-    advice: str
-    """What a person should know or do."""
-    base: float | None = None
-    """First delay in seconds; None = the policy's own."""
-    max: float | None = None
-    counts_as_failure: bool = True
-    """Whether the circuit breaker hears of it."""
-    tries: int | None = None
-    """So many tries until a connection lasts; None = as many as the policy allows."""
-    endless: bool = False
-    """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
-    fresh_worker: bool = False
-    """Reconnecting inside the worker is useless: only a new worker helps."""
-    unpairs: bool = False
-    """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
-    scan_again: bool = False
-    """Only a new scan by a person is missing."""
-
-    @property
-    def final(self) -> bool:
-        """WhatsApp said no for good: not even one more login by ourselves."""
-        return self.permanence is Permanence.NEVER
-
-    @property
-    def hopeless(self) -> bool:
-        """Only a person can end this one."""
-        return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)
-
+from agent.core.reasons.reason import Permanence, Reason
 
 _RECONNECTING = ConnectionStatus.RECONNECTING
 _DISCONNECTED = ConnectionStatus.DISCONNECTED
 _REFUSED = ConnectionStatus.AUTH_FAILURE
 
-_ROWS = (
+ROWS = (
     Reason(
         "connection_lost",
         "the connection was lost or timed out",
@@ -494,47 +438,3 @@ _ROWS = (
         unpairs=True,
     ),
 )
-
-REASONS: Mapping[str, Reason] = {row.code: row for row in _ROWS}
-
-
-def reason_of(code: str) -> Reason:
-    return REASONS.get(code) or REASONS["unknown"]
-
-
-def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
-    """code, title, what happens, delays, status, advice: for the command line and the pages."""
-    return [
-        (row.code, row.title, _may_do(row), _delays(row), str(row.status), row.advice)
-        for row in _ROWS
-    ]
-
-
-_WORDS = {
-    Permanence.RETRY: "reconnects",
-    Permanence.AT_ONCE: "reconnects at once",
-    Permanence.AT_TIME: "tries once when the given time has come",
-    Permanence.ONCE_IF_LOCK_OURS: "reconnects once, if no second worker runs here",
-    Permanence.PROBE_SLOWLY: "probes rarely",
-    Permanence.WAIT_FOR_PERSON: "waits for a person",
-    Permanence.NEVER: "never by itself",
-}
-
-
-def _may_do(row: Reason) -> str:
-    if row.status is ConnectionStatus.CONNECTED:
-        return "stays connected"
-    words = _WORDS[row.permanence]
-    if row.tries is not None and row.permanence is Permanence.RETRY:
-        words = f"{words}, {row.tries} tries"
-    if row.endless:
-        words = f"{words}, for as long as it lasts"
-    return f"{words}, with a fresh worker" if row.fresh_worker else words
-
-
-def _delays(row: Reason) -> str:
-    if row.hopeless or row.status is ConnectionStatus.CONNECTED:
-        return "-"
-    first = "default" if row.base is None else f"{row.base:g} s"
-    longest = "default" if row.max is None else f"{row.max:g} s"
-    return f"{first}, longest {longest}"

@@ -1,0 +1,62 @@
+"""What an observation says of a session's past and pairing; rules of health and passes ask it."""
+
+from agent.core.model import ConnectionStatus, Observation, SessionFiles
+from agent.core.reach import NETWORK_CODES
+from agent.core.reasons import Permanence, reason_of
+from agent.core.reconnect import ReconnectPolicy
+
+Status = ConnectionStatus
+
+_ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
+
+
+def no_pairing_to_lose(observation: Observation) -> bool:
+    """True when a new start costs no scan that is not due anyway."""
+    if reason_of(last_reason(observation)).unpairs:
+        return True
+    claim = observation.claim.claim if observation.claim is not None else None
+    claimed = claim is not None and (claim.paired or claim.pairing_unknown)
+    whole = observation.files is SessionFiles.WHOLE
+    return not (observation.record.paired or claimed or whole)
+
+
+def last_reason(observation: Observation) -> str:
+    """Why the session is not connected: the engine's present word, else what was recorded."""
+    if observation.claim is not None and observation.claim.claim.reason:
+        return observation.claim.claim.reason
+    return observation.record.reason
+
+
+def ended_for_good(observation: Observation) -> bool:
+    """Whether WhatsApp ended it with a word after which nothing logs in by itself."""
+    code = last_reason(observation)
+    return bool(code) and reason_of(code).final
+
+
+def waits_for_network(observation: Observation) -> bool:
+    """Whether its engine connects by itself, waits for an answer, or names the network."""
+    if observation.claim is None or not observation.unit.runs:
+        return False
+    claim = observation.claim.claim
+    by_itself = claim.status is Status.RECONNECTING
+    asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
+    return by_itself or (claim.status in _ON_ITS_WAY and asks)
+
+
+def wall_at(observation: Observation, now: float) -> float:
+    """The wall clock at the boot clock's `now`."""
+    return observation.at_wall + (now - observation.at)
+
+
+def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
+    """The code of what ended our own tries, "" while we go on trying."""
+    record = observation.record
+    reason = reason_of(last_reason(observation)) if last_reason(observation) else None
+    if reason is not None and reason.hopeless:
+        return reason.code
+    if reason is not None and reason.tries is not None and record.strikes > reason.tries:
+        return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
+    if reason is not None and (reason.endless or reason.permanence is Permanence.PROBE_SLOWLY):
+        # What it waits for comes whenever it comes; a load of the page harms no account.
+        return ""
+    return "attempts_used_up" if record.attempts >= policy.attempts else ""

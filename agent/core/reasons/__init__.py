@@ -1,0 +1,57 @@
+"""The reason table: why a session ended, and what may be done about it.
+
+Engines translate their own words into these codes (engine_words); a code outside the table
+is `unknown`: the agent retries it like a lost connection, only slower.
+"""
+
+from collections.abc import Mapping
+
+from agent.core.model import ConnectionStatus
+from agent.core.reasons.reason import Permanence, Reason
+from agent.core.reasons.table import ROWS
+
+__all__ = ["REASONS", "Permanence", "Reason", "reason_of", "reasons_table"]
+
+REASONS: Mapping[str, Reason] = {row.code: row for row in ROWS}
+
+
+def reason_of(code: str) -> Reason:
+    return REASONS.get(code) or REASONS["unknown"]
+
+
+def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
+    """code, title, what happens, delays, status, advice: for the command line and the pages."""
+    return [
+        (row.code, row.title, _may_do(row), _delays(row), str(row.status), row.advice)
+        for row in ROWS
+    ]
+
+
+_WORDS = {
+    Permanence.RETRY: "reconnects",
+    Permanence.AT_ONCE: "reconnects at once",
+    Permanence.AT_TIME: "tries once when the given time has come",
+    Permanence.ONCE_IF_LOCK_OURS: "reconnects once, if no second worker runs here",
+    Permanence.PROBE_SLOWLY: "probes rarely",
+    Permanence.WAIT_FOR_PERSON: "waits for a person",
+    Permanence.NEVER: "never by itself",
+}
+
+
+def _may_do(row: Reason) -> str:
+    if row.status is ConnectionStatus.CONNECTED:
+        return "stays connected"
+    words = _WORDS[row.permanence]
+    if row.tries is not None and row.permanence is Permanence.RETRY:
+        words = f"{words}, {row.tries} tries"
+    if row.endless:
+        words = f"{words}, for as long as it lasts"
+    return f"{words}, with a fresh worker" if row.fresh_worker else words
+
+
+def _delays(row: Reason) -> str:
+    if row.hopeless or row.status is ConnectionStatus.CONNECTED:
+        return "-"
+    first = "default" if row.base is None else f"{row.base:g} s"
+    longest = "default" if row.max is None else f"{row.max:g} s"
+    return f"{first}, longest {longest}"

@@ -1,0 +1,54 @@
+"""One reason why a session ended: how it is shown, and whether and when it is tried again."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.model import ConnectionStatus
+
+
+class Permanence(StrEnum):
+    """May we come back by ourselves, and how?"""
+
+    RETRY = "retry"
+    AT_ONCE = "at_once"
+    AT_TIME = "at_time"
+    ONCE_IF_LOCK_OURS = "once_if_lock_ours"
+    PROBE_SLOWLY = "probe_slowly"
+    WAIT_FOR_PERSON = "wait_for_person"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    code: str
+    title: str
+    permanence: Permanence
+    status: ConnectionStatus
+    """What an instance shows while this is its last word."""
+    advice: str
+    """What a person should know or do."""
+    base: float | None = None
+    """First delay in seconds; None = the policy's own."""
+    max: float | None = None
+    counts_as_failure: bool = True
+    """Whether the circuit breaker hears of it."""
+    tries: int | None = None
+    """So many tries until a connection lasts; None = as many as the policy allows."""
+    endless: bool = False
+    """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
+    fresh_worker: bool = False
+    """Reconnecting inside the worker is useless: only a new worker helps."""
+    unpairs: bool = False
+    """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+    scan_again: bool = False
+    """Only a new scan by a person is missing."""
+
+    @property
+    def final(self) -> bool:
+        """WhatsApp said no for good: not even one more login by ourselves."""
+        return self.permanence is Permanence.NEVER
+
+    @property
+    def hopeless(self) -> bool:
+        """Only a person can end this one."""
+        return self.permanence in (Permanence.NEVER, Permanence.WAIT_FOR_PERSON)

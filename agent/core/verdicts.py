@@ -1,0 +1,57 @@
+"""Verdicts that several rules of health end in."""
+
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation, UnitState
+from agent.core.observed import last_reason, no_pairing_to_lose
+from agent.core.reasons import Reason, reason_of
+
+Status = ConnectionStatus
+
+
+def conclude(
+    observation: Observation, health: Health, state: Status, reason: str, sentence: str
+) -> HealthVerdict:
+    repairable = health in (Health.STUCK, Health.CORRUPTED)
+    return HealthVerdict(
+        health, state, reason, sentence, repairable and no_pairing_to_lose(observation)
+    )
+
+
+# --- verdicts that several rules end in ------------------------------------------------------
+
+
+def starting(observation: Observation, state: Status, sentence: str) -> HealthVerdict:
+    """In time: nothing is wrong and nothing need be done, but it is not connected either."""
+    return conclude(observation, Health.DISCONNECTED, state, "starting", sentence)
+
+
+def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
+    running = observation.unit.state is UnitState.ACTIVE
+    # The claim of an earlier run says nothing about a run that still starts.
+    claim = observation.claim if running else None
+    state = Status.INITIALIZING if claim is None else claim.claim.status
+    sentence = f"stuck in phase {phase} for {seconds:.0f} s"
+    code = observation.claim.claim.reason if observation.claim else ""
+    if code == "injection_failed":
+        # A changed page shows in whichever phase first needs what changed: one cause, one word.
+        sentence = f"{reason_of(code).title} ({sentence})"
+        return conclude(observation, Health.STUCK, state, code, sentence)
+    return conclude(observation, Health.STUCK, state, f"phase_{phase}", sentence)
+
+
+def corrupted(observation: Observation, code: str) -> HealthVerdict:
+    title = reason_of(code).title
+    return conclude(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, title)
+
+
+def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
+    sentence = f"{reason.title}. {reason.advice}"
+    return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
+
+
+def given_up_after(observation: Observation, code: str) -> HealthVerdict:
+    last = reason_of(last_reason(observation)).title
+    if code == "attempts_used_up":
+        sentence = f"no success in {observation.record.attempts} attempts; last: {last}"
+    else:
+        sentence = f"{last}; the agent makes no further try"
+    return conclude(observation, Health.DEGRADED, Status.DISCONNECTED, code, sentence)

@@ -1,0 +1,59 @@
+"""Why an instance waits for something other than itself, and whether that explains its state."""
+
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation
+from agent.core.observed import waits_for_network
+from agent.core.reach import NETWORK_CODES, UNREACHABLE
+from agent.core.reasons import Permanence, Reason
+from agent.core.verdicts import conclude
+
+Status = ConnectionStatus
+
+AWAY = frozenset({"backend_down", "backend_missing"})
+"""Holds that leave nothing to be known of the session itself."""
+
+HOLDS = {
+    "backend_down": "its backend is down",
+    "backend_circuit": "its backend failed several times in a row; one session tries first",
+    "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
+    UNREACHABLE: "this machine cannot reach the address that it needs",
+    "network_down": "many sessions lost their connection at once: the network seems to be down",
+    "incident": "many instances of its engine fail the same way; one of them tries first",
+    "memory_full": "the machine has too little memory for one more worker",
+    "disk_full": "the disk of the sessions has too little free space",
+}
+"""Why an instance waits for something else than itself; the wait costs it no attempt."""
+
+NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
+"""What is tried at a time of its own, however long that is."""
+
+_NETWORK_VERDICTS = frozenset(
+    {"proof_old", "not_proved", "state_stuck"}
+    | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
+)
+"""Beside the reasons of the table: what a network that is away looks like from a worker."""
+
+_AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
+
+
+def waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
+    """Until a time of its own has come it is no network that it waits for."""
+    own_time = ended.permanence in NOT_SOON and now < observation.not_before
+    return bool(observation.hold) and not (
+        own_time and observation.hold in ("network_down", UNREACHABLE)
+    )
+
+
+def is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
+    """Whether an address that is away explains this verdict."""
+    if verdict.reason == "starting":
+        return waits_for_network(observation)
+    if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in _AT_REST:
+        return False
+    return verdict.reason in NETWORK_CODES or verdict.reason in _NETWORK_VERDICTS
+
+
+def waiting(observation: Observation) -> HealthVerdict:
+    known = observation.hold_sentence or HOLDS.get(observation.hold, observation.hold)
+    sentence = f"waiting: {known}"
+    state = Status.RECONNECTING
+    return conclude(observation, Health.DISCONNECTED, state, observation.hold, sentence)
