@@ -46,6 +46,7 @@ from agent.supervise.state_folder import (
     refuse_missing_state,
     running_elsewhere,
     state_is_missing,
+    used_mark,
 )
 from agent.vault.identity import found_sessions, scan
 
@@ -127,7 +128,12 @@ class Daemon:
         self._wakes = Wakes()
         self._backend_wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
-        self._state = StatePlaces(config.agent.state_path, config.session_root, config.cache_root)
+        self._state = StatePlaces(
+            config.agent.state_path,
+            config.session_root,
+            config.cache_root,
+            used_mark(os.environ, installed=False),
+        )
 
     async def run(self) -> int:
         self._signals.listen()

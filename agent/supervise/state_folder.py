@@ -2,14 +2,15 @@
 
 The folder carries a mark with a number that grows with each start and stop; the database and,
 where it lies elsewhere, the cache hold it too. A missing mount looks like a first installation:
-the cache's mark and workers that run without a known state tell the two apart.
+the file that root writes at each start of the service, the cache's mark and workers that run
+without a known state tell the two apart.
 """
 
 import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 MARK = "state-mark.json"
 FACT = "state_mark"
 DATABASE = "agent.db"
+USED = Path("/etc/wa-agent/state-used")
+"""wa-agent.service lets root write it at each start; no agent can, and no mount hides it."""
+USED_VARIABLE = "WA_STATE_USED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class StatePlaces:
     state: Path
     sessions: Path
     cache: Path
+    used: Path | None = None
+    """Where it exists, an agent of this service has used a state folder before."""
 
     @property
     def cache_apart(self) -> bool:
@@ -63,6 +69,22 @@ def state_is_missing(places: StatePlaces) -> bool:
     return not (places.sessions.is_dir() and scan(places.sessions))
 
 
+def was_used(places: StatePlaces) -> bool:
+    """Whether root's mark is there; one that cannot be looked at is none."""
+    try:
+        return places.used is not None and places.used.exists()
+    except OSError:
+        return False
+
+
+def used_mark(environment: Mapping[str, str], installed: bool) -> Path | None:
+    """Where root's mark would lie: the service names it, and an installed agent has it there."""
+    named = environment.get(USED_VARIABLE, "")
+    if named:
+        return Path(named)
+    return USED if installed else None
+
+
 def running_elsewhere(places: StatePlaces) -> list[InstanceId]:
     """Workers without a service manager that run in a state folder which lay here before."""
     here = str(places.state.absolute())
@@ -79,15 +101,22 @@ def refuse_missing_state(places: StatePlaces, running: Collection[InstanceId]) -
     evidence = []
     if running:
         evidence.append(f"the workers of {_named(running)} run")
+    marks = []
     copy = places.cache / places.cache_mark
     mark = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
     if mark is not None:
         evidence.append(f"{copy} names the state {mark.id}, which an agent used here before")
+        marks.append(str(copy))
+    if was_used(places):
+        evidence.append(f"{places.used} says that an agent used a state here before")
+        marks.append(str(places.used))
     if evidence:
+        first = ["stop those workers"] if running else []
+        first += [f"remove {' and '.join(marks)}"] if marks else []
         raise TryLater(
             f"cannot start on {places.state}: it is empty, but {' and '.join(evidence)}."
-            f" Mount or put back the state folder; the workers stay as they are. To begin with an"
-            f" empty state all the same, stop those workers and remove {copy}",
+            " Mount or put back the state folder; the workers stay as they are. To begin with an"
+            f" empty state all the same, {' and '.join(first)}",
             code="state_missing",
         )
 

@@ -76,6 +76,20 @@ async def test_looking_leaves_no_trace(doctor: Doctor) -> None:
     assert sorted((path, path.stat().st_mtime_ns) for path in doctor.state.rglob("*")) == before
 
 
+async def test_s4_a_state_folder_that_is_away_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, empty = tmp_path / "state-used", tmp_path / "mount-point"
+    empty.mkdir(0o700)
+    monkeypatch.setenv("WA_STATE_USED", str(used))
+    doctor = Doctor(cli, empty, tmp_path / "nobody.sock")
+    assert "state" not in await doctor.wrong()
+    used.touch()
+    assert f"{used} says that an agent used a state here before" in (await doctor.wrong())["state"]
+    (empty / "agent.db").touch(0o600)
+    assert "state" not in await doctor.wrong()
+
+
 async def test_what_is_open_to_everybody_is_named(doctor: Doctor) -> None:
     (doctor.state / "sessions/sales").chmod(0o755)
     (doctor.state / "agent.db").chmod(0o644)

@@ -1,7 +1,9 @@
 """A database or a state folder that is not the newest, not the right one, or not there."""
 
+import asyncio
 import contextlib
 import json
+import shutil
 import sqlite3
 
 from tests.daemon.conftest import alive
@@ -127,6 +129,34 @@ async def test_the_cache_remembers_a_state_folder_that_is_away(make_agent, tmp_p
     mark.unlink()
     await agent.start()
     assert (await agent.do("GET", "/api/instances"))["total"] == 0
+
+
+async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
+    make_agent, tmp_path, eventually
+):
+    """As after a boot: no worker runs, and the cache is on the mount that is away."""
+    used = tmp_path / "state-used"
+    agent, env = make_agent(), {"WA_STATE_USED": str(used)}
+    await agent.start(env)
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.stop()
+    used.touch()  # as root does once the service is up
+    away = tmp_path / "away"
+    agent.state.rename(away)
+
+    agent.state.mkdir()  # the mount point
+    await agent.start(env, ready=False)
+    async with asyncio.timeout(20):
+        assert await agent.process.wait() == 75
+    said = f"cannot start on {agent.state}: it is empty, but {used} says that an agent used"
+    assert said in agent.log.read_text()
+    assert "stop those workers" not in agent.log.read_text()
+    assert not (agent.state / "agent.db").exists()
+    shutil.rmtree(agent.state)
+    away.rename(agent.state)
+    await agent.start(env)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 async def test_two_agents_with_states_of_their_own_share_a_cache(make_agent, tmp_path):

@@ -102,6 +102,17 @@ class Fleet:
                 self.cli("start", id)
         self.until_connected()
 
+    def delete(self) -> None:
+        """Until systemd has forgotten their units: an inactive one may stay loaded for a while."""
+        for id in self.ids:
+            self.cli("delete", id)
+        self.bed.until(lambda: not self.loaded())
+
+    def loaded(self) -> Sequence[str]:
+        """Their units that systemd has in memory."""
+        units = map(self.unit, self.ids)
+        return self.bed.run("systemctl", "list-units", "--all", "--no-legend", *units).splitlines()
+
 
 @dataclass
 class Traffic:

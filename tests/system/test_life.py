@@ -344,3 +344,25 @@ def test_f40_a_power_cut_loses_no_instance_and_no_acknowledged_change(
     assert fleet.accounts() == accounts
     for id in acknowledged:
         fleet.cli("delete", id)
+
+
+def test_s4_at_boot_an_empty_state_folder_is_a_mount_that_is_away(bed: Bed, fleet: Fleet):
+    accounts, state = fleet.accounts(), "/var/lib/wa-agent"
+    bed.power_off()
+    moved = bed.chroot("mv", state, "/var/lib/away")
+    assert moved.returncode == 0, moved.stderr
+    bed.boot()
+    try:
+        words = f"cannot start on {state}: it is empty, but /etc/wa-agent/state-used says"
+        bed.until(lambda: words in bed.journal("-b", "-u", AGENT, "-o", "cat"), within=60)
+        made = bed.run("find", state, "-type", "f").split()
+        assert set(made) <= {f"{state}/lock"}, "systemd makes the folders, the agent nothing"
+        found = json.loads(bed.try_run("wa-agent", "doctor", "--json").stdout)["findings"]
+        said = [one["sentence"] for one in found if one["check"] == "state"]
+        assert "says that an agent used a state here before" in said[0]
+    finally:
+        # As a mount over it does; systemd keeps trying, so the next start finds it.
+        bed.run("sh", "-c", f"mv {state} {state}.empty && mv /var/lib/away {state}")
+    fleet.until_connected()
+    assert fleet.accounts() == accounts
+    bed.run("rm", "-rf", f"{state}.empty")

@@ -29,6 +29,8 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     yield fleet
     bed.run("systemctl", "reset-failed")
     bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    fleet.delete()
 
 
 def ready(bed: Bed) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from agent.config.sections import WorkerSection
-from agent.core.model import InstanceId, UnitState, UnitStatus
+from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host import units
 from agent.host.base import Limits
@@ -47,12 +47,6 @@ async def host(
     await host.close(leave_workers=True)
 
 
-async def running(host: SystemdHost) -> dict[str, UnitStatus]:
-    """Without what other tests of this bed left loaded and stopped."""
-    listed = await host.list()
-    return {id: one for id, one in listed.items() if one.state is not UnitState.INACTIVE}
-
-
 async def test_a_worker_starts_says_ready_and_stops(bed: Bed, host: SystemdHost):
     await host.start(GOOD)
     status = await host.status(GOOD)
@@ -61,7 +55,7 @@ async def test_a_worker_starts_says_ready_and_stops(bed: Bed, host: SystemdHost)
     assert status.run == bed.show(UNIT, "InvocationID")
     assert status.main_pid == int(bed.show(UNIT, "MainPID"))
     assert abs(status.since - time.clock_gettime(time.CLOCK_BOOTTIME)) < 10
-    assert await running(host) == {GOOD: status}
+    assert await host.list() == {GOOD: status}
     await host.start(GOOD)
     assert (await host.status(GOOD)).run == status.run
     await host.stop(GOOD)
@@ -348,7 +342,7 @@ async def test_a_host_of_backends_beside_it_sees_its_own_units_only(
         assert (other.state, other.status_text) == (UnitState.ACTIVE, "I am good")
         assert other.run == bed.show("wa-backend@good.service", "InvocationID") != one.run
         assert str(backends.link_path(GOOD)) == "/run/wa-backend/good/link.sock"
-        await eventually(lambda: running(host), {GOOD: one})
+        await eventually(host.list, {GOOD: one})
         assert await backends.list() == {GOOD: other}
         woken.clear()
         backends_woken.clear()

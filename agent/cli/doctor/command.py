@@ -114,6 +114,7 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     yield machine.check_python()
     yield machine.check_clock()
     yield machine.check_disk(state if state.is_dir() else Path("/"))
+    yield from _missing_state(config)
     yield from machine.check_permissions(state, sessions, config.api_socket)
     yield from systemd.check_systemd()
     if state == INSTALLED_STATE:
@@ -125,6 +126,20 @@ def _examine(config: "Config", client: Client) -> "Iterator[Finding]":
     kinds = _browser_kinds(config)
     yield from _browser(config, kinds, wanted="web" in engines or bool(kinds))
     yield from _node(config, wanted="baileys" in engines or bool(_settings_of(config, "baileys")))
+
+
+def _missing_state(config: "Config") -> "Iterator[Finding]":
+    from agent.config import INSTALLED_STATE
+    from agent.host.machine.findings import wrong
+    from agent.supervise.state_folder import StatePlaces, state_is_missing, used_mark, was_used
+
+    state = config.agent.state_path
+    used = used_mark(os.environ, installed=state == INSTALLED_STATE)
+    places = StatePlaces(state, config.session_root, config.cache_root, used)
+    if was_used(places) and state_is_missing(places):
+        sentence = f"{state} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong("state", sentence, advice)
 
 
 def _backends(config: "Config", client: Client, path: Path | None) -> "Iterator[Finding]":
