@@ -40,7 +40,6 @@ POINTS = frozenset(
         "repair_disconnected",
         "repair_stopped",
         "cleanup_reset",
-        "needs_scan_reset",
         "action_begun",
         "renew_done",
         "set_aside",

@@ -9,12 +9,12 @@ retired, or nothing starts again by itself.
 
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
-    Action,
     ActionKind,
     ConnectionStatus,
     Health,
     HealthVerdict,
     Observation,
+    Plan,
     SessionFiles,
     UnitState,
     UnitStatus,
@@ -42,33 +42,71 @@ def plan_actions(
     policy: HealthPolicy,
     now: float,
     *,
-    ladder: bool = False,
     repair: Repair | None = None,
-) -> list[Action]:
-    """What to do now, in order; nothing while a job is under way or the time has not come.
+) -> Plan | None:
+    """What to do now; None while a job is under way or the time has not come.
 
-    `ladder`: what is stuck is left to the recovery's ladder; `repair`: the one under way.
+    What is stuck is left to the ladder; `repair`: the last one, over or not.
     """
     unit = observation.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
-        return []
+        return None
     if not observation.desired.should_run:
-        return [Action(ActionKind.STOP, verdict.sentence)] if unit.runs else []
+        return _plan(ActionKind.STOP, verdict) if unit.runs else None
     if repair is not None and _leaves_alone(repair, unit):
-        return []
+        return None
     if unit.runs and verdict.reason == SUSPECT:
         # Whatever it does next it must not do to the only copy of the old pairing.
-        return [Action(ActionKind.STOP, verdict.sentence)]
+        return _plan(ActionKind.STOP, verdict)
     if unit.runs and not observation.instance.backend and ended_for_good(observation):
-        # A worker that crashed or was booted anew would log in again by itself.
-        return [Action(ActionKind.STOP, verdict.sentence)]
+        # A worker that crashed, or that a boot of the machine starts, would log in again.
+        return _plan(ActionKind.STOP, verdict)
     if not may_try_now(observation, policy, now):
-        return []
+        return None
     if not unit.runs:
         return _plan_start(observation, verdict)
-    if verdict.health is Health.STUCK:
-        return [] if ladder else [Action(ActionKind.RESTART, verdict.sentence)]
-    return _plan_reconnect(observation, verdict)
+    return None if verdict.health is Health.STUCK else _plan_reconnect(observation, verdict)
+
+
+def plan_asked(
+    observation: Observation, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
+) -> Plan | None:
+    """What neither the ladder nor the reconnecting decides: a logout's end, an ordered restart.
+
+    `restart_for`: why the agent itself wants a graceful restart; "" = it does not.
+    """
+    unit, record = observation.unit, observation.record
+    if not observation.desired.should_run or unit.job_pending:
+        return None
+    if must_renew(observation):
+        return Plan("renew", (ActionKind.STOP, ActionKind.SET_ASIDE), verdict.sentence)
+    if record.restart_of and record.restart_of == unit.run:
+        why = "an operator asked for a restart"
+        return Plan("restart", (ActionKind.RESTART,), why, ordered=True)
+    if restart_for:
+        return Plan("restart", (ActionKind.RESTART,), restart_for)
+    if start_asked and unit.state is UnitState.FAILED:
+        # A wrong configuration is not tried again by itself; a person may have put it right.
+        return Plan("start", (ActionKind.START,), "an operator asked for a start")
+    return None
+
+
+def must_renew(observation: Observation) -> bool:
+    """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
+    record = observation.record
+    said = observation.claim.claim.reason if observation.claim else record.reason
+    return (
+        observation.desired.should_run
+        and record.paired
+        and bool(record.reason)
+        and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
+        and reason_of(record.reason).scan_again
+    )
+
+
+def may_restart(unit: UnitStatus, *, well: bool) -> bool:
+    """A graceful restart can wait: not while its engine fails, and a new run needs none."""
+    return unit.state is UnitState.ACTIVE and well
 
 
 def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
@@ -105,31 +143,31 @@ def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
     return repair.stage is Stage.SETTLING or not unit.runs
 
 
-def _plan_start(observation: Observation, verdict: HealthVerdict) -> list[Action]:
+def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:
+    return Plan(kind.value, (kind,), verdict.sentence)
+
+
+def _plan_start(observation: Observation, verdict: HealthVerdict) -> Plan | None:
+    unit = observation.unit
     if verdict.health is Health.CORRUPTED or observation.files is SessionFiles.DAMAGED:
-        return []
-    if observation.unit.state is not UnitState.FAILED:
-        return [Action(ActionKind.START, verdict.sentence)]
-    if observation.unit.exit_status == MISCONFIGURED:
-        return []
-    return [
-        Action(ActionKind.RESET_FAILED, verdict.sentence),
-        Action(ActionKind.START, verdict.sentence),
-    ]
+        return None
+    if unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED:
+        return None
+    return _plan(ActionKind.START, verdict)
 
 
-def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> list[Action]:
+def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> Plan | None:
     if observation.claim is None or observation.linked_since is None:
-        return []
+        return None
     status, fresh = observation.claim.claim.status, False
     if _is_slow_to_return(observation):
         # What began to load before its network went waits for an answer that was lost.
         fresh = status is not Status.RECONNECTING
     elif status is not Status.DISCONNECTED or verdict.reason == "starting":
-        return []
+        return None
     # A worker that is linked holds its folder's lock: the session is ours to reconnect.
     fresh = fresh or reason_of(last_reason(observation)).fresh_worker
-    return [Action(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict.sentence)]
+    return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
 
 def _is_slow_to_return(observation: Observation) -> bool:

@@ -16,7 +16,7 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
 from agent.supervise.footing import Footing, Ground, build_footing
 from agent.supervise.loop import Loop
-from agent.supervise.passes.act import Hands
+from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.passes.lost_folder import FolderLooks
 from agent.supervise.passes.observe import Senses
@@ -120,24 +120,23 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     )
 
 
-def _hands(base: Footing) -> Hands:
-    settings = base.settings
-    return Hands(
-        base.host, base.session_root, settings.limits, lambda: settings.config.health.timeout
-    )
-
-
 def _ladder(base: Footing) -> Ladder:
     settings = base.settings
+    executor = Executor(
+        base.host,
+        base.session_root,
+        base.keeping,
+        base.registry.save,
+        limits=settings.limits,
+        call_timeout=lambda: settings.config.health.timeout,
+        crypto_policy=lambda: settings.config.crypto,
+    )
     return Ladder(
         policy=lambda: settings.config.recovery_policy,
         crypto_policy=lambda: settings.config.crypto,
-        hands=_hands(base),
-        keeper=base.keeping,
+        executor=executor,
         incidents=base.incidents,
-        save=base.registry.save,
         hold=lambda facts: base.backends.hold(facts) or base.turns.reaching.hold(facts),
-        turns=base.turns,
     )
 
 
@@ -171,7 +170,7 @@ def _passes(base: Footing, ladder: Ladder) -> Passes:
     )
     return Passes(
         senses=_senses(base, findings),
-        hands=_hands(base),
+        executor=ladder.executor,
         rememberer=rememberer,
         turns=base.turns,
         ladder=ladder,

@@ -1,10 +1,12 @@
 """A session's story: its journal entries, and which of them the log tells as warnings."""
 
+import logging
 import time
 from typing import Any
 
 from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
+from agent.log import bound
 from agent.supervise.facts import Facts
 
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
@@ -42,3 +44,9 @@ def is_trouble(one: JournalEntry) -> bool:
         lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT
         return bad or (lasts and reason not in _MEANT)
     return False
+
+
+def tell(one: JournalEntry, *, failed: bool = False) -> None:
+    """Into the log, too."""
+    level = logging.WARNING if failed or is_trouble(one) else logging.INFO
+    bound(one.category, one.instance, __name__).log(level, "%s", one.sentence)

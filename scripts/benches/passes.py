@@ -81,8 +81,8 @@ def decide_all(observations: Sequence[Observation]) -> dict[str, int]:
             case = Case(observation, verdict, CALM, recovery, WALL)
             repair, action = step_repair(case, begin_repair(verdict, Goal.HEAL, WALL))
             words.append(f"step {action.kind}")
-        planned = plan_actions(observation, verdict, policy, NOW, ladder=True, repair=repair)
-        words += [f"plan {action.kind}" for action in planned]
+        plan = plan_actions(observation, verdict, policy, NOW, repair=repair)
+        words += [f"plan {plan.name}"] if plan is not None else []
         next_deadline(observation, verdict, policy, NOW)
         for word in words:
             decided[word] = decided.get(word, 0) + 1

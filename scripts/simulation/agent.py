@@ -369,19 +369,15 @@ class Agent:
     def _plan(
         self, known: Known, observation: Observation, verdict: HealthVerdict, at: float
     ) -> None:
-        actions = plan_actions(observation, verdict, HEALTH, at, ladder=True, repair=known.repair)
-        tries = any(action.kind is not ActionKind.STOP for action in actions)
-        if tries and (wait := self._ask(known, at)) is not None:
+        plan = plan_actions(observation, verdict, HEALTH, at, repair=known.repair)
+        if plan is None or not plan.tries:
+            return
+        if (wait := self._ask(known, at)) is not None:
             self._look_by(known, wait, at)
             return
         lane = self._lanes[known.session.place.name]
-        for action in actions:
-            if action.kind is ActionKind.STOP:
-                continue
-            connects = action.kind is ActionKind.CONNECT
-            lane.wait(known.instance.id, ActionKind.CONNECT if connects else ActionKind.START)
-        if actions:
-            lane.admit(at)
+        lane.wait(known.instance.id, ActionKind.START if plan.starts else ActionKind.CONNECT)
+        lane.admit(at)
 
     def _begin(self, instance: InstanceId, at: float) -> None:
         """Its turn has come; what was true when it was queued need not be true any more."""
@@ -390,13 +386,8 @@ class Agent:
             return
         observation = self._observe(known, at)
         verdict = judge_health(observation, HEALTH, at)
-        kinds = [
-            action.kind
-            for action in plan_actions(
-                observation, verdict, HEALTH, at, ladder=True, repair=known.repair
-            )
-        ]
-        if not kinds:
+        plan = plan_actions(observation, verdict, HEALTH, at, repair=known.repair)
+        if plan is None or not plan.tries:
             self._give_turn(known, at)
             return
         if (wait := self._backends.ask(known, at)) is not None:
@@ -404,8 +395,7 @@ class Agent:
             return
         jitter, known.at_once = self._machine.dice.random(), False
         known.record = after_try(known.record, HEALTH.reconnect, WALL + at, jitter)
-        connects = kinds[-1] is ActionKind.CONNECT
-        begin = self._machine.connect if connects else self._machine.start
+        begin = self._machine.start if plan.starts else self._machine.connect
         if not begin(known.session, at):
             self._backends.called_in_vain(known, at)
         self._lanes[known.session.place.name].begun(instance, at)

@@ -374,11 +374,11 @@ def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
         S.DISCONNECTED,
         code,
     )
-    assert plan_actions(waits, verdict, POLICY, NOW) == []
+    assert plan_actions(waits, verdict, POLICY, NOW) is None
     assert judge_health(replace(waits, hold="network_down"), POLICY, NOW) == verdict
     due = judge_health(waits, POLICY, NOW + 3000)
-    (start,) = plan_actions(waits, due, POLICY, NOW + 3000)
-    assert (due.reason, start.kind) == ("not_running", ActionKind.START)
+    start = plan_actions(waits, due, POLICY, NOW + 3000)
+    assert (due.reason, start.actions) == ("not_running", (ActionKind.START,))
 
 
 @pytest.mark.parametrize("reason", ["temporary_ban", "client_outdated"])

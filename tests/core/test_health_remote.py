@@ -51,7 +51,7 @@ def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observatio
     assert verdict.state is S.RECONNECTING
     assert not needs_repair(verdict)
     assert not may_try_now(held, POLICY, NOW)
-    assert plan_actions(held, verdict, POLICY, NOW) == []
+    assert plan_actions(held, verdict, POLICY, NOW) is None
 
 
 def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout():
@@ -65,7 +65,7 @@ def test_one_that_its_backend_does_not_know_is_not_found_and_is_left_to_a_person
     verdict = judge_health(missing, POLICY, NOW)
     assert (verdict.health, verdict.reason) == (Health.NOT_FOUND, "remote_missing")
     assert "ensure-healthy" in verdict.sentence
-    assert plan_actions(missing, verdict, POLICY, NOW) == []
+    assert plan_actions(missing, verdict, POLICY, NOW) is None
 
 
 def test_two_different_words_about_one_session_are_corruption_with_the_words_shown():

@@ -30,7 +30,6 @@ START, STOP, RESTART, CONNECT = (
     ActionKind.CONNECT,
 )
 ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
-RESET = ActionKind.RESET_FAILED
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
 LOST = said(S.DISCONNECTED, reason="connection_lost")
 OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 599)
@@ -39,7 +38,11 @@ HALF_OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 600)
 
 def plan(observation, now=NOW):
     verdict = judge_health(observation, POLICY, now)
-    return [action.kind for action in plan_actions(observation, verdict, POLICY, now)]
+    return kinds(plan_actions(observation, verdict, POLICY, now))
+
+
+def kinds(planned):
+    return [] if planned is None else list(planned.actions)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def plan(observation, now=NOW):
         pytest.param(without_worker(not_before=NOW + 1), [], id="its time has not come"),
         pytest.param(without_worker(job_pending=True), [], id="a job is under way"),
         pytest.param(without_worker(masked=True), [], id="masked"),
-        pytest.param(without_worker(UnitState.FAILED), [RESET, START], id="over its burst limit"),
+        pytest.param(without_worker(UnitState.FAILED), [START], id="over its burst limit"),
         pytest.param(without_worker(UnitState.FAILED, exit_status=78), [], id="exit 78"),
         pytest.param(without_worker(UnitState.DEACTIVATING), [], id="still stopping"),
         pytest.param(
@@ -67,9 +70,9 @@ def plan(observation, now=NOW):
         pytest.param(
             without_worker(desired=Desired(False, Override.STARTED)), [START], id="started by hand"
         ),
-        pytest.param(seen(probe=ZOMBIE), [RESTART], id="zombie"),
+        pytest.param(seen(probe=ZOMBIE), [], id="a zombie is the ladder's"),
         pytest.param(
-            seen(claim=said(S.LOADING, phase="login", ago=61)), [RESTART], id="stuck phase"
+            seen(claim=said(S.LOADING, phase="login", ago=61)), [], id="and so is a stuck phase"
         ),
         pytest.param(
             seen(probe=ZOMBIE, record=replace(PAIRED, attempts=20)), [], id="attempts used up"
@@ -146,7 +149,7 @@ def repairing(trouble, stage):
 @pytest.mark.parametrize(
     ("observation", "repair", "actions"),
     [
-        pytest.param(seen(probe=ZOMBIE), None, [], id="stuck is the ladder's"),
+        pytest.param(seen(probe=ZOMBIE), None, [], id="stuck and no repair yet"),
         pytest.param(
             seen(claim=LOST), repairing(Trouble.CONNECTION, Stage.ACTING), [], id="a step works"
         ),
@@ -178,8 +181,8 @@ def repairing(trouble, stage):
 )
 def test_beside_a_repair(observation, repair, actions):
     verdict = judge_health(observation, POLICY, NOW)
-    planned = plan_actions(observation, verdict, POLICY, NOW, ladder=True, repair=repair)
-    assert [action.kind for action in planned] == actions
+    planned = plan_actions(observation, verdict, POLICY, NOW, repair=repair)
+    assert kinds(planned) == actions
 
 
 @given(observations)
@@ -238,7 +241,7 @@ def test_whatever_changes_with_time_alone_is_looked_at_in_time(observation):
 @pytest.mark.parametrize(
     ("files", "reason", "actions"),
     [
-        (SessionFiles.WHOLE, "not_running", [ActionKind.RESET_FAILED, ActionKind.START]),
+        (SessionFiles.WHOLE, "not_running", [START]),
         (SessionFiles.ABSENT, "session_missing", []),
         (SessionFiles.UNREADABLE, "session_unreadable", []),
     ],
@@ -248,8 +251,8 @@ def test_a_worker_that_met_its_folder_away_is_started_when_it_is_whole(files, re
     it = seen(unit=failed, claim=None, linked_since=None, probe=None, files=files)
     verdict = judge_health(it, HealthPolicy(), NOW)
     assert verdict.reason == reason
-    planned = plan_actions(it, verdict, HealthPolicy(), NOW, ladder=True)
-    assert [one.kind for one in planned] == actions
+    planned = plan_actions(it, verdict, HealthPolicy(), NOW)
+    assert kinds(planned) == actions
     deadline = next_deadline(it, verdict, HealthPolicy(), NOW)
     assert (deadline <= NOW + 1) is (files is not SessionFiles.WHOLE), "looked for every second"
     assert needs_repair(verdict) is (files is SessionFiles.ABSENT), "nothing takes its place"

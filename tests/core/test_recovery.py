@@ -96,8 +96,8 @@ def run(
         if action.kind is K.WAIT:
             assert wall < action.not_before_wall
             wall = action.not_before_wall
-            plan = plan_actions(observation, case.verdict, HEALTH, NOW, ladder=True, repair=repair)
-            if [one.kind for one in plan] == [ActionKind.STOP]:
+            plan = plan_actions(observation, case.verdict, HEALTH, NOW, repair=repair)
+            if plan is not None and plan.actions == (ActionKind.STOP,):
                 observation = without_worker(files=observation.files)
             continue
         done.append(action.kind)
@@ -397,13 +397,13 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
         case_of(SUSPECT, SNAPSHOT, POLICY, WALL), begin_repair(verdict, Goal.HEAL, WALL)
     )
     assert action.kind is K.WAIT
-    (stop,) = plan_actions(SUSPECT, verdict, HEALTH, NOW, ladder=True, repair=repair)
-    assert stop.kind is ActionKind.STOP
+    stop = plan_actions(SUSPECT, verdict, HEALTH, NOW, repair=repair)
+    assert stop.actions == (ActionKind.STOP,)
     for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
         stopped = without_worker(files=files)
         case = case_of(stopped, SNAPSHOT, POLICY, WALL)
         assert step_repair(case, repair)[1].kind is step
-        assert plan_actions(stopped, case.verdict, HEALTH, NOW, ladder=True, repair=repair) == []
+        assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
 
 
 def test_a_lost_store_is_given_its_time_to_come_back_before_a_pairing_is_given_up():

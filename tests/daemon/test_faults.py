@@ -97,7 +97,7 @@ async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, event
     await eventually(keep_killing, within=20)
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
     said = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
-    assert any(sentence.startswith("reset_failed") for sentence in said)
+    assert any(sentence.startswith("start: its worker failed") for sentence in said)
 
 
 @pytest.mark.parametrize("fault", ["ban", "conflict"])

@@ -238,7 +238,7 @@ SUSPECT = [
     "snapshot_visible:kill",
     "repair_done:kill:1",
     "repair_stopped:kill",
-    "needs_scan_reset:kill",
+    "cleanup_reset:kill",
     "retire_manifest:kill",
     "retire_moved:kill",
     "set_aside:kill",

@@ -6,10 +6,23 @@ import pytest
 
 from agent.config import Config, load_config
 from agent.core.admission import StartPolicy
+<<<<<<< HEAD
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+=======
+from agent.core.model import (
+    ActionKind,
+    Instance,
+    InstanceId,
+    Plan,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
+)
+>>>>>>> 6f9b5fa (passes: one vocabulary of actions and one executor for plans and the steps of repairs; orders, drops and an operator's doings are judged in the core)
 from agent.core.reach import ReachPolicy
 from agent.core.recovery.repair import RecoveryKind
+from agent.core.recovery.steps import Decision, plan_step
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
@@ -18,6 +31,7 @@ from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
 from agent.supervise.turns.turns import Turns
 
 MIB = 1 << 20
+START = Plan("start", (ActionKind.START,), "it should run")
 RUNS = UnitStatus(UnitState.ACTIVE, run="r")
 
 
@@ -68,10 +82,10 @@ def house() -> House:
 
 def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(house):
     a, b, c = facts("a"), facts("b"), facts("c")
-    assert house.turns.ask(a) is None
-    assert house.turns.ask(b) is None, "neither of them runs yet"
+    assert house.turns.ask(a, START) is None
+    assert house.turns.ask(b, START) is None, "neither of them runs yet"
     assert house.room.hold(c) == "memory_full"
-    assert house.turns.ask(c) is not None
+    assert house.turns.ask(c, START) is not None
     assert house.room.lacks(c) == (
         "too little memory for one more worker: 2 may use 1000 MiB, this one 500 MiB,"
         " all together 1100 MiB"
@@ -86,7 +100,7 @@ def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(hou
 def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
     a, b, c = facts("a"), facts("b"), facts("c")
     for one in (a, b):
-        house.turns.ask(one)
+        house.turns.ask(one, START)
         one.unit = RUNS
         house.room.note(one)
     assert house.room.hold(c) == "memory_full"
@@ -96,7 +110,7 @@ def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
     house.room.note(a)
     assert house.woken == [c.id]
     assert house.room.hold(c) == ""
-    assert house.turns.ask(c) is None
+    assert house.turns.ask(c, START) is None
     assert house.room.hold(a) == "memory_full"
     house.turns.forget(c.id)
     assert house.woken[-1] == a.id, "one that is deleted makes room too"
@@ -108,7 +122,7 @@ def test_what_runs_is_never_refused_to_start_anew(house):
         one.unit = RUNS
         house.room.note(one)
     assert [house.room.hold(one) for one in (a, b, c)] == ["", "", ""]
-    assert house.turns.ask(c) is None
+    assert house.turns.ask(c, START) is None
 
 
 def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
@@ -119,7 +133,7 @@ def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
     assert house.room.hold(off) == ""
     there = facts("there", "evolution", backend="evo")
     assert house.room.hold(there) == ""
-    assert house.turns.ask(there) is None
+    assert house.turns.ask(there, START) is None
 
 
 @pytest.mark.parametrize(
@@ -156,7 +170,6 @@ def test_who_chose_no_wall_leaves_it_to_the_unit():
         (RecoveryKind.REGENERATE_KEYS, "evo", True),
         (RecoveryKind.REGENERATE_KEYS, "", False),
         (RecoveryKind.BACK_UP, "", False),
-        (RecoveryKind.WAIT, "", False),
     ],
 )
 def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, backend, waits):
@@ -165,7 +178,8 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
         house.turns.gates.ask(InstanceId(f"busy{number}"), 1.0, lane=backend)
     one = facts("one", **settings)
     one.unit = RUNS
-    assert (house.turns.ask_for_step(one, kind) is not None) is waits
+    plan = plan_step(Decision(kind, "so"), remote=bool(backend))
+    assert (house.turns.ask(one, plan) is not None) is waits
 
 
 def test_the_budget_of_logins_is_a_setting_and_outlives_a_stagger_of_zero():

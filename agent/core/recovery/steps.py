@@ -1,14 +1,15 @@
 """Choose the next step of a repair and follow it to its end. One repair per instance at a time.
 
-The caller, on each pass with a repair: `repair, action = step_repair(case, repair)`, save the
-repair, carry the action out, `repair = after_action(...)`, save it. Saved before each step
-begins and after it ended, a repair that was cut off is resumed (`resume_repair`).
+The caller, on each pass with a repair: `repair, decision = step_repair(case, repair)`, save the
+repair, carry out `plan_step(decision, ...)`, `repair = after_action(...)`, save it. Saved before
+each step begins and after it ended, a repair that was cut off is resumed (`resume_repair`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agent.core.model import ConnectionStatus, Health
 from agent.core.observed import no_pairing_to_lose
+from agent.core.model import ActionKind, ConnectionStatus, Health, Plan
 from agent.core.reasons import reason_of
 from agent.core.reconnect import remaining
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, useless_steps
@@ -28,13 +29,28 @@ from agent.core.words import SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
-class RecoveryAction:
+class Decision:
     kind: RecoveryKind
     reason: str
     """One sentence."""
     not_before_wall: float = 0.0
     """For WAIT: when to ask again at the latest."""
 
+
+_ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
+    RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
+    RecoveryKind.RESTART: (ActionKind.RESTART,),
+    RecoveryKind.REGENERATE_KEYS: (ActionKind.REGENERATE_KEYS,),
+    RecoveryKind.BACK_UP: (ActionKind.BACK_UP,),
+    RecoveryKind.RESTORE: (ActionKind.STOP, ActionKind.RESTORE, ActionKind.START),
+    RecoveryKind.CLEANUP: (ActionKind.STOP, ActionKind.SET_ASIDE, ActionKind.START),
+}
+_ACTIONS_REMOTE = {
+    **_ACTIONS,
+    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART),
+    RecoveryKind.CLEANUP: (ActionKind.RENEW,),
+}
+"""On a backend: its server has the files."""
 
 MOST_ACTS = 100
 """No repair of any shape gets near; it ends the one that a fault in here would not end."""
@@ -43,10 +59,10 @@ _HELD = 60.0
 """How often a repair that waits for better weather is looked at."""
 
 
-def step_repair(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
-        return repair, RecoveryAction(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
+        return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     around = case.circumstances
     repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
     if _was_being_published(case, repair):
@@ -56,10 +72,21 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     if wait := _stage_left(case, repair):
         what = "reports" if repair.stage is Stage.ACTING else "shows whether it helped"
         until = case.now_wall + wait
-        return repair, RecoveryAction(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
+        return repair, Decision(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
     if repair.stage is not Stage.DUE:
         repair = _due(repair, case.now_wall, _delay(repair.tries, case.policy))
     return _next_act(case, _follow_trouble(case, repair))
+
+
+def plan_step(decision: Decision, *, remote: bool) -> Plan:
+    """The actions of a step."""
+    actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
+    return Plan(decision.kind.value, actions, decision.reason, repair=True)
+
+
+def plan_needs_scan(reason: str) -> Plan:
+    """The end of a suspect that was tried in vain: its files are evidence, it may pair again."""
+    return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)
 
 
 def after_action(
@@ -161,13 +188,11 @@ def _wrong(case: Case, repair: Repair) -> bool:
     return needs_repair(case.verdict) or _wants_code(case, repair)
 
 
-def _end(
-    case: Case, repair: Repair, ending: Ending, sentence: str
-) -> tuple[Repair, RecoveryAction]:
+def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
     good = ending in (Ending.RECOVERED, Ending.CLEANED)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
-    return ended, RecoveryAction(kind, f"{ending.replace('_', ' ')}: {sentence}")
+    return ended, Decision(kind, f"{ending.replace('_', ' ')}: {sentence}")
 
 
 def _stage_left(case: Case, repair: Repair) -> float:
@@ -208,17 +233,17 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
     )
 
 
-def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     now_wall, verdict = case.now_wall, case.verdict
     if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
-        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
+        return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
     if _was_being_published(case, repair):
         return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):
         sentence = "waiting: its backend or the network is down, or many sessions fail with it"
-        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+        return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
     own = repair.goal is Goal.HEAL and repair.trouble is not Trouble.SUSPECT
@@ -226,11 +251,11 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         # Nothing is wrong with one that waits for its turn to start: the repair was cut off.
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
-        return waiting, RecoveryAction(RecoveryKind.WAIT, "until its worker runs", until)
+        return waiting, Decision(RecoveryKind.WAIT, "until its worker runs", until)
     if repair.trouble is Trouble.SUSPECT and case.observation.unit.runs:
         # Its files can only be checked while no worker runs; plan_actions stops it first.
         sentence = "until its worker has stopped and its files are checked"
-        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+        return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     step = next_step(case, repair)
     if step is None:
         return _end_round(case, repair)
@@ -247,15 +272,15 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
         had_pairing=owes,
         done=False,
     )
-    return acting, RecoveryAction(step, f"{verdict.sentence}; {_where(acting)}")
+    return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}")
 
 
-def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, RecoveryAction]:
+def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
     acting = replace(_acting(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
-    return acting, RecoveryAction(RecoveryKind.BACK_UP, sentence)
+    return acting, Decision(RecoveryKind.BACK_UP, sentence)
 
 
-def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     sentence, rounds = case.verdict.sentence, case.policy.rounds
     if repair.trouble is Trouble.SUSPECT:
         return _wait_for_store(case, repair) or _end_suspect(case, repair)
@@ -289,7 +314,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
     repair = _due(repair, case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s"
-    return repair, RecoveryAction(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+    return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall)
 
 
 def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
@@ -298,7 +323,7 @@ def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
     return min(policy.unpaired_pause * 2.0 ** min(round - 1, 16), policy.round_pause)
 
 
-def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction] | None:
+def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | None:
     """Unless a new code is asked for no pairing is given up at once, for a store may come back as
     it went (a disk, a copy under way); nor while many came up like this: then it is not the store.
     """
@@ -308,14 +333,14 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]
     if not case.circumstances.well:
         why = "other sessions came up the same way, or its backend is down"
         sentence = f"{case.verdict.sentence}; waiting: {why}"
-        return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + _HELD)
+        return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if not (wait := remaining(repair.started_wall + limit, now_wall, limit)):
         return None
     sentence = f"{case.verdict.sentence}; waiting in case its files come back"
-    return repair, RecoveryAction(RecoveryKind.WAIT, sentence, now_wall + wait)
+    return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
 
 
-def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, RecoveryAction]:
+def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """Before a new pairing may overwrite it, the old store is put away as evidence."""
     if repair.backup:
         return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)

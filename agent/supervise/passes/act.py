@@ -1,19 +1,24 @@
-"""Carry out one action on one instance, with its deadline, and say how it went."""
+"""Carries plans out, whoever decided them, each within its deadline, and says how it went."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from agent.clock import boot_now
-from agent.core.model import Action, ActionKind, Outcome
+from agent.core.findings.crypto import CryptoPolicy, crypto_retry_delay, note_regenerated
+from agent.core.model import ActionKind, InstanceId, JournalEntry, Outcome, Plan
+from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, WaError
+from agent.failpoint import failpoint
 from agent.host.base import Host, Limits
 from agent.log import about
 from agent.supervise.facts import Facts
+from agent.supervise.passes.findings import failing_peers
 from agent.supervise.set_aside import set_aside
+from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)
 
@@ -21,33 +26,202 @@ T = TypeVar("T")
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
 """A server takes its time over what it does to a session."""
+PLAN_TIMEOUT = 150.0
+"""Less than the core's own limit for a step that does not report."""
+BURST = 1.0
+"""Seconds in which errors of keys are waited for: a burst tells all peers that fail."""
+BACKED_UP_THERE = "its backend's worker, at each removal"
+"""A session that lives on a server leaves nothing here to copy."""
+
+WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}
+"""By the plan's name, for the trash."""
+
+
+class Keeper(Protocol):
+    """What plans need of the vault's snapshots."""
+
+    async def has_good_snapshot(self, id: InstanceId) -> bool: ...
+    async def back_up(self, facts: Facts, why: str) -> str:
+        """Make a copy that was read back; its name."""
+
+    async def must_have_room(self, facts: Facts) -> None:
+        """VaultError where the newest good snapshot would not fit: asked while it still runs."""
+
+    async def restore_newest(self, facts: Facts) -> str:
+        """Put the newest good snapshot in place of the session; its worker does not run."""
+
+    def may_roll_back(self, engine: str) -> bool: ...
+
+
+SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
-    """What acting needs of the rest."""
+class Executor:
+    """The only one that acts on sessions for a pass."""
 
     host: Host
     session_root: Path
+    keeper: Keeper
+    save: SaveRecord
     limits: Callable[[Facts], Limits]
     call_timeout: Callable[[], float]
+    crypto_policy: Callable[[], CryptoPolicy]
+
+    async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
+        """Never raises what the world does wrong: that is the outcome."""
+        begun, made, refusal = boot_now(), "", ""
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT):
+                done = await _to_its_end(facts, self._do_all(facts, plan), plan.name)
+                made, detail = done or "", "interrupted" if done is None else ""
+        except WaError as error:
+            detail = str(error) or type(error).__name__
+            refusal = (error.code or "") if isinstance(error, EngineError) else ""
+        except TimeoutError:
+            detail = "it took too long"
+        return Outcome(not detail, boot_now() - begun, detail, refusal, made)
+
+    async def hold_to_limits(self, facts: Facts) -> None:
+        """Hold a running worker to its limits once per run, and when its settings change.
+
+        However it came to run: adopted, started by its host, by hand, by a repair, at boot.
+        """
+        changed, facts.asked.new_limits = facts.asked.new_limits, False
+        if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
+            return
+        facts.limited_run = facts.unit.run
+        try:
+            await self.host.set_limits(facts.id, self.limits(facts))
+        except WaError as error:
+            log.warning(
+                "cannot set the limits of %s: %s; its next run gets them",
+                facts.id,
+                error,
+                extra=about(facts.id),
+            )
+
+    async def _do_all(self, facts: Facts, plan: Plan) -> str:
+        if ActionKind.RESTORE in plan.actions:
+            await self.keeper.must_have_room(facts)
+            # First, so that a copy that is in place by the next life finds nothing against it.
+            facts.record = forgive(facts.record)
+        made = ""
+        for kind in plan.actions:
+            made = await self._do(facts, kind, plan) or made
+        return made
+
+    async def _do(self, facts: Facts, kind: ActionKind, plan: Plan) -> str:
+        """The name of what it made; "" = nothing."""
+        match kind:
+            case ActionKind.START:
+                await self._begin_run(facts, again=False)
+            case ActionKind.RESTART:
+                await self._begin_run(facts, again=facts.unit.runs)
+            case ActionKind.STOP:
+                await self._stop(facts, plan)
+            case ActionKind.CONNECT | ActionKind.DISCONNECT:
+                await _call(facts, kind, timeout=max(self.call_timeout(), CALL_TIMEOUT))
+                if kind is ActionKind.DISCONNECT:
+                    failpoint("repair_disconnected")
+            case ActionKind.SET_ASIDE:
+                return await self._set_aside(facts, plan)
+            case ActionKind.RESTORE:
+                await self.keeper.restore_newest(facts)
+                await self._look_at_files(facts)
+            case ActionKind.BACK_UP:
+                if facts.instance.backend:
+                    return BACKED_UP_THERE
+                return await self.keeper.back_up(facts, "before a repair")
+            case ActionKind.REGENERATE_KEYS:
+                await self._regenerate(facts)
+            case ActionKind.LOGOUT:
+                facts.asked.logout = True
+                await _call(facts, kind, timeout=CALL_TIMEOUT)
+            case ActionKind.RENEW:
+                await _call(facts, kind, timeout=REMOTE_TIMEOUT)
+        return ""
+
+    async def _begin_run(self, facts: Facts, *, again: bool) -> None:
+        """Every start of ours: held to its limits, and a stop may interrupt it."""
+        await self.host.set_limits(facts.id, self.limits(facts))
+        if facts.action.started_run or facts.record.seen_run:
+            # The host's burst limit is against crash loops: it counts no starts that we mean.
+            await self.host.reset_failed(facts.id)
+        facts.action.is_start = True
+        try:
+            await (self.host.restart if again else self.host.start)(facts.id)
+        finally:
+            facts.action.is_start = False
+            facts.action.started_run = (await self.host.status(facts.id)).run
+
+    async def _stop(self, facts: Facts, plan: Plan) -> None:
+        if facts.record.stopped_run != facts.record.seen_run:
+            # Before it: what we stopped was not stopped by hand, whoever finds it.
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+            await self.save(facts, [])
+        await self.host.stop(facts.id)
+        facts.unit = await self.host.status(facts.id)
+        if plan.repair:
+            failpoint("repair_stopped")
+
+    async def _set_aside(self, facts: Facts, plan: Plan) -> str:
+        """Its files are evidence now. The same again does no harm, however far it came before.
+
+        A repair gives the pairing up in the record first: cut short, it is done again by the next
+        life of the agent, and never begins on what it had. A renewal does so when it is done.
+        """
+        if plan.repair:
+            await self.save_unpaired(facts)
+            failpoint("cleanup_reset")
+        if facts.instance.backend:
+            return ""  # its server took the keys away itself, and nothing of them is here
+        why = WHY_RETIRED.get(plan.name) or f"the pairing ended: {facts.record.reason}"
+        name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
+        await self._look_at_files(facts)
+        return name
+
+    async def save_unpaired(self, facts: Facts) -> None:
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.saved.identity_behind = True
+        await self.save(facts, [])
+
+    async def _look_at_files(self, facts: Facts) -> None:
+        """What was found before they were replaced must not stay."""
+        folder = self.session_root / facts.id
+        facts.folder.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
+
+    async def _regenerate(self, facts: Facts) -> None:
+        policy = self.crypto_policy()
+        await asyncio.sleep(BURST)
+        peers = failing_peers(facts, policy)
+        limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
+        tries = 0
+        while True:
+            try:
+                await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
+                break
+            except WaError as error:
+                tries += 1
+                wait = crypto_retry_delay(tries, policy)
+                if wait is None or error.code in ("not_supported", "nothing_to_remove"):
+                    facts.counters.by_word["key_regenerations"]["failed"] += 1
+                    raise
+                await asyncio.sleep(wait)
+        facts.counters.by_word["key_regenerations"]["done"] += 1
+        # Without a peer the damaged records were taken out: whom the errors did not name.
+        facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
 
 
-async def execute(facts: Facts, action: Action, hands: Hands) -> Outcome:
-    """Never raises what the world does wrong: that is the outcome."""
-    begun = boot_now()
-    try:
-        await _do(facts, action.kind, hands)
-    except EngineError as error:
-        return Outcome(action, False, boot_now() - begun, str(error), error.code or "")
-    except WaError as error:
-        return Outcome(action, False, boot_now() - begun, str(error))
-    except TimeoutError:
-        return Outcome(action, False, boot_now() - begun, "it took too long")
-    return Outcome(action, True, boot_now() - begun)
+async def _call(
+    facts: Facts, do: str, arguments: Mapping[str, object] | None = None, *, timeout: float
+) -> None:
+    if facts.link is None:
+        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
+    await facts.link.call(do, arguments or {}, timeout=timeout)
 
 
-async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
+async def _to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
     """A task of its own, so that a stop may interrupt a start that takes long; None: it did."""
     task = asyncio.create_task(work, name=name)
     facts.action.task = task
@@ -60,100 +234,3 @@ async def to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         facts.action.task = None
-
-
-async def hold_to_limits(facts: Facts, hands: Hands) -> None:
-    """Hold a running worker to its limits once per run, and when its settings change.
-
-    However it came to run: adopted, started by its host, by hand, by a repair, at boot.
-    """
-    changed, facts.asked.new_limits = facts.asked.new_limits, False
-    if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
-        return
-    facts.limited_run = facts.unit.run
-    try:
-        await hands.host.set_limits(facts.id, hands.limits(facts))
-    except WaError as error:
-        log.warning(
-            "cannot set the limits of %s: %s; its next run gets them",
-            facts.id,
-            error,
-            extra=about(facts.id),
-        )
-
-
-def _do(facts: Facts, kind: ActionKind, hands: Hands) -> Awaitable[object]:
-    match kind:
-        case ActionKind.START:
-            return start(facts, hands)
-        case ActionKind.STOP:
-            return hands.host.stop(facts.id)
-        case ActionKind.RESTART:
-            return restart(facts, hands)
-        case ActionKind.RESET_FAILED:
-            return hands.host.reset_failed(facts.id)
-        case ActionKind.CONNECT | ActionKind.DISCONNECT:
-            return _call(facts, kind, hands.call_timeout())
-        case ActionKind.RENEW:
-            return _renew(facts, hands)
-    raise AssertionError(f"no hand for {kind}")
-
-
-async def start(facts: Facts, hands: Hands) -> None:
-    """Every start of ours, whoever decided it: held to its limits, and a stop may interrupt it."""
-    await hands.host.set_limits(facts.id, hands.limits(facts))
-    await _begin_count_anew(facts, hands)
-    facts.action.is_start = True
-    try:
-        await hands.host.start(facts.id)
-    finally:
-        facts.action.is_start = False
-        facts.action.started_run = (await hands.host.status(facts.id)).run
-
-
-async def _begin_count_anew(facts: Facts, hands: Hands) -> None:
-    """The host's burst limit is against crash loops: it counts no starts that we mean."""
-    if facts.action.started_run:
-        await hands.host.reset_failed(facts.id)
-
-
-async def restart(facts: Facts, hands: Hands) -> None:
-    """As `start`, for a worker that runs."""
-    await hands.host.set_limits(facts.id, hands.limits(facts))
-    await _begin_count_anew(facts, hands)
-    facts.action.is_start = True
-    try:
-        await hands.host.restart(facts.id)
-    finally:
-        facts.action.is_start = False
-        facts.action.started_run = (await hands.host.status(facts.id)).run
-
-
-async def _call(facts: Facts, kind: ActionKind, timeout: float) -> None:
-    if facts.link is None:
-        return
-    await facts.link.call(kind.value, {}, timeout=timeout)
-
-
-async def _renew(facts: Facts, hands: Hands) -> None:
-    """The pairing is gone: set its files aside as evidence and lay out an empty folder.
-
-    The same again does no harm, however far it came before.
-    """
-    await hands.host.stop(facts.id)
-    if facts.instance.backend:
-        return  # its server took the keys away itself, and nothing of them is here
-    why = f"the pairing ended: {facts.record.reason}"
-    await asyncio.to_thread(set_aside, hands.session_root, facts, why)
-
-
-async def call_worker(
-    facts: Facts,
-    do: str,
-    arguments: dict[str, object] | None = None,
-    *,
-    timeout: float = CALL_TIMEOUT,
-) -> None:
-    if facts.link is None:
-        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
-    await facts.link.call(do, arguments or {}, timeout=timeout)

@@ -32,6 +32,13 @@ def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
 
 
+def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
+    """Peers whose keys are to be made again; all that fail if no milder step helps."""
+    crypto = judge_keys(facts, policy, boot_now())
+    corrupted = crypto.signal is not None and crypto.signal.level is Health.CORRUPTED
+    return crypto.failing if corrupted and facts.instance.backend else crypto.peers
+
+
 HOUR = 3600.0
 ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.health import FOLDER_UNUSABLE, HealthPolicy
+from agent.core.findings.drop import find_drop
+from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
+from agent.core.health import HealthPolicy
 from agent.core.model import (
     Category,
-    ClaimFact,
     ConnectionStatus,
     Health,
     HealthVerdict,
@@ -23,7 +24,6 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import reason_of
-from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import (
     BreakerPolicy,
     after_connected,
@@ -59,19 +59,21 @@ class Rememberer:
         """Conclude from the unit alone what an operator did by hand, and respect it."""
         entries: list[JournalEntry] = []
         # A session in a backend's worker has no unit that an operator could stop.
+        enabled = facts.instance.enabled or facts.enabled_by_operator
         past_us = self.operators_act_past_us and not facts.instance.backend
         if past_us and not unit.job_pending:
-            if self._stopped_by_hand(facts, unit):
+            if stopped_by_hand(facts.record, unit, self.boot):
                 self._override(facts, Override.STOPPED)
                 # Concluded once of this run, or no start of ours would ever come to anything.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
                 sentence = "an operator stopped its unit: it stays stopped until a start"
                 entries.append(entry(facts, "operator", sentence))
-            elif self._started_by_hand(facts, unit):
-                wanted = facts.instance.enabled or facts.enabled_by_operator
-                self._override(facts, Override.NONE if wanted else Override.STARTED)
+            elif started_by_hand(
+                facts.record, unit, self.boot, our_run=facts.action.started_run, enabled=enabled
+            ):
+                self._override(facts, Override.NONE if enabled else Override.STARTED)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
-                if _ended(facts.record):
+                if has_ended(facts.record):
                     # That worker stays away from WhatsApp; its person wants to know for sure.
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
@@ -90,34 +92,6 @@ class Rememberer:
         entries += self._note_verdict(facts, verdict)
         return entries
 
-    # operators
-
-    def _stopped_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
-        record = facts.record
-        return (
-            unit.state is UnitState.INACTIVE
-            and record.seen_boot == self.boot
-            and record.seen_run != ""
-            and not (record.override is Override.STOPPED and record.override_boot == self.boot)
-            and record.stopped_run != record.seen_run
-        )
-
-    def _started_by_hand(self, facts: Facts, unit: UnitStatus) -> bool:
-        """A new run that neither we nor the manager's own Restart= began, and not wanted."""
-        record = facts.record
-        if (
-            not unit.runs
-            or unit.restarts
-            or unit.run in ("", record.seen_run, facts.action.started_run)
-        ):
-            return False
-        if unit.state is UnitState.DEACTIVATING:
-            return False
-        held = record.override is Override.STOPPED and record.override_boot == self.boot
-        # The boot starts what is enabled, this one too; who does it later is a person.
-        again = _ended(record) and record.seen_boot == self.boot
-        return held or again or not (facts.instance.enabled or facts.enabled_by_operator)
-
     def _override(self, facts: Facts, override: Override) -> None:
         boot = self.boot if override is not Override.NONE else ""
         facts.record = replace(facts.record, override=override, override_boot=boot)
@@ -128,11 +102,12 @@ class Rememberer:
         self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
     ) -> None:
         """Count each drop once: by the claim, the unit's failure or the verdict that tells it."""
-        code, key, until = _drop_of(observation, verdict)
-        if not code or key == facts.noted_drop:
+        drop = find_drop(observation, verdict)
+        if drop is None or drop.key == facts.noted_drop:
             return
+        code = drop.code
         first_look = not facts.observed and facts.record.reason == code
-        facts.noted_drop = key
+        facts.noted_drop = drop.key
         if first_look:
             return  # an earlier life of this agent counted it already
         rules = self.policy().reconnect
@@ -142,7 +117,7 @@ class Rememberer:
             rules,
             now_wall,
             self.jitter(),
-            until_wall=until,
+            until_wall=drop.until_wall,
             ours=not observation.hold or facts.record.status is Status.CONNECTED,
         )
         if code != "logout" or not facts.asked.logout:
@@ -269,40 +244,3 @@ def note_circuit(
         sentence = "its circuit is closed again"
         return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
     return []
-
-
-def _drop_of(
-    observation: Observation, verdict: HealthVerdict
-) -> tuple[str, tuple[str, str, float], float | None]:
-    """The reason code of what ended, a key that is new for each ending, and a ban's end."""
-    nothing = ("", ("", "", 0.0), None)
-    if not observation.desired.should_run:
-        return nothing
-    unit, fact = observation.unit, observation.claim
-    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
-        return nothing  # its folder was away, which says nothing about the session
-    if unit.state is UnitState.FAILED:
-        code = "misconfigured" if unit.exit_status == 78 else "worker_failed"
-        return code, ("unit", unit.run, unit.since), None
-    if fact is None or not unit.runs:
-        return nothing
-    if fact.claim.reason == SUSPECT:
-        # Nothing ended: what was recorded before (a logout, or nothing) is still the reason.
-        return nothing
-    if fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE) and fact.claim.reason:
-        return fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall
-    if verdict.health is Health.STUCK and observation.desired.should_run:
-        own = verdict.reason in ("zombie", "injection_failed")
-        code = verdict.reason if own else "start_stuck"
-        # A zombie is one until it is connected again, whatever it claims in between.
-        since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
-        return code, (verdict.reason, unit.run, since), None
-    return nothing
-
-
-def _ended(record: SessionRecord) -> bool:
-    return bool(record.reason) and reason_of(record.reason).final
-
-
-def _stuck_since(fact: ClaimFact) -> float:
-    return fact.phase_since or fact.since

@@ -1,14 +1,12 @@
-"""One pass for one instance: observe, judge, decide and plan, act, record."""
+"""One pass for one instance: observe, judge, record, decide, act."""
 
-import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    Action,
     ActionKind,
     Category,
     ConnectionStatus,
@@ -17,36 +15,30 @@ from agent.core.model import (
     JournalEntry,
     Observation,
     Outcome,
+    Plan,
     SessionRecord,
-    UnitState,
 )
 from agent.core.observed import waits_for_network
 from agent.core.reach import UNREACHABLE
-from agent.core.reasons import reason_of
-from agent.core.reconcile import next_deadline, plan_actions
+from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
-from agent.core.words import SUSPECT
+from agent.core.recovery.repair import with_repair
 from agent.failpoint import failpoint
-from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.passes.act import Hands, execute, hold_to_limits, to_its_end
+from agent.supervise.passes.act import Executor, SaveRecord
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
-from agent.supervise.passes.repair import Ladder
-from agent.supervise.story import entry, is_trouble
+from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 
-log = logging.getLogger(__name__)
-
-TRIES = (ActionKind.START, ActionKind.RESTART, ActionKind.CONNECT)
-
 RETRY_HELD = 5.0
-"""Seconds until one asks again that found another's trial under way."""
-
-SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Awaitable[None]]
+"""Seconds until a session that found another's trial under way asks again."""
+MOST_FAILURES = 6
+"""So many failed plans in a row lengthen the pause before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +46,7 @@ class Passes:
     """Runs passes; everything it needs is handed in once."""
 
     senses: Senses
-    hands: Hands
+    executor: Executor
     rememberer: Rememberer
     turns: Turns
     ladder: Ladder
@@ -72,40 +64,56 @@ class Passes:
             return None if facts.gone else await self._run(facts)
 
     async def _run(self, facts: Facts) -> float | None:
-        before, unit_before, known = facts.record, facts.unit, facts.observed
-        begun = boot_now()
-        await observe(facts, self.senses)
-        await hold_to_limits(facts, self.hands)
-        self.turns.room.note(facts)
-        entries = self.rememberer.note_operator(facts, facts.unit)
-        if known:
-            entries += note_restarts(facts, unit_before, facts.unit)
-        if sentence := await save_from_worker(facts, self.hands.host, self.hands.session_root):
-            entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
-        observation, verdict = self._judge(facts)
-        judged = facts.record
-        entries += self.rememberer.remember(facts, observation, verdict)
-        self.findings.watch_hour(facts)
-        self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.hold != self._hold(facts):
-            # The record has changed, or what many share: judge what is true now.
-            observation, verdict = self._judge(facts)
-        entries += self._note_circuit(facts, before)
+        begun, before = boot_now(), facts.record
+        entries = await self._observe(facts)
+        observation, verdict = self._judge(facts, entries)
+        entries += note_circuit(facts, before, self.policy().reconnect.breaker, time.time())
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
-        self._settle(facts, verdict)
         decided = boot_now()
-        again = await self._decide_and_act(facts, observation, verdict)
+        step = await self._decide(facts, observation, verdict)
+        self.senses.checked("recovery", boot_now() - decided)
+        again = step.again
+        if step.plan is not None:
+            again = await self._act(facts, step, step.plan)
         self.turns.gates.leave(facts.id, decided)
         facts.observed = True
         self.touch(facts)
         return again
 
-    def _hold(self, facts: Facts) -> str:
-        away = self.senses.backends.hold(facts) or self.turns.reaching.hold(facts)
-        return away or self.incidents.hold(facts) or self.turns.room.hold(facts)
+    # observe
 
-    def _judge(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
+    async def _observe(self, facts: Facts) -> list[JournalEntry]:
+        """Look at it; what was done to its worker, or must be, past any plan."""
+        unit_before, known = facts.unit, facts.observed
+        await observe(facts, self.senses)
+        await self.executor.hold_to_limits(facts)
+        self.turns.room.note(facts)
+        entries = self.rememberer.note_operator(facts, facts.unit)
+        if known:
+            entries += note_restarts(facts, unit_before, facts.unit)
+        root = self.executor.session_root
+        if sentence := await save_from_worker(facts, self.executor.host, root):
+            entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
+        return entries
+
+    # judge
+
+    def _judge(
+        self, facts: Facts, entries: list[JournalEntry]
+    ) -> tuple[Observation, HealthVerdict]:
+        """Its verdict, and what that says of the past; once more where that changes the record."""
+        observation, verdict = self._judge_now(facts)
+        judged = facts.record
+        entries += self.rememberer.remember(facts, observation, verdict)
+        self.findings.watch_hour(facts)
+        self.incidents.judged(facts, verdict)
+        if facts.record is not judged or facts.hold != self._hold(facts):
+            observation, verdict = self._judge_now(facts)
+        facts.sentence = verdict.sentence
+        return observation, verdict
+
+    def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self.policy()
         facts.hold = self._hold(facts)
         if facts.hold == UNREACHABLE:
@@ -123,165 +131,11 @@ class Passes:
             self.turns.reaching.doubt(facts)
         return observation, judge_health(observation, policy, boot_now())
 
-    async def _decide_and_act(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> float | None:
-        """Requests first, then the ladder, then wanted against actual state."""
-        begun, policy = boot_now(), self.policy()
-        again = next_deadline(observation, verdict, policy, boot_now())
-        actions = self._asked_for(facts, observation, verdict)
-        if not actions:
-            # A repair may end the worker, which holds the only copy of what it had on the disk.
-            bound_to_it = holds_the_only_copy(facts)
-            wait = None if bound_to_it else await self.ladder.follow(facts, observation, verdict)
-            if wait is not None and wait <= boot_now():
-                return wait  # a step was done: look at what it did before anything else
-            again = _sooner(again, wait)
-            begun = boot_now()
-            actions = plan_actions(
-                observation, verdict, policy, boot_now(), ladder=True, repair=facts.repair.last
-            )
-        if holds_the_only_copy(facts):
-            actions = [one for one in actions if one.kind is ActionKind.CONNECT]
-        self.senses.checked("recovery", boot_now() - begun)
-        if actions:
-            wait = await self._act(facts, actions)
-            again = boot_now() if wait is None else wait
-        return again
+    def _hold(self, facts: Facts) -> str:
+        away = self.senses.backends.hold(facts) or self.turns.reaching.hold(facts)
+        return away or self.incidents.hold(facts) or self.turns.room.hold(facts)
 
-    def _asked_for(
-        self, facts: Facts, observation: Observation, verdict: HealthVerdict
-    ) -> list[Action]:
-        """What neither the ladder nor the reconnecting decides: a logout's end, a restart."""
-        if facts.asked.restart_for and not self._may_restart(facts):
-            facts.asked.restart_for, facts.memory_restart_at = "", None
-        if not observation.desired.should_run or facts.unit.job_pending:
-            return []
-        if holds_the_only_copy(facts):
-            return []
-        if self._must_renew(facts, observation):
-            return [Action(ActionKind.RENEW, verdict.sentence)]
-        if facts.record.restart_of and facts.record.restart_of == facts.unit.run:
-            return [Action(ActionKind.RESTART, "an operator asked for a restart")]
-        if facts.asked.restart_for:
-            return [Action(ActionKind.RESTART, facts.asked.restart_for)]
-        asked, facts.asked.start = facts.asked.start, False
-        if asked and facts.unit.state is UnitState.FAILED:
-            # By ourselves a wrong configuration is not tried again; a person may have put it right.
-            why = "an operator asked for a start"
-            return [Action(ActionKind.RESET_FAILED, why), Action(ActionKind.START, why)]
-        return []
-
-    def _may_restart(self, facts: Facts) -> bool:
-        """Of its own a restart can wait: not while its engine fails, and a new run needs none."""
-        return facts.unit.state is UnitState.ACTIVE and self.incidents.well(facts)
-
-    def _must_renew(self, facts: Facts, observation: Observation) -> bool:
-        """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
-        reason = facts.record.reason
-        said = observation.claim.claim.reason if observation.claim else reason
-        return (
-            observation.desired.should_run
-            and facts.record.paired
-            and bool(reason)
-            and said in (reason, SUSPECT)  # a worker begun since found its store unpaired
-            and reason_of(reason).scan_again
-        )
-
-    async def _act(self, facts: Facts, actions: Sequence[Action]) -> float | None:
-        """Carry the plan out; stop at the first thing that fails. A time: not before then."""
-        for action in actions:
-            by_operator = facts.record.restart_of and action.kind is ActionKind.RESTART
-            if action.kind in TRIES and not by_operator:
-                reconnects = action.kind is ActionKind.CONNECT
-                wait = self.turns.ask(facts, reconnects=reconnects)
-                if wait is not None:
-                    return wait
-            if action.kind in TRIES and not self.senses.backends.may_begin(facts):
-                self.turns.not_used(facts)
-                return boot_now() + RETRY_HELD
-            await self._begin(facts, action)
-            outcome = await self._carry_out(facts, action)
-            await self._record_outcome(facts, outcome)
-            if not outcome.ok:
-                # What failed for a cause that stays (rights, disk) must not be tried in a loop.
-                facts.action.failures = min(facts.action.failures + 1, 6)
-                return boot_now() + 0.25 * 2.0**facts.action.failures
-        facts.action.failures = 0
-        return None
-
-    async def _carry_out(self, facts: Facts, action: Action) -> Outcome:
-        begun = boot_now()
-        outcome = await to_its_end(facts, execute(facts, action, self.hands), action.kind)
-        return outcome or Outcome(action, False, boot_now() - begun, "interrupted")
-
-    async def _begin(self, facts: Facts, action: Action) -> None:
-        """Count the try and write down what is about to happen, before it does."""
-        by_operator = facts.record.restart_of != "" and action.kind is ActionKind.RESTART
-        facts.asked.try_at_once = facts.asked.past_looks = False
-        if by_operator:
-            facts.counters.by_word["restarts"]["operator"] += 1
-            # What its worker said until now is no word against what a person asked for.
-            facts.record = replace(forgive(facts.record), restart_of="")
-        elif action.kind is ActionKind.RESTART and facts.asked.restart_for:
-            facts.counters.by_word["restarts"]["agent"] += 1
-            facts.asked.restart_for = ""
-        elif action.kind in TRIES:
-            rules = self.policy().reconnect
-            facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
-            if action.kind is ActionKind.RESTART:
-                facts.counters.by_word["restarts"]["agent"] += 1
-        elif action.kind is ActionKind.STOP:
-            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        elif action.kind is ActionKind.RENEW:
-            # Still paired in the record: a renewal that is cut short or fails is begun again.
-            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        attempt = facts.record.attempts if action.kind in TRIES and facts.lost_because else 0
-        count = f" (attempt {attempt} of {self.policy().reconnect.attempts})"
-        said = entry(
-            facts,
-            "action",
-            f"{action.kind}: {action.reason}{count if attempt else ''}",
-            Category.RECONNECT if attempt else Category.RECOVERY,
-            action=action.kind,
-        )
-        await self.save(facts, [said])
-        self._tell(facts, said)
-        failpoint("action_begun")
-
-    async def _record_outcome(self, facts: Facts, outcome: Outcome) -> None:
-        kind, before = outcome.action.kind, facts.record
-        if kind in TRIES:
-            facts.action.refusal = outcome.detail
-        if kind in TRIES and not outcome.ok:
-            self.turns.settled(facts)
-            rules = self.policy().reconnect
-            facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
-        if kind is ActionKind.RENEW and outcome.ok:
-            failpoint("renew_done")
-            facts.record = replace(facts.record, paired=False, account="")
-            facts.saved.identity_behind = True
-            if self.offer_new_qr():
-                # From here on it is one that was never paired: it may start and offer a QR.
-                facts.record = forgive(facts.record)
-        opened = self._note_circuit(facts, before)
-        word = "done" if outcome.ok else f"failed: {outcome.detail}"
-        said = entry(
-            facts,
-            "outcome",
-            f"{kind}: {word} in {outcome.seconds:.2f} s",
-            Category.RECOVERY,
-            action=kind,
-            ok=outcome.ok,
-            seconds=round(outcome.seconds, 3),
-        )
-        await self.save(facts, [said, *opened])
-        self._tell(facts, said, failed=not outcome.ok)
-        for one in opened:
-            self._tell(facts, one)
-
-    def _note_circuit(self, facts: Facts, before: SessionRecord) -> list[JournalEntry]:
-        return note_circuit(facts, before, self.policy().reconnect.breaker, time.time())
+    # record
 
     async def _record(
         self,
@@ -290,29 +144,161 @@ class Passes:
         verdict: HealthVerdict,
         entries: Sequence[JournalEntry],
     ) -> None:
-        facts.sentence = verdict.sentence
         for one in entries:
-            self._tell(facts, one)
-        if (
-            entries
-            or facts.record != before
-            or facts.saved.identity_behind
-            or facts.saved.identity is None
-        ):
+            tell(one)
+        behind = facts.saved.identity_behind or facts.saved.identity is None
+        if entries or facts.record != before or behind:
             await self.save(facts, entries)
-
-    def _settle(self, facts: Facts, verdict: HealthVerdict) -> None:
-        """A start under way came to something; being stuck is something too."""
         on_its_way = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
         if verdict.state not in on_its_way or verdict.health is Health.STUCK:
-            self.turns.settled(facts)
+            self.turns.settled(facts)  # its start came to something; being stuck is something too
 
-    def _tell(self, facts: Facts, one: JournalEntry, *, failed: bool = False) -> None:
-        level = logging.WARNING if failed or is_trouble(one) else logging.INFO
-        bound(one.category, facts.id, __name__).log(level, "%s", one.sentence)
+    # decide
 
+    async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
+        """Orders first, then the repair, then wanted against actual state; a plan may go now."""
+        again = next_deadline(observation, verdict, self.policy(), boot_now())
+        only_copy = holds_the_only_copy(facts)
+        plan = None if only_copy else self._plan_asked(facts, observation, verdict)
+        if plan is None and not only_copy:
+            step = await self.ladder.decide(facts, observation, verdict)
+            if step.plan is not None:
+                if (wait := self._must_wait(facts, step.plan)) is None:
+                    return step
+                facts.repair.last, step = step.held, Step(again=wait)
+            again = min((one for one in (again, step.again) if one is not None), default=None)
+        if plan is None:
+            last = facts.repair.last
+            plan = plan_actions(observation, verdict, self.policy(), boot_now(), repair=last)
+        if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
+            plan = None  # it may end the worker, which holds the only copy of what was on the disk
+        if plan is not None and (wait := self._must_wait(facts, plan)) is not None:
+            return Step(again=wait)
+        return Step(plan, again=again)
 
-def _sooner(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)
+    def _must_wait(self, facts: Facts, plan: Plan) -> float | None:
+        """None: go now. A time: ask again then."""
+        wait = None if plan.ordered else self.turns.ask(facts, plan)
+        asks = wait is None and plan.tries and not plan.repair
+        if asks and not self.senses.backends.may_begin(facts):
+            self.turns.not_used(facts)
+            return boot_now() + RETRY_HELD
+        return wait
+
+    def _plan_asked(
+        self, facts: Facts, observation: Observation, verdict: HealthVerdict
+    ) -> Plan | None:
+        asked = facts.asked
+        if asked.restart_for and not may_restart(facts.unit, well=self.incidents.well(facts)):
+            asked.restart_for, facts.memory_restart_at = "", None
+        plan = plan_asked(
+            observation, verdict, start_asked=asked.start, restart_for=asked.restart_for
+        )
+        if plan is None or plan.starts:
+            waits = facts.unit.job_pending or not observation.desired.should_run
+            asked.start = asked.start and waits
+        return plan
+
+    # act
+
+    async def _act(self, facts: Facts, step: Step, plan: Plan) -> float:
+        """Carry it out, written down before and after; when to look again."""
+        await self._begin(facts, step, plan)
+        outcome = await self.executor.carry_out(facts, plan)
+        await self._finish(facts, plan, outcome)
+        if plan.repair:
+            return boot_now()
+        if outcome.ok:
+            facts.action.failures = 0
+            return boot_now()
+        # What failed for a cause that stays (rights, disk) must not be tried in a loop.
+        facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
+        return boot_now() + 0.25 * 2.0**facts.action.failures
+
+    async def _begin(self, facts: Facts, step: Step, plan: Plan) -> None:
+        """Count the try and write down what is about to happen, before it does."""
+        count = ""
+        if plan.repair:
+            facts.repair.last = step.begun
+            facts.record = with_repair(facts.record, step.begun)
+            facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
+        else:
+            count = self._count_try(facts, plan)
+        if ActionKind.STOP in plan.actions and not plan.repair:
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        said = entry(
+            facts,
+            "repair" if plan.repair else "action",
+            f"{plan.name}: {plan.reason}{count}",
+            Category.RECONNECT if count else Category.RECOVERY,
+            **{"step" if plan.repair else "action": plan.name},
+        )
+        await self.save(facts, [said])
+        tell(said)
+        if plan.repair:
+            failpoint("repair_begun")
+        else:
+            failpoint("action_begun")
+
+    def _count_try(self, facts: Facts, plan: Plan) -> str:
+        """How many of its attempts this is, for people."""
+        facts.asked.try_at_once = facts.asked.past_looks = False
+        restarts = ActionKind.RESTART in plan.actions
+        if plan.ordered:
+            facts.counters.by_word["restarts"]["operator"] += 1
+            # What its worker said until now is no word against what a person asked for.
+            facts.record = replace(forgive(facts.record), restart_of="")
+            return ""
+        facts.counters.by_word["restarts"].update(["agent"] if restarts else [])
+        if restarts and facts.asked.restart_for:
+            facts.asked.restart_for = ""
+            return ""
+        if not plan.tries:
+            return ""
+        rules = self.policy().reconnect
+        facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
+        if not facts.lost_because or not facts.record.attempts:
+            return ""
+        return f" (attempt {facts.record.attempts} of {rules.attempts})"
+
+    async def _finish(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
+        """Write down how it went."""
+        before, rules = facts.record, self.policy().reconnect
+        if plan.repair or plan.tries:
+            facts.action.refusal = outcome.detail
+            if not outcome.ok:
+                self.turns.settled(facts)
+        if plan.repair:
+            failpoint("repair_done")
+            self.ladder.done(facts, plan, outcome)
+        elif plan.tries and not outcome.ok:
+            facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
+        elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
+            self._renewed(facts)
+        opened = note_circuit(facts, before, rules.breaker, time.time())
+        word = "done" if outcome.ok else f"failed: {outcome.detail}"
+        detail = (
+            {"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}
+        )
+        said = entry(
+            facts,
+            "repaired" if plan.repair else "outcome",
+            f"{plan.name}: {word} in {outcome.seconds:.2f} s",
+            Category.RECOVERY,
+            ok=outcome.ok,
+            seconds=round(outcome.seconds, 3),
+            **detail,
+        )
+        await self.save(facts, [said, *opened])
+        tell(said, failed=not outcome.ok)
+        for one in opened:
+            tell(one)
+
+    def _renewed(self, facts: Facts) -> None:
+        """The files of the pairing that ended are in the trash."""
+        failpoint("renew_done")
+        facts.record = replace(facts.record, paired=False, account="")
+        facts.saved.identity_behind = True
+        if self.offer_new_qr():
+            # From here on it is one that was never paired: it may start and offer a QR.
+            facts.record = forgive(facts.record)

@@ -4,18 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.core.model import InstanceId
+from agent.core.model import ActionKind, InstanceId, Plan
 from agent.core.reach import UNREACHABLE
-from agent.core.recovery.ladder import DESTRUCTIVE
-from agent.core.recovery.repair import RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, Room
 from agent.supervise.turns.queues import ASK_AGAIN, Gates
-
-_STARTS = DESTRUCTIVE | {RecoveryKind.RESTART}
-"""Each ends with a worker, or a remote session, that was started anew."""
-_RECONNECTS = frozenset({RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +22,12 @@ class Turns:
     ask_server: Callable[[Facts, float], float | None]
     """Whether its backend's server answers: None, or when to ask again."""
 
-    def ask(self, facts: Facts, *, reconnects: bool = False) -> float | None:
-        """None: go now. A time: ask again then."""
+    def ask(self, facts: Facts, plan: Plan) -> float | None:
+        """None: go now. A time: ask again then. A plan that logs in nowhere waits for nobody."""
+        # Only a server connects its session again for new keys.
+        new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
+        if not (plan.tries or new_keys):
+            return None
         begins, now = not facts.unit.runs, boot_now()
         if begins and self.room.lacks(facts):
             return now + ASK_AGAIN
@@ -37,20 +35,11 @@ class Turns:
         if look is not None:
             return look
         lane = facts.instance.backend
-        wait = self.gates.ask(facts.id, now, reconnects=reconnects, lane=lane)
+        wait = self.gates.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
         if wait is None and begins:
             # At once, or two that are looked at side by side would both find the last room.
             self.room.promise(facts)
         return wait
-
-    def ask_for_step(self, facts: Facts, kind: RecoveryKind) -> float | None:
-        """The same for a step of a repair; one that logs in nowhere waits for nobody."""
-        reconnects = kind in _RECONNECTS
-        if not (reconnects or kind in _STARTS):
-            return None
-        if kind is RecoveryKind.REGENERATE_KEYS and not facts.instance.backend:
-            return None  # only a server connects its session anew for that
-        return self.ask(facts, reconnects=reconnects)
 
     def says(self, facts: Facts) -> str:
         """More than the word of its hold; "" = nothing."""

@@ -1,0 +1,34 @@
+"""What an operator did to a worker past the agent, concluded from its unit alone."""
+
+from agent.core.model import Override, SessionRecord, UnitState, UnitStatus
+from agent.core.reasons import reason_of
+
+
+def stopped_by_hand(record: SessionRecord, unit: UnitStatus, boot: str) -> bool:
+    """Its last run of this boot is over, and the agent did not stop it."""
+    return (
+        unit.state is UnitState.INACTIVE
+        and record.seen_boot == boot
+        and record.seen_run != ""
+        and not (record.override is Override.STOPPED and record.override_boot == boot)
+        and record.stopped_run != record.seen_run
+    )
+
+
+def started_by_hand(
+    record: SessionRecord, unit: UnitStatus, boot: str, *, our_run: str, enabled: bool
+) -> bool:
+    """A new run that neither the agent nor the manager's own Restart= began, and not wanted."""
+    if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
+        return False
+    if unit.state is UnitState.DEACTIVATING:
+        return False
+    held = record.override is Override.STOPPED and record.override_boot == boot
+    # The boot starts what is enabled, this one too; who does it later is a person.
+    again = has_ended(record) and record.seen_boot == boot
+    return held or again or not enabled
+
+
+def has_ended(record: SessionRecord) -> bool:
+    """Whether WhatsApp ended it for good."""
+    return bool(record.reason) and reason_of(record.reason).final

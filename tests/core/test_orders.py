@@ -1,0 +1,116 @@
+"""What is planned beside reconnecting and the ladder, and what an operator did past the agent."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.findings.operator import started_by_hand, stopped_by_hand
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import ActionKind, Override, SessionRecord, UnitState
+from agent.core.model import ConnectionStatus as S
+from agent.core.reconcile import may_restart, plan_asked
+from agent.core.recovery.repair import RecoveryKind
+from agent.core.recovery.steps import Decision, plan_step
+from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
+
+LOGGED_OUT = replace(PAIRED, reason="logout")
+ENDED = seen(record=LOGGED_OUT, claim=said(S.AUTH_FAILURE, reason="logout"))
+K = ActionKind
+
+
+def asked(observation, *, start=False, restart_for=""):
+    verdict = judge_health(observation, HealthPolicy(), NOW)
+    return plan_asked(observation, verdict, start_asked=start, restart_for=restart_for)
+
+
+@pytest.mark.parametrize(
+    ("observation", "actions"),
+    [
+        pytest.param(ENDED, (K.STOP, K.SET_ASIDE), id="the phone logged it out"),
+        pytest.param(replace(ENDED, record=replace(LOGGED_OUT, paired=False)), None, id="done"),
+        pytest.param(replace(ENDED, claim=said()), None, id="its worker claims to be connected"),
+        pytest.param(replace(ENDED, desired=OFF), None, id="it should not run"),
+        pytest.param(replace(ENDED, unit=unit(job_pending=True)), None, id="a job is under way"),
+        pytest.param(
+            seen(record=replace(PAIRED, restart_of="r1")), (K.RESTART,), id="a restart is ordered"
+        ),
+        pytest.param(
+            seen(record=replace(PAIRED, restart_of="r0")), None, id="that run is over already"
+        ),
+        pytest.param(seen(), None, id="nothing"),
+    ],
+)
+def test_orders(observation, actions):
+    plan = asked(observation)
+    assert (plan and plan.actions) == actions
+    assert plan is None or plan.ordered is bool(observation.record.restart_of)
+
+
+def test_an_ordered_start_is_tried_even_where_the_settings_were_wrong():
+    failed = without_worker(UnitState.FAILED, exit_status=78)
+    assert asked(failed) is None
+    assert asked(failed, start=True).actions == (K.START,)
+    assert asked(without_worker(), start=True) is None, "the plan of every pass starts it"
+
+
+def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_new_run():
+    assert asked(seen(), restart_for="its memory grows").actions == (K.RESTART,)
+    assert may_restart(unit(), well=True)
+    assert not may_restart(unit(), well=False)
+    assert not may_restart(unit(UnitState.ACTIVATING), well=True)
+
+
+BOOT = "b1"
+RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
+
+
+@pytest.mark.parametrize(
+    ("record", "stopped"),
+    [
+        pytest.param(RAN, True, id="it ran, and the agent did not stop it"),
+        pytest.param(replace(RAN, stopped_run="r1"), False, id="the agent stopped it"),
+        pytest.param(replace(RAN, seen_boot="b0"), False, id="the machine booted since"),
+        pytest.param(
+            replace(RAN, override=Override.STOPPED, override_boot=BOOT), False, id="known"
+        ),
+    ],
+)
+def test_a_stop_by_hand(record, stopped):
+    assert stopped_by_hand(record, unit(UnitState.INACTIVE), BOOT) is stopped
+    assert not stopped_by_hand(record, unit(), BOOT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours", "enabled", "started"),
+    [
+        pytest.param({}, "", False, True, id="disabled, and a new run"),
+        pytest.param({}, "r2", False, False, id="the agent started that run"),
+        pytest.param({}, "", True, False, id="enabled: the boot may have started it"),
+        pytest.param(
+            {"override": Override.STOPPED, "override_boot": BOOT}, "", True, True, id="stopped"
+        ),
+        pytest.param({"reason": "banned"}, "", True, True, id="WhatsApp ended it"),
+    ],
+)
+def test_a_start_by_hand(changes, ours, enabled, started):
+    record, run = replace(RAN, **changes), replace(unit(), run="r2")
+    assert started_by_hand(record, run, BOOT, our_run=ours, enabled=enabled) is started
+    again = replace(run, restarts=1)
+    assert not started_by_hand(record, again, BOOT, our_run=ours, enabled=enabled)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remote", "actions"),
+    [
+        (RecoveryKind.RECONNECT, False, (K.DISCONNECT, K.CONNECT)),
+        (RecoveryKind.RESTART, False, (K.RESTART,)),
+        (RecoveryKind.RESTORE, False, (K.STOP, K.RESTORE, K.START)),
+        (RecoveryKind.CLEANUP, False, (K.STOP, K.SET_ASIDE, K.START)),
+        (RecoveryKind.CLEANUP, True, (K.RENEW,)),
+        (RecoveryKind.LOGOUT_RESTART, True, (K.LOGOUT, K.RESTART)),
+    ],
+)
+def test_a_step_of_a_repair_is_made_of_the_actions_of_every_plan(kind, remote, actions):
+    plan = plan_step(Decision(kind, "so"), remote=remote)
+    assert (plan.name, plan.actions, plan.repair) == (kind.value, actions, True)
+    assert plan.tries
