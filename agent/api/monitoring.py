@@ -11,7 +11,7 @@ from agent.api.http.accept import takes_gzip
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
-from agent.api.present import is_alive, show_agent, show_verdict
+from agent.api.present import show_agent, show_verdict
 from agent.core.alerts.series import has_given_up, is_wanted
 from agent.core.event_json import wall_text
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
@@ -88,7 +88,7 @@ async def check_database(call: Call) -> web.Response:
 
 async def alive(call: Call) -> web.Response:
     status = call.supervisor.status()
-    turns = is_alive(status)
+    turns = status.is_alive(time.time())
     return json_answer(
         {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
     )

@@ -196,7 +196,7 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
         "host": status.host,
         "started": wall_text(status.started_wall),
         "ready": status.ready,
-        "alive": is_alive(status),
+        "alive": status.is_alive(time.time()),
         "restoring": {"done": done, "total": total},
         "last_pass_age_seconds": status.last_pass_age,
         "passes": status.passes_total,
@@ -207,13 +207,6 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
         "link_refusals": dict(status.link_refusals),
         "db_errors": dict(status.db_errors),
     }
-
-
-def is_alive(status: AgentStatus) -> bool:
-    """The loop turns: a pass was completed not long ago. Before the first one there is grace."""
-    if status.last_pass_age is None:
-        return time.time() - status.started_wall <= status.alive_limit
-    return status.last_pass_age <= status.alive_limit
 
 
 def show_trashed(retired: Trashed) -> dict[str, Any]:

@@ -8,7 +8,7 @@ ever longer than its policy says, whatever the stored times claim.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.model import Claim, ConnectionStatus, SessionRecord
 from agent.core.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
 from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reasons.delays import ReasonDelay, read_reasons
@@ -326,3 +326,18 @@ def forgive(record: SessionRecord) -> SessionRecord:
     """A person said: try now, whatever happened before."""
     record = replace(record, reason="", attempts=0, flaps=0, strikes=0, not_before_wall=0.0)
     return with_breaker(record, Breaker())
+
+
+BEGINS_AGAIN = ("remote_missing", "qr_idle")
+"""Reasons for which a session without a pairing is made again, or its code shown again."""
+
+
+def needs_connect(claim: Claim, *, paired: bool) -> bool:
+    """Whether a session on a server must be told to connect; a connected one is left alone."""
+    if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
+        return False
+    reason = reason_of(claim.reason or "unknown")
+    if not reason.hopeless:
+        return True
+    # Where no pairing is recorded a connect can only make a session, or offer a code.
+    return not paired and (reason.scan_again or reason.code in BEGINS_AGAIN)

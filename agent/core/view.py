@@ -15,12 +15,14 @@ from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
     Desired,
+    Health,
     HealthVerdict,
     Instance,
     ProbeFact,
     SessionRecord,
     UnitStatus,
 )
+from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair
 
 CRYPTO_RESULTS = ("ok", "failed")
@@ -146,6 +148,14 @@ class CheckTime:
     seconds: float = 0.0
 
 
+def is_held(verdict: HealthVerdict, hold: str) -> bool:
+    """In an outage all of a group are held; those for which nothing would be done wait for none."""
+    if verdict.reason in (hold, "disabled", "stopped"):
+        return True  # or it was asked for just now, and not looked at since
+    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    return not (idle or reason_of(verdict.reason).hopeless)
+
+
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
     """The agent's own figures."""
@@ -191,3 +201,9 @@ class AgentStatus:
     """They were to be read again since, and could not be."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""
+
+    def is_alive(self, now_wall: float) -> bool:
+        """A pass was completed not long ago; before the first one there is grace."""
+        if self.last_pass_age is None:
+            return now_wall - self.started_wall <= self.alive_limit
+        return self.last_pass_age <= self.alive_limit

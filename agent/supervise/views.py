@@ -14,6 +14,7 @@ from agent.core.reconnect import BreakerPolicy, breaker_of
 from agent.core.view import (
     MESSAGE_DIRECTIONS,
     InstanceView,
+    is_held,
 )
 from agent.engines.catalog import counts_messages
 from agent.host.base import Host
@@ -97,7 +98,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
-        hold=facts.hold if desired.should_run and _is_held(verdict, facts.hold) else "",
+        hold=facts.hold if desired.should_run and is_held(verdict, facts.hold) else "",
         in_incident=eyes.in_incident(facts),
         hold_sentence=eyes.turns.says(facts),
         turns_before=eyes.turns.gates.before(facts.id),
@@ -111,14 +112,6 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         },
         last_snapshot_wall=facts.last_snapshot_wall,
     )
-
-
-def _is_held(verdict: HealthVerdict, hold: str) -> bool:
-    """In an outage all of a group are held; those for which nothing would be done wait for none."""
-    if verdict.reason in (hold, "disabled", "stopped"):
-        return True  # or it was asked for just now, and not looked at since
-    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
-    return not (idle or reason_of(verdict.reason).hopeless)
 
 
 def _next_attempt(record: SessionRecord, now_wall: float) -> float | None:

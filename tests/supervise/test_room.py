@@ -6,10 +6,7 @@ import pytest
 
 from agent.config import Config, load_config
 from agent.core.admission import StartPolicy
-<<<<<<< HEAD
 from agent.core.findings.memory import MemoryPolicy
-from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
-=======
 from agent.core.model import (
     ActionKind,
     Instance,
@@ -19,7 +16,6 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
->>>>>>> 6f9b5fa (passes: one vocabulary of actions and one executor for plans and the steps of repairs; orders, drops and an operator's doings are judged in the core)
 from agent.core.reach import ReachPolicy
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.recovery.steps import Decision, plan_step

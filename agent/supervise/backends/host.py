@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.model import UNIT_ABSENT, ConnectionStatus, InstanceId, UnitState, UnitStatus
-from agent.core.reasons import reason_of
+from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
+from agent.core.reconnect import needs_connect
 from agent.errors import EngineError, HostError
 from agent.host.base import Host, Limits
 from agent.link.messages import parse_claim
@@ -20,7 +20,6 @@ from agent.supervise.facts import Facts
 
 HOLD_TIMEOUT = 10.0
 FIRST_LOOK = 15.0
-BEGIN_ANEW = ("remote_missing", "qr_idle")
 RESTART_TIMEOUT = 120.0
 """A server may take this long to have a session connected again."""
 
@@ -137,15 +136,9 @@ class Seats:
                 return False  # the next probe tells
             raise
         found = told.get("claim")
-        claim = parse_claim(found if isinstance(found, dict) else {})
-        if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
-            return False
-        reason, facts = reason_of(claim.reason or "unknown"), self._facts_of(instance)
-        if not reason.hopeless:
-            return True
-        # Where no pairing is recorded a connect can only make a session, or offer a code.
-        unpaired = facts is not None and not facts.record.paired
-        return unpaired and (reason.scan_again or reason.code in BEGIN_ANEW)
+        facts = self._facts_of(instance)
+        paired = facts is None or facts.record.paired
+        return needs_connect(parse_claim(found if isinstance(found, dict) else {}), paired=paired)
 
     async def _call(
         self, one: BackendFacts, do: str, instance: InstanceId, limit: float
