@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from agent.clock import boot_now
 from agent.core.findings.crypto import CryptoPolicy, crypto_retry_delay, note_regenerated
-from agent.core.model import ActionKind, InstanceId, JournalEntry, Outcome, Plan
+from agent.core.model import ActionKind, InstanceId, JournalEntry, Outcome, Plan, UnitState
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, WaError
 from agent.failpoint import failpoint
@@ -145,7 +145,8 @@ class Executor:
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:
         """Every start of ours: held to its limits, and a stop may interrupt it."""
         await self.host.set_limits(facts.id, self.limits(facts))
-        if facts.action.started_run or facts.record.seen_run:
+        failed = facts.unit.state is UnitState.FAILED
+        if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: it counts no starts that we mean.
             await self.host.reset_failed(facts.id)
         facts.action.is_start = True

@@ -194,9 +194,8 @@ class Passes:
         plan = plan_asked(
             observation, verdict, start_asked=asked.start, restart_for=asked.restart_for
         )
-        if plan is None or plan.starts:
-            waits = facts.unit.job_pending or not observation.desired.should_run
-            asked.start = asked.start and waits
+        if plan is None and observation.desired.should_run and not facts.unit.job_pending:
+            asked.start = False  # the plan of every pass does it
         return plan
 
     # act
@@ -242,7 +241,8 @@ class Passes:
 
     def _count_try(self, facts: Facts, plan: Plan) -> str:
         """How many of its attempts this is, for people."""
-        facts.asked.try_at_once = facts.asked.past_looks = False
+        asked = facts.asked
+        asked.start = asked.try_at_once = asked.past_looks = False
         restarts = ActionKind.RESTART in plan.actions
         if plan.ordered:
             facts.counters.by_word["restarts"]["operator"] += 1
@@ -250,8 +250,8 @@ class Passes:
             facts.record = replace(forgive(facts.record), restart_of="")
             return ""
         facts.counters.by_word["restarts"].update(["agent"] if restarts else [])
-        if restarts and facts.asked.restart_for:
-            facts.asked.restart_for = ""
+        if restarts and asked.restart_for:
+            asked.restart_for = ""
             return ""
         if not plan.tries:
             return ""
