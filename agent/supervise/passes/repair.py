@@ -9,9 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agent.clock import boot_now
+from agent.core.figures.repair_statistics import (
+    RepairStatistics,
+    note_check,
+    note_repair,
+    note_step,
+)
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.waiting import AWAY
 from agent.core.model import (
     Category,
     HealthVerdict,
@@ -42,7 +47,7 @@ from agent.core.recovery.steps import (
     put_off_ending,
     step_repair,
 )
-from agent.core.figures.repair_statistics import RepairStatistics, note_check, note_repair, note_step
+from agent.core.waiting import AWAY
 from agent.engines.catalog import finds_records
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
