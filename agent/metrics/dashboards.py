@@ -1,8 +1,11 @@
-"""A dashboard for Grafana over the same metrics; a test asks whether each of them exists."""
+"""The file of a Grafana dashboard, made of the panels in dashboard.toml."""
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 _ON = 'machine=~"$machine",session=~"$session"'
@@ -22,316 +25,28 @@ class Panel:
     """From each value on its colour; below the first one it is green."""
 
 
-ROWS: Mapping[str, Sequence[Panel]] = {
-    "Overview": (
-        Panel(
-            "Connected of wanted",
-            (
-                (f'sum(wa_session_status{{status="connected",{_ON}}})', "connected"),
-                (f"sum(wa_session_wanted{{{_ON}}})", "wanted"),
-            ),
-            kind="stat",
-            width=6,
-        ),
-        Panel(
-            "Waiting for a scan",
-            ((f'sum(wa_session_status{{status="qr_required",{_ON}}})', "to scan"),),
-            kind="stat",
-            width=6,
-            thresholds=((1, "orange"),),
-        ),
-        Panel(
-            "Given up",
-            ((f"sum(wa_session_given_up{{{_ON}}})", "given up"),),
-            kind="stat",
-            width=6,
-            thresholds=((1, "red"),),
-        ),
-        Panel(
-            "Incidents",
-            ((f"sum(wa_agent_incident_active{{{_MACHINE}}})", "incidents"),),
-            kind="stat",
-            width=6,
-            thresholds=((1, "red"),),
-        ),
-        Panel(
-            "Sessions by status",
-            ((f"sum by (status) (wa_agent_sessions{{{_MACHINE}}})", "{{status}}"),),
-            width=12,
-            stacked=True,
-        ),
-        Panel(
-            "Sessions by verdict",
-            ((f"sum by (verdict) (wa_session_verdict{{{_ON}}})", "{{verdict}}"),),
-            width=12,
-            stacked=True,
-        ),
-    ),
-    "Served": (
-        Panel(
-            "Minutes served, of those wanted",
-            (
-                (
-                    f'sum(avg_over_time(wa_session_status{{status="connected",{_ON}}}[5m])'
-                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1)"
-                    f" / sum(wa_session_wanted{{{_ON}}})",
-                    "five minutes",
-                ),
-                (
-                    f'sum(avg_over_time(wa_session_status{{status="connected",{_ON}}}[1d])'
-                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1)"
-                    f" / sum(wa_session_wanted{{{_ON}}})",
-                    "a day",
-                ),
-            ),
-            unit="percentunit",
-            width=12,
-            thresholds=((0.0, "red"), (0.95, "orange"), (0.99, "green")),
-        ),
-        Panel(
-            "Time to reconnect, to answer, to acknowledge, to repair: 9 of 10 are faster",
-            tuple(
-                (
-                    "histogram_quantile(0.9, sum by (le)"
-                    f" (rate(wa_agent_session_{what}_seconds_bucket{{{_MACHINE}}}[30m])))",
-                    what,
-                )
-                for what in ("reconnect", "response", "acknowledgement", "repair")
-            ),
-            unit="s",
-            width=12,
-        ),
-        Panel(
-            "The worst of the last day",
-            (
-                (
-                    "topk(20, sum by (machine, session) (increase("
-                    f'wa_session_status_seconds_total{{status!="connected",{_ON}}}[1d])'
-                    f" and on (instance, session) wa_session_wanted{{{_ON}}} == 1))",
-                    "seconds down",
-                ),
-                (
-                    "topk(20, sum by (machine, session)"
-                    f" (increase(wa_session_reconnects_total{{{_ON}}}[1d])) > 0)",
-                    "reconnects",
-                ),
-                (
-                    "topk(20, sum by (machine, session)"
-                    f" (increase(wa_session_restarts_total{{{_ON}}}[1d])) > 0)",
-                    "restarts",
-                ),
-                (
-                    "topk(20, sum by (machine, session)"
-                    f" (increase(wa_session_errors_total{{{_ON}}}[1d])) > 0)",
-                    "errors",
-                ),
-            ),
-            kind="table",
-            width=24,
-        ),
-    ),
-    "Connections": (
-        Panel(
-            "Reconnects in 10 minutes",
-            (
-                (
-                    "sum by (machine, session)"
-                    f" (increase(wa_session_reconnects_total{{{_ON}}}[10m])) > 0",
-                    "{{machine}} {{session}}",
-                ),
-            ),
-        ),
-        Panel(
-            "Age of the proof",
-            ((f"time() - wa_session_proof_timestamp_seconds{{{_ON}}}", "{{machine}} {{session}}"),),
-            unit="s",
-        ),
-        Panel(
-            "Connected for",
-            ((f"wa_session_uptime_seconds{{{_ON}}}", "{{machine}} {{session}}"),),
-            unit="s",
-        ),
-        Panel(
-            "Open circuits",
-            ((f'wa_session_circuit{{state="open",{_ON}}} == 1', "{{machine}} {{session}}"),),
-        ),
-        Panel(
-            "Restarts of workers in an hour",
-            (
-                (
-                    f"sum by (reason) (increase(wa_session_restarts_total{{{_ON}}}[1h])) > 0",
-                    "{{reason}}",
-                ),
-            ),
-        ),
-        Panel(
-            "Errors in 10 minutes",
-            (
-                (
-                    f"sum by (kind) (increase(wa_session_errors_total{{{_ON}}}[10m])) > 0",
-                    "{{kind}}",
-                ),
-            ),
-        ),
-    ),
-    "Backends": (
-        Panel(
-            "Backends that answer",
-            ((f"wa_backend_up{{{_MACHINE}}}", "{{machine}} {{backend}}"),),
-        ),
-        Panel(
-            "Sessions on backends",
-            (
-                (
-                    f'wa_backend_sessions{{state="connected",{_MACHINE}}}',
-                    "{{machine}} {{backend}} connected",
-                ),
-                (f'wa_backend_sessions{{state="held",{_MACHINE}}}', "{{machine}} {{backend}} ours"),
-            ),
-        ),
-        Panel(
-            "A backend's answer takes",
-            ((f"wa_backend_check_duration_seconds{{{_MACHINE}}}", "{{machine}} {{backend}}"),),
-            unit="s",
-        ),
-    ),
-    "Messages": (
-        Panel(
-            "Messages per minute",
-            (
-                (
-                    "sum by (direction, result)"
-                    f" (rate(wa_session_messages_total{{{_ON}}}[5m])) * 60",
-                    "{{direction}} {{result}}",
-                ),
-            ),
-        ),
-        Panel(
-            "Mean time to answer",
-            (
-                (
-                    f"rate(wa_session_response_time_seconds_sum{{{_ON}}}[5m])"
-                    f" / rate(wa_session_response_time_seconds_count{{{_ON}}}[5m])",
-                    "{{machine}} {{session}}",
-                ),
-            ),
-            unit="s",
-        ),
-        Panel(
-            "Messages that cannot be decrypted",
-            (
-                (
-                    "sum by (machine, session) (rate(wa_session_crypto_operations_total"
-                    f'{{result="failed",{_ON}}}[5m])) * 60 > 0',
-                    "{{machine}} {{session}}",
-                ),
-            ),
-        ),
-    ),
-    "Resources": (
-        Panel(
-            "Memory of sessions",
-            ((f"wa_session_memory_bytes{{{_ON}}}", "{{machine}} {{session}}"),),
-            unit="bytes",
-        ),
-        Panel(
-            "CPU of sessions",
-            ((f"rate(wa_session_cpu_seconds_total{{{_ON}}}[5m])", "{{machine}} {{session}}"),),
-            unit="percentunit",
-        ),
-        Panel(
-            "The machine",
-            (
-                (f"wa_host_cpu_usage_ratio{{{_MACHINE}}}", "{{machine}} cpu"),
-                (
-                    f"wa_host_memory_used_bytes{{{_MACHINE}}}"
-                    f" / wa_host_memory_total_bytes{{{_MACHINE}}}",
-                    "{{machine}} memory",
-                ),
-                (
-                    f"1 - wa_host_filesystem_avail_bytes{{{_MACHINE}}}"
-                    f" / wa_host_filesystem_size_bytes{{{_MACHINE}}}",
-                    "{{machine}} disk",
-                ),
-            ),
-            unit="percentunit",
-        ),
-    ),
-    "The agent": (
-        Panel(
-            "A pass, on average",
-            (
-                (
-                    f"rate(wa_agent_pass_duration_seconds_sum{{{_MACHINE}}}[5m])"
-                    f" / rate(wa_agent_pass_duration_seconds_count{{{_MACHINE}}}[5m])",
-                    "{{machine}} pass",
-                ),
-                (
-                    f"rate(wa_agent_db_write_seconds_sum{{{_MACHINE}}}[5m])"
-                    f" / rate(wa_agent_db_write_seconds_count{{{_MACHINE}}}[5m])",
-                    "{{machine}} commit",
-                ),
-                (f"wa_agent_event_loop_lag_seconds{{{_MACHINE}}}", "{{machine}} loop lag"),
-            ),
-            unit="s",
-        ),
-        Panel(
-            "Requests",
-            (
-                (
-                    f"sum by (code) (rate(wa_agent_http_requests_total{{{_MACHINE}}}[5m]))",
-                    "{{code}}",
-                ),
-            ),
-            unit="reqps",
-        ),
-        Panel(
-            "Events that wait for webhooks",
-            ((f'wa_agent_outbox_length{{kind="webhook",{_MACHINE}}}', "{{machine}}"),),
-        ),
-        Panel(
-            "Deliveries of webhooks per minute",
-            (
-                (
-                    "sum by (result)"
-                    f" (rate(wa_agent_webhook_deliveries_total{{{_MACHINE}}}[5m])) * 60 > 0",
-                    "{{result}}",
-                ),
-            ),
-        ),
-        Panel(
-            "The agent's memory",
-            ((f'process_resident_memory_bytes{{job="wa-agent",{_MACHINE}}}', "{{machine}}"),),
-            unit="bytes",
-        ),
-        Panel(
-            "The agent's open files, of those it may open",
-            (
-                (
-                    f'process_open_fds{{job="wa-agent",{_MACHINE}}}'
-                    f' / process_max_fds{{job="wa-agent",{_MACHINE}}}',
-                    "{{machine}}",
-                ),
-            ),
-            unit="percentunit",
-            thresholds=((0.8, "orange"),),
-        ),
-        Panel(
-            "Who waits for a turn to log in",
-            ((f"wa_agent_waiting_starts{{{_MACHINE}}}", "{{machine}}"),),
-        ),
-        Panel(
-            "The database",
-            ((f"wa_agent_db_size_bytes{{{_MACHINE}}}", "{{machine}}"),),
-            unit="bytes",
-        ),
-    ),
-}
+def _panel_of(table: dict[str, Any]) -> Panel:
+    queries = tuple(
+        (query.replace("$on", _ON).replace("$of", _MACHINE), legend)
+        for query, legend in table.pop("queries")
+    )
+    thresholds = tuple((value, color) for value, color in table.pop("thresholds", ()))
+    return Panel(queries=queries, thresholds=thresholds, **table)
+
+
+@cache
+def rows() -> Mapping[str, Sequence[Panel]]:
+    """The panels of dashboard.toml by the title of their row."""
+    text = Path(__file__).with_name("dashboard.toml").read_text(encoding="utf-8")
+    return {
+        row["title"]: [_panel_of(panel) for panel in row["panel"]]
+        for row in tomllib.loads(text)["row"]
+    }
 
 
 def queries() -> Iterator[str]:
     """Every query of the dashboard, with its variables standing for everything."""
-    for panels in ROWS.values():
+    for panels in rows().values():
         for panel in panels:
             for query, _ in panel.queries:
                 yield query.replace("$machine", ".*").replace("$session", ".*")
@@ -395,7 +110,7 @@ def _variable(name: str, query: str) -> dict[str, Any]:
 
 def _panels() -> Iterator[dict[str, Any]]:
     number, top = 1, 0
-    for title, panels in ROWS.items():
+    for title, panels in rows().items():
         place = {"x": 0, "y": top, "w": 24, "h": 1}
         yield {"id": number, "type": "row", "title": title, "gridPos": place, "panels": []}
         number, top, left = number + 1, top + 1, 0
