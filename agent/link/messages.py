@@ -4,7 +4,6 @@
 `.wire()` give the object to encode. Keys that are not known here are ignored.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,14 +14,22 @@ from agent.core.words import (
     Happening,
     InstanceId,
     ServerClaim,
-    parse_instance_id,
 )
-from agent.errors import InvalidRequest, LinkError
+from agent.errors import LinkError
+from agent.link.fields import (
+    code_in,
+    codes_in,
+    id_in,
+    number_in,
+    object_in,
+    seconds_in,
+    text_in,
+    truth_in,
+    whole_in,
+    wrong,
+)
 
 VERSION = 1
-_CODE = re.compile(r"[a-z0-9_]{0,64}")
-_MOST_CODES = 8
-_NUMBER_LIMIT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,36 +142,38 @@ FromAgent = AgentHello | Refused | Call
 def parse_from_worker(message: Mapping[str, Any]) -> FromWorker:
     kind = message.get("t")
     if kind == "claim":
-        claim = parse_claim(_object(message, "claim"))
-        return Claimed(_id(message), _text(message, "run", 64), claim)
+        claim = parse_claim(object_in(message, "claim"))
+        return Claimed(id_in(message), text_in(message, "run", 64), claim)
     if kind == "happened":
-        happening = Happening(_code(message, "kind"), _object(message, "detail"))
-        return Happened(_id(message), _text(message, "run", 64), happening)
+        happening = Happening(code_in(message, "kind"), object_in(message, "detail"))
+        return Happened(id_in(message), text_in(message, "run", 64), happening)
     if kind == "server":
-        server = parse_server_claim(_object(message, "claim"))
-        return ServerClaimed(_text(message, "run", 64), server)
+        server = parse_server_claim(object_in(message, "claim"))
+        return ServerClaimed(text_in(message, "run", 64), server)
     if kind == "reply":
         return _parse_reply(message)
     if kind == "hello":
         _check_version(message)
-        pid = _whole(message, "pid")
-        return Hello(_id(message), _text(message, "run", 64), _text(message, "engine", 64), pid)
+        pid = whole_in(message, "pid")
+        return Hello(
+            id_in(message), text_in(message, "run", 64), text_in(message, "engine", 64), pid
+        )
     if kind == "refused":
-        return Refused(_text(message, "why", 500))
-    raise _wrong("t", "not a worker's message")
+        return Refused(text_in(message, "why", 500))
+    raise wrong("t", "not a worker's message")
 
 
 def parse_from_agent(message: Mapping[str, Any]) -> FromAgent:
     kind = message.get("t")
     if kind == "call":
-        args = _object(message, "args") if "args" in message else {}
-        return Call(_whole(message, "n"), _code(message, "do"), _id(message), args)
+        args = object_in(message, "args") if "args" in message else {}
+        return Call(whole_in(message, "n"), code_in(message, "do"), id_in(message), args)
     if kind == "hello":
         _check_version(message)
         return AgentHello()
     if kind == "refused":
-        return Refused(_text(message, "why", 500))
-    raise _wrong("t", "not an agent's message")
+        return Refused(text_in(message, "why", 500))
+    raise wrong("t", "not an agent's message")
 
 
 def wire_claim(claim: Claim) -> dict[str, Any]:
@@ -176,64 +185,52 @@ def parse_claim(told: Mapping[str, Any]) -> Claim:
     try:
         status = ConnectionStatus(str(told.get("status")))
     except ValueError as error:
-        raise _wrong("status", "not a status") from error
-    progress = _number(told, "progress")
+        raise wrong("status", "not a status") from error
+    progress = number_in(told, "progress")
     if progress is not None and not 0 <= progress <= 1:
-        raise _wrong("progress", "not between 0 and 1")
-    proof_age = _number(told, "proof_age")
-    if proof_age is not None and proof_age < 0:
-        raise _wrong("proof_age", "negative")
-    still_for = _number(told, "still_for") or 0.0
-    if still_for < 0:
-        raise _wrong("still_for", "negative")
+        raise wrong("progress", "not between 0 and 1")
     return Claim(
         status=status,
-        reason=_code(told, "reason", ""),
-        phase=_code(told, "phase", ""),
+        reason=code_in(told, "reason", ""),
+        phase=code_in(told, "phase", ""),
         progress=progress,
-        proof_age=proof_age,
-        still_for=still_for,
-        paired=_truth(told, "paired"),
-        account=_text(told, "account", 128, ""),
-        until_wall=_number(told, "until_wall"),
-        raw=_text(told, "raw", 500, ""),
-        version=_text(told, "version", 64, ""),
-        guess=_code(told, "guess", ""),
-        useless=_codes(told, "useless"),
-        pairing_unknown=_truth(told, "pairing_unknown"),
+        proof_age=seconds_in(told, "proof_age"),
+        still_for=seconds_in(told, "still_for") or 0.0,
+        paired=truth_in(told, "paired"),
+        account=text_in(told, "account", 128, ""),
+        until_wall=number_in(told, "until_wall"),
+        raw=text_in(told, "raw", 500, ""),
+        version=text_in(told, "version", 64, ""),
+        guess=code_in(told, "guess", ""),
+        useless=codes_in(told, "useless"),
+        pairing_unknown=truth_in(told, "pairing_unknown"),
     )
 
 
 def parse_server_claim(told: Mapping[str, Any]) -> ServerClaim:
     if "up" not in told:
-        raise _wrong("up", "missing")
-    seconds = _number(told, "seconds") or 0.0
-    if seconds < 0:
-        raise _wrong("seconds", "negative")
-    next_check = _number(told, "next_check")
-    if next_check is not None and next_check < 0:
-        raise _wrong("next_check", "negative")
+        raise wrong("up", "missing")
     return ServerClaim(
-        up=_truth(told, "up"),
-        reason=_code(told, "reason", ""),
-        sentence=_text(told, "sentence", 500, ""),
-        version=_text(told, "version", 64, ""),
-        seconds=seconds,
-        sessions=_whole(told, "sessions") if told.get("sessions") is not None else None,
-        next_check=next_check,
+        up=truth_in(told, "up"),
+        reason=code_in(told, "reason", ""),
+        sentence=text_in(told, "sentence", 500, ""),
+        version=text_in(told, "version", 64, ""),
+        seconds=seconds_in(told, "seconds") or 0.0,
+        sessions=whole_in(told, "sessions") if told.get("sessions") is not None else None,
+        next_check=seconds_in(told, "next_check"),
     )
 
 
 def _parse_reply(message: Mapping[str, Any]) -> Reply:
-    number = _whole(message, "n")
-    if _truth(message, "ok"):
-        return Reply(number, _object(message, "value"))
-    error = _object(message, "error")
+    number = whole_in(message, "n")
+    if truth_in(message, "ok"):
+        return Reply(number, object_in(message, "value"))
+    error = object_in(message, "error")
     return Reply(
         number,
-        error=_text(error, "message", 2000),
-        code=_code(error, "code") or "engine",
-        field=_text(error, "field", 80, ""),
+        error=text_in(error, "message", 2000),
+        code=code_in(error, "code") or "engine",
+        field=text_in(error, "field", 80, ""),
     )
 
 
@@ -248,69 +245,3 @@ def _check_version(message: Mapping[str, Any]) -> None:
 
 def _fields_of(value: Any) -> dict[str, Any]:
     return {each.name: getattr(value, each.name) for each in fields(value)}
-
-
-def _wrong(key: str, why: str) -> LinkError:
-    return LinkError(f"cannot accept a message: {key} is {why}", field=key, code="malformed")
-
-
-def _id(message: Mapping[str, Any]) -> InstanceId:
-    try:
-        return parse_instance_id(message.get("id"))
-    except InvalidRequest as error:
-        raise _wrong("id", "not an instance id") from error
-
-
-def _text(message: Mapping[str, Any], key: str, limit: int, default: str | None = None) -> str:
-    value = message.get(key, default)
-    if not isinstance(value, str):
-        raise _wrong(key, "not text")
-    # Control characters would reach terminals and logs.
-    shown = value[:limit]
-    return shown if shown.isprintable() else "".join(c if c.isprintable() else " " for c in shown)
-
-
-def _code(message: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = message.get(key, default)
-    if not isinstance(value, str) or not _CODE.fullmatch(value):
-        raise _wrong(key, "not a short code")
-    return value
-
-
-def _codes(message: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = message.get(key, ())
-    if not isinstance(value, list | tuple) or len(value) > _MOST_CODES:
-        raise _wrong(key, "not a short list")
-    if not all(isinstance(each, str) and _CODE.fullmatch(each) for each in value):
-        raise _wrong(key, "not a list of short codes")
-    return tuple(value)
-
-
-def _truth(message: Mapping[str, Any], key: str) -> bool:
-    value = message.get(key, False)
-    if not isinstance(value, bool):
-        raise _wrong(key, "neither true nor false")
-    return value
-
-
-def _whole(message: Mapping[str, Any], key: str) -> int:
-    value = message.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _NUMBER_LIMIT:
-        raise _wrong(key, "not a whole number")
-    return value
-
-
-def _number(message: Mapping[str, Any], key: str) -> float | None:
-    value = message.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _NUMBER_LIMIT:
-        raise _wrong(key, "not a number")
-    return float(value)
-
-
-def _object(message: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = message.get(key)
-    if not isinstance(value, dict):
-        raise _wrong(key, "not an object")
-    return value

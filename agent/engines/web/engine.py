@@ -1,7 +1,6 @@
 """The web engine: what the worker asks of a session, and its ways back from trouble."""
 
 import asyncio
-import base64
 import gc
 import logging
 import os
@@ -15,11 +14,12 @@ from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.surroundings import cache_folder, probe_limit
+from agent.engines.web import page_calls
 from agent.engines.web.browser.arguments import find_browser, find_setpriv
-from agent.engines.web.browser.page import page_script
+from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
-from agent.engines.web.messages import ACKS, read_message, read_part, refusal
+from agent.engines.web.messages import ACKS, read_message, read_part
 from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.record import Record
 from agent.engines.web.save_pairing import flush_pairing
@@ -35,11 +35,8 @@ log = logging.getLogger(__name__)
 Status = ConnectionStatus
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
-PAIRING_CODE = 195.0
 SETTLED = 5.0
 """Seconds of a connection after which the page has done the most of its start."""
-PICTURE_LIMIT = 640 * 1024
-"""Bytes of a picture that one message of the link surely holds; photos make a PNG longer."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "WebEngine":
@@ -94,7 +91,7 @@ class WebEngine:
             return
         idle_code = self._view.claim.reason == "qr_idle" and not self._view.silent
         if idle_code and self._session.alive:
-            await self._refresh_code()
+            await page_calls.refresh_code(self._session.page)
         else:
             self._starts.connect()
 
@@ -110,7 +107,10 @@ class WebEngine:
             return ProbeAnswer(view.claim_at(boot_now()), {"browser": self._session.alive})
         try:
             await self._look(limit)
-            detail = await self._deep_detail(limit) if deep else {}
+            detail: dict[str, Any] = {}
+            if deep:
+                detail = await page_calls.deep_detail(self._session.page, view.facts, limit)
+                detail |= {"browser_pid": self._session.browser_pid}
         except EngineError:
             view.silent = True
             raise
@@ -126,7 +126,7 @@ class WebEngine:
         if self._view.claim.status is not Status.QR_REQUIRED:
             return None
         if self._view.claim.reason == "qr_idle":
-            await self._refresh_code()
+            await page_calls.refresh_code(self._session.page)
         await self._look(ANSWER)
         facts = self._view.facts
         waits = self._view.claim.status is Status.QR_REQUIRED
@@ -141,9 +141,7 @@ class WebEngine:
         return await send(self._session.page, asked)
 
     async def logout(self) -> None:
-        told = await self._session.page.ask("logout", ANSWER, within=ANSWER + 1)
-        if not isinstance(told, Mapping) or told.get("ok") is not True:
-            raise refusal("log out", told)
+        await page_calls.log_out(self._session.page)
         self._view.ended("LOGOUT")
         self._publish()
 
@@ -192,9 +190,14 @@ class WebEngine:
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
-            return await self._pairing_code(arguments)
+            digits = page_calls.phone_of(arguments)
+            if self._view.claim.status is not Status.QR_REQUIRED:
+                raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
+            notify = arguments.get("notify") is not False
+            return await page_calls.pairing_code(self._session.page, digits, notify=notify)
         if name == "screenshot":
-            return await self._picture("png" if arguments.get("format") == "png" else "jpeg")
+            kind = "png" if arguments.get("format") == "png" else "jpeg"
+            return await page_calls.picture(self._session.page, kind)
         if name == "file_part":
             part = read_part(arguments)
             self._must_be_connected("take a file")
@@ -269,30 +272,6 @@ class WebEngine:
             self._view.pairing_is_safe()
             self._publish()
 
-    async def _refresh_code(self) -> None:
-        told = await self._session.page.ask("refresh", ANSWER, within=ANSWER + 1)
-        if not isinstance(told, Mapping) or "ok" not in told:
-            raise refusal("get a new code", told)
-
-    async def _pairing_code(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        phone = arguments.get("phone")
-        digits = "".join(each for each in str(phone) if each in "0123456789")
-        if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
-            raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
-        if self._view.claim.status is not Status.QR_REQUIRED:
-            raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
-        given = (digits, arguments.get("notify") is not False, ANSWER)
-        told = await self._session.page.ask("pairing_code", *given, within=ANSWER + 1)
-        if not isinstance(told, Mapping) or not isinstance(told.get("ok"), str):
-            raise refusal("get a pairing code", told)
-        return {"code": told["ok"], "expires_in": PAIRING_CODE}
-
-    async def _picture(self, kind: str) -> Mapping[str, Any]:
-        picture = await self._session.page.picture(kind=kind)
-        if kind == "png" and len(picture) > PICTURE_LIMIT:
-            return await self._picture("jpeg")
-        return {"type": f"image/{kind}", "content": base64.b64encode(picture).decode()}
-
     def _must_be_connected(self, doing: str) -> None:
         if self._view.claim.status is not Status.CONNECTED or self._stopping:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
@@ -300,22 +279,6 @@ class WebEngine:
     async def _look(self, within: float) -> None:
         self._view.look(await self._session.page.ask("read", within=within), boot_now())
         self._publish()
-
-    async def _deep_detail(self, limit: float) -> dict[str, Any]:
-        page = self._session.page
-        told = await page.ask("deep", within=limit)
-        detail = dict(told) if isinstance(told, Mapping) else {}
-        detail |= await page.heap(within=limit)
-        if (facts := self._view.facts) is not None:
-            detail |= {
-                "mode": facts.mode,
-                "info": facts.info,
-                "socket": facts.socket,
-                "frame_age": facts.frame_age,
-                "code_shown": facts.qr is not None,
-                "update_offered": facts.update,
-            }
-        return detail | {"browser_pid": self._session.browser_pid}
 
     # telling it
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.web.browser.arguments import Program
-from agent.engines.web.browser.page import Page, origin_of
+from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser
+from agent.engines.web.browser.scripts import origin_of
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile.folder import Lock, prepare_profile
 from agent.engines.web.profile.notes import read_note, read_page

@@ -16,6 +16,7 @@ from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.base import Reporter
 from agent.engines.web.document import LOOK, judge_document, parse_document
+from agent.engines.web.failures import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.profile.rescue import rescue
 from agent.engines.web.record import Record
@@ -36,37 +37,6 @@ PAST_CACHES_EVERY = 600.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
 LOOK_EVERY = 1.0
 _LOOK_WITHIN = 3.0
-
-FRESH_PAGE = frozenset(
-    {
-        "browser_unsupported",
-        "captive_portal",
-        "client_outdated",
-        "injection_failed",
-        "page_elsewhere",
-        "page_http_error",
-        "page_reloads",
-        "page_silent",
-    }
-)
-"""What an old copy of the page can be behind: one load past every cache comes first."""
-_BROWSER_STAYS = frozenset({"client_outdated"})
-
-_FAILED_START = {
-    "page_unreachable": "connection_lost",
-    "page_silent": "page_silent",
-    "page_http_error": "page_http_error",
-    "certificate_error": "certificate_error",
-    "page_elsewhere": "page_elsewhere",
-    "page_missing": "misconfigured",
-    "setpriv_missing": "misconfigured",
-    "sandbox_not_possible": "misconfigured",
-    "browser_missing": "browser_missing",
-    "bundle_missing": "bundle_missing",
-    "bundle_changed": "bundle_missing",
-    "storage_failed": "storage_failed",
-    "profile_in_use": "profile_in_use",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +142,7 @@ class Starts:
             log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
             self.begin(self.load_past_caches)
             return True
-        if claim.reason in _BROWSER_STAYS:
+        if claim.reason in BROWSER_STAYS:
             return False
         self.begin(partial(self._give_up, claim))
         return True
@@ -263,7 +233,7 @@ class Starts:
         await self.leave_diagnostics(str(error))
         await self._session.kill()
         code = error.code if isinstance(error, WaError) else ""
-        self._view.failed(_FAILED_START.get(code, "page_crashed"), str(error))
+        self._view.failed(REASON_OF.get(code, "page_crashed"), str(error))
         self._publish()
 
     async def leave_diagnostics(self, why: str) -> None:

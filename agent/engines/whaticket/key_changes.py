@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from agent.engines.whaticket.contract import Contract
 from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.store import Plan, SessionStore
 from agent.errors import EngineError
@@ -87,3 +88,18 @@ async def put_back(round: Round, name: str) -> None:
         await store.take_out(id, plan, f"made way for {name}")
         await round.must_stay_gone(plan)
     await store.put_back(id, removal)
+
+
+def must_be_possible(what: str, contract: Contract, store: SessionStore) -> None:
+    """EngineError where the keys of this backend's sessions cannot be changed."""
+    if not store.usable:
+        raise EngineError(
+            f"cannot {what}: neither auth_folder nor redis_url of the backend is set",
+            code="not_supported",
+        )
+    if contract.hang_up is None:
+        raise EngineError(
+            f"cannot {what}: this server has no disconnect that keeps the pairing, and keys"
+            " may change only while a session is down",
+            code="not_supported",
+        )

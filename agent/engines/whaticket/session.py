@@ -1,7 +1,6 @@
 """One session on a whaticket-like server, as a RemoteEngine."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
-from agent.engines.whaticket.keys.removed import Removal
 from agent.engines.whaticket.keys.store import SessionStore, to_end
+from agent.engines.whaticket.messages import read_text, send_text
 from agent.engines.whaticket.rows import Row, missing_claim
 from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
@@ -22,7 +21,6 @@ from agent.engines.whaticket.view import Known
 from agent.errors import EngineError, InvalidRequest
 
 Status = ConnectionStatus
-_PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,24}")
 _CODE_LASTS = 20.0
 _LOOK_AGAIN = 1.0
 
@@ -145,7 +143,7 @@ class WhaticketSession:
         await self._alone("begin anew", self._renew(self._round(row.id)))
 
     async def regenerate_keys(self, peers: list[str]) -> None:
-        self._can_change_keys("regenerate keys")
+        self._must_change_keys("regenerate keys")
         row = await self._row()
         try:
             await self._alone("regenerate keys", key_changes.regenerate(self._round(row.id), peers))
@@ -155,37 +153,22 @@ class WhaticketSession:
         self._tell_regenerated(peers, ok=True)
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        to, text = message.get("to"), message.get("text")
-        if message.get("type", "text") != "text":
-            raise InvalidRequest("cannot send: this engine sends a text", field="type")
-        if not isinstance(text, str) or not text:
-            raise InvalidRequest("cannot send: text is missing", field="text")
-        if not isinstance(to, str) or not _PHONE.fullmatch(bare := to.split("@")[0].strip()):
-            raise InvalidRequest("cannot send: `to` is no phone number", field="to")
-        if to.endswith("@g.us"):
-            raise InvalidRequest("cannot send: this engine writes to no groups", field="to")
+        text = read_text(message)
         row = await self._row()
         if not row.connected:
             raise EngineError("cannot send: not connected", code="not_connected")
-        body = {"number": re.sub(r"[^0-9]", "", bare), "body": text, "whatsappId": row.id}
-        try:
-            answer = await self._server.send(row.token or self._settings.key, body)
-        except ServerDown as down:
-            if down.reason == "timeout":
-                return {"id": "", "outcome": "unknown", "cause": "no answer in time"}
-            raise
-        if not answer.good:
-            raise EngineError(f"cannot send: the server answers {answer.status}", code="not_sent")
-        self._reporter.happened(Happening("message", {"direction": "out", "type": "text"}))
-        return {"id": "", "outcome": "sent"}
+        sent = await send_text(self._server, row, text, self._settings.key)
+        if sent["outcome"] == "sent":
+            self._reporter.happened(Happening("message", {"direction": "out", "type": "text"}))
+        return sent
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "removed":
             row = await self._row()
             removals = await to_end(asyncio.to_thread(self._store.shelf.all, row.id))
-            return {"removed": [_shown(each) for each in removals]}
+            return {"removed": [removal.shown() for removal in removals]}
         if name == "restore_removed":
-            self._can_change_keys("put keys back")
+            self._must_change_keys("put keys back")
             row = await self._row()
             removal = self._store.shelf.find(row.id, arguments.get("name"))
             round = self._round(row.id)
@@ -228,18 +211,8 @@ class WhaticketSession:
         self._known.logged_out()
         await round.wait("get a code of", lambda row: row.asks)
 
-    def _can_change_keys(self, what: str) -> None:
-        if not self._store.usable:
-            raise EngineError(
-                f"cannot {what}: neither auth_folder nor redis_url of the backend is set",
-                code="not_supported",
-            )
-        if self._server.contract.hang_up is None:
-            raise EngineError(
-                f"cannot {what}: this server has no disconnect that keeps the pairing, and keys"
-                " may change only while a session is down",
-                code="not_supported",
-            )
+    def _must_change_keys(self, what: str) -> None:
+        key_changes.must_be_possible(what, self._server.contract, self._store)
 
     def _tell_regenerated(self, peers: list[str], *, ok: bool, code: str = "") -> None:
         for peer in peers:
@@ -333,15 +306,3 @@ class WhaticketSession:
             return
         if not isinstance(error, EngineError | InvalidRequest):
             self._reporter.crashed(error)
-
-
-def _shown(removal: Removal) -> dict[str, Any]:
-    return {
-        "name": removal.name,
-        "at": removal.wall,
-        "why": removal.why,
-        "state": removal.state,
-        "files": len(removal.files),
-        "keys": removal.keys,
-        "whole": removal.whole,
-    }

@@ -19,14 +19,8 @@ from agent.host.base import Limits, Wake
 from agent.host.process.child import Child, Exit
 from agent.host.process.fork_server import WarmProcess
 from agent.host.process.held_up import Pulse
-from agent.host.process.launch import (
-    Places,
-    make_run_dir,
-    open_log,
-    spawn,
-    trim_log,
-    worker_environment,
-)
+from agent.host.process.launch import Places, make_run_dir, trim_log
+from agent.host.process.launcher import Launcher
 from agent.host.process.memory_watch import over_limit
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
@@ -35,7 +29,6 @@ from agent.host.process.strays import lock_holders, session_locks
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker, Surroundings
 from agent.host.units import INSTANCES, Kind
-from agent.instance_file import engine_of
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -63,10 +56,7 @@ class ProcessHost:
         program: Sequence[str],
     ) -> None:
         self._wake = wake
-        self._program = program
         self._places = places
-        self._settings = worker
-        self._forkable = forkable
         self._boot = boot_id()
         self._workers: dict[InstanceId, ProcessWorker] = {}
         self._by_pid: dict[int, ProcessWorker] = {}
@@ -76,8 +66,9 @@ class ProcessHost:
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
         self._warm = WarmProcess(places.run_dir / "warm.log", self._told, self._warm_lost)
+        launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
-            worker, self._launch, self._kill_remains, self._notify.pinged, self._changed
+            worker, launcher.launch, self._kill_remains, self._notify.pinged, self._changed
         )
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
@@ -181,44 +172,6 @@ class ProcessHost:
         return self._workers[instance]
 
     # For the workers
-
-    async def _launch(self, instance: InstanceId, run: str) -> Child:
-        folder = self._places.folder(instance)
-        environment = worker_environment(instance, run, self._places, self._settings)
-        try:
-            make_run_dir(folder)
-            (folder / "link.sock").unlink(missing_ok=True)
-            out = open_log(folder)
-        except OSError as error:
-            raise HostError(f"cannot prepare {folder} for {instance}: {error}") from error
-        try:
-            child = await self._fork(instance, environment, out)
-            if child is None:
-                child = Child.spawned(spawn([*self._program, instance], environment, out))
-        except OSError as error:
-            raise HostError(f"cannot start a worker for {instance}: {error}") from error
-        finally:
-            os.close(out)
-        return child
-
-    async def _fork(
-        self, instance: InstanceId, environment: Mapping[str, str], out: int
-    ) -> Child | None:
-        """None when it must be spawned: the engine forbids it, or the warm process failed."""
-        if (
-            not self._settings.warm
-            or engine_of(self._places.session_root, instance) not in self._forkable
-        ):
-            return None
-        try:
-            pid = await self._warm.fork(instance, environment, out)
-        except HostError as error:
-            log.warning("%s; spawning it", error)
-            return None
-        child = Child.forked(pid, self._warm.pid)
-        if child is None:
-            log.warning("the forked worker of %s ended at once", instance, extra=about(instance))
-        return child
 
     async def _kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))

@@ -5,7 +5,6 @@ ignored. The deadline is a value; one timer looks at it.
 """
 
 import asyncio
-import logging
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,15 +13,14 @@ from dataclasses import dataclass
 from agent.clock import boot_now
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitStatus
+from agent.core.words import Category
 from agent.errors import HostError
 from agent.host.exit_words import words
 from agent.host.process.child import Child, Exit
 from agent.host.process.deadline import Deadline
 from agent.host.process.endings import NEVER_RESTARTED, result_of
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
-from agent.log import about
-
-log = logging.getLogger(__name__)
+from agent.log import bound
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
@@ -46,6 +44,7 @@ class Surroundings:
 class ProcessWorker:
     def __init__(self, id: InstanceId, around: Surroundings) -> None:
         self.id = id
+        self._log = bound(Category.SESSION, id, __name__)
         self.phase = Phase.DEAD
         self.run = ""
         self.child: Child | None = None
@@ -180,11 +179,10 @@ class ProcessWorker:
         now = self._loop.time()
         self._starts = [at for at in self._starts if at > now - self._settings.burst_interval]
         if len(self._starts) >= self._settings.burst:
-            log.warning(
+            self._log.warning(
                 "%s: %s starts within burst_interval, start limit reached",
                 self.id,
                 len(self._starts),
-                extra=about(self.id),
             )
             self._result = "start-limit-hit"
             self._rest(Phase.FAILED)
@@ -199,7 +197,7 @@ class ProcessWorker:
         try:
             child = await self._around.launch(self.id, self.run)
         except HostError as error:
-            log.error("%s", error)
+            self._log.error("%s", error)
             self._result, self._exit_status = "resources", 0
             self._failed_starts += 1
             self._restart_or_rest(Exit(code=1))
@@ -218,12 +216,7 @@ class ProcessWorker:
         self._send(signal.SIGTERM)
 
     def _abort(self) -> None:
-        log.warning(
-            "%s gave no sign of life for %g s",
-            self.id,
-            self._settings.watchdog,
-            extra=about(self.id),
-        )
+        self._log.warning("%s gave no sign of life for %g s", self.id, self._settings.watchdog)
         self._cause = "watchdog"
         self._enter(Phase.ABORTING, ABORT_GRACE)
         self._send(signal.SIGABRT)
@@ -246,13 +239,13 @@ class ProcessWorker:
 
     def _deadline_passed(self) -> None:
         if self.phase is Phase.STARTING:
-            log.warning("%s was not ready within its time", self.id, extra=about(self.id))
+            self._log.warning("%s was not ready within its time", self.id)
             self._cause = "timeout"
             self._ask_to_stop()
         elif self.phase is Phase.RUNNING:
             self._abort()
         elif self.phase in (Phase.STOPPING, Phase.ABORTING):
-            log.warning("%s did not end within its time; killed", self.id, extra=about(self.id))
+            self._log.warning("%s did not end within its time; killed", self.id)
             self._kill("timeout")
         elif self.phase is Phase.WAITING:
             self.restarts += 1
@@ -274,7 +267,7 @@ class ProcessWorker:
         assert self.child is not None
         killed = await self._around.sweep(self.child, self.run)
         if killed:
-            log.info("killed %s processes that %s had left", killed, self.id, extra=about(self.id))
+            self._log.info("killed %s processes that %s had left", killed, self.id)
         self.child = None
         self._restart_or_rest(how)
 
@@ -282,17 +275,10 @@ class ProcessWorker:
         if self._stop_wanted:
             self._rest(Phase.DEAD if self._result == "success" else Phase.FAILED)
         elif how.code in NEVER_RESTARTED:
-            log.error(
-                "%s ended (%s); the host does not restart it",
-                self.id,
-                self._words(),
-                extra=about(self.id),
-            )
+            self._log.error("%s ended (%s); the host does not restart it", self.id, self._words())
             self._rest(Phase.FAILED)
         else:
-            log.warning(
-                "%s ended (%s); starting it again", self.id, self._words(), extra=about(self.id)
-            )
+            self._log.warning("%s ended (%s); starting it again", self.id, self._words())
             self._enter(Phase.WAITING, self._settings.restart_delay)
 
     def _rest(self, phase: Phase) -> None:
@@ -325,9 +311,6 @@ class ProcessWorker:
 
     def _followed(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
-            log.error(
-                "internal error in the life cycle of worker %s",
-                self.id,
-                exc_info=task.exception(),
-                extra=about(self.id),
+            self._log.error(
+                "internal error in the life cycle of worker %s", self.id, exc_info=task.exception()
             )

@@ -25,7 +25,7 @@ from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refus
 from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
 from agent.host.systemd.limits import SOCKET as LIMITS_SOCKET
-from agent.host.systemd.limits import LimitsClient
+from agent.host.systemd.limits import LimitsClient, UnitLimits
 from agent.host.systemd.unit_cache import UnitCache
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,7 @@ class SystemdHost:
         self._unit_folders = unit_folders
         self._files = UnitFiles()
         self._files_changed = asyncio.Event()
-        self._limits: dict[InstanceId, Limits] = {}
-        self._applied: dict[InstanceId, Limits] = {}
-        """What the unit of each has, for as long as systemd has that unit."""
-        self._limiter = LimitsClient(limits_socket)
+        self._limits = UnitLimits(LimitsClient(limits_socket))
         self._boot = ""
         self._own_unit = ""
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
@@ -143,7 +140,7 @@ class SystemdHost:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         loaded = await self._loaded()
         self._cache.keep_only(loaded)
-        await self._forget_limits(loaded)
+        await self._limits.keep_only(loaded)
         found = dict(zip(loaded, await self._statuses(loaded), strict=True))
         for instance in self._files.masked - found.keys():
             found[instance] = self._absent(instance)
@@ -223,24 +220,8 @@ class SystemdHost:
 
         Never fails: without the helper a worker runs with the limits of its unit's file.
         """
-        self._limits[instance] = limits
-        if self._applied.get(instance) != limits and (await self.status(instance)).runs:
-            await self._apply_limits(instance)
-
-    async def _apply_limits(self, instance: InstanceId) -> None:
-        limits = self._limits.get(instance)
-        if limits is None or self._applied.get(instance) == limits:
-            return
-        if await self._limiter.apply(instance, limits):
-            self._applied[instance] = limits
-
-    async def _forget_limits(self, loaded: frozenset[InstanceId]) -> None:
-        """Limits last as long as systemd has the unit; the next start sets them again."""
-        gone = self._applied.keys() - loaded
-        for instance in gone:
-            del self._applied[instance]
-        if gone:
-            await self._limiter.forget(min(gone))
+        if self._limits.wants(instance, limits) and (await self.status(instance)).runs:
+            await self._limits.apply(instance)
 
     async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
         unit = self._kind.unit(instance)
@@ -248,8 +229,8 @@ class SystemdHost:
         async def begin() -> str:
             path: str = (await self._systemd.allowed(method, "ss", unit, "replace"))[0]
             if verb != "stop":  # from here on systemd has the unit
-                self._applied.pop(instance, None)
-                await self._apply_limits(instance)
+                self._limits.unit_loaded(instance)
+                await self._limits.apply(instance)
             return path
 
         try:

@@ -66,3 +66,37 @@ class LimitsClient:
             finally:
                 writer.close()
         return answer.decode("ascii", "replace").strip()
+
+
+class UnitLimits:
+    """The limits that each worker should have, and those that its unit has."""
+
+    def __init__(self, client: LimitsClient) -> None:
+        self._client = client
+        self._wanted: dict[InstanceId, Limits] = {}
+        self._applied: dict[InstanceId, Limits] = {}
+        """Of each unit, for as long as systemd has it."""
+
+    def wants(self, instance: InstanceId, limits: Limits) -> bool:
+        """Note what it should have; whether its unit has something else."""
+        self._wanted[instance] = limits
+        return self._applied.get(instance) != limits
+
+    def unit_loaded(self, instance: InstanceId) -> None:
+        """systemd has a new unit, with the limits of its file."""
+        self._applied.pop(instance, None)
+
+    async def apply(self, instance: InstanceId) -> None:
+        limits = self._wanted.get(instance)
+        if limits is None or self._applied.get(instance) == limits:
+            return
+        if await self._client.apply(instance, limits):
+            self._applied[instance] = limits
+
+    async def keep_only(self, loaded: frozenset[InstanceId]) -> None:
+        """Limits last as long as systemd has the unit; the next start sets them again."""
+        gone = self._applied.keys() - loaded
+        for instance in gone:
+            del self._applied[instance]
+        if gone:
+            await self._client.forget(min(gone))

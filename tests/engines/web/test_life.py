@@ -115,7 +115,7 @@ async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: Sta
     await bench.link.call("logout")
     claim = await bench.claimed(Status.DISCONNECTED, "logout")
     assert not claim.paired
-    assert device not in stand_in.devices
+    await bench.until(lambda: device not in stand_in.devices)
     await bench.until(lambda: not read_note(bench.session).paired)
 
 

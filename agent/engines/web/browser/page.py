@@ -6,13 +6,12 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agent.engines.web.browser.arguments import user_agent, user_agent_metadata
 from agent.engines.web.browser.connection import Debugger
 from agent.engines.web.browser.loading import Loading
+from agent.engines.web.browser.scripts import HIDE_CODES, SHOW_CODES, origin_of
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ class Page:
     async def picture(self, *, kind: str = "jpeg", within: float = 10.0) -> bytes:
         """A picture of the page. What could be scanned or typed from it is hidden, or there is
         no picture: a page that cannot hide it raises."""
-        hidden = await self.evaluate(_HIDE_CODES, within=within)
+        hidden = await self.evaluate(HIDE_CODES, within=within)
         if hidden is not True:
             raise EngineError("cannot take a picture: the page did not hide its codes")
         try:
@@ -137,7 +136,7 @@ class Page:
                 params |= {"quality": 60}
             told = await self.call("Page.captureScreenshot", params, within=within)
         finally:
-            await self.evaluate(_SHOW_CODES, within=within)
+            await self.evaluate(SHOW_CODES, within=within)
         return base64.b64decode(told["data"])
 
     async def collect_garbage(self, *, within: float) -> None:
@@ -254,18 +253,6 @@ class Page:
         task.add_done_callback(_look)
 
 
-def page_script(url: str, config: str, bundle: str) -> str:
-    """What runs in each document first: only in WhatsApp's own page, never in frames."""
-    observer = Path(__file__).with_name("observer.js").read_text()
-    where = json.dumps(origin_of(url))
-    return (
-        f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"
-        f"window.WPPConfig = {config};\n{observer}\n"
-        f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
-        f"__waAgent.watch();\n}})()"
-    )
-
-
 def network_code(error: str) -> str:
     """What the browser's word for a failed load means, as an error code of navigate()."""
     if error.startswith(("net::ERR_CERT_", "net::ERR_SSL_")):
@@ -278,11 +265,6 @@ _NETWORK_CODES = {
     "net::ERR_TOO_MANY_REDIRECTS": "page_elsewhere",
     "net::ERR_TIMED_OUT": "page_silent",
 }
-
-
-def origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 async def _first_page(browser: Debugger, within: float) -> str:
@@ -303,20 +285,3 @@ def _said(trouble: Mapping[str, Any]) -> str:
 def _look(task: "asyncio.Future[Any]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.debug("%s", error)
-
-
-# A style sheet made here is not subject to the page's rules on inline styles.
-_HIDE_CODES = """new Promise((done) => {
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(
-    'canvas, [data-ref], [data-ref] *, [data-link-code], [data-link-code] *,' +
-    '[aria-details*="link-device"], [aria-details*="link-device"] *' +
-    '{ visibility: hidden !important }');
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-  globalThis.__waAgentSheet = sheet;
-  requestAnimationFrame(() => requestAnimationFrame(() => done(true)));
-})"""
-
-_SHOW_CODES = """document.adoptedStyleSheets =
-  document.adoptedStyleSheets.filter((each) => each !== globalThis.__waAgentSheet);
-  delete globalThis.__waAgentSheet; true"""

@@ -74,6 +74,17 @@ class Removal:
     def empty(self) -> bool:
         return not self.files and not self.keys and not self.whole
 
+    def shown(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "at": self.wall,
+            "why": self.why,
+            "state": self.state,
+            "files": len(self.files),
+            "keys": self.keys,
+            "whole": self.whole,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Shelf:

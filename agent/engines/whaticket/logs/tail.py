@@ -7,7 +7,6 @@ over is noticed and a copy of it is known again.
 
 import os
 import re
-import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,18 +14,17 @@ from typing import Any
 
 from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.logs import rotated
+from agent.engines.whaticket.logs.find import find_logs, unreadable
 from agent.engines.whaticket.logs.rotated import Mark, hash_of, key_of, read_mark
 from agent.engines.whaticket.logs.splitter import Splitter
 from agent.engines.whaticket.logs.stream import Batch, Stream
 from agent.engines.whaticket.logs.times import LogClock
 
 CHUNK = 256 << 10
-MOST_FILES = 200
 MOST_BEHIND = 64 << 20
 """Bytes; what lies further back is passed over: it is no news any more."""
 _GRACE = 15.0
 """Seconds for which a program may go on writing into the file that was renamed."""
-_ROTATED_BY_PM2 = re.compile(r"__\d{4}-\d\d-\d\d")
 
 
 @dataclass(slots=True)
@@ -80,7 +78,8 @@ class Follower:
 
     def poll(self, now: float) -> Batch:
         batch = Batch()
-        paths = self._scan()
+        found = find_logs(self.kind, self.what)
+        paths, self.trouble = found.files, found.trouble
         here = {key_of(status) for _, status in paths}
         if not self._scanned:
             self._catch_up(here, now, batch)
@@ -109,48 +108,6 @@ class Follower:
         for tail in self._tails.values():
             os.close(tail.fd)
         self._tails.clear()
-
-    def _scan(self) -> list[tuple[str, os.stat_result]]:
-        self.trouble = ""
-        found = []
-        for path in self._paths():
-            try:
-                status = Path(path).stat()
-            except OSError as error:
-                if self.kind == "file":
-                    self.trouble = _words(path, error)
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append((path, status))
-            elif self.kind == "file":
-                self.trouble = f"cannot read {path}: it is no file"
-        if len(found) > MOST_FILES:
-            self.trouble = f"cannot follow all of {self.what}: more than {MOST_FILES} files"
-            found = sorted(found, key=lambda each: each[1].st_mtime)[-MOST_FILES:]
-        return found
-
-    def _paths(self) -> list[str]:
-        if self.kind == "file":
-            return [self.what]
-        folder, app = (self.what, "") if self.kind == "folder" else _pm2_place(self.what)
-        try:
-            names = sorted(each.name for each in Path(folder).iterdir())
-        except OSError as error:
-            self.trouble = _words(folder, error)
-            return []
-        return [str(Path(folder, name)) for name in names if self._wants(name, app)]
-
-    def _wants(self, name: str, app: str) -> bool:
-        if not name.endswith(".log") or name.startswith("."):
-            return False
-        if self.kind == "folder":
-            return True
-        if _ROTATED_BY_PM2.search(name):
-            return False  # a copy of what was read already
-        return (
-            not app
-            or re.fullmatch(rf"{re.escape(app)}-(?:out|error)(?:-\d+)?\.log", name) is not None
-        )
 
     def _meet(self, path: str, status: os.stat_result, now: float) -> None:
         key = key_of(status)
@@ -233,7 +190,7 @@ class Follower:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            self.trouble = _words(path, error)
+            self.trouble = unreadable(path, error)
             return None
         if key_of(os.fstat(fd)) != key:
             os.close(fd)  # replaced since; the next look finds what is there then
@@ -259,7 +216,7 @@ class Follower:
             at = tail.behind
             chunk = os.pread(tail.fd, CHUNK, at)
         except OSError as error:
-            self.trouble = _words(tail.path, error)
+            self.trouble = unreadable(tail.path, error)
             return
         tail.read_at = now
         before = tail.stream.splitter.partial
@@ -278,13 +235,6 @@ class Follower:
         tail = self._tails.pop(key)
         tail.stream.idle(now, batch, ends=True)
         os.close(tail.fd)
-
-
-def _pm2_place(what: str) -> tuple[str, str]:
-    """`/home/x/.pm2/logs`, or the same with an app's name behind it."""
-    if Path(what).is_dir():
-        return what, ""
-    return str(Path(what).parent), Path(what).name
 
 
 def _has_key(entry: "os.DirEntry[str]", key: str) -> bool:
@@ -324,7 +274,3 @@ def _note_place(tail: Tail, read: bytes) -> None:
         tail.last = (tail.last + whole)[-rotated.LAST :]
     else:
         tail.last = b""
-
-
-def _words(path: str, error: OSError) -> str:
-    return f"cannot read {path}: {(error.strerror or 'unknown').lower()}"

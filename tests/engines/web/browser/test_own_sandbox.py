@@ -12,7 +12,7 @@ import pytest
 
 from tests.lacking import lacks, not_lent
 
-WITHOUT = str(Path(__file__).with_name("without_namespaces.py"))
+WITHOUT = str(Path(__file__).parents[1] / "without_namespaces.py")
 EXAMINE = """
 import json, sys
 from pathlib import Path

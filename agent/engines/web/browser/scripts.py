@@ -1,0 +1,39 @@
+"""The scripts that run in the page: observer and bundle first, and those that hide its codes."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+def page_script(url: str, config: str, bundle: str) -> str:
+    """What runs in each document first: only in WhatsApp's own page, never in frames."""
+    observer = Path(__file__).with_name("observer.js").read_text()
+    where = json.dumps(origin_of(url))
+    return (
+        f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"
+        f"window.WPPConfig = {config};\n{observer}\n"
+        f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
+        f"__waAgent.watch();\n}})()"
+    )
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+# A style sheet made here is not subject to the page's rules on inline styles.
+HIDE_CODES = """new Promise((done) => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(
+    'canvas, [data-ref], [data-ref] *, [data-link-code], [data-link-code] *,' +
+    '[aria-details*="link-device"], [aria-details*="link-device"] *' +
+    '{ visibility: hidden !important }');
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  globalThis.__waAgentSheet = sheet;
+  requestAnimationFrame(() => requestAnimationFrame(() => done(true)));
+})"""
+
+SHOW_CODES = """document.adoptedStyleSheets =
+  document.adoptedStyleSheets.filter((each) => each !== globalThis.__waAgentSheet);
+  delete globalThis.__waAgentSheet; true"""

@@ -1,0 +1,72 @@
+"""Starts the process of one run of a worker, forked from the warm process where that may be."""
+
+import logging
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId
+from agent.errors import HostError
+from agent.host.process.child import Child
+from agent.host.process.fork_server import WarmProcess
+from agent.host.process.launch import Places, make_run_dir, open_log, spawn, worker_environment
+from agent.instance_file import engine_of
+from agent.log import about
+
+log = logging.getLogger(__name__)
+
+
+class Launcher:
+    def __init__(
+        self,
+        places: Places,
+        settings: WorkerSection,
+        warm: WarmProcess,
+        *,
+        forkable: Collection[str],
+        program: Sequence[str],
+    ) -> None:
+        """`program`: what Python runs; `forkable`: engines whose workers may be forked."""
+        self._places = places
+        self._settings = settings
+        self._warm = warm
+        self._forkable = forkable
+        self._program = program
+
+    async def launch(self, instance: InstanceId, run: str) -> Child:
+        folder = self._places.folder(instance)
+        environment = worker_environment(instance, run, self._places, self._settings)
+        try:
+            make_run_dir(folder)
+            (folder / "link.sock").unlink(missing_ok=True)
+            out = open_log(folder)
+        except OSError as error:
+            raise HostError(f"cannot prepare {folder} for {instance}: {error}") from error
+        try:
+            child = await self._fork(instance, environment, out)
+            if child is None:
+                child = Child.spawned(spawn([*self._program, instance], environment, out))
+        except OSError as error:
+            raise HostError(f"cannot start a worker for {instance}: {error}") from error
+        finally:
+            os.close(out)
+        return child
+
+    async def _fork(
+        self, instance: InstanceId, environment: Mapping[str, str], out: int
+    ) -> Child | None:
+        """None when it must be spawned: the engine forbids it, or the warm process failed."""
+        if (
+            not self._settings.warm
+            or engine_of(self._places.session_root, instance) not in self._forkable
+        ):
+            return None
+        try:
+            pid = await self._warm.fork(instance, environment, out)
+        except HostError as error:
+            log.warning("%s; spawning it", error)
+            return None
+        child = Child.forked(pid, self._warm.pid)
+        if child is None:
+            log.warning("the forked worker of %s ended at once", instance, extra=about(instance))
+        return child
