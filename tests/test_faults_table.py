@@ -10,6 +10,14 @@ from tests.system import test_faults
 
 ROOT = Path(__file__).parents[1]
 ROWS = [f"F{number:02}" for number in range(1, 89)]
+SEEN_FROM_OUTSIDE = [
+    *(f"S{number}" for number in range(1, 10)),
+    *(f"O{number}" for number in range(1, 13)),
+    *(f"W{number}" for number in range(9, 13)),
+    *(f"D{number:02}" for number in range(1, 6)),
+    *("T1", "T2"),
+]
+"""Faults of whole installations; one of them may have several rows."""
 
 
 def known_tests(folder: Path) -> set[str]:
@@ -44,6 +52,15 @@ def problems(table: str, tests: set[str]) -> list[str]:
 def test_each_fault_has_its_test_or_says_what_it_waits_for() -> None:
     table = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     assert problems(table, known_tests(ROOT / "tests")) == []
+
+
+def test_each_fault_of_an_installation_names_tests_that_exist() -> None:
+    table = (ROOT / "tests/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-EG-Z]\d+) .*\| ([^|]*) \|$", table, re.MULTILINE)
+    assert sorted({row for row, _ in rows}) == sorted(SEEN_FROM_OUTSIDE)
+    assert [row for row, tests in rows if "`test_" not in tests] == []
+    named = {name for _, tests in rows for name in re.findall(r"`(test_\w+)`", tests)}
+    assert named - known_tests(ROOT / "tests") == set()
 
 
 def whole_table(**instead: str) -> str:

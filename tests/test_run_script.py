@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -151,3 +152,24 @@ async def test_w12_the_agent_has_no_dead_child_after_the_greeting(
 
     await eventually(lambda: not greets())
     assert dead() == []
+
+
+async def test_s9_a_first_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No half environment, which the next run would take for a whole one, and no state folder."""
+    clone = tmp_path / "clone"
+    (clone / "scripts/locks").mkdir(parents=True)
+    for name in ("run", "run.toml", "venv", "packages", "locks/run.txt"):
+        shutil.copy(SCRIPTS / name, clone / "scripts" / name)
+    shutil.copy(SCRIPTS.parent / "pyproject.toml", clone)
+    before = sorted(clone.rglob("*"))
+    process = await asyncio.create_subprocess_exec(
+        clone / "scripts/run",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"},
+    )
+    async with asyncio.timeout(120):
+        said, _ = await process.communicate()
+    assert process.returncode not in (0, None), said
+    assert b"installing the run packages into" in said, "it had begun"
+    assert sorted(clone.rglob("*")) == before

@@ -81,3 +81,11 @@ def test_a_trash_on_another_file_system_is_refused(small_disk, root, sales):
     finally:
         subprocess.run(["umount", str(root / ".trash")], check=True)
     assert read_identity(root / "sales").instance == sales
+
+
+def test_s9_what_is_missing_on_a_read_only_disk_is_called_missing(small_disk, sales):
+    root = small_disk("size=64k,mode=0700")
+    subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+    with pytest.raises(VaultError, match=f"it does not exist, and {root} is read-only") as caught:
+        create(root, sales)
+    assert caught.value.code == "read_only"
