@@ -168,7 +168,7 @@ class LineWriter(logging.Handler):
         raw = (line + "\n").encode("utf-8", "backslashreplace")
         while raw:
             # A pipe that is writable takes PIPE_BUF bytes at once. O_NONBLOCK would be set for
-            # everybody who shares this stderr, the operator's shell included.
+            # every process that shares this stderr, the operator's shell included.
             ready = select.poll()
             ready.register(self._fd, select.POLLOUT)
             events = ready.poll(0)

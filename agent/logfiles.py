@@ -1,7 +1,7 @@
-"""Log files of our own: who changed what, how instances perform, what was repaired.
+"""The files audit.log, performance.log and repairs.log.
 
 They hold the same lines as stderr does, without secrets, and whatever its level. A file that is
-full is put aside under a number; one that somebody else moved away is begun anew.
+full is put aside under a number; a file that was moved away is created again.
 """
 
 import logging
@@ -16,7 +16,7 @@ from agent.log import as_json, as_text, describe
 
 AUDIT = "agent.audit"
 PERFORMANCE = "agent.performance"
-"""Loggers by name: what is written to them goes into the file, where there is one."""
+"""The loggers whose lines go into these files, by name."""
 _REPAIRS = frozenset({Category.RECOVERY, Category.RECONNECT, Category.CRYPTO, Category.MEMORY})
 
 
@@ -60,7 +60,7 @@ class FileWriter(logging.Handler):
         super().close()
 
     def _open(self) -> None:
-        # A link in its place would make us write to somebody else's file.
+        # Through a link in its place the agent would write into another file.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o640)
         if self._fd >= 0:
@@ -123,5 +123,5 @@ def open_files(
     logging.getLogger(PERFORMANCE).addHandler(performance)
     root = logging.getLogger()
     root.addHandler(repairs)
-    # Who writes to stderr keeps its own level; the files are fed from INFO on.
+    # The handler of stderr keeps its own level; the files take INFO and above.
     root.setLevel(min(root.level, logging.INFO))

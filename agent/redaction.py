@@ -1,6 +1,6 @@
 """Takes out of a text whatever opens a door: the last line of defence of log and bundle.
 
-Nobody should log a key or a QR code; here none is shown all the same. It must stay cheap: an
+No code should log a key or a QR code; this filter removes them all the same. It must stay cheap: an
 expression is tried only where a text holds what it begins with, and none looks far twice.
 """
 

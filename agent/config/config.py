@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
 class Config:
     """The whole of agent.toml, checked. The section's name is the table's name.
 
-    Without slots: what is made of the sections is asked for in every pass, and kept.
+    Without slots: values derived from the tables are cached, passes read them.
     """
 
     agent: AgentSection = field(default_factory=AgentSection)

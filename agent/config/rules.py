@@ -61,7 +61,7 @@ def _backend_changes(old: Config, new: Config) -> list[str]:
     """Each setting of a [[backend]] by name, never its value: some are secrets."""
     before, after = ({one.name: one for one in each.backend} for each in (old, new))
     found = []
-    for name in sorted(before):  # one that is new is taken on at once
+    for name in sorted(before):  # a new backend needs no restart
         if name not in after:
             found.append(f"[[backend]] {name}")
             continue

@@ -1,4 +1,4 @@
-"""Reads a secret from a file of its own. No error tells what is in it."""
+"""Reads a secret from a file of its own. No error shows its content."""
 
 import logging
 import os

@@ -51,7 +51,7 @@ class WebhookDeclaration:
 
 
 def secret_of(declaration: WebhookDeclaration) -> bytes:
-    """b"" without a secret_file. ConfigError says what is wrong with the file."""
+    """b"" without a secret_file. ConfigError names the fault of the file."""
     if not declaration.secret_file:
         return b""
     whose = f"secret_file of webhook {declaration.name}"
@@ -76,7 +76,7 @@ def hide_target(declaration: WebhookDeclaration) -> WebhookDeclaration:
 
 
 Found = Iterator[tuple[str, str]]
-"""A key and what is wrong with it."""
+"""A key and its fault."""
 
 
 def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:

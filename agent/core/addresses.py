@@ -31,7 +31,7 @@ Address = IPv4Address | IPv6Address
 
 
 def refuse_address(text: str, *, private: bool) -> str:
-    """Why nothing is sent to that address; "" = it may be. What is no address is refused too."""
+    """Why the agent sends nothing to that address; "" = it may. Refuses a text that is none."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -77,7 +77,7 @@ def _where(address: Address) -> str:
         return "loopback"
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None or address in _COMPATIBLE or address in _NAT64:
-            return ""  # what is inside is looked at by itself
+            return ""  # the inner address is judged by itself
         # 6to4 has no public relays any more; only a host in this network still unpacks it.
         if address not in _GLOBAL_6 or address.sixtofour is not None:
             return "private"

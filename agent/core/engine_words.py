@@ -38,7 +38,7 @@ NEONIZE_CONNECT_FAILURE: Mapping[int, int] = {
     9: 501,
     10: 503,
 }
-"""neonize numbers its enumeration anew; this gives WhatsApp's number back."""
+"""neonize numbers its enumeration differently; this maps back to WhatsApp's numbers."""
 
 WHATSMEOW_EVENTS: Mapping[str, str] = {
     "LoggedOut": "logout",

@@ -17,7 +17,7 @@ _ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *
 
 
 def is_well(verdict: HealthVerdict) -> bool:
-    """Connected, or it shows its code: for who fails alike it has come back."""
+    """Connected, or it shows its code: its group counts it as recovered."""
     return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
 
 
@@ -29,7 +29,7 @@ def goes_all_the_way(repair: Repair | None, *, paired: bool) -> bool:
 
 
 class Failing:
-    """By group (engine, or engine and backend): who fails, with which reason, when last seen."""
+    """By group (engine, or engine and backend): the failing instances, their reasons and times."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[InstanceId, tuple[str, float]]] = {}

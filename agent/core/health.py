@@ -1,4 +1,4 @@
-"""Judge one instance from its facts: what is wrong with it, and the sentence that says so.
+"""Judge one instance from its facts: its verdict, and the sentence that says why.
 
 The verdict's `state` is what to publish: the engine's claim only as long as it is proved.
 Needs of an Observation: at, desired, record (status, reason, paired, attempts, strikes, breaker_*),
@@ -107,7 +107,7 @@ def _not_wanted(observation: Observation) -> HealthVerdict | None:
 
 
 def _session_files(observation: Observation) -> HealthVerdict | None:
-    """What the folder holds contradicts what is recorded."""
+    """The session's files contradict the record."""
     said = observation.claim.claim.reason if observation.claim else ""
     if observation.files is SessionFiles.DAMAGED or said == "session_damaged":
         return corrupted(observation, "session_damaged")
@@ -235,7 +235,7 @@ def _by_claim(
 
 
 def _hangs(claim: Claim, seconds: float) -> str:
-    """What is known comes first; a cause that is only guessed is called that."""
+    """Known facts first; a guessed cause is called a guess."""
     if claim.guess == NO_CODE_GUESS:
         return (
             f"no code for {seconds:.0f} s; the server may not reach WhatsApp, or WhatsApp may"

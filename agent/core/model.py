@@ -1,4 +1,4 @@
-"""What is known, concluded and done: facts, states, verdicts, actions; beside the shared words.
+"""Facts, states, verdicts and actions; the words shared with workers are in words.py.
 
 Frozen values only. Times named `at`, `since`, `..._at` are seconds of the machine's
 boot clock (CLOCK_BOOTTIME: it never jumps); times named `..._wall` are Unix seconds
@@ -87,7 +87,7 @@ class UnitState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One WhatsApp session as somebody asked for it."""
+    """One WhatsApp session as an operator or a backend's list created it."""
 
     id: InstanceId
     engine: str
@@ -110,7 +110,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What is wanted of an instance."""
+    """Whether an instance should run, and why."""
 
     enabled: bool
     override: Override = Override.NONE
@@ -148,7 +148,7 @@ class SessionRecord:
     """The newest run seen, and the boot it was seen in."""
     seen_boot: str = ""
     stopped_run: str = ""
-    """The run that we stopped, or began to stop: its end is nobody else's doing."""
+    """The run that the agent stopped or is stopping: its end is no failure."""
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
     repair: str = ""
@@ -249,7 +249,7 @@ class Observation:
     """The wall clock at `at`: what the record's `..._wall` times are measured against."""
     signals: tuple[Signal, ...] = ()
     hold: str = ""
-    """Why nobody of its kind may try now: backend_down, network_down, incident and the like."""
+    """Why its whole group waits: backend_down, network_down, incident and the like."""
     hold_sentence: str = ""
     """More of it than the word says; "" = nothing."""
     back_at: float | None = None

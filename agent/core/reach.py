@@ -2,7 +2,7 @@
 
 The breaker spares the account logins; what cannot reach its server is no login. So before a try
 the address is looked at (a cheap look, shared by all sessions that need it), and while the looks
-fail nobody tries. Pure: the caller does the looks, and tells what the tries came to.
+fail no session tries. Pure: the caller does the looks, and reports the results of the tries.
 
 An address is trusted to be away only where looks can see it at all: the first time that looks
 fail, one session tries all the same. Any clock will do as long as the same one is meant.
@@ -81,7 +81,7 @@ class ReachPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What is known of one address."""
+    """The state of one address."""
 
     well_at: float | None = None
     """When a look or a connection last showed that it can be reached."""

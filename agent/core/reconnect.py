@@ -1,7 +1,7 @@
 """When to try again, and when to stop trying: backoff, attempts, circuit breaker.
 
-Any clock will do as long as the same one is meant throughout; what is kept in a
-SessionRecord is wall time, so a wait must survive a clock that jumps: no wait is
+Any clock will do as long as the same one is meant throughout; times in a
+SessionRecord are wall times, so a wait must survive a clock that jumps: no wait is
 ever longer than its policy says, whatever the stored times claim.
 """
 
@@ -73,7 +73,7 @@ class ReconnectPolicy:
         own = next(found, ReasonDelay(reason.code))
         base = reason.base if own.base is None else own.base
         longest = reason.max if own.max is None else own.max
-        # Who sets a base above the usual longest means to wait so long.
+        # A base above the usual longest means to wait so long.
         longest = max(own.base or 0.0, self.max if longest is None else longest)
         return self.base if base is None else base, longest
 
@@ -108,7 +108,7 @@ class Breaker:
         return self.opens_in(now, policy) <= 0
 
     def after_try(self, now: float, policy: BreakerPolicy) -> "Breaker":
-        """A try begins. A trial that nobody ever reports on is forgotten after one pause."""
+        """A try begins. A trial without a report is forgotten after one pause."""
         if self.state(now, policy) is BreakerState.HALF_OPEN:
             return replace(self, trial_at=now)
         return self
@@ -123,7 +123,7 @@ class Breaker:
         return Breaker(failures)
 
     def without_last_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
-        """The last failure told nothing: it did not reach what the breaker spares."""
+        """Take the last failure back: it did not reach what the breaker spares."""
         failures = max(self.failures - 1, 0)
         if self.opened_at is None or failures < policy.failures:
             return Breaker(failures)
@@ -285,7 +285,7 @@ def spare_unreached(
 
 
 def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -> SessionRecord:
-    """The failure that was counted last is no word about this session: it costs nothing.
+    """Take the last failure back: it says nothing about this session.
 
     So too for one that tried for many others: what it met is theirs all.
     """
@@ -310,7 +310,7 @@ def after_refusal(
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """A success: the count and the breaker begin anew (`flaps` and `strikes` need it to last)."""
+    """A success: the count and the breaker begin at 0 (`flaps` and `strikes` need it to last)."""
     record = replace(
         record,
         status=ConnectionStatus.CONNECTED,

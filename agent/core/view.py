@@ -55,7 +55,7 @@ class InstanceView:
     cpu_seconds: float | None = None
     processes: int | None = None
     engine_version: str = ""
-    """WhatsApp Web's, or its server's; "" = not told yet."""
+    """WhatsApp Web's, or its server's; "" = unknown."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """By name, the last answers of session_figures.FIGURES."""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: dict(NO_COUNTS))
@@ -120,7 +120,7 @@ class BackendView:
     warning: str = ""
     """While it is up: what its logs do not tell, or why they cannot be read."""
     version: str = ""
-    """The server's own; "" = it has told none."""
+    """The server's own; "" = unknown."""
     since_wall: float = 0.0
     """Since when it is up, or is not."""
     checked_wall: float | None = None
@@ -128,7 +128,7 @@ class BackendView:
     seconds: float = 0.0
     """How long its last answer took."""
     sessions: int | None = None
-    """All that it has; None: it has not told."""
+    """All sessions on the server; None: unknown."""
     held: int = 0
     """Instances of ours on it."""
     connected: int = 0
@@ -137,7 +137,7 @@ class BackendView:
     """closed, open or half_open."""
     next_check_wall: float | None = None
     hooks: int = 0
-    """What its server told by itself, since the agent's start."""
+    """Events that its server posted, since the agent's start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ HOLDS = {
 """Why an instance waits for something else than itself; the wait costs it no attempt."""
 
 NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
-"""What is tried at a time of its own, however long that is."""
+"""Reasons with a time of their own for the next try, however far."""
 
 _NETWORK_VERDICTS = frozenset(
     {"proof_old", "not_proved", "state_stuck"}

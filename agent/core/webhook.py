@@ -1,5 +1,5 @@
-"""Webhooks without their I/O: who wants which entry, what is sent, what an answer means, how long
-to wait. A webhook is a cursor into the journal; nothing else is kept of what it was sent.
+"""The rules of webhooks: which entry goes to which webhook, the body, the meaning of an answer, the
+wait. A webhook is a cursor into the journal; nothing else is kept of what it was sent.
 """
 
 import hashlib
@@ -134,7 +134,7 @@ def body_of(entry: JournalEntry, machine: str, version: str) -> bytes:
     try:
         return json.dumps(sent, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:
-        # An infinite number is no JSON; the entry is told without its figures, not held up.
+        # An infinite number is no JSON; the entry is sent without its detail, not held up.
         return json.dumps({**sent, "detail": {}}, separators=(",", ":")).encode()
 
 
@@ -146,7 +146,7 @@ def delivery_name(entry: JournalEntry) -> str:
 
 
 def sign(secret: bytes, moment: int, body: bytes) -> str:
-    """The X-WA-Signature header. The time is signed too, so that nobody can send it again later."""
+    """The X-WA-Signature header. The time is signed too, so that a copy cannot be sent later."""
     signed = hmac.new(secret, f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={signed}"
 
@@ -174,7 +174,7 @@ def told_wait(text: str | None, now_wall: float) -> float:
     return min(max(seconds, 0.0), LONGEST_TOLD)
 
 
-def next_wait(failures: int, told: float, pace: Pace, jitter01: float) -> float:
-    """Seconds to the next try after so many failures in a row: full jitter, or what was told."""
+def next_wait(failures: int, asked_wait: float, pace: Pace, jitter01: float) -> float:
+    """Seconds to the next try: full jitter over the failures in a row, at least `asked_wait`."""
     longest = reconnect_delay(failures - 1, _DOUBLING, pace.first, pace.longest, 0.0)
-    return max(longest * jitter01, told)
+    return max(longest * jitter01, asked_wait)

@@ -1,4 +1,4 @@
-"""The words that the agent, its workers and their engines share: ids, states, what is claimed.
+"""The words that the agent, its workers and their engines share: ids, states, claims.
 
 Kept apart from what only the agent knows: each worker carries this module in its memory.
 """
@@ -50,7 +50,7 @@ class SessionFiles(StrEnum):
     WHOLE = "whole"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
-    """Rights or the disk stand in the way: what is in it is not known."""
+    """It cannot be read: rights or the disk stand in the way."""
 
 
 AGENT_SETTINGS = frozenset({"name", "memory_limit"})
@@ -124,7 +124,7 @@ class ServerClaim:
 
     @property
     def away(self) -> bool:
-        """Nothing of it was reached: what fails now is no word of the server."""
+        """Nothing of it was reached: the failure says nothing about the server."""
         return not self.up and self.reason in ("unreachable", "timeout")
 
 

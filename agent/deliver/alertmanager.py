@@ -1,6 +1,6 @@
-"""Tells an Alertmanager what fires and what is over, by its v2 API.
+"""Sends firing and resolved alerts to an Alertmanager, by its v2 API.
 
-What is told is always the whole present picture, so nothing queues up while it is away:
+Each request carries all present alerts, so nothing queues up while it is away:
 the newest picture replaces the one before, and is repeated like a Prometheus would.
 """
 

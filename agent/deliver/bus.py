@@ -80,7 +80,7 @@ class Subscription:
         await self._over.wait()
 
     def offer_passing(self, entry: JournalEntry) -> bool:
-        """What is in no journal: only to who named its kind, and left out where too much waits."""
+        """Offer an event that is not in the journal; a full queue drops it."""
         if self._over.is_set() or entry.kind not in self.wanted.kinds:
             return True
         if len(self._waiting) >= self._limit // 2:
@@ -127,12 +127,12 @@ class EventBus:
         return any(kind in each.wanted.kinds for each in self._subscriptions)
 
     def publish_passing(self, entry: JournalEntry) -> None:
-        """For what happens too often to be written down: its cursor is 0, nobody can ask again."""
+        """Events too frequent for the journal: cursor 0, no listener can read them again."""
         for subscription in tuple(self._subscriptions):
             self.left_out_total += not subscription.offer_passing(entry)
 
     def close(self, reason: str = "the agent stops") -> None:
-        """End every subscription, so that nobody waits for an event that never comes."""
+        """End every subscription: no further event comes."""
         for subscription in tuple(self._subscriptions):
             subscription.end(reason)
 

@@ -38,12 +38,12 @@ def agent_samples(
         sample("wa_agent_info", 1, version=status.version, host=status.host),
     )
     name = "wa_agent_config_reload_success_timestamp_seconds"
-    yield _gauge(name, "When the settings in force were read.", status.config_read_wall)
+    yield _gauge(name, "Time at which the settings in force were read.", status.config_read_wall)
     name = "wa_agent_config_reload_successful"
-    yield _gauge(name, "0 when they were refused since.", int(not status.config_refused))
-    yield _gauge("wa_agent_ready", "1 when all is restored.", int(status.ready))
+    yield _gauge(name, "0 after a reload that was refused.", int(not status.config_refused))
+    yield _gauge("wa_agent_ready", "1 when all sessions are restored.", int(status.ready))
     done, total = status.restoring
-    yield _gauge("wa_agent_restoring_sessions", "Sessions still to bring back.", total - done)
+    yield _gauge("wa_agent_restoring_sessions", "Sessions still to restore.", total - done)
     counted = Counter(view.status for view in views.values())
     yield (
         Family("wa_agent_sessions", GAUGE, "Sessions by status."),
@@ -64,10 +64,10 @@ def agent_samples(
 
 
 _DURATIONS = {
-    "reconnect": "From lost to connected again, of sessions that were not stopped by hand.",
-    "response": "How long sessions took to answer a probe.",
-    "acknowledgement": "From sent to acknowledged, of messages that were sent through the agent.",
-    "repair": "From the beginning to the end of repairs.",
+    "reconnect": "Time from a lost to the next connection, of sessions not stopped by hand.",
+    "response": "Answer times of probes.",
+    "acknowledgement": "Time from sent to acknowledged, of messages sent through the agent.",
+    "repair": "Duration of repairs.",
 }
 
 
@@ -86,40 +86,40 @@ def _duration_samples(status: AgentStatus) -> Samples:
 def _loop_samples(status: AgentStatus) -> Samples:
     yield _summary(
         "wa_agent_pass_duration_seconds",
-        "How long passes took.",
+        "Duration of passes.",
         status.pass_seconds_total,
         status.passes_total,
     )
     if status.last_pass_age is not None:
         yield _gauge(
-            "wa_agent_last_pass_age_seconds", "Since the last pass ended.", status.last_pass_age
+            "wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age
         )
     yield _counter("wa_agent_passes_late_total", "Passes that began late.", status.passes_late)
     yield _gauge(
-        "wa_agent_event_loop_lag_seconds", "How late the loop answers itself.", status.loop_lag
+        "wa_agent_event_loop_lag_seconds", "Delay of the event loop.", status.loop_lag
     )
 
 
 def _store_and_host_samples(status: AgentStatus) -> Samples:
     yield _summary(
         "wa_agent_db_write_seconds",
-        "How long commits took.",
+        "Duration of commits.",
         status.db_write_seconds,
         status.db_writes,
     )
     yield _by_kind("wa_agent_db_errors_total", "Errors of the database.", status.db_errors)
     yield _by_kind(
         "wa_agent_link_refusals_total",
-        "Connections and messages of workers that were refused.",
+        "Refused connections and messages of workers.",
         status.link_refusals,
     )
-    yield _gauge("wa_agent_db_size_bytes", "The database and its journal.", status.db_bytes)
-    yield _counter("wa_agent_log_lines_lost_total", "Lost log lines.", status.log_dropped)
+    yield _gauge("wa_agent_db_size_bytes", "Size of the database and its log.", status.db_bytes)
+    yield _counter("wa_agent_log_lines_lost_total", "Log lines that were dropped.", status.log_dropped)
     name = "wa_agent_waiting_starts"
-    yield _gauge(name, "Sessions that wait for their turn to log in.", status.waiting_starts)
+    yield _gauge(name, "Sessions that wait for a turn to log in.", status.waiting_starts)
     if status.logins_left is not None:
         name = "wa_agent_logins_left"
         yield _gauge(name, "Logins that the budget allows at once.", status.logins_left)
     yield _gauge("wa_agent_jobs_pending", "Unfinished jobs at the host.", status.jobs_pending)
     if status.dbus_connected is not None:
-        yield _gauge("wa_agent_dbus_connected", "1 with D-Bus.", int(status.dbus_connected))
+        yield _gauge("wa_agent_dbus_connected", "1 on D-Bus.", int(status.dbus_connected))

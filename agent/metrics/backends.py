@@ -1,4 +1,4 @@
-"""The servers of someone else's: do they answer, how fast, and how many sessions are on them."""
+"""Backends: whether their servers answer, how fast, and their sessions."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,19 +7,19 @@ from agent.core.reconnect import BreakerState
 from agent.core.view import BackendView
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
-_UP = Family("wa_backend_up", GAUGE, "1 while the backend's server answers.")
+_UP = Family("wa_backend_up", GAUGE, "1 while the server of the backend answers.")
 _WARNING = Family(
-    "wa_backend_warning", GAUGE, "1 while it is up and its logs cannot be read or name no session."
+    "wa_backend_warning", GAUGE, "1 while it is up and its logs are unreadable or name no session."
 )
-_REASON = Family(BACKEND_REASON, GAUGE, "1 for the reason why it is not up.")
-_INFO = Family("wa_backend_info", GAUGE, "What the backend is; always 1.")
-_SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions: ours, connected, and all it has.")
-_ENTERED = Family("wa_backend_entered_timestamp_seconds", GAUGE, "Since when it is up, or is not.")
-_CHECKED = Family("wa_backend_checked_timestamp_seconds", GAUGE, "When it was last asked.")
-_NEXT = Family("wa_backend_next_check_timestamp_seconds", GAUGE, "When it is asked again.")
-_HOOKS = Family("wa_backend_hooks_total", COUNTER, "What its server told by itself.")
-_SECONDS = Family("wa_backend_check_duration_seconds", GAUGE, "How long its last answer took.")
-_CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the circuit's present state.")
+_REASON = Family(BACKEND_REASON, GAUGE, "1 for the reason that it is not up.")
+_INFO = Family("wa_backend_info", GAUGE, "Engine and version of the backend; always 1.")
+_SESSIONS = Family("wa_backend_sessions", GAUGE, "Sessions by state: held, connected, seen.")
+_ENTERED = Family("wa_backend_entered_timestamp_seconds", GAUGE, "When it last went up or down.")
+_CHECKED = Family("wa_backend_checked_timestamp_seconds", GAUGE, "Time of the last check.")
+_NEXT = Family("wa_backend_next_check_timestamp_seconds", GAUGE, "Time of the next check.")
+_HOOKS = Family("wa_backend_hooks_total", COUNTER, "Events that its server posted to the agent.")
+_SECONDS = Family("wa_backend_check_duration_seconds", GAUGE, "Duration of the last check.")
+_CIRCUIT = Family("wa_backend_circuit", GAUGE, "1 for the state of the circuit breaker.")
 
 
 def backend_samples(backends: Iterable[BackendView]) -> Iterator[tuple[Family, str]]:

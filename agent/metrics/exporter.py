@@ -41,9 +41,9 @@ from agent.metrics.text import (
 from agent.metrics.webhooks import webhook_samples
 
 Views = Mapping[InstanceId, InstanceView]
-_RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "What the scrape before this one cost.")
+_RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "Render time of the previous scrape.")
 
-_PUSHED = Family("wa_agent_alert_deliveries_total", COUNTER, "Pictures sent to an Alertmanager.")
+_PUSHED = Family("wa_agent_alert_deliveries_total", COUNTER, "Lists sent to an Alertmanager.")
 
 
 class _Column:
@@ -109,7 +109,7 @@ class SessionLines:
         self._past = _Column()
         self._growing: list[Growing | None] = []
         self.rebuilt = 0
-        """Sessions whose lines were made anew, over all time."""
+        """Sessions whose lines were rendered, since the start."""
 
     def update(self, views: Views) -> None:
         if views.keys() != self._index.keys():

@@ -27,7 +27,7 @@ _Key = tuple[str, str, int]
 
 @dataclass(slots=True)
 class Seen:
-    """One request under way; `code` 0 at its end means that nobody was left to answer."""
+    """One request under way; `code` 0 at its end means that the client had gone."""
 
     route: str = "other"
     code: int = 0
@@ -38,7 +38,7 @@ class _Histogram:
     counts: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS) + 1))
     total: float = 0.0
     text: str = ""
-    """Its lines; "" = they are to be made anew."""
+    """Its lines; "" = they must be rendered."""
 
     def lines(self, route: str) -> str:
         if not self.text:

@@ -1,4 +1,4 @@
-"""The figures of this process and this machine, read at most every few seconds."""
+"""Figures of the agent's process and of the machine, read at most every few seconds."""
 
 import os
 import resource
@@ -20,9 +20,9 @@ _FAMILIES = {
         Family("process_resident_memory_bytes", GAUGE, "Resident memory of the agent."),
         Family("process_open_fds", GAUGE, "Open file descriptors of the agent."),
         Family("process_max_fds", GAUGE, "File descriptors that the agent may open."),
-        Family("process_start_time_seconds", GAUGE, "When the agent's process began."),
-        Family("wa_host_memory_total_bytes", GAUGE, "The machine's memory."),
-        Family("wa_host_memory_used_bytes", GAUGE, "What of it cannot be had any more."),
+        Family("process_start_time_seconds", GAUGE, "Start of the agent's process."),
+        Family("wa_host_memory_total_bytes", GAUGE, "Memory of the machine."),
+        Family("wa_host_memory_used_bytes", GAUGE, "Memory in use on the machine."),
         Family("wa_host_cpu_usage_ratio", GAUGE, "Use of all cores since the last reading."),
         Family("wa_host_filesystem_avail_bytes", GAUGE, "Free space where the agent writes."),
         Family("wa_host_filesystem_size_bytes", GAUGE, "Size of the file system it writes to."),

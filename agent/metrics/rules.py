@@ -70,7 +70,7 @@ def template(alert: Alert) -> str:
 
 
 def _because(source: Because | None) -> str:
-    """Asked of Prometheus when the alert is told; nothing where there is no reason."""
+    """A template that Prometheus fills with the reason; empty without one."""
     if source is None:
         return ""
     labels = ("instance", *source.by)

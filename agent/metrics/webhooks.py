@@ -1,4 +1,4 @@
-"""What is sent by itself: how it went, and what still waits to be sent."""
+"""Deliveries of webhooks, and the events that wait for them."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ from agent.core.webhook import Result, WebhookFigures
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 
 DELIVERIES = Family(
-    "wa_agent_webhook_deliveries_total", COUNTER, "Tries and events of webhooks, by their result."
+    "wa_agent_webhook_deliveries_total", COUNTER, "Deliveries and tries of webhooks by result."
 )
-LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events that wait to be sent.")
+LENGTH = Family("wa_agent_outbox_length", GAUGE, "Events queued for webhooks.")
 OLDEST = Family(
     "wa_agent_outbox_oldest_timestamp_seconds",
     GAUGE,
-    "When the oldest event happened that waits to be sent; nothing while none waits.",
+    "Time of the oldest queued event; absent without one.",
 )
 KIND = "webhook"
 

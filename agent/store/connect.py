@@ -1,4 +1,4 @@
-"""Connections: the one that writes, and those that only look."""
+"""Connections to the database: one writes, the others read."""
 
 import os
 import sqlite3

@@ -37,9 +37,9 @@ class Store:
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
     def __init__(
-        self, path: Path, writer: Writer, told: Sequence[str], now_wall: Callable[[], float]
+        self, path: Path, writer: Writer, sentences: Sequence[str], now_wall: Callable[[], float]
     ) -> None:
-        self.rebuilt_from = tuple(told)
+        self.rebuilt_from = tuple(sentences)
         self.on_append = lambda entry: None
         self._path = path
         self._writer = writer
@@ -57,25 +57,25 @@ class Store:
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> "Store":
         """Open, or rebuild from `found` what is damaged or gone. SchemaTooNew writes nothing."""
-        told: list[str] = []
+        sentences: list[str] = []
         opening = Opening(path, found, migrations, now_wall)
         upkeep = Upkeep(path, bounds or Bounds(), now_wall)
 
         def connect() -> Database:
-            db, sentences = open_checked(opening)
-            told.extend(sentences)
+            db, found_sentences = open_checked(opening)
+            sentences.extend(found_sentences)
             return db
 
         writer = await Writer.open(path, connect, upkeep.tidy, upkeep.make_room)
-        store = cls(path, writer, told, now_wall)
+        store = cls(path, writer, sentences, now_wall)
         upkeep.on_full = store._note_full
-        for one in told:
+        for one in sentences:
             _log.warning("%s", one)
-        entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in told]
+        entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in sentences]
         try:
             await store.append(*entries)
         except StoreError as error:
-            # What was repaired is repaired; that the note of it finds no room is another matter.
+            # The repair is done, although the journal has no room for it.
             _log.error("%s", error)
         return store
 

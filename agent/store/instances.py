@@ -73,7 +73,7 @@ def encode_record(record: SessionRecord) -> str:
 
 
 def decode_record(text: str | None) -> SessionRecord:
-    """What is missing or of another kind takes its default: older and newer versions wrote it."""
+    """A key that is missing or of another kind takes its default: another version wrote it."""
     try:
         content = json.loads(text) if text else {}
     except (ValueError, RecursionError):

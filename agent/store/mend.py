@@ -30,19 +30,19 @@ def mend_rows(db: Database, opening: Opening) -> list[str]:
     bad = {table: rows for table in COLUMNS if (rows := _bad_rows(db, table))}
     if not bad and not _without_record(db):
         return []
-    told = _set_aside_in(bad, opening) if bad else []
+    sentences = _set_aside_in(bad, opening) if bad else []
     db.execute("begin immediate")
     try:
         records = _records_of(db, bad)
         for table, rows in bad.items():
             for row in rows:
                 db.execute(f"delete from {table} where rowid = ?", [row[-1]])
-        told += _from_folders(db, opening, records)
+        sentences += _from_folders(db, opening, records)
         db.commit()
     except BaseException:
         db.rollback()
         raise
-    return told
+    return sentences
 
 
 def _set_aside_in(bad: dict[str, list[Row]], opening: Opening) -> list[str]:
@@ -103,7 +103,7 @@ def _put(
 
 
 def _keep(bad: dict[str, list[Row]], opening: Opening) -> Path:
-    """For a person who looks for what was in them: readable by the agent's user alone."""
+    """Write the damaged rows into a file for an operator, mode 0600."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(opening.now_wall()))
     path = opening.path.with_name(f"{opening.path.name}.rows-{stamp}.json")
     number = 1

@@ -42,14 +42,14 @@ def open_checked(opening: Opening) -> tuple[Database, list[str]]:
     """A connection to a whole database of the newest schema, and what had to be repaired."""
     try:
         try:
-            db, told = _open(opening)
+            db, sentences = _open(opening)
         except StoreError as error:
             if error.code != "disk_full" or not ballast.free(opening.path):
                 raise
-            db, told = _open(opening)
-            told.append("the disk is full: the database was opened with its reserve")
+            db, sentences = _open(opening)
+            sentences.append("the disk is full: the database was opened with its reserve")
         ballast.lay_in(opening.path)
-        return db, told
+        return db, sentences
     except OSError as error:
         raise StoreError(f"cannot open {opening.path}: {error}") from error
 
@@ -65,13 +65,13 @@ def _open(opening: Opening) -> tuple[Database, list[str]]:
             if error.code in UNUSABLE or not _a_new_one_would_open(path):
                 raise
             damage = str(error)
-    told = []
+    sentences = []
     if damage:
         kept = set_aside(path, opening.now_wall())
-        told.append(f"the database was damaged ({damage}); it is kept as {kept.name}")
-    told += build(opening)
+        sentences.append(f"the database was damaged ({damage}); it is kept as {kept.name}")
+    sentences += build(opening)
     db, more = _use(opening)
-    return db, [*told, *more]
+    return db, [*sentences, *more]
 
 
 def _use(opening: Opening) -> tuple[Database, list[str]]:
@@ -80,19 +80,19 @@ def _use(opening: Opening) -> tuple[Database, list[str]]:
     clear_marks(path)
     db = connect(path)
     try:
-        told = _migrate(db, opening)
+        sentences = _migrate(db, opening)
         try:
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
             db.conn.execute("begin immediate")
             db.conn.execute(f"pragma user_version = {schema_version(db)}")
             db.rollback()
-            told += mend_rows(db, opening)
+            sentences += mend_rows(db, opening)
         except sqlite3.Error as error:
             raise explain("mend", path, error) from error
     except BaseException:
         db.close()
         raise
-    return db, told
+    return db, sentences
 
 
 def _migrate(db: Database, opening: Opening) -> list[str]:

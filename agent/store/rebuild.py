@@ -56,7 +56,7 @@ def set_aside(path: Path, now_wall: float) -> Path:
 
 
 def build(opening: Opening) -> list[str]:
-    """A new database, under its name only when it is complete; sentences of what is in it."""
+    """Build a new database and rename it when it is complete; sentences say what is in it."""
     path = opening.path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = _kept_name(path)
@@ -70,7 +70,7 @@ def build(opening: Opening) -> list[str]:
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with contextlib.closing(connect(fresh)) as db:
             migrate(db, opening.migrations, opening.now_wall())
-            told = _fill(db, sessions, saved)
+            sentences = _fill(db, sessions, saved)
             failpoint("mid_rebuild")
             # All of it into the main file: the rename takes that alone.
             db.execute("pragma journal_mode = delete")
@@ -79,7 +79,7 @@ def build(opening: Opening) -> list[str]:
         raise explain("build", path, error) from error
     except OSError as error:
         raise StoreError(f"cannot build {path}: {error.strerror}") from error
-    return told
+    return sentences
 
 
 def _fill(
@@ -95,13 +95,13 @@ def _fill(
     for instance in others:
         known = decode_record(saved.records.get(instance.id))
         insert_instance(db, instance, encode_settings(instance), encode_record(known))
-    told = insert_salvage(db, saved)
+    sentences = insert_salvage(db, saved)
     db.commit()
     for made, source in ((others, "the damaged file"), (in_folders, "their folders")):
         if made:
             ids = sorted(one if isinstance(one, str) else one.id for one in made)
-            told.insert(0, f"{len(ids)} instances were restored from {source}: {named(ids)}")
-    return told
+            sentences.insert(0, f"{len(ids)} instances were restored from {source}: {named(ids)}")
+    return sentences
 
 
 def with_folder(stored: str | None, folder: SessionRecord) -> SessionRecord:

@@ -61,19 +61,19 @@ def salvage(damaged: Path | None, copy: Path) -> Salvage:
 
 def insert_salvage(db: Database, saved: Salvage) -> list[str]:
     """Put keys, facts and history into a new database; sentences of what was put there."""
-    told = []
+    sentences = []
     keys = _insert(db, "insert into keys values (?, ?, ?, ?, ?, ?)", saved.keys, summed=True)
     if keys and saved.keys_from:
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(saved.keys_from.stat().st_mtime))
-        told.append(
+        sentences.append(
             f"{keys} API keys were read from {saved.keys_from.name} of {at}:"
             " revoke again what was revoked since"
         )
     _insert(db, "insert into facts values (?, ?, ?)", saved.facts, summed=True)
     history = _insert(db, "insert into journal values (?, ?, ?, ?, ?, ?, ?)", saved.history)
     if history and saved.history_from:
-        told.append(f"{history} entries of history were read from {saved.history_from.name}")
-    return told
+        sentences.append(f"{history} entries of history were read from {saved.history_from.name}")
+    return sentences
 
 
 def _first_whole(sources: Sequence[Path], table: str) -> tuple[list[Row], Path | None]:

@@ -44,7 +44,7 @@ class _Job(Generic[T]):
     future: asyncio.Future[T]
     write: bool
     committed: Callable[[T], None] | None = None
-    """Called in the loop after the commit, also when nobody awaits the result any more."""
+    """Called in the loop after the commit, also when its caller has stopped waiting."""
     result: Any = None
     error: Exception | None = None
 

@@ -22,7 +22,7 @@ _FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
     "present_over_time": Steps.present,
 }
 _OF_ONE_VALUE = {"increase": 0.0, "changes": 0.0, "present_over_time": 1.0}
-"""What is known of a series that never had another value; of the other functions: that value."""
+"""The result for a series that never changed; for the other functions it is that value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class Over:
         if not self.offset:
             # All but a few have held one value: what it comes to is known without a look at each.
             constant = _OF_ONE_VALUE.get(self.function)
-            found = dict(past.held) if constant is None else dict.fromkeys(past.held, constant)
+            last = past.last_values
+            found = dict(last) if constant is None else dict.fromkeys(last, constant)
             steps_of = past.moving
         for key, steps in steps_of.items():
             value = measure(steps, end - self.seconds, end)

@@ -1,5 +1,5 @@
-"""What a series was lately, as a step function: only changes are kept, so that a thousand quiet
-counters cost almost nothing. The sums follow Prometheus: a counter that falls began anew.
+"""The past of a series as a step function: only changes are kept, so that a thousand quiet
+counters cost almost nothing. The sums follow Prometheus: a counter that falls was reset.
 """
 
 import math

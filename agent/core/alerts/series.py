@@ -28,7 +28,7 @@ def is_wanted(view: InstanceView) -> bool:
 
 
 def has_given_up(view: InstanceView) -> bool:
-    """Wanted, and nothing will be tried any more until somebody does something."""
+    """Wanted, and the agent tries nothing until a person acts."""
     verdict = view.verdict
     # One that shows a code, or would on request, lacks a scan and nothing else: WaSessionNeedsScan.
     if not is_wanted(view) or view.status in (CS.CONNECTED, CS.QR_REQUIRED):

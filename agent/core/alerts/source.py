@@ -1,4 +1,4 @@
-"""What conditions are asked of: the series, what they were lately, and all that is seen now."""
+"""The sources of conditions: series, their past, and the present views and figures."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -129,19 +129,19 @@ class Readings:
 class Past:
     """What one series was, by labels."""
 
-    __slots__ = ("held", "moving", "steps")
+    __slots__ = ("last_values", "moving", "steps")
 
     def __init__(self) -> None:
         self.steps: dict[Key, Steps] = {}
-        self.held: Vector = {}
+        self.last_values: Vector = {}
         """The last value of each."""
         self.moving: dict[Key, Steps] = {}
         """Those that had more than one value in the time that is remembered."""
 
     def note(self, found: Vector, now: float, before: float) -> None:
-        if found != self.held:  # as a rule nothing has changed, and one comparison says so
+        if found != self.last_values:  # as a rule nothing has changed, and one comparison says so
             for key, value in found.items():
-                if key not in self.held or self.held[key] != value:
+                if key not in self.last_values or self.last_values[key] != value:
                     self._note_one(key, now, value)
         for key in [key for key, steps in self.moving.items() if not steps.forget(before)]:
             del self.moving[key]
@@ -151,14 +151,14 @@ class Past:
             self._note_one(key, at, value)
 
     def drop(self, key: Key) -> None:
-        del self.steps[key], self.held[key]
+        del self.steps[key], self.last_values[key]
         self.moving.pop(key, None)
 
     def _note_one(self, key: Key, at: float, value: float) -> None:
         if (steps := self.steps.get(key)) is None:
             steps = self.steps[key] = Steps()
         steps.note(at, value)
-        self.held[key] = value
+        self.last_values[key] = value
         if len(steps) > 1:
             self.moving[key] = steps
 

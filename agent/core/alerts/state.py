@@ -46,7 +46,7 @@ class ActiveAlert:
 
     @property
     def news(self) -> str:
-        """What is told when it begins, and when it is over: then its sentence is true no more."""
+        """The sentence at its begin, and at its end."""
         if self.over_at is None:
             return f"{self.name}: {self.sentence}"
         about = self.session or self.label("backend") or self.label("engine")
@@ -74,7 +74,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AlertBoard:
-    """What is active at `now`, which is `wall` for people."""
+    """The active alerts at `now` (`wall` is the same moment for people)."""
 
     alerts: tuple[ActiveAlert, ...] = ()
     silenced: Mapping[tuple[str, Key], str] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def advance(
     keep: float = 900.0,
     reason: Callable[[Alert, Key], str] = lambda _alert, _labels: "",
 ) -> tuple[dict[tuple[str, Key], ActiveAlert], list[Change]]:
-    """Take in what holds now. What is over stays to be seen for `keep` seconds.
+    """Take in the conditions that hold now. A resolved alert stays visible for `keep` seconds.
 
     `patience`: every time that a condition must hold is so many times as long.
     """

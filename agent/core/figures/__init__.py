@@ -1,1 +1,1 @@
-"""What is counted and measured: of a session, of repairs, over time."""
+"""Counts and measurements: of a session, of repairs, over time."""

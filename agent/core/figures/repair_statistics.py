@@ -90,7 +90,7 @@ def note_step(
 
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """A repair that has ended; one that nobody wanted any more counts as nothing else."""
+    """Count a repair that has ended; one that is no longer wanted counts as nothing else."""
     statistics = replace(
         statistics,
         asked=statistics.asked + (repair.goal is not Goal.HEAL),

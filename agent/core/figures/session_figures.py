@@ -1,7 +1,7 @@
-"""The figures of a session that need nothing but a row here and the place where they arise.
+"""The figures of a session that need a row here and the line where they arise, nothing else.
 
-From these rows come what is read off the wire, what is kept over an orderly restart of the agent,
-the instance's JSON and the lines of /metrics.
+The wire from the worker, the counters carried over an orderly restart, the instance's JSON and the
+lines of /metrics are made from these rows.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class Figure:
     metric: str
     meaning: str
     most: float
-    """What is larger, negative or no number is not believed."""
+    """A larger, negative or non-numeric value is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What each instance used and did lately, in small numbers: the lines on the dashboard.
+"""Memory and messages of each instance over the last hours: the charts of the dashboard.
 
 Arrays, not objects: a thousand instances take half a megabyte.
 """
@@ -25,7 +25,7 @@ class Trend:
         self._counted = 0
 
     def note(self, memory_bytes: int | None, counted: int) -> None:
-        """`counted`: messages since the agent began; one that is less has begun anew."""
+        """`counted`: messages since the agent began; a smaller number was reset to 0 before."""
         since = counted - self._counted if counted >= self._counted else counted
         self._counted = counted
         _push(self._memory, (memory_bytes or 0) // _KIB)

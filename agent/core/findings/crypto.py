@@ -66,13 +66,13 @@ class CryptoSlot:
 
 @dataclass(frozen=True, slots=True)
 class CryptoWindow:
-    """What happened lately, bounded however fast the errors come."""
+    """Errors, messages and renewed keys of the window; bounded at any rate of errors."""
 
     slots: tuple[CryptoSlot, ...] = ()
     messages: tuple[tuple[float, int], ...] = ()
     """Readable messages per stretch."""
     regenerated: tuple[tuple[str, float], ...] = ()
-    """Peers whose keys were made anew, and when."""
+    """Peers whose keys were regenerated, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class CryptoState:
     """Peers that need new keys now, worst first."""
     signal: Signal | None
     failing: tuple[str, ...] = ()
-    """Every peer that failed and was not renewed lately, however seldom."""
+    """Every peer that failed and whose keys were not regenerated within the window."""
 
 
 _STRETCH = 10.0
@@ -131,7 +131,7 @@ def note_message(
 
 
 def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -> CryptoWindow:
-    """What these peers' keys did before they were made anew says nothing any more."""
+    """Forget the errors of peers whose keys were regenerated."""
     kept = tuple(entry for entry in window.regenerated if entry[0] not in peers)
     entries = (*kept, *((peer, now) for peer in peers))
     slots = tuple(slot for slot in window.slots if slot.peer not in peers)
@@ -139,7 +139,7 @@ def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -
 
 
 def note_step(window: CryptoWindow) -> CryptoWindow:
-    """A step of a repair was done for the whole session: from here on only what is new counts."""
+    """Forget all errors: a step of a repair was done for the whole session."""
     return replace(window, slots=(), messages=())
 
 
@@ -173,8 +173,8 @@ def judge_crypto(
     share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
     peers = _need_keys(by_peer, renewing, window, policy, now)
     signal = _signal(by_peer, readable, share, peers, policy)
-    lately = _lately(window, policy, now)
-    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in lately)
+    renewed = _renewed(window, policy, now)
+    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
     return CryptoState(errors, share, peers, signal, failing)
 
 
@@ -196,7 +196,7 @@ class LogLimit:
         return self.since <= now < self.since + per
 
     def note(self, now: float, most: int = 5, per: float = 60.0) -> "tuple[LogLimit, bool, int]":
-        """Whether to show this line, and how many were hidden before it (told once a minute)."""
+        """Whether to show this line, and how many were hidden before it (once a minute)."""
         if not self.counts(now, per):
             return LogLimit(now, 1, 0), True, self.hidden
         if self.shown < most:
@@ -227,8 +227,8 @@ def _has_room(window: CryptoWindow, peer: str) -> bool:
     return peer in known or len(known) < _MOST_PEERS
 
 
-def _lately(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]:
-    """Whose keys were made anew a short while ago."""
+def _renewed(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]:
+    """Peers whose keys were regenerated within `regenerate_every`."""
     return {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
 
 
@@ -239,11 +239,11 @@ def _need_keys(
     policy: CryptoPolicy,
     now: float,
 ) -> tuple[str, ...]:
-    lately = _lately(window, policy, now)
+    renewed = _renewed(window, policy, now)
     return tuple(
         peer
         for peer, errors in by_peer.most_common()
-        if peer and peer not in lately and (errors >= policy.peer_errors or renewing[peer] >= 2)
+        if peer and peer not in renewed and (errors >= policy.peer_errors or renewing[peer] >= 2)
     )
 
 

@@ -151,7 +151,7 @@ OWN_EFFECTS = (Effect.COUNTS, Effect.REGENERATES, Effect.BENIGN)
 def own_pattern(entry: str) -> CryptoPattern:
     """A pattern from the settings, "effect: text": plain text in any case, never an expression.
 
-    ValueError says what is wrong with it. Its name holds the text: so it is read as the same again.
+    ValueError names the fault. The finding's name holds the text, so that it reads back.
     """
     word, _, text = entry.partition(":")
     word, text = word.strip(), text.strip()

@@ -1,4 +1,4 @@
-"""How many per minute, and what share failed lately: bounded in size."""
+"""Counts per minute and the share of failed operations, bounded in size."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ def _within(stretches: tuple[tuple[float, int], ...], now: float) -> tuple[tuple
 
 @dataclass(frozen=True, slots=True)
 class ErrorRate:
-    """What share of operations failed lately, from counters that only grow."""
+    """The share of operations that failed in the last minutes, from counters that only grow."""
 
     samples: tuple[tuple[float, int, int], ...] = ()
     """When, and the counts of errors and of good operations then; oldest first."""

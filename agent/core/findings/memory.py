@@ -1,4 +1,4 @@
-"""Memory: limits, a leak told from a plateau, and what to free or restart, one at a time."""
+"""Memory: limits, leaks and plateaus, and which instance to free or restart, one at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ def judge_memory(
 def decide_memory(
     instances: Sequence[InstanceMemory], budget: int, policy: MemoryPolicy, now: float
 ) -> list[MemoryAction]:
-    """Gentle freeing for everyone who needs it, at most one graceful restart on the machine."""
+    """Free the caches of all that need it; restart at most one instance of the machine."""
     total = sum(one.used for one in instances)
     together = level_of(total, budget, policy)
     levels = {one.id: level_of(one.used, one.limit, policy) for one in instances}

@@ -1,6 +1,6 @@
 """Silent inbound: connected, acks arrive, and no message came for far longer than usual.
 
-What is usual is learned per hour of the week, so that a shop's quiet night is no alarm.
+The usual rate is learned per hour of the week, so that a shop's quiet night is no alarm.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class SilencePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """What is known of one instance's incoming messages."""
+    """The incoming messages of one instance: usual rates and last times."""
 
     rates: tuple[float, ...] = (0.0,) * HOURS
     """Messages per second, usual for each hour of the week."""

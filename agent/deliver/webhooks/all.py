@@ -25,7 +25,7 @@ from agent.errors import NotFound
 from agent.store.database import Store
 
 _SAID = 200
-"""Characters of an answer that are shown to who sent a test."""
+"""Characters of an answer to a test event that are shown."""
 
 
 class Webhooks:
@@ -51,7 +51,7 @@ class Webhooks:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._some = asyncio.Event()
-        """Set while there is a webhook: without one nobody listens."""
+        """Set while there is a webhook; without webhooks the bus has no listener here."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -73,7 +73,7 @@ class Webhooks:
             subscription.close()
 
     def apply(self, declared: Sequence[WebhookDeclaration]) -> None:
-        """What is new or changed begins, what is gone ends; each place stays in the database."""
+        """Start new and changed webhooks, end removed ones; every cursor stays in the database."""
         self._declared = tuple(declared)
         if self._group is None:
             return
@@ -107,7 +107,7 @@ class Webhooks:
             pace=self._pace,
         )
 
-    # what is asked of them
+    # requests of the API
 
     def views(self) -> Sequence[WebhookView]:
         return [self._couriers[name].view() for name in sorted(self._couriers)]
@@ -157,9 +157,9 @@ class Webhooks:
         return self._couriers[name]
 
     async def _note(self, name: str, sentence: str) -> None:
-        told = f"webhook {name}: {sentence}"
+        text = f"webhook {name}: {sentence}"
         await self._store.append(
-            JournalEntry("operator", told, Category.SYSTEM, None, time.time(), {"webhook": name})
+            JournalEntry("operator", text, Category.SYSTEM, None, time.time(), {"webhook": name})
         )
 
 

@@ -12,7 +12,7 @@ class Backlog:
     def __init__(self, wanted: Callable[[JournalEntry], bool]) -> None:
         self.waiting = 0
         self.oldest_wall: float | None = None
-        """When the entry happened that is next; told only while one waits."""
+        """Time of the next entry; None while no entry waits."""
         self._wanted = wanted
         self._counted = 0
         """All entries up to this cursor are counted, or were settled before."""
@@ -38,7 +38,7 @@ class Backlog:
         return True
 
     async def count_ahead(self, store: Store) -> None:
-        """To the journal's end: what waits is told also while nothing can be sent."""
+        """Count to the journal's end, also while nothing can be sent."""
         while True:
             page = await store.history(after=self._counted, limit=PAGE)
             for entry in page:

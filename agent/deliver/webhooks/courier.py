@@ -119,7 +119,7 @@ class Courier:
         self._hurry.set()
 
     def offer(self, entry: JournalEntry) -> None:
-        """It happened just now. Only counted here: what is sent is read from the journal."""
+        """Count a new entry; the courier reads the entries it sends from the journal."""
         if self._place is None or not self._backlog.follows(entry) or self._backlog.count(entry):
             self._wake.set()
 
@@ -272,7 +272,7 @@ class Courier:
         self._next_try_wall = None
 
     async def _put_aside(self, place: Place, entry: JournalEntry, reply: Reply) -> None:
-        """The next ones go on. Told once until something is delivered again, not per entry."""
+        """Go on with the next entries. One event until the next delivery, not one per entry."""
         self._results[Result.DEAD] += 1
         self._in_a_row += 1
         self._patience.next_entry()
@@ -306,10 +306,10 @@ class Courier:
             del self._again[:1]
 
     async def _say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
-        told = f"webhook {self.declared.name}: {sentence}"
-        log.log(logging.WARNING if bad else logging.INFO, "%s", told)
+        text = f"webhook {self.declared.name}: {sentence}"
+        log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         detail = {"webhook": self.declared.name}
-        entry = JournalEntry(kind, told, Category.SYSTEM, None, time.time(), detail)
+        entry = JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail)
         try:
             await self._store.append(entry)
         except StoreError as error:

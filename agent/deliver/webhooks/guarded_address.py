@@ -65,7 +65,7 @@ class GuardedResolver(AbstractResolver):
         if key not in self._looking:
             self._looking[key] = _look_up(host, port, family)
             self._looking[key].add_done_callback(lambda _: self._looking.pop(key, None))
-        # Who stops waiting must not end it for who waits too.
+        # A caller that stops waiting must not end it for the other callers.
         found = await asyncio.shield(self._looking[key])
         good: list[ResolveResult] = []
         denied: AddressDenied | None = None
@@ -98,7 +98,7 @@ def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Any]] = loop.create_future()
-    # Whoever waited may be gone by then: an error that nobody asks for is no fault of the loop's.
+    # The caller may be gone by then: its error must not reach the loop's handler.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(found: list[Any] | None, error: Exception | None) -> None:

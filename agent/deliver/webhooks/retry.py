@@ -8,7 +8,7 @@ from agent.core.reconnect import Breaker, BreakerState
 from agent.core.webhook import Pace, next_wait
 
 CLOCK_JUMP = 3600.0
-"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
+"""A wall clock that ran so far ahead of the boot clock was set: ages by it are wrong."""
 
 
 class Patience:
@@ -40,13 +40,13 @@ class Patience:
         """The entry was at fault, not the target: the next one is tried at once."""
         self.failures = 0
 
-    def after_failure(self, told: float, *, at_fault: bool) -> float:
-        """Seconds to the next try; `told`: what the target asked for."""
+    def after_failure(self, asked_wait: float, *, at_fault: bool) -> float:
+        """Seconds to the next try; `asked_wait`: seconds that the target asked for."""
         now = boot_now()
         self.failures += 1
         if at_fault:
             self._breaker = self._breaker.after_failure(now, self._pace.circuit)
-        wait = next_wait(self.failures, told, self._pace, self._jitter())
+        wait = next_wait(self.failures, asked_wait, self._pace, self._jitter())
         return max(wait, self._breaker.opens_in(now, self._pace.circuit))
 
 
