@@ -95,9 +95,7 @@ def _loop_samples(status: AgentStatus) -> Samples:
             "wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age
         )
     yield _counter("wa_agent_passes_late_total", "Passes that began late.", status.passes_late)
-    yield _gauge(
-        "wa_agent_event_loop_lag_seconds", "Delay of the event loop.", status.loop_lag
-    )
+    yield _gauge("wa_agent_event_loop_lag_seconds", "Delay of the event loop.", status.loop_lag)
 
 
 def _store_and_host_samples(status: AgentStatus) -> Samples:
@@ -114,7 +112,7 @@ def _store_and_host_samples(status: AgentStatus) -> Samples:
         status.link_refusals,
     )
     yield _gauge("wa_agent_db_size_bytes", "Size of the database and its log.", status.db_bytes)
-    yield _counter("wa_agent_log_lines_lost_total", "Log lines that were dropped.", status.log_dropped)
+    yield _counter("wa_agent_log_lines_lost_total", "Dropped log lines.", status.log_dropped)
     name = "wa_agent_waiting_starts"
     yield _gauge(name, "Sessions that wait for a turn to log in.", status.waiting_starts)
     if status.logins_left is not None:
