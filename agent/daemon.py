@@ -27,7 +27,6 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
 from agent.supervise.backends.registry import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
-from agent.supervise.footing import Ground
 from agent.supervise.loop import Wakes
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from agent.supervise.periodic.performance_log import log_performance
@@ -36,6 +35,7 @@ from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import Reload, take_on
 from agent.supervise.requests.evidence import Evidence
+from agent.supervise.shared import Ground
 from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances
 from agent.supervise.state_folder import (

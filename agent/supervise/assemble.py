@@ -14,7 +14,6 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
-from agent.supervise.footing import Footing, Ground, build_footing
 from agent.supervise.loop import Loop
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
@@ -33,6 +32,7 @@ from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.settings import Settings
+from agent.supervise.shared import Ground, Shared, build_shared
 from agent.supervise.supervisor import Supervisor
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import Room
@@ -65,7 +65,7 @@ class Supervision:
 
 
 def assemble(config: Config, ground: Ground) -> Supervision:
-    base = build_footing(config, ground)
+    base = build_shared(config, ground)
     settings, registry = base.settings, base.registry
     ladder = _ladder(base)
     passes = _passes(base, ladder)
@@ -96,6 +96,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             well=base.incidents.well,
             wake=base.wake,
             checked=base.checks.note,
+            note=base.notes.write,
         ),
         incidents=base.incidents,
         figures=figures,
@@ -120,36 +121,19 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     )
 
 
-def _ladder(base: Footing) -> Ladder:
-    settings = base.settings
-    executor = Executor(
-        base.host,
-        base.session_root,
-        base.keeping,
-        base.registry.save,
-        limits=settings.limits,
-        call_timeout=lambda: settings.config.health.timeout,
-        crypto_policy=lambda: settings.config.crypto,
-    )
+def _ladder(base: Shared) -> Ladder:
+    settings, registry = base.settings, base.registry
     return Ladder(
-        policy=lambda: settings.config.recovery_policy,
-        crypto_policy=lambda: settings.config.crypto,
-        executor=executor,
-        incidents=base.incidents,
+        settings,
+        Executor(base.host, base.session_root, base.keeping, registry.save, settings),
+        base.incidents,
         hold=lambda facts: base.backends.hold(facts) or base.turns.reaching.hold(facts),
     )
 
 
-def _passes(base: Footing, ladder: Ladder) -> Passes:
+def _passes(base: Shared, ladder: Ladder) -> Passes:
     settings, host = base.settings, base.host
-    findings = Findings(
-        crypto_policy=lambda: settings.config.crypto,
-        memory_policy=lambda: settings.config.memory,
-        memory_limit=settings.memory_limit,
-        silence_policy=lambda: settings.config.silence,
-        crypto_patterns=lambda: settings.config.crypto_patterns,
-        error_limit=lambda: settings.config.alerts.error_rate,
-    )
+    findings = Findings(settings)
     reaching, incidents = base.turns.reaching, base.incidents
 
     def failed(facts: Facts, code: str) -> None:
@@ -176,14 +160,12 @@ def _passes(base: Footing, ladder: Ladder) -> Passes:
         ladder=ladder,
         incidents=base.incidents,
         findings=findings,
-        policy=settings.health_policy,
-        offer_new_qr=lambda: settings.config.sessions.on_logout == "qr",
-        save=base.registry.save,
-        touch=base.registry.touch,
+        settings=settings,
+        registry=base.registry,
     )
 
 
-def _loop(base: Footing, passes: Passes) -> Loop:
+def _loop(base: Shared, passes: Passes) -> Loop:
     known = base.registry.facts
 
     async def run_pass(id: InstanceId) -> float | None:
@@ -204,7 +186,7 @@ def _loop(base: Footing, passes: Passes) -> Loop:
 
 
 def _supervisor(
-    base: Footing, ladder: Ladder, passes: Passes, loop: Loop, figures: OwnFigures
+    base: Shared, ladder: Ladder, passes: Passes, loop: Loop, figures: OwnFigures
 ) -> Supervisor:
     settings, registry, store = base.settings, base.registry, base.ground.store
 
@@ -259,7 +241,7 @@ def _supervisor(
     return supervisor
 
 
-def _senses(base: Footing, findings: Findings) -> Senses:
+def _senses(base: Shared, findings: Findings) -> Senses:
     settings, registry, bus = base.settings, base.registry, base.ground.bus
 
     def happened(facts: Facts, happening: Happening) -> None:
@@ -267,7 +249,7 @@ def _senses(base: Footing, findings: Findings) -> Senses:
             base.wake(facts.id)
         registry.touch(facts)
         if happening.kind == "repair_step":
-            registry.note(step_entry(facts, happening))
+            base.notes.write(step_entry(facts, happening))
         if happening.kind in PASSING and bus.wants(happening.kind):
             bus.publish_passing(passing_entry(facts, happening))
 
@@ -278,8 +260,7 @@ def _senses(base: Footing, findings: Findings) -> Senses:
         base.wake,
         happened,
         backends=base.backends,
-        health=lambda: settings.config.health,
-        disk_free=lambda: settings.config.start.disk_free,
+        settings=settings,
         checked=base.checks.note,
         first_probe=boot_now() + settings.config.start.first_check,
         folders=FolderLooks(base.session_root),

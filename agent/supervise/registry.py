@@ -18,7 +18,6 @@ from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.views import Eyes, view_of
 from agent.vault.identity import Identity, replace_identity
@@ -29,15 +28,21 @@ log = logging.getLogger(__name__)
 class Registry:
     """All instances of this machine, what is known of them and how they look from outside."""
 
-    def __init__(self, store: Store, eyes: Eyes, session_root: Path) -> None:
-        self.facts: dict[InstanceId, Facts] = {}
+    def __init__(
+        self,
+        store: Store,
+        eyes: Eyes,
+        session_root: Path,
+        facts: dict[InstanceId, Facts] | None = None,
+    ) -> None:
+        """`facts` is filled here; others may hold it already."""
+        self.facts = {} if facts is None else facts
         self.durations = Durations()
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._store = store
         self._eyes = eyes
         self._session_root = session_root
-        self._notes: set[Noted] = set()
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
@@ -85,18 +90,6 @@ class Registry:
         for id in list(self._stale):
             self.view(id)
         return self._views
-
-    def note(self, said: JournalEntry) -> Noted:
-        """Write history from where nobody can wait; it goes down with the next commit."""
-        task = asyncio.ensure_future(self._store.append(said))
-        self._notes.add(task)
-        task.add_done_callback(self._noted)
-        return task
-
-    def _noted(self, task: Noted) -> None:
-        self._notes.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            bound(Category.SYSTEM).error("cannot write history: %s", error)
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
         """Record and identity: what must be on the disk before anybody acts on it."""

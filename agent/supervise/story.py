@@ -1,5 +1,6 @@
 """A session's story: its journal entries, and which of them the log tells as warnings."""
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from agent.core.model import Category, ConnectionStatus, Health, JournalEntry
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.log import bound
+from agent.store.database import Store
+from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
@@ -50,3 +53,22 @@ def tell(one: JournalEntry, *, failed: bool = False) -> None:
     """Into the log, too."""
     level = logging.WARNING if failed or is_trouble(one) else logging.INFO
     bound(one.category, one.instance, __name__).log(level, "%s", one.sentence)
+
+
+class Notes:
+    """Writes history for those who cannot wait; it goes down with the next commit."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._under_way: set[Noted] = set()
+
+    def write(self, said: JournalEntry) -> Noted:
+        task = asyncio.ensure_future(self._store.append(said))
+        self._under_way.add(task)
+        task.add_done_callback(self._written)
+        return task
+
+    def _written(self, task: Noted) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            bound(Category.SYSTEM).error("cannot write history: %s", error)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.figures.session_figures import with_zeros
-from agent.core.findings.crypto import CryptoPolicy, judge_crypto
+from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.error_rate import PerMinute
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.reconnect import BreakerPolicy, breaker_of
+from agent.core.reconnect import breaker_of
 from agent.core.view import (
     MESSAGE_DIRECTIONS,
     InstanceView,
@@ -20,6 +20,7 @@ from agent.engines.catalog import counts_messages
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import desired_from
+from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
 
 NOT_LOOKED_YET = HealthVerdict(
@@ -38,9 +39,7 @@ class Eyes:
 
     host: Host
     turns: Turns
-    breaker_policy: Callable[[], BreakerPolicy]
-    crypto_policy: Callable[[], CryptoPolicy]
-    memory_limit: Callable[[Facts], int]
+    settings: Settings
     in_incident: Callable[[Facts], bool]
     server_version: Callable[[str], str]
     """Of a backend, by its name."""
@@ -51,7 +50,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     now, now_wall = boot_now(), time.time()
     instance = facts.saved.instance or facts.instance
     record = facts.saved.record or facts.record
-    breaker, rules = breaker_of(record), eyes.breaker_policy()
+    breaker, rules = breaker_of(record), eyes.settings.config.reconnect.breaker
     opens_in = breaker.opens_in(now_wall, rules)
     counted = counts_messages(facts.instance.engine)
     decrypted = (
@@ -103,10 +102,10 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         hold_sentence=eyes.turns.says(facts),
         turns_before=eyes.turns.gates.before(facts.id),
         crypto_operations=decrypted,
-        crypto_lately=judge_crypto(facts.crypto, eyes.crypto_policy(), now).errors,
+        crypto_lately=judge_crypto(facts.crypto, eyes.settings.config.crypto, now).errors,
         repair_steps=dict(facts.counters.repair_steps),
         repair_seconds=facts.counters.repair_seconds,
-        memory_limit=eyes.memory_limit(facts),
+        memory_limit=eyes.settings.memory_limit(facts),
         messages_per_minute={
             word: facts.counters.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
         },

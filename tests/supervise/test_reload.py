@@ -9,8 +9,8 @@ from agent.config import Config
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
 from agent.supervise.assemble import assemble
-from agent.supervise.footing import Ground
 from agent.supervise.loop import Wakes
+from agent.supervise.shared import Ground
 
 TABLES = ("instance", "backend", "webhook")
 

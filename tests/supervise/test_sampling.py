@@ -31,7 +31,7 @@ def running(id: str, *, age: float) -> Facts:
 def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
     def make(*all_facts: Facts, measure: bool = True) -> tuple[Sampler, dict[InstanceId, Facts]]:
         known = {facts.id: facts for facts in all_facts}
-        registry = SimpleNamespace(facts=known, touch=lambda _: None, note=lambda _: None)
+        registry = SimpleNamespace(facts=known, touch=lambda _: None)
         usual = Config()
         config = replace(
             usual,
@@ -46,6 +46,7 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
             well=lambda _: True,
             wake=lambda _: None,
             checked=lambda *_: None,
+            note=lambda _: None,
         )
         return sampler, known
 

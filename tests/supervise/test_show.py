@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.findings.crypto import CryptoPolicy
+from agent.config import Config
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -14,8 +14,8 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
+from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import Eyes, view_of
 
@@ -34,9 +34,7 @@ TURNS = Turns(NobodyWaits(), None, None, None)  # type: ignore[arg-type]
 EYES = Eyes(
     AnyHost(),  # type: ignore[arg-type]
     TURNS,
-    lambda: ReconnectPolicy().breaker,
-    CryptoPolicy,
-    lambda facts: 0,
+    Settings(Config()),
     lambda facts: False,
     lambda backend: f"{backend} 2.3.7",
 )

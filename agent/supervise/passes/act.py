@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import CryptoPolicy, crypto_retry_delay, note_regenerated
+from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
 from agent.core.model import ActionKind, InstanceId, JournalEntry, Outcome, Plan, UnitState
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, WaError
 from agent.failpoint import failpoint
-from agent.host.base import Host, Limits
+from agent.host.base import Host
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.set_aside import set_aside
+from agent.supervise.settings import Settings
 from agent.vault.check import check_files
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,7 @@ class Executor:
     session_root: Path
     keeper: Keeper
     save: SaveRecord
-    limits: Callable[[Facts], Limits]
-    call_timeout: Callable[[], float]
-    crypto_policy: Callable[[], CryptoPolicy]
+    settings: Settings
 
     async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
         """Never raises what the world does wrong: that is the outcome."""
@@ -92,7 +91,7 @@ class Executor:
             return
         facts.limited_run = facts.unit.run
         try:
-            await self.host.set_limits(facts.id, self.limits(facts))
+            await self.host.set_limits(facts.id, self.settings.limits(facts))
         except WaError as error:
             log.warning(
                 "cannot set the limits of %s: %s; its next run gets them",
@@ -121,7 +120,8 @@ class Executor:
             case ActionKind.STOP:
                 await self._stop(facts, plan)
             case ActionKind.CONNECT | ActionKind.DISCONNECT:
-                await _call(facts, kind, timeout=max(self.call_timeout(), CALL_TIMEOUT))
+                answers = self.settings.config.health.timeout
+                await _call(facts, kind, timeout=max(answers, CALL_TIMEOUT))
                 if kind is ActionKind.DISCONNECT:
                     failpoint("repair_disconnected")
             case ActionKind.SET_ASIDE:
@@ -144,7 +144,7 @@ class Executor:
 
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:
         """Every start of ours: held to its limits, and a stop may interrupt it."""
-        await self.host.set_limits(facts.id, self.limits(facts))
+        await self.host.set_limits(facts.id, self.settings.limits(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: it counts no starts that we mean.
@@ -193,7 +193,7 @@ class Executor:
         facts.folder.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
 
     async def _regenerate(self, facts: Facts) -> None:
-        policy = self.crypto_policy()
+        policy = self.settings.config.crypto
         await asyncio.sleep(BURST)
         peers = failing_peers(facts, policy)
         limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT

@@ -1,7 +1,6 @@
 """Findings beside a session's own state: crypto errors, memory, silence. Kept per instance."""
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
@@ -14,16 +13,17 @@ from agent.core.findings.crypto import (
     note_error,
     note_message,
 )
-from agent.core.findings.crypto_patterns import CryptoPattern, Effect, read_line
+from agent.core.findings.crypto_patterns import Effect, read_line
 from agent.core.findings.error_rate import PerMinute
-from agent.core.findings.memory import MemoryPolicy, judge_memory
-from agent.core.findings.silence import SilencePolicy, judge_silence, note_hour
+from agent.core.findings.memory import judge_memory
+from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
 from agent.engines.catalog import counts_messages
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
 from agent.supervise.passes.lost_folder import CODE as FOLDER_LOST
+from agent.supervise.settings import Settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -52,14 +52,7 @@ _PASSED_ON = ("direction", "type", "id", "ack")
 class Findings:
     """Takes in what happens in sessions, and says what it adds up to."""
 
-    crypto_policy: Callable[[], CryptoPolicy]
-    memory_policy: Callable[[], MemoryPolicy]
-    memory_limit: Callable[[Facts], int]
-    silence_policy: Callable[[], SilencePolicy]
-    crypto_patterns: Callable[[], Sequence[CryptoPattern]]
-    """The settings' own."""
-    error_limit: Callable[[], float]
-    """The share of failed operations from which a session is degraded."""
+    settings: Settings
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
@@ -91,7 +84,7 @@ class Findings:
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         now = boot_now()
         found = [
-            judge_keys(facts, self.crypto_policy(), now).signal,
+            judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
             self._silence(facts),
             self._errors(facts, now),
@@ -110,17 +103,17 @@ class Findings:
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
         elif now_wall - facts.hour_wall >= HOUR:
             came = facts.counters.messages["in"] - facts.hour_messages
-            policy = self.silence_policy()
+            policy = self.settings.config.silence
             facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
     def _note_inbound(self, facts: Facts, peer: str, now: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=time.time())
-        facts.crypto = note_message(facts.crypto, self.crypto_policy(), now, peer=peer)
+        facts.crypto = note_message(facts.crypto, self.settings.config.crypto, now, peer=peer)
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
         text = _text(happening.detail.get("text"))
-        finding = read_line(text, self.crypto_patterns())
+        finding = read_line(text, self.settings.config.crypto_patterns)
         if finding is None:
             facts.counters.errors["crypto_unknown"] += 1
             return False
@@ -129,7 +122,7 @@ class Findings:
         if named := _text(happening.detail.get("peer")):
             finding = replace(finding, peer=named)
         facts.counters.errors["crypto"] += 1
-        facts.crypto = note_error(facts.crypto, finding, self.crypto_policy(), now)
+        facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)
         facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
         limit = facts.crypto_log.get(whose, LogLimit())
         facts.crypto_log[whose], show, hidden = limit.note(now)
@@ -147,7 +140,7 @@ class Findings:
     def _memory(self, facts: Facts, now: float) -> Signal | None:
         if facts.run.memory_bytes is None:
             return None
-        limit, policy = self.memory_limit(facts), self.memory_policy()
+        limit, policy = self.settings.memory_limit(facts), self.settings.config.memory
         return judge_memory(facts.run.memory_history, facts.run.memory_bytes, limit, policy, now)
 
     def _errors(self, facts: Facts, now: float) -> Signal | None:
@@ -161,12 +154,13 @@ class Findings:
             facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
         )
         facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-        return facts.counters.error_rate.judge(errors, done, self.error_limit(), LEAST_OPERATIONS)
+        limit = self.settings.config.alerts.error_rate
+        return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
     def _silence(self, facts: Facts) -> Signal | None:
         if facts.connected_since_wall is None:
             return None
-        policy = self.silence_policy()
+        policy = self.settings.config.silence
         return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
 
 

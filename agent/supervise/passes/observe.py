@@ -43,6 +43,7 @@ from agent.log import about
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.settings import Settings
 from agent.supervise.worker_link import Ears, WorkerLink
 from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
@@ -64,15 +65,16 @@ class Senses:
     wake: Callable[[InstanceId], None]
     happened: Callable[[Facts, Happening], None]
     backends: Backends
-    health: Callable[[], HealthPolicy]
-    """Asked each time: a reload changes it."""
-    disk_free: Callable[[], int]
-    """Bytes that must be free for a start."""
+    settings: Settings
     checked: Callable[[str, float], None]
     """A check of this name took so many seconds."""
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
     folders: FolderLooks
+
+    @property
+    def health(self) -> HealthPolicy:
+        return self.settings.config.health
 
 
 async def observe(facts: Facts, senses: Senses) -> None:
@@ -102,7 +104,7 @@ def _look_at_disk(facts: Facts, senses: Senses) -> None:
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     wanted = desired_of(facts, senses.host).should_run
     facts.folder.disk_problem = (
-        why_no_start(senses.session_root, senses.disk_free()) if wanted else ""
+        why_no_start(senses.session_root, senses.settings.config.start.disk_free) if wanted else ""
     )
 
 
@@ -195,7 +197,7 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
 def _first_probe(facts: Facts, senses: Senses) -> float:
     """Not all at the same moment: hundreds of answers at once, and again in every interval."""
     share = crc32(facts.id.encode()) / 2**32
-    return max(facts.next_probe, senses.first_probe + share * senses.health().interval / 3)
+    return max(facts.next_probe, senses.first_probe + share * senses.health.interval / 3)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -279,7 +281,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), senses.health()
+    begun, rules = boot_now(), senses.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, rules.interval)
@@ -287,7 +289,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     # Both questions go out together: the answer finds the look done.
     look = None if facts.instance.backend else senses.folders.ask(facts.id)
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=senses.health().timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=senses.health.timeout)
         claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
@@ -308,7 +310,7 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
             found = detail.get("disagrees")
             facts.disagrees = found[:200] if isinstance(found, str) else ""
         elif facts.disagrees:
-            facts.next_deep = begun + senses.health().interval
+            facts.next_deep = begun + senses.health.interval
         # While it loads, much is not there yet.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()

@@ -15,7 +15,6 @@ from agent.core.figures.repair_statistics import (
     note_repair,
     note_step,
 )
-from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.crypto import note_step as crypto_begins_again
 from agent.core.model import (
     Category,
@@ -52,6 +51,7 @@ from agent.engines.catalog import finds_records
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
 
@@ -75,8 +75,7 @@ class Step:
 class Ladder:
     """One repair at a time per instance; requests join it."""
 
-    policy: Callable[[], RecoveryPolicy]
-    crypto_policy: Callable[[], CryptoPolicy]
+    settings: Settings
     executor: Executor
     incidents: Incidents
     hold: Callable[[Facts], str]
@@ -138,12 +137,15 @@ class Ladder:
                 repair,
                 kind,
                 outcome.ok,
-                self.policy(),
+                self._policy(),
                 time.time(),
                 backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
                 no_effect=outcome.refusal == NO_EFFECT,
             )
         facts.record = with_repair(facts.record, facts.repair.last)
+
+    def _policy(self) -> RecoveryPolicy:
+        return self.settings.config.recovery_policy
 
     def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
         if facts.repair.last is not None and not facts.repair.last.over:
@@ -156,7 +158,7 @@ class Ladder:
             if facts.repair.last != before:
                 facts.record = with_repair(facts.record, facts.repair.last)
         released = self.incidents.released_wall(facts)
-        policy = self.policy()
+        policy = self._policy()
         if (
             facts.folder.away_since is not None
             and boot_now() - facts.folder.away_since < policy.suspect_settle
@@ -180,10 +182,10 @@ class Ladder:
             canary=not (held or self.incidents.hold(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=keeper.may_roll_back(facts.instance.engine),
-            peers=failing_peers(facts, self.crypto_policy()),
+            peers=failing_peers(facts, self.settings.config.crypto),
             finds_records=finds_records(facts.instance.engine),
         )
-        return Case(observation, verdict, around, self.policy(), time.time())
+        return Case(observation, verdict, around, self._policy(), time.time())
 
     async def _end(
         self, facts: Facts, before: Repair, repair: Repair, sentence: str
@@ -205,7 +207,7 @@ class Ladder:
         return None
 
     async def _put_off(self, facts: Facts, before: Repair, problem: str) -> float:
-        facts.repair.last = put_off_ending(before, self.policy(), time.time())
+        facts.repair.last = put_off_ending(before, self._policy(), time.time())
         sentence = f"needs scan: failed: {problem}"
         await self._keep(facts, entry(facts, "repaired", sentence, Category.RECOVERY, ok=False))
         return boot_now() + max(facts.repair.last.not_before_wall - time.time(), 0.0)

@@ -1,7 +1,7 @@
 """One pass for one instance: observe, judge, record, decide, act."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
@@ -25,12 +25,14 @@ from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreac
 from agent.core.recovery.repair import with_repair
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
-from agent.supervise.passes.act import Executor, SaveRecord
+from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Senses, observe, picture
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.registry import Registry
+from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
@@ -52,11 +54,8 @@ class Passes:
     ladder: Ladder
     incidents: Incidents
     findings: Findings
-    policy: Callable[[], HealthPolicy]
-    offer_new_qr: Callable[[], bool]
-    """After a logout: offer a new QR code, or stay disconnected?"""
-    save: SaveRecord
-    touch: Callable[[Facts], None]
+    settings: Settings
+    registry: Registry
 
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
@@ -67,7 +66,7 @@ class Passes:
         begun, before = boot_now(), facts.record
         entries = await self._observe(facts)
         observation, verdict = self._judge(facts, entries)
-        entries += note_circuit(facts, before, self.policy().reconnect.breaker, time.time())
+        entries += note_circuit(facts, before, self._policy().reconnect.breaker, time.time())
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
         decided = boot_now()
@@ -78,8 +77,11 @@ class Passes:
             again = await self._act(facts, step, step.plan)
         self.turns.gates.leave(facts.id, decided)
         facts.observed = True
-        self.touch(facts)
+        self.registry.touch(facts)
         return again
+
+    def _policy(self) -> HealthPolicy:
+        return self.settings.health_policy()
 
     # observe
 
@@ -114,7 +116,7 @@ class Passes:
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
-        policy = self.policy()
+        policy = self._policy()
         facts.hold = self._hold(facts)
         if facts.hold == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
@@ -148,7 +150,7 @@ class Passes:
             tell(one)
         behind = facts.saved.identity_behind or facts.saved.identity is None
         if entries or facts.record != before or behind:
-            await self.save(facts, entries)
+            await self.registry.save(facts, entries)
         on_its_way = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
         if verdict.state not in on_its_way or verdict.health is Health.STUCK:
             self.turns.settled(facts)  # its start came to something; being stuck is something too
@@ -157,7 +159,7 @@ class Passes:
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state; a plan may go now."""
-        again = next_deadline(observation, verdict, self.policy(), boot_now())
+        again = next_deadline(observation, verdict, self._policy(), boot_now())
         only_copy = holds_the_only_copy(facts)
         plan = None if only_copy else self._plan_asked(facts, observation, verdict)
         if plan is None and not only_copy:
@@ -169,7 +171,7 @@ class Passes:
             again = min((one for one in (again, step.again) if one is not None), default=None)
         if plan is None:
             last = facts.repair.last
-            plan = plan_actions(observation, verdict, self.policy(), boot_now(), repair=last)
+            plan = plan_actions(observation, verdict, self._policy(), boot_now(), repair=last)
         if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
             plan = None  # it may end the worker, which holds the only copy of what was on the disk
         if plan is not None and (wait := self._must_wait(facts, plan)) is not None:
@@ -232,7 +234,7 @@ class Passes:
             Category.RECONNECT if count else Category.RECOVERY,
             **{"step" if plan.repair else "action": plan.name},
         )
-        await self.save(facts, [said])
+        await self.registry.save(facts, [said])
         tell(said)
         if plan.repair:
             failpoint("repair_begun")
@@ -255,7 +257,7 @@ class Passes:
             return ""
         if not plan.tries:
             return ""
-        rules = self.policy().reconnect
+        rules = self._policy().reconnect
         facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
         if not facts.lost_because or not facts.record.attempts:
             return ""
@@ -263,7 +265,7 @@ class Passes:
 
     async def _finish(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
         """Write down how it went."""
-        before, rules = facts.record, self.policy().reconnect
+        before, rules = facts.record, self._policy().reconnect
         if plan.repair or plan.tries:
             facts.action.refusal = outcome.detail
             if not outcome.ok:
@@ -289,7 +291,7 @@ class Passes:
             seconds=round(outcome.seconds, 3),
             **detail,
         )
-        await self.save(facts, [said, *opened])
+        await self.registry.save(facts, [said, *opened])
         tell(said, failed=not outcome.ok)
         for one in opened:
             tell(one)
@@ -299,6 +301,6 @@ class Passes:
         failpoint("renew_done")
         facts.record = replace(facts.record, paired=False, account="")
         facts.saved.identity_behind = True
-        if self.offer_new_qr():
+        if self.settings.config.sessions.on_logout == "qr":
             # From here on it is one that was never paired: it may start and offer a QR.
             facts.record = forgive(facts.record)

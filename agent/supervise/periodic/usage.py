@@ -16,7 +16,7 @@ from agent.core.findings.memory import (
     decide_memory,
     memory_budget,
 )
-from agent.core.model import Category, ConnectionStatus, InstanceId
+from agent.core.model import Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.errors import WaError
 from agent.host.machine.memory import machine_memory
 from agent.host.machine.process_tree import UNSEEN, Usage
@@ -56,6 +56,7 @@ class Sampler:
         well: Callable[[Facts], bool],
         wake: Callable[[InstanceId], None],
         checked: Callable[[str, float], None],
+        note: Callable[[JournalEntry], object],
     ) -> None:
         """`well`: nobody else of its engine fails, so that a restart by ourselves may come back."""
         self._registry = registry
@@ -65,6 +66,7 @@ class Sampler:
         self._well = well
         self._wake = wake
         self._checked = checked
+        self._note = note
         self._watched_until = 0.0
         self._shown_at: dict[InstanceId, float] = {}
         self._measured: dict[InstanceId, int] = {}
@@ -163,7 +165,7 @@ class Sampler:
                 said.info("the agent asked it to free its caches: %s", action.reason)
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {action.reason}"
-                self._registry.note(entry(facts, "memory", sentence, Category.MEMORY))
+                self._note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:
                 said.warning("restarts gracefully: %s", action.reason)

@@ -24,6 +24,7 @@ from agent.supervise.passes.observe import desired_of
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
+from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import Room
 from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
@@ -45,8 +46,8 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class Footing:
-    """Built once; what a reload changes is asked of the settings each time."""
+class Shared:
+    """What deciding, acting and asking share; a reload changes `settings` only."""
 
     settings: Settings
     session_root: Path
@@ -58,6 +59,7 @@ class Footing:
     """Local workers and seats with backends alike."""
     incidents: Incidents
     keeping: Keeping
+    notes: Notes
     link_stats: LinkStats
     checks: CheckTimes
     trends: Trends
@@ -66,38 +68,23 @@ class Footing:
         self.ground.wakes.wake(id)
 
 
-def build_footing(config: Config, ground: Ground) -> Footing:
+def build_shared(config: Config, ground: Ground) -> Shared:
     settings, wake = Settings(config), ground.wakes.wake
+    facts: dict[InstanceId, Facts] = {}
+    notes, link_stats = Notes(ground.store), LinkStats()
     reaching = Reaching(
         policy=lambda: settings.config.reconnect.reach,
         session_root=config.session_root,
         wake=wake,
-        wanted=lambda facts: _waits_for_its_address(facts, ground.host),
+        wanted=lambda one: _waits_for_its_address(one, ground.host),
     )
-    turns = Turns(
-        _gates(settings, wake),
-        _room(settings, ground.host, wake),
-        reaching,
-        lambda facts, now: backends.ask(facts, now),  # noqa: PLW0108 - made below
-    )
-    eyes = Eyes(
-        ground.host,
-        turns,
-        breaker_policy=lambda: settings.config.reconnect.breaker,
-        crypto_policy=lambda: settings.config.crypto,
-        memory_limit=settings.memory_limit,
-        in_incident=lambda facts: incidents.has(facts),  # noqa: PLW0108 - made below
-        server_version=lambda name: backends.server_version(name),  # noqa: PLW0108 - made below
-    )
-    registry = Registry(ground.store, eyes, config.session_root)
-    link_stats = LinkStats()
     backends = Backends(
         host=ground.backend_host,
         root=config.backends_root,
         wakes=ground.backend_wakes,
-        facts=registry.facts,
+        facts=facts,
         wake=wake,
-        note=registry.note,
+        note=notes.write,
         link_stats=link_stats,
         settings=lambda: settings.config.backends,
         breaker=lambda: settings.config.reconnect.breaker,
@@ -105,21 +92,18 @@ def build_footing(config: Config, ground: Ground) -> Footing:
     )
     incidents = Incidents(
         lambda: settings.config.incident_policy,
-        registry.facts,
+        facts,
         wake,
-        registry.note,
+        notes.write,
         out_of_reach=reaching.away,
         reconnect=lambda: settings.config.reconnect,
     )
-
-    def take_news(news: ReachNews) -> None:
-        if news.entry is not None:
-            registry.note(news.entry)
-        incidents.reach_changed(news.sessions, back=news.back)
-
-    reaching.on_news.append(take_news)
-    reaching.on_route.append(backends.look_now)
-    host = Seats(ground.host, backends, registry.facts.get, turns.gates.no_login)
+    _pass_news_on(reaching, backends, incidents, notes)
+    room = _room(settings, ground.host, wake)
+    turns = Turns(_gates(settings, wake), room, reaching, backends.ask)
+    eyes = Eyes(ground.host, turns, settings, incidents.has, backends.server_version)
+    registry = Registry(ground.store, eyes, config.session_root, facts)
+    host = Seats(ground.host, backends, facts.get, turns.gates.no_login)
     keeping = Keeping(
         registry,
         ground.store,
@@ -129,7 +113,7 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         save_timeout=lambda: settings.config.stop.save,
         wake=wake,
     )
-    return Footing(
+    return Shared(
         settings=settings,
         session_root=config.session_root,
         ground=ground,
@@ -139,10 +123,25 @@ def build_footing(config: Config, ground: Ground) -> Footing:
         host=host,
         incidents=incidents,
         keeping=keeping,
+        notes=notes,
         link_stats=link_stats,
         checks=CheckTimes(),
         trends=Trends(config.api.history),
     )
+
+
+def _pass_news_on(
+    reaching: Reaching, backends: Backends, incidents: Incidents, notes: Notes
+) -> None:
+    """What the looks at addresses find out."""
+
+    def take_news(news: ReachNews) -> None:
+        if news.entry is not None:
+            notes.write(news.entry)
+        incidents.reach_changed(news.sessions, back=news.back)
+
+    reaching.on_news.append(take_news)
+    reaching.on_route.append(backends.look_now)
 
 
 def _waits_for_its_address(facts: Facts, host: Host) -> bool:
