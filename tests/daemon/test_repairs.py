@@ -133,7 +133,8 @@ async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent,
     told = await steps(agent)
     assert told[0] == "restart"
     assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
-    assert (await agent.show("a"))["cleanups"] == {"heal": 1}
+    cleanups = (await agent.show("a"))["cleanups"]
+    assert {goal: count for goal, count in cleanups.items() if count} == {"heal": 1}
     assert len(await retired(agent)) == 1
 
 
