@@ -1,4 +1,4 @@
-"""What an engine is: it translates between one WhatsApp session and its worker.
+"""An engine translates between one WhatsApp session and its worker.
 
 An engine never retries, waits for better times or judges; deadlines belong to the
 worker, verdicts to the core. Standard library only: it lives in every worker.
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Qr:
-    """A code that somebody must scan. Its text is a secret."""
+    """A code to scan with the phone. Its text is a secret."""
 
     text: str = field(repr=False)
     expires_in: float
@@ -57,7 +57,7 @@ class Reporter(Protocol):
     def happened(self, happening: Happening) -> None: ...
 
     def progress(self) -> None:
-        """A save went on by a real step; the time it may take is counted anew."""
+        """A save made a step; its time limit starts again."""
 
     def crashed(self, error: BaseException) -> None:
         """The engine's own background work ended in a way it did not foresee: the worker ends."""
@@ -104,10 +104,10 @@ reporter."""
 
 
 class RemoteEngine(Engine, Protocol):
-    """A session that a backend's server runs for us: it can also be begun anew over there."""
+    """A session that runs on a backend's server, which can also restart or renew it."""
 
     async def restart(self) -> None:
-        """Let the server start this session anew with the pairing it has."""
+        """Let the server restart this session with its pairing."""
 
     async def renew(self) -> None:
         """Give the pairing up: away with what the server holds of it, then a fresh one with a QR.

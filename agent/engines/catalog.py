@@ -102,7 +102,7 @@ def find_engine(name: str) -> EngineEntry:
 
 
 def memory_of(name: str) -> int:
-    """What a session of that engine needs at most; 0 = nobody knows, the engine included."""
+    """Bytes that a session of that engine needs at most; 0 = the engine does not know."""
     entry = CATALOG.get(name)
     return entry.memory if entry is not None else 0
 

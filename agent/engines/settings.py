@@ -1,4 +1,4 @@
-"""What the settings of every engine share: how a table is read, and the rules of addresses.
+"""Reads any engine's table of settings; the rules of addresses that local engines share.
 
 Standard library only, as each engine's own `settings`: the agent's configuration asks them too.
 """

@@ -1,4 +1,4 @@
-"""What the machine tells a local engine through its worker's environment. Standard library only."""
+"""The machine's words for a local engine, in its worker's environment. Standard library only."""
 
 import os
 from collections.abc import Mapping

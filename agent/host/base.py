@@ -1,4 +1,4 @@
-"""What a host is: the part of the machine that starts, stops and describes workers.
+"""A host is the part of the machine that starts, stops and describes workers.
 
 Two exist, `systemd` and `process`, and nothing above this room knows which one it has.
 """
@@ -49,7 +49,7 @@ class Host(Protocol):
     async def set_limits(self, instance: InstanceId, limits: Limits) -> None: ...
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
-        """True when somebody enabled this worker past us (`systemctl enable`)."""
+        """True when an operator enabled this worker with `systemctl enable`."""
 
     def link_path(self, instance: InstanceId) -> Path:
         """The Unix socket on which that worker listens."""

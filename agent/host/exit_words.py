@@ -1,4 +1,4 @@
-"""What a worker's exit status says, in words. Pure."""
+"""A worker's exit status in words. Pure."""
 
 SYSTEMDS_OWN = {
     66: "its folder or its identity file cannot be used",

@@ -1,4 +1,4 @@
-"""What each end of the link takes from the other at most; the worker keeps below the agent's."""
+"""The most that each end of the link takes from the other; the worker keeps below the agent's."""
 
 from collections import Counter
 from dataclasses import dataclass, field

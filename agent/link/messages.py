@@ -1,4 +1,4 @@
-"""What the agent and a worker can say to each other, as frozen values. Pure, no I/O.
+"""The messages between the agent and a worker, as frozen values. Pure, no I/O.
 
 `parse_*` turn a decoded object into one of these and refuse all else; `wire_*` and
 `.wire()` give the object to encode. Keys that are not known here are ignored.

@@ -1,4 +1,4 @@
-"""What a worker has to say and its agent has not read yet. Bounded; the newest claim stays."""
+"""A worker's messages that its agent has not read yet. Bounded; the newest claim stays."""
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping

@@ -156,7 +156,7 @@ class LinkServer:
         task.add_done_callback(self._calls.discard)
 
     async def close(self) -> None:
-        """Hang up on everybody; what was already written still goes out."""
+        """Hang up on every agent; what was already written still goes out."""
         self._listener.close()
         if self._later is not None:
             self._later.cancel()

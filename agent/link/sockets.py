@@ -26,7 +26,7 @@ CheckPeer = Callable[[Peer], str | None]
 
 
 def only_process(pid: int) -> CheckPeer:
-    """Nobody but the unit's main process may answer for it."""
+    """Only the unit's main process may answer for it."""
 
     def check(peer: Peer) -> str | None:
         if peer.pid != pid:
@@ -54,7 +54,7 @@ def short_path(path: Path) -> Iterator[str]:
 def listen_at(path: Path, *, mode: int = 0o660) -> socket.socket:
     """Bind a listening socket; one left over by a dead process is replaced.
 
-    The caller holds the instance's lock, so nobody alive listens there.
+    The caller holds the instance's lock, so no live process listens there.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)

@@ -86,7 +86,7 @@ def decode_body(body: bytes) -> dict[str, Any]:
 
 
 def check_plain(value: object, depth: int = 0) -> None:
-    """Raise ValueError for what JSON's grammar allows but nobody here can use."""
+    """Raise ValueError for what JSON allows and this link does not (NaN, huge numbers)."""
     if depth > DEPTH_LIMIT:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):

@@ -34,7 +34,7 @@ def write_atomically(
 
 def read_plain_file(folder: Path, folder_fd: int, name: str) -> bytes:
     """The whole of a regular file. A link, pipe or device in its place is refused."""
-    # O_NONBLOCK: opening a planted pipe must not wait for somebody to write into it.
+    # O_NONBLOCK: opening a planted pipe must not wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     path = folder / name
     try:

@@ -1,4 +1,4 @@
-"""The folder of one backend's worker: what it is about, and which sessions are its to watch.
+"""The folder of one backend's worker: its settings, and the sessions that it watches.
 
 The agent writes, the worker reads; `kept/` below it is the worker's own. Holds secrets: the
 files are for the agent and the service's group alone.
@@ -55,7 +55,7 @@ def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
 
 
 def read_roster(root: Path, name: InstanceId) -> dict[InstanceId, Mapping[str, Any]]:
-    """Whom its worker was told to hold; nobody when that file is missing or damaged."""
+    """The sessions that its worker should hold; none when that file is missing or damaged."""
     with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
         told = _read(root / name, fd, ROSTER)
     sessions = told.get("sessions") if isinstance(told, dict) else None

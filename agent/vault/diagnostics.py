@@ -1,4 +1,4 @@
-"""What an engine kept of its failed starts: notes and pictures in the session's folder.
+"""An engine's evidence of failed starts: notes and pictures in the session's folder.
 
 The worker writes them, so nothing of them is trusted: no link is followed, sizes are bounded, and
 a picture is one only by its first bytes.

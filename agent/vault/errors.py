@@ -15,7 +15,7 @@ _PLANTED = (errno.ELOOP, errno.ENOTDIR)
 
 
 def explain(verb: str, path: Path, error: OSError) -> VaultError:
-    """A VaultError with a code that somebody can act on."""
+    """A VaultError with a code that callers react to."""
     if error.errno in _DENIED:
         return VaultError(
             f"cannot {verb} {path}: {os.strerror(error.errno or 0).lower()}; {_blocker(path)}",

@@ -80,5 +80,5 @@ def is_left_out(engine: str) -> Callable[[str], bool]:
 
 
 def may_roll_back(engine: str) -> bool:
-    """Whether an older copy may replace a newer session without somebody asking for just that."""
+    """Whether an older copy may replace a newer session without `force`."""
     return not file_rules(engine).key_based

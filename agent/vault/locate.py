@@ -1,7 +1,7 @@
-"""Where an instance's folder is, and what owner and mode things in it have.
+"""An instance's folder: its path, and the owner and mode of the files in it.
 
-Everything is opened relative to the session root without following a link: a link that
-somebody planted must never lead us out of it.
+Everything is opened relative to the session root without following a link: a
+planted link must never lead out of it.
 """
 
 import contextlib

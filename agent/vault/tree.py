@@ -76,7 +76,7 @@ Signature = tuple[int, ...]
 
 
 def no_tick(_bytes: int) -> None:
-    """For work that nobody watches."""
+    """For work without a progress display."""
 
 
 def walk(top: Open, excluded: Excluded, verb: str = "copy") -> Iterator[Found]:
@@ -196,7 +196,7 @@ def add_file(
 @contextlib.contextmanager
 def open_source(parent: Open, name: str) -> Iterator[int]:
     """A plain file for reading; a link or pipe in its place is refused."""
-    # O_NONBLOCK: opening a planted pipe must not wait for somebody to write into it.
+    # O_NONBLOCK: opening a planted pipe must not wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     path = parent.path / name
     try:

@@ -1,4 +1,4 @@
-"""What the agent may ask of a session's engine, each with its deadline."""
+"""The agent's calls to a session's engine, each with its deadline."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,4 @@
-"""What an engine wrote, opened to the group that worker and agent share.
+"""Opens an engine's files to the group that worker and agent share.
 
 A browser makes its files for its user alone, whatever the umask says; the agent, another user,
 could then neither copy a session nor throw it away.

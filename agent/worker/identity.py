@@ -1,4 +1,4 @@
-"""Who this worker is: its folder, what the agent wrote in it, its lock. Reads, never writes."""
+"""The identity of this worker: its folder, the agent's files in it, its lock. Never writes."""
 
 import fcntl
 import json
@@ -65,7 +65,7 @@ def read_backend(name_text: str, root: Path) -> Identity:
 
 
 def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
-    """The sessions that this backend's worker is to hold; nobody where it cannot be read.
+    """The sessions that this backend's worker should hold; none where the file cannot be read.
 
     Without it the worker lives and waits for its agent, which knows.
     """

@@ -1,4 +1,4 @@
-"""What a worker runs where nobody may log in by itself: it says why, and touches nothing.
+"""The engine of a worker that must not log in: it says why, and touches nothing.
 
 After WhatsApp ended a session for good, and where a pairing's store is lost. Its host or the boot
 started that worker; its agent stops it, and gives it a new life first when that is wanted.

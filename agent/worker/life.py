@@ -1,4 +1,4 @@
-"""What every worker's life has in common: its log, its lock, who wants its end, how it ends."""
+"""The life of every worker: its log, its lock, the requests to end, its exit status."""
 
 import asyncio
 import faulthandler
@@ -91,7 +91,7 @@ class Life:
         status: Callable[[], str],
         stop: Callable[[], Awaitable[bool]],
     ) -> int:
-        """Do the works until somebody wants the end, then `stop`; return the exit status.
+        """Run the works until a request to end, then `stop`; return the exit status.
 
         `status` is what the manager is told with READY; `stop` says whether all was saved.
         """

@@ -1,7 +1,7 @@
-"""A session that is known to be paired is never begun anew by its worker: no code, no new store.
+"""A worker never starts a paired session over: no code, no new store.
 
-An empty store under a pairing is lost, and a code shown in its place would be scanned by somebody
-before anybody knew. What becomes of it is the agent's to decide.
+An empty store under a pairing is a lost one; an operator could scan a code shown in its place
+before the loss is known. The agent decides what happens to it.
 """
 
 from dataclasses import replace
@@ -12,17 +12,17 @@ Status = ConnectionStatus
 
 
 class Pairing:
-    """What is known of one session's pairing, while its engine claims this and that."""
+    """Whether one session is paired, by its record and its engine's claims."""
 
     __slots__ = ("_paired", "suspect")
 
     def __init__(self, paired: bool) -> None:
         self._paired = paired
         self.suspect = False
-        """It is unpaired now, and nobody saw a logout: its code is not to be scanned."""
+        """It is unpaired now without a logout: its code must not be scanned."""
 
     def judge(self, claim: Claim) -> Claim:
-        """The claim as it may be told: a code where a pairing should be is none."""
+        """The claim for the agent: a code where a pairing should be becomes AUTH_FAILURE."""
         if claim.reason in UNPAIRING:
             self._paired = False
         elif claim.paired:

@@ -1,4 +1,4 @@
-"""What an engine says of its session goes through here: to the agent, to the log, to STATUS=."""
+"""Passes an engine's words about its session on: to the agent, to the log, to STATUS=."""
 
 import asyncio
 import logging
@@ -97,7 +97,7 @@ class Reports:
 
     @property
     def suspect(self) -> bool:
-        """Whether it asks for a scan that would replace a pairing nobody ended."""
+        """Whether it asks for a scan that would replace a pairing without a logout."""
         return self._pairing is not None and self._pairing.suspect
 
     @property

@@ -107,7 +107,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
 
 def _open_engine(identity: Identity, reports: Reports) -> Engine:
-    """The engine on its folder, or what stands in for it where nobody may log in by itself."""
+    """The engine on its folder, or an idle one where the worker must not log in."""
     if identity.ended:
         return ended_engine(identity.ended, reports)
     open_engine = load_engine(identity.engine)

@@ -1,1 +1,1 @@
-"""What every backend on somebody's server needs: asking it over HTTP, and saying how it is."""
+"""The parts of every remote engine: HTTP to its server, and the state of that server."""

@@ -80,7 +80,7 @@ class SandboxEngine:
         return self._phone.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Of every kind: nobody reads it, and it counts as any other."""
+        """Messages of every kind count alike; the phone reads none."""
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message has no receiver", field="to")
         if self._claim.status is not Status.CONNECTED or self._stopping:

@@ -19,22 +19,22 @@ from agent.errors import EngineError, InvalidRequest
 NAME = "faults.json"
 
 FAULTS = {
-    "crash": "the worker is killed; with --for again at each start",
-    "hang": "the worker's event loop stands still",
-    "zombie": "claims CONNECTED, but no frame comes and no query is answered",
-    "slow": "probes and calls take seconds",
-    "drop": "the connection is lost; with --for the network stays away",
-    "leak": "memory grows steadily",
-    "bad-mac": "messages of a peer cannot be decrypted: Bad MAC",
-    "prekey": "messages of a peer cannot be decrypted: Invalid PreKey ID",
+    "crash": "the worker is killed; with --for also at each start",
+    "hang": "the worker's event loop stops",
+    "zombie": "the session says CONNECTED, but gets no frame and answers no query",
+    "slow": "the engine answers probes and calls after seconds",
+    "drop": "the connection is lost; with --for the network stays down",
+    "leak": "the worker's memory grows steadily",
+    "bad-mac": "the session cannot decrypt a peer's messages: Bad MAC",
+    "prekey": "the session cannot decrypt a peer's messages: Invalid PreKey ID",
     "logout": "the phone removes this device",
-    "ban": "the account is banned",
-    "temp-ban": "the account is banned for a while",
-    "conflict": "another client takes the session over",
+    "ban": "WhatsApp bans the account",
+    "temp-ban": "WhatsApp bans the account for the time of --for, else one hour",
+    "conflict": "another client takes over the session",
     "outdated": "the server refuses this client's version",
     "no-qr": "a login never shows a code",
-    "stuck-loading": "the sync after a login stands still",
-    "corrupt-files": "the session file is damaged and the worker killed",
+    "stuck-loading": "the sync after a login stops",
+    "corrupt-files": "the session file is damaged, then the worker is killed",
 }
 _ALWAYS_KEPT = {"ban", "temp-ban", "outdated"}
 _KEPT_WITH_END = {"crash", "drop", "conflict", "no-qr", "stuck-loading"}

@@ -109,7 +109,7 @@ class KeptSession:
         try:
             return read_session(self.folder)
         except OSError as error:
-            # Not damage: nobody may throw the session away for a matter of rights.
+            # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
 
     async def _write(self, session: SessionFile, elsewhere: Path | None = None) -> None:

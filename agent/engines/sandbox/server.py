@@ -1,4 +1,4 @@
-"""What the sandbox plays WhatsApp's side with: it takes logins, sends frames, answers pings.
+"""WhatsApp's side of the sandbox: it takes logins, sends frames, answers pings.
 
 Faults work here as they would at the real server or on the way to it; the engine only
 sees frames, answers, refusals, or nothing at all.

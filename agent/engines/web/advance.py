@@ -1,4 +1,4 @@
-"""How far a start has come. Only what is new counts as progress: the same phase once more does not.
+"""The progress of a start. The same phase once more is no progress.
 
 Pure: `now` is handed in.
 """

@@ -1,4 +1,4 @@
-"""What on this machine keeps the web engine from working, and what cures it. Changes nothing."""
+"""Faults of this machine that keep the web engine from working, with cures. Changes nothing."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping

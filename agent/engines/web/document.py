@@ -1,4 +1,4 @@
-"""What document the browser shows: WhatsApp Web, or something else that came instead.
+"""The document that the browser shows: WhatsApp Web, or something else instead.
 
 Pure. Whatever answered said all of it: it is shortened, shown, and trusted no further.
 """

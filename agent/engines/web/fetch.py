@@ -95,7 +95,7 @@ def _unpack(package: bytes) -> bytes:
 
 
 def unpack_package(path: Path) -> bytes:
-    """The bundle out of a package file that somebody brought here."""
+    """The bundle out of a package file that was copied here."""
     try:
         return _unpack(path.read_bytes())
     except OSError as error:

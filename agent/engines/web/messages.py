@@ -1,4 +1,4 @@
-"""Messages: what somebody asks to send, in the bundle's words, and what its answer means."""
+"""Messages: a request to send in the bundle's words, and the meaning of its answer."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the engine writes down while a session lives: its note, the page that works, evidence."""
+"""The engine's records of a session: its note, the page that works, evidence of failures."""
 
 import asyncio
 import logging

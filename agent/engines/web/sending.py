@@ -24,7 +24,7 @@ async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
     try:
         told = await page.ask("send_message", *given, within=limit + 1)
     except EngineError as error:
-        # Handed over, and nobody knows how far it came.
+        # The page has it; whether WhatsApp has it is unknown.
         return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
     return outcome(id, told)
 

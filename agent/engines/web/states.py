@@ -1,4 +1,4 @@
-"""What the page's words mean: one look at the page and the story so far make one claim.
+"""The meaning of the page's words: one look at the page and the story so far make one claim.
 
 Pure. The words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them.
 """
@@ -68,7 +68,7 @@ class Story:
     """What happened before this look, as far as it decides what the look means."""
 
     ended: str = ""
-    """The word that ended the session; it stays until somebody connects anew."""
+    """The word that ended the session; it stays until the next connect."""
     until_wall: float | None = None
     passing: str = ""
     """The last word that only explains an interruption."""

@@ -1,4 +1,4 @@
-"""What is known of the session now: the last look at the page, the story, the proof, the claim.
+"""The present knowledge of the session: the last look at the page, story, proof and claim.
 
 No I/O and no clock: `now` is handed in, and who asks publishes what changed.
 """

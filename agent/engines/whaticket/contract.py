@@ -45,7 +45,7 @@ class Contract:
     """Forgets the pairing and starts for a new one."""
     logout: Route | None = None
     restart: Route | None = None
-    """Closes the socket so that the server connects anew; the pairing stays."""
+    """Closes the socket, so that the server connects again; the pairing stays."""
     create: Route | None = None
     send: Route | None = None
     disconnect_keeps_pairing: bool = False

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.25
 SETTLE = 0.5
-"""Seconds after which what somebody still writes would have shown."""
+"""Seconds in which a server that still writes would write again."""
 AGAIN = ("remote_refused", "backend_down")
 """Error codes after which the same request may succeed a little later."""
 Look = Callable[[Row], bool]
@@ -151,7 +151,7 @@ class Round:
         return row
 
     async def must_stay_gone(self, plan: Plan) -> None:
-        """After a removal: nobody wrote it again, and the session is still down."""
+        """After a removal: the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
         if back := await self.store.came_back(self.id, plan):
             raise EngineError(

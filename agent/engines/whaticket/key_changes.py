@@ -1,4 +1,4 @@
-"""What is done to a session's keys while it is down: some records taken out, all, or put back."""
+"""Changes of a session's keys while it is down: some records removed, all, or put back."""
 
 from collections.abc import Callable, Sequence
 

@@ -36,7 +36,7 @@ class ErrorsTold:
     held: Mapping[InstanceId, WhaticketSession]
     reporters: Mapping[InstanceId, Reporter]
     unattributed: int = 0
-    """Errors of the last hour that nobody could be charged with."""
+    """Errors of the last hour whose session is unknown."""
     hidden: int = 0
     """Those of the last hour that were not told because there were too many of them."""
     _since: float = field(default_factory=time.monotonic)

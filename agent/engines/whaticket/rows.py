@@ -85,7 +85,7 @@ def parse_state(told: object, id: str = "") -> Row | None:
 
 
 _WORDS: Mapping[str, tuple[Status, str, str]] = {
-    # No phase: how far it came nobody tells, and what passes is stuck after the general time.
+    # No phase: the server tells none, so the general time limit of a start holds.
     "OPENING": (Status.INITIALIZING, "", ""),
     "PAIRING": (Status.INITIALIZING, "", ""),
     "QRCODE": (Status.QR_REQUIRED, "", ""),

@@ -37,7 +37,7 @@ class Ground:
 
 
 class WhaticketSession:
-    """Repairs run in tasks of their own: whoever asked may go, the session comes up again."""
+    """Repairs run in tasks of their own: they end, also when the request is cancelled."""
 
     def __init__(self, id: InstanceId, remote: str, ground: Ground, reporter: Reporter) -> None:
         self.id = id
@@ -73,7 +73,7 @@ class WhaticketSession:
     async def qr(self) -> Qr | None:
         row = await self._row()
         if row.down and not self._known.paired:
-            # Nobody scanned in time: the server makes codes again when it is started.
+            # The code was not scanned in time: the server shows codes again after a start.
             round = self._round(row.id)
             await round.begin()
             row = await round.wait("get a code of", lambda row: row.asks or row.connected)
@@ -140,7 +140,7 @@ class WhaticketSession:
 
     async def renew(self) -> None:
         row = await self._row()
-        await self._alone("begin anew", self._renew(self._round(row.id)))
+        await self._alone("renew", self._renew(self._round(row.id)))
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         self._must_change_keys("regenerate keys")
@@ -202,7 +202,7 @@ class WhaticketSession:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
             await store.copy_all(round.id, "the session starts over")
-            what = f"begin {round.id} anew"
+            what = f"renew {round.id}"
             await self._server.do(what, contract.new_qr, round.id)
         else:
             await store.must_have_room(round.id, await store.plan_all(round.id))

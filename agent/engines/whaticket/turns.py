@@ -1,4 +1,4 @@
-"""What these servers write when a connection begins or ends, and the reasons they give."""
+"""The words of these servers for a connection that begins or ends, and their reasons."""
 
 import re
 from collections.abc import Mapping

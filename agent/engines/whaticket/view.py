@@ -1,4 +1,4 @@
-"""What is remembered of a session between two looks, and what it makes of the server's word."""
+"""The memory of a session between two looks, and the claim that follows from the server's word."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ class Known:
             self.hung_up = False
             self._asked = self._asked or row.asks
             if row.asks:
-                # It began anew: what ended it before is over.
+                # It started again: the earlier end no longer counts.
                 self._log_reason, self._blocked = "", False
 
     def note_turn(self, turn: Turn, now: float) -> None:

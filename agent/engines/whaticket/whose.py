@@ -1,4 +1,4 @@
-"""Whose an error is that names a peer at most: by the peer's stored keys, or by who reconnects."""
+"""The session of an error that names a peer at most: by stored keys, or by a reconnect."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field

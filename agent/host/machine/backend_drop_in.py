@@ -1,4 +1,4 @@
-"""What the unit of a backend's worker must be let reach besides its own folder, as a drop-in.
+"""The paths and groups that a backend's worker needs besides its own folder, as a drop-in.
 
 The unit hides /home and /var and lets nothing be written: logs, auth folders and sockets of
 other programs have to be named. Rights on them are a person's to give; the text says how.

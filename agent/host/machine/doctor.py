@@ -1,4 +1,4 @@
-"""What on this machine keeps the agent from working well, and what to do about it.
+"""Faults of this machine that keep the agent from working well, with advice.
 
 Only looks; changes nothing. Each check stands alone, so that one that cannot look says so
 and hides no other.
@@ -113,7 +113,7 @@ def _private(state: Path, sessions: Path) -> Iterator[Path]:
     try:
         yield from (Path(one.path) for one in os.scandir(sessions))
     except OSError:
-        return  # closed to us or not there: then it is not open to everybody
+        return  # closed to us or missing: then it is not open to every user
 
 
 def _open_to_others(path: Path) -> Iterator[str]:

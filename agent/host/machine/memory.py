@@ -1,4 +1,4 @@
-"""What the kernel tells of the whole machine: its memory, and how busy its cores are."""
+"""The whole machine's memory, and how busy its cores are, by the kernel."""
 
 from dataclasses import dataclass
 from pathlib import Path

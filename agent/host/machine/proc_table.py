@@ -1,6 +1,6 @@
-"""What /proc tells about processes: their start, session, parent, environment.
+"""Processes in /proc: their start, session, parent, environment.
 
-A pid alone names nobody for long; pid and start time together do.
+A pid alone is used again; pid and start time together name one process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What whole process trees use, as /proc tells it to somebody who may look.
+"""The use of whole process trees, as /proc shows it to a process with the rights.
 
 Blocking reads; one walk serves all trees. A worker looks at its own tree with this, so it must
 import little.

@@ -1,4 +1,4 @@
-"""What workers use: memory, processor time, processes.
+"""The use of workers: memory, processor time, processes.
 
 Blocking reads of /proc and /sys: call it in a thread. One walk serves all workers.
 """
@@ -35,7 +35,7 @@ def _of_group(unit: str, main_pid: int) -> Usage:
         return UNSEEN
     memory = _number(group / "memory.current")
     if memory is not None:
-        # File pages that nobody touched of late are the machine's to take back.
+        # The kernel can take back file pages that were not used recently.
         memory -= _field(group / "memory.stat", "inactive_file") or 0
     used = _field(group / "cpu.stat", "usage_usec")
     return Usage(memory, None if used is None else used / 1e6, len(pids))

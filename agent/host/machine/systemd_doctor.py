@@ -1,4 +1,4 @@
-"""What keeps systemd from running the agent and its workers well, and what to do about it.
+"""Faults that keep systemd from running the agent and its workers well, with advice.
 
 Only looks; changes nothing.
 """

@@ -194,7 +194,7 @@ class Tuning:
     def _before(self) -> dict[str, str]:
         lines = _read(self.drop_in).splitlines()
         marked = "\n".join(line.removeprefix(_BEFORE) for line in lines if line.startswith(_BEFORE))
-        # Only names of ours: a line that somebody added is no order to write anywhere.
+        # Only names of ours: an added line must not make root write elsewhere.
         known = {one.name for one in WANTED}
         return {name: value for name, value in _settings(marked) if name in known}
 

@@ -1,7 +1,7 @@
 """One process that we started or adopted: told from others by its pidfd, never by its pid.
 
 How it ended is known when it is our own child, or when the warm process that forked it
-says so. An adopted one leaves no word.
+says so. Of an adopted one it stays unknown.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ WORD_WITHIN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended. Nothing set: nobody could tell."""
+    """How a process ended. Nothing set: unknown."""
 
     code: int | None = None
     signal: int | None = None
@@ -51,7 +51,7 @@ class Child:
 
     @classmethod
     def spawned(cls, pid: int) -> "Child":
-        # Not yet waited for by anybody, so the pid cannot have passed to another process.
+        # Not yet waited for, so the pid cannot have passed to another process.
         return cls(pid, os.pidfd_open(pid), own=True, word_expected=False)
 
     @classmethod
@@ -66,7 +66,7 @@ class Child:
 
     @classmethod
     def adopted(cls, pid: int, start_ticks: int) -> "Child | None":
-        """A worker of an earlier agent; None when it is gone, whoever has its pid now."""
+        """A worker of an earlier agent; None when it is gone, even if its pid is in use."""
         child = cls._open_foreign(pid, word_expected=False)
         if child is not None and not is_alive(pid, start_ticks):
             child.release()
@@ -122,7 +122,7 @@ class Child:
             self._end(UNTOLD)
 
     def _reap(self) -> Exit:
-        # By pidfd: nobody else's wait can take the status away in between.
+        # By pidfd: no other wait can take the status away in between.
         try:
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:

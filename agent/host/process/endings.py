@@ -1,4 +1,4 @@
-"""How a worker ended, in systemd's words. Pure."""
+"""The result of a worker's end, in systemd's words. Pure."""
 
 import signal
 

@@ -242,7 +242,7 @@ class ProcessHost:
         if child is None:
             remove_note(folder)
             if note.boot == self._boot:
-                # Its helpers may have outlived it; nobody else will look for them.
+                # Its helpers may have outlived it; only this look finds them.
                 await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
             return
         log.info("adopted the worker of %s (process %s)", instance, note.pid, extra=about(instance))

@@ -53,13 +53,13 @@ class NotifySocket:
         self._room = threading.Semaphore(_AT_ONCE)
         self.path = path
         self.refused = 0
-        """Notices that nobody could have meant: from another user, too long, without text."""
+        """Notices that were dropped: from another user, too long, without text."""
         self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
         self._thread.start()
 
     @classmethod
     def open(cls, path: Path, on_notice: OnNotice, known: Collection[int]) -> "NotifySocket":
-        """Bound anew at the same path, so that workers of an earlier agent reach us.
+        """Bound at the path of the earlier agent, so that its workers reach this one.
 
         `known`: the pids whose pings count.
         """
@@ -117,7 +117,7 @@ class NotifySocket:
             self.refused += 1
 
     def _hand_over(self, pid: int, notice: Mapping[str, str]) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe(self._tell, pid, notice)
 
     # In the event loop

@@ -46,6 +46,6 @@ def read_note(folder: Path) -> RunNote | None:
 
 
 def remove_note(folder: Path) -> None:
-    # Where a disk takes no change it stays, and names a process that nobody will find any more.
+    # On a disk that takes no change it stays, and names a process that is gone.
     with contextlib.suppress(OSError):
         (folder / _NAME).unlink()

@@ -1,4 +1,4 @@
-"""Kill what a worker left behind: its process group, its session, whoever runs in its name."""
+"""Kill what a worker left behind: its process group, its session, processes of its run."""
 
 import asyncio
 import contextlib

@@ -64,7 +64,7 @@ class ProcessWorker:
         self._deadline = Deadline(self._deadline_passed, self._renewed)
         self._task: asyncio.Task[None] | None = None
         self._turned: asyncio.Event | None = None
-        """Set when the phase is another one; None while nobody waits."""
+        """Set when the phase is another one; None while no caller waits."""
         self._was_ready = False
         self._failed_starts = 0
 

@@ -42,7 +42,7 @@ class BusGone(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What each new connection asks before anybody's call: matches, then methods without arguments.
+    """A new connection's first questions: matches, then methods without arguments.
 
     A failure of one of them counts as a failed connect.
     """

@@ -1,4 +1,4 @@
-"""What we ask systemd over D-Bus, and what its refusals mean."""
+"""The calls to systemd over D-Bus, and the meaning of its refusals."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ PROPERTIES_INTERFACE = "org.freedesktop.DBus.Properties"
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
 POLKIT_PAUSE = 0.2
 
-# Subscribed before anything is begun: a signal sent to nobody is lost.
+# Subscribed before the first job: a signal without a subscriber is lost.
 GREETING = Greeting(
     rules=(
         f"type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}'",
@@ -107,7 +107,7 @@ class SystemdCalls:
         return next((address for address in found if ":" in address), "")
 
     async def allowed(self, method: str, signature: str, *body: Any) -> list[Any]:
-        """A call that polkit must allow; asked twice, as polkitd may be starting anew."""
+        """A call that polkit must allow; asked twice, because polkitd may be restarting."""
         try:
             return await self.manage(method, signature, *body)
         except BusCallFailed as error:

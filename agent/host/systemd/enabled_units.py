@@ -1,4 +1,4 @@
-"""What an operator did with `systemctl enable` and `systemctl mask`, read from the unit folders.
+"""The units that an operator enabled or masked with systemctl, read from the unit folders.
 
 systemd lists no enabled instance of a template over D-Bus except one by one, so the
 links are read, all in one look.

@@ -61,7 +61,7 @@ class SystemdHost:
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
         self._systemd = SystemdCalls(self._bus)
         self._jobs = Jobs(self._systemd.job_exists)
-        self._files_reader = asyncio.create_task(self._read_files_anew(), name="unit files")
+        self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
     @classmethod
     async def open(
@@ -147,7 +147,7 @@ class SystemdHost:
         return found
 
     async def _loaded(self) -> frozenset[InstanceId]:
-        """Every loaded unit of ours; what it says and we do not believe yet is asked anew."""
+        """Every loaded unit of ours; one whose row differs from the cache is asked again."""
         try:
             rows = await self._systemd.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
@@ -305,11 +305,11 @@ class SystemdHost:
     def _unit_came_or_went(self, message: Message) -> None:
         instance = self._kind.id_of(message.body[0])
         if instance is not None:
-            # Not believed but asked: a reload removes every unit and makes it anew.
+            # Not believed but asked: a reload removes every unit and makes it again.
             self._cache.mark_stale(instance)
             self._wake(instance)
 
-    async def _read_files_anew(self) -> None:
+    async def _read_files_again(self) -> None:
         while True:
             await self._files_changed.wait()
             self._files_changed.clear()

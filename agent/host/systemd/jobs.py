@@ -82,7 +82,7 @@ class Jobs:
                 return await self._waiting[path]
             except BusGone:
                 self._waiting[path] = asyncio.get_running_loop().create_future()
-            # The signal may have been sent to nobody: look whether the job is still there.
+            # The signal may have come while the bus was away: look whether the job is still there.
             try:
                 if not await self._still_exists(path):
                     return UNKNOWN
@@ -100,8 +100,8 @@ class Jobs:
 async def _to_end(asking: Awaitable[str]) -> str:
     """What was asked of systemd is not taken back by not waiting for its answer.
 
-    Who was cancelled waits as well: then the job is queued, and whoever stops all units
-    afterwards finds it. A start that nobody knew of would run without its agent.
+    A cancelled caller waits as well: then the job is queued, and a stop of all units that
+    follows finds it. A start unknown to the agent would run without it.
     """
     asked = asyncio.ensure_future(asking)
     try:

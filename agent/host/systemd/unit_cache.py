@@ -1,4 +1,4 @@
-"""What systemd last said of our units, kept fresh by its signals.
+"""The last properties of our units, kept fresh by systemd's signals.
 
 A unit is asked again only when a signal or a listing shows that its life went on.
 """

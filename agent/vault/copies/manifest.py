@@ -1,4 +1,4 @@
-"""What a snapshot or an archive says of itself: whose session, when, why, and every file."""
+"""The manifest of a snapshot or an archive: its session, time, reason, and every file."""
 
 import json
 from collections.abc import Mapping

@@ -40,7 +40,7 @@ class Restored:
 
 
 def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None:
-    """Refused when this snapshot would do harm that nobody asked for by name (`force`)."""
+    """Refused when this snapshot would do harm and was not asked for with `force`."""
     manifest = snapshot.manifest
     if manifest is None:
         raise VaultError(snapshot.problem, code="damaged")

@@ -111,7 +111,7 @@ def raw_manifest(root: Path, snapshot: Snapshot) -> bytes:
 
 
 def lineage_of(folder: Path) -> str:
-    """Which session the folder is of; "" where nobody wrote it down."""
+    """The session that the folder belongs to; "" = it is not recorded."""
     try:
         return read_identity(folder).lineage
     except VaultError:

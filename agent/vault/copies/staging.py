@@ -137,7 +137,7 @@ def _no_worker(folder: Path) -> Iterator[None]:
         with open_root(folder.parent) as root_fd, open_folder(folder, folder.name, root_fd) as fd:
             lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     except (VaultError, OSError) as error:
-        # No folder or no lock: nobody runs. One that we may not open: the host has told us.
+        # No folder or no lock: no worker runs. A lock that we may not open: the host knows.
         _log.debug("no lock of %s is held: %s", folder.name, error)
         yield
         return

@@ -86,7 +86,7 @@ def _fill(root: Path, subject: Subject, making: Open, at_wall: float, tick: Tick
         files = Open(path, fd)
         listing = _copy_unchanged(root, instance, files, tick)
         failpoint("snapshot_copied")
-        # The copy is looked at, not the original: it is the copy that somebody will live on.
+        # The copy is checked, not the original: a restored session uses the copy.
         report = inspect_session(path, fd, instance.engine, subject.paired, OURS)
         manifest = Manifest(
             id=instance.id,

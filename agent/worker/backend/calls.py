@@ -1,4 +1,4 @@
-"""What the agent may ask of a backend's worker: of the server, or of one session that it holds."""
+"""The calls of a backend's worker: about the server, or about one session that it holds."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict

@@ -20,7 +20,7 @@ from agent.worker.reports import Reports
 log = logging.getLogger(__name__)
 
 HOLD_AGAIN = 10.0
-"""Seconds until a session whose engine broke is held anew."""
+"""Seconds until a session whose engine broke is held again."""
 SAVES_AT_ONCE = 50
 
 
@@ -79,7 +79,7 @@ class Held:
         self._backend.release(id)
 
     def current(self) -> Mapping[InstanceId, Claim]:
-        """What is known; nothing is claimed of a session that nobody has asked yet."""
+        """The newest claims; a session that was not asked yet has none."""
         return {
             id: session.reports.current()
             for id, session in self.sessions.items()
@@ -151,12 +151,12 @@ class Held:
             extra=about(id),
         )
         loop = asyncio.get_running_loop()
-        loop.call_later(HOLD_AGAIN, self._hold_anew, id, reports)
+        loop.call_later(HOLD_AGAIN, self._hold_again, id, reports)
 
-    def _hold_anew(self, id: InstanceId, reports: Reports) -> None:
+    def _hold_again(self, id: InstanceId, reports: Reports) -> None:
         session = self.sessions.get(id)
         if session is None or session.reports is not reports:
-            return  # released, or held anew since
+            return  # released, or held again since
         with_what = session.settings
         self._let_go(id)
         self.hold_all({id: with_what})

@@ -44,7 +44,7 @@ _OFF_ON_LOOPBACK = ("LocalNetworkAccessChecks", "LocalNetworkAccessChecksWebSock
 _LEAN = (
     "--disable-gpu",
     "--in-process-gpu",
-    # Or 12 MB more for drawing what nobody looks at.
+    # Or 12 MB more for pictures that are not shown.
     "--disable-software-rasterizer",
     "--renderer-process-limit=1",
     "--disable-extensions",
@@ -61,7 +61,7 @@ _LEAN = (
     "--no-first-run",
     "--no-default-browser-check",
     "--hide-scrollbars",
-    # A page nobody looks at must keep its timers, or its connection dies.
+    # A hidden page must keep its timers, or its connection dies.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
@@ -73,7 +73,7 @@ _LEAN = (
     # Local storage reaches the disk within a second, and not after 5 s to several minutes: a
     # browser that is killed loses no more than that, and pairing.py waits for it after a scan.
     "--enable-aggressive-domstorage-flushing",
-    # Each pixel is kept twice over, for a picture that nobody looks at.
+    # Each pixel is kept twice, for a picture that is not shown.
     "--window-size=800,600",
 )
 

@@ -80,7 +80,7 @@ class _Pipe:
         for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(_Refused(why))
-                answer.exception()  # a call that nobody awaits any more is no error
+                answer.exception()  # a call that was given up is no error
         self._listeners.clear()
         self._write.close()
 

@@ -1,4 +1,4 @@
-"""How the loading of a page goes on: the bytes that came, told by the browser's network.
+"""The progress of a page's loading: the bytes that came, by the browser's network events.
 
 Only while a start needs it: the browser sends an event for each piece of each answer.
 """

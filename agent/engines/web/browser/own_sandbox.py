@@ -1,4 +1,4 @@
-"""Whether this machine lets an unprivileged browser have its own sandbox, and what cures it."""
+"""Tells whether an unprivileged browser gets its own sandbox on this machine, else the cure."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ def _of_trying() -> Problem | None:
 
 
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
-    """As somebody without rights where that can be: what root may says nothing of others."""
+    """As the user nobody where that is possible: root's rights say nothing of a worker's."""
     line = [unshare, "--user", "--map-root-user", "--pid", "--net", "--fork", "true"]
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS}
     if os.geteuid() == 0:

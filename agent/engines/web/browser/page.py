@@ -17,7 +17,7 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 LISTEN = 60.0
-"""Seconds after which the open question for words is asked anew."""
+"""Seconds after which the open question for words is asked again."""
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -246,7 +246,7 @@ class Page:
             self._tell("navigated", {"url": url, "unreachable": lost})
 
     def _dialog(self, _event: Mapping[str, Any]) -> None:
-        # An open dialog stops the page until somebody answers.
+        # An open dialog stops the page until it is answered.
         task = asyncio.ensure_future(
             self.call("Page.handleJavaScriptDialog", {"accept": True}, within=10)
         )

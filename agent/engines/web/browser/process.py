@@ -145,7 +145,7 @@ class Browser:
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._watch)
         os.close(self._watch)
-        # What is left of its tree, before its number may be given to somebody else.
+        # The rest of its tree, before another process can get its number.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         try:

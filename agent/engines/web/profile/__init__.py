@@ -1,1 +1,1 @@
-"""What lies in a web session's folder: the profile of the browser, and the notes of the engine."""
+"""A web session's folder: the profile of the browser, and the notes of the engine."""

@@ -1,4 +1,4 @@
-"""What the engine itself keeps beside the profile: a note, known pages, diagnostics."""
+"""The engine's own files beside the profile: a note, known pages, diagnostics."""
 
 import json
 import re

@@ -169,7 +169,7 @@ class StandIn:
         client.tell("code", ref=client.code)
 
     async def _live(self, client: Client) -> None:
-        """Signs of life, and new codes while nobody scans."""
+        """Signs of life, and new codes until a scan."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         shown = client.code
@@ -277,7 +277,7 @@ class StandIn:
         return "200 OK", kind, content
 
     def _play(self, body: bytes) -> tuple[str, str, bytes]:
-        """What somebody clicked on the phone's page."""
+        """A click on the phone's page."""
         try:
             told = json.loads(body)
             client = next(each for each in self.clients if each.number == told["page"])

@@ -88,7 +88,7 @@ class AuthFolder:
         return with_mapped(users, told)
 
     def names(self, id: str, peers: Peers) -> list[str]:
-        """The files of these peers, and of nobody else."""
+        """The files of these peers alone."""
         with opened(self.path(id)) as fd:
             found = _names_in(fd)
         suffix = len(_SUFFIX)
@@ -204,7 +204,7 @@ class AuthFolder:
 
 
 def _read_settled(folder: Path, fd: int, name: str) -> bytes:
-    """The same twice in a row: Baileys empties a file before it writes it anew."""
+    """The same content twice in a row: Baileys empties a file before it writes it."""
     last = b""
     for _ in range(_LOOKS):
         content, _ = read_file(folder, fd, name)

@@ -132,7 +132,7 @@ class RedisKeys:
     async def _scan(self, prefix: str) -> AsyncIterator[str]:
         match, cursor = _raw(_GLOB.sub(r"\\\1", prefix) + "*"), b"0"
         while True:
-            # Not KEYS: that would hold up everybody else.
+            # Not KEYS: it would block all other clients of this Redis.
             [[cursor, keys]] = await self.resp.ask(
                 ["SCAN", cursor, "MATCH", match, "COUNT", _PER_SCAN]
             )

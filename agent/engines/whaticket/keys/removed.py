@@ -1,4 +1,4 @@
-"""Where removed keys are kept: one folder per removal, with a manifest, for seven days.
+"""Removed keys: one folder per removal, with a manifest, kept for seven days.
 
 Blocking; runs in a thread. Nothing leaves a server before it was read, and what was moved is
 read again afterwards.

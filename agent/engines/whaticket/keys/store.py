@@ -1,4 +1,4 @@
-"""What holds a session's keys on the server's side: an auth folder, Redis, or both."""
+"""The store of a session's keys on the server's side: an auth folder, Redis, or both."""
 
 import asyncio
 import hashlib
@@ -84,7 +84,7 @@ class SessionStore:
     # taking out
 
     async def plan_peers(self, id: str, peers: Sequence[str]) -> Plan:
-        """What belongs to these peers and to nobody else."""
+        """The records of these peers alone."""
         users = frozenset(user for peer in peers if (user := user_of(peer)))
         if not users:
             raise InvalidRequest("cannot choose keys: no peer is named", field="peers")
@@ -101,7 +101,7 @@ class SessionStore:
         return Plan(tuple(files), tuple(keys))
 
     async def plan_damaged(self, id: str) -> Plan:
-        """The session's own records that Baileys cannot use, whoever they belong to.
+        """The session's records that Baileys cannot use, of all peers.
 
         A damaged sender key of our own takes with it the note who has it: it is given out again.
         """
@@ -196,7 +196,7 @@ class SessionStore:
         return await to_end(asyncio.to_thread(self.shelf.write, done(removal)))
 
     async def came_back(self, id: str, plan: Plan) -> list[str]:
-        """What was taken out and is there again: somebody still writes."""
+        """Removed records that are there again: the server still writes."""
         there: list[str] = []
         if (folder := self.folder) is not None and plan.files:
             now = set(await to_end(asyncio.to_thread(folder.all_names, id)))

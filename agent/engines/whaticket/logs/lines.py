@@ -1,4 +1,4 @@
-"""What the lines of a server's log say: errors about keys, connections that end or begin.
+"""Reads the lines of a server's log: errors about keys, connections that end or begin.
 
 Pure: text in, findings out. A line itself never leaves this module, only the words that a
 pattern of ours matched: libsignal prints whole session records with their private keys.
@@ -89,7 +89,7 @@ class _Block:
 
 @dataclass(slots=True)
 class LineReader:
-    """Reads one stream of lines. `found` and `turns` are taken away by whoever feeds it."""
+    """Reads one stream of lines. The caller that feeds it empties `found` and `turns`."""
 
     log_session: re.Pattern[str] | None = None
     own: tuple[CryptoPattern, ...] = ()

@@ -83,7 +83,7 @@ def _in_file_name(stream: str) -> tuple[str, ...]:
 
 
 _MOMENT = 30.0
-"""Seconds around a session's reconnect in which a line that names nobody is about it."""
+"""Seconds around a session's reconnect in which a line without a name belongs to it."""
 _MOST_NAMES, _MOST_TIMES = 2000, 50
 
 

@@ -1,6 +1,6 @@
 """Logs that a program writes for us: any command's output, or journalctl's.
 
-One run of the program; whoever owns it starts the next one. It runs in a group of its own,
+One run of the program; its owner starts the next one. It runs in a group of its own,
 which ends with us.
 """
 

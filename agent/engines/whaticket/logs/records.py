@@ -1,4 +1,4 @@
-"""What a server's logger writes of one thing: a JSON line of pino, or its pretty form."""
+"""One record of a server's logger: a JSON line of pino, or its pretty form."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def jids_of(record: Mapping[str, Any]) -> list[str]:
     key = key if isinstance(key, Mapping) else {}
     names = ["participant", "participantAlt", "participantPn", "participantLid", "senderLid"]
     if not key.get("fromMe"):
-        # Of one's own message the chat is the receiver, and its keys belong to somebody else.
+        # The chat of an own message is the receiver, whose keys are another's.
         names += ["remoteJid", "remoteJidAlt", "senderPn"]
     found = [_text(key, name) for name in names]
     found += [_text(record, name) for name in ("sender", "author")]

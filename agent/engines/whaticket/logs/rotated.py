@@ -1,4 +1,4 @@
-"""What a log's rotation put aside while nobody read: the file that a mark stands in, and the next.
+"""Files that a log's rotation put aside between two readings: the marked one, and the next.
 
 A mark is a position with hashes of the file's first bytes and of those just before the position,
 so that a copy (copytruncate), a renamed file and a compressed one are known again by content.

@@ -33,7 +33,7 @@ _SAVE_AT_LEAST = 60.0
 
 @dataclass(slots=True)
 class SourceState:
-    """How one source is, for whoever asks."""
+    """The state of one source, for people."""
 
     source: Source
     trouble: str = ""

@@ -1,4 +1,4 @@
-"""What a server's logs say since the last round, whose it is, and who has too many errors."""
+"""Errors in a server's logs since the last run, by session, and the sessions with too many."""
 
 import time
 from collections import Counter

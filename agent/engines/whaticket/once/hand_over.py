@@ -1,4 +1,4 @@
-"""Where an agent runs it repairs its sessions itself, and no two may do it: it is asked instead."""
+"""Where an agent runs, it repairs its sessions itself: this program asks that agent."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What a round leaves for the next one: in one file, old or new after any crash."""
+"""The file that one run leaves for the next: old or new after any crash."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""What a round is told: its arguments, and its settings from the environment."""
+"""The arguments of a run, and its settings from the environment."""
 
 import os
 import re

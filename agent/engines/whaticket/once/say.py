@@ -1,4 +1,4 @@
-"""What a round says: its table, its audit log, and what all rounds have come to."""
+"""The output of a run: its table, its audit log, and the totals of all runs."""
 
 import sys
 import time
