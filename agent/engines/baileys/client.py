@@ -26,6 +26,10 @@ START = 20.0
 LONGEST_LINE = 256 << 10
 MOST_GARBAGE = 3
 """So many lines that are no JSON object end a client."""
+MOST_LINES, LINES_WITHIN = 50_000, 10.0
+"""So many lines within so many seconds are a flood, which ends a client."""
+AT_ONCE = 100
+"""So many lines are read before the worker's other tasks have their turn."""
 MAIN = Path(__file__).parent / "client" / "main.mjs"
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,6 +58,7 @@ class Client:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next = 0
         self._garbage = 0
+        self._lines, self._counted_from = 0, self.heard_at
         self._fatal = ""
         self._reading: asyncio.Task[None] | None = None
 
@@ -173,7 +178,9 @@ class Client:
                 if not line:
                     break
                 self.heard_at = time.monotonic()
-                why = self._take(line)
+                why = self._count() or self._take(line)
+                if self._lines % AT_ONCE == 0:
+                    await asyncio.sleep(0)
         except Exception as error:
             log.exception("an event of the client cannot be used")
             why = f"the worker could not use an event of it ({type(error).__name__})"
@@ -191,6 +198,14 @@ class Client:
                 )
                 return
             on_end(why)
+
+    def _count(self) -> str:
+        if self.heard_at - self._counted_from > LINES_WITHIN:
+            self._lines, self._counted_from = 0, self.heard_at
+        self._lines += 1
+        if self._lines <= MOST_LINES:
+            return ""
+        return f"it sent more than {MOST_LINES} lines within {LINES_WITHIN:.0f} s"
 
     def _take(self, line: bytes) -> str:
         """Why the client must end; "" where all is well."""

@@ -284,16 +284,12 @@ class BaileysEngine:
         now = time.monotonic()
         silent = now - max(self._asked_at or now, client.heard_at)
         if client is self._client and silent >= HANGS:
-            self._client, self._asked_at = None, None
-            self._ends.append(now)
+            self._asked_at = None
             await client.kill("its loop stood still")
-            self._tell(
-                Status.DISCONNECTED,
-                "client_crashed",
-                raw=f"Node's loop did not answer within {silent:.0f} s; it was killed",
-            )
+            self._client_ended(f"its loop did not answer within {silent:.0f} s; it was killed")
 
     def _client_ended(self, why: str) -> None:
+        log.warning("Node of this session: %s", why)
         self._client, self._code = None, None
         self._ends.append(time.monotonic())
         self._happened("error", code="client_ended")

@@ -86,8 +86,12 @@ def program(tmp_path: Path, body: str) -> Path:
             "tell({'event': 'ready'})\nfor _ in range(9): tell(b'x' * 65536)\ntime.sleep(60)",
             "it sent a line of more than 262144 bytes",
         ),
+        (
+            "tell({'event': 'ready'})\nwhile True: tell(b'{}\\n' * 1000)",
+            "it sent more than 50000 lines within 10 s",
+        ),
     ],
-    ids=["ends", "is killed", "garbage", "an endless line"],
+    ids=["ends", "is killed", "garbage", "an endless line", "a flood"],
 )
 async def test_each_way_of_failing_is_told_apart(
     tmp_path: Path, eventually: Eventually, body: str, why: str
