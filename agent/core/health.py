@@ -46,7 +46,7 @@ FOLDER_UNUSABLE = 66
 """The same, for as long as its folder or its identity file is away or unreadable."""
 
 NO_CODE_GUESS = "client_outdated"
-"""What an engine guesses of a server that connects without an end and shows no code."""
+"""What an engine guesses of a server that tries to connect without an end."""
 
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
@@ -237,8 +237,9 @@ def _by_claim(
 def _hangs(claim: Claim, seconds: float) -> str:
     """Known facts first; a guessed cause is called a guess."""
     if claim.guess == NO_CODE_GUESS:
+        what = "not connected" if claim.paired else "no code"
         return (
-            f"no code for {seconds:.0f} s; the server may not reach WhatsApp, or WhatsApp may"
+            f"{what} for {seconds:.0f} s; the server may not reach WhatsApp, or WhatsApp may"
             " refuse its version (a guess: the server does not say)"
         )
     guessed = f" (a guess: {reason_of(claim.guess).title})" if claim.guess else ""

@@ -110,3 +110,8 @@ def test_a_guessed_cause_is_called_a_guess_and_what_is_known_comes_first() -> No
     sentence = judge_health(silent, POLICY, NOW).sentence
     assert sentence.startswith("no code for 40 s; the server may not reach WhatsApp, or ")
     assert "(a guess" in sentence and "no longer accepts" not in sentence
+    paired = replace(
+        silent, claim=said(S.INITIALIZING, ago=40.0, guess="client_outdated", paired=True)
+    )
+    sentence = judge_health(paired, POLICY, NOW).sentence
+    assert sentence.startswith("not connected for 40 s; the server may not reach WhatsApp, or ")

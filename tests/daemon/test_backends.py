@@ -329,6 +329,22 @@ async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, s
     await eventually(lambda: one.all_connected(1), within=20)
 
 
+async def test_a_logout_is_done_although_its_new_code_comes_before_the_answer(
+    make_agent, standin, eventually, unused_tcp_port
+):
+    """The webhook tells it, and the agent connects again while the logout still looks."""
+    base_url = f"http://127.0.0.1:{unused_tcp_port}"
+    shop = standin.add("shop", "open")
+    agent = make_agent(table(standin, webhook=True, webhook_url=base_url), base=remote_settings())
+    agent.listen = base_url.removeprefix("http://")
+    await agent.start()
+    await eventually(lambda: shop.webhook is not None)
+    await eventually(lambda: agent.status("shop"), "CONNECTED")
+    await agent.do("POST", "/api/instance/shop/logout", {"confirm": True})
+    await eventually(lambda: agent.status("shop"), "QR_REQUIRED")
+    assert not shop.creds
+
+
 async def test_a_cleanup_deletes_there_and_begins_afresh(watch, standin, eventually):
     one = await watch("shop", "other")
     await eventually(lambda: one.all_connected(2))

@@ -90,7 +90,7 @@ def note_step(
 
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """Count a repair that has ended; one that is no longer wanted counts as nothing else."""
+    """A repair that has ended. Without a step, or no longer wanted, it repaired nothing."""
     statistics = replace(
         statistics,
         asked=statistics.asked + (repair.goal is not Goal.HEAL),
@@ -98,7 +98,7 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
     )
     if repair.ending in _UNHEALED:
         return replace(statistics, failed=statistics.failed + 1)
-    if repair.ending not in _HEALED:
+    if repair.ending not in _HEALED or not repair.acts:
         return statistics
     seconds = max(repair.ended_wall - repair.started_wall, 0.0)
     cleaned = repair.ending is Ending.CLEANED

@@ -192,7 +192,9 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
     good = ending in (Ending.RECOVERED, Ending.CLEANED)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
-    return ended, Decision(kind, f"{ending.replace('_', ' ')}: {sentence}")
+    by_itself = ending is Ending.RECOVERED and not repair.acts
+    word = "over without a step" if by_itself else ending.replace("_", " ")
+    return ended, Decision(kind, f"{word}: {sentence}")
 
 
 def _stage_left(case: Case, repair: Repair) -> float:

@@ -125,12 +125,14 @@ def _connecting(facts: Facts, blank_limit: float) -> Claim:
     # success and changes nothing.
     useless = (*_USELESS, "logout_restart") if facts.paired else _USELESS
     claim = replace(_with(facts, Status.INITIALIZING), useless=useless)
-    return replace(claim, guess="client_outdated") if _blank(facts, blank_limit) else claim
+    # A connection or a code comes within seconds, unless WhatsApp refuses the client (405) or
+    # cannot be reached. Both servers try again and again then, and say neither in an answer, in a
+    # row, nor through the webhook.
+    hangs = facts.blank_for >= blank_limit
+    return replace(claim, guess="client_outdated") if hangs else claim
 
 
 def _blank(facts: Facts, blank_limit: float) -> bool:
-    """Without a pairing a code comes within seconds, unless WhatsApp refuses the client and the
-    server connects again and again without saying why, or WhatsApp cannot be reached at all."""
     return not facts.paired and facts.blank_for >= blank_limit
 
 

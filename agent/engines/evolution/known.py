@@ -103,6 +103,10 @@ class Known:
         too early."""
         return bool(self._ended) or fresh_end(self._row, self._open_until) is not None
 
+    @property
+    def logged_out(self) -> bool:
+        return self._ended == "logout"
+
     def seconds(self) -> float:
         """For how long it has been in its state, as far as was seen."""
         return self._clock() - self.since

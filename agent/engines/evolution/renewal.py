@@ -114,14 +114,19 @@ async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
         )
 
 
-async def is_logged_out(api: EvolutionApi, name: str, pace: Pace) -> bool:
-    """Closed in two looks: between two tries to connect it says `close` for a moment."""
+async def is_logged_out(
+    api: EvolutionApi, name: str, pace: Pace, told: Callable[[], bool] = lambda: False
+) -> bool:
+    """Closed in two looks: between two tries to connect it says `close` for a moment.
+
+    `told`: the webhook has said that it ended; by then it may connect again, for a new code.
+    """
     looks = 0
 
     def closed(live: Live) -> bool:
         nonlocal looks
         looks = looks + 1 if live is Live.CLOSE else 0
-        return looks > 1 or live is Live.MISSING
+        return looks > 1 or live is Live.MISSING or told()
 
     return await until(api, name, pace, closed)
 

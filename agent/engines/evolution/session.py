@@ -128,16 +128,19 @@ class EvolutionSession:
             await self._api.logout(self.remote)
             # Answered before it is done, and with success where nothing is done: a paired session
             # that is not connected cannot tell WhatsApp that it goes, and stays as it is.
-            if not await renewal.is_logged_out(self._api, self.remote, self._server.pace):
+            pace, known = self._server.pace, self._known
+            if not await renewal.is_logged_out(
+                self._api, self.remote, pace, lambda: known.logged_out
+            ):
                 raise EngineError(
-                    f"cannot log {self.remote} out: it has not closed after"
-                    f" {self._server.pace.gone_wait:g} s",
+                    f"cannot log {self.remote} out: it has not closed after {pace.gone_wait:g} s",
                     code="no_effect",
                 )
             self._server.rows.forget()
-            self._known.note_logout()
-            self._remember()
-            self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=self._known.account))
+            if not known.logged_out:  # else the webhook has told it
+                known.note_logout()
+                self._remember()
+                self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=known.account))
 
     async def renew(self) -> None:
         async with self._acting:

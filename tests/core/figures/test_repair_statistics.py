@@ -12,10 +12,9 @@ from agent.core.figures.repair_statistics import (
 from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Trouble
 
 
-def ended(ending, seconds):
-    return Repair(
-        Trouble.CONNECTION, "zombie", Goal.HEAL, 100.0, ending=ending, ended_wall=100.0 + seconds
-    )
+def ended(ending, seconds, acts=1):
+    over = {"ending": ending, "ended_wall": 100.0 + seconds}
+    return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, 100.0, acts=acts, **over)
 
 
 def test_statistics_count_what_ended_and_how():
@@ -29,6 +28,8 @@ def test_statistics_count_what_ended_and_how():
         (Ending.NOT_WANTED, 999),
     ):
         statistics = note_repair(statistics, ended(ending, seconds))
+    by_itself = ended(Ending.RECOVERED, 5, acts=0)
+    assert note_repair(statistics, by_itself) == statistics, "no step of it repaired anything"
     assert (statistics.repaired, statistics.cleaned, statistics.failed) == (2, 1, 1)
     assert statistics.mean_time_to_repair == 20
     assert statistics.success_rate == 0.75

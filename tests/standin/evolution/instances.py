@@ -154,14 +154,27 @@ class Instance:
         return True
 
     def logout(self) -> None:
-        # A paired one says so to WhatsApp first: one that is not connected stays as it is.
-        if not self.dead and not (self.creds and self.state == "connecting"):
+        # A paired one says so to WhatsApp first. While its connection is down that fails, and it
+        # stays as it is; into one that only does not answer the words are written, and it ends.
+        if self.dead != "closed" and not (self.creds and self.state == "connecting"):
             self.end(401)
+
+    def silence(self, on: bool) -> None:
+        """WhatsApp stops to answer, or answers again; what is open notices after a while."""
+        self.stuck = on
+        if self.state == "open":
+            self.dead = "silent" if on else ""
+            self._after(self._times.silent_try, self._notice) if on else self._stop()
+
+    def _notice(self) -> None:
+        self.dead = ""
+        self.drop(408)
 
     def end(self, code: int) -> None:
         """A close after which the server does not come back: the keys are deleted."""
         self._stop()
         self.creds, self.state, self.code, self.storms = False, "close", "", False
+        self.dead = ""
         told: dict[str, Any] = {"instance": self.name, "status": "closed"}
         if not self.old:
             final = {"statusCode": code, "payload": {"message": "Connection Failure"}}

@@ -98,6 +98,12 @@ class StandIn:
             made.connect()
         return made
 
+    def silence(self, on: bool) -> None:
+        """WhatsApp stops to answer all of them, or answers again."""
+        self.silent = on
+        for instance in self.instances.values():
+            instance.silence(on)
+
     async def restart_process(self, away: float = 0.1) -> None:
         """The process dies and comes back: live states are gone, rows stay."""
         await self.front.set("refuse")
