@@ -23,7 +23,7 @@ class Shown:
 
 
 def trouble(what: str, answer: Answer) -> ServerDown | None:
-    """An answer that speaks of the whole server and not of what was asked."""
+    """What this answer says of the whole server: a wrong key, no licence, a failing proxy."""
     if answer.status == 401:
         return ServerDown(what, "refused_key", "it refuses the key")
     if answer.status == 403 and "Missing global api key" in refusal_words(answer.body):
@@ -38,7 +38,7 @@ def trouble(what: str, answer: Answer) -> ServerDown | None:
 
 
 def failed(what: str, answer: Answer, code: str = "remote_refused") -> EngineError:
-    """A refusal in the server's own words, as far as they can be shown."""
+    """A refusal in the server's own words, without what may be secret."""
     words = _MAYBE_SECRET.sub("…", refusal_words(answer.body))[:160]
     return EngineError(f"cannot {what}: {words or f'it answers {answer.status}'}", code=code)
 
@@ -55,13 +55,14 @@ def missing(answer: Answer) -> bool:
 
 def refusal_words(body: Any) -> str:
     """The texts under `response.message` or `message`, however deep the arrays go."""
-    told = _field(body, "response")
-    message = _field(told, "message") if isinstance(told, Mapping) else _field(body, "message")
+    response = _field(body, "response")
+    inner = response if isinstance(response, Mapping) else body
+    message = _field(inner, "message")
     return "; ".join(_texts(message, 4))
 
 
 def read_state(body: Any) -> Live | None:
-    """None when the answer is no state at all."""
+    """None where the answer holds no state."""
     inner = _field(body, "instance")
     if not isinstance(inner, Mapping):
         return None
@@ -101,5 +102,5 @@ def _texts(message: Any, depth: int) -> list[str]:
     if isinstance(message, str):
         return [message[:300]]
     if isinstance(message, list) and depth:
-        return [text for each in message[:5] for text in _texts(each, depth - 1)]
+        return [text for part in message[:5] for text in _texts(part, depth - 1)]
     return []

@@ -1,4 +1,4 @@
-"""The server's calls in both of its dialects. Each asks once and says what the answer means."""
+"""The server's routes in both of its dialects: one request each, its answer read."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,11 +18,11 @@ from agent.engines.remote.http import Answer, RemoteHttp, ServerDown, segment
 from agent.errors import EngineError
 
 SLOW = 75.0
-"""Seconds: 1.8 asks WhatsApp through each open session before it lists or creates any, and one
-whose WhatsApp is silent answers when its connection notices that, after 35 to 65 s."""
+"""Seconds: 1.8 asks WhatsApp through each open session before it lists or creates any; where
+WhatsApp is silent that takes until the session's connection ends, 35 to 65 s."""
 _LIST = "/instance/fetchInstances"
-_NOBODY = "wa-agent-check"
-"""A session that is not there; its guard answers without asking WhatsApp for anything."""
+_NO_SESSION = "wa-agent-check"
+"""No session has this name: the server refuses it without asking WhatsApp."""
 
 
 class EvolutionApi:
@@ -31,7 +31,8 @@ class EvolutionApi:
     def __init__(
         self, http: RemoteHttp, doubt: Callable[[], None], answered: Callable[[], None]
     ) -> None:
-        """`doubt`: an answer shed doubt on the whole server; `answered`: one came through."""
+        """`doubt`: called where an answer may mean that the server is down; `answered`: at each
+        other answer."""
         self.old = False
         self.version = ""
         self._http = http
@@ -52,7 +53,7 @@ class EvolutionApi:
         raise ServerDown(f"GET {path}", "garbage", "its answer is no state")
 
     async def connect(self, name: str, phone: str = "") -> Shown:
-        """In `close` it begins to connect; in `connecting` it shows the code there is now."""
+        """In `close` the session begins to connect; in `connecting` the answer is its last code."""
         query = {"number": phone} if phone else None
         answer = await self.ask("GET", f"/instance/connect/{segment(name)}", query=query)
         if missing(answer):
@@ -62,7 +63,7 @@ class EvolutionApi:
         return read_shown(answer.body)
 
     async def restart(self, name: str) -> bool:
-        """False where the server refuses it: in `close`."""
+        """False where the server refuses: in `close`."""
         method = "PUT" if self.old else "POST"
         answer = await self.ask(method, f"/instance/restart/{segment(name)}")
         if missing(answer):
@@ -72,20 +73,20 @@ class EvolutionApi:
         return not refused(answer)
 
     async def logout(self, name: str) -> None:
-        """Answered before it is done. A session that is closed or not there needs none."""
+        """The answer comes before the logout. A closed or missing session needs none."""
         answer = await self.ask("DELETE", f"/instance/logout/{segment(name)}")
         closed = answer.status == 400  # 2.3.x; 2.4 says yes to it
         if not answer.good and not closed and not missing(answer):
             raise failed(f"log {name} out", answer)
 
     async def delete(self, name: str) -> None:
-        """Answered before it is done."""
+        """The answer comes before the deletion."""
         answer = await self.ask("DELETE", f"/instance/delete/{segment(name)}")
         if not answer.good and not missing(answer):
             raise failed(f"delete {name}", answer)
 
     async def create(self, name: str, more: Mapping[str, Any]) -> None:
-        """`more`: what a session that was there before is given again."""
+        """`more`: token, number and proxy of a session that is made again."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
         body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
         answer = await self.ask("POST", "/instance/create", body, timeout=SLOW)
@@ -104,13 +105,13 @@ class EvolutionApi:
         return rows
 
     async def row(self, name: str) -> Any:
-        """One session's own row as the server shows it, to be kept; None where it shows none."""
+        """One session's row in the server's own form; None where the server shows none."""
         answer = await self.ask("GET", _LIST, query={"instanceName": name})
         body = answer.body if answer.good else None
         return body[0] if isinstance(body, list) and body else body
 
     async def row_now(self, name: str) -> tuple[Row | None] | None:
-        """One session's row as it is now; None when it is not told. 1.8 has nothing to tell."""
+        """One session's row, read now; None where the server gives none. 1.8 has no rows."""
         if self.old:
             return (None,)
         body = await self.row(name)
@@ -118,7 +119,7 @@ class EvolutionApi:
         return None if rows is None else (rows.by_name.get(name),)
 
     async def found(self, what: str, name: str) -> Any:
-        """`settings` or `webhook` of a session; None where it has none."""
+        """The `settings` or the `webhook` of a session; None where it has none."""
         answer = await self.ask("GET", f"/{what}/find/{segment(name)}")
         if missing(answer):
             cause = "it is not there"
@@ -143,24 +144,23 @@ class EvolutionApi:
         return await self.ask("POST", path, {"number": account}, timeout=timeout)
 
     async def check(self, name: str, patience: float) -> tuple[float, Rows | None]:
-        """Ask, with the key and through the database, for the webhook of `name`, a session that
-        was there; for the whole list where none is known.
+        """The seconds that an answer took, with the key and through the database, and the list.
 
-        No server calls that an error: for a session that is not there 1.8 answers some questions
-        with 500, and writes each of them into its log. The seconds it took, and the list if any.
+        It asks for the webhook of `name`, a session that was there, or without one for the
+        list: other questions about a missing session 1.8 answers with 500 and logs as errors.
         """
         if name:
-            found = await self._checked("use its sessions", f"/webhook/find/{segment(name)}")
-            if found.good:
-                return found.seconds, None
+            answer = await self._checked("use its sessions", f"/webhook/find/{segment(name)}")
+            if answer.good:
+                return answer.seconds, None
         try:
             listed = await self._checked("use its list", _LIST, patience / 2)
         except ServerDown as down:
             if down.reason != "timeout":
                 raise
-            # 1.8 asks WhatsApp through each open session for it: that silence is not the server's.
+            # 1.8 asks WhatsApp through each open session first: WhatsApp may be what is silent.
             alive = await self._checked(
-                "use its sessions", f"/webhook/find/{_NOBODY}", patience / 2
+                "use its sessions", f"/webhook/find/{_NO_SESSION}", patience / 2
             )
             return alive.seconds, None
         rows = read_rows(listed.body)
@@ -180,15 +180,15 @@ class EvolutionApi:
         return answer
 
     async def learn_version(self, timeout: float) -> None:
-        """2.x looks into the net before it answers this one: slow, and never worth a failure."""
+        """2.x asks a server on the internet before it answers: slow, and no failure is told."""
         try:
             answer = await self._http.ask("GET", "/", timeout=timeout, urgent=True)
         except ServerDown:
             return
-        told = answer.body.get("version") if isinstance(answer.body, Mapping) else None
-        if isinstance(told, str) and told:
-            self.version = told[:40]
-            self.old = told.startswith("1.")
+        version = answer.body.get("version") if isinstance(answer.body, Mapping) else None
+        if isinstance(version, str) and version:
+            self.version = version[:40]
+            self.old = version.startswith("1.")
 
     async def ask(
         self,
@@ -200,7 +200,7 @@ class EvolutionApi:
         timeout: float | None = None,
         urgent: bool = False,
     ) -> Answer:
-        """An answer about what was asked; ServerDown when it is about the server."""
+        """The answer; ServerDown where it tells that the server itself is not well."""
         try:
             answer = await self._http.ask(
                 method, path, body, query=query, timeout=timeout, urgent=urgent

@@ -1,4 +1,4 @@
-"""One Evolution server and all of its sessions that are ours to watch."""
+"""One Evolution server and those of its sessions that the agent watches."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from agent.engines.remote.watch import ServerWatch
 from agent.errors import EngineError, InvalidRequest
 
 _ASKED = 200
-"""So many sessions of a list are asked for their live state."""
+"""The sessions of a list, from its beginning, whose live state is asked for."""
 
 
 def open_backend(
@@ -33,7 +33,7 @@ def open_backend(
 
 
 class EvolutionBackend:
-    """Made inside a running loop. It polls nothing by itself but what changed it told."""
+    """Made inside a running loop. It asks the server only when the worker asks it."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class EvolutionBackend:
         return await self._watch.check()
 
     async def sessions(self) -> list[RemoteSession]:
-        # Whoever asks for the list itself wants what is there now.
+        # An operator asked for the list: never an older one.
         rows = await self._server.rows.get(holds=0.0)
         shown = rows.sessions()
         if rows.old:
             return shown
-        # In 2.x it is the database's word: it says open of one that has been connecting for hours.
+        # 2.x lists its database, which says `open` of a session that has connected for hours.
         live = await asyncio.gather(*(self._live(each) for each in shown[:_ASKED]))
         return [*live, *shown[_ASKED:]]
 
@@ -112,7 +112,7 @@ class EvolutionBackend:
         taken = self._by_name.get(remote)
         if taken is not None and taken.id != id:
             raise InvalidRequest(
-                f"cannot watch {remote} as {id}: it is already watched as {taken.id}",
+                f"cannot watch {remote} as {id}: {taken.id} watches it",
                 field="remote",
                 code="remote_taken",
             )
@@ -144,9 +144,9 @@ class EvolutionBackend:
     async def _look(self) -> ServerClaim:
         """Never raises for what the server does."""
         try:
-            seconds, rows = await self._api.check(self._one_that_is_there(), self._timeout)
+            seconds, rows = await self._api.check(self._known_name(), self._timeout)
         except ServerDown as down:
-            self._version_at = float("-inf")  # it may come back as another one
+            self._version_at = float("-inf")  # another version may come back
             return claim_of(down, version=self._api.version)
         if rows is not None:
             self._server.rows.take(rows)
@@ -155,8 +155,8 @@ class EvolutionBackend:
         count = len(last[0].by_name) if last is not None else None
         return ServerClaim(True, "", "", self._api.version, seconds, count)
 
-    def _one_that_is_there(self) -> str:
-        """A session to ask the server for, as sure as can be; "" where none is known."""
+    def _known_name(self) -> str:
+        """The name of a session that the server most likely has; "" where none is known."""
         last = self._server.rows.last()
         there = [each.remote for each in self._by_name.values() if each.is_there]
         return next(iter([*there, *(last[0].by_name if last else ()), *self._by_name]), "")

@@ -24,40 +24,40 @@ class Live(StrEnum):
     CONNECTING = "connecting"
     CLOSE = "close"
     REFUSED = "refused"
-    """Only told by the webhook: nobody scanned the last code."""
+    """Told by the webhook alone: no phone scanned the last code."""
     UNLOADED = "not loaded"
-    """The database has it, the process does not (yet)."""
+    """The database holds the session and the server's process does not (yet)."""
     MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one session at one moment."""
+    """All that a claim is made from, at one moment."""
 
     live: Live
     row: Row | None = None
-    """Read after the state; None = it has none, or it was not read yet."""
+    """Read after the state; None = the session has none, or none was read."""
     row_known: bool = False
-    """It was read, or is known to tell nothing."""
+    """`row` was read, or the server has no rows (1.8)."""
     ended: str = ""
-    """Why it ended, as the webhook told it."""
+    """Why the session ended, as the webhook told it."""
     paired: bool = False
     account: str = ""
     code_shown: bool = False
     blank_for: float = 0.0
-    """Seconds for which it has been connecting without showing a code."""
+    """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
-    """Ends up to this moment of the server's clock are old: it was open afterwards."""
+    """Ends before this moment of the server's clock are old: the session was open later."""
     unknown: bool = False
-    """Whether it is paired was not told yet."""
+    """The server has not told whether the session is paired."""
     awaited: bool = False
-    """Its creation was asked for: it may take a minute to be there."""
+    """Its creation was asked for; the server may need a minute."""
     lost: bool = False
-    """A pairing that it had was ended over there."""
+    """A phone or WhatsApp ended its pairing."""
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
-    """What a session of these facts claims. Proof is for who asked WhatsApp through it."""
+    """The claim that follows from these facts."""
     match facts.live:
         case Live.OPEN:
             return Claim(
@@ -78,21 +78,21 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
         case Live.CONNECTING:
             return _connecting(facts, blank_limit)
         case Live.CLOSE if _blank(facts, blank_limit) and not facts.ended:
-            # The moment between two tries of an endless loop.
+            # Between two tries of an endless loop.
             return _with(facts, Status.INITIALIZING)
         case Live.CLOSE:
             return _closed(facts)
 
 
 def fresh_end(row: Row | None, open_until: float) -> int | None:
-    """WhatsApp's number of the last final close, where that is what ended it."""
+    """WhatsApp's number of the last final close, where the session was not open since."""
     if row is None or row.code is None or row.status != Live.CLOSE:
-        return None  # opened, or showed a code, since
+        return None  # the session was open, or showed a code, since
     return row.code if row.closed_wall > open_until else None
 
 
 def is_paired(row: Row | None, open_until: float) -> bool:
-    """Whether the list knows of a pairing that still stands."""
+    """Whether the row tells of a pairing that still stands."""
     if row is None or not row.account:
         return False
     # A final close and a logout delete the keys and leave the owner's name; a code that is
@@ -101,7 +101,7 @@ def is_paired(row: Row | None, open_until: float) -> bool:
 
 
 def disagreement(live: Live, row: Row | None) -> str:
-    """How the list contradicts the live state; "" where it does not."""
+    """The sentence on how the list contradicts the live state; "" = they agree."""
     if live is Live.UNLOADED:
         return "its database holds the session and its process does not"
     if live is Live.MISSING:
@@ -141,7 +141,7 @@ def _closed(facts: Facts) -> Claim:
     if facts.ended:
         reason = facts.ended
     elif not facts.row_known:
-        # Why is not known yet: nothing is to be done before that. The next probe knows.
+        # The next probe reads the row, which tells why; until then the agent does nothing.
         return _with(facts, Status.INITIALIZING)
     elif row is not None and (code := fresh_end(row, facts.open_until)) is not None:
         reason = evolution_reason(code, row.text)

@@ -1,4 +1,4 @@
-"""What the server's webhook says, read without trust: anything may stand in a body."""
+"""Reads what the server's webhook sends. Its bodies are not trusted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ OLD_EVENTS = (
     "MESSAGES_UPDATE",
     "SEND_MESSAGE",
 )
-"""What 1.8 knows of them; it refuses a subscription that names another."""
+"""The events of 1.8, which refuses a subscription to any other."""
 EVENTS = (*OLD_EVENTS, "STATUS_INSTANCE", "LOGOUT_INSTANCE", "REMOVE_INSTANCE")
 
 _LATE = 1500.0
@@ -30,9 +30,9 @@ _TYPES = {"conversation": "text", "extendedTextMessage": "text"}
 class HookEvent:
     kind: str
     session: str
-    """What the server calls it."""
+    """The session's name on the server."""
     stamp: float
-    """By the server's clock, in whatever zone it thinks it is; 0 = it did not say."""
+    """By the server's clock and in its own zone; 0 = the event has none."""
     content: Any = field(repr=False)
 
 
@@ -44,7 +44,7 @@ class StateTold:
 
 
 def read_event(told: Mapping[str, Any]) -> HookEvent | None:
-    """None for what is no event of a session, or one that nothing is made of."""
+    """None for all that is no event of `EVENTS` about a session."""
     name, session = told.get("event"), told.get("instance")
     if not isinstance(name, str) or not isinstance(session, str) or not session:
         return None
@@ -55,7 +55,7 @@ def read_event(told: Mapping[str, Any]) -> HookEvent | None:
 
 
 def outdated(event: HookEvent, newest: float) -> bool:
-    """A repetition that comes after what followed it. The zone may jump: then nothing is old."""
+    """Whether the server repeats an event after a newer one. A jump of its zone is none."""
     return 0 < event.stamp < newest and newest - event.stamp < _LATE
 
 
@@ -78,7 +78,7 @@ def end_told(content: Any) -> int | None:
 
 
 def code_told(content: Any) -> Shown | None:
-    """The code to scan; None when the event says that there are no more."""
+    """The code to scan; None where the event holds none."""
     qr = content.get("qrcode") if isinstance(content, Mapping) else None
     shown = read_shown(qr)
     return shown if shown.code else None
@@ -92,7 +92,7 @@ def codes_used_up(content: Any) -> bool:
 
 
 def messages_told(content: Any) -> list[Happening]:
-    """Messages in and out: never a text, and a peer only where it wrote to us."""
+    """Messages in and out: never a text, and a peer only of an incoming one."""
     found = []
     for each in (content if isinstance(content, list) else [content])[:100]:
         key = each.get("key") if isinstance(each, Mapping) else None
@@ -110,7 +110,7 @@ def messages_told(content: Any) -> list[Happening]:
 
 
 def acks_told(content: Any) -> list[Happening]:
-    """How far messages of ours came; the two versions name the message's id differently."""
+    """Acknowledgements of our messages; 1.8 and 2.x name the message's id differently."""
     found = []
     for each in (content if isinstance(content, list) else [content])[:100]:
         if not isinstance(each, Mapping) or each.get("fromMe") is not True:
@@ -122,7 +122,7 @@ def acks_told(content: Any) -> list[Happening]:
 
 
 class Seen:
-    """The newest messages' ids: the server repeats what was not answered in time."""
+    """The newest messages' ids: the server sends again what was not answered in time."""
 
     def __init__(self, most: int = 8192) -> None:
         self._most = most

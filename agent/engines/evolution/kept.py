@@ -1,6 +1,6 @@
-"""What a session on the server was before it was deleted there, on our disk.
+"""Row, settings and webhook of a session that is deleted on the server, kept on our disk.
 
-One folder for each time, with a manifest. They hold the session's token: mode 0600.
+One folder for each deletion, with a manifest. The files hold the session's token: mode 0600.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _DONE = "given-back"
 
 
 def keep(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
-    """Write it down and read it again; EngineError where that fails: then nothing is deleted."""
+    """Write `found` and read it again; EngineError where that fails, so delete nothing."""
     try:
         return _write_all(_new_place(folder / _folder_name(name)), name, found)
     except (OSError, ValueError) as error:
@@ -29,7 +29,7 @@ def keep(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
 
 
 def unfinished(folder: Path, name: str) -> Path | None:
-    """The newest one that was kept, where nobody has given it back yet."""
+    """The newest folder, unless `finish` has marked it as given back."""
     places = sorted(each.parent for each in (folder / _folder_name(name)).glob(f"*/{_MANIFEST}"))
     return places[-1] if places and not (places[-1] / _DONE).exists() else None
 
@@ -43,7 +43,7 @@ def read(place: Path) -> dict[str, Any]:
 
 
 def finish(place: Path) -> None:
-    """It was given back: the next creation is a new one."""
+    """Mark the folder as given back: the next creation is a new one."""
     try:
         write_whole(place / _DONE, b"")
     except OSError as error:

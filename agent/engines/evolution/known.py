@@ -1,4 +1,4 @@
-"""What is known of one session, from answers and from the webhook. It asks nobody."""
+"""What answers and the webhook told of one session. It sends no request."""
 
 import hashlib
 import time
@@ -26,15 +26,15 @@ STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOU
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What is known of a session beyond this worker: all that a later one may build on.
+    """What the next worker may know of a session at its start.
 
-    That there was no pairing is no part of it: a phone may have scanned a code since.
+    Never that it was unpaired: a phone may have scanned a code since.
     """
 
     paired: bool = False
     account: str = ""
     scanned: str = ""
-    """The mark of the last code before it opened: the server may go on showing that one."""
+    """The mark of the last code before it opened, which the server may go on showing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Code:
     pairing_code: str = field(repr=False)
     number: int
     at: float
-    """When it was first seen; it was issued before."""
+    """When we saw it first; the server made it earlier."""
 
 
 class Known:
@@ -59,7 +59,7 @@ class Known:
         self.since = clock()
         """When `live` was first seen."""
         self.awaited = False
-        """Its creation was asked for and is not known to have been refused."""
+        """Its creation was asked for, and the server has not refused it."""
         self.account = ""
         self.integration = ""
         self._pace = pace
@@ -70,7 +70,7 @@ class Known:
         """It was open, and then closed without coming back by itself."""
         self._lost = False
         self._first_seen = ""
-        """Of a paired one: the mark of the code that was shown when it began to connect."""
+        """Of a paired session: the mark of the code that it showed as it began to connect."""
         if remembered is not None:
             self._paired = True if remembered.paired else None
             self.account, self._scanned = remembered.account, remembered.scanned
@@ -83,7 +83,7 @@ class Known:
         self._newest = 0.0
         self._disagreed = ""
 
-    # what is asked of it
+    # asked
 
     @property
     def paired_unknown(self) -> bool:
@@ -99,8 +99,7 @@ class Known:
 
     @property
     def end_known(self) -> bool:
-        """Why it closed. A row is written a moment after the state: one without an end may be
-        too early."""
+        """Whether we know why it closed. The server writes its row a moment after the state."""
         return bool(self._ended) or fresh_end(self._row, self._open_until) is not None
 
     @property
@@ -108,11 +107,11 @@ class Known:
         return self._ended == "logout"
 
     def seconds(self) -> float:
-        """For how long it has been in its state, as far as was seen."""
+        """How long we have seen it in its state."""
         return self._clock() - self.since
 
     def code(self) -> Code | None:
-        """The code that is shown now."""
+        """The code to scan now."""
         code = self._code
         if code is None or self.live is not Live.CONNECTING:
             return None
@@ -148,30 +147,30 @@ class Known:
         return "yes" if self.code() is not None else "no"
 
     def compare(self, row: Row | None, age: float) -> str | None:
-        """How the list contradicts the state, from the second time on: it is always behind.
+        """How the list contradicts the state, from the second time on, for a list is always behind.
         None: this list cannot tell."""
         if age > self.seconds():
             return None  # it is older than the state
         before, self._disagreed = self._disagreed, disagreement(self.live, row)
         return self._disagreed if self._disagreed in ("", before) else None
 
-    # what is told to it
+    # told
 
     def begin(self) -> None:
-        """It was asked to connect: what ended it before is over."""
+        """We asked it to connect: its earlier end counts no more."""
         if self._ended != "client_outdated":
             self._ended = ""
         if self._blank_since is None:
             self._blank_since = self._clock()
 
     def note_created(self) -> None:
-        """We made it: it has never been paired."""
+        """The server has just made it: it was never paired."""
         self._paired, self._ended, self._code, self.awaited = False, "", None, False
 
     def is_news(self, shown: Shown) -> bool:
-        """Whether the code that is shown may be a new one: the server goes on showing the last
-        one through pairing, logout and silence. Where a pairing is known only a second, other
-        code counts, for a session that is paired has none made for it."""
+        """Whether the shown code may be a new one: the server goes on showing the last code through
+        pairing, logout and silence. Of a paired session only a second, other code counts, for
+        the server makes none for it."""
         mark = _mark(shown.code)
         if not shown.code or mark == self._scanned:
             return False
@@ -185,7 +184,7 @@ class Known:
 
     def note_live(self, live: Live) -> None:
         if live is Live.CLOSE and self.live is Live.CLOSE:
-            # Twice in a row: closed, and not the moment between two tries of an endless loop.
+            # Twice in a row: it is closed, not between two tries of an endless loop.
             self._blank_since = None
             self._closed = self._closed or self.paired
         if live is not self.live:
@@ -206,12 +205,12 @@ class Known:
             self._paired, self._code, self._blank_since = False, None, None
 
     def note_shown(self, shown: Shown) -> None:
-        """A code that is proved to be made for this login."""
+        """Take in a code that the server made for this login."""
         if not shown.code and not shown.pairing_code:
             return
         before = self._code
-        # It was paired, it closed and stayed so, and now a code is made for it: a phone or WhatsApp
-        # ended the pairing. 1.8 says so nowhere.
+        # It was paired, it closed and stayed closed, and now the server makes a code for it: a
+        # phone or WhatsApp ended the pairing. 1.8 does not say so anywhere.
         self._lost = self._lost or (self.paired and self._closed)
         self.live, self.since = self._connecting_since()
         self._paired, self._ended, self._blank_since = False, "", None
@@ -222,7 +221,7 @@ class Known:
             self._code = Code(before.text, shown.pairing_code, before.number, before.at)
 
     def note_row(self, row: Row | None) -> None:
-        """A row of a list that is newer than the state."""
+        """Take in a row that is newer than the state."""
         self._row, self._row_known = row, True
         if row is None:
             return
@@ -239,7 +238,7 @@ class Known:
         self._ended, self._paired, self._code = "logout", False, None
 
     def told(self, event: HookEvent) -> bool:
-        """A state event of the webhook; True when something was made of it."""
+        """Take in a state event of the webhook; True where it changed something."""
         if outdated(event, self._newest):
             return False
         self._newest = event.stamp or self._newest

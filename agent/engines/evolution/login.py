@@ -1,4 +1,4 @@
-"""Logging in: wait for a code to scan, or have one to type made for a phone number."""
+"""Logging in: wait for a code to scan, or ask for a code to type on a phone."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 
 Show = Callable[[], Awaitable[None]]
-"""Ask the server for what it shows, and note it."""
+"""Ask the server for the code that it shows, and note it."""
 
 
 async def wait_for_code(known: Known, show: Show, pace: Pace) -> Code | None:

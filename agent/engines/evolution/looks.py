@@ -1,4 +1,4 @@
-"""What the server shows of one session beside its state: a code, its row, how its list has it."""
+"""Reads from the server a session's settled state, code, row and place in the list."""
 
 import asyncio
 from typing import Any
@@ -22,8 +22,8 @@ async def settled_state(server: Server, known: Known, remote: str) -> Live:
 
 
 async def take_shown(api: EvolutionApi, known: Known, remote: str, shown: Shown) -> None:
-    """A code proves that there is no pairing only where it is new and the server's own record
-    says so too: a session that lost its connection shows the code of its last login."""
+    """A code proves a missing pairing only where it is new and the server's own row agrees: a
+    session that lost its connection shows the code of its last login."""
     if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
         known.note_live(Live(shown.state))
     if known.is_current(shown):
@@ -41,7 +41,7 @@ async def take_shown(api: EvolutionApi, known: Known, remote: str, shown: Shown)
 
 
 async def learn_pairing(server: Server, known: Known, remote: str) -> None:
-    """That a pairing stands may be told by an older list; that none does, by a newer one."""
+    """An older list may tell that a pairing stands; only a newer one that none does."""
     found = await listed_row(server, remote)
     row, age = found or (None, 0.0)
     if row is not None and (row.status == Live.OPEN or age <= known.seconds()):
@@ -69,7 +69,7 @@ async def deep(server: Server, known: Known, remote: str) -> dict[str, Any]:
         "compared": False,
     }
     if found is None:
-        detail["listed"] = None  # the list was not to be had
+        detail["listed"] = None  # no list came in time
     else:
         if (disagrees := known.compare(row, found[1])) is not None:
             detail["compared"] = True

@@ -1,4 +1,4 @@
-"""What is known of sessions beyond one worker, for servers whose list does not tell it.
+"""Keeps what the next worker must know of sessions, for servers whose list does not tell it.
 
 One small file for a backend, written when something changed; never a code, only its mark.
 """
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Memory:
-    """Made inside a running loop. A file that cannot be used costs what it held, and is said."""
+    """Made inside a running loop. Without a readable file it begins empty and logs that."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

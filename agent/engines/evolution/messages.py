@@ -1,4 +1,4 @@
-"""Texts out, and what the answer says of them. Only what surely failed is an error."""
+"""Texts to send, and what the answer tells of them. Only a sure failure is an error."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _LONGEST = 65_536
 
 
 def read_text(message: Mapping[str, Any]) -> tuple[str, str]:
-    """To whom, and what."""
+    """The number and the text."""
     kind = message.get("type", "text")
     if kind != "text":
         raise InvalidRequest(
@@ -36,7 +36,7 @@ def read_text(message: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def outcome(answer: Answer) -> dict[str, Any]:
-    """The answer for who asked; EngineError when it surely was not sent."""
+    """The caller's answer; EngineError where the text was surely not sent."""
     words = refusal_words(answer.body)
     if answer.good:
         key = answer.body.get("key") if isinstance(answer.body, Mapping) else None

@@ -1,4 +1,4 @@
-"""A session's settings on the server, all set at once: what is not named stays as it is."""
+"""A session's settings on the server: all are sent at once, unnamed ones as they are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ OPTIONS: Mapping[str, str] = {
     "readStatus": "read_status",
     "syncFullHistory": "sync_full_history",
 }
-"""What both versions have, in 2.x's words and in 1.8's."""
+"""The settings of both versions, by 2.x's name: 1.8's name."""
 _TEXT = "msgCall"
 _TOKEN = "wavoipToken"
 
@@ -23,7 +23,7 @@ _TOKEN = "wavoipToken"
 async def read_or_change(
     api: EvolutionApi, name: str, changes: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """With `changes` in 2.x's words they are made; the answer is in these words too."""
+    """Make `changes`, if any, and answer with all settings, by 2.x's names."""
     _check(changes)
     body = whole_body(await api.found("settings", name), changes, api.old)
     if changes:
@@ -32,7 +32,7 @@ async def read_or_change(
 
 
 def whole_body(there: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
-    """All of them, in the server's own words."""
+    """All settings by the server's own names, with `changes`."""
     inner = there.get("settings") if isinstance(there, Mapping) else None
     told = inner if isinstance(inner, Mapping) else there
     body: dict[str, Any] = {}

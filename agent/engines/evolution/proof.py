@@ -1,7 +1,7 @@
 """Is an open session really connected? Only an answer of WhatsApp through it can say so.
 
-The query is for the account's own business profile: it reads, it changes nothing, it tells
-nobody, and Baileys asks WhatsApp each time. Presence would pass into a dead socket unnoticed
+The query is for the account's own business profile: it changes nothing, no contact sees it,
+and Baileys asks WhatsApp each time. Presence would pass into a dead socket unnoticed
 and silence the phone's notifications; number checks are answered from the server's database.
 """
 
@@ -38,7 +38,7 @@ class Proof(StrEnum):
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """It could not be asked."""
+    """No query got through."""
 
 
 class Prover:

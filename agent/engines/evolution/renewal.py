@@ -1,8 +1,8 @@
-"""Begin a session anew on the server: keep what it was, delete it, create it as it was.
+"""Replace a session on the server: keep its row and settings, delete it, create it again.
 
-Its pairing, and the messages and contacts in the server's database, are gone with that. What
-the server shows of the rest (its token, settings, webhook, proxy) is kept in our folder first
-and given back, also when the agent or the server died in between.
+That ends its pairing, and the server deletes its messages and contacts. Token, settings,
+webhook and proxy are kept in our folder first and given back, also after the agent or the
+server died in between.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 
 async def take_away(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
-    """Delete what there is, to be created again as it was."""
+    """Delete the session, after keeping what `create` gives back."""
     live = await api.state(name)
     if live is Live.MISSING:
         return
     found = await _keep(api, folder, name)
-    if live is not Live.UNLOADED:  # a process that does not hold it sets nothing
+    if live is not Live.UNLOADED:  # without the session in its process the server sets nothing
         await _rehearse(api, name, found)
     await _remove(api, name, pace)
 
 
 async def delete(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
-    """For good: what it was stays in our folder, for a person."""
+    """Delete for good; the kept row and settings stay in our folder, for a person."""
     if await api.state(name) is Live.MISSING:
         return
     await _keep(api, folder, name)
@@ -45,7 +45,7 @@ async def delete(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None
 
 
 async def create(api: EvolutionApi, folder: Path, name: str) -> None:
-    """Create it as it was kept, if a renewal did not come to its end; else with nothing set."""
+    """Create it with what an unfinished renewal kept, else with nothing set."""
     place = await asyncio.to_thread(kept.unfinished, folder, name)
     there = await asyncio.to_thread(kept.read, place) if place is not None else {}
     await api.create(name, _again(there.get("row"), api.old))
@@ -53,7 +53,7 @@ async def create(api: EvolutionApi, folder: Path, name: str) -> None:
 
 
 async def give_back(api: EvolutionApi, folder: Path, name: str) -> None:
-    """What only can be set once it is there, if it was not given back yet."""
+    """Set what an unfinished renewal kept and `create` cannot set."""
     place = await asyncio.to_thread(kept.unfinished, folder, name)
     if place is None:
         return
@@ -64,14 +64,14 @@ async def give_back(api: EvolutionApi, folder: Path, name: str) -> None:
         except ServerDown:
             raise
         except EngineError as error:
-            # It is there and can be scanned: deleting it once more would help nobody.
+            # The session is there and can be scanned; deleting it once more changes nothing.
             log.warning("%s: their kept copy stays in %s", error, place)
     await asyncio.to_thread(kept.finish, place)
 
 
 async def _rehearse(api: EvolutionApi, name: str, found: Mapping[str, Any]) -> None:
-    """Set what is set already: what the server refuses now it would refuse after the deletion.
-    And wait until it can create at all."""
+    """Set what is set already, for the server would refuse the same after the deletion; and
+    wait until the server can create sessions at all."""
     if api.old:
         await api.rows(SLOW)
     for what, body in _to_give_back(found, api.old).items():
@@ -117,9 +117,9 @@ async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
 async def is_logged_out(
     api: EvolutionApi, name: str, pace: Pace, told: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Closed in two looks: between two tries to connect it says `close` for a moment.
+    """Whether it says `close` twice in a row: between two tries it does so for a moment.
 
-    `told`: the webhook has said that it ended; by then it may connect again, for a new code.
+    `told`: the webhook said that it ended; by then it may connect again, for a new code.
     """
     looks = 0
 
@@ -141,7 +141,7 @@ async def until(api: EvolutionApi, name: str, pace: Pace, wanted: Callable[[Live
 
 
 def _again(row: Any, old: bool) -> dict[str, Any]:
-    """What only `create` can set."""
+    """Token, number and proxy: only `create` can set them."""
     if not isinstance(row, Mapping):
         return {}
     if old:

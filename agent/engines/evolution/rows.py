@@ -1,7 +1,4 @@
-"""What the server's list says of its sessions. In 2.x it is the database, not the live state.
-
-The two versions show different rows: 1.8 nests them and shows the live state of its process.
-"""
+"""Reads the server's list: in 2.x its database, in 1.8 nested rows with the live state."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +9,7 @@ from typing import Any
 from agent.engines.base import RemoteSession
 
 FINAL = frozenset({401, 402, 403, 406})
-"""WhatsApp's numbers after which the server gives the pairing up by itself."""
+"""WhatsApp's numbers after which the server itself deletes the keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +18,33 @@ class Row:
     status: str
     """open, connecting or close."""
     account: str = ""
-    """The number it was last paired with; it stays there after a logout."""
+    """The number of its last pairing; the server keeps it through a logout."""
     code: int | None = None
-    """WhatsApp's number at the last final close; never cleared by a later success."""
+    """WhatsApp's number at the last final close; no later success clears it."""
     text: str = ""
     """WhatsApp's own words at that close."""
     closed_wall: float = 0.0
-    """When that was, by the server's clock."""
+    """When it closed, by the server's clock."""
     updated_wall: float = 0.0
     integration: str = ""
     live: bool = False
-    """1.8: the status is the process's own and adds nothing to what it says anyway."""
+    """1.8: the status is the live state of the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One list, ready to be asked for names."""
+    """One list, by name."""
 
     by_name: Mapping[str, Row]
     old: bool
-    """It has the look of 1.8."""
+    """Its rows are nested as in 1.8."""
 
     def sessions(self) -> list[RemoteSession]:
         return [RemoteSession(row.name, row.status, row.account) for row in self.by_name.values()]
 
 
 def read_rows(body: Any) -> Rows | None:
-    """None when it is no list. A row that cannot be read is left out."""
+    """None where the body is no list. Unreadable rows are left out."""
     if isinstance(body, Mapping) and "instance" in body:
         body = [body]  # 1.8 with a key that knows one session only
     if not isinstance(body, list):
@@ -87,7 +84,7 @@ def _old_row(told: Any) -> Row | None:
 
 
 def _text_of(end: Any) -> str:
-    """The message in what the server keeps of Baileys' last disconnect: JSON in a string."""
+    """The message in Baileys' last disconnect, which the server keeps as JSON in a string."""
     try:
         found = json.loads(end) if isinstance(end, str) else None
     except (ValueError, RecursionError):

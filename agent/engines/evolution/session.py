@@ -1,4 +1,4 @@
-"""One session on the server: asked how it is, and acted on. It judges nothing by itself."""
+"""One session on the server: its probes and actions. It judges nothing by itself."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from agent.engines.remote.http import ServerDown
 from agent.errors import EngineError, InvalidRequest
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
-"""Only these can be asked for proof."""
+"""Only sessions of these integrations can be asked for proof."""
 
 
 class EvolutionSession:
@@ -40,14 +40,14 @@ class EvolutionSession:
 
     @property
     def is_there(self) -> bool:
-        """Whether the server had it when it was last asked."""
+        """Whether the server had it at the last look."""
         return self._known.live is not Live.MISSING
 
     # asked
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
-            return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="begun anew"))
+            return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="it is made again"))
         limit = self._server.probe_limit
         try:
             async with asyncio.timeout(limit):
@@ -97,12 +97,12 @@ class EvolutionSession:
     async def connect(self) -> None:
         async with self._acting:
             if self._api.old and self._known.live is Live.CLOSE:
-                # Whether it stays closed: 1.8 comes back by itself from all but a logout.
+                # Does it stay closed? 1.8 comes back by itself from all but a logout.
                 self._known.note_live(await self._api.state(self.remote))
             await self._connect()
 
     async def disconnect(self) -> None:
-        """The server has no way to hang up that keeps the pairing."""
+        """The server has no disconnect that keeps the pairing."""
 
     async def restart(self) -> None:
         async with self._acting:
@@ -126,8 +126,8 @@ class EvolutionSession:
     async def logout(self) -> None:
         async with self._acting:
             await self._api.logout(self.remote)
-            # Answered before it is done, and with success where nothing is done: a paired session
-            # that is not connected cannot tell WhatsApp that it goes, and stays as it is.
+            # The answer comes first, and says success also where the server does nothing: a paired
+            # session that is not connected cannot tell WhatsApp about it, and stays as it is.
             pace, known = self._server.pace, self._known
             if not await renewal.is_logged_out(
                 self._api, self.remote, pace, lambda: known.logged_out
@@ -167,7 +167,7 @@ class EvolutionSession:
         except ServerDown as down:
             if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
                 raise
-            # Handed over, and nobody knows how far it came.
+            # The server has the text; whether WhatsApp has it is not known.
             return {"id": "", "outcome": "unknown", "cause": down.cause}
         if told["outcome"] == "sent" and self._server.seen.first(self.remote, told["id"]):
             detail = {"direction": "out", "type": "text", "id": told["id"]}
@@ -212,11 +212,11 @@ class EvolutionSession:
             if happening.kind == "message" and not self._server.seen.first(self.remote, id):
                 continue
             if happening.detail.get("direction") == "in":
-                self._dead = False  # what came in came through it
+                self._dead = False  # the message came through it
             self.reporter.happened(happening)
 
     async def _look_again(self) -> None:
-        """Something was deleted; it may be what we ourselves deleted and created again."""
+        """The server deleted it; our own renewal deletes it too and creates it again."""
         if self._renewing:
             return
         try:
@@ -237,7 +237,7 @@ class EvolutionSession:
                 raise
             await self._create()
             shown = await self._api.connect(self.remote)
-        # A server that was slow may have created it after we had stopped waiting for it.
+        # A slow server may have created it after our request had run out of time.
         await renewal.give_back(self._api, self._server.folder, self.remote)
         known.note_live(Live.CONNECTING)
         await looks.take_shown(self._api, known, self.remote, shown)
@@ -279,7 +279,7 @@ class EvolutionSession:
         except ServerDown:
             raise
         except EngineError:
-            return  # it changed since it was asked for its state: the next probe sees
+            return  # it changed since the state was read; the next probe sees
 
     async def _show(self) -> None:
         await looks.take_shown(
@@ -313,7 +313,7 @@ class EvolutionSession:
         return claim
 
     def _remember(self) -> None:
-        if self._api.old:  # the list of 2.x tells it itself
+        if self._api.old:  # the list of 2.x tells it
             self._server.memory.put(self.remote, self._known.remembered)
 
     def _tell(self, claim: Claim) -> None:
@@ -321,11 +321,11 @@ class EvolutionSession:
         self.reporter.claim(claim)
 
     def _tell_change(self, claim: Claim) -> None:
-        """An endless loop says `connecting` many times a second."""
+        """Tell news only: an endless loop says `connecting` many times a second."""
         news = (claim.status, claim.reason)
         if any(each is None or (each.status, each.reason) != news for each in self._both()):
             self._tell(claim)
 
     def _both(self) -> tuple[Claim | None, Claim | None]:
-        """What was last told, and what was last answered: the agent may know either."""
+        """The last claim told and the last one answered; the agent has the newer."""
         return self._told, self._probed

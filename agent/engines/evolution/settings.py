@@ -56,26 +56,26 @@ class Pace:
     """How often and how long; a test may hurry."""
 
     list_holds: float = 30.0
-    """The list is asked for at most this often: each of its rows costs three counts there."""
+    """The age up to which a list is used again: each row costs the server three counts."""
     list_spacing: float = 2.0
-    """Between two lists, also where what was listed was changed by us."""
+    """Between two requests for the list, also after we changed a session."""
     old_list_holds: float = 120.0
     """1.8 asks WhatsApp once for each open session before it shows its list."""
     probe_limit: float = 8.0
-    """For a whole probe, or 0.8 of a request's time if that is less: who asks waits 10 s, and
-    must hear that the server does not answer instead of giving up on the session."""
+    """For a whole probe, or 0.8 of a request's time if that is less: the agent waits 10 s for it,
+    and must learn that the server is silent before it gives up on the session."""
     code_holds: float = 45.0
     """How long one QR code is shown; Evolution sets it for Baileys."""
     code_wait: float = 3.0
-    """So long somebody who asks for a code waits for the first one."""
+    """How long a request for a code waits for the first one."""
     pairing_wait: float = 7.0
     blank_limit: float = 25.0
-    """Connecting without a code and without a pairing for so long is no start any more."""
+    """After so long in `connecting` without a code a session is said to hang."""
     gone_wait: float = 5.0
-    """A deletion is answered before it is done."""
+    """How long a logout or a deletion may take after the server answered it."""
     look_every: float = 0.3
     hook_again: float = 600.0
-    """A webhook that was seen as it should be is looked at again after this time."""
+    """Until a webhook that is as it should be is looked at again."""
     version_again: float = 300.0
 
 

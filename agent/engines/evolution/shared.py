@@ -1,4 +1,4 @@
-"""What all sessions of one server share, its list above all."""
+"""What the sessions of one server share: its list, webhooks, proofs and memory."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from agent.engines.remote.recent import Recent
 from agent.errors import EngineError
 
 _LIST_SHARE = 0.25
-"""Of a probe's time; the list itself may come later."""
+"""The share of a probe's time that it waits for the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What all sessions of one server share."""
+    """Handed to each session of one server."""
 
     api: EvolutionApi
     rows: Recent[Rows]
@@ -29,16 +29,16 @@ class Server:
     hooks: Subscription
     seen: Seen
     doubt: Callable[[], None]
-    """Something sheds doubt on the whole server."""
+    """Call it where the server itself may be down."""
     probe_limit: float
     pace: Pace
     memory: Memory
     folder: Path
-    """For what sessions were before they were deleted."""
+    """For rows and settings of deleted sessions."""
 
 
 async def listed_row(server: Server, name: str) -> tuple[Row | None, float] | None:
-    """A session's row in the list and the list's age; None when no list can be had in time."""
+    """A session's row in the list and the list's age; None where no list comes in time."""
     pace = server.pace
     try:
         async with asyncio.timeout(server.probe_limit * _LIST_SHARE):

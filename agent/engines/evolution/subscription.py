@@ -1,8 +1,7 @@
-"""Have the server call us when something happens in a session.
+"""Sets our webhook in each session, so that the server tells changes at once.
 
-A session has one webhook. One that is somebody else's is left alone: their program needs it
-more than we do, we only poll a little more. Ours is renewed when it is gone or points to an
-earlier secret.
+A session has one webhook. Another program's is left alone, and the agent polls that session.
+Ours is set again when it is gone or holds an earlier secret.
 """
 
 import asyncio
@@ -24,11 +23,11 @@ _AT_ONCE = 4
 
 class Hooked(StrEnum):
     OFF = "off"
-    """The settings want none."""
+    """The settings say no webhook."""
     UNKNOWN = "unknown"
     OURS = "ours"
     TAKEN = "taken"
-    """Somebody else's: changes are found by asking only."""
+    """Another program's: the agent finds changes by polling."""
     FAILED = "failed"
 
 
@@ -63,7 +62,7 @@ class Subscription:
         return self._found.get(name, (Hooked.UNKNOWN, 0.0))[0]
 
     def want(self, name: str, *, now: bool = False) -> None:
-        """See to it that this session's webhook is set; `now`: whatever was seen before."""
+        """Look at this session's webhook and set it if need be; `now`: whatever was seen before."""
         if not self._base or name in self._looking:
             return
         state, at = self._found.get(name, (Hooked.UNKNOWN, 0.0))
@@ -92,7 +91,7 @@ class Subscription:
                 if await self._ready():
                     state = await self._look(name)
             except ServerDown:
-                pass  # told as the server's state; the next deep probe comes back to it
+                pass  # the server's check tells it; the next deep probe looks again
             except EngineError as error:
                 if before is not state:
                     log.warning("%s", error)

@@ -1,4 +1,4 @@
-"""What a request to a backend's server comes to: an answer, or that the server is not well.
+"""What a request to a backend's server returns: an answer, or ServerDown.
 
 The standard library only: the repair script's module runs where nothing is installed.
 """
@@ -16,15 +16,15 @@ LARGEST_BODY = 8 << 20
 
 
 class ServerDown(EngineError):
-    """The server gave no answer that can be used: nothing is known of the session asked about.
+    """The server gave no usable answer, which says nothing of the session.
 
-    `code` is the same for all, so that nobody acts on the session; `reason` is ServerClaim's word.
+    `code` is always the same, so no caller acts on the session; `reason` is ServerClaim's word.
     """
 
     code = "backend_down"
 
     def __init__(self, what: str, reason: str, cause: str, *, reached: bool = True) -> None:
-        """`reached`: False where the request surely never got to the server."""
+        """`reached`: False where the request surely did not get to the server."""
         super().__init__(f"cannot {what}: {cause}")
         self.reason = reason
         self.cause = cause
@@ -33,7 +33,7 @@ class ServerDown(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `body` is None where none came, or where a refusal was not JSON."""
+    """`body` is None where the answer had none, or a refusal was not JSON."""
 
     status: int
     body: Any = field(repr=False)
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Http(Protocol):
-    """One server's connections, by whatever library."""
+    """One server's connections: RemoteHttp or PlainHttp."""
 
     async def ask(
         self,
@@ -63,14 +63,14 @@ class Http(Protocol):
 
 
 def segment(name: str) -> str:
-    """A name as one part of a path, whatever it holds."""
+    """A name, quoted as one part of a path."""
     if name in ("", ".", ".."):
         raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
     return quote(name, safe="")
 
 
 def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> ServerClaim:
-    """What a failed request says of the server."""
+    """The server's state, from a failed request."""
     return ServerClaim(False, down.reason, str(down), version, seconds)
 
 

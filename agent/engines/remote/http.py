@@ -1,7 +1,7 @@
-"""Ask a backend's server over HTTP: one session, a deadline for each request, bounded answers.
+"""Requests to a backend's server by aiohttp, each with a deadline and a bounded answer.
 
-It never retries and follows no redirect; no proxy and no password file of the environment is
-used. No key, query or body is ever in an error: bodies may hold QR texts and messages.
+RemoteHttp never retries, follows no redirect and uses no proxy or password file of the
+environment. Its errors hold no key, query or body: bodies may hold QR texts and messages.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from agent.engines.remote.place import Place, tls_of
 __all__ = ["LARGEST_BODY", "Answer", "RemoteHttp", "ServerDown", "claim_of", "segment"]
 
 CONNECT = 3.0
-"""Seconds until a server must have taken a connection; one that is away is found soon."""
+"""Seconds until the server must have taken a connection."""
 _IDLE = 4.0
 """Node closes a connection that is idle for 5 s; a POST into one that just closes is lost."""
 
@@ -59,11 +59,11 @@ class RemoteHttp:
         timeout: float | None = None,
         urgent: bool = False,
     ) -> Answer:
-        """One request; ServerDown when no usable answer comes in time.
+        """One request; ServerDown where no usable answer comes in time.
 
         A refusal (4xx) and a 5xx with a JSON body are answers. `path` is ready for the wire
         (`segment` quotes what goes into it). `urgent` takes no turn: the server's own check must
-        get through while all turns wait for it.
+        get through while all turns are taken.
         """
         what = f"{method} {path}"
         begun, started = time.monotonic(), False

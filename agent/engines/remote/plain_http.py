@@ -1,4 +1,4 @@
-"""Ask a backend's server with the standard library alone: one connection for each request.
+"""Requests to a backend's server by the standard library: one connection each.
 
 For `repair_once`, which runs where aiohttp is not installed. The same promises as RemoteHttp: no
 redirect is followed, no proxy of the environment is used, no key or body is in an error.

@@ -1,4 +1,4 @@
-"""One question for many: an answer that holds for a while and is asked for once at a time."""
+"""A value that many callers share: it is asked for once at a time and used for a while."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Keeps the last answer only. Errors are not kept, but all who wait for one get it."""
+    """Keeps the last answer. An error goes to all callers that wait, and is not kept."""
 
     def __init__(
         self,
@@ -18,8 +18,8 @@ class Recent(Generic[T]):
         spacing: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`holds`: seconds for which an answer is as good as a new one; `spacing`: from the
-        beginning of one question to the next, however new an answer somebody needs."""
+        """`holds`: the age in seconds up to which an answer is used again; `spacing`: the seconds
+        between the beginnings of two requests, whatever `holds` a caller wants."""
         self._ask = ask
         self._holds = holds
         self._spacing = spacing
@@ -29,7 +29,7 @@ class Recent(Generic[T]):
         self._asking: asyncio.Task[T] | None = None
 
     async def get(self, *, holds: float | None = None) -> T:
-        """An answer not older than `holds`. Nobody's cancelling takes it from the others."""
+        """An answer not older than `holds`. A caller's cancelling does not end the request."""
         if (kept := self._kept) is not None:
             value, at = kept
             if self._clock() - at < (self._holds if holds is None else holds):
@@ -44,11 +44,11 @@ class Recent(Generic[T]):
         return None if self._kept is None else (self._kept[0], self._clock() - self._kept[1])
 
     def take(self, value: T) -> None:
-        """It was answered now, to another question."""
+        """Keep `value`, which another request has just brought."""
         self._kept = (value, self._clock())
 
     def forget(self) -> None:
-        """What was answered no longer holds: something was changed."""
+        """Drop the answer: we changed something on the server."""
         self._kept = None
 
     async def close(self) -> None:
@@ -67,4 +67,4 @@ class Recent(Generic[T]):
     def _ended(self, task: "asyncio.Task[T]") -> None:
         self._asking = None
         if not task.cancelled():
-            task.exception()  # seen by whoever waits; nobody may wait any more
+            task.exception()  # read here, for no caller may be left to read it

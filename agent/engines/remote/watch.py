@@ -1,7 +1,7 @@
-"""How a backend's server is, told when it changes.
+"""The state of a backend's server, told when it changes.
 
-A request that fails says little of the server: one session may hang there. So a doubt asks
-for one check, and the check's answer is what is told.
+A failed request says little of the server: one session may hang. So it asks for one check,
+and the check's result is told.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from agent.core.words import ServerClaim
 
 DOUBT_EVERY = 1.0
-"""A thousand failing requests ask for one check, and for the next after this time."""
+"""Seconds between two checks that failed requests ask for."""
 
 
 class ServerWatch:
@@ -23,7 +23,7 @@ class ServerWatch:
         tell: Callable[[ServerClaim], None],
         crashed: Callable[[BaseException], None],
     ) -> None:
-        """`check` never raises for what the server does; what it does not foresee is `crashed`."""
+        """`check` raises for no fault of the server; any exception goes to `crashed`."""
         self._check = check
         self._tell = tell
         self._crashed = crashed
@@ -44,13 +44,13 @@ class ServerWatch:
         return await asyncio.shield(self._checking)
 
     def doubt(self) -> None:
-        """A request failed, or came through to a server that is said to be down."""
+        """Ask for a check: a request failed, or succeeded while the server is said to be down."""
         if self._checking is None and self._later is None:
             wait = max(0.0, self._checked_at + DOUBT_EVERY - time.monotonic())
             self._later = asyncio.get_running_loop().call_later(wait, self._begin)
 
     def answered(self) -> None:
-        """A request came through: only news where the server is said to be down."""
+        """A request succeeded; where the server is said to be down a check follows."""
         if self._claim is not None and not self._claim.up:
             self.doubt()
 
