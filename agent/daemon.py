@@ -1,6 +1,7 @@
 """The agent: builds its parts, runs them in one TaskGroup, stops them in order."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -316,6 +317,9 @@ class Daemon:
                     self._reload_when_asked(supervision, store, webhooks), name="reload"
                 )
                 tasks.create_task(self._end_when_asked(), name="stop")
+                # Modules and settings stay: the collector does not walk them again in each burst
+                # of new sessions, and not while nothing happens.
+                gc.freeze()
                 watchdog.say("READY=1")
                 await store.append(_said("agent_started", "the agent started"))
                 log.info("ready on %s", ", ".join(server.addresses))

@@ -21,7 +21,7 @@ from agent.host.process.fork_server import WarmProcess
 from agent.host.process.held_up import Pulse
 from agent.host.process.launch import Places, make_run_dir, trim_log
 from agent.host.process.launcher import Launcher
-from agent.host.process.memory_watch import over_limit
+from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
@@ -71,6 +71,7 @@ class ProcessHost:
             worker, launcher.launch, self._kill_remains, self._notify.pinged, self._changed
         )
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
+        self._memory = MemoryWatch()
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
     @classmethod
@@ -293,7 +294,7 @@ class ProcessHost:
         }
         if not limits:
             return
-        for pid, used in (await asyncio.to_thread(over_limit, limits)).items():
+        for pid, used in (await asyncio.to_thread(self._memory.over_limit, limits)).items():
             if pid in self._by_pid:
                 log.warning(
                     "%s uses %s bytes, over its limit",

@@ -1,26 +1,58 @@
 """Which workers use more memory than they may, where no control group holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from agent.host.machine.memory import machine_memory
 from agent.host.machine.proc_table import all_processes, proportional_bytes
 
+LOOK_ANYWAY = 4
+"""Every so many times each process is looked at, whatever the machine's memory says."""
+SHARE = 4
+"""A part of the room of the worker that is nearest to its limit."""
 
-def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
-    """Main pid → bytes used by its whole session, for those above their limit.
 
-    Resident memory counts shared pages for each process; only when even that is over is
-    the dearer proportional figure looked at.
+class MemoryWatch:
+    """Looks at all processes only when a worker may have grown: the machine's memory tells first.
+
+    A worker that grows by so much takes it from what is available, unless others give back as
+    much in the same seconds: then the look that comes anyway finds it.
     """
+
+    def __init__(self, available: Callable[[], int] = lambda: machine_memory().available) -> None:
+        self._available = available
+        self._limits: Mapping[int, int] = {}
+        self._room = 0
+        self._most = 0
+        """What was available at most since all were looked at."""
+        self._spared = 0
+
+    def over_limit(self, limits: Mapping[int, int]) -> dict[int, int]:
+        """Main pid → bytes used by its whole session, for those above their limit."""
+        available = self._available()
+        self._most = max(self._most, available)
+        still = limits == self._limits and available > self._most - self._room
+        if still and self._spared + 1 < LOOK_ANYWAY:
+            self._spared += 1
+            return {}
+        members, resident = _resident(limits)
+        least = min(max(limit - resident[pid], 0) for pid, limit in limits.items())
+        self._limits, self._room = limits, least // SHARE
+        self._most, self._spared = available, 0
+        over = {}
+        for leader, limit in limits.items():
+            if resident[leader] > limit:
+                # It counts shared pages for each process; this figure is the dearer one.
+                used = sum(proportional_bytes(pid) for pid in members[leader])
+                if used > limit:
+                    over[leader] = used
+        return over
+
+
+def _resident(limits: Mapping[int, int]) -> tuple[dict[int, list[int]], dict[int, int]]:
     members: dict[int, list[int]] = {pid: [] for pid in limits}
     resident = dict.fromkeys(limits, 0)
     for process in all_processes():
         if process.session in resident:
             members[process.session].append(process.pid)
             resident[process.session] += process.rss_bytes
-    over = {}
-    for leader, limit in limits.items():
-        if resident[leader] > limit:
-            used = sum(proportional_bytes(pid) for pid in members[leader])
-            if used > limit:
-                over[leader] = used
-    return over
+    return members, resident

@@ -1,0 +1,69 @@
+"""All processes are looked at when one may have grown, and now and then in any case."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from agent.host.process.memory_watch import LOOK_ANYWAY, MemoryWatch
+
+MIB = 1 << 20
+GROWS = """
+import sys
+print("small", flush=True)
+sys.stdin.readline()
+held = bytearray(b"x" * (64 << 20))
+print("large", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def leak() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", GROWS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "small\n"
+        yield process
+        process.kill()
+
+
+def grow(leak: subprocess.Popen[str]) -> None:
+    assert leak.stdin is not None and leak.stdout is not None
+    leak.stdin.write("\n")
+    leak.stdin.flush()
+    assert leak.stdout.readline() == "large\n"
+
+
+def test_who_grew_is_found_as_soon_as_the_machine_has_less(leak: subprocess.Popen[str]) -> None:
+    free = [1000 * MIB]
+    watch, limits = MemoryWatch(lambda: free[0]), {leak.pid: 48 * MIB}
+    assert watch.over_limit(limits) == {}
+    grow(leak)
+    free[0] += 500 * MIB  # another program ends: what is missing is missing from the most
+    assert watch.over_limit(limits) == {}, "nothing says that a worker grew"
+    free[0] -= 64 * MIB
+    assert watch.over_limit(limits)[leak.pid] > 48 * MIB
+
+
+def test_what_hides_behind_others_is_found_by_the_look_that_comes_anyway(
+    leak: subprocess.Popen[str],
+) -> None:
+    watch, limits = MemoryWatch(lambda: 1000 * MIB), {leak.pid: 48 * MIB}
+    assert watch.over_limit(limits) == {}
+    grow(leak)
+    found = [watch.over_limit(limits) for _ in range(LOOK_ANYWAY)]
+    assert [bool(one) for one in found] == [False] * (LOOK_ANYWAY - 1) + [True]
+
+
+def test_a_worker_or_a_limit_that_is_new_is_looked_at_at_once(leak: subprocess.Popen[str]) -> None:
+    watch = MemoryWatch(lambda: 1000 * MIB)
+    grow(leak)
+    assert watch.over_limit({leak.pid: 500 * MIB}) == {}
+    assert list(watch.over_limit({leak.pid: 48 * MIB})) == [leak.pid]
