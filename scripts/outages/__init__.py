@@ -1,0 +1,1 @@
+"""Real outages in real time: what they cost beyond their own length."""
