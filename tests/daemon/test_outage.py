@@ -153,6 +153,38 @@ async def test_sessions_on_a_backend_are_back_with_their_server(
     assert (await agent.do("GET", "/api/backends"))["backends"][0]["circuit"] == "closed"
 
 
+@pytest.mark.parametrize("patience", [1, 300], ids=["held", "a blink"])
+async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_once(
+    make_agent, eventually, standin, patience
+):
+    """Probes come every 30 s, as usual: the server tells nothing by itself."""
+    standin.add("shop", "open")
+    base = USUAL_DELAYS.replace("interval = 1\n", "", 1) + f"\n[backends]\npatience = {patience}\n"
+    agent = make_agent(table(standin, timeout=5.0), base=base)
+    await agent.start()
+    await eventually(lambda: connected_again(agent, ["shop"]), within=40)
+    await standin.front.set("refuse")
+    standin.instances["shop"].unload()
+    standin.instances["shop"].load(connects=False)
+
+    async def noticed():
+        backend = (await agent.do("GET", "/api/backends"))["backends"][0]
+        held = (await agent.show("shop"))["reason"] == "backend_down"
+        return not backend["up"] and held == (patience == 1)
+
+    await eventually(noticed, within=30)
+    await standin.front.set("")
+    back = time.monotonic()
+
+    async def open_and_shown():
+        there = standin.instances["shop"].state == "open"
+        return there and await connected_again(agent, ["shop"])
+
+    await eventually(open_and_shown, within=60)
+    late = time.monotonic() - back
+    assert late <= BACK_WITHIN, f"back {late:.1f} s after its server"
+
+
 @pytest.mark.slow
 async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(make_agent, eventually):
     agent = make_agent(base=USUAL_DELAYS.replace("login_every = 0\n", ""))

@@ -9,8 +9,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
@@ -321,9 +322,11 @@ class Backends:
         """Believe that it is away, or back; a blink is neither."""
         now = boot_now()
         if one.up:
-            one.unwell_since = None
+            blinked, one.unwell_since = one.unwell_since is not None, None
             if one.down:
                 self._is_back(one)
+            elif blinked:
+                self._one_by_one(one, self._look_again(one))
             return
         one.unwell_since = one.unwell_since or now
         if not one.down and now - one.unwell_since >= self._settings().patience:
@@ -347,11 +350,19 @@ class Backends:
         )
         one.away = {facts.id for facts in members}
         random.shuffle(members)
-        task = asyncio.get_running_loop().create_task(
-            self._bring_back(one, members), name=f"bring back {one.name}"
-        )
+        self._one_by_one(one, self._bring_back(one, members))
+
+    def _one_by_one(self, one: BackendFacts, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"bring back {one.name}")
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
+
+    async def _look_again(self, one: BackendFacts) -> None:
+        """It was away for a moment: what it was to its sessions shows when they are asked."""
+        for facts in self.members(one):
+            facts.next_probe, facts.asked.try_at_once = 0.0, True
+            self._wake(facts.id)
+            await asyncio.sleep(1.0 / self._settings().back_rate)
 
     async def _bring_back(self, one: BackendFacts, members: Collection[Facts]) -> None:
         for facts in members:

@@ -235,6 +235,7 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
             facts.counters.late_facts += 1
             return
         if facts.heard(claim, boot_now()):
+            _ask_soon(facts)
             senses.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
@@ -261,6 +262,9 @@ async def _probe_if_due(facts: Facts, senses: Senses) -> None:
     await probe(facts, senses, deep=now >= facts.next_deep)
 
 
+ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+SOONEST = 1.0
+"""Seconds to the first probe of a session that its server connects."""
 HELD_UP = 2.0
 """So late a look was held up, and with it those of many others."""
 
@@ -276,6 +280,19 @@ def next_look(id: InstanceId, due: float, now: float, interval: float) -> float:
     return now + interval * (0.5 + share / 2)
 
 
+def _interval(facts: Facts, now: float, usual: float) -> float:
+    """A server need not tell what becomes of a session on its way: it is asked, ever less often."""
+    fact = facts.run.claim
+    if not facts.instance.backend or fact is None or fact.claim.status not in ON_ITS_WAY:
+        return usual
+    return min(max((now - fact.since) / 2, SOONEST), usual)
+
+
+def _ask_soon(facts: Facts) -> None:
+    now = boot_now()
+    facts.next_probe = min(facts.next_probe, now + _interval(facts, now, float("inf")))
+
+
 async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
     link = facts.link
@@ -284,7 +301,8 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     begun, rules = boot_now(), senses.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
-    facts.next_probe = next_look(facts.id, facts.next_probe, begun, rules.interval)
+    interval = _interval(facts, begun, rules.interval)
+    facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     # Both questions go out together: the answer finds the look done.
     look = None if facts.instance.backend else senses.folders.ask(facts.id)
@@ -319,8 +337,8 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
     facts.counters.recent_times = facts.counters.recent_times.note(now - begun, now)
-    if link is facts.link:
-        facts.heard(claim, now)
+    if link is facts.link and facts.heard(claim, now):
+        _ask_soon(facts)
 
 
 def _names(told: object) -> tuple[str, ...]:

@@ -78,6 +78,8 @@ class Passes:
         self.turns.gates.leave(facts.id, decided)
         facts.observed = True
         self.registry.touch(facts)
+        if facts.instance.backend and facts.next_probe > boot_now():
+            again = facts.next_probe if again is None else min(again, facts.next_probe)
         return again
 
     def _policy(self) -> HealthPolicy:
