@@ -1,10 +1,25 @@
-"""Which instances fail now and with what, so that a repair knows whether its case is the only one.
+"""The book of failures and incidents, by group (engine, or engine and backend).
 
-The agent and the simulation keep the same book.
+A repair learns from it whether its case is the only one. The agent and the simulation keep it.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import StrEnum
 
+from agent.core.incident import (
+    Failure,
+    Incident,
+    IncidentKind,
+    IncidentPolicy,
+    canary_failed,
+    canary_unreached,
+    choose_canary,
+    failed_for_all,
+    find_incident,
+    join_incident,
+    next_turn,
+)
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
 from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
 from agent.core.waiting import HOLDS
@@ -29,7 +44,7 @@ def goes_all_the_way(repair: Repair | None, *, paired: bool) -> bool:
 
 
 class Failing:
-    """By group (engine, or engine and backend): the failing instances, their reasons and times."""
+    """The failing instances of each group, their reasons and times."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[InstanceId, tuple[str, float]]] = {}
@@ -47,3 +62,120 @@ class Failing:
     def now(self, group: str, now: float) -> Mapping[InstanceId, str]:
         seen = self._seen.get(group, {})
         return {id: reason for id, (reason, at) in seen.items() if now - at < STALE}
+
+
+class Turn(StrEnum):
+    """What became of an incident when a canary's turn was due."""
+
+    NOT_DUE = "not_due"
+    OVER = "over"
+    """All its members are well."""
+    NO_ADDRESS = "no_address"
+    """No member has an address that can be reached: no turn before one is back."""
+    FAILED = "failed"
+    """The canary showed nothing in its time; the next one waits."""
+    GIVEN = "given"
+
+
+class IncidentBook:
+    """What failed, what connected, and the incidents that go on."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, Incident] = {}
+        self.failing = Failing()
+        self._failures: deque[Failure] = deque()
+        self._successes: dict[str, deque[float]] = {}
+
+    def is_free(self, failure: Failure) -> bool:
+        """Whether it costs the canary no attempt: it met what the others did."""
+        incident = self.active.get(failure.group)
+        return incident is not None and failed_for_all(incident, failure)
+
+    def failed(
+        self,
+        failure: Failure,
+        policy: IncidentPolicy,
+        population: Callable[[], Mapping[str, int]],
+        *,
+        all_the_way: bool,
+    ) -> Incident | None:
+        """The incident that it declares. `all_the_way`: its repair has a step left to try."""
+        if (incident := self.active.get(failure.group)) is not None:
+            incident = join_incident(incident, failure)
+            if failure.instance == incident.canary and not all_the_way:
+                incident = canary_failed(incident, policy, failure.at)
+            self.active[failure.group] = incident
+            return None
+        self._failures.append(failure)
+        while self._failures[0].at < failure.at - policy.window:
+            self._failures.popleft()
+        # Of this group alone: the worst of all may be one that is declared already.
+        alike = [one for one in self._failures if one.group == failure.group]
+        found = find_incident(alike, population(), self._successes, policy, failure.at)
+        if found is not None:
+            self.active[found.group] = found
+        return found
+
+    def succeeded(self, group: str, id: InstanceId, now: float) -> bool:
+        """Whether the canary is through."""
+        incident = self.active.get(group)
+        if incident is None:
+            self._successes.setdefault(group, deque(maxlen=100)).append(now)
+        return incident is not None and incident.canary == id
+
+    def judged(
+        self,
+        group: str,
+        id: InstanceId,
+        verdict: HealthVerdict,
+        now: float,
+        not_well: Callable[[Incident], Collection[InstanceId]],
+    ) -> bool:
+        """Whether the incident is over: its canary is well, or all its members are."""
+        self.failing.note(group, id, verdict, now)
+        incident = self.active.get(group)
+        if incident is None or id not in incident.members or not is_well(verdict):
+            return False
+        return id == incident.canary or not not_well(incident)
+
+    def reach_changed(
+        self,
+        groups: Iterable[str],
+        out_of_reach: Callable[[InstanceId], bool],
+        now: float,
+        *,
+        back: bool,
+    ) -> None:
+        """Their address is away or back: a canary goes as soon as it can prove something."""
+        for group in groups:
+            incident = self.active[group]
+            canary = incident.canary
+            lost = canary is not None and out_of_reach(canary)
+            if incident.kind is IncidentKind.OUTAGE and (lost or (back and canary is None)):
+                self.active[group] = canary_unreached(incident, now)
+
+    def give_turn(
+        self,
+        group: str,
+        policy: IncidentPolicy,
+        now: float,
+        not_well: Callable[[Incident], Collection[InstanceId]],
+        out_of_reach: Callable[[InstanceId], bool],
+    ) -> Turn:
+        """Choose a canary when it is time."""
+        before = self.active[group]
+        if now < next_turn(before, policy, now):
+            return Turn.NOT_DUE
+        if not (down := not_well(before)):
+            return Turn.OVER
+        if not (able := [id for id in down if not out_of_reach(id)]):
+            return Turn.NO_ADDRESS
+        self.active[group] = incident = choose_canary(before, able, policy, now)
+        given = incident.canary is not None and incident.canary != before.canary
+        return Turn.GIVEN if given else Turn.FAILED
+
+    def release(self, group: str) -> Incident | None:
+        """It is over: what failed before it says nothing any more."""
+        incident = self.active.pop(group, None)
+        self._failures = deque(one for one in self._failures if one.group != group)
+        return incident

@@ -1,31 +1,16 @@
 """Many instances that fail alike: one incident per engine, one canary, one alert.
 
-Keeps what happened lately per engine; the rules are the core's.
+The book and its rules are the core's; here are its clock, its history and who is woken.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.clock import boot_now
-from agent.core.failing import Failing, goes_all_the_way, is_well
-from agent.core.incident import (
-    Failure,
-    Incident,
-    IncidentKind,
-    IncidentPolicy,
-    canary_failed,
-    canary_unreached,
-    choose_canary,
-    failed_for_all,
-    find_incident,
-    hold_of,
-    join_incident,
-    next_turn,
-    odd_one_out,
-)
+from agent.core.failing import IncidentBook, Turn, goes_all_the_way, is_well
+from agent.core.incident import Failure, Incident, IncidentPolicy, hold_of, next_turn, odd_one_out
 from agent.core.model import (
     Category,
     ConnectionStatus,
@@ -63,12 +48,13 @@ class Incidents:
         self._reconnect = reconnect
         self._no_turns: set[str] = set()
         """Groups none of whose members has an address that can be reached."""
-        self._failures: deque[Failure] = deque()
-        self._successes: dict[str, deque[float]] = {}
-        self._failing = Failing()
         self._released_wall: dict[str, float] = {}
         self._changed = asyncio.Event()
-        self.active: dict[str, Incident] = {}
+        self._book = IncidentBook()
+
+    @property
+    def active(self) -> dict[str, Incident]:
+        return self._book.active
 
     async def run(self) -> None:
         """Give canaries their turns when it is time."""
@@ -91,61 +77,43 @@ class Incidents:
     # what passes tell
 
     def failed(self, facts: Facts, code: str) -> None:
-        now, group = boot_now(), group_of(facts)
-        failure = Failure(facts.id, group, code, now)
-        if (incident := self.active.get(group)) is not None:
-            if failed_for_all(incident, failure):
-                facts.record = uncounted(facts.record, self._reconnect(), time.time())
-            incident = join_incident(incident, failure)
-            all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
-            if facts.id == incident.canary and not all_the_way:
-                incident = canary_failed(incident, self._policy(), now)
-            self.active[group] = incident
-            self._changed.set()
-            return
-        self._failures.append(failure)
-        while self._failures[0].at < now - self._policy().window:
-            self._failures.popleft()
-        # Of this group alone: the worst of all may be one that is declared already.
-        alike = [one for one in self._failures if one.group == group]
-        found = find_incident(alike, self._population(), self._successes, self._policy(), now)
-        if found is not None:
-            self._declare(found)
+        failure = Failure(facts.id, group_of(facts), code, boot_now())
+        if self._book.is_free(failure):
+            facts.record = uncounted(facts.record, self._reconnect(), time.time())
+        all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
+        declared = self._book.failed(
+            failure, self._policy(), self._population, all_the_way=all_the_way
+        )
+        self._changed.set()
+        if declared is not None:
+            sentence = f"incident: {declared.sentence}; they wait while one of them tries first"
+            self._say("incident", sentence, declared)
+            self._wake_all(declared.group)
 
     def succeeded(self, facts: Facts) -> None:
         group = group_of(facts)
-        incident = self.active.get(group)
-        if incident is None:
-            self._successes.setdefault(group, deque(maxlen=100)).append(boot_now())
-        elif incident.canary == facts.id:
+        if self._book.succeeded(group, facts.id, boot_now()):
             self.release(group, f"its canary {facts.id} is connected again")
 
     def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
-        """Their address is away or back: a canary goes as soon as it can prove something."""
-        now = boot_now()
+        """Their address is away or back."""
         self._no_turns.clear()
-        for group in {group_of(facts) for facts in sessions} & self.active.keys():
-            incident = self.active[group]
-            canary = self._all.get(incident.canary) if incident.canary else None
-            lost = canary is not None and self._out_of_reach(canary)
-            if incident.kind is IncidentKind.OUTAGE and (lost or (back and canary is None)):
-                self.active[group] = canary_unreached(incident, now)
+        groups = {group_of(facts) for facts in sessions} & self.active.keys()
+        self._book.reach_changed(groups, self._is_away, boot_now(), back=back)
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         group = group_of(facts)
-        self._failing.note(group, facts.id, verdict, boot_now())
-        incident = self.active.get(group)
-        if incident is None or facts.id not in incident.members or not is_well(verdict):
+        if not self._book.judged(group, facts.id, verdict, boot_now(), self._not_well):
             return
-        if facts.id == incident.canary:
-            word = "is connected again" if verdict.healthy else "shows its code"
-            self.release(group, f"its canary {facts.id} {word}")
-        elif not self._not_well(incident):
-            self.release(group, "all its members are well")
+        word = "is connected again" if verdict.healthy else "shows its code"
+        canary = facts.id == self.active[group].canary
+        self.release(
+            group, f"its canary {facts.id} {word}" if canary else "all its members are well"
+        )
 
     def forget(self, facts: Facts) -> None:
-        self._failing.forget(group_of(facts), facts.id)
+        self._book.failing.forget(group_of(facts), facts.id)
 
     # what passes ask
 
@@ -177,7 +145,7 @@ class Incidents:
     def odd_one_out(self, facts: Facts) -> bool:
         group = group_of(facts)
         population = self._population().get(group, 0)
-        failing = self._failing.now(group, boot_now())
+        failing = self._book.failing.now(group, boot_now())
         return odd_one_out(facts.id, failing, population, self._policy())
 
     def released_wall(self, facts: Facts) -> float:
@@ -190,23 +158,12 @@ class Incidents:
 
     # their life
 
-    def _declare(self, incident: Incident) -> None:
-        self.active[incident.group] = incident
-        self._say(
-            "incident",
-            f"incident: {incident.sentence}; they wait while one of them tries first",
-            incident,
-        )
-        self._changed.set()
-        self._wake_all(incident.group)
-
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns."""
-        incident = self.active.pop(group, None)
+        incident = self._book.release(group)
         if incident is None:
             return
         self._released_wall[group] = time.time()
-        self._failures = deque(one for one in self._failures if one.group != group)
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
         for facts in self._of(group):
             if facts.repair.last is not None and not facts.repair.last.over:
@@ -214,28 +171,26 @@ class Incidents:
         self._wake_all(group)
 
     def _give_turn(self, group: str, now: float) -> None:
-        before = self.active[group]
-        if now < next_turn(before, self._policy(), now):
-            return
-        down = self._not_well(before)
-        if not down:
-            self.release(group, "all its members are well")
-            return
-        able = [id for id in down if not self._out_of_reach(self._all[id])]
-        if not able:
-            self._no_turns.add(group)
-            return
-        incident = choose_canary(before, able, self._policy(), now)
-        self.active[group] = incident
-        if incident.canary is not None and incident.canary != before.canary:
-            self._send_ahead(self._all[incident.canary], incident)
+        policy, not_well = self._policy(), self._not_well
+        match self._book.give_turn(group, policy, now, not_well, self._is_away):
+            case Turn.OVER:
+                self.release(group, "all its members are well")
+            case Turn.NO_ADDRESS:
+                self._no_turns.add(group)
+            case Turn.GIVEN:
+                self._send_ahead(self.active[group])
+
+    def _is_away(self, id: InstanceId) -> bool:
+        return id in self._all and self._out_of_reach(self._all[id])
 
     def _not_well(self, incident: Incident) -> list[InstanceId]:
         members = (self._all[id] for id in incident.members if id in self._all)
         return [one.id for one in members if one.verdict is None or not is_well(one.verdict)]
 
-    def _send_ahead(self, facts: Facts, incident: Incident) -> None:
-        """It tries for all: its own delays and rounds may wait no longer."""
+    def _send_ahead(self, incident: Incident) -> None:
+        """Its canary tries for all: its own delays and rounds may wait no longer."""
+        assert incident.canary is not None
+        facts = self._all[incident.canary]
         facts.asked.try_at_once = True
         if facts.repair.last is not None and not facts.repair.last.over:
             facts.repair.last = hurry_repair(facts.repair.last)
