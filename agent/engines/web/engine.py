@@ -20,9 +20,9 @@ from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.messages import ACKS, read_message, read_part
+from agent.engines.web.new_pairing import NewPairing
 from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.record import Record
-from agent.engines.web.save_pairing import flush_pairing
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
@@ -73,9 +73,11 @@ class WebEngine:
         self._session = Session(folder, settings, needs, listener)
         self._record = Record(folder)
         self._view = View(pairing_safe=self._record.paired)
-        self._saving_pairing = False
         self._starts = Starts(
             folder, settings, self._session, self._view, self._record, Told(self._publish, reporter)
+        )
+        self._new_pairing = NewPairing(
+            folder, self._session, self._view, self._starts, self._publish
         )
         self._told: Claim | None = None
         self._aside: set[asyncio.Task[None]] = set()
@@ -247,31 +249,6 @@ class WebEngine:
         log.warning("the browser ended (status %d) %s", status, words)
         self._starts.come_back(self._starts.start, "browser_gone")
 
-    async def _save_pairing(self) -> None:
-        """Publish a new pairing only when a browser that is killed comes up with it again."""
-        try:
-            if await flush_pairing(self._session.page, self._folder):
-                self._pairing_saved()
-            elif self._view.pairing_to_save and not self._starts.working and not self._stopping:
-                self._starts.begin(self._save_by_closing)
-        except EngineError as error:
-            # The browser went away. The next one shows what came of it.
-            log.warning("cannot bring a new pairing to the disk: %s", error)
-        finally:
-            self._saving_pairing = False
-
-    async def _save_by_closing(self) -> None:
-        log.info("closing the browser once, so that it writes the new pairing to the disk")
-        in_order = await self._session.close()
-        await asyncio.to_thread(make_durable, self._folder, lambda: None)
-        self._view.pairing_safe = in_order
-        await self._starts.start()
-
-    def _pairing_saved(self) -> None:
-        if self._view.pairing_to_save:
-            self._view.pairing_is_safe()
-            self._publish()
-
     def _must_be_connected(self, doing: str) -> None:
         if self._view.claim.status is not Status.CONNECTED or self._stopping:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
@@ -284,9 +261,8 @@ class WebEngine:
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
-        if self._view.pairing_to_save and not self._saving_pairing and not self._stopping:
-            self._saving_pairing = True
-            self._beside(self._save_pairing())
+        if not self._stopping and self._new_pairing.is_due():
+            self._beside(self._new_pairing.save())
         if self._starts.takes_up():
             return
         claim, facts = self._view.claim, self._view.facts

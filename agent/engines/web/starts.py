@@ -78,6 +78,10 @@ class Starts:
     def working(self) -> bool:
         return self._work is not None and not self._work.done()
 
+    @property
+    def may_begin(self) -> bool:
+        return not self.working and not self._stopping
+
     def begin(self, work: Work) -> None:
         self._work = self._task(work(), "web session")
 
@@ -105,7 +109,7 @@ class Starts:
 
     def come_back(self, work: Work, word: str) -> None:
         """After an end of the page or the browser; too many of them are the agent's turn."""
-        if self._stopping or self.working:
+        if not self.may_begin:
             return
         self._view.interrupted(word)
         if self._too_many(self._browser_ends, self._settings.browser_starts, STARTS_WINDOW):

@@ -1,11 +1,12 @@
 """A session as the server's own list and state show it, and what its words mean."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.engine_words import web_reason
 from agent.core.words import Claim, ConnectionStatus
+from agent.errors import EngineError
 
 Status = ConnectionStatus
 _LONGEST = 200
@@ -116,3 +117,16 @@ def missing_claim() -> Claim:
 def _text(told: Mapping[str, Any], key: str) -> str:
     value = told.get(key)
     return value if isinstance(value, str) else ""
+
+
+def id_of(remote: str, rows: Iterable[Row]) -> str:
+    """The server's id of the session with this id or name; "" when there is none."""
+    rows = list(rows)
+    found = [row.id for row in rows if row.id == remote]
+    found = found or [row.id for row in rows if row.name == remote]
+    if len(found) > 1:
+        raise EngineError(
+            f"cannot tell which session is {remote!r:.60}: several have that name",
+            code="remote_ambiguous",
+        )
+    return found[0] if found else ""

@@ -13,7 +13,7 @@ from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.store import SessionStore, to_end
 from agent.engines.whaticket.messages import read_text, send_text
-from agent.engines.whaticket.rows import Row, missing_claim
+from agent.engines.whaticket.rows import Row, id_of, missing_claim
 from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.turns import Turn
@@ -266,15 +266,7 @@ class WhaticketSession:
         """The server's id of it; "" when there is none."""
         if self.server_id:
             return self.server_id
-        rows = await self._server.rows.get()
-        found = [row.id for row in rows if row.id == self.remote]
-        found = found or [row.id for row in rows if row.name == self.remote]
-        if len(found) > 1:
-            raise EngineError(
-                f"cannot tell which session is {self.remote!r:.60}: several have it",
-                code="remote_ambiguous",
-            )
-        self.server_id = found[0] if found else ""
+        self.server_id = id_of(self.remote, await self._server.rows.get())
         return self.server_id
 
     async def _create(self) -> str:

@@ -26,8 +26,9 @@ from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
 from agent.host.process.strays import lock_holders, session_locks
+from agent.host.process.surroundings import Surroundings
 from agent.host.process.sweep import Remains, Sweep
-from agent.host.process.worker import ProcessWorker, Surroundings
+from agent.host.process.worker import ProcessWorker
 from agent.host.units import INSTANCES, Kind
 from agent.log import about
 
@@ -295,11 +296,7 @@ class ProcessHost:
         if not limits:
             return
         for pid, used in (await asyncio.to_thread(self._memory.over_limit, limits)).items():
-            if pid in self._by_pid:
-                log.warning(
-                    "%s uses %s bytes, over its limit",
-                    self._by_pid[pid].id,
-                    used,
-                    extra=about(self._by_pid[pid].id),
-                )
-                self._by_pid[pid].out_of_memory()
+            if large := self._by_pid.get(pid):
+                words = "%s uses %s bytes, over its limit"
+                log.warning(words, large.id, used, extra=about(large.id))
+                large.out_of_memory()

@@ -7,11 +7,9 @@ ignored. The deadline is a value; one timer looks at it.
 import asyncio
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
 
 from agent.clock import boot_now
-from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitStatus
 from agent.core.words import Category
 from agent.errors import HostError
@@ -20,25 +18,11 @@ from agent.host.process.child import Child, Exit
 from agent.host.process.deadline import Deadline
 from agent.host.process.endings import NEVER_RESTARTED, result_of
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
+from agent.host.process.surroundings import Surroundings
 from agent.log import bound
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a worker's life needs of the host."""
-
-    settings: WorkerSection
-    launch: Callable[[InstanceId, str], Awaitable[Child]]
-    """Start a process for this run; HostError when there is none."""
-    sweep: Callable[[Child, str], Awaitable[int]]
-    """Kill what is left of a run that this process was."""
-    pinged: Callable[[int], float]
-    """When this pid last sent a watchdog ping, on the loop's clock."""
-    changed: Callable[["ProcessWorker"], None]
-    """Its phase is another one now."""
 
 
 class ProcessWorker:

@@ -26,6 +26,7 @@ from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
 from agent.host.systemd.limits import SOCKET as LIMITS_SOCKET
 from agent.host.systemd.limits import LimitsClient, UnitLimits
+from agent.host.systemd.signals import Signals
 from agent.host.systemd.unit_cache import UnitCache
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,10 @@ class SystemdHost:
         self._limits = UnitLimits(LimitsClient(limits_socket))
         self._boot = ""
         self._own_unit = ""
-        self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._signalled)
+        self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._hear)
         self._systemd = SystemdCalls(self._bus)
         self._jobs = Jobs(self._systemd.job_exists)
+        self._signals = Signals(kind, self._cache, self._jobs, wake, self._files_changed)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
     @classmethod
@@ -272,42 +274,8 @@ class SystemdHost:
     def _bus_down(self) -> None:
         self._jobs.bus_lost()
 
-    def _signalled(self, message: Message) -> None:
-        if message.member == "PropertiesChanged":
-            self._properties_changed(message)
-        elif message.member == "JobRemoved":
-            self._job_removed(message)
-        elif message.member in ("UnitNew", "UnitRemoved"):
-            self._unit_came_or_went(message)
-        elif message.member == "UnitFilesChanged" or (
-            message.member == "Reloading" and message.body == [False]
-        ):
-            self._files_changed.set()
-
-    def _properties_changed(self, message: Message) -> None:
-        unit = units.unit_of_path(message.path or "")
-        instance = self._kind.id_of(unit) if unit else None
-        if instance is None:
-            return
-        _, changed, invalidated = message.body
-        plain = {name: value.value for name, value in changed.items()}
-        if self._cache.changed(instance, plain, invalidated):
-            self._wake(instance)
-
-    def _job_removed(self, message: Message) -> None:
-        _, path, unit, result = message.body
-        instance = self._kind.id_of(unit)
-        if instance is not None:
-            self._cache.mark_stale(instance)
-            self._jobs.removed(path, result)
-            self._wake(instance)
-
-    def _unit_came_or_went(self, message: Message) -> None:
-        instance = self._kind.id_of(message.body[0])
-        if instance is not None:
-            # Not believed but asked: a reload removes every unit and makes it again.
-            self._cache.mark_stale(instance)
-            self._wake(instance)
+    def _hear(self, message: Message) -> None:
+        self._signals.hear(message)
 
     async def _read_files_again(self) -> None:
         while True:

@@ -267,7 +267,7 @@ async def test_a_name_that_two_have_is_refused(open_bench):
     bench.stand_in.add("1", "Twin")
     bench.stand_in.add("2", "Twin")
     await bench.open()
-    with pytest.raises(EngineError, match="several have it") as caught:
+    with pytest.raises(EngineError, match="several have that name") as caught:
         await bench.hold("shop", "Twin").probe()
     assert caught.value.code == "remote_ambiguous"
 

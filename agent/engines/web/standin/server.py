@@ -15,10 +15,9 @@ from typing import Any
 
 from agent.engines.web.standin.frames import receive_text, send_text
 from agent.engines.web.standin.fronts import KEEPER, Front
+from agent.engines.web.standin.replies import is_for_us, send_front, send_reply
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
-"""As strict as the real site's: a script put into the page by other means does not run."""
 _BODY_LIMIT = 10_000
 _FILES = {
     "/": ("page.html", "text/html"),
@@ -215,39 +214,18 @@ class StandIn:
             size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
             body = await reader.readexactly(size)
             if front is not None:
-                await self._instead(writer, front)
-            else:
-                answer = self._answer(method, path.split("?")[0], fields, body)
-                await self._send(writer, path, *answer)
-
-    async def _instead(self, writer: asyncio.StreamWriter, front: Front) -> None:
-        if not front.silent:
-            longer = 100_000 if front.stalls else 0
-            _reply(writer, front.status, "text/html", front.body, front.headers, longer)
-            await writer.drain()
-        if front.silent or front.stalls:
-            await asyncio.Event().wait()
-
-    async def _send(
-        self, writer: asyncio.StreamWriter, path: str, status: str, kind: str, body: bytes
-    ) -> None:
-        """The page's script may be long and slow, as over a bad line."""
-        if path.startswith("/standin.js") and self.pace:
-            body += b"\n/*" + b"x" * self.padding + b"*/"
-            _reply(writer, status, kind, b"", longer=len(body))
-            step = max(1, int(self.pace / 4))
-            for start in range(0, len(body), step):
-                writer.write(body[start : start + step])
-                await writer.drain()
-                await asyncio.sleep(0.25)
-            return
-        _reply(writer, status, kind, body)
-        await writer.drain()
+                await send_front(writer, front)
+                return
+            status, kind, content = self._answer(method, path.split("?")[0], fields, body)
+            slow = path.startswith("/standin.js") and bool(self.pace)
+            if slow:
+                content += b"\n/*" + b"x" * self.padding + b"*/"
+            await send_reply(writer, status, kind, content, pace=self.pace if slow else 0.0)
 
     def _answer(
         self, method: str, path: str, fields: Mapping[str, str], body: bytes
     ) -> tuple[str, str, bytes]:
-        if not _for_us(fields):
+        if not is_for_us(fields):
             return "403 Forbidden", "text/plain", b"not for another site's page"
         if method == "POST" and path == "/phone":
             return self._play(body)
@@ -304,30 +282,6 @@ class StandIn:
         finally:
             living.cancel()
             self.clients.remove(client)
-
-
-def _reply(  # noqa: PLR0917 - an answer's parts
-    writer: asyncio.StreamWriter,
-    status: str,
-    kind: str,
-    body: bytes,
-    headers: str = "",
-    longer: int = 0,
-) -> None:
-    """`longer`: so many bytes of the body come later, if ever."""
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n{headers}"
-        f"Content-Length: {len(body) + longer}\r\nContent-Security-Policy: {_POLICY}\r\n"
-        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
-
-
-def _for_us(fields: Mapping[str, str]) -> bool:
-    """Another site's page in the same person's browser gets nothing done here."""
-    host = fields.get("host", "").rpartition(":")[0]
-    origin = fields.get("origin", "")
-    return host in ("127.0.0.1", "localhost") and origin in ("", f"http://{fields['host']}")
 
 
 _ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {

@@ -1,0 +1,22 @@
+"""The host as a worker's life needs it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId
+from agent.host.process.child import Child
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    settings: WorkerSection
+    launch: Callable[[InstanceId, str], Awaitable[Child]]
+    """Start a process for this run; HostError when there is none."""
+    sweep: Callable[[Child, str], Awaitable[int]]
+    """Kill what is left of a run that this process was."""
+    pinged: Callable[[int], float]
+    """When this pid last sent a watchdog ping, on the loop's clock."""
+    changed: Callable[[Any], None]
+    """Takes the worker, whose phase is another one now."""
