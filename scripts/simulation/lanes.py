@@ -10,9 +10,6 @@ from scripts.simulation.session import Session
 from scripts.simulation.world import Machine
 
 STARTS = StartPolicy(parallel=CAPACITY)
-CORES = CAPACITY // 2
-IDLE = 0.7
-"""Starts under way for each core, below which the next skips the stagger: [start] idle_load."""
 ELSEWHERE = StartPolicy(stagger=0.0, parallel=50, logins=50, login_every=1 / 50)
 """On a backend no process of ours begins: what [start] remote_parallel says by itself."""
 
@@ -55,7 +52,7 @@ class Lane:
                 continue
             under_way = self._under_way(at)
             gate = replace(self._gate, under_way=under_way)
-            outcome = admit(waiting, gate, policy, at, idle=under_way < IDLE * CORES)
+            outcome = admit(waiting, gate, policy, at, idle=under_way == 0)
             self._gate = outcome.gate
             again = min(again, outcome.ask_again or again)
             for instance in outcome.admitted:

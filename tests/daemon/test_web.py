@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,43 @@ async def test_a_page_that_loads_itself_again_is_a_finding_and_ends_with_its_cau
     await eventually(is_named, within=90)
     stand_in.reload_every = 0
     await eventually(lambda: agent.status(ID), "CONNECTED", within=90)
+
+
+FRESH_WITHIN = 10.0
+"""Seconds from the verdict to the worker that replaces a sick one; a loaded machine gets more."""
+
+
+async def moments(agent: RunningAgent, kind: str, begins: str) -> list[float]:
+    found = (await agent.do("GET", f"/api/instance/{ID}/events?limit=500"))["events"]
+    return [
+        datetime.fromisoformat(one["time"]).timestamp()
+        for one in reversed(found)
+        if one["kind"] == kind and one["sentence"].startswith(begins)
+    ]
+
+
+async def test_a5_a_page_that_hangs_has_a_fresh_worker_within_seconds_of_its_verdict(
+    make_agent, cache, stand_in, eventually
+):
+    """The page shows itself connected and answers nothing; nothing is tried inside of it."""
+    agent = make_agent(base=SETTINGS.replace("watchdog = 8", "watchdog = 60"))
+    await agent.start(env={"CACHE_PATH": str(cache)})
+    await pair(agent, stand_in, eventually)
+    sick = await agent.pid(ID)
+    stand_in.page(ID).tell("hang", seconds=600)
+
+    async def judged():
+        return bool(await moments(agent, "verdict", "stuck"))
+
+    async def has_fresh_worker():
+        return await agent.pid(ID) not in (0, sick)
+
+    await eventually(judged, within=40)
+    await eventually(has_fresh_worker, within=3 * FRESH_WITHIN)
+    await eventually(lambda: agent.status(ID), "CONNECTED", within=40)
+    seconds = (await moments(agent, "repaired", "restart: done"))[0] - (
+        await moments(agent, "verdict", "stuck")
+    )[0]
+    print(f"a fresh worker {seconds:.1f} s after the verdict")
+    assert seconds <= FRESH_WITHIN
+    assert not await moments(agent, "repair", "reconnect")
