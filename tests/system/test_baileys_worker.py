@@ -12,10 +12,11 @@ import pytest
 from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
-from tests.system.bed import CHECKOUT, Bed
+from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.fleet import AGENT, Fleet
 
 ID, ACCOUNT, PEER = "node1", "5511900000001", "5511900000002"
+MISBEHAVE = SOURCE / "tests/engines/baileys/misbehave.mjs"
 CACHE = "/var/lib/wa-agent/cache"
 
 
@@ -63,7 +64,7 @@ def worker_of(fleet: Fleet) -> int:
 def node_of(fleet: Fleet) -> int:
     worker = worker_of(fleet)
     children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-    return next(int(pid) for pid in children if b"main.mjs" in _line(int(pid)))
+    return next((int(pid) for pid in children if b"main.mjs" in _line(int(pid))), worker)
 
 
 def _line(pid: int) -> bytes:
@@ -105,6 +106,48 @@ def test_a_session_lives_in_its_hardened_unit(fleet: Fleet, whatsapp: WhatsApp) 
     events = map(json.loads, bed.run("wa-agent", "--json", "events", ID).splitlines())
     codes = [one for one in events if one["detail"].get("status") == "QR_REQUIRED"]
     assert len(codes) == 1, codes
+
+
+@pytest.fixture(scope="module")
+def misbehave(fleet: Fleet) -> Iterator[Path]:
+    """A file of the session whose word makes its Node misbehave; the bed's own Node runs it."""
+    bed, folder = fleet.bed, "/opt/wa-misbehave"
+    control = f"/var/lib/wa-agent/sessions/{ID}/session/.misbehave"
+    bed.write(f"{folder}/misbehave.mjs", MISBEHAVE.read_text())
+    line = f'exec node --import {folder}/misbehave.mjs "$@"'
+    bed.write(f"{folder}/node", f"#!/bin/sh\nMISBEHAVE={control} {line}\n")
+    bed.run("chmod", "-R", "a+rX", folder)
+    bed.run("chmod", "a+x", f"{folder}/node")
+    drop_in = f"/etc/systemd/system/{fleet.unit(ID)}.d/node.conf"
+    bed.write(drop_in, f"[Service]\nEnvironment=WA_NODE={folder}/node\n")
+    bed.run("systemctl", "daemon-reload")
+    fleet.cli("restart", ID)
+    bed.until(lambda: fleet.pid(ID) and b"--import" in _line(node_of(fleet)), within=60)
+    fleet.until_connected(within=60)
+    yield bed.path(control)
+    bed.path(drop_in).unlink()
+    bed.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("garbage", "it sent 3 lines that are no JSON objects"),
+        ("flood", "it sent more than 50000 lines within 10 s"),
+        ("hang", "its loop did not answer within"),
+    ],
+)
+def test_a_node_that_misbehaves_is_told_apart_and_cured(
+    fleet: Fleet, whatsapp: WhatsApp, misbehave: Path, way: str, words: str
+) -> None:
+    bed, logins = fleet.bed, whatsapp.device(ACCOUNT)["logins"]
+    misbehave.write_text(way)
+    misbehave.chmod(0o644)
+    unit = ("journalctl", "-o", "cat", "-u", fleet.unit(ID))
+    bed.until(lambda: words in bed.run(*unit), within=90)
+    bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
+    fleet.until_connected(within=60)
 
 
 def test_the_doctor_says_that_the_engine_can_run(fleet: Fleet) -> None:
