@@ -1,7 +1,7 @@
 """A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
 
-import itertools
 import json
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +17,8 @@ CREDS = "creds.json"
 REMOVED = "removed-keys"
 KEPT = 5
 """So many sets of removed keys stay."""
+_SET = re.compile(r"\d{8}T\d{6}Z(?:\.(\d{3,}))?")
+_PEERS_KEY = re.compile(r"(session|sender-key|identity-key)-.+\.json")
 
 
 def lost_store(folder: Path) -> str:
@@ -65,13 +67,12 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
 
 
 def _new_shelf(shelves: Path, named: str) -> Path:
-    """A folder of its own for each set: two sets of one second must not share one."""
-    for number in itertools.count():
-        shelf = shelves / (f"{named}.{number:03}" if number else named)
-        with suppress(FileExistsError):
-            shelf.mkdir(mode=0o700)
-            return shelf
-    raise AssertionError("endless")
+    """A folder of its own for each set: of two sets of one second the later sorts last."""
+    taken = [found for path in shelves.glob(f"{named}*") if (found := _SET.fullmatch(path.name))]
+    number = max((int(found[1] or 0) + 1 for found in taken), default=0)
+    shelf = shelves / (f"{named}.{number:03}" if number else named)
+    shelf.mkdir(mode=0o700)
+    return shelf
 
 
 def _owned(folder: Path, peers: list[str]) -> Peers:
@@ -91,10 +92,15 @@ def _key_of(name: str) -> str:
 
 
 def _keep_newest(shelves: Path) -> None:
-    for old in sorted(shelves.iterdir())[:-KEPT]:
-        for file in old.iterdir():
-            file.unlink(missing_ok=True)
-        old.rmdir()
+    """A set with anything but peers' keys in it stays: it is not what was put aside here."""
+    sets = sorted(path for path in shelves.iterdir() if _SET.fullmatch(path.name))
+    for old in sets[:-KEPT]:
+        with suppress(OSError):  # worth no failure: the next set tries again
+            files = list(old.iterdir())
+            if all(_PEERS_KEY.fullmatch(file.name) and not file.is_symlink() for file in files):
+                for file in files:
+                    file.unlink()
+                old.rmdir()
 
 
 def check(folder: SessionFolder, _paired: bool) -> FilesReport:
