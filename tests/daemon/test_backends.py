@@ -1,6 +1,7 @@
 """Sessions on an Evolution server: a real agent, a real backend worker, a stand-in server."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -214,26 +215,42 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     assert told
 
 
-@pytest.mark.parametrize("fault", ["reset", "black_hole", "garbage", "html", "failing", "licence"])
-async def test_f58_f59_every_way_of_being_away_is_known_by_its_word(
-    watch, standin, eventually, fault
-):
-    word = {
-        "reset": "unreachable",
-        "black_hole": "timeout",
-        "garbage": "garbage",
-        "html": "garbage",
-        "failing": "failing",
-        "licence": "licence_missing",
-    }[fault]
-    one = await watch("shop")
-    await eventually(lambda: one.all_connected(1))
-    await standin.front.set(fault)
-    await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_down"), within=20)
-    assert (await one.backend())["reason"] == word
-    await standin.front.set("")
-    await eventually(lambda: one.all_connected(1), within=40)
-    assert one.ended_anything() == []
+AWAY = {
+    "reset": "unreachable",
+    "black_hole": "timeout",
+    "garbage": "garbage",
+    "html": "garbage",
+    "failing": "failing",
+    "licence": "licence_missing",
+}
+"""What the server does, and by which word it is known."""
+
+
+async def test_f58_f59_every_way_of_being_away_is_known_by_its_word(make_agent, eventually):
+    """A server for each of them: they are away, and come back, side by side."""
+    async with contextlib.AsyncExitStack() as stack:
+        servers: dict[str, StandIn] = {}
+        for fault in AWAY:
+            name = fault.replace("_", "-")
+            servers[name] = await StandIn.open()
+            stack.push_async_callback(servers[name].close)
+            servers[name].add(f"at-{name}", "open")
+        tables = (table(server, name=name) for name, server in servers.items())
+        agent = make_agent("".join(tables), base=remote_settings())
+        await agent.start()
+        several = [Watched(agent, server) for server in servers.values()]
+        await eventually(lambda: several[0].all_connected(len(AWAY)), within=40)
+        for fault, server in zip(AWAY, servers.values(), strict=True):
+            await server.front.set(fault)
+        for name in servers:
+            down = ("disconnected", "backend_down")
+            await eventually(lambda n=name: several[0].verdict(f"at-{n}"), down, within=20)
+        found = {name: await agent.do("GET", f"/api/backends/{name}") for name in servers}
+        assert [one["reason"] for one in found.values()] == list(AWAY.values())
+        for server in servers.values():
+            await server.front.set("")
+        await eventually(lambda: several[0].all_connected(len(AWAY)), within=40)
+        assert [one.ended_anything() for one in several] == [[]] * len(several)
 
 
 async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventually, standin):

@@ -29,7 +29,7 @@ async def start_prometheus(agent: RunningAgent, start_server: StartServer, folde
     folder.mkdir()
     (folder / "key").write_text(key["token"])
     (folder / "prometheus.yml").write_text(
-        f"global: {{scrape_interval: {EVERY:g}s, scrape_timeout: {EVERY:g}s}}\n"
+        f"global: {{scrape_interval: {EVERY * 1000:g}ms, scrape_timeout: {EVERY * 1000:g}ms}}\n"
         "scrape_configs:\n- job_name: wa-agent\n"
         f"  authorization: {{credentials_file: {folder}/key}}\n"
         f"  static_configs: [{{targets: ['{agent.listen}']}}]\n"
@@ -69,13 +69,13 @@ async def test_o1_the_time_in_a_status_is_true_over_restarts_of_the_agent(
     for how in LIVES:
         since = time.time()
         # Long enough that adding a whole life once more could not hide in the tolerance.
-        await eventually(lambda since=since: scraped(since, 8), within=60)
+        await eventually(lambda since=since: scraped(since, 5), within=60)
         ended = time.time()
         await (agent.kill() if how == "kill" else agent.stop())
         await agent.start()
         away += time.time() - ended
     since = time.time()
-    await eventually(lambda: scraped(since, 3), within=30)
+    await eventually(lambda: scraped(since, 2), within=30)
 
     now = time.time()
     spent = await ask(prometheus, f"increase({SERIES}[{round((now - begun) * 1000)}ms])", now)
