@@ -24,33 +24,7 @@ WHATSAPP_CODES: Mapping[int, str] = {
     503: "service_unavailable",
     515: "restart_required",
 }
-"""WhatsApp's own numbers, as Baileys, whatsmeow and Evolution's statusReason use them."""
-
-NEONIZE_CONNECT_FAILURE: Mapping[int, int] = {
-    1: 400,
-    2: 401,
-    3: 402,
-    4: 403,
-    5: 406,
-    6: 405,
-    7: 409,
-    8: 500,
-    9: 501,
-    10: 503,
-}
-"""neonize numbers its enumeration differently; this maps back to WhatsApp's numbers."""
-
-WHATSMEOW_EVENTS: Mapping[str, str] = {
-    "LoggedOut": "logout",
-    "StreamReplaced": "conflict",
-    "TemporaryBan": "temporary_ban",
-    "ClientOutdated": "client_outdated",
-    "CATRefreshError": "logout",
-    "Disconnected": "connection_lost",
-    "KeepAliveTimeout": "connection_lost",
-    "StreamError": "bad_session",
-    "ConnectFailure": "unknown",
-}
+"""WhatsApp's own numbers, as Baileys and Evolution's statusReason use them."""
 
 WEB_WORDS: Mapping[str, str] = {
     # socket states and stream modes
@@ -120,13 +94,6 @@ def evolution_reason(status_reason: int | None, text: str = "") -> str:
     if "QR code limit" in text:
         return "qr_idle"
     return baileys_reason(status_reason, text)
-
-
-def whatsmeow_reason(event: str, code: int | None = None) -> str:
-    """A whatsmeow event's name (`LoggedOut`, with or without `Ev`) and WhatsApp's number if any."""
-    if code is not None and WHATSAPP_CODES.get(code, "unknown") != "unknown":
-        return WHATSAPP_CODES[code]
-    return WHATSMEOW_EVENTS.get(event.removesuffix("Ev"), "unknown")
 
 
 def web_reason(word: str) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from agent.core.breaker import remaining
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS, Permanence
-from agent.core.reconnect import remaining
 from agent.core.setting import setting
 from agent.core.words import SUSPECT
 

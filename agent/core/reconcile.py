@@ -7,6 +7,7 @@ reconnect.after_connected. After a logout it clears the record's reason once the
 retired, or nothing starts again by itself.
 """
 
+from agent.core.breaker import breaker_of
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
     ActionKind,
@@ -22,7 +23,6 @@ from agent.core.model import (
 from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network, wall_at
 from agent.core.phases import phase_deadline
 from agent.core.reasons import reason_of
-from agent.core.reconnect import breaker_of
 from agent.core.recovery.repair import Repair, Stage, Trouble
 from agent.core.words import SUSPECT
 

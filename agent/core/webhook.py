@@ -11,9 +11,10 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.event_json import show_event
 from agent.core.model import JournalEntry
-from agent.core.reconnect import BreakerPolicy, BreakerState, ReconnectPolicy, reconnect_delay
+from agent.core.reconnect import ReconnectPolicy, reconnect_delay
 
 OWN_KINDS = "webhook"
 """Kinds that begin so tell of webhooks themselves; `detail` names which."""

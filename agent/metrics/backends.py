@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from agent.core.alerts.series import BACKEND_REASON
-from agent.core.reconnect import BreakerState
+from agent.core.breaker import BreakerState
 from agent.core.view import BackendView
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
 

@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 
 from agent.core.alerts.series import OF_KEYS, REASON, has_given_up, is_silent, is_wanted
+from agent.core.breaker import BreakerState
 from agent.core.figures.session_figures import COUNTS, FIGURES, Count, Figure
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reasons_table
-from agent.core.reconnect import BreakerState
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.view import CRYPTO_RESULTS, InstanceView
 from agent.metrics.families import Row, by_word, flag, labelled, state_set, summary, value

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from agent.core.breaker import Breaker
 from agent.core.model import InstanceId
-from agent.core.reconnect import Breaker, ReconnectPolicy
+from agent.core.reconnect import ReconnectPolicy
 from scripts.simulation.known import Known
 from scripts.simulation.places import Place
 from scripts.simulation.world import Machine

@@ -27,11 +27,12 @@ from agent.config import (
 )
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
+from agent.core.breaker import BreakerPolicy
 from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.findings.silence import SilencePolicy
 from agent.core.phases import PhaseDeadlines
-from agent.core.reconnect import BreakerPolicy, ReasonDelay
+from agent.core.reconnect import ReasonDelay
 from agent.core.setting import settings_of
 from agent.engines.catalog import backend_settings, remote_engines
 from agent.errors import ConfigError

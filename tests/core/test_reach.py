@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.breaker import Breaker, BreakerPolicy, BreakerState, breaker_of
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ActionKind, ConnectionStatus, Health, SessionRecord
 from agent.core.reach import (
@@ -23,14 +24,10 @@ from agent.core.reach import (
 from agent.core.reasons import REASONS
 from agent.core.reconcile import OWN_TIME, plan_actions
 from agent.core.reconnect import (
-    Breaker,
-    BreakerPolicy,
-    BreakerState,
     ReconnectPolicy,
     after_connected,
     after_drop,
     after_try,
-    breaker_of,
     spare_unreached,
 )
 from tests.core.made import NOW, WALL, said, seen

@@ -4,25 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.breaker import CLOCK_STEP, Breaker, BreakerState, breaker_of, remaining
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
-    CLOCK_STEP,
-    Breaker,
-    BreakerState,
     ReasonDelay,
     ReconnectPolicy,
     after_connected,
     after_drop,
     after_refusal,
     after_try,
-    breaker_of,
     delay_for,
     forgive,
     not_before,
     reconnect_delay,
-    remaining,
 )
 from tests.core.made import WALL, records, seen
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.core.reconnect import BreakerState
+from agent.core.breaker import BreakerState
 from agent.core.webhook import DeadLetter, Trial, WebhookState, WebhookView
 from agent.errors import NotFound
 

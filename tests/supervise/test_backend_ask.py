@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import BackendDeclaration, BackendsSection
+from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
-from agent.core.reconnect import BreakerPolicy
 from agent.link.client import LinkStats
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import FRESH, Backends

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
-from agent.core.reconnect import BreakerPolicy, BreakerState
 from agent.errors import EngineError, LinkError
 from agent.supervise.backends import circuit as module
 from agent.supervise.backends.circuit import Circuit

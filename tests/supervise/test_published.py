@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.breaker import BreakerState
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
-from agent.core.reconnect import BreakerState, ReconnectPolicy
+from agent.core.reconnect import ReconnectPolicy
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.backends.circuit import Circuit

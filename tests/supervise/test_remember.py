@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.core.breaker import Breaker, with_breaker
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     Claim,
@@ -18,7 +19,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reconnect import Breaker, ReconnectPolicy, with_breaker
+from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.story import is_trouble

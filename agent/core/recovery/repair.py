@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, Observation, SessionRecord
-from agent.core.reconnect import remaining
 from agent.core.setting import setting
 
 

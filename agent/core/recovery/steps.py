@@ -8,10 +8,10 @@ each step begins and after it ended, a repair that was cut off is resumed (`resu
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from agent.core.breaker import remaining
 from agent.core.model import ActionKind, ConnectionStatus, Health, Plan
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.reconnect import remaining
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, useless_steps
 from agent.core.recovery.repair import (
     Case,

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from agent.clock import boot_now
-from agent.core.reconnect import Breaker, BreakerState
+from agent.core.breaker import Breaker, BreakerState
 from agent.core.webhook import Pace, next_wait
 
 CLOCK_JUMP = 3600.0

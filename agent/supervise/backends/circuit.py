@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.clock import boot_now
+from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import InstanceId, JournalEntry
-from agent.core.reconnect import Breaker, BreakerPolicy, BreakerState
 from agent.core.words import UNREACHED
 from agent.errors import EngineError, LinkError, WaError
 

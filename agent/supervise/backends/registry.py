@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
+from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import (
     Category,
     Claim,
@@ -25,7 +26,6 @@ from agent.core.model import (
     UnitState,
     parse_instance_id,
 )
-from agent.core.reconnect import BreakerPolicy, BreakerState
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
+from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.findings.drop import find_drop
 from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
 from agent.core.health import HealthPolicy
@@ -24,13 +25,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import reason_of
-from agent.core.reconnect import (
-    BreakerPolicy,
-    after_connected,
-    after_drop,
-    breaker_of,
-    forgive,
-)
+from agent.core.reconnect import after_connected, after_drop, forgive
 from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
+from agent.core.breaker import Breaker, with_breaker
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.incident import Incident
 from agent.core.model import (
@@ -20,7 +21,7 @@ from agent.core.model import (
     JournalEntry,
 )
 from agent.core.reasons import reason_of
-from agent.core.reconnect import Breaker, forgive, with_breaker
+from agent.core.reconnect import forgive
 from agent.core.recovery.repair import Ending, Goal
 from agent.core.waiting import AWAY
 from agent.engines.base import Qr

@@ -1,0 +1,103 @@
+"""The circuit breaker of an instance, a backend or a webhook, and waits that no clock stretches."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from agent.core.model import SessionRecord
+
+CLOCK_STEP = 60.0
+"""Seconds by which a clock is put right in passing; more than that is another time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    failures: int
+    """So many failures in a row open the breaker."""
+    pause: float
+    """Seconds it stays open before one trial."""
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """A circuit breaker's whole life: closed, open for a pause, one trial, closed or open again."""
+
+    failures: int = 0
+    opened_at: float | None = None
+    trial_at: float | None = None
+
+    def state(self, now: float, policy: BreakerPolicy) -> BreakerState:
+        if self.opened_at is None:
+            return BreakerState.CLOSED
+        if self.opens_in(now, policy) > 0:
+            return BreakerState.OPEN
+        return BreakerState.HALF_OPEN
+
+    def opens_in(self, now: float, policy: BreakerPolicy) -> float:
+        """Seconds until it lets one trial through; 0 when it does."""
+        begun = self.opened_at if self.trial_at is None else self.trial_at
+        return 0.0 if begun is None else remaining(begun + policy.pause, now, policy.pause)
+
+    def may_try(self, now: float, policy: BreakerPolicy) -> bool:
+        return self.opens_in(now, policy) <= 0
+
+    def after_try(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        """A try begins. A trial without a report is forgotten after one pause."""
+        if self.state(now, policy) is BreakerState.HALF_OPEN:
+            return replace(self, trial_at=now)
+        return self
+
+    def after_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        failures = self.failures + 1
+        if self.opened_at is not None and self.trial_at is None:
+            # Late news of an earlier try: the pause already runs.
+            return replace(self, failures=failures)
+        if self.opened_at is not None or failures >= policy.failures:
+            return Breaker(failures, now, None)
+        return Breaker(failures)
+
+    def without_last_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
+        """Take the last failure back: it did not reach what the breaker spares."""
+        failures = max(self.failures - 1, 0)
+        if self.opened_at is None or failures < policy.failures:
+            return Breaker(failures)
+        if now - self.opened_at > CLOCK_STEP:
+            return replace(self, failures=failures)  # late news: the pause already ran
+        # That failure was the trial: it is still to be made.
+        return Breaker(failures, self.opened_at - policy.pause)
+
+    def after_success(self) -> "Breaker":
+        return Breaker()
+
+
+def breaker_of(record: SessionRecord) -> Breaker:
+    return Breaker(
+        record.breaker_failures,
+        record.breaker_opened_wall or None,
+        record.breaker_trial_wall or None,
+    )
+
+
+def with_breaker(record: SessionRecord, breaker: Breaker) -> SessionRecord:
+    return replace(
+        record,
+        breaker_failures=breaker.failures,
+        breaker_opened_wall=breaker.opened_at or 0.0,
+        breaker_trial_wall=breaker.trial_at or 0.0,
+    )
+
+
+def remaining(until: float, now: float, longest: float) -> float:
+    """Seconds from `now` to `until`, never more than `longest`.
+
+    An end that lies further away was set under another clock. Cutting it to `longest` would
+    cut it again at each look, and the wait would never end: it is over now.
+    """
+    if until - now > longest + CLOCK_STEP:
+        return 0.0
+    return min(max(until - now, 0.0), longest)
