@@ -86,7 +86,10 @@ class Repairs:
         checking: Checking,
         asking: Asking,
         wake: Callable[[InstanceId], None],
+        limit: float = REPAIR_TIMEOUT,
     ) -> None:
+        """`limit`: seconds until a request for a repair is answered, whatever the repair does."""
+        self._limit = limit
         self._registry = registry
         self._host = host
         self._ladder = ladder
@@ -127,10 +130,10 @@ class Repairs:
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
 
-        Answered within REPAIR_TIMEOUT, and as soon as waiting is `in_vain`; a repair that takes
+        Answered within the limit, and as soon as waiting is `in_vain`; a repair that takes
         longer goes on (ending "goes_on").
         """
-        deadline = time.monotonic() + REPAIR_TIMEOUT
+        deadline = time.monotonic() + self._limit
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
         if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
@@ -219,7 +222,7 @@ class Repairs:
         deadline: float | None = None,
         in_vain: Callable[[Facts], bool] | None = None,
     ) -> RepairResult:
-        limit = REPAIR_TIMEOUT if deadline is None else max(deadline - time.monotonic(), 0.0)
+        deadline = deadline or time.monotonic() + self._limit
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
         joins = _repair_runs(facts)
@@ -231,7 +234,6 @@ class Repairs:
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
-        deadline = time.monotonic() + limit
         in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
         while not await self._wait(over, _POLL) and time.monotonic() < deadline:
             if in_vain(facts):
