@@ -71,13 +71,13 @@ def test_without_predecessors_only_the_newest_lines_stay(tmp_path: Path) -> None
     assert lines(tmp_path / "a.log")[-1] == 99
 
 
-def test_it_goes_on_behind_what_is_there(tmp_path: Path) -> None:
+def test_it_appends_to_an_existing_file(tmp_path: Path) -> None:
     for _ in range(2):
         write(tmp_path / "a.log", 3).close()
     assert lines(tmp_path / "a.log") == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_file_that_logrotate_moved_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_that_logrotate_moved_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     writer = write(path, 2)
     path.rename(tmp_path / "moved")

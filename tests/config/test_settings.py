@@ -661,7 +661,7 @@ def test_a_secret_that_cannot_be_read_is_named_and_not_shown(tmp_path, raw, caus
     assert "sesame" not in str(caught.value)
 
 
-def test_nobody_sees_a_secret_in_a_listing(load):
+def test_a_listing_shows_no_secret(load):
     config = load(EVO + TICKET + "redis_url = 'redis://u:R-1@r:1/0?password=R-1'\n")
     shown = without_secrets(config)
     assert (shown.backend[0].key, shown.backend[1].own.password) == ("***", "***")
@@ -709,7 +709,7 @@ def test_an_address_in_the_environment_that_is_none_is_an_error(load, text, env,
         ("", {"REDIS_URL": ""}, []),
     ],
 )
-def test_an_address_for_another_program_stops_nothing_and_is_told(load, text, env, words):
+def test_an_unused_address_variable_is_a_warning(load, text, env, words):
     told = list(unused_variables(env, load(text, env).backend))
     assert len(told) == bool(words)
     for word in words:

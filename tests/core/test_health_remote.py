@@ -87,7 +87,7 @@ def test_two_different_words_about_one_session_are_corruption_with_the_words_sho
     assert judge_health(shows_code, POLICY, NOW).reason == "waiting_for_scan"
 
 
-def test_a_list_that_contradicts_a_proved_connection_takes_it_from_nobody():
+def test_a_list_that_contradicts_a_proved_connection_leaves_it_connected():
     probe = ProbeFact(True, NOW - 5, 0.1, disagrees="the list says close, it says open")
     verdict = judge_health(seen(instance=REMOTE, probe=probe), POLICY, NOW)
     assert (verdict.health, verdict.state) == (Health.CORRUPTED, S.CONNECTED)
@@ -104,7 +104,7 @@ def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():
     assert judge_health(in_time, POLICY, NOW).reason == "starting"
 
 
-def test_a_guessed_cause_is_called_a_guess_and_what_is_known_comes_first() -> None:
+def test_known_facts_come_first_and_a_guessed_cause_is_called_a_guess() -> None:
     claim = said(S.INITIALIZING, ago=40.0, guess="client_outdated")
     silent = seen(instance=REMOTE, record=SessionRecord(), claim=claim, files=SessionFiles.UNPAIRED)
     sentence = judge_health(silent, POLICY, NOW).sentence

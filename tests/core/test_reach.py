@@ -53,7 +53,7 @@ def test_a_try_needs_a_fresh_look():
     assert ask(after_connection(SEEN, 100.0), 104.0) is May.TRY, "a connection is as good"
 
 
-def test_while_the_looks_fail_nobody_tries_and_the_first_good_one_frees_all():
+def test_while_the_looks_fail_no_session_tries_and_the_first_good_look_frees_all():
     reach = away()
     assert (reach.away, reach.cause, ask(reach, 101.0)) == (True, REFUSED, May.WAIT)
     back = after_good_look(reach, 130.0)
@@ -176,7 +176,7 @@ def test_it_is_spared_once_for_each_drop():
     assert spare_unreached(final, RULES, WALL + 1) == final
 
 
-def test_what_its_server_tries_by_itself_while_it_is_held_opens_no_breaker():
+def test_tries_of_the_server_while_a_session_waits_open_no_breaker():
     record = after_connected(SessionRecord(paired=True), WALL)
     for number in range(50):
         now = WALL + 10.0 * number

@@ -91,7 +91,7 @@ def test_the_life_of_a_breaker():
     assert trial.after_success() == Breaker()
 
 
-def test_a_trial_that_nobody_reports_on_does_not_hold_the_breaker_for_ever():
+def test_a_trial_without_a_report_is_forgotten_after_the_pause():
     trial = Breaker(5, 0.0).after_try(600, BREAKER)
     assert trial.may_try(1200, BREAKER)
 

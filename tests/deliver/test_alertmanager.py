@@ -77,7 +77,7 @@ def raised(name: str, ends: float | None = None) -> Raised:
     return Raised({"alertname": name, "machine": "m"}, {"summary": "s"}, 1_800_000_000.5, ends)
 
 
-async def test_what_fires_and_what_is_over_is_told_at_once(
+async def test_firing_and_resolved_alerts_are_sent_at_once(
     server: Server, running: Running, eventually: Eventually
 ) -> None:
     one = impatient(f"{server.url}/")
@@ -150,7 +150,7 @@ async def test_one_that_comes_up_later_is_found(running: Running, eventually: Ev
         await eventually(lambda: server.heard)
 
 
-async def test_one_that_never_answers_holds_nobody_up(
+async def test_an_alertmanager_that_never_answers_delays_nothing_else(
     server: Server, running: Running, eventually: Eventually
 ) -> None:
     server.answering.clear()

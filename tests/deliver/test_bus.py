@@ -63,7 +63,7 @@ async def test_a_waiting_listener_wakes_when_it_is_closed() -> None:
     assert await listener.get() is None
 
 
-async def test_what_is_in_no_journal_reaches_who_named_it_and_drops_nobody() -> None:
+async def test_an_event_outside_the_journal_reaches_listeners_that_named_its_kind() -> None:
     bus = EventBus(limit=4)
     everything = bus.subscribe()
     messages = bus.subscribe(EventFilter(kinds=frozenset({"message", "status"})))

@@ -103,7 +103,7 @@ def test_each_family_stands_once_and_no_label_is_called_instance(
     assert "_created" not in text
 
 
-def test_a_session_is_told_in_full(house: tuple[FakeSupervisor, Exporter]) -> None:
+def test_all_lines_of_a_connected_session(house: tuple[FakeSupervisor, Exporter]) -> None:
     supervisor, exporter = house
     put(
         supervisor,
@@ -160,7 +160,7 @@ def test_counters_are_there_at_zero_from_the_first_moment(
     assert not [key for key in found if key[0] == "wa_session_memory_bytes"]
 
 
-def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporter]) -> None:
+def test_lines_of_repairs_circuit_and_keys(house: tuple[FakeSupervisor, Exporter]) -> None:
     supervisor, exporter = house
     put(
         supervisor,
@@ -207,7 +207,7 @@ def test_what_is_done_for_a_session_is_told(house: tuple[FakeSupervisor, Exporte
     assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 8
 
 
-def test_backends_are_told_and_name_the_sessions_on_them(
+def test_lines_of_backends_and_their_sessions(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:
     supervisor, exporter = house
@@ -282,7 +282,7 @@ def test_requests_between_two_scrapes_are_in_the_second_one(
         assert of(found, "wa_agent_http_requests_total", **quiet) == 0
 
 
-def test_only_what_changed_is_made_anew(house: tuple[FakeSupervisor, Exporter]) -> None:
+def test_only_changed_sessions_are_rendered_again(house: tuple[FakeSupervisor, Exporter]) -> None:
     supervisor, exporter = house
     for place in range(10):
         put(supervisor, f"i{place}")

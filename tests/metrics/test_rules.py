@@ -345,7 +345,7 @@ def test_each_series_reads_as_the_exporter_writes_it() -> None:
     assert compared > 15
 
 
-def test_the_tools_accept_what_is_exported(tmp_path: Path) -> None:
+def test_promtool_and_amtool_accept_the_exported_files(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("wa_token")
     site = replace(SITE, key_file=str(key), machine='a "machine"', patience=1 / 60)

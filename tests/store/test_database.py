@@ -68,7 +68,7 @@ async def test_settings_and_record_change_apart(store):
     ]
 
 
-async def test_what_is_removed_leaves_its_history(store):
+async def test_a_removed_instance_leaves_its_history(store):
     await store.add(instance(), SessionRecord(paired=True), entry("created", "sales"))
     await store.remove(instance().id, entry("deleted", "sales"))
     assert await store.instances() == []
@@ -125,7 +125,7 @@ async def test_a_value_that_json_cannot_hold_fails_its_caller_only(store):
     assert len(await store.history()) == 1
 
 
-async def test_listeners_hear_what_is_committed_in_order(store, path):
+async def test_listeners_hear_committed_entries_in_order(store, path):
     heard = []
 
     def listen(one):
@@ -140,7 +140,7 @@ async def test_listeners_hear_what_is_committed_in_order(store, path):
     assert heard == list(range(1, 21))
 
 
-async def test_a_listener_that_fails_harms_nobody(store, caplog):
+async def test_a_listener_that_fails_harms_no_other(store, caplog):
     def fail(one):
         raise RuntimeError("broken listener")
 
@@ -149,7 +149,7 @@ async def test_a_listener_that_fails_harms_nobody(store, caplog):
     assert "broken listener" in caplog.text
 
 
-async def test_a_cancelled_writer_is_written_and_told_all_the_same(store, eventually):
+async def test_a_write_whose_caller_was_cancelled_is_written_and_published(store, eventually):
     heard = []
     store.on_append = heard.append
     task = asyncio.create_task(store.append(entry("kept")))
@@ -161,7 +161,7 @@ async def test_a_cancelled_writer_is_written_and_told_all_the_same(store, eventu
     assert [one.kind for one in await store.history()] == ["kept"]
 
 
-async def test_closing_finishes_what_is_queued(store, open_store):
+async def test_closing_finishes_queued_writes(store, open_store):
     tasks = [asyncio.create_task(store.append(entry(str(n)))) for n in range(50)]
     await asyncio.sleep(0)
     await store.close()

@@ -106,9 +106,7 @@ async def test_f40_killed_at_any_moment_again_and_again(path, open_store, kill_a
     await check(path, open_store, last)
 
 
-async def test_a_failure_at_the_commit_is_told_and_the_next_write_works(
-    path, open_store, monkeypatch
-):
+async def test_a_failed_commit_is_an_error_and_the_next_write_works(path, open_store, monkeypatch):
     store = await open_store(path)
     monkeypatch.setenv("WA_FAILPOINT", "before_commit:raise")
     with pytest.raises(StoreError, match="before_commit"):

@@ -137,7 +137,7 @@ MOVES = st.lists(
 
 
 @given(MOVES, st.sampled_from(sorted(_FUNCTIONS)), st.sampled_from([30.0, 200.0]))
-def test_what_is_known_of_values_that_stay_is_what_each_would_say(moves, function, seconds) -> None:
+def test_the_shortcut_for_constant_series_gives_the_same_result(moves, function, seconds) -> None:
     condition = Over(function, s.RECONNECTS, seconds)
     history, now = History([condition]), 0.0
     for apart, counts in moves:
@@ -301,7 +301,7 @@ def test_an_alert_waits_fires_once_and_is_over_once() -> None:
     assert (active, said) == ({}, [])
 
 
-def test_a_condition_that_came_and_went_begins_anew() -> None:
+def test_a_condition_that_was_interrupted_waits_its_whole_time_again() -> None:
     active, _ = step({}, 0.0, holds=True)
     active, _ = step(active, 200.0, holds=False)
     assert active == {}
@@ -355,9 +355,7 @@ def firing(name: str, **labels: str) -> ActiveAlert:
         ("WaCircuitOpen", {"circuit": "open"}),
     ],
 )
-def test_an_incident_speaks_for_its_members_and_for_nobody_else(
-    name: str, more: dict[str, Any]
-) -> None:
+def test_an_incident_silences_its_members_only(name: str, more: dict[str, Any]) -> None:
     views = {
         InstanceId("member"): make_view("member", in_incident=True, **more),
         InstanceId("alone"): make_view("alone", **more),
@@ -369,7 +367,7 @@ def test_an_incident_speaks_for_its_members_and_for_nobody_else(
     assert silenced([own, *(firing(name, **dict(key)) for key in found)]) == {}
 
 
-def test_a_backend_that_is_down_silences_what_is_said_of_its_sessions_only() -> None:
+def test_a_backend_that_is_down_silences_alerts_of_its_sessions_only() -> None:
     backend = firing("WaBackendDown", backend="evo")
     its = firing("WaSessionGivenUp", session="a", engine="evolution", backend="evo")
     others = firing("WaSessionGivenUp", session="b", engine="evolution", backend="evo2")
@@ -389,7 +387,7 @@ def test_every_alert_of_a_session_says_whose_it_is_and_can_be_silenced(
     assert silenced([away, its]) == {(its.name, its.labels): source}
 
 
-def test_what_only_waits_silences_nobody() -> None:
+def test_a_pending_alert_silences_no_other() -> None:
     waits = replace(firing("WaSessionsCorruptedTogether"), state=AlertState.PENDING)
     single = firing("WaSessionCorrupted", session="a")
     assert silenced([waits, single]) == {}
@@ -447,7 +445,7 @@ def test_every_summary_can_be_said() -> None:
         ("WaHostCpuHigh", (), "WaHostCpuHigh is over, after 3m 20s"),
     ],
 )
-def test_what_is_over_is_not_said_as_if_it_went_on(
+def test_the_sentence_of_a_resolved_alert_is_in_the_past(
     name: str, labels: tuple[tuple[str, str], ...], text: str
 ) -> None:
     fires = ActiveAlert(TABLE[name], labels, AlertState.FIRING, 0.0, 0.9, 60.0)

@@ -26,7 +26,7 @@ def test_a_second_acknowledgement_counts_for_nothing() -> None:
     assert found.note_acknowledged("a", 60.0) is None
 
 
-def test_what_is_never_acknowledged_is_given_up() -> None:
+def test_a_message_without_acknowledgement_is_dropped_after_a_while() -> None:
     found = Acknowledgements()
     for number in range(1000):
         found.note_sent(f"s{number}", 1.0)

@@ -20,7 +20,7 @@ def test_a_line_holds_what_was_used_and_what_came_since_the_point_before() -> No
     assert trends.noted_wall == 1003.0
 
 
-def test_a_count_that_begins_anew_makes_no_negative_point() -> None:
+def test_a_count_reset_to_zero_makes_no_negative_point() -> None:
     trends = Trends(3600.0)
     for counted in (10, 3, 200_000):
         trends.note([(A, None, counted)], 0.0)

@@ -263,7 +263,7 @@ def test_a_readable_message_of_that_peer_proves_its_keys():
     assert judge_crypto(made, POLICY, NOW).signal is None
 
 
-def test_a_summary_counts_only_where_nothing_was_told_before():
+def test_a_summary_line_counts_only_without_single_errors_before_it():
     summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
     assert judge_crypto(note_error(window({"a": 1}), summary, POLICY, NOW), POLICY, NOW).errors == 1
     assert judge_crypto(note_error(window({}), summary, POLICY, NOW), POLICY, NOW).errors == 1
@@ -273,7 +273,7 @@ def test_a_step_for_the_whole_session_begins_a_new_count():
     assert judge_crypto(note_step(window({"": 9}, 5)), POLICY, NOW).signal is None
 
 
-def test_the_same_peers_keys_are_not_made_anew_again_and_again():
+def test_the_keys_of_a_peer_are_regenerated_once_per_interval():
     made = note_regenerated(window({"a": 9}), ("a",), NOW)
     assert judge_crypto(made, POLICY, NOW).errors == 0
     for _ in range(9):

@@ -24,7 +24,7 @@ def test_a_flood_keeps_it_small_and_a_clock_that_jumps_back_does_no_harm():
     assert rate.note(50.0).count(50.0) == 1
 
 
-def test_a_share_of_failed_operations_is_told_from_the_window_alone():
+def test_the_share_of_failed_operations_covers_the_window_only():
     rate = ErrorRate()
     for at in range(0, 600, 15):
         rate = rate.note(1000.0 + at, 50, at, 300.0)

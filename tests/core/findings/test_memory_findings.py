@@ -39,7 +39,7 @@ def hour_of(curve):
         pytest.param(lambda m: 200 + m / 10, False, id="too little to speak of"),
     ],
 )
-def test_a_leak_is_told_from_a_plateau(curve, leaking):
+def test_a_leak_is_distinguished_from_a_plateau(curve, leaking):
     assert leaks(hour_of(curve), POLICY, NOW) is leaking
 
 
@@ -119,7 +119,7 @@ def steps(*instances, budget=0):
         ),
     ],
 )
-def test_what_is_done(got, wanted):
+def test_memory_actions_by_level(got, wanted):
     assert got == wanted
 
 

@@ -343,7 +343,7 @@ async def test_f61_an_end_in_the_middle_repeats_a_little_and_loses_nothing(
     assert list(dict.fromkeys(ours)) == [f"event {number}" for number in range(200)]
 
 
-async def test_a_journal_that_began_anew_is_sent_from_its_beginning(
+async def test_a_recreated_journal_is_sent_from_its_beginning(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
     await bench.store.put_fact("webhook.ops", "5000")

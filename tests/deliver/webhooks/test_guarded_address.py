@@ -208,7 +208,7 @@ async def test_a_resolver_that_hangs_ends_with_the_delivery(
         await resolver.resolve("slow.example", 80)
 
 
-async def test_what_is_there_instead_is_said_in_words() -> None:
+async def test_the_error_names_the_address_found_instead() -> None:
     reply = await send("https://127.0.0.1:1/", private=True)
     assert reply.problem.startswith("it cannot be reached:")
     async with Receiver().open() as plain:
