@@ -180,44 +180,44 @@ def wire_claim(claim: Claim) -> dict[str, Any]:
     return {**_fields_of(claim), "useless": list(claim.useless)}
 
 
-def parse_claim(told: Mapping[str, Any]) -> Claim:
+def parse_claim(raw: Mapping[str, Any]) -> Claim:
     """Read a claim; what a person will see is made printable, what is judged must be right."""
     try:
-        status = ConnectionStatus(str(told.get("status")))
+        status = ConnectionStatus(str(raw.get("status")))
     except ValueError as error:
         raise wrong("status", "not a status") from error
-    progress = number_in(told, "progress")
+    progress = number_in(raw, "progress")
     if progress is not None and not 0 <= progress <= 1:
         raise wrong("progress", "not between 0 and 1")
     return Claim(
         status=status,
-        reason=code_in(told, "reason", ""),
-        phase=code_in(told, "phase", ""),
+        reason=code_in(raw, "reason", ""),
+        phase=code_in(raw, "phase", ""),
         progress=progress,
-        proof_age=seconds_in(told, "proof_age"),
-        still_for=seconds_in(told, "still_for") or 0.0,
-        paired=truth_in(told, "paired"),
-        account=text_in(told, "account", 128, ""),
-        until_wall=number_in(told, "until_wall"),
-        raw=text_in(told, "raw", 500, ""),
-        version=text_in(told, "version", 64, ""),
-        guess=code_in(told, "guess", ""),
-        useless=codes_in(told, "useless"),
-        pairing_unknown=truth_in(told, "pairing_unknown"),
+        proof_age=seconds_in(raw, "proof_age"),
+        still_for=seconds_in(raw, "still_for") or 0.0,
+        paired=truth_in(raw, "paired"),
+        account=text_in(raw, "account", 128, ""),
+        until_wall=number_in(raw, "until_wall"),
+        raw=text_in(raw, "raw", 500, ""),
+        version=text_in(raw, "version", 64, ""),
+        guess=code_in(raw, "guess", ""),
+        useless=codes_in(raw, "useless"),
+        pairing_unknown=truth_in(raw, "pairing_unknown"),
     )
 
 
-def parse_server_claim(told: Mapping[str, Any]) -> ServerClaim:
-    if "up" not in told:
+def parse_server_claim(raw: Mapping[str, Any]) -> ServerClaim:
+    if "up" not in raw:
         raise wrong("up", "missing")
     return ServerClaim(
-        up=truth_in(told, "up"),
-        reason=code_in(told, "reason", ""),
-        sentence=text_in(told, "sentence", 500, ""),
-        version=text_in(told, "version", 64, ""),
-        seconds=seconds_in(told, "seconds") or 0.0,
-        sessions=whole_in(told, "sessions") if told.get("sessions") is not None else None,
-        next_check=seconds_in(told, "next_check"),
+        up=truth_in(raw, "up"),
+        reason=code_in(raw, "reason", ""),
+        sentence=text_in(raw, "sentence", 500, ""),
+        version=text_in(raw, "version", 64, ""),
+        seconds=seconds_in(raw, "seconds") or 0.0,
+        sessions=whole_in(raw, "sessions") if raw.get("sessions") is not None else None,
+        next_check=seconds_in(raw, "next_check"),
     )
 
 

@@ -57,8 +57,8 @@ def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
 def read_roster(root: Path, name: InstanceId) -> dict[InstanceId, Mapping[str, Any]]:
     """The sessions that its worker should hold; none when that file is missing or damaged."""
     with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
-        told = _read(root / name, fd, ROSTER)
-    sessions = told.get("sessions") if isinstance(told, dict) else None
+        raw = _read(root / name, fd, ROSTER)
+    sessions = raw.get("sessions") if isinstance(raw, dict) else None
     if not isinstance(sessions, dict):
         return {}
     found: dict[InstanceId, Mapping[str, Any]] = {}

@@ -169,12 +169,12 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     if len(text) > _SIZE_LIMIT:
         raise _broken(path, "it is too large")
     try:
-        told = json.loads(text)
+        raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _broken(path, str(error)) from error
-    if not isinstance(told, dict):
+    if not isinstance(raw, dict):
         raise _broken(path, "it is not an object")
-    return told
+    return raw
 
 
 def _shown(path: Path, error: OSError) -> str:

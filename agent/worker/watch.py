@@ -58,15 +58,15 @@ async def tell_status(
 
     `apart`: seconds from one to the next at least.
     """
-    told = ""
+    last = ""
     while True:
         await changed.wait()
         changed.clear()
         text = text_now()
-        if text == told:
+        if text == last:
             continue
         if notifier.status(text):
-            told = text
+            last = text
             await asyncio.sleep(apart)
         else:
             await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full

@@ -13,8 +13,8 @@ from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import SessionDamagedError
-from agent.engines.sandbox.kept import KeptSession
 from agent.engines.sandbox.phone import Phone, account_of
+from agent.engines.sandbox.saved_session import SavedSession
 from agent.engines.sandbox.server import RefusedError, Server
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.errors import EngineError, InvalidRequest
@@ -34,7 +34,7 @@ class SandboxEngine:
     def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
         self._settings = settings
         self._reporter = reporter
-        self._kept = KeptSession(folder)
+        self._saved = SavedSession(folder)
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._stopping = False
         self._sent = 0
@@ -65,7 +65,7 @@ class SandboxEngine:
         else:
             await self._server.lag()
         if deep:
-            detail["files"] = await self._kept.look()
+            detail["files"] = await self._saved.look()
             detail["code_shown"] = self._phone.code() is not None
         return ProbeAnswer(self._now(), detail)
 
@@ -89,10 +89,10 @@ class SandboxEngine:
         return {"id": self._message_out()}
 
     async def logout(self) -> None:
-        self._kept.unpair()
+        self._saved.unpair()
         await self.hang_up()
         try:
-            await self._kept.save()
+            await self._saved.save()
         finally:
             self._tell(Status.DISCONNECTED, "logout")
 
@@ -114,16 +114,16 @@ class SandboxEngine:
         for _ in range(steps if self._settings.save_seconds else 0):
             await asyncio.sleep(self._settings.save_seconds / steps)
             self._reporter.progress()
-        await self._kept.save()
+        await self._saved.save()
 
     async def save_elsewhere(self, folder: Path) -> None:
-        await self._kept.save(folder)
+        await self._saved.save(folder)
 
     async def close(self) -> None:
         self._server.close()
         for task in list(self._tasks):
             await _end(task)
-        await self._kept.settle()
+        await self._saved.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "scan":
@@ -144,7 +144,7 @@ class SandboxEngine:
 
     async def unpair(self) -> None:
         """The phone removed this device."""
-        if self._kept.paired:
+        if self._saved.paired:
             await self.logout()
 
     async def sync_again(self) -> None:
@@ -175,17 +175,17 @@ class SandboxEngine:
 
     @property
     def files(self) -> Path:
-        return self._kept.folder
+        return self._saved.folder
 
     # a login, step by step
 
     async def _log_in(self) -> None:
         self._drill.at_start()
         try:
-            await self._kept.load()  # first, so that no claim calls a paired session unpaired
+            await self._saved.load()  # first, so that no claim calls a paired session unpaired
             self._tell(Status.INITIALIZING, phase="attached")
             await self._server.connect()
-            if self._kept.paired or await self._pair():
+            if self._saved.paired or await self._pair():
                 await self._sync()
         except SessionDamagedError as error:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
@@ -203,8 +203,8 @@ class SandboxEngine:
             self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {number}")
             if await self._phone.look():
                 self._phone.hide()
-                name = self._kept.folder.parent.name
-                await self._kept.pair(account_of(name, self._settings))
+                name = self._saved.folder.parent.name
+                await self._saved.pair(account_of(name, self._settings))
                 return True
         self._phone.hide()
         self._server.close()
@@ -233,7 +233,7 @@ class SandboxEngine:
         self._sent += 1
         if self._sent % 2:
             self.happened("message", direction="in", type="text")
-            self._kept.count()
+            self._saved.count()
         else:
             self._message_out()
 
@@ -241,7 +241,7 @@ class SandboxEngine:
         id = "3EB0" + os.urandom(8).hex().upper()
         self.happened("message", direction="out", type="text")
         self.happened("ack", id=id, ack="server")
-        self._kept.count()
+        self._saved.count()
         return id
 
     def _tell(
@@ -264,8 +264,8 @@ class SandboxEngine:
             self._claim,
             proof_age=self._server.proof_age(),
             # What still says that it asks for a code is not paired by the same word.
-            paired=self._kept.paired and self._claim.status is not Status.QR_REQUIRED,
-            account=self._kept.account,
+            paired=self._saved.paired and self._claim.status is not Status.QR_REQUIRED,
+            account=self._saved.account,
             version=VERSION,
         )
 

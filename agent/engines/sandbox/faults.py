@@ -145,8 +145,8 @@ def _end(seconds: object) -> float | None:
 def _read(path: Path) -> dict[str, Fault]:
     """What an earlier worker kept; a file that cannot be read holds no faults."""
     try:
-        told = json.loads(path.read_bytes())["faults"]
-        faults = [Fault(name, each["until_wall"], each["arguments"]) for name, each in told.items()]
+        raw = json.loads(path.read_bytes())["faults"]
+        faults = [Fault(name, each["until_wall"], each["arguments"]) for name, each in raw.items()]
         for fault in faults:
             assert fault.until_wall is None or fault.until_wall > 0
             assert isinstance(fault.arguments, dict)

@@ -55,20 +55,20 @@ class Strange:
     raw: str
 
 
-def parse_document(told: Any) -> Document | None:
+def parse_document(raw: Any) -> Document | None:
     """A look at the document, checked field by field; None when it is none."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return None
-    status, modules = _count(told.get("status"), 999), _count(told.get("modules"), 10**7)
+    status, modules = _count(raw.get("status"), 999), _count(raw.get("modules"), 10**7)
     return Document(
-        address=_shown(told.get("address"), 120),
-        origin=_shown(told.get("origin"), 120),
+        address=_shown(raw.get("address"), 120),
+        origin=_shown(raw.get("origin"), 120),
         status=status,
-        title=_shown(told.get("title"), 60),
-        complete=told.get("complete") is True,
+        title=_shown(raw.get("title"), 60),
+        complete=raw.get("complete") is True,
         modules=modules,
-        form=told.get("form") is True,
-        words=str(told.get("words", ""))[:2000],
+        form=raw.get("form") is True,
+        words=str(raw.get("words", ""))[:2000],
     )
 
 
@@ -104,12 +104,12 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _count(told: Any, most: int) -> int:
-    return told if type(told) is int and 0 <= told <= most else 0
+def _count(raw: Any, most: int) -> int:
+    return raw if type(raw) is int and 0 <= raw <= most else 0
 
 
-def _shown(told: Any, limit: int) -> str:
-    text = told if isinstance(told, str) else ""
+def _shown(raw: Any, limit: int) -> str:
+    text = raw if isinstance(raw, str) else ""
     return "".join(each if each.isprintable() else " " for each in text)[:limit].strip()
 
 

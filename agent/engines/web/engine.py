@@ -27,7 +27,7 @@ from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Starts, Told
-from agent.engines.web.view import View
+from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class WebEngine:
         listener = Listener(self._take_word, self._browser_gone)
         self._session = Session(folder, settings, needs, listener)
         self._record = Record(folder)
-        self._view = View(pairing_safe=self._record.paired)
+        self._view = SessionView(pairing_safe=self._record.paired)
         self._starts = Starts(
             folder, settings, self._session, self._view, self._record, Told(self._publish, reporter)
         )
@@ -217,23 +217,23 @@ class WebEngine:
 
     # what the browser and the page say by themselves
 
-    def _take_word(self, word: str, told: Mapping[str, Any]) -> None:
+    def _take_word(self, word: str, raw: Mapping[str, Any]) -> None:
         if word == "message":
-            short = {key: str(told.get(key, ""))[:64] for key in ("direction", "type", "id")}
+            short = {key: str(raw.get(key, ""))[:64] for key in ("direction", "type", "id")}
             self._reporter.happened(Happening("message", short))
         elif word == "ack":
-            self._acked(told)
+            self._acked(raw)
         elif word == "page_crashed":
             log.warning("the page crashed")
             self._starts.come_back(self._starts.revive, word)
         elif word == "navigated":
-            self._navigated(str(told.get("url", ""))[:2000], told.get("unreachable") is True)
+            self._navigated(str(raw.get("url", ""))[:2000], raw.get("unreachable") is True)
         else:
-            self._view.word(word, told, boot_now())
+            self._view.word(word, raw, boot_now())
             self._publish()
 
-    def _acked(self, told: Mapping[str, Any]) -> None:
-        ack, ids = told.get("ack"), told.get("ids")
+    def _acked(self, raw: Mapping[str, Any]) -> None:
+        ack, ids = raw.get("ack"), raw.get("ids")
         if isinstance(ack, int) and isinstance(ids, list):
             for id in ids[:100]:
                 detail = {"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")}

@@ -82,11 +82,11 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     return Outgoing(to, name, content, options)
 
 
-def read_part(told: Mapping[str, Any]) -> FilePart:
-    index = told.get("index")
+def read_part(raw: Mapping[str, Any]) -> FilePart:
+    index = raw.get("index")
     if not isinstance(index, int) or isinstance(index, bool) or index < 0:
         raise InvalidRequest("cannot take a part of a file: it has no place", field="index")
-    return FilePart(_upload(told), index, _text(told, "data"))
+    return FilePart(_upload(raw), index, _text(raw, "data"))
 
 
 _Read = tuple[str, dict[str, Any], dict[str, Any]]
@@ -149,27 +149,27 @@ _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
 }
 
 
-def outcome(id: str, told: Any) -> dict[str, Any]:
+def outcome(id: str, raw: Any) -> dict[str, Any]:
     """The answer for who asked; EngineError when WhatsApp Web surely did not send it."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return {"id": id, "outcome": "unknown"}
-    if isinstance(sent := told.get("ok"), Mapping):
+    if isinstance(sent := raw.get("ok"), Mapping):
         result = str(sent.get("result", ""))
         if result in ("OK", ""):
             return {"id": id, "outcome": "sent", "ack": ACKS.get(_whole(sent.get("ack")), "clock")}
         if result in ("ERROR_NETWORK", "ERROR_UNKNOWN"):
             return {"id": id, "outcome": "unknown", "cause": result.lower()}
         raise EngineError(f"cannot send {id}: {result.lower()}", code="not_sent")
-    if told.get("message") == "timeout":
+    if raw.get("message") == "timeout":
         return {"id": id, "outcome": "unknown", "cause": "no answer in time"}
     raise EngineError(
-        f"cannot send {id}: {str(told.get('message', 'refused'))[:200]}", code=error_code(told)
+        f"cannot send {id}: {str(raw.get('message', 'refused'))[:200]}", code=error_code(raw)
     )
 
 
-def error_code(told: Mapping[str, Any]) -> str:
+def error_code(raw: Mapping[str, Any]) -> str:
     """The bundle's own code where it has one."""
-    code = str(told.get("error", ""))
+    code = str(raw.get("error", ""))
     return code if re.fullmatch(r"[a-z][a-z0-9_]{2,60}", code) else "page_error"
 
 
@@ -202,9 +202,9 @@ def _whole(value: Any) -> int:
     return int(value) if isinstance(value, int | float) else 0
 
 
-def refusal(what: str, told: Any) -> EngineError:
+def refusal(what: str, raw: Any) -> EngineError:
     """What the page answered instead of doing it."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return EngineError(f"cannot {what}: the page is not ready", code="not_ready")
-    why = str(told.get("message", "refused"))[:200]
-    return EngineError(f"cannot {what}: {why}", code=error_code(told))
+    why = str(raw.get("message", "refused"))[:200]
+    return EngineError(f"cannot {what}: {why}", code=error_code(raw))

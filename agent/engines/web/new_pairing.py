@@ -9,7 +9,7 @@ from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.save_pairing import flush_pairing
 from agent.engines.web.session import Session
 from agent.engines.web.starts import Starts
-from agent.engines.web.view import View
+from agent.engines.web.view import SessionView
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class NewPairing:
         self,
         folder: Path,
         session: Session,
-        view: View,
+        view: SessionView,
         starts: Starts,
         publish: Callable[[], None],
     ) -> None:

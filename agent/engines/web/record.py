@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.engines.web.browser.page import Page
 from agent.engines.web.profile.notes import Note, keep_diagnostics, keep_page, read_note, write_note
-from agent.engines.web.view import View
+from agent.engines.web.view import SessionView
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Record:
         self._note = replace(self._note, page=version)
         await self.write()
 
-    async def keep_diagnostics(self, why: str, page: Page | None, view: View) -> None:
+    async def keep_diagnostics(self, why: str, page: Page | None, view: SessionView) -> None:
         """What was seen of a failed start, with a picture where the page still gives one."""
         claim, facts = view.claim, view.facts
         seen: dict[str, Any] = {

@@ -22,17 +22,17 @@ async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
     limit = FILE_ANSWER if asked.kind == "file" else ANSWER
     given = (asked.to, asked.kind, dict(asked.content), options, limit)
     try:
-        told = await page.ask("send_message", *given, within=limit + 1)
+        raw = await page.ask("send_message", *given, within=limit + 1)
     except EngineError as error:
         # The page has it; whether WhatsApp has it is unknown.
         return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
-    return outcome(id, told)
+    return outcome(id, raw)
 
 
 async def take_part(page: Page, part: FilePart) -> Mapping[str, Any]:
     """The page holds it until the message that needs it comes, at most two minutes."""
     given = (part.upload, part.index, part.data, UPLOAD_LIMIT, ANSWER)
-    told = await page.ask("file_part", *given, within=ANSWER + 1)
-    if not isinstance(told, Mapping) or "ok" not in told:
-        raise refusal("take a part of the file", told)
-    return {"size": told["ok"]}
+    raw = await page.ask("file_part", *given, within=ANSWER + 1)
+    if not isinstance(raw, Mapping) or "ok" not in raw:
+        raise refusal("take a part of the file", raw)
+    return {"size": raw["ok"]}

@@ -22,7 +22,7 @@ from agent.engines.web.profile.rescue import rescue
 from agent.engines.web.record import Record
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
-from agent.engines.web.view import View
+from agent.engines.web.view import SessionView
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Starts:
         folder: Path,
         settings: WebSettings,
         session: Session,
-        view: View,
+        view: SessionView,
         record: Record,
         told: Told,
     ) -> None:
@@ -266,14 +266,14 @@ class Starts:
 
     async def _look(self) -> None:
         page = self._session.page
-        told = await page.evaluate(LOOK, within=_LOOK_WITHIN)
-        if not isinstance(told, dict):
+        raw = await page.evaluate(LOOK, within=_LOOK_WITHIN)
+        if not isinstance(raw, dict):
             return
-        document = parse_document(told.get("document"))
+        document = parse_document(raw.get("document"))
         if document is None:
             return
         self._view.loaded(page.loading.bytes, document, boot_now())
-        self._view.look(told.get("read"), boot_now())
+        self._view.look(raw.get("read"), boot_now())
         strange = judge_document(document, self._settings.url, self._view.idle(boot_now()))
         if strange is not None:
             self._view.failed(strange.reason, strange.raw)

@@ -77,44 +77,44 @@ class Story:
     was_connected: bool = False
 
 
-def parse_facts(told: Any) -> PageFacts | None:
+def parse_facts(raw: Any) -> PageFacts | None:
     """A page's snapshot, checked field by field; None when it is none."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return None
-    percent = _number(told, "progress")
-    auth = told.get("auth")
+    percent = _number(raw, "progress")
+    auth = raw.get("auth")
     return PageFacts(
-        age=_number(told, "age") or 0.0,
-        loaded=told.get("loaded") is True,
-        failure=_text(told, "failure", 300),
-        injected=told.get("injected") is True,
-        ready=told.get("ready") is True,
-        full=told.get("full") is True,
+        age=_number(raw, "age") or 0.0,
+        loaded=raw.get("loaded") is True,
+        failure=_text(raw, "failure", 300),
+        injected=raw.get("injected") is True,
+        ready=raw.get("ready") is True,
+        full=raw.get("full") is True,
         auth=auth if isinstance(auth, bool) else None,
-        mode=_text(told, "mode", 40),
-        info=_text(told, "info", 40),
-        socket=_text(told, "socket", 40),
-        online=told.get("online") is not False,
-        update=told.get("update") is True,
-        account=_text(told, "me", 40),
-        version=_text(told, "version", 40),
+        mode=_text(raw, "mode", 40),
+        info=_text(raw, "info", 40),
+        socket=_text(raw, "socket", 40),
+        online=raw.get("online") is not False,
+        update=raw.get("update") is True,
+        account=_text(raw, "me", 40),
+        version=_text(raw, "version", 40),
         progress=None if percent is None else min(1.0, max(0.0, percent / 100)),
-        sockets=int(_number(told, "sockets") or 0),
-        frames=int(_number(told, "frames") or 0),
-        frame_age=_number(told, "frame_age"),
-        qr=_text(told, "qr", 2000) or None,
-        qr_age=_number(told, "qr_age"),
-        qr_number=int(_number(told, "qr_number") or 0),
+        sockets=int(_number(raw, "sockets") or 0),
+        frames=int(_number(raw, "frames") or 0),
+        frame_age=_number(raw, "frame_age"),
+        qr=_text(raw, "qr", 2000) or None,
+        qr_age=_number(raw, "qr_age"),
+        qr_number=int(_number(raw, "qr_number") or 0),
     )
 
 
-def parse_wall(told: Any) -> float | None:
+def parse_wall(raw: Any) -> float | None:
     """A moment as the page tells it: seconds, or milliseconds as browsers count."""
-    if isinstance(told, bool) or not isinstance(told, int | float):
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
         return None
-    if not 1e9 < told < 1e14:
+    if not 1e9 < raw < 1e14:
         return None
-    return float(told) if told < 1e11 else told / 1000
+    return float(raw) if raw < 1e11 else raw / 1000
 
 
 def next_story(
@@ -233,13 +233,13 @@ def _raw(facts: PageFacts) -> str:
     return "/".join(words) + (" (an update is offered)" if facts.update else "")
 
 
-def _text(told: Mapping[str, Any], key: str, limit: int) -> str:
-    value = told.get(key)
+def _text(raw: Mapping[str, Any], key: str, limit: int) -> str:
+    value = raw.get(key)
     return value[:limit] if isinstance(value, str) else ""
 
 
-def _number(told: Mapping[str, Any], key: str) -> float | None:
-    value = told.get(key)
+def _number(raw: Mapping[str, Any], key: str) -> float | None:
+    value = raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e15 else None

@@ -30,7 +30,7 @@ PATIENCE = 60.0
 """Seconds that a start may go on before a second connect interrupts it."""
 
 
-class View:
+class SessionView:
     """Changed by what the page says; `claim` is what follows from it."""
 
     def __init__(self, *, pairing_safe: bool = False) -> None:
@@ -93,20 +93,20 @@ class View:
         """The store of a paired session is gone: no page, so no code."""
         self.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=raw[:200])
 
-    def word(self, word: str, told: Mapping[str, Any], now: float) -> None:
-        detail = told.get("d")
+    def word(self, word: str, raw: Mapping[str, Any], now: float) -> None:
+        detail = raw.get("d")
         self._story = next_story(
             self._story,
             word,
             detail[:64] if isinstance(detail, str) else "",
-            parse_wall(told.get("until")),
-            parse_facts(told.get("s")),
+            parse_wall(raw.get("until")),
+            parse_facts(raw.get("s")),
         )
-        self.look(told.get("s"), now)
+        self.look(raw.get("s"), now)
 
-    def look(self, told: Any, now: float) -> None:
+    def look(self, raw: Any, now: float) -> None:
         """Take one snapshot of the page in."""
-        facts = parse_facts(told)
+        facts = parse_facts(raw)
         if facts is None:
             return
         self.facts = replace(facts, idle=self.idle(now))

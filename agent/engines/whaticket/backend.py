@@ -79,7 +79,7 @@ class WhaticketBackend:
         self._held.pop(id, None)
         self._reporters.pop(id, None)
 
-    async def hook(self, told: Mapping[str, Any]) -> None:
+    async def hook(self, raw: Mapping[str, Any]) -> None:
         raise EngineError(
             "cannot take a webhook: whaticket-like servers send none", code="not_supported"
         )

@@ -12,7 +12,7 @@ from agent.engines.base import Reporter
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.logs.lines import Found
-from agent.engines.whaticket.logs.owner import Names, Nobody, names_of
+from agent.engines.whaticket.logs.owner import Names, NoOwner, names_of
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.rows import Row
 from agent.engines.whaticket.server import WhaticketServer
@@ -44,7 +44,7 @@ class ErrorsTold:
     _whose: Attribution = field(init=False)
     _waiting: deque[tuple[Found, int, float]] = field(default_factory=deque)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
-    _answers: dict[str, tuple[float, InstanceId | Nobody]] = field(default_factory=dict)
+    _answers: dict[str, tuple[float, InstanceId | NoOwner]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._whose = Attribution(self.store, self._names, self._ids)
@@ -54,13 +54,13 @@ class ErrorsTold:
         for turn, stream in batch.turns:
             whose = names.whose(turn.session, stream)
             self._whose.reconnects.note(whose, turn.session or stream, now)
-            if not isinstance(whose, Nobody) and (session := self.held.get(whose)) is not None:
+            if not isinstance(whose, NoOwner) and (session := self.held.get(whose)) is not None:
                 session.note_turn(turn)
         for (found, stream), count in batch.found.items():
             whose = names.whose(found.session, stream)
-            if not isinstance(whose, Nobody):
+            if not isinstance(whose, NoOwner):
                 self._tell(whose, found, count)
-            elif whose is Nobody.UNKNOWN:
+            elif whose is NoOwner.UNKNOWN:
                 self._look_up_later(found, count, now)
 
     async def run(self) -> None:
@@ -71,21 +71,21 @@ class ErrorsTold:
             while self._waiting:
                 found, count, at = self._waiting.popleft()
                 whose = await self._owner(found, at)
-                if not isinstance(whose, Nobody):
+                if not isinstance(whose, NoOwner):
                     self._tell(whose, found, count)
-                elif whose is Nobody.UNKNOWN:
+                elif whose is NoOwner.UNKNOWN:
                     self._count(count)
 
     def sentences(self) -> list[str]:
         self._forget_old()
-        told = []
+        sentences = []
         if self.unattributed:
-            told.append(
+            sentences.append(
                 f"{self.unattributed} crypto errors in its logs of the last hour name no session"
             )
         if self.hidden:
-            told.append(f"{self.hidden} more errors were too many to report one by one")
-        return told
+            sentences.append(f"{self.hidden} more errors were too many to report one by one")
+        return sentences
 
     def _look_up_later(self, found: Found, count: int, at: float) -> None:
         if len(self._waiting) >= _MOST_WAITING:
@@ -94,12 +94,12 @@ class ErrorsTold:
         self._waiting.append((found, count, at))
         self._woken.set()
 
-    async def _owner(self, found: Found, at: float) -> InstanceId | Nobody:
+    async def _owner(self, found: Found, at: float) -> InstanceId | NoOwner:
         if not found.peer:
             return await self._whose.whose(found, at)
         now, peer = time.monotonic(), found.address or found.peer
-        asked, answer = self._answers.get(peer, (float("-inf"), Nobody.UNKNOWN))
-        if now - asked < (_UNKNOWN_HOLDS if answer is Nobody.UNKNOWN else _ANSWER_HOLDS):
+        asked, answer = self._answers.get(peer, (float("-inf"), NoOwner.UNKNOWN))
+        if now - asked < (_UNKNOWN_HOLDS if answer is NoOwner.UNKNOWN else _ANSWER_HOLDS):
             return answer
         answer = await self._whose.whose(found, at)
         if len(self._answers) >= _MOST_LIMITS:

@@ -43,43 +43,43 @@ class Row:
         return self.status.lower() == "qrcode"
 
 
-def parse_row(told: object) -> Row | None:
+def parse_row(raw: object) -> Row | None:
     """None when it is no row."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return None
-    id = told.get("id")
+    id = raw.get("id")
     if isinstance(id, bool) or not isinstance(id, int | str) or not str(id):
         return None
-    retries = told.get("retries")
+    retries = raw.get("retries")
     return Row(
         id=str(id)[:_LONGEST],
-        name=_text(told, "name")[:_LONGEST],
-        status=_text(told, "status")[:60],
-        qrcode=_text(told, "qrcode")[:4000],
-        number=_text(told, "number")[:60],
+        name=_text(raw, "name")[:_LONGEST],
+        status=_text(raw, "status")[:60],
+        qrcode=_text(raw, "qrcode")[:4000],
+        number=_text(raw, "number")[:60],
         retries=retries if isinstance(retries, int) and not isinstance(retries, bool) else 0,
-        token=_text(told, "token")[:4000],
-        stored=bool(told.get("session")),
+        token=_text(raw, "token")[:4000],
+        stored=bool(raw.get("session")),
     )
 
 
-def parse_rows(told: object) -> list[Row] | None:
+def parse_rows(raw: object) -> list[Row] | None:
     """The list route's answer: an array, or one under a name; None when it is neither."""
-    if isinstance(told, Mapping):
-        told = next((v for k in ("whatsapps", "sessions", "data") if (v := told.get(k))), None)
-    if not isinstance(told, list):
+    if isinstance(raw, Mapping):
+        raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
+    if not isinstance(raw, list):
         return None
-    rows = [parse_row(each) for each in told]
+    rows = [parse_row(each) for each in raw]
     return None if None in rows else [row for row in rows if row is not None]
 
 
-def parse_state(told: object, id: str = "") -> Row | None:
+def parse_state(raw: object, id: str = "") -> Row | None:
     """The state route's answer: a row, or one under a name. `id`: who was asked for, for servers
     that leave it out of the answer."""
-    if not isinstance(told, Mapping) or "id" in told:
-        return parse_row(told)
+    if not isinstance(raw, Mapping) or "id" in raw:
+        return parse_row(raw)
     names = ("whatsapp", "session", "data")
-    row = next((inner for name in names if isinstance(inner := told.get(name), Mapping)), told)
+    row = next((inner for name in names if isinstance(inner := raw.get(name), Mapping)), raw)
     if id and "id" not in row and isinstance(row.get("status"), str):
         row = {**row, "id": id}
     return parse_row(row)
@@ -114,8 +114,8 @@ def missing_claim() -> Claim:
     return Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
 
 
-def _text(told: Mapping[str, Any], key: str) -> str:
-    value = told.get(key)
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
     return value if isinstance(value, str) else ""
 
 

@@ -17,7 +17,7 @@ from agent.engines.whaticket.rows import Row, id_of, missing_claim
 from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.turns import Turn
-from agent.engines.whaticket.view import Known
+from agent.engines.whaticket.view import SessionView
 from agent.errors import EngineError, InvalidRequest
 
 Status = ConnectionStatus
@@ -47,7 +47,7 @@ class WhaticketSession:
         self._settings = ground.settings
         self._doubt = ground.doubt
         self._reporter = reporter
-        self._known = Known(ground.settings.prove)
+        self._view = SessionView(ground.settings.prove)
         self._busy = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -68,23 +68,23 @@ class WhaticketSession:
         if not deep:
             return ProbeAnswer(claim, {} if row is None else {"status": row.status})
         listed = next((each for each in rows if each.id == id), None)
-        return ProbeAnswer(claim, self._known.answers(row, listed, time.monotonic()))
+        return ProbeAnswer(claim, self._view.answers(row, listed, time.monotonic()))
 
     async def qr(self) -> Qr | None:
         row = await self._row()
-        if row.down and not self._known.paired:
+        if row.down and not self._view.paired:
             # The code was not scanned in time: the server shows codes again after a start.
             round = self._round(row.id)
             await round.begin()
             row = await round.wait("get a code of", lambda row: row.asks or row.connected)
         if not row.asks or not row.qrcode:
             return None
-        number, age = self._known.code(row.qrcode, time.monotonic())
+        number, age = self._view.code(row.qrcode, time.monotonic())
         return Qr(row.qrcode, max(_CODE_LASTS - age, 1.0), number)
 
     def note_turn(self, turn: Turn) -> None:
         """The log tells that a connection began or ended: look at once."""
-        self._known.note_turn(turn, time.monotonic())
+        self._view.note_turn(turn, time.monotonic())
         if turn.reason == "logout" and not turn.open:
             # At once: the server may show another state by the time that it is asked.
             self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
@@ -99,14 +99,14 @@ class WhaticketSession:
     async def connect(self) -> None:
         id = await self._find() or await self._create()
         await self._round(id).begin()
-        self._known.hung_up = False
+        self._view.hung_up = False
         self.look_soon()
 
     async def disconnect(self) -> None:
         row = await self._row()
 
         async def work() -> None:
-            self._known.hung_up = True
+            self._view.hung_up = True
             await self._round(row.id).go_down()
 
         await self._alone("disconnect", work())
@@ -135,7 +135,7 @@ class WhaticketSession:
             if NOT_RUNNING not in str(error):
                 raise
             return  # it is not in the server's memory: there is nothing to log out
-        self._known.logged_out()
+        self._view.logged_out()
         self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
 
     async def renew(self) -> None:
@@ -208,7 +208,7 @@ class WhaticketSession:
             await store.must_have_room(round.id, await store.plan_all(round.id))
             await round.go_down()
             await key_changes.clear_and_start(round)
-        self._known.logged_out()
+        self._view.logged_out()
         await round.wait("get a code of", lambda row: row.asks)
 
     def _must_change_keys(self, what: str) -> None:
@@ -249,7 +249,7 @@ class WhaticketSession:
                 files = await self._store.look(row.id)
             except EngineError:
                 files = "unknown"
-        claim = self._known.judge(row, files, time.monotonic())
+        claim = self._view.judge(row, files, time.monotonic())
         return claim if claim.account else replace(claim, account=row.number)
 
     async def _row(self) -> Row:

@@ -12,7 +12,7 @@ Status = ConnectionStatus
 
 
 @dataclass(slots=True)
-class Known:
+class SessionView:
     """Times are of one monotonic clock, seconds."""
 
     prove: bool = True
@@ -128,6 +128,6 @@ class Known:
             detail["qr"] = "yes"
         if self._disagreed >= 2:
             state = row.status if row is not None else "nothing"
-            told = listed.status if listed is not None else "nothing"
-            detail["disagrees"] = f"its list says {told}, asked for it alone it says {state}"
+            raw = listed.status if listed is not None else "nothing"
+            detail["disagrees"] = f"its list says {raw}, asked for it alone it says {state}"
         return detail

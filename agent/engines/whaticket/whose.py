@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from agent.core.words import InstanceId
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.logs.lines import Found
-from agent.engines.whaticket.logs.owner import Names, Nobody, Reconnects
+from agent.engines.whaticket.logs.owner import Names, NoOwner, Reconnects
 from agent.errors import EngineError
 
 
@@ -18,7 +18,7 @@ class Attribution:
     """The server's ids of all its sessions."""
     reconnects: Reconnects = field(default_factory=Reconnects)
 
-    async def whose(self, found: Found, at: float) -> InstanceId | Nobody:
+    async def whose(self, found: Found, at: float) -> InstanceId | NoOwner:
         """For a line that names no session and stands in no session's file."""
         holders = await self._holders(found) if found.peer else []
         if len(holders) == 1:
@@ -26,7 +26,7 @@ class Attribution:
         alone = self.reconnects.only_at(at)
         if alone is not None and (not holders or alone in map(self._ours, holders)):
             return alone
-        return Nobody.UNKNOWN
+        return NoOwner.UNKNOWN
 
     async def _holders(self, found: Found) -> list[str]:
         """The sessions that have, or had, keys with that peer."""
@@ -39,5 +39,5 @@ class Attribution:
         except EngineError:
             return []
 
-    def _ours(self, id: str) -> InstanceId | Nobody:
-        return self.names().ours.get(id, Nobody.OTHER)
+    def _ours(self, id: str) -> InstanceId | NoOwner:
+        return self.names().ours.get(id, NoOwner.OTHER)

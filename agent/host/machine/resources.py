@@ -27,10 +27,10 @@ def measure(
 def _of_group(unit: str, main_pid: int) -> Usage:
     group = units.control_group(unit)
     try:
-        told = (group / "cgroup.procs").read_text(encoding="ascii").split()
+        raw = (group / "cgroup.procs").read_text(encoding="ascii").split()
     except OSError:
         return UNSEEN
-    pids = [pid for pid in told if pid != "0"]  # 0: it is about to go, and has no number any more
+    pids = [pid for pid in raw if pid != "0"]  # 0: it is about to go, and has no number any more
     if str(main_pid) not in pids:  # of another agent's worker, not of this one
         return UNSEEN
     memory = _number(group / "memory.current")

@@ -60,7 +60,7 @@ class Manifest:
 
 def render_manifest(manifest: Manifest) -> bytes:
     listing = manifest.listing
-    told = {
+    content = {
         "format": FORMAT,
         "version": VERSION,
         "id": manifest.id,
@@ -78,7 +78,7 @@ def render_manifest(manifest: Manifest) -> bytes:
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
         "folders": list(listing.folders),
     }
-    return json.dumps(told, indent=1).encode() + b"\n"
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:
@@ -106,20 +106,20 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None
 
 
-def _find_problem(told: Any) -> str:
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+def _find_problem(raw: Any) -> str:
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         return f"it is no manifest of a {FORMAT}"
-    version = told.get("version")
+    version = raw.get("version")
     if version != VERSION or isinstance(version, bool):
         return f"its version is {version!r:.40}, this program knows {VERSION}"
     for key, kind in _KINDS.items():
-        value = told.get(key)
+        value = raw.get(key)
         is_number = isinstance(value, bool) and kind is not bool
         if not isinstance(value, kind) or is_number:
             return f"{key} is missing or of the wrong kind"
-    if told["consistent"] is not True:
+    if raw["consistent"] is not True:
         return "it is not of a consistent copy"
-    return "" if 0 < len(told["engine"]) <= 64 else "engine is empty or too long"
+    return "" if 0 < len(raw["engine"]) <= 64 else "engine is empty or too long"
 
 
 def _read_listing(files: list[Any], folders: list[Any]) -> Listing:

@@ -104,7 +104,7 @@ def _move_in(id: InstanceId, ready: str, root_fd: int, staging_fd: int) -> None:
 
 def finish(root: Path) -> list[str]:
     """After a crash: finish what had begun to take its place, sweep the rest; say what was done."""
-    told = []
+    done = []
     with open_own(root, STAGING) as (root_fd, staging_fd):
         for name in names_in(staging_fd):
             text, dot, _ = name.rpartition(".")
@@ -114,14 +114,14 @@ def finish(root: Path) -> list[str]:
                 id = parse_instance_id(text)
                 if not os.path.lexists(root / id):
                     _move_in(id, name, root_fd, staging_fd)
-                    told.append(f"the agent put the session folder of {id} in its place")
+                    done.append(f"the agent put the session folder of {id} in its place")
             except InvalidRequest:
                 continue
             except OSError as error:
                 raise explain("put in place", root / text, error) from error
         for name in sweep_folder(root / STAGING, staging_fd, lambda _name: True):
-            told.append(f"removed {STAGING}/{name}, which was never finished")
-    return told
+            done.append(f"removed {STAGING}/{name}, which was never finished")
+    return done
 
 
 def _sweep(path: Path, staging_fd: int, unwanted: str) -> None:

@@ -82,6 +82,6 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await life.end(server)
 
 
-def _seconds(told: Any, otherwise: float = 10.0) -> float:
+def _seconds(raw: Any, otherwise: float = 10.0) -> float:
     """The engine refused what is no number; this only keeps the watch in step with it."""
-    return float(told) if isinstance(told, int | float) else otherwise
+    return float(raw) if isinstance(raw, int | float) else otherwise

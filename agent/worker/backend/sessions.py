@@ -110,8 +110,8 @@ class Held:
 
     def progressed(self) -> float:
         """When a save last went on."""
-        told = [session.reports.progressed() for session in self.sessions.values()]
-        return max([self._progressed_at, *told])
+        times = [session.reports.progressed() for session in self.sessions.values()]
+        return max([self._progressed_at, *times])
 
     async def prepare_stop(self) -> None:
         await self._each("prepare", lambda engine: engine.prepare_stop())

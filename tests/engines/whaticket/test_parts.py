@@ -10,12 +10,12 @@ from agent.core.reasons import reason_of
 from agent.engines.whaticket.contract import Route
 from agent.engines.whaticket.keys.peers import Peers, address_of_jid, user_of, with_mapped
 from agent.engines.whaticket.keys.removed import safe_name
-from agent.engines.whaticket.logs.owner import Nobody, names_of
+from agent.engines.whaticket.logs.owner import NoOwner, names_of
 from agent.engines.whaticket.presets import PRESETS
 from agent.engines.whaticket.rows import Row, claim_of_row, parse_row, parse_rows
 from agent.engines.whaticket.settings import Source, read_settings
 from agent.engines.whaticket.turns import Turn, read_turn
-from agent.engines.whaticket.view import Known
+from agent.engines.whaticket.view import SessionView
 from agent.errors import ConfigError, EngineError
 from tests.standin.whaticket.keys import file_name
 
@@ -256,7 +256,7 @@ def look(known, status, files="unknown", now=0.0):
 
 
 def test_a_connection_whose_end_is_in_the_log_grows_unproved():
-    known = Known()
+    known = SessionView()
     assert look(known, "CONNECTED", now=0).proof_age == 0.0
     known.note_turn(Turn("7", False), 10.0)
     assert look(known, "CONNECTED", now=100.0).proof_age == 90.0
@@ -265,7 +265,7 @@ def test_a_connection_whose_end_is_in_the_log_grows_unproved():
 
 
 def test_where_nothing_is_to_be_proved_the_servers_word_stands():
-    known = Known(prove=False)
+    known = SessionView(prove=False)
     look(known, "CONNECTED")
     known.note_turn(Turn("7", False), 10.0)
     assert look(known, "CONNECTED", now=100.0).proof_age == 0.0
@@ -284,7 +284,7 @@ def test_where_nothing_is_to_be_proved_the_servers_word_stands():
     ],
 )
 def test_why_it_is_down(before, turn, files, status, reason):
-    known = Known()
+    known = SessionView()
     look(known, before, "paired" if before == "CONNECTED" else "unpaired")
     if turn:
         known.note_turn(Turn("7", False, turn), 1.0)
@@ -295,7 +295,7 @@ def test_why_it_is_down(before, turn, files, status, reason):
 
 def test_of_two_lines_about_one_end_the_one_with_a_reason_counts():
     for first, second in (("logout", ""), ("", "logout")):
-        known = Known()
+        known = SessionView()
         look(known, "CONNECTED", "paired")
         known.note_turn(Turn("7", False, first), 1.0)
         known.note_turn(Turn("7", False, second), 1.1)
@@ -303,7 +303,7 @@ def test_of_two_lines_about_one_end_the_one_with_a_reason_counts():
 
 
 def test_what_we_disconnected_needs_no_reason():
-    known = Known()
+    known = SessionView()
     look(known, "CONNECTED")
     known.hung_up = True
     claim = look(known, "DISCONNECTED", "paired")
@@ -311,7 +311,7 @@ def test_what_we_disconnected_needs_no_reason():
 
 
 def test_a_disagreement_counts_when_it_lasts():
-    known = Known()
+    known = SessionView()
     state, listed = Row("7", status="CONNECTED"), Row("7", status="DISCONNECTED")
     assert "disagrees" not in known.answers(state, listed, 1.0)
     assert "DISCONNECTED" in known.answers(state, listed, 2.0)["disagrees"]
@@ -331,14 +331,14 @@ ROWS = [Row("7", "Shop"), Row("8", "Office"), Row("9", "Twin"), Row("10", "Twin"
         ("7", "", OURS),
         ("Shop", "", OURS),
         ("shop", "", OURS),
-        ("8", "", Nobody.OTHER),
-        ("Office", "", Nobody.OTHER),
+        ("8", "", NoOwner.OTHER),
+        ("Office", "", NoOwner.OTHER),
         ("", "7", OURS),
         ("", "session-7", OURS),
-        ("", "app-out", Nobody.UNKNOWN),
-        ("3EB0A1", "", Nobody.UNKNOWN),
-        ("8", "7", Nobody.OTHER),
-        ("", "", Nobody.UNKNOWN),
+        ("", "app-out", NoOwner.UNKNOWN),
+        ("3EB0A1", "", NoOwner.UNKNOWN),
+        ("8", "7", NoOwner.OTHER),
+        ("", "", NoOwner.UNKNOWN),
     ],
 )
 def test_whose_an_error_is(told, stream, whose):
@@ -347,7 +347,7 @@ def test_whose_an_error_is(told, stream, whose):
 
 def test_a_server_of_one_session_needs_no_names():
     assert names_of({OURS: ("7", "7")}, ROWS[:1]).whose("", "") == OURS
-    assert names_of({OURS: ("7", "7")}, ROWS[1:2]).whose("", "") is Nobody.UNKNOWN
+    assert names_of({OURS: ("7", "7")}, ROWS[1:2]).whose("", "") is NoOwner.UNKNOWN
     assert names_of({OURS: ("7", "")}, None).whose("", "") == OURS
     assert names_of({OURS: ("Shop", "")}, ROWS[:1]).whose("7", "") == OURS
 
@@ -368,7 +368,7 @@ STUCK_BROWSER = (
 @pytest.mark.parametrize("status", ["OPENING", "PENDING", "DISCONNECTED"])
 def test_a_logout_of_its_log_shows_whatever_the_server_shows_meanwhile(status):
     """whaticket-community writes OPENING and begins again two seconds later."""
-    known = Known()
+    known = SessionView()
     look(known, "CONNECTED", "unknown")
     known.note_turn(read_turn(LOGOUT), 1.0)
     claim = look(known, status, "unknown", 1.5)
@@ -380,7 +380,7 @@ def test_a_logout_of_its_log_shows_whatever_the_server_shows_meanwhile(status):
 def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
     turn = read_turn(STUCK_BROWSER)
     assert (turn.session, turn.open, turn.blocked) == ("7", False, True)
-    known = Known()
+    known = SessionView()
     look(known, "CONNECTED", "unknown")
     known.note_turn(turn, 1.0)
     claim = look(known, "OPENING", "unknown", 2.0)

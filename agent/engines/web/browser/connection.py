@@ -174,10 +174,10 @@ class Debugger:
 
     async def attach(self, target: str, *, within: float) -> "Debugger":
         """A session with one target."""
-        told = await self.call(
+        raw = await self.call(
             "Target.attachToTarget", {"targetId": target, "flatten": True}, within=within
         )
-        return Debugger(self._pipe, str(told["sessionId"]))
+        return Debugger(self._pipe, str(raw["sessionId"]))
 
     def close(self) -> None:
         self._pipe.drop("closed")

@@ -80,7 +80,7 @@ class Page:
         `certificate_error`, `page_elsewhere`, and `page_silent` where no answer began."""
         self.loading.status = 0
         try:
-            told = await self.call("Page.navigate", {"url": url}, within=within)
+            raw = await self.call("Page.navigate", {"url": url}, within=within)
         except EngineError as error:
             if error.code == "browser_silent" and await self._browser_answers():
                 raise EngineError(
@@ -88,7 +88,7 @@ class Page:
                 ) from error
             raise
         self.crashed = False
-        if trouble := str(told.get("errorText") or ""):
+        if trouble := str(raw.get("errorText") or ""):
             status = f" (HTTP {self.loading.status})" if self.loading.status else ""
             raise EngineError(
                 f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
@@ -107,21 +107,21 @@ class Page:
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""
-        told = await self.call(
+        raw = await self.call(
             "Runtime.evaluate",
             {"expression": expression, "awaitPromise": True, "returnByValue": True},
             within=within,
         )
-        if trouble := told.get("exceptionDetails"):
+        if trouble := raw.get("exceptionDetails"):
             raise EngineError(f"cannot evaluate in the page: {_said(trouble)}", code="page_error")
-        return told.get("result", {}).get("value")
+        return raw.get("result", {}).get("value")
 
     async def ask(self, function: str, *arguments: Any, within: float) -> Any:
         """Call one of observer.js's functions."""
-        told = ", ".join(json.dumps(each) for each in arguments)
+        raw = ", ".join(json.dumps(each) for each in arguments)
         # A page that has none of ours is told apart from one that fails.
         return await self.evaluate(
-            f"globalThis.__waAgent ? __waAgent.{function}({told}) : null", within=within
+            f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null", within=within
         )
 
     async def picture(self, *, kind: str = "jpeg", within: float = 10.0) -> bytes:
@@ -134,25 +134,25 @@ class Page:
             params = {"format": kind, "captureBeyondViewport": False}
             if kind == "jpeg":
                 params |= {"quality": 60}
-            told = await self.call("Page.captureScreenshot", params, within=within)
+            raw = await self.call("Page.captureScreenshot", params, within=within)
         finally:
             await self.evaluate(SHOW_CODES, within=within)
-        return base64.b64decode(told["data"])
+        return base64.b64decode(raw["data"])
 
     async def collect_garbage(self, *, within: float) -> None:
         await self.call("HeapProfiler.collectGarbage", within=within)
 
     async def heap(self, *, within: float) -> dict[str, int]:
-        told = await self.call("Runtime.getHeapUsage", within=within)
+        raw = await self.call("Runtime.getHeapUsage", within=within)
         return {
-            "heap_used_bytes": int(told.get("usedSize", 0)),
-            "heap_bytes": int(told.get("totalSize", 0)),
+            "heap_used_bytes": int(raw.get("usedSize", 0)),
+            "heap_bytes": int(raw.get("totalSize", 0)),
         }
 
     async def source(self, url: str, *, within: float) -> str:
         """The document as it was served."""
         try:
-            told = await self.call(
+            raw = await self.call(
                 "Page.getResourceContent", {"frameId": self.frame, "url": url}, within=within
             )
         except EngineError as error:
@@ -161,8 +161,8 @@ class Page:
             # Served with no-store: the browser did not keep it, so it is asked for once more.
             asked = f"fetch({json.dumps(url)}).then((reply) => reply.text())"
             return str(await self.evaluate(asked, within=within) or "")
-        text = str(told.get("content", ""))
-        return base64.b64decode(text).decode() if told.get("base64Encoded") else text
+        text = str(raw.get("content", ""))
+        return base64.b64decode(text).decode() if raw.get("base64Encoded") else text
 
     async def serve(self, document: str, *, within: float) -> None:
         """Answer with `document` wherever the main page is asked for; all else is live."""
@@ -268,8 +268,8 @@ _NETWORK_CODES = {
 
 
 async def _first_page(browser: Debugger, within: float) -> str:
-    told = await browser.call("Target.getTargets", within=within)
-    for each in told.get("targetInfos", []):
+    raw = await browser.call("Target.getTargets", within=within)
+    for each in raw.get("targetInfos", []):
         if each.get("type") == "page":
             return str(each["targetId"])
     made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=within)

@@ -31,8 +31,8 @@ class Note:
 def read_note(session: Path) -> Note:
     """A note that cannot be read is an empty one: nothing in it is needed to connect."""
     try:
-        told = json.loads((session / NOTE).read_bytes())
-        return Note(told["paired"] is True, str(told["account"])[:40], str(told["page"])[:40])
+        raw = json.loads((session / NOTE).read_bytes())
+        return Note(raw["paired"] is True, str(raw["account"])[:40], str(raw["page"])[:40])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Note()
 

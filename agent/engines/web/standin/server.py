@@ -136,12 +136,12 @@ class StandIn:
 
     # the page's side
 
-    def _take(self, client: Client, told: Mapping[str, Any]) -> None:
-        client.received.append(told)
-        match told.get("do"):
+    def _take(self, client: Client, raw: Mapping[str, Any]) -> None:
+        client.received.append(raw)
+        match raw.get("do"):
             case "hello":
-                client.name = str(told.get("name", ""))
-                client.device = str(told.get("device", ""))
+                client.name = str(raw.get("name", ""))
+                client.device = str(raw.get("device", ""))
                 if self.refuses:
                     client.tell("stream", mode=self.refuses, socket=self.refuses)
                     return
@@ -156,11 +156,11 @@ class StandIn:
                 client.codes_left = self.qr_codes
                 self.show_next_code(client)
             case "link_code":
-                client.link_code = str(told.get("code", ""))
+                client.link_code = str(raw.get("code", ""))
             case "logout":
-                self.devices.pop(str(told.get("device")), None)
+                self.devices.pop(str(raw.get("device")), None)
             case "send" if self.answers_sends:
-                client.tell("sent", id=told.get("id"), result="OK", t=1)
+                client.tell("sent", id=raw.get("id"), result="OK", t=1)
 
     def show_next_code(self, client: Client) -> None:
         client.codes_left -= 1
@@ -257,9 +257,9 @@ class StandIn:
     def _play(self, body: bytes) -> tuple[str, str, bytes]:
         """A click on the phone's page."""
         try:
-            told = json.loads(body)
-            client = next(each for each in self.clients if each.number == told["page"])
-            _ACTS[told["do"]](self, client)
+            raw = json.loads(body)
+            client = next(each for each in self.clients if each.number == raw["page"])
+            _ACTS[raw["do"]](self, client)
         except (ValueError, KeyError, TypeError, LookupError, StopIteration) as error:
             return "409 Conflict", "text/plain", f"cannot do that: {error}".encode()
         return "200 OK", "text/plain", b"done"

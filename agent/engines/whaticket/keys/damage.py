@@ -49,25 +49,25 @@ def memory_of(group: str) -> str:
 def own_users(creds: object) -> frozenset[str]:
     """The digits of the account's own number and LID."""
     me = creds.get("me") if isinstance(creds, Mapping) else None
-    told = (me.get("id"), me.get("lid")) if isinstance(me, Mapping) else ()
-    digits = (re.match(r"\d+", each) for each in told if isinstance(each, str))
+    raw = (me.get("id"), me.get("lid")) if isinstance(me, Mapping) else ()
+    digits = (re.match(r"\d+", each) for each in raw if isinstance(each, str))
     return frozenset(each[0] for each in digits if each)
 
 
-def _is_session(told: Any) -> bool:
+def _is_session(raw: Any) -> bool:
     """libsignal's record: sessions by their base key, each with its ratchet and its chains."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return False
-    if _bytes(told) is not None:
-        return bool(_bytes(told))  # forks that store libsignal's own bytes
-    sessions = told.get("_sessions")
+    if _bytes(raw) is not None:
+        return bool(_bytes(raw))  # forks that store libsignal's own bytes
+    sessions = raw.get("_sessions")
     return isinstance(sessions, Mapping) and all(_is_entry(each) for each in sessions.values())
 
 
-def _is_entry(told: Any) -> bool:
-    if not isinstance(told, Mapping) or not isinstance(told.get("_chains"), Mapping):
+def _is_entry(raw: Any) -> bool:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("_chains"), Mapping):
         return False
-    ratchet, index = told.get("currentRatchet"), told.get("indexInfo")
+    ratchet, index = raw.get("currentRatchet"), raw.get("indexInfo")
     if not isinstance(ratchet, Mapping) or not isinstance(index, Mapping):
         return False
     pair = ratchet.get("ephemeralKeyPair")
@@ -78,19 +78,19 @@ def _is_entry(told: Any) -> bool:
         *(ratchet.get("lastRemoteEphemeralKey"), index.get("baseKey")),
         index.get("remoteIdentityKey"),
     )
-    chains = told["_chains"].values()
+    chains = raw["_chains"].values()
     return all(_is_key(text) for text in texts) and all(_is_chain(chain) for chain in chains)
 
 
-def _is_chain(told: Any) -> bool:
-    if not isinstance(told, Mapping) or not isinstance(told.get("chainKey"), Mapping):
+def _is_chain(raw: Any) -> bool:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("chainKey"), Mapping):
         return False
-    keys = told.get("messageKeys")
+    keys = raw.get("messageKeys")
     return isinstance(keys, Mapping) and all(isinstance(key, str) for key in keys.values())
 
 
-def _is_key(told: Any) -> bool:
-    return isinstance(told, str) and len(_decoded(told) or b"") in (32, 33)
+def _is_key(raw: Any) -> bool:
+    return isinstance(raw, str) and len(_decoded(raw) or b"") in (32, 33)
 
 
 def _is_sender_key(told: Any) -> bool:
@@ -106,33 +106,33 @@ def _is_sender_key(told: Any) -> bool:
     return isinstance(told, list) and all(_is_state(each) for each in told)
 
 
-def _is_state(told: Any) -> bool:
-    if not isinstance(told, Mapping):
+def _is_state(raw: Any) -> bool:
+    if not isinstance(raw, Mapping):
         return False
-    chain, signing = told.get("senderChainKey"), told.get("senderSigningKey")
+    chain, signing = raw.get("senderChainKey"), raw.get("senderSigningKey")
     return isinstance(chain, Mapping) and isinstance(signing, Mapping)
 
 
-def _is_pair(told: Any) -> bool:
+def _is_pair(raw: Any) -> bool:
     """A pre-key: both halves are bytes of a key's length."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         return False
-    return all(len(_bytes(told.get(half)) or b"") in (32, 33) for half in ("private", "public"))
+    return all(len(_bytes(raw.get(half)) or b"") in (32, 33) for half in ("private", "public"))
 
 
-def _is_identity(told: Any) -> bool:
-    return len(_bytes(told) or b"") in (32, 33)
+def _is_identity(raw: Any) -> bool:
+    return len(_bytes(raw) or b"") in (32, 33)
 
 
-def _is_memory(told: Any) -> bool:
-    return isinstance(told, Mapping)
+def _is_memory(raw: Any) -> bool:
+    return isinstance(raw, Mapping)
 
 
-def _bytes(told: Any) -> bytes | None:
+def _bytes(raw: Any) -> bytes | None:
     """BufferJSON's form of bytes: base64 text, or (in older ones) a list of numbers."""
-    if not isinstance(told, Mapping) or told.get("type") != "Buffer":
+    if not isinstance(raw, Mapping) or raw.get("type") != "Buffer":
         return None
-    data = told.get("data")
+    data = raw.get("data")
     if isinstance(data, str):
         return _decoded(data)
     try:

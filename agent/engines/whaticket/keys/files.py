@@ -27,8 +27,8 @@ def write_private(path: Path, content: bytes) -> None:
         raise failed("write", path, error) from error
 
 
-def write_json(path: Path, told: Any) -> None:
-    write_private(path, json.dumps(told, indent=1).encode() + b"\n")
+def write_json(path: Path, raw: Any) -> None:
+    write_private(path, json.dumps(raw, indent=1).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:

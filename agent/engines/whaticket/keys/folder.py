@@ -51,15 +51,15 @@ class AuthFolder:
         """absent, unpaired, paired, damaged or unreadable, by its creds."""
         try:
             with opened(self.path(id)) as fd:
-                told = json.loads(_read_settled(self.path(id), fd, CREDS))
+                raw = json.loads(_read_settled(self.path(id), fd, CREDS))
         except (ValueError, RecursionError):
             return "damaged"
         except EngineError as error:
             gone = isinstance(error.__cause__, FileNotFoundError)
             return "absent" if gone else "unreadable"
-        if not isinstance(told, dict):
+        if not isinstance(raw, dict):
             return "damaged"
-        me = told.get("me")
+        me = raw.get("me")
         return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
 
     def own_users(self, id: str) -> frozenset[str]:
@@ -80,12 +80,12 @@ class AuthFolder:
     def other_names(self, id: str, users: Iterable[str]) -> Peers:
         """Those users with their other forms, as the session's own mappings have them."""
         users = frozenset(users)
-        told = []
+        raw = []
         with opened(self.path(id)) as fd:
             for mapping in (key for user in users for key in mappings_of(user)):
                 with contextlib.suppress(EngineError, ValueError, RecursionError):
-                    told.append(json.loads(read_file(self.path(id), fd, mapping + _SUFFIX)[0]))
-        return with_mapped(users, told)
+                    raw.append(json.loads(read_file(self.path(id), fd, mapping + _SUFFIX)[0]))
+        return with_mapped(users, raw)
 
     def names(self, id: str, peers: Peers) -> list[str]:
         """The files of these peers alone."""

@@ -83,15 +83,15 @@ class RedisKeys:
         """Which of these sessions have talked with that address."""
         async with self._explained("look for a peer's keys"):
             names = [_raw(f"{self.prefix(id)}session-{address}") for id in ids]
-            told = await self.resp.ask(*(("EXISTS", name) for name in names))
-        return [id for id, there in zip(ids, told, strict=True) if there]
+            counts = await self.resp.ask(*(("EXISTS", name) for name in names))
+        return [id for id, there in zip(ids, counts, strict=True) if there]
 
     async def other_names(self, id: str, users: Iterable[str]) -> Peers:
         users = frozenset(users)
         keys = [self.prefix(id) + name for user in users for name in mappings_of(user)]
         async with self._explained("read the names of a peer"):
-            told = await self.resp.ask(["MGET", *map(_raw, keys)]) if keys else [[]]
-            values = told[0]
+            raw = await self.resp.ask(["MGET", *map(_raw, keys)]) if keys else [[]]
+            values = raw[0]
         return with_mapped(users, [_text_in(value) for value in values])
 
     async def names(self, id: str, peers: Peers | None = None) -> list[str]:
@@ -148,11 +148,11 @@ class RedisKeys:
         found = []
         async with self._explained("back up the keys"):
             for batch in _batches(keys):
-                told = await self.resp.ask(
+                raw = await self.resp.ask(
                     *((word, _raw(key)) for key in batch for word in ("TYPE", "PTTL", "DUMP"))
                 )
                 for at, key in enumerate(batch):
-                    kind, ttl, dump = told[3 * at : 3 * at + 3]
+                    kind, ttl, dump = raw[3 * at : 3 * at + 3]
                     if dump is not None:
                         found.append(KeptKey(key, kind, int(ttl), dump))
         return found
@@ -173,8 +173,8 @@ class RedisKeys:
 
     async def present(self, keys: Sequence[str]) -> list[str]:
         async with self._explained("look at the keys"):
-            told = await self.resp.ask(*(("EXISTS", _raw(key)) for key in keys))
-        return [key for key, there in zip(keys, told, strict=True) if there]
+            counts = await self.resp.ask(*(("EXISTS", _raw(key)) for key in keys))
+        return [key for key, there in zip(keys, counts, strict=True) if there]
 
     async def restore(self, kept: Sequence[KeptKey]) -> None:
         """Back as they were; one that is there again is refused, before any is written."""
@@ -203,7 +203,7 @@ class RedisKeys:
 
 
 def render_keys(kept: Sequence[KeptKey]) -> bytes:
-    told = [
+    raw = [
         {
             "key": base64.b64encode(_raw(each.key)).decode(),
             "kind": each.kind,
@@ -213,7 +213,7 @@ def render_keys(kept: Sequence[KeptKey]) -> bytes:
         }
         for each in kept
     ]
-    return json.dumps(told, indent=1).encode() + b"\n"
+    return json.dumps(raw, indent=1).encode() + b"\n"
 
 
 def parse_keys(raw: bytes) -> list[KeptKey]:

@@ -140,9 +140,9 @@ class Shelf:
             trial.unlink(missing_ok=True)
 
     def write(self, removal: Removal) -> Removal:
-        told = asdict(removal)
-        del told["path"]
-        write_json(removal.path / MANIFEST, {"format": FORMAT, "version": 1, **told})
+        raw = asdict(removal)
+        del raw["path"]
+        write_json(removal.path / MANIFEST, {"format": FORMAT, "version": 1, **raw})
         return removal
 
     def find(self, remote: str, name: object) -> Removal:
@@ -239,29 +239,29 @@ def done(removal: Removal) -> Removal:
 
 
 def _read_manifest(path: Path) -> Removal | None:
-    told = read_json(path / MANIFEST) if not path.is_symlink() else None
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != 1:
+    raw = read_json(path / MANIFEST) if not path.is_symlink() else None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("version") != 1:
         return None
     try:
         return Removal(
             path,
-            str(told["remote"]),
-            str(told["why"]),
-            float(told["wall"]),
-            str(told["state"]),
-            str(told["source"]),
-            told["whole"] is True,
-            tuple(_read_file_entry(each) for each in told["files"]),
-            int(told["keys"]),
-            str(told["keys_sha256"]),
+            str(raw["remote"]),
+            str(raw["why"]),
+            float(raw["wall"]),
+            str(raw["state"]),
+            str(raw["source"]),
+            raw["whole"] is True,
+            tuple(_read_file_entry(each) for each in raw["files"]),
+            int(raw["keys"]),
+            str(raw["keys_sha256"]),
         )
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _read_file_entry(told: Mapping[str, Any]) -> KeptFile:
-    name = str(told["name"])
+def _read_file_entry(raw: Mapping[str, Any]) -> KeptFile:
+    name = str(raw["name"])
     if "/" in name or name in ("", ".", ".."):
         raise ValueError("a file's name leads elsewhere")
-    numbers = (int(told[key]) for key in ("mode", "uid", "gid"))
-    return KeptFile(name, int(told["size"]), str(told["sha256"]), *numbers)
+    numbers = (int(raw[key]) for key in ("mode", "uid", "gid"))
+    return KeptFile(name, int(raw["size"]), str(raw["sha256"]), *numbers)

@@ -165,13 +165,13 @@ class Conversation:
 
 
 def _greeting(address: RedisAddress) -> list[Command]:
-    told: list[Command] = []
+    raw: list[Command] = []
     if address.password:
         who = [address.user] if address.user else []
-        told.append(["AUTH", *who, address.password])
+        raw.append(["AUTH", *who, address.password])
     if address.database:
-        told.append(["SELECT", address.database])
-    return told
+        raw.append(["SELECT", address.database])
+    return raw
 
 
 def _packed(command: Command) -> bytes:

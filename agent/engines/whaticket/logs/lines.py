@@ -212,15 +212,15 @@ class LineReader:
         if block is None:
             self._tell(_with_peer(finding, address), address, session, now)
         else:
-            told = block.finding if block.finding.peer else _with_peer(block.finding, address)
-            self._tell(told, block.address or address, session or block.session, now)
+            raw = block.finding if block.finding.peer else _with_peer(block.finding, address)
+            self._tell(raw, block.address or address, session or block.session, now)
 
-    def _summed_up(self, told: list[str], now: float) -> _Block | None:
+    def _summed_up(self, raw: list[str], now: float) -> _Block | None:
         """The block that this record is about; it is told once, with what both say."""
         near = [block for block in self._blocks if now - block.at < _SUMS_UP_WITHIN]
         if not near:
             return None
-        named = [b for b in near if any(same_peer(b.finding.peer, address) for address in told)]
+        named = [b for b in near if any(same_peer(b.finding.peer, address) for address in raw)]
         block = named[-1] if named else near[-1]
         self._blocks.remove(block)
         return block

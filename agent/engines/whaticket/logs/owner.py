@@ -11,7 +11,7 @@ from agent.engines.whaticket.rows import Row
 _FILE_OF = re.compile(r"(?:session|whatsapp|wpp|baileys)[-_.](.{1,200})")
 
 
-class Nobody(StrEnum):
+class NoOwner(StrEnum):
     """Why an error belongs to none of ours."""
 
     OTHER = "other"
@@ -30,14 +30,14 @@ class Names:
     only: InstanceId | None = None
     """The server has one session, and it is this one."""
 
-    def whose(self, told: str, stream: str) -> InstanceId | Nobody:
-        """`told`: the session as the line has it; `stream`: what its file is called."""
-        for name in (told, *_in_file_name(stream)):
+    def whose(self, raw: str, stream: str) -> InstanceId | NoOwner:
+        """`raw`: the session as the line has it; `stream`: what its file is called."""
+        for name in (raw, *_in_file_name(stream)):
             if name in self.ours:
                 return self.ours[name]
             if name in self.others:
-                return Nobody.OTHER
-        return self.only if self.only is not None else Nobody.UNKNOWN
+                return NoOwner.OTHER
+        return self.only if self.only is not None else NoOwner.UNKNOWN
 
 
 def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | None) -> Names:
@@ -93,9 +93,9 @@ class Reconnects:
 
     _times: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def note(self, whose: InstanceId | Nobody, name: str, at: float) -> None:
+    def note(self, whose: InstanceId | NoOwner, name: str, at: float) -> None:
         """`name`: what the log calls it, for a session that is not ours."""
-        who = f"{whose}/{name}" if isinstance(whose, Nobody) else str(whose)
+        who = f"{whose}/{name}" if isinstance(whose, NoOwner) else str(whose)
         if len(self._times) >= _MOST_NAMES:
             self._times.clear()
         self._times[who] = (*self._times.get(who, ()), at)[-_MOST_TIMES:]

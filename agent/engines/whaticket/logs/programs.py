@@ -112,13 +112,13 @@ class Program:
     def _take_journal(self, chunk: bytes) -> Batch:
         batch, now = Batch(), time.monotonic()
         for line in self._splitter.feed(chunk):
-            told = _entry(line)
-            if told is None:
+            raw = _entry(line)
+            if raw is None:
                 continue
-            if isinstance(cursor := told.get("__CURSOR"), str):
+            if isinstance(cursor := raw.get("__CURSOR"), str):
                 self.cursor = cursor[:500]
-            stream = self._stream(str(told.get("_PID", ""))[:20])
-            stream.feed_lines(_message(told).split(b"\n"), now, batch)
+            stream = self._stream(str(raw.get("_PID", ""))[:20])
+            stream.feed_lines(_message(raw).split(b"\n"), now, batch)
         return batch
 
     def _idle(self, *, ends: bool) -> Batch:
@@ -143,15 +143,15 @@ class Program:
 
 def _entry(line: bytes) -> Mapping[str, Any] | None:
     try:
-        told = json.loads(line)
+        raw = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return raw if isinstance(raw, dict) else None
 
 
-def _message(told: Mapping[str, Any]) -> bytes:
+def _message(raw: Mapping[str, Any]) -> bytes:
     """journalctl writes what is no UTF-8 as an array of its bytes."""
-    message = told.get("MESSAGE")
+    message = raw.get("MESSAGE")
     if isinstance(message, str):
         return message.encode("utf-8", "replace")
     if isinstance(message, list):

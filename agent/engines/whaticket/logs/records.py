@@ -23,10 +23,10 @@ def record_in(line: str) -> dict[str, Any] | None:
     if len(line) >= LONGEST_RECORD or not line.endswith("}"):
         return None
     try:
-        told = json.loads(line)
+        raw = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return raw if isinstance(raw, dict) else None
 
 
 def read_pretty(lines: list[str]) -> dict[str, Any]:
@@ -86,6 +86,6 @@ def message_of(record: Mapping[str, Any]) -> str:
     return _text(record, "msg")
 
 
-def _text(told: Mapping[str, Any], name: str) -> str:
-    value = told.get(name)
+def _text(raw: Mapping[str, Any], name: str) -> str:
+    value = raw.get(name)
     return value[:LONGEST_LINE] if isinstance(value, str) else ""

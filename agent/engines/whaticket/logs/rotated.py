@@ -46,15 +46,15 @@ class Mark:
         return _skip(file, begin - begin_from) and _hash(file.read(self.last_length)) == self.last
 
 
-def read_mark(told: Mapping[str, Any]) -> Mark | None:
+def read_mark(raw: Mapping[str, Any]) -> Mark | None:
     """What `positions` kept; None where it cannot be."""
     try:
         mark = Mark(
-            max(int(told["position"]), 0),
-            str(told.get("head", "")),
-            int(told["head_length"]),
-            str(told.get("last", "")),
-            int(told.get("last_length", 0)),
+            max(int(raw["position"]), 0),
+            str(raw.get("head", "")),
+            int(raw["head_length"]),
+            str(raw.get("last", "")),
+            int(raw.get("last_length", 0)),
         )
     except (KeyError, TypeError, ValueError):
         return None

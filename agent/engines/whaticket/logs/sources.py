@@ -87,13 +87,13 @@ class Logs:
 
     async def save(self) -> None:
         sources = {str(state.source): state.where() for state in self.states}
-        told = {"version": 1, "sources": sources}
+        state = {"version": 1, "sources": sources}
         wall = self._clock()
-        if told == self._saved and 0 <= wall - self._saved_wall < _SAVE_AT_LEAST:
+        if state == self._saved and 0 <= wall - self._saved_wall < _SAVE_AT_LEAST:
             return
-        self._saved, self._saved_wall = told, wall
+        self._saved, self._saved_wall = state, wall
         try:
-            await asyncio.to_thread(write_json, self._file, {**told, "wall": wall})
+            await asyncio.to_thread(write_json, self._file, {**state, "wall": wall})
         except EngineError as error:
             log.warning("%s", error)
 
@@ -158,10 +158,10 @@ class Logs:
     # what must outlive us
 
     def _read_kept(self) -> dict[str, Any]:
-        told = read_json(self._file)
-        if not isinstance(told, dict) or told.get("version") != 1:
+        raw = read_json(self._file)
+        if not isinstance(raw, dict) or raw.get("version") != 1:
             return {}
-        wall, sources = told.get("wall"), told.get("sources")
+        wall, sources = raw.get("wall"), raw.get("sources")
         if not isinstance(wall, int | float) or not isinstance(sources, dict):
             return {}
         return sources if 0 <= self._clock() - wall < STALE else {}

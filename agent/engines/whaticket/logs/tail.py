@@ -128,8 +128,8 @@ class Follower:
     def _catch_up(self, here: Collection[str], now: float, batch: Batch) -> None:
         """What was rotated away since an earlier life read it."""
         met = frozenset(self.kept)
-        for key, told in self.kept.items():
-            path, mark = Path(str(told.get("path"))), read_mark(told)
+        for key, raw in self.kept.items():
+            path, mark = Path(str(raw.get("path"))), read_mark(raw)
             if mark is None:
                 continue
             if key not in here and (tail := self._find_renamed(path, key, mark, now)) is not None:

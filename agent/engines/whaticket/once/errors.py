@@ -14,7 +14,7 @@ from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.removed import is_safe_name
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.logs.lines import Found
-from agent.engines.whaticket.logs.owner import Names, Nobody, names_of
+from agent.engines.whaticket.logs.owner import Names, NoOwner, names_of
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.logs.tail import Follower
 from agent.engines.whaticket.logs.times import LogClock, zone_of
@@ -113,16 +113,16 @@ class LogRound:
         """Where this log was read up to, and its old parts that may still grow."""
         names = (f"{path}.", f"{path}-")
         return {
-            key: told
-            for key, told in self.memory.positions.items()
-            if (file := str(told.get("path"))) == str(path)
+            key: raw
+            for key, raw in self.memory.positions.items()
+            if (file := str(raw.get("path"))) == str(path)
             or (file.startswith(names) and _is_young(Path(file), self.now))
         }
 
     def _met_before(self) -> bool:
         """Whether a round before this one read this LOG_FILE."""
         before, _, _ = str(self.options.log_path).partition("{id}")
-        files = (str(told.get("path")) for told in self.memory.positions.values())
+        files = (str(raw.get("path")) for raw in self.memory.positions.values())
         return any(file.startswith(before) for file in files)
 
     def _take(self, batch: Batch, path: Path) -> None:
@@ -183,11 +183,11 @@ async def attribute(read: LogRound, sessions: Sessions, memory: Memory) -> None:
         whose.reconnects.note(owner, turn.session or stream, turn.at)
     for (found, stream), count in read.found.items():
         owner = names.whose(found.session, stream)
-        if owner is Nobody.UNKNOWN:
+        if owner is NoOwner.UNKNOWN:
             owner = await whose.whose(found, found.at)
         # With every session of the server known, one that is not ours is only one without a name.
-        session = found.session if owner is Nobody.OTHER else str(owner)
-        session = UNNAMED if owner is Nobody.UNKNOWN or not is_safe_name(session) else session
+        session = found.session if owner is NoOwner.OTHER else str(owner)
+        session = UNNAMED if owner is NoOwner.UNKNOWN or not is_safe_name(session) else session
         memory.errors.append(Errors(found.at, session, found.peer, found.text, count))
     since = read.now - read.options.window - REACH
     memory.errors = sorted((e for e in memory.errors if e.at >= since), key=lambda e: e.at)

@@ -41,7 +41,7 @@ def _words(orders: Orders) -> list[str]:
         return ["removed", "restore", orders.what, orders.put_back]
     if orders.reset and not orders.dry_run:
         return ["cleanup", orders.what, "--yes"]
-    told = ["repair", *([orders.what] if orders.what else [])]
-    told += ["--debug"] if orders.debug else []
-    told += ["--dry-run"] if orders.dry_run else []
-    return told + (["--stats"] if orders.stats else [])
+    raw = ["repair", *([orders.what] if orders.what else [])]
+    raw += ["--debug"] if orders.debug else []
+    raw += ["--dry-run"] if orders.dry_run else []
+    return raw + (["--stats"] if orders.stats else [])

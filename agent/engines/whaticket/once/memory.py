@@ -94,33 +94,33 @@ def open_memory(folder: Path, *, writes: bool) -> Memory:
             make_private(folder)
         except EngineError as error:
             raise ConfigError(str(error)) from error
-    told = read_json(path)
-    if told is None and path.exists():
+    raw = read_json(path)
+    if raw is None and path.exists():
         raise ConfigError(
             f"cannot read {path}: it is damaged or not readable here. It holds what a round took"
             " down: look whether every session is connected, then remove it"
         )
     memory = Memory(path, writes=writes)
-    if isinstance(told, dict) and told.get("version") == 1:
+    if isinstance(raw, dict) and raw.get("version") == 1:
         try:
-            _fill(memory, told)
+            _fill(memory, raw)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"cannot read {path}: {error}") from error
     return memory
 
 
-def _fill(memory: Memory, told: Mapping[str, Any]) -> None:
-    memory.positions = {str(key): dict(where) for key, where in told["positions"].items()}
-    memory.errors = [Errors(**_known(Errors, each)) for each in told["errors"]]
-    for id, each in told["down"].items():
+def _fill(memory: Memory, raw: Mapping[str, Any]) -> None:
+    memory.positions = {str(key): dict(where) for key, where in raw["positions"].items()}
+    memory.errors = [Errors(**_known(Errors, each)) for each in raw["errors"]]
+    for id, each in raw["down"].items():
         one = _known(Down, each)
         memory.down[str(id)] = Down(**{**one, "peers": tuple(one.get("peers", ()))})
-    memory.stats = Stats(**_known(Stats, told["stats"]))
+    memory.stats = Stats(**_known(Stats, raw["stats"]))
 
 
-def _known(kind: type, told: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(kind)}
-    return {name: value for name, value in told.items() if name in names}
+    return {name: value for name, value in raw.items() if name in names}
 
 
 @contextmanager

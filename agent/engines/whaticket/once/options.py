@@ -232,7 +232,7 @@ def read_options(env: Environment, orders: Orders) -> Options:
 
 def _backend(env: Environment) -> WhaticketSettings:
     wait = max(env.seconds("WAIT", 60.0), 0.05)
-    told = {
+    raw = {
         "name": "auto-fix-sessions",
         "url": env.text("BACKEND_URL", "http://127.0.0.1:8080"),
         "key": env.secret("BACKEND_TOKEN"),
@@ -249,9 +249,9 @@ def _backend(env: Environment) -> WhaticketSettings:
         "connect_within": wait,
     }
     for name in ("disconnect", "start", "state", "list", "login"):
-        told[f"{name}_route"] = env.text(f"{name.upper()}_ROUTE")
+        raw[f"{name}_route"] = env.text(f"{name.upper()}_ROUTE")
     try:
-        return read_settings(told)
+        return read_settings(raw)
     except ConfigError as error:
         raise ConfigError(_in_our_words(error)) from error
 
@@ -265,33 +265,33 @@ def _in_our_words(error: ConfigError) -> str:
     return f"cannot use {name}: {why}" if name else str(error)
 
 
-def _session_expression(told: str) -> str:
-    if not told:
+def _session_expression(raw: str) -> str:
+    if not raw:
         return ""
     for name, signs in _CLASSES.items():
-        told = told.replace(f"[:{name}:]", signs)
+        raw = raw.replace(f"[:{name}:]", signs)
     try:
-        groups = re.compile(told).groups
+        groups = re.compile(raw).groups
     except re.error as error:
         raise ConfigError(
-            f"cannot use LOG_SESSION={told!r:.80}: no regular expression: {error}"
+            f"cannot use LOG_SESSION={raw!r:.80}: no regular expression: {error}"
         ) from error
-    return told if groups == 1 else f"(?:{told}){_ID}" if groups == 0 else told
+    return raw if groups == 1 else f"(?:{raw}){_ID}" if groups == 0 else raw
 
 
-def _folders(told: str) -> str:
-    if not told:
+def _folders(raw: str) -> str:
+    if not raw:
         return ""
-    path = str(Path(told).absolute())
+    path = str(Path(raw).absolute())
     return path if "{id}" in path else f"{path}/{{id}}"
 
 
-def _zone(told: str) -> str:
-    if told.lower() in ("auto", "utc", "local"):
-        return told.lower()
-    if re.fullmatch(r"[+-][01]\d:?[0-5]\d", told):
-        return told
-    raise ConfigError(f"cannot use LOG_ZONE={told!r:.40}: auto, utc, local or +HH:MM is needed")
+def _zone(raw: str) -> str:
+    if raw.lower() in ("auto", "utc", "local"):
+        return raw.lower()
+    if re.fullmatch(r"[+-][01]\d:?[0-5]\d", raw):
+        return raw
+    raise ConfigError(f"cannot use LOG_ZONE={raw!r:.40}: auto, utc, local or +HH:MM is needed")
 
 
 def say_usage(write: Callable[[str], object] = sys.stdout.write) -> None:

@@ -16,7 +16,7 @@ from agent.engines.sandbox.files import (
 from agent.errors import EngineError
 
 
-class KeptSession:
+class SavedSession:
     """Reads, changes and saves one folder's session; file work runs beside the loop.
 
     A write that has begun is ended even when its caller is cancelled, and the next one waits
