@@ -13,7 +13,8 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.recovery.repair import Repair, read_repair, resume_repair
+from agent.core.recovery.repair import Repair, resume_repair
+from agent.core.recovery.stored import read_repair
 from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound

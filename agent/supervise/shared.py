@@ -20,7 +20,7 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.picture import desired_of
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings

@@ -28,7 +28,7 @@ from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
 from agent.vault.identity import Found, Identity, create, scan

@@ -7,14 +7,13 @@ logout, a deletion); all else is an intent that the next pass carries out.
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.core.figures.trend import Trends
 from agent.core.model import (
-    HealthVerdict,
     Instance,
     InstanceId,
     JournalEntry,
@@ -23,9 +22,8 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.view import AgentStatus, InstanceView
+from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
-from agent.engines.base import Qr
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import (
     ConfigError,
@@ -46,9 +44,9 @@ from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
-from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry, identity_of
-from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
+from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
 from agent.supervise.story import entry
@@ -92,6 +90,10 @@ class Supervisor:
         self.repairs = repairs
         self.keeping = keeping
         self.moving = moving
+        self.view, self.views = registry.view, registry.views
+        self.status, self.history = figures.status, store.history
+        self.qr, self.command, self.send = asking.qr, asking.command, asking.send
+        self.check_now = checking.check_now
         self._registry = registry
         self._store = store
         self._host = host
@@ -99,33 +101,7 @@ class Supervisor:
         self._wakes = wakes
         self._loop = loop
         self._turns = turns
-        self._figures = figures
         self._asking = asking
-        self._checking = checking
-
-    # reading
-
-    def views(self) -> Mapping[InstanceId, InstanceView]:
-        return self._registry.views()
-
-    def view(self, id: InstanceId) -> InstanceView:
-        return self._registry.view(id)
-
-    def status(self) -> AgentStatus:
-        return self._figures.status()
-
-    async def history(
-        self,
-        instance: InstanceId | None = None,
-        *,
-        before: int | None = None,
-        after: int | None = None,
-        limit: int = 100,
-        kinds: Collection[str] = (),
-    ) -> list[JournalEntry]:
-        return await self._store.history(
-            instance, before=before, after=after, limit=limit, kinds=kinds
-        )
 
     # wanting
 
@@ -286,9 +262,6 @@ class Supervisor:
 
     # asking: see Asking, Checking; repairing: see Repairs
 
-    async def qr(self, id: InstanceId) -> Qr | None:
-        return await self._asking.qr(id)
-
     async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
         if not confirmed and is_paired(self._registry.get(id)):
             raise Refused(
@@ -298,25 +271,6 @@ class Supervisor:
             )
         await self._asking.logout(id)
         return self.view(id)
-
-    async def command(
-        self,
-        id: InstanceId,
-        name: str,
-        arguments: Mapping[str, Any],
-        *,
-        timeout: float = COMMAND_TIMEOUT,
-        alone: bool = False,
-    ) -> Mapping[str, Any]:
-        return await self._asking.command(id, name, arguments, timeout=timeout, alone=alone)
-
-    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await self._asking.send(id, message)
-
-    async def check_now(
-        self, ids: Collection[InstanceId] | None = None
-    ) -> Mapping[InstanceId, HealthVerdict]:
-        return await self._checking.check_now(ids)
 
     # inside
 

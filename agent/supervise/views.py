@@ -19,7 +19,7 @@ from agent.core.view import (
 from agent.engines.catalog import counts_messages
 from agent.host.base import Host
 from agent.supervise.facts import Facts
-from agent.supervise.passes.observe import desired_from
+from agent.supervise.passes.picture import desired_from
 from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
 

@@ -9,8 +9,8 @@ from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ActionKind, Override, SessionRecord, UnitState
 from agent.core.model import ConnectionStatus as S
 from agent.core.reconcile import may_restart, plan_asked
-from agent.core.recovery.repair import RecoveryKind
-from agent.core.recovery.steps import Decision, plan_step
+from agent.core.recovery.actions import plan_step
+from agent.core.recovery.repair import Decision, RecoveryKind
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 
 LOGGED_OUT = replace(PAIRED, reason="logout")

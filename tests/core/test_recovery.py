@@ -37,12 +37,11 @@ from agent.core.recovery.repair import (
     join_repair,
     needs_repair,
     outlive_repair,
-    read_repair,
     resume_repair,
-    stored,
     wants_repair,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
+from agent.core.recovery.stored import read_repair, stored
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 
 K = RecoveryKind

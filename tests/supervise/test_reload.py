@@ -43,7 +43,12 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         watched[one.name] = Watched(one.name, section, read)
         fixed |= {f"{one.name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
     ground = Ground(
-        SimpleNamespace(path=Path("agent.db")), QuietHost(), None, EventBus(10), Wakes(), Wakes()
+        SimpleNamespace(path=Path("agent.db"), history=None),
+        QuietHost(),
+        None,
+        EventBus(10),
+        Wakes(),
+        Wakes(),
     )
     assemble(replace(config, **watched), ground)
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

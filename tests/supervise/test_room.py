@@ -17,8 +17,8 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reach import ReachPolicy
-from agent.core.recovery.repair import RecoveryKind
-from agent.core.recovery.steps import Decision, plan_step
+from agent.core.recovery.actions import plan_step
+from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings

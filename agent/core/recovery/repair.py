@@ -3,14 +3,11 @@
 The store keeps it as plain values, so a repair outlives the agent that began it.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from agent.core.breaker import remaining
-from agent.core.model import Health, HealthVerdict, Observation, SessionRecord
+from agent.core.model import Health, HealthVerdict, Observation
 from agent.core.setting import setting
 
 
@@ -213,6 +210,15 @@ class Case:
     now_wall: float
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    kind: RecoveryKind
+    reason: str
+    """One sentence."""
+    not_before_wall: float = 0.0
+    """For WAIT: when to ask again at the latest."""
+
+
 _TROUBLE_OF = {
     "session_damaged": Trouble.FILES,
     "session_missing": Trouble.FILES,
@@ -315,32 +321,3 @@ def resume_repair(repair: Repair, now_wall: float) -> Repair:
         regenerated=repair.regenerated and not (again and repair.step is _KEYS_STEP),
         resumed=repair.resumed + 1,
     )
-
-
-def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
-    """The record with this repair in it, so that the repair outlives the agent."""
-    return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
-
-
-def stored(repair: Repair) -> dict[str, Any]:
-    """As plain values, for JSON."""
-    return {name: getattr(value, "value", value) for name, value in asdict(repair).items()}
-
-
-def read_repair(row: Mapping[str, Any]) -> Repair:
-    """The reverse of `stored`; ValueError or TypeError when `row` is no repair.
-
-    Unknown keys are ignored: a newer version wrote them.
-    """
-    words = {
-        "trouble": Trouble,
-        "goal": Goal,
-        "step": RecoveryKind,
-        "stage": Stage,
-        "ending": Ending,
-    }
-    known = {one.name for one in fields(Repair)}
-    values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
-    for name in words.keys() & values.keys():
-        values[name] = words[name](values[name])
-    return Repair(**values)

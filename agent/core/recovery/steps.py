@@ -5,16 +5,17 @@ repair, carry out `plan_step(decision, ...)`, `repair = after_action(...)`, save
 each step begins and after it ended, a repair that was cut off is resumed (`resume_repair`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.core.breaker import remaining
-from agent.core.model import ActionKind, ConnectionStatus, Health, Plan
+from agent.core.model import Health
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, useless_steps
+from agent.core.recovery.ending import find_ending, stage_left, was_being_published
+from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step
 from agent.core.recovery.repair import (
     Case,
+    Decision,
     Ending,
     Goal,
     RecoveryKind,
@@ -26,31 +27,6 @@ from agent.core.recovery.repair import (
     trouble_of,
 )
 from agent.core.words import SUSPECT
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    kind: RecoveryKind
-    reason: str
-    """One sentence."""
-    not_before_wall: float = 0.0
-    """For WAIT: when to ask again at the latest."""
-
-
-_ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
-    RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
-    RecoveryKind.RESTART: (ActionKind.RESTART,),
-    RecoveryKind.REGENERATE_KEYS: (ActionKind.REGENERATE_KEYS,),
-    RecoveryKind.BACK_UP: (ActionKind.BACK_UP,),
-    RecoveryKind.RESTORE: (ActionKind.STOP, ActionKind.RESTORE, ActionKind.START),
-    RecoveryKind.CLEANUP: (ActionKind.STOP, ActionKind.SET_ASIDE, ActionKind.START),
-}
-_ACTIONS_REMOTE = {
-    **_ACTIONS,
-    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART),
-    RecoveryKind.CLEANUP: (ActionKind.RENEW,),
-}
-"""On a backend: its server has the files."""
 
 MOST_ACTS = 100
 """No repair of any shape gets near; it ends the one that a fault in here would not end."""
@@ -65,28 +41,17 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     around = case.circumstances
     repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
-    if _was_being_published(case, repair):
+    if was_being_published(case, repair):
         return _next_act(case, repair)
-    if ending := _ending(case, repair):
+    if ending := find_ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
-    if wait := _stage_left(case, repair):
+    if wait := stage_left(case, repair):
         what = "reports" if repair.stage is Stage.ACTING else "shows whether it helped"
         until = case.now_wall + wait
         return repair, Decision(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
     if repair.stage is not Stage.DUE:
         repair = _due(repair, case.now_wall, _delay(repair.tries, case.policy))
     return _next_act(case, _follow_trouble(case, repair))
-
-
-def plan_step(decision: Decision, *, remote: bool) -> Plan:
-    """The actions of a step."""
-    actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
-    return Plan(decision.kind.value, actions, decision.reason, repair=True)
-
-
-def plan_needs_scan(reason: str) -> Plan:
-    """The end of a suspect that was tried in vain: its files are evidence, it may pair again."""
-    return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)
 
 
 def after_action(
@@ -129,65 +94,6 @@ def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> R
     return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
 
 
-def _was_being_published(case: Case, repair: Repair) -> bool:
-    """A suspect whose pairing is given up already: what is left of its end must be done."""
-    return (
-        repair.trouble is Trouble.SUSPECT
-        and repair.stage is Stage.DUE
-        and repair.step is not RecoveryKind.CLEANUP
-        and bool(repair.backup)
-        and not case.observation.record.paired
-        and case.observation.desired.should_run
-    )
-
-
-def _ending(case: Case, repair: Repair) -> Ending | None:
-    """Whether the repair is over without another step."""
-    verdict = case.verdict
-    if not case.observation.desired.should_run or case.observation.unit.masked:
-        return Ending.NOT_WANTED
-    if repair.goal is Goal.CLEANUP and not repair.cleaned:
-        return None
-    if repair.stage is Stage.ACTING or needs_repair(verdict):
-        return None
-    helped = _helped(repair)
-    if verdict.reason == "waiting_for_scan":
-        return helped
-    if case.observation.hold:
-        return None
-    if verdict.reason == "ping_failed":
-        # The next pings decide: a zombie looks the same after its failed pings are forgotten.
-        return None
-    if repair.trouble is Trouble.KEYS and _stage_left(case, repair):
-        return None
-    if verdict.state is ConnectionStatus.CONNECTED:
-        return helped
-    if verdict.health is not Health.DISCONNECTED or verdict.reason in ("starting", "stopping"):
-        return None
-    if _wants_code(case, repair):
-        return None
-    return Ending.NEEDS_PERSON
-
-
-def _helped(repair: Repair) -> Ending:
-    return Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
-
-
-def _wants_code(case: Case, repair: Repair) -> bool:
-    """It is logged out and that is not the end: a person asked for a code, or a step of this
-    repair logged it out."""
-    reason = reason_of(case.verdict.reason)
-    return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
-        # Also where the step failed: it may have come as far as the logout.
-        (repair.unpaired or repair.step in UNPAIRING) and reason.scan_again
-    )
-
-
-def _wrong(case: Case, repair: Repair) -> bool:
-    """Whether the state afterwards says that the step before did not help."""
-    return needs_repair(case.verdict) or _wants_code(case, repair)
-
-
 def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
     good = ending in (Ending.RECOVERED, Ending.CLEANED)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
@@ -195,30 +101,6 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
     by_itself = ending is Ending.RECOVERED and not repair.acts
     word = "over without a step" if by_itself else ending.replace("_", " ")
     return ended, Decision(kind, f"{word}: {sentence}")
-
-
-def _stage_left(case: Case, repair: Repair) -> float:
-    """Seconds for which the step before may still report or show its effect."""
-    if repair.stage is Stage.DUE:
-        return 0.0
-    if repair.goal is Goal.CLEANUP and not repair.cleaned and repair.stage is Stage.SETTLING:
-        return 0.0  # a person wants it begun afresh: what a milder step does is not waited for
-    limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
-    return remaining(repair.stage_wall + limit, case.now_wall, limit)
-
-
-def _settle_limit(case: Case, repair: Repair) -> float:
-    if repair.trouble is Trouble.SUSPECT:
-        return case.policy.suspect_settle
-    if not _wrong(case, repair):
-        keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
-        return case.policy.settle_keys if keys else case.policy.start_limit
-    if repair.step in useless_steps(case):
-        # It was begun in a milder state; in this one it changes nothing.
-        return 0.0
-    same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
-    here = not case.observation.instance.backend
-    return case.policy.settle if same_run and here else case.policy.settle_start
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -240,7 +122,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
-    if _was_being_published(case, repair):
+    if was_being_published(case, repair):
         return _end_suspect(case, repair)
     around = case.circumstances
     if repair.goal is Goal.HEAL and not (around.well or around.canary):

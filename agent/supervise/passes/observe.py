@@ -1,12 +1,11 @@
 """Gather the facts of one instance: its unit, its link, a probe of its engine, its files.
 
-Only looks; what follows from it is decided elsewhere.
+Only looks; what follows from it is decided elsewhere, from the picture of these facts.
 """
 
 import asyncio
 import contextlib
 import logging
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,20 +19,13 @@ from agent.core.health import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,
-    Desired,
     Happening,
-    Instance,
     InstanceId,
-    Observation,
-    Override,
     ProbeFact,
     SessionFiles,
-    SessionRecord,
-    Signal,
     UnitState,
     UnitStatus,
 )
-from agent.core.reconnect import ReconnectPolicy, not_before
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats
@@ -43,6 +35,7 @@ from agent.log import about
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
+from agent.supervise.passes.picture import desired_of
 from agent.supervise.settings import Settings
 from agent.supervise.worker_link import Ears, WorkerLink
 from agent.vault.check import inspect_folder
@@ -106,52 +99,6 @@ def _look_at_disk(facts: Facts, senses: Senses) -> None:
     facts.folder.disk_problem = (
         why_no_start(senses.session_root, senses.settings.config.start.disk_free) if wanted else ""
     )
-
-
-def picture(
-    facts: Facts,
-    host: Host,
-    policy: ReconnectPolicy,
-    *,
-    hold: str = "",
-    hold_sentence: str = "",
-    signals: tuple[Signal, ...] = (),
-    back_at: float | None = None,
-) -> Observation:
-    """The facts as one frozen value."""
-    now, now_wall = boot_now(), time.time()
-    earliest = not_before(facts.record, policy, now, now_wall)
-    return Observation(
-        instance=facts.instance,
-        desired=desired_of(facts, host),
-        record=facts.record,
-        unit=facts.unit,
-        at=now,
-        linked_since=facts.run.linked_since,
-        claim=facts.run.claim,
-        probe=facts.run.probe,
-        files=facts.folder.files,
-        files_problem=facts.folder.problem,
-        memory_bytes=facts.run.memory_bytes,
-        not_before=now if facts.asked.try_at_once else earliest,
-        at_wall=now_wall,
-        signals=signals,
-        hold=hold,
-        hold_sentence=hold_sentence,
-        back_at=back_at,
-    )
-
-
-def desired_of(facts: Facts, host: Host) -> Desired:
-    return desired_from(facts.instance, facts.record, host, facts.enabled_by_operator)
-
-
-def desired_from(
-    instance: Instance, record: SessionRecord, host: Host, enabled_by_operator: bool
-) -> Desired:
-    """An operator's override is void in another boot of the machine."""
-    override = record.override if record.override_boot == host.boot_id() else Override.NONE
-    return Desired(instance.enabled or enabled_by_operator, override)
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:

@@ -24,6 +24,7 @@ from agent.core.model import (
     Outcome,
     Plan,
 )
+from agent.core.recovery.actions import plan_needs_scan, plan_step
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.repair import (
     Case,
@@ -37,15 +38,9 @@ from agent.core.recovery.repair import (
     join_repair,
     outlive_repair,
     wants_repair,
-    with_repair,
 )
-from agent.core.recovery.steps import (
-    after_action,
-    plan_needs_scan,
-    plan_step,
-    put_off_ending,
-    step_repair,
-)
+from agent.core.recovery.steps import after_action, put_off_ending, step_repair
+from agent.core.recovery.stored import with_repair
 from agent.core.waiting import AWAY
 from agent.engines.catalog import finds_records
 from agent.supervise.facts import Facts

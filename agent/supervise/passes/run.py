@@ -22,13 +22,14 @@ from agent.core.observed import waits_for_network
 from agent.core.reach import UNREACHABLE
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
-from agent.core.recovery.repair import with_repair
+from agent.core.recovery.stored import with_repair
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
-from agent.supervise.passes.observe import Senses, observe, picture
+from agent.supervise.passes.observe import Senses, observe
+from agent.supervise.passes.picture import picture
 from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import Registry

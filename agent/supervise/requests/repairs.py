@@ -29,7 +29,7 @@ from agent.errors import LinkError, NotFound, Refused, TryLater
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.passes.observe import desired_of
+from agent.supervise.passes.picture import desired_of
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking

@@ -1,0 +1,32 @@
+"""The actions of which each step of a repair is made: the same as those of every plan."""
+
+from collections.abc import Mapping
+
+from agent.core.model import ActionKind, Plan
+from agent.core.recovery.repair import Decision, RecoveryKind
+
+_ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
+    RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
+    RecoveryKind.RESTART: (ActionKind.RESTART,),
+    RecoveryKind.REGENERATE_KEYS: (ActionKind.REGENERATE_KEYS,),
+    RecoveryKind.BACK_UP: (ActionKind.BACK_UP,),
+    RecoveryKind.RESTORE: (ActionKind.STOP, ActionKind.RESTORE, ActionKind.START),
+    RecoveryKind.CLEANUP: (ActionKind.STOP, ActionKind.SET_ASIDE, ActionKind.START),
+}
+_ACTIONS_REMOTE = {
+    **_ACTIONS,
+    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART),
+    RecoveryKind.CLEANUP: (ActionKind.RENEW,),
+}
+"""On a backend: its server has the files."""
+
+
+def plan_step(decision: Decision, *, remote: bool) -> Plan:
+    """The actions of a step."""
+    actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
+    return Plan(decision.kind.value, actions, decision.reason, repair=True)
+
+
+def plan_needs_scan(reason: str) -> Plan:
+    """The end of a suspect that was tried in vain: its files are evidence, it may pair again."""
+    return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)

@@ -1,0 +1,99 @@
+"""Whether a repair is over without another step, and whether its last step helped."""
+
+from agent.core.breaker import remaining
+from agent.core.model import ConnectionStatus, Health
+from agent.core.reasons import reason_of
+from agent.core.recovery.ladder import UNPAIRING, useless_steps
+from agent.core.recovery.repair import (
+    Case,
+    Ending,
+    Goal,
+    RecoveryKind,
+    Repair,
+    Stage,
+    Trouble,
+    needs_repair,
+)
+
+
+def was_being_published(case: Case, repair: Repair) -> bool:
+    """A suspect whose pairing is given up already: what is left of its end must be done."""
+    return (
+        repair.trouble is Trouble.SUSPECT
+        and repair.stage is Stage.DUE
+        and repair.step is not RecoveryKind.CLEANUP
+        and bool(repair.backup)
+        and not case.observation.record.paired
+        and case.observation.desired.should_run
+    )
+
+
+def find_ending(case: Case, repair: Repair) -> Ending | None:
+    """Whether the repair is over without another step."""
+    verdict = case.verdict
+    if not case.observation.desired.should_run or case.observation.unit.masked:
+        return Ending.NOT_WANTED
+    if repair.goal is Goal.CLEANUP and not repair.cleaned:
+        return None
+    if repair.stage is Stage.ACTING or needs_repair(verdict):
+        return None
+    helped = _helped(repair)
+    if verdict.reason == "waiting_for_scan":
+        return helped
+    if case.observation.hold:
+        return None
+    if verdict.reason == "ping_failed":
+        # The next pings decide: a zombie looks the same after its failed pings are forgotten.
+        return None
+    if repair.trouble is Trouble.KEYS and stage_left(case, repair):
+        return None
+    if verdict.state is ConnectionStatus.CONNECTED:
+        return helped
+    if verdict.health is not Health.DISCONNECTED or verdict.reason in ("starting", "stopping"):
+        return None
+    if _wants_code(case, repair):
+        return None
+    return Ending.NEEDS_PERSON
+
+
+def _helped(repair: Repair) -> Ending:
+    return Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
+
+
+def _wants_code(case: Case, repair: Repair) -> bool:
+    """It is logged out and that is not the end: a person asked for a code, or a step of this
+    repair logged it out."""
+    reason = reason_of(case.verdict.reason)
+    return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
+        # Also where the step failed: it may have come as far as the logout.
+        (repair.unpaired or repair.step in UNPAIRING) and reason.scan_again
+    )
+
+
+def _wrong(case: Case, repair: Repair) -> bool:
+    """Whether the state afterwards says that the step before did not help."""
+    return needs_repair(case.verdict) or _wants_code(case, repair)
+
+
+def stage_left(case: Case, repair: Repair) -> float:
+    """Seconds for which the step before may still report or show its effect."""
+    if repair.stage is Stage.DUE:
+        return 0.0
+    if repair.goal is Goal.CLEANUP and not repair.cleaned and repair.stage is Stage.SETTLING:
+        return 0.0  # a person wants it begun afresh: what a milder step does is not waited for
+    limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
+    return remaining(repair.stage_wall + limit, case.now_wall, limit)
+
+
+def _settle_limit(case: Case, repair: Repair) -> float:
+    if repair.trouble is Trouble.SUSPECT:
+        return case.policy.suspect_settle
+    if not _wrong(case, repair):
+        keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
+        return case.policy.settle_keys if keys else case.policy.start_limit
+    if repair.step in useless_steps(case):
+        # It was begun in a milder state; in this one it changes nothing.
+        return 0.0
+    same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
+    here = not case.observation.instance.backend
+    return case.policy.settle if same_run and here else case.policy.settle_start

@@ -1,0 +1,62 @@
+"""The facts of one instance as one frozen value, from which the core judges and decides."""
+
+import time
+
+from agent.clock import boot_now
+from agent.core.model import (
+    Desired,
+    Instance,
+    Observation,
+    Override,
+    SessionRecord,
+    Signal,
+)
+from agent.core.reconnect import ReconnectPolicy, not_before
+from agent.host.base import Host
+from agent.supervise.facts import Facts
+
+
+def picture(
+    facts: Facts,
+    host: Host,
+    policy: ReconnectPolicy,
+    *,
+    hold: str = "",
+    hold_sentence: str = "",
+    signals: tuple[Signal, ...] = (),
+    back_at: float | None = None,
+) -> Observation:
+    """The facts as one frozen value."""
+    now, now_wall = boot_now(), time.time()
+    earliest = not_before(facts.record, policy, now, now_wall)
+    return Observation(
+        instance=facts.instance,
+        desired=desired_of(facts, host),
+        record=facts.record,
+        unit=facts.unit,
+        at=now,
+        linked_since=facts.run.linked_since,
+        claim=facts.run.claim,
+        probe=facts.run.probe,
+        files=facts.folder.files,
+        files_problem=facts.folder.problem,
+        memory_bytes=facts.run.memory_bytes,
+        not_before=now if facts.asked.try_at_once else earliest,
+        at_wall=now_wall,
+        signals=signals,
+        hold=hold,
+        hold_sentence=hold_sentence,
+        back_at=back_at,
+    )
+
+
+def desired_of(facts: Facts, host: Host) -> Desired:
+    return desired_from(facts.instance, facts.record, host, facts.enabled_by_operator)
+
+
+def desired_from(
+    instance: Instance, record: SessionRecord, host: Host, enabled_by_operator: bool
+) -> Desired:
+    """An operator's override is void in another boot of the machine."""
+    override = record.override if record.override_boot == host.boot_id() else Override.NONE
+    return Desired(instance.enabled or enabled_by_operator, override)
