@@ -57,7 +57,7 @@ class Contract:
         return self.disconnect if self.disconnect_keeps_pairing else None
 
 
-_WITHOUT_ID = frozenset({"list", "login", "create", "send"})
+WITHOUT_ID = frozenset({"list", "login", "create", "send"})
 _NEEDED = frozenset({"list", "state", "start", "login"})
 ROUTES = tuple(field.name for field in fields(Contract) if field.name != "disconnect_keeps_pairing")
 
@@ -89,8 +89,8 @@ def route_fault(name: str, route: str) -> str:
     verb, path = _split(route)
     if verb not in _VERBS or not _PATH.fullmatch(path) or ".." in path:
         return f'it must be "VERB /path" with GET, POST, PUT, PATCH or DELETE, not {route!r:.80}'
-    if path.count("{id}") != (name not in _WITHOUT_ID):
-        return "its path takes no {id}" if name in _WITHOUT_ID else "its path must hold {id} once"
+    if path.count("{id}") != (name not in WITHOUT_ID):
+        return "its path takes no {id}" if name in WITHOUT_ID else "its path must hold {id} once"
     rest = path.replace("{id}", "")
     return "only {id} may be in { }" if "{" in rest or "}" in rest else ""
 

@@ -18,7 +18,7 @@ from agent.engines.remote.declaration import (
     url_fault,
 )
 from agent.engines.remote.place import Place, place_of
-from agent.engines.whaticket.contract import ROUTES, Contract, adjust, route_fault
+from agent.engines.whaticket.contract import ROUTES, WITHOUT_ID, Contract, adjust, route_fault
 from agent.engines.whaticket.presets import PRESETS
 
 SOURCES = ("file", "folder", "journal", "command", "pm2")
@@ -78,6 +78,11 @@ def _keys_fault(pattern: str) -> str:
     return "it must be like sessions:{id}:*, with a separator between {id} and *"
 
 
+def _route(name: str, does: str) -> str:
+    path = "/path" if name in WITHOUT_ID else "/path/{id}"
+    return setting("", f'"VERB {path}" that {does}', check=partial(route_fault, name))
+
+
 @dataclass(frozen=True, slots=True)
 class BackendSettings:
     """What a [[backend]] of this engine has beside the settings of every backend."""
@@ -88,48 +93,16 @@ class BackendSettings:
     password_file: str = setting(
         "", "file with the password, instead of password", check=path_fault
     )
-    list_route: str = setting(
-        "",
-        '"VERB /path" that lists sessions, instead of the preset\'s',
-        check=partial(route_fault, "list"),
-    )
-    login_route: str = setting(
-        "",
-        '"VERB /path" that logs in, instead of the preset\'s',
-        check=partial(route_fault, "login"),
-    )
-    state_route: str = setting(
-        "",
-        '"VERB /path/{id}" that shows a session, instead of the preset\'s',
-        check=partial(route_fault, "state"),
-    )
-    start_route: str = setting(
-        "", '"VERB /path/{id}" that starts a session', check=partial(route_fault, "start")
-    )
-    disconnect_route: str = setting(
-        "",
-        '"VERB /path/{id}" that disconnects a session, or "none"',
-        check=partial(route_fault, "disconnect"),
-    )
-    restart_route: str = setting(
-        "",
-        '"VERB /path/{id}" that reconnects a session, or "none"',
-        check=partial(route_fault, "restart"),
-    )
-    new_qr_route: str = setting(
-        "",
-        '"VERB /path/{id}" that makes a new QR code, or "none"',
-        check=partial(route_fault, "new_qr"),
-    )
-    logout_route: str = setting(
-        "", '"VERB /path/{id}" that ends a pairing, or "none"', check=partial(route_fault, "logout")
-    )
-    create_route: str = setting(
-        "", '"VERB /path" that creates a session, or "none"', check=partial(route_fault, "create")
-    )
-    send_route: str = setting(
-        "", '"VERB /path" that sends a text, or "none"', check=partial(route_fault, "send")
-    )
+    list_route: str = _route("list", "lists sessions, instead of the preset's")
+    login_route: str = _route("login", "logs in, instead of the preset's")
+    state_route: str = _route("state", "shows a session, instead of the preset's")
+    start_route: str = _route("start", "starts a session")
+    disconnect_route: str = _route("disconnect", 'disconnects a session, or "none"')
+    restart_route: str = _route("restart", 'reconnects a session, or "none"')
+    new_qr_route: str = _route("new_qr", 'makes a new QR code, or "none"')
+    logout_route: str = _route("logout", 'ends a pairing, or "none"')
+    create_route: str = _route("create", 'creates a session, or "none"')
+    send_route: str = _route("send", 'sends a text, or "none"')
     disconnect_keeps_pairing: bool | None = setting(
         None, "false = its disconnect route logs out; unset = as its preset says"
     )

@@ -259,11 +259,8 @@ class ProcessHost:
                 continue
             child = Child.stray(pid)
             if child is not None:
-                log.warning(
-                    "process %s holds %s without a run file: the agent replaces it",
-                    pid,
-                    locks[path],
-                )
+                words = "process %s holds %s without a run file: the agent replaces it"
+                log.warning(words, pid, locks[path])
                 self._worker(locks[path]).replace_stray(child)
 
     # Now and then
