@@ -1,6 +1,6 @@
 """Who may start now: order, spacing, parallel starts, and the machine's login budget.
 
-Values in, values out; the queue itself belongs to whoever starts things.
+Values in, values out; turns/queues keeps the queue.
 """
 
 from collections.abc import Iterable, Sequence

@@ -132,7 +132,7 @@ def next_deadline(
 
 
 def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
-    """While a step works, and while a suspect is given its longer time, nobody else acts.
+    """While a step works, and while a suspect is given its longer time, no other plan acts.
 
     A suspect that is due may be stopped; only its ladder starts it.
     """

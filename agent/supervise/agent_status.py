@@ -138,8 +138,8 @@ class OwnFigures:
         )
 
     def _brought_back(self) -> tuple[bool, int]:
-        """Was all that is there looked at; how many came to something. Whoever did has done so
-        for good: what drops later is no part of the start any more.
+        """Whether a pass has seen every instance, and how many starts have an outcome. An outcome
+        counts once: a session that drops later is no part of the start any more.
         """
         facts = self._registry.facts
         there = [(id, facts[id]) for id in self._pending if id in facts]

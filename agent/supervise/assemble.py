@@ -18,8 +18,8 @@ from agent.supervise.loop import Loop
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
 from agent.supervise.passes.lost_folder import FolderLooks
-from agent.supervise.passes.observe import Senses
-from agent.supervise.passes.record import Rememberer
+from agent.supervise.passes.observe import Observer
+from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.periodic.carried import CarriedCounters
@@ -144,7 +144,7 @@ def _passes(base: Shared, ladder: Ladder) -> Passes:
         reaching.succeeded(facts)
         incidents.succeeded(facts)
 
-    rememberer = Rememberer(
+    recorder = Recorder(
         settings.health_policy,
         host.boot_id(),
         host.name == "systemd",
@@ -153,9 +153,9 @@ def _passes(base: Shared, ladder: Ladder) -> Passes:
         succeeded,
     )
     return Passes(
-        senses=_senses(base, findings),
+        observer=_observer(base, findings),
         executor=ladder.executor,
-        rememberer=rememberer,
+        recorder=recorder,
         turns=base.turns,
         ladder=ladder,
         incidents=base.incidents,
@@ -241,7 +241,7 @@ def _supervisor(
     return supervisor
 
 
-def _senses(base: Shared, findings: Findings) -> Senses:
+def _observer(base: Shared, findings: Findings) -> Observer:
     settings, registry, bus = base.settings, base.registry, base.ground.bus
 
     def happened(facts: Facts, happening: Happening) -> None:
@@ -253,7 +253,7 @@ def _senses(base: Shared, findings: Findings) -> Senses:
         if happening.kind in PASSING and bus.wants(happening.kind):
             bus.publish_passing(passing_entry(facts, happening))
 
-    return Senses(
+    return Observer(
         base.host,
         base.session_root,
         base.link_stats,

@@ -183,7 +183,7 @@ class Facts:
     limited_run: str = ""
     """The run whose worker is held to its limits; another run may have begun past us."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by whoever works on this instance: a pass, a deletion."""
+    """Held by a pass, and by a deletion."""
     gone: bool = False
     """Deleted: nothing may be written about it any more."""
     observed: bool = False

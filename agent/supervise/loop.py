@@ -56,7 +56,7 @@ class Loop:
     ) -> None:
         """`lane_of`: what passes share a fate with others wait for, "" = nothing.
 
-        Each such lane has its own places, so that a slow server fills nobody else's.
+        Each such lane has its own places, so that a slow server leaves those of other lanes free.
         """
         self._wakes = wakes
         self._run_pass = run_pass
@@ -73,7 +73,7 @@ class Loop:
         self._sleeps_until = 0.0
         self._stopping = False
         self._full_since: float | None = None
-        """Since then every place is taken, somebody waits, and no pass has ended."""
+        """Since then every place is taken, a pass waits for one, and none has ended."""
         self.turned_at = boot_now()
         self.passes = 0
         self.passes_failed = 0
@@ -130,7 +130,7 @@ class Loop:
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     async def _sleep(self, now: float) -> None:
-        """Until somebody is woken or the nearest is due; the watchdog wants to see it turn."""
+        """Until an instance is woken or the nearest is due; the watchdog wants to see it turn."""
         turn = math.floor(now / TURN + 1.0) * TURN
         self._sleeps_until = min(self._heap[0][0], turn) if self._heap else turn
         with contextlib.suppress(TimeoutError):

@@ -20,7 +20,7 @@ from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, RepairFacts
-from agent.supervise.views import Eyes, view_of
+from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import Identity, replace_identity
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Registry:
     def __init__(
         self,
         store: Store,
-        eyes: Eyes,
+        sources: ViewSources,
         session_root: Path,
         facts: dict[InstanceId, Facts] | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class Registry:
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._store = store
-        self._eyes = eyes
+        self._sources = sources
         self._session_root = session_root
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
@@ -75,7 +75,7 @@ class Registry:
         return facts
 
     def touch(self, facts: Facts) -> None:
-        """Something changed: whoever looks next gets a new picture."""
+        """Something changed: the next view is made from the facts."""
         if not facts.gone:
             facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
             self._stale[facts.id] = None
@@ -84,7 +84,7 @@ class Registry:
         facts = self.get(id)
         if id in self._stale:
             del self._stale[id]
-            self._views[id] = view_of(facts, self._eyes)
+            self._views[id] = view_of(facts, self._sources)
         return self._views[id]
 
     def views(self) -> Mapping[InstanceId, InstanceView]:
@@ -158,7 +158,7 @@ class Registry:
         facts.saved.instance = instance
 
     async def save_all(self, *, closing: bool) -> None:
-        """Every record in one commit. `closing`: we end the workers, nobody else does."""
+        """Every record in one commit. `closing`: the agent itself ends the workers."""
         for facts in self.facts.values():
             if closing:
                 # A worker found stopped in this same boot was stopped by hand, unless we did it.
@@ -215,6 +215,6 @@ def says_the_same(written: Identity | None, wanted: Identity) -> bool:
 
 
 def _ended(facts: Facts) -> str:
-    """What its worker must know to not log in; one on a backend logs nobody in by itself."""
+    """What its worker must know to not log in; a backend's worker logs in no session by itself."""
     code = "" if facts.instance.backend else facts.record.reason
     return code if code and reason_of(code).final else ""

@@ -29,7 +29,7 @@ from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import Room
 from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
 from agent.supervise.turns.turns import Turns
-from agent.supervise.views import Eyes
+from agent.supervise.views import ViewSources
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def build_shared(config: Config, ground: Ground) -> Shared:
     _pass_news_on(reaching, backends, incidents, notes)
     room = _room(settings, ground.host, wake)
     turns = Turns(_gates(settings, wake), room, reaching, backends.ask)
-    eyes = Eyes(ground.host, turns, settings, incidents.has, backends.server_version)
-    registry = Registry(ground.store, eyes, config.session_root, facts)
+    sources = ViewSources(ground.host, turns, settings, incidents.has, backends.server_version)
+    registry = Registry(ground.store, sources, config.session_root, facts)
     host = Seats(ground.host, backends, facts.get, turns.gates.no_login)
     keeping = Keeping(
         registry,

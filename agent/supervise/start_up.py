@@ -61,7 +61,7 @@ async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId
     every = list(registry.facts.values())
     for facts in every:
         if facts.id in running:
-            room.promise(facts)  # before the first pass: nobody may start into what runs already
+            room.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that all go down with one commit.
     await asyncio.gather(*(_mark_reconnecting(registry, facts, host, running) for facts in every))

@@ -202,7 +202,7 @@ class Supervisor:
         facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
         self._interrupt_start(facts)
         async with facts.busy:
-            self._registry.get(id)  # somebody else may have deleted it meanwhile
+            self._registry.get(id)  # another request may have deleted it meanwhile
             await self._store.put_facts({DELETING + id: ""})
             await self._registry.save_instance(
                 facts, entry(facts, "deleting", "an operator deletes it")
@@ -309,7 +309,7 @@ class Supervisor:
 
 
 def _check_settings(instance: Instance) -> None:
-    """At the door: a worker that cannot start for them is nobody's help."""
+    """Refuse settings with which its worker could not start."""
     try:
         check_settings(instance.engine, instance.settings)
     except ConfigError as error:

@@ -34,7 +34,7 @@ _NO_RATE = PerMinute()
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class ViewSources:
     """What a picture needs beside the facts."""
 
     host: Host
@@ -45,12 +45,12 @@ class Eyes:
     """Of a backend, by its name."""
 
 
-def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
+def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
     """What outlives the agent is shown as the disk has it: a kill must not take it back."""
     now, now_wall = boot_now(), time.time()
     instance = facts.saved.instance or facts.instance
     record = facts.saved.record or facts.record
-    breaker, rules = breaker_of(record), eyes.settings.config.reconnect.breaker
+    breaker, rules = breaker_of(record), sources.settings.config.reconnect.breaker
     opens_in = breaker.opens_in(now_wall, rules)
     counted = counts_messages(facts.instance.engine)
     decrypted = (
@@ -61,7 +61,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
     verdict = facts.verdict or NOT_LOOKED_YET
     proved_at = facts.run.claim.proved_at() if facts.run.claim else None
     backend = instance.backend
-    desired = desired_from(instance, record, eyes.host, facts.enabled_by_operator)
+    desired = desired_from(instance, record, sources.host, facts.enabled_by_operator)
     return InstanceView(
         instance=instance,
         desired=desired,
@@ -81,7 +81,7 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         memory_bytes=facts.run.memory_bytes,
         cpu_seconds=facts.run.cpu_seconds,
         processes=facts.run.processes,
-        engine_version=eyes.server_version(backend) if backend else facts.engine_version,
+        engine_version=sources.server_version(backend) if backend else facts.engine_version,
         figures=facts.run.figures,
         counts=with_zeros(facts.counters.by_word),
         messages={**_NO_MESSAGES, **facts.counters.messages},
@@ -98,14 +98,14 @@ def view_of(facts: Facts, eyes: Eyes) -> InstanceView:
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
         hold=facts.hold if desired.should_run and is_held(verdict, facts.hold) else "",
-        in_incident=eyes.in_incident(facts),
-        hold_sentence=eyes.turns.says(facts),
-        turns_before=eyes.turns.gates.before(facts.id),
+        in_incident=sources.in_incident(facts),
+        hold_sentence=sources.turns.says(facts),
+        turns_before=sources.turns.gates.before(facts.id),
         crypto_operations=decrypted,
-        crypto_lately=judge_crypto(facts.crypto, eyes.settings.config.crypto, now).errors,
+        crypto_lately=judge_crypto(facts.crypto, sources.settings.config.crypto, now).errors,
         repair_steps=dict(facts.counters.repair_steps),
         repair_seconds=facts.counters.repair_seconds,
-        memory_limit=eyes.settings.memory_limit(facts),
+        memory_limit=sources.settings.memory_limit(facts),
         messages_per_minute={
             word: facts.counters.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
         },

@@ -1,4 +1,4 @@
-"""What supervision says to whoever runs a session, its own worker or its backend's, and hears."""
+"""The link to the worker that runs a session: its own, or its backend's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ OnClose = Callable[[str], None]
 
 
 class WorkerLink(Protocol):
-    """The link to whoever runs a session: its own worker, or its backend's."""
+    """Calls to that worker."""
 
     @property
     def hello(self) -> Hello: ...
@@ -26,7 +26,7 @@ class WorkerLink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
+class Listener:
     """Who hears what one session's engine says."""
 
     on_claim: OnClaim

@@ -8,7 +8,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.start_up import load_instances
 from agent.supervise.state_folder import StatePlaces, go_on, note_stop
 from agent.vault.identity import create
-from tests.supervise.test_remember import BOOT, STOPPED, rememberer
+from tests.supervise.test_remember import BOOT, STOPPED, recorder
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def test_the_agents_own_stop_is_not_an_operators(places, put_back):
     registry = Registry(store, None, places.sessions)
     await load_instances(registry, store, places.sessions, [], older=older)
     facts = registry.facts[InstanceId("sales")]
-    rememberer().note_operator(facts, STOPPED)
+    recorder().note_operator(facts, STOPPED)
     # In the newest one the record says what it says: here nothing of the stop was saved.
     assert facts.record.override is (Override.NONE if put_back else Override.STOPPED)
     assert not await go_on(store, places, rebuilt=False), "once is enough"

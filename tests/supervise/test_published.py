@@ -13,7 +13,7 @@ from agent.store.database import Store
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
-from tests.supervise.test_show import EYES
+from tests.supervise.test_show import SOURCES
 
 A = InstanceId("a")
 
@@ -50,7 +50,7 @@ async def slow(tmp_path):
     create(tmp_path / "sessions", instance)
     await store.add(instance, SessionRecord(), JournalEntry("created", "made"))
     disk = SlowStore(store)
-    registry = Registry(disk, EYES, tmp_path / "sessions")
+    registry = Registry(disk, SOURCES, tmp_path / "sessions")
     registry.add(instance, SessionRecord())
     yield registry, disk, store
     await store.close()

@@ -21,7 +21,7 @@ from agent.core.model import (
 )
 from agent.core.reconnect import ReconnectPolicy
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
+from agent.supervise.passes.record import Recorder, note_circuit, note_restarts
 from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"
@@ -31,8 +31,8 @@ RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
 STOPPED = UnitStatus(UnitState.INACTIVE)
 
 
-def rememberer(*, systemd: bool = True) -> Rememberer:
-    return Rememberer(
+def recorder(*, systemd: bool = True) -> Recorder:
+    return Recorder(
         HealthPolicy, BOOT, systemd, lambda: 0.0, lambda facts, code: None, lambda facts: None
     )
 
@@ -62,62 +62,62 @@ def facts(enabled: bool = True, **record: object) -> Facts:
 )
 def test_a_stop_by_hand_is_respected(known, unit, expected):
     it = facts(**known)
-    rememberer().note_operator(it, unit)
+    recorder().note_operator(it, unit)
     assert it.record.override is expected
 
 
 def test_a_stop_by_hand_is_told_once_and_holds_for_this_boot():
     it = facts()
-    assert [one.kind for one in rememberer().note_operator(it, STOPPED)] == ["operator"]
-    assert rememberer().note_operator(it, STOPPED) == []
+    assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
+    assert recorder().note_operator(it, STOPPED) == []
 
 
 def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
     it = facts()
-    rememberer().note_operator(it, STOPPED)
+    recorder().note_operator(it, STOPPED)
     assert it.record.override is Override.STOPPED
     it.record = replace(it.record, override=Override.NONE, override_boot="")
-    assert rememberer().note_operator(it, STOPPED) == []
+    assert recorder().note_operator(it, STOPPED) == []
     assert it.record.override is Override.NONE
-    rememberer().note_operator(it, replace(RUNS, run="r2"))
-    assert [one.kind for one in rememberer().note_operator(it, STOPPED)] == ["operator"]
+    recorder().note_operator(it, replace(RUNS, run="r2"))
+    assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
     assert it.record.override_boot == BOOT
 
 
 def test_a_start_by_hand_ends_the_hold():
     it = facts(override=Override.STOPPED, override_boot=BOOT)
-    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    recorder().note_operator(it, replace(RUNS, run="r2"))
     assert it.record.override is Override.NONE
 
 
 def test_a_stop_that_was_just_asked_for_is_not_a_start_by_hand():
     it = facts(override=Override.STOPPED, override_boot=BOOT)
-    rememberer().note_operator(it, RUNS)
+    recorder().note_operator(it, RUNS)
     assert it.record.override is Override.STOPPED
 
 
 def test_the_managers_own_restart_is_not_a_start_by_hand():
     it = facts(override=Override.STOPPED, override_boot=BOOT)
-    rememberer().note_operator(it, replace(RUNS, run="r2", restarts=1))
+    recorder().note_operator(it, replace(RUNS, run="r2", restarts=1))
     assert it.record.override is Override.STOPPED
 
 
 def test_a_disabled_instance_that_is_started_by_hand_may_run():
     it = facts(enabled=False)
-    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    recorder().note_operator(it, replace(RUNS, run="r2"))
     assert it.record.override is Override.STARTED
 
 
 def test_our_own_start_is_no_operators():
     it = facts(enabled=False)
     it.action.started_run = "r2"
-    rememberer().note_operator(it, replace(RUNS, run="r2"))
+    recorder().note_operator(it, replace(RUNS, run="r2"))
     assert it.record.override is Override.NONE
 
 
 def test_without_systemd_nobody_acts_past_us():
     it = facts()
-    rememberer(systemd=False).note_operator(it, STOPPED)
+    recorder(systemd=False).note_operator(it, STOPPED)
     assert it.record.override is Override.NONE
 
 
@@ -140,7 +140,7 @@ def look(
         at_wall=WALL + at,
     )
     verdict = judge_health(seen, HealthPolicy(), at)
-    return [one.kind for one in rememberer().remember(it, seen, verdict)]
+    return [one.kind for one in recorder().remember(it, seen, verdict)]
 
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
@@ -162,7 +162,7 @@ def test_a_failing_injection_is_its_own_reason_and_counts_for_the_fleet():
         claim=it.run.claim,
         at_wall=WALL,
     )
-    remembering = Rememberer(
+    remembering = Recorder(
         HealthPolicy,
         BOOT,
         True,
@@ -257,10 +257,10 @@ def test_a_restart_by_the_host_is_counted_under_its_cause(result, reason):
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     new_run = replace(RUNS, run="r2", since=990.0)
     by_hand = facts(reason="banned", stopped_run="r1")
-    rememberer().note_operator(by_hand, new_run)
+    recorder().note_operator(by_hand, new_run)
     assert (by_hand.record.reason, by_hand.record.restart_of) == ("", "r2")
     booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")
-    rememberer().note_operator(booted, new_run)
+    recorder().note_operator(booted, new_run)
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
 
 

@@ -17,7 +17,7 @@ from agent.core.model import (
 from agent.supervise.facts import Facts
 from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
-from agent.supervise.views import Eyes, view_of
+from agent.supervise.views import ViewSources, view_of
 
 
 class AnyHost:
@@ -31,7 +31,7 @@ class NobodyWaits:
 
 
 TURNS = Turns(NobodyWaits(), None, None, None)  # type: ignore[arg-type]
-EYES = Eyes(
+SOURCES = ViewSources(
     AnyHost(),  # type: ignore[arg-type]
     TURNS,
     Settings(Config()),
@@ -47,9 +47,9 @@ EYES = Eyes(
 async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
     record = SessionRecord(reason=reason, not_before_wall=time.time() + 100)
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), record)
-    assert (view_of(facts, EYES).next_attempt_wall is not None) is told
+    assert (view_of(facts, SOURCES).next_attempt_wall is not None) is told
     facts.record = replace(record, not_before_wall=0.0)
-    assert view_of(facts, EYES).next_attempt_wall is None
+    assert view_of(facts, SOURCES).next_attempt_wall is None
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ async def test_an_outage_is_told_only_of_those_that_wait_for_its_end(verdict, re
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
     facts.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
     facts.hold = "network_down"
-    assert view_of(facts, EYES).hold == ("network_down" if told else "")
+    assert view_of(facts, SOURCES).hold == ("network_down" if told else "")
     facts.instance = replace(facts.instance, enabled=False)
-    assert view_of(facts, EYES).hold == ""
+    assert view_of(facts, SOURCES).hold == ""

@@ -28,5 +28,5 @@ def plan_step(decision: Decision, *, remote: bool) -> Plan:
 
 
 def plan_needs_scan(reason: str) -> Plan:
-    """The end of a suspect that was tried in vain: its files are evidence, it may pair again."""
+    """The end of a suspect that no try brought back: its files are evidence, it may pair again."""
     return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)

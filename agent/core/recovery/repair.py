@@ -64,7 +64,7 @@ class Ending(StrEnum):
     RECOVERED = "recovered"
     CLEANED = "cleaned"
     NEEDS_SCAN = "needs_scan"
-    """A suspect was tried in vain: publish that it needs a scan, with the evidence."""
+    """No try brought a suspect back: publish that it needs a scan, with the evidence."""
     NEEDS_PERSON = "needs_person"
     GAVE_UP = "gave_up"
     NOT_WANTED = "not_wanted"

@@ -18,7 +18,7 @@ from agent.core.model import (
 )
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.worker_link import Ears
+from agent.supervise.worker_link import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class BackendFacts:
     """When `down` last changed."""
     away: set[InstanceId] = field(default_factory=set)
     """Its sessions that have not come back yet."""
-    ears: dict[InstanceId, Ears] = field(default_factory=dict)
+    listener: dict[InstanceId, Listener] = field(default_factory=dict)
     words: dict[InstanceId, tuple[Claim, float]] = field(default_factory=dict)
     """The newest claim of each session in this run, and when it arrived."""
     names: tuple[RemoteSession, ...] = ()

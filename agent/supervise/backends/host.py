@@ -34,7 +34,7 @@ class Seats:
         facts_of: Callable[[InstanceId], Facts | None],
         no_login: Callable[[float], None],
     ) -> None:
-        """`no_login` is told of each start that found its session connected already."""
+        """`no_login` is called for each start that found its session connected already."""
         self.name = host.name
         self._host = host
         self._backends = backends

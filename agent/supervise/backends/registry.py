@@ -31,10 +31,10 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit, Noted
 from agent.supervise.backends.facts import BackendFacts, SeatLink
-from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerEars
+from agent.supervise.backends.worker import ATTACH_AGAIN, BackendWorkers, WorkerListener
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.worker_link import Ears
+from agent.supervise.worker_link import Listener
 from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
 
 log = logging.getLogger(__name__)
@@ -82,10 +82,12 @@ class Backends:
         self._crypto_patterns = crypto_patterns
         self._returning: set[asyncio.Task[None]] = set()
         self._files = asyncio.Lock()
-        ears = WorkerEars(
+        listener = WorkerListener(
             self._claimed, self._happened, self._server, self._lost, self._drop_strangers
         )
-        self._workers = None if host is None else BackendWorkers(host, ears, link_stats, self._say)
+        self._workers = (
+            None if host is None else BackendWorkers(host, listener, link_stats, self._say)
+        )
         self.loop = Loop(wakes, self._look, parallel=64, retry_after=lambda: RETRY_AFTER)
 
     async def take_over(
@@ -170,14 +172,14 @@ class Backends:
         one = self.all.get(name)
         return one is not None and one.up and facts.id not in one.away
 
-    def attach(self, facts: Facts, ears: Ears) -> SeatLink:
+    def attach(self, facts: Facts, listener: Listener) -> SeatLink:
         """The session's share of its worker's link; what was claimed already is told at once."""
         one = self.all.get(facts.instance.backend)
         if one is None or one.link is None:
             raise LinkError(f"cannot reach the worker of {facts.id}'s backend", code="gone")
-        one.ears[facts.id] = ears
+        one.listener[facts.id] = listener
         if (claim := one.last_words(facts.id)) is not None:
-            ears.on_claim(facts.id, one.run, claim)
+            listener.on_claim(facts.id, one.run, claim)
         return SeatLink(one.link, facts.id, one.circuit, lambda id: _forget_ears(one, id))
 
     def look_now(self) -> None:
@@ -274,19 +276,19 @@ class Backends:
 
     def _claimed(self, one: BackendFacts, id: InstanceId, run: str, claim: Claim) -> None:
         one.words[id] = (claim, boot_now())
-        if (ears := one.ears.get(id)) is not None:
-            ears.on_claim(id, run, claim)
+        if (listener := one.listener.get(id)) is not None:
+            listener.on_claim(id, run, claim)
 
     def _happened(self, one: BackendFacts, id: InstanceId, run: str, what: Happening) -> None:
-        if (ears := one.ears.get(id)) is not None:
-            ears.on_happening(id, run, what)
+        if (listener := one.listener.get(id)) is not None:
+            listener.on_happening(id, run, what)
 
     def _lost(self, one: BackendFacts, why: str) -> None:
         log.info("the link to the worker of backend %s ended: %s", one.name, why)
         one.link = one.server = None
-        for ears in list(one.ears.values()):
-            ears.on_close(why)
-        one.ears.clear()
+        for listener in list(one.listener.values()):
+            listener.on_close(why)
+        one.listener.clear()
         self._wakes.wake(one.name)
 
     def _server(self, one: BackendFacts, claim: ServerClaim) -> None:
@@ -431,4 +433,4 @@ async def _nothing(_one: BackendFacts) -> None:
 
 
 def _forget_ears(one: BackendFacts, id: InstanceId) -> None:
-    one.ears.pop(id, None)
+    one.listener.pop(id, None)

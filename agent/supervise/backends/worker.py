@@ -23,7 +23,7 @@ CALLS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerEars:
+class WorkerListener:
     """Who hears what the worker of a backend says."""
 
     claimed: Callable[[BackendFacts, InstanceId, str, Claim], None]
@@ -40,12 +40,12 @@ class BackendWorkers:
     def __init__(
         self,
         host: Host,
-        ears: WorkerEars,
+        listener: WorkerListener,
         link_stats: LinkStats,
         say: Callable[[BackendFacts, str, str], object],
     ) -> None:
         self._host = host
-        self._ears = ears
+        self._listener = listener
         self._link_stats = link_stats
         self._say = say
 
@@ -148,23 +148,23 @@ class BackendWorkers:
             one.link = None
 
     async def _open_link(self, one: BackendFacts) -> Link:
-        ears = self._ears
+        listener = self._listener
         return await Link.open(
             self._host.link_path(one.name),
             one.name,
             only_process(one.unit.main_pid),
-            lambda id, run, claim: ears.claimed(one, id, run, claim),
-            lambda id, run, what: ears.happened(one, id, run, what),
-            lambda why: ears.lost(one, why),
+            lambda id, run, claim: listener.claimed(one, id, run, claim),
+            lambda id, run, what: listener.happened(one, id, run, what),
+            lambda why: listener.lost(one, why),
             stats=self._link_stats,
             limits=BACKEND_LINK,
             speaks_for=lambda id: id in one.roster,
-            on_server=lambda _run, claim: ears.server(one, claim),
+            on_server=lambda _run, claim: listener.server(one, claim),
         )
 
     async def _call_the_roll(self, one: BackendFacts, link: Link) -> None:
         """Its file told it already; what changed while it had no agent is told again."""
-        await self._ears.drop_strangers(one)
+        await self._listener.drop_strangers(one)
         places = asyncio.Semaphore(CALLS_AT_ONCE)
 
         async def hold(id: InstanceId) -> None:

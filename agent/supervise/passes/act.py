@@ -1,4 +1,4 @@
-"""Carries plans out, whoever decided them, each within its deadline, and says how it went."""
+"""Carries out every plan, within its deadline, and says how it went."""
 
 import asyncio
 import logging
@@ -158,7 +158,7 @@ class Executor:
 
     async def _stop(self, facts: Facts, plan: Plan) -> None:
         if facts.record.stopped_run != facts.record.seen_run:
-            # Before it: what we stopped was not stopped by hand, whoever finds it.
+            # Saved first: the next agent must not take our stop for an operator's.
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.save(facts, [])
         await self.host.stop(facts.id)

@@ -37,7 +37,7 @@ from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.settings import Settings
-from agent.supervise.worker_link import Ears, WorkerLink
+from agent.supervise.worker_link import Listener, WorkerLink
 from agent.vault.check import inspect_folder
 from agent.vault.free_space import why_no_start
 
@@ -49,7 +49,7 @@ FIRST_WORDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Senses:
+class Observer:
     """What observing needs of the rest."""
 
     host: Host
@@ -70,23 +70,23 @@ class Senses:
         return self.settings.config.health
 
 
-async def observe(facts: Facts, senses: Senses) -> None:
+async def observe(facts: Facts, observer: Observer) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
-    note_unit(facts, await senses.host.status(facts.id))
-    await _attach_if_it_runs(facts, senses)
-    await _probe_if_due(facts, senses)
+    note_unit(facts, await observer.host.status(facts.id))
+    await _attach_if_it_runs(facts, observer)
+    await _probe_if_due(facts, observer)
     if facts.instance.backend:
         # Its files are its server's; what it says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # who runs is never stopped for it
     else:
-        await asyncio.to_thread(_look_at_disk, facts, senses)
+        await asyncio.to_thread(_look_at_disk, facts, observer)
 
 
-def _look_at_disk(facts: Facts, senses: Senses) -> None:
+def _look_at_disk(facts: Facts, observer: Observer) -> None:
     """The files of a running engine belong to it; a stopped one's are checked before a start."""
-    folder = senses.session_root / facts.id
+    folder = observer.session_root / facts.id
     report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_lost:
@@ -95,9 +95,11 @@ def _look_at_disk(facts: Facts, senses: Senses) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # whole again: what failed meanwhile failed for this alone
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    wanted = desired_of(facts, senses.host).should_run
+    wanted = desired_of(facts, observer.host).should_run
     facts.folder.disk_problem = (
-        why_no_start(senses.session_root, senses.settings.config.start.disk_free) if wanted else ""
+        why_no_start(observer.session_root, observer.settings.config.start.disk_free)
+        if wanted
+        else ""
     )
 
 
@@ -111,7 +113,7 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     facts.unit = unit
 
 
-async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
+async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
     now = boot_now()
     if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
         return
@@ -119,7 +121,7 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
         return
     run = facts.unit.run
     try:
-        link = await _open_link(facts, senses)
+        link = await _open_link(facts, observer)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
@@ -138,13 +140,13 @@ async def _attach_if_it_runs(facts: Facts, senses: Senses) -> None:
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.
-    facts.next_probe = _first_probe(facts, senses) if facts.observed else 0.0
+    facts.next_probe = _first_probe(facts, observer) if facts.observed else 0.0
 
 
-def _first_probe(facts: Facts, senses: Senses) -> float:
+def _first_probe(facts: Facts, observer: Observer) -> float:
     """Not all at the same moment: hundreds of answers at once, and again in every interval."""
     share = crc32(facts.id.encode()) / 2**32
-    return max(facts.next_probe, senses.first_probe + share * senses.health.interval / 3)
+    return max(facts.next_probe, observer.first_probe + share * observer.health.interval / 3)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -158,22 +160,22 @@ async def _wait_for_first_words(facts: Facts) -> None:
     facts.awaited = None
 
 
-async def _open_link(facts: Facts, senses: Senses) -> WorkerLink:
-    ears = _ears(facts, senses)
+async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
+    listener = _listener(facts, observer)
     if facts.instance.backend:
-        return senses.backends.attach(facts, ears)
+        return observer.backends.attach(facts, listener)
     return await Link.open(
-        senses.host.link_path(facts.id),
+        observer.host.link_path(facts.id),
         facts.id,
         only_process(facts.unit.main_pid),
-        ears.on_claim,
-        ears.on_happening,
-        ears.on_close,
-        stats=senses.link_stats,
+        listener.on_claim,
+        listener.on_happening,
+        listener.on_close,
+        stats=observer.link_stats,
     )
 
 
-def _ears(facts: Facts, senses: Senses) -> Ears:
+def _listener(facts: Facts, observer: Observer) -> Listener:
     """What is heard counts only while it is said in the present run."""
     opened_in = facts.unit.run
 
@@ -183,13 +185,13 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
             return
         if facts.heard(claim, boot_now()):
             _ask_soon(facts)
-            senses.wake(facts.id)
+            observer.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
         if run != facts.unit.run:
             facts.counters.late_facts += 1
             return
-        senses.happened(facts, happening)
+        observer.happened(facts, happening)
 
     def on_close(_why: str) -> None:
         if facts.link is None or facts.link.hello.run != opened_in:
@@ -197,16 +199,16 @@ def _ears(facts: Facts, senses: Senses) -> Ears:
         facts.link = None
         facts.run.linked_since = None
         facts.stirred()
-        senses.wake(facts.id)
+        observer.wake(facts.id)
 
-    return Ears(on_claim, on_happening, on_close)
+    return Listener(on_claim, on_happening, on_close)
 
 
-async def _probe_if_due(facts: Facts, senses: Senses) -> None:
+async def _probe_if_due(facts: Facts, observer: Observer) -> None:
     now = boot_now()
-    if facts.link is None or now < facts.next_probe or not senses.backends.may_ask(facts):
+    if facts.link is None or now < facts.next_probe or not observer.backends.may_ask(facts):
         return
-    await probe(facts, senses, deep=now >= facts.next_deep)
+    await probe(facts, observer, deep=now >= facts.next_deep)
 
 
 ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
@@ -240,21 +242,21 @@ def _ask_soon(facts: Facts) -> None:
     facts.next_probe = min(facts.next_probe, now + _interval(facts, now, float("inf")))
 
 
-async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
+async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
     """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), senses.health
+    begun, rules = boot_now(), observer.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = _interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     # Both questions go out together: the answer finds the look done.
-    look = None if facts.instance.backend else senses.folders.ask(facts.id)
+    look = None if facts.instance.backend else observer.folders.ask(facts.id)
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=senses.health.timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
         claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
@@ -262,20 +264,20 @@ async def probe(facts: Facts, senses: Senses, *, deep: bool = False) -> None:
         now = boot_now()
         facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
         if deep:
-            senses.checked("deep", now - begun)
+            observer.checked("deep", now - begun)
         return
     now = boot_now()
     facts.run.figures = read_figures(answer)
     if look is not None:
         compare_folder(facts, answer.get("folder"), await look)
     if deep:
-        senses.checked("deep", now - begun)
+        observer.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))
         if detail.get("compared", True):
             found = detail.get("disagrees")
             facts.disagrees = found[:200] if isinstance(found, str) else ""
         elif facts.disagrees:
-            facts.next_deep = begun + senses.health.interval
+            facts.next_deep = begun + observer.health.interval
         # While it loads, much is not there yet.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()

@@ -38,7 +38,7 @@ RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
 @dataclass(frozen=True, slots=True)
-class Rememberer:
+class Recorder:
     """Turns one observation and its verdict into a new record and journal entries."""
 
     policy: Callable[[], HealthPolicy]

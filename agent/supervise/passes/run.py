@@ -28,9 +28,9 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
-from agent.supervise.passes.observe import Senses, observe
+from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.picture import picture
-from agent.supervise.passes.record import Rememberer, note_circuit, note_restarts
+from agent.supervise.passes.record import Recorder, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -48,9 +48,9 @@ MOST_FAILURES = 6
 class Passes:
     """Runs passes; everything it needs is handed in once."""
 
-    senses: Senses
+    observer: Observer
     executor: Executor
-    rememberer: Rememberer
+    recorder: Recorder
     turns: Turns
     ladder: Ladder
     incidents: Incidents
@@ -72,7 +72,7 @@ class Passes:
         await self._record(facts, before, verdict, entries)
         decided = boot_now()
         step = await self._decide(facts, observation, verdict)
-        self.senses.checked("recovery", boot_now() - decided)
+        self.observer.checked("recovery", boot_now() - decided)
         again = step.again
         if step.plan is not None:
             again = await self._act(facts, step, step.plan)
@@ -91,10 +91,10 @@ class Passes:
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
         """Look at it; what was done to its worker, or must be, past any plan."""
         unit_before, known = facts.unit, facts.observed
-        await observe(facts, self.senses)
+        await observe(facts, self.observer)
         await self.executor.hold_to_limits(facts)
         self.turns.room.note(facts)
-        entries = self.rememberer.note_operator(facts, facts.unit)
+        entries = self.recorder.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
         root = self.executor.session_root
@@ -110,7 +110,7 @@ class Passes:
         """Its verdict, and what that says of the past; once more where that changes the record."""
         observation, verdict = self._judge_now(facts)
         judged = facts.record
-        entries += self.rememberer.remember(facts, observation, verdict)
+        entries += self.recorder.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
         if facts.record is not judged or facts.hold != self._hold(facts):
@@ -125,7 +125,7 @@ class Passes:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
         observation = picture(
             facts,
-            self.senses.host,
+            self.observer.host,
             policy.reconnect,
             hold=facts.hold,
             hold_sentence=self.turns.says(facts),
@@ -137,7 +137,7 @@ class Passes:
         return observation, judge_health(observation, policy, boot_now())
 
     def _hold(self, facts: Facts) -> str:
-        away = self.senses.backends.hold(facts) or self.turns.reaching.hold(facts)
+        away = self.observer.backends.hold(facts) or self.turns.reaching.hold(facts)
         return away or self.incidents.hold(facts) or self.turns.room.hold(facts)
 
     # record
@@ -185,7 +185,7 @@ class Passes:
         """None: go now. A time: ask again then."""
         wait = None if plan.ordered else self.turns.ask(facts, plan)
         asks = wait is None and plan.tries and not plan.repair
-        if asks and not self.senses.backends.may_begin(facts):
+        if asks and not self.observer.backends.may_begin(facts):
             self.turns.not_used(facts)
             return boot_now() + RETRY_HELD
         return wait
@@ -251,7 +251,7 @@ class Passes:
         restarts = ActionKind.RESTART in plan.actions
         if plan.ordered:
             facts.counters.by_word["restarts"]["operator"] += 1
-            # What its worker said until now is no word against what a person asked for.
+            # A person's order outweighs the reason for which its worker is down.
             facts.record = replace(forgive(facts.record), restart_of="")
             return ""
         facts.counters.by_word["restarts"].update(["agent"] if restarts else [])
@@ -261,7 +261,7 @@ class Passes:
         if not plan.tries:
             return ""
         rules = self._policy().reconnect
-        facts.record = after_try(facts.record, rules, time.time(), self.rememberer.jitter())
+        facts.record = after_try(facts.record, rules, time.time(), self.recorder.jitter())
         if not facts.lost_because or not facts.record.attempts:
             return ""
         return f" (attempt {facts.record.attempts} of {rules.attempts})"

@@ -17,7 +17,7 @@ SWEEP_EVERY = 3600.0
 FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
 CLOCK_JUMP = 3600.0
-"""A wall clock that ran so far ahead of the boot clock was set, and proves nobody's age."""
+"""A wall clock that ran so far ahead of the boot clock was set: it tells no age."""
 
 
 async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:

@@ -58,7 +58,7 @@ class Sampler:
         checked: Callable[[str, float], None],
         note: Callable[[JournalEntry], object],
     ) -> None:
-        """`well`: nobody else of its engine fails, so that a restart by ourselves may come back."""
+        """`well`: its engine is in no incident, so that a restarted session can connect again."""
         self._registry = registry
         self._config = config
         self._policy = policy

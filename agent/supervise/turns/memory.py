@@ -1,7 +1,7 @@
 """Whether this machine has room for one more worker: on its disk, and in its memory.
 
 What counts of memory is the limits, not what is used now: sessions grow after they have started.
-Nothing that runs is ever stopped for it, and a worker that is started anew keeps its room.
+Nothing that runs is ever stopped for it, and a worker that is restarted keeps its room.
 """
 
 from collections.abc import Callable

@@ -7,9 +7,9 @@ from agent.core.admission import Bucket, Gate, StartPolicy, admit, for_reconnect
 from agent.core.model import InstanceId
 
 ASK_AGAIN = 5.0
-"""Seconds after which a waiting instance asks by itself, should nobody wake it."""
+"""Seconds after which a waiting instance asks again, if it was not woken."""
 ABSENT = 3 * ASK_AGAIN
-"""Who waits and has not asked for so long holds up nobody behind it."""
+"""An instance that has not asked for so long is skipped."""
 
 
 class LoginBudget:

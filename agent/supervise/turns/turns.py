@@ -23,7 +23,7 @@ class Turns:
     """Whether its backend's server answers: None, or when to ask again."""
 
     def ask(self, facts: Facts, plan: Plan) -> float | None:
-        """None: go now. A time: ask again then. A plan that logs in nowhere waits for nobody."""
+        """None: go now. A time: ask again then. A plan that does not log in needs no turn."""
         # Only a server connects its session again for new keys.
         new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
         if not (plan.tries or new_keys):
