@@ -28,7 +28,7 @@ from agent.core.webhook import (
     wants,
 )
 from agent.deliver.webhooks.backlog import PAGE, Backlog
-from agent.deliver.webhooks.cursor import Place
+from agent.deliver.webhooks.cursor import Progress
 from agent.deliver.webhooks.request import Line, Reply
 from agent.deliver.webhooks.retry import AgeLimit, Patience
 from agent.errors import ConfigError, StoreError
@@ -68,13 +68,13 @@ class Courier:
         self._results = results
         self._patience = Patience(pace, jitter)
         self._age = AgeLimit(declared.longest_age * 3600)
-        self._place: Place | None = None
+        self._progress: Progress | None = None
         self._line: Line | None = None
         self._stale = False
         self._backlog = Backlog(self._wants)
         self._in_a_row = 0
         self._problem = ""
-        self._told_failing = self._told_dead = False
+        self._reported_failing = self._reported_dead = False
         self._next_try_wall: float | None = None
         self._delivered_wall: float | None = None
         self._again: list[int] = []
@@ -92,20 +92,20 @@ class Courier:
             url=shown_target(self.declared.url),
             state=state,
             circuit=self._patience.circuit,
-            cursor=self._place.cursor if self._place else 0,
+            cursor=self._progress.cursor if self._progress else 0,
             waiting=self._backlog.waiting,
             oldest_wall=self._backlog.oldest_wall if self._backlog.waiting else None,
             problem=self._problem,
             next_try_wall=self._next_try_wall,
             delivered_wall=self._delivered_wall,
-            dead=len(self._place.dead) if self._place else 0,
+            dead=len(self._progress.dead) if self._progress else 0,
         )
 
     def dead(self) -> Sequence[DeadLetter]:
-        return tuple(self._place.dead.values()) if self._place else ()
+        return tuple(self._progress.dead.values()) if self._progress else ()
 
     def retry(self) -> int:
-        """Try now, the dead letters too; how many those are."""
+        """Try now, dead letters included; returns their number."""
         self._again = [one.cursor for one in self.dead()]
         self._patience.end()
         self._in_a_row = 0
@@ -114,92 +114,92 @@ class Courier:
         return len(self._again)
 
     def reopen(self) -> None:
-        """Its secret or its certificates may be others: they are read before the next try."""
+        """Read its secret and its certificates again before the next try."""
         self._stale = True
         self._hurry.set()
 
     def offer(self, entry: JournalEntry) -> None:
         """Count a new entry; the courier reads the entries it sends from the journal."""
-        if self._place is None or not self._backlog.follows(entry) or self._backlog.count(entry):
+        if self._progress is None or not self._backlog.follows(entry) or self._backlog.count(entry):
             self._wake.set()
 
     def look(self) -> None:
-        """Something may have been missed."""
+        """Read the journal again: an entry may have been missed."""
         self._wake.set()
 
     # the life of a courier
 
     async def run(self) -> None:
-        """Until it is cancelled; a fault of ours is logged, and it goes on from its place."""
+        """Until it is cancelled; a fault of ours is logged, and it goes on from its progress."""
         while True:
             try:
-                await self._carry()
+                await self._deliver()
             except StoreError as error:
                 log.error("webhook %s: %s", self.declared.name, error)
             except Exception:
                 log.exception("webhook %s: internal error; it starts again", self.declared.name)
             finally:
-                await self._let_go()
+                await self._close()
             await asyncio.sleep(AFTER_FAULT)
 
-    async def _let_go(self) -> None:
+    async def _close(self) -> None:
         if self._line is not None:
             await self._line.close()
             self._line = None
-        if self._place is not None:
+        if self._progress is not None:
             with contextlib.suppress(StoreError):
-                await self._place.save()
+                await self._progress.save()
 
-    async def _carry(self) -> None:
-        place = await self._find_place()
-        self._place = place
-        self._backlog.begin(place.cursor)
+    async def _deliver(self) -> None:
+        progress = await self._find_progress()
+        self._progress = progress
+        self._backlog.begin(progress.cursor)
         await self._backlog.count_ahead(self._store)
         while True:
             self._wake.clear()
-            await self._try_dead(place)
-            page = await self._store.history(after=place.cursor, limit=PAGE)
-            await self._mind_gap(place, page)
+            await self._try_dead(progress)
+            page = await self._store.history(after=progress.cursor, limit=PAGE)
+            await self._skip_gap(progress, page)
             for entry in page:
                 self._backlog.count(entry)
                 if self._wants(entry):
                     self._backlog.is_next(entry)
-                    await self._settle(place, entry)
+                    await self._settle(progress, entry)
                     self._backlog.settled()
-                place.cursor = max(place.cursor, entry.cursor)
-                if place.unsaved >= SAVE_EVERY:
-                    await place.save()
+                progress.cursor = max(progress.cursor, entry.cursor)
+                if progress.unsaved >= SAVE_EVERY:
+                    await progress.save()
             if len(page) < PAGE:
-                await place.save()
-                self._backlog.caught_up(place.cursor)
+                await progress.save()
+                self._backlog.caught_up(progress.cursor)
                 await _wait_for(self._wake, TICK)
                 await self._backlog.count_ahead(self._store)
 
-    async def _find_place(self) -> Place:
+    async def _find_progress(self) -> Progress:
         newest = await self._store.history(limit=1)
         last = newest[0].cursor if newest else 0
-        place = await Place.find(self._store, self.declared.name)
-        if place is None:
-            place = await Place.begin(self._store, self.declared.name, last)
-            await self._say("webhook_begun", "it begins: what happens from now on is sent to it")
-        elif place.cursor > last:
-            # The journal was lost and counts from 1 again: all that is in it happened since.
+        progress = await Progress.find(self._store, self.declared.name)
+        if progress is None:
+            progress = await Progress.begin(self._store, self.declared.name, last)
+            await self._report("webhook_begun", "it starts with the next event")
+        elif progress.cursor > last:
+            # The journal was lost and counts from 1 again: all its entries are new.
             log.warning(
                 "webhook %s: the journal was recreated; sending from its start", self.declared.name
             )
-            place.cursor = 0
-        return place
+            progress.cursor = 0
+        return progress
 
-    async def _mind_gap(self, place: Place, page: Sequence[JournalEntry]) -> None:
-        """The journal is bounded: what left it before its turn came is gone, and said to be."""
-        missing = page[0].cursor - place.cursor - 1 if page else 0
-        if missing <= 0 or place.cursor == 0:
+    async def _skip_gap(self, progress: Progress, page: Sequence[JournalEntry]) -> None:
+        """Skip entries that the bounded journal dropped before they were sent, and report them."""
+        missing = page[0].cursor - progress.cursor - 1 if page else 0
+        if missing <= 0 or progress.cursor == 0:
             return
         self._results[Result.EXPIRED] += missing
         self._backlog.lost(missing)
-        place.cursor = page[0].cursor - 1
+        progress.cursor = page[0].cursor - 1
         sentence = f"{missing} entries left the journal before they could be sent"
-        await self._say("webhook_gap", sentence, bad=True)
+        await self._report("webhook_gap", sentence, bad=True)
 
     # one entry
 
@@ -207,19 +207,19 @@ class Courier:
         chosen = self.declared
         return wants(chosen.name, chosen.kinds, chosen.instances, entry)
 
-    async def _settle(self, place: Place, entry: JournalEntry) -> None:
-        """Returns when nothing more is to be done about it: delivered, too old, or put aside."""
+    async def _settle(self, progress: Progress, entry: JournalEntry) -> None:
+        """Try one entry until it is delivered, too old or put aside."""
         refused = 0
         while not self._age.is_over(entry.wall):
             reply = await self._send(entry)
             if reply.answer is Answer.TAKEN:
-                return await self._took()
+                return await self._delivered()
             hopeless = False
             if reply.answer is Answer.REFUSED:
                 refused += 1
                 hopeless = self._in_a_row >= MOST_IN_A_ROW
                 if refused >= self.declared.tries and not hopeless:
-                    return await self._put_aside(place, entry, reply)
+                    return await self._put_aside(progress, entry, reply)
             await self._failed(reply, at_fault=reply.answer is Answer.LATER or hopeless)
             await self._backlog.count_ahead(self._store)
         self._results[Result.EXPIRED] += 1
@@ -244,17 +244,17 @@ class Courier:
         self._results[Result.DELIVERED if taken else Result.FAILED] += 1
         return reply
 
-    async def _took(self) -> None:
+    async def _delivered(self) -> None:
         self._delivered_wall = time.time()
         self._patience.end()
-        self._in_a_row, self._told_dead = 0, False
+        self._in_a_row, self._reported_dead = 0, False
         if self._problem:
             log.info("webhook %s takes events again", self.declared.name)
         self._problem = ""
-        if self._told_failing:
-            self._told_failing = False
-            await self._say(
-                "webhook_back", f"it takes events again; {self._backlog.waiting} waited for it"
+        if self._reported_failing:
+            self._reported_failing = False
+            await self._report(
+                "webhook_back", f"deliveries work again; {self._backlog.waiting} events waited"
             )
 
     async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
@@ -263,49 +263,49 @@ class Courier:
             log.warning("webhook %s: %s; the agent tries again", self.declared.name, reply.problem)
         self._problem = reply.problem
         wait = self._patience.after_failure(reply.wait, at_fault=at_fault)
-        if self._patience.gone and not self._told_failing:
-            self._told_failing = True
-            await self._say("webhook_failing", f"it takes nothing: {reply.problem}", bad=True)
+        if self._patience.gone and not self._reported_failing:
+            self._reported_failing = True
+            await self._report("webhook_failing", f"deliveries fail: {reply.problem}", bad=True)
         self._next_try_wall = time.time() + wait
         if await _wait_for(self._hurry, wait):
             self._hurry.clear()
         self._next_try_wall = None
 
-    async def _put_aside(self, place: Place, entry: JournalEntry, reply: Reply) -> None:
+    async def _put_aside(self, progress: Progress, entry: JournalEntry, reply: Reply) -> None:
         """Go on with the next entries. One event until the next delivery, not one per entry."""
         self._results[Result.DEAD] += 1
         self._in_a_row += 1
         self._patience.next_entry()
         self._problem = reply.problem
-        await place.put_aside(entry, reply.problem)
-        # What tells of a webhook tells no more of itself: two of them would answer each other.
-        if not self._told_dead and not entry.kind.startswith(OWN_KINDS):
-            self._told_dead = True
+        await progress.put_aside(entry, reply.problem)
+        # No event about an event about webhooks: two webhooks would answer each other for ever.
+        if not self._reported_dead and not entry.kind.startswith(OWN_KINDS):
+            self._reported_dead = True
             sentence = f"it refused an event, which was put aside: {reply.problem}"
-            await self._say("webhook_dead", sentence, bad=True)
+            await self._report("webhook_dead", sentence, bad=True)
 
-    async def _try_dead(self, place: Place) -> None:
-        """Each once more, as an operator asked; out of their order, as they are by now."""
+    async def _try_dead(self, progress: Progress) -> None:
+        """Try each dead letter once more, as an operator asked."""
         while self._again:
             cursor = self._again[0]
-            letter = place.dead.get(cursor)
+            letter = progress.dead.get(cursor)
             found = await self._store.history(after=cursor - 1, limit=1)
             if letter is None or not found or found[0].cursor != cursor:
-                await place.forget(cursor)  # the journal has let go of it
+                await progress.forget(cursor)  # the journal dropped it
                 self._results[Result.EXPIRED] += letter is not None
             else:
                 reply = await self._send(found[0])
                 if reply.answer is Answer.TAKEN:
-                    await place.forget(cursor)
-                    await self._took()
+                    await progress.forget(cursor)
+                    await self._delivered()
                 else:
                     self._problem = reply.problem
                     if reply.answer is Answer.LATER:
-                        self._again.clear()  # they stay where they are, for another time
+                        self._again.clear()  # they stay dead letters
                         return
             del self._again[:1]
 
-    async def _say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
+    async def _report(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         text = f"webhook {self.declared.name}: {sentence}"
         log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         detail = {"webhook": self.declared.name}

@@ -1,5 +1,5 @@
-"""How far a webhook has come, and what its target refused for good. Small facts in the database:
-the entries themselves stay in the journal.
+"""The cursor of a webhook and the entries that its target refused for good, as small rows of the
+database: the entries themselves stay in the journal.
 """
 
 import json
@@ -13,10 +13,10 @@ from agent.store.database import Store
 
 MOST_DEAD = 500
 """Dead letters kept of one webhook; beyond that the oldest is forgotten."""
-_PLACE, _DEAD = "webhook.", "webhook_dead."
+_CURSOR, _DEAD = "webhook.", "webhook_dead."
 
 
-class Place:
+class Progress:
     """One webhook's cursor and its dead letters; what a method changed is on the disk after it."""
 
     def __init__(
@@ -31,9 +31,9 @@ class Place:
         self._saved = cursor
 
     @classmethod
-    async def find(cls, store: Store, name: str) -> "Place | None":
+    async def find(cls, store: Store, name: str) -> "Progress | None":
         """None: nothing was ever sent under this name."""
-        text = await store.get_fact(_PLACE + name)
+        text = await store.get_fact(_CURSOR + name)
         if text is None:
             return None
         facts = await store.get_facts(f"{_DEAD}{name}.")
@@ -42,10 +42,10 @@ class Place:
         return cls(store, name, int(text), {one.cursor: one for one in letters})
 
     @classmethod
-    async def begin(cls, store: Store, name: str, cursor: int) -> "Place":
-        place = cls(store, name, cursor, {})
-        await store.put_fact(_PLACE + name, str(cursor))
-        return place
+    async def begin(cls, store: Store, name: str, cursor: int) -> "Progress":
+        progress = cls(store, name, cursor, {})
+        await store.put_fact(_CURSOR + name, str(cursor))
+        return progress
 
     @property
     def unsaved(self) -> int:
@@ -55,17 +55,17 @@ class Place:
     async def save(self) -> None:
         cursor = self.cursor
         if cursor != self._saved:
-            await self._store.put_fact(_PLACE + self._name, str(cursor))
+            await self._store.put_fact(_CURSOR + self._name, str(cursor))
             self._saved = cursor
 
     async def put_aside(self, entry: JournalEntry, problem: str) -> None:
-        """The letter and the place behind it in one step: never lost, never twice."""
+        """Write the letter and the cursor behind it in one step: never lost, never twice."""
         letter = DeadLetter(
             entry.cursor, entry.kind, entry.instance, entry.wall, problem, time.time()
         )
         fact = {self._fact(letter.cursor): json.dumps(asdict(letter))}
         cursor = max(self.cursor, letter.cursor)
-        await self._store.put_facts({**fact, _PLACE + self._name: str(cursor)})
+        await self._store.put_facts({**fact, _CURSOR + self._name: str(cursor)})
         self.cursor = self._saved = cursor
         self.dead[letter.cursor] = letter
         if len(self.dead) > MOST_DEAD:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.engines.web.files import STORES, profile_path
 from agent.errors import EngineError
+from agent.files import sync
 
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
@@ -122,18 +123,9 @@ def make_durable(session: Path, progress: Callable[[], None]) -> None:
         folder = profile / part
         for path in [folder, *(folder.rglob("*") if part != "Default" else folder.glob("*"))]:
             with suppress(OSError):  # gone since it was listed
-                _sync(path)
+                if path.is_file() or path.is_dir():
+                    sync(path)
         progress()
-
-
-def _sync(path: Path) -> None:
-    if path.is_symlink() or not (path.is_file() or path.is_dir()):
-        return
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _answers(path: Path) -> bool:
