@@ -126,6 +126,7 @@ class Machine:
             begun = at if session.down_since is None else session.down_since
             self.tally.unpaired_by_outage += bool(session.place.unseen.within(begun, at))
             session.fate = "unpaired"
+        session.damaged, session.keys = False, ""
         self._enter(session, "asks", at)
         return True
 

@@ -1,5 +1,6 @@
 """The core over a whole simulated day: what its tables cannot show one decision at a time."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,21 @@ def test_what_ends_a_pairing_while_its_backend_was_away_is_counted(monkeypatch):
     assert (tally.in_vain, tally.unpaired) == (1, 0)
     assert machine.begin_afresh(session, span.end + 1)
     assert (tally.unpaired, tally.unpaired_by_outage) == (1, 1)
+
+
+def test_one_that_was_begun_afresh_waits_for_its_person_and_is_not_begun_again(monkeypatch):
+    monkeypatch.setitem(faults.RATES, "damaged", 0.5)
+    begun = Counter()
+
+    class Counting(Machine):
+        def begin_afresh(self, session, at):
+            begun[session.number] += 1
+            return super().begin_afresh(session, at)
+
+    machine = Counting("1/0", 60, Tally())
+    machine.supervising = Agent(machine)
+    machine.play()
+    assert begun and set(begun.values()) == {1}
 
 
 def test_times_answer_as_their_spans_do():

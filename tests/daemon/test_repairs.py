@@ -164,6 +164,11 @@ async def test_damaged_files_without_a_snapshot_are_given_up_last_and_kept(agent
     (gone,) = await retired(agent)
     kept = agent.state / "sessions" / ".trash" / gone["name"] / "session" / "sandbox.json"
     assert kept.stat().st_size > 0
+    ended_at = time.monotonic()
+    await eventually(lambda: time.monotonic() - ended_at > 4, within=6)
+    await agent.do("POST", "/api/instance/a/health")
+    assert await agent.status("a") == "QR_REQUIRED"
+    assert len(await retired(agent)) == 1, "it waits for a person, and is not cleaned again"
 
 
 async def test_with_unpair_never_a_pairing_is_not_given_up(make_agent, eventually):

@@ -91,3 +91,16 @@ def test_who_lives_on_no_backend_waits_for_none(house):
     here = Facts(Instance(InstanceId("c"), "sandbox", True, {}), SessionRecord())
     assert backends.ask(here, boot_now()) is None
     assert backends.may_begin(here)
+
+
+async def test_a_route_change_checks_the_servers_that_are_away_and_no_others(house):
+    backends, one, server, _, _ = house
+    one.server = ServerClaim(True)
+    backends.look_now()
+    assert (one.checking, server.checks) == (None, 0)
+    one.server = ServerClaim(False, "unreachable")
+    backends.look_now()
+    backends.look_now()
+    await one.checking
+    assert server.checks == 1
+    assert one.up
