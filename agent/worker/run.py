@@ -13,7 +13,7 @@ from agent.engines.files import NO_RULES
 from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Call
 from agent.link.server import LinkServer
-from agent.worker.calls import Answer, answer_with, plain, session_works
+from agent.worker.calls import Answer, Work, answer_with, plain, session_works
 from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine
@@ -43,45 +43,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
     engine = _open_engine(identity, reports)
-
-    async def save() -> None:
-        try:
-            await engine.save()
-        finally:
-            share_session(identity.folder)
-
-    works = session_works(engine, reports)
-    ask = works["probe"]
-
-    own = OwnFolder(identity.folder)
-
-    async def probe(args: Mapping[str, Any]) -> Answer:
-        return {**await ask(args), "open_fds": open_files(), "folder": own.told()}
-
-    async def save_elsewhere(args: Mapping[str, Any]) -> Answer:
-        """Its folder was deleted: what is in memory goes where the agent can fetch it."""
-        write = getattr(engine, "save_elsewhere", None)
-        if write is None:
-            raise EngineError(
-                f"engine {identity.engine} writes into its own folder only", code="not_supported"
-            )
-        if args.get("name") != REFUGE:
-            raise InvalidRequest("cannot save elsewhere: no such folder", field="name")
-        refuge = own.make_refuge(link_path.parent / REFUGE)
-        await write(refuge)
-        own.share(refuge)
-        return {}
-
-    async def use(_args: Mapping[str, Any]) -> Answer:
-        return own_use()
-
-    works |= {
-        "save": plain(save),
-        "close": plain(life.stop),
-        "probe": probe,
-        "own_use": use,
-        "save_elsewhere": save_elsewhere,
-    }
+    works = _works(identity, engine, reports, life, link_path.parent)
 
     async def answer(call: Call) -> Answer:
         return await answer_with(works, call)
@@ -104,6 +66,48 @@ async def _work(identity: Identity, link_path: Path) -> int:
     finally:
         share_session(identity.folder)
         await life.end(server)
+
+
+def _works(
+    identity: Identity, engine: Engine, reports: Reports, life: Life, refuges: Path
+) -> dict[str, Work]:
+    """The agent's calls; `refuges`: the folder that the agent can read."""
+    works = session_works(engine, reports)
+    ask, own = works["probe"], OwnFolder(identity.folder)
+
+    async def save() -> None:
+        try:
+            await engine.save()
+        finally:
+            share_session(identity.folder)
+
+    async def probe(args: Mapping[str, Any]) -> Answer:
+        return {**await ask(args), "open_fds": open_files(), "folder": own.told()}
+
+    async def save_elsewhere(args: Mapping[str, Any]) -> Answer:
+        """Its folder was deleted: what is in memory goes where the agent can fetch it."""
+        write = getattr(engine, "save_elsewhere", None)
+        if write is None:
+            raise EngineError(
+                f"engine {identity.engine} writes into its own folder only", code="not_supported"
+            )
+        if args.get("name") != REFUGE:
+            raise InvalidRequest("cannot save elsewhere: no such folder", field="name")
+        refuge = own.make_refuge(refuges / REFUGE)
+        await write(refuge)
+        own.share(refuge)
+        return {}
+
+    async def use(_args: Mapping[str, Any]) -> Answer:
+        return own_use()
+
+    return works | {
+        "save": plain(save),
+        "close": plain(life.stop),
+        "probe": probe,
+        "own_use": use,
+        "save_elsewhere": save_elsewhere,
+    }
 
 
 def _open_engine(identity: Identity, reports: Reports) -> Engine:
