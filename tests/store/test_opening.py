@@ -16,6 +16,7 @@ from agent.errors import SchemaTooNew, StoreError
 from agent.store.database import Store
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
+from agent.store.rebuild import set_aside
 from tests.lacking import not_lent
 from tests.store.conftest import REPOSITORY, entry, instance
 
@@ -494,3 +495,26 @@ async def test_a_failing_folder_scan_stops_the_rebuild_and_loses_nothing(written
     recovered = replace(instance("a"), enabled=False)
     store = await open_store(written, found=lambda: [(recovered, SessionRecord())])
     assert [one for one, _ in await store.instances()] == [recovered]
+
+
+def test_the_note_of_a_rebuild_is_on_the_disk_before_the_database_is_renamed(tmp_path, monkeypatch):
+    """A power cut after the rename must leave a note with its content, not an empty one."""
+    path = tmp_path / "agent.db"
+    path.write_bytes(b"damaged")
+    calls = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_fsync(fd):
+        calls.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    def note_rename(source, target):
+        calls.append(f"renamed {source.name}")
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    set_aside(path, 1_800_000_000.0)
+    before = calls[: calls.index("renamed agent.db")]
+    assert any("agent.db.rebuilding" in name for name in before), calls
+    assert tmp_path.name in before, "the folder that holds the note's name"
