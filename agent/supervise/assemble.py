@@ -30,6 +30,7 @@ from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.creation import Creation
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
@@ -196,13 +197,22 @@ def _supervisor(
 
     asking = Asking(registry, store, base.wake)
     checking = Checking(registry, passes, base.wake, at_once=CHECKS_AT_ONCE)
+    creation = Creation(
+        registry=registry,
+        store=store,
+        session_root=base.session_root,
+        backends=base.backends,
+        room=base.turns.room,
+        wake=base.wake,
+    )
     face = BackendFace(
         base.backends,
         registry.facts,
         store,
+        creation.create,
         discover_every=lambda: settings.config.backends.discover,
     )
-    supervisor = Supervisor(
+    return Supervisor(
         registry=registry,
         store=store,
         host=base.host,
@@ -235,10 +245,9 @@ def _supervisor(
             wake=base.wake,
         ),
         backends=face,
+        creation=creation,
         trends=base.trends,
     )
-    face.create = supervisor.create
-    return supervisor
 
 
 def _observer(base: Shared, findings: Findings) -> Observer:

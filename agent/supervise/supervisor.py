@@ -24,10 +24,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
-from agent.engines.catalog import check_settings, find_engine
 from agent.errors import (
-    ConfigError,
-    InvalidRequest,
     NotFound,
     Refused,
     VaultError,
@@ -45,13 +42,13 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.passes.picture import desired_of
-from agent.supervise.registry import Registry, identity_of
+from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.creation import Creation, check_settings_of
 from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
 from agent.supervise.story import entry
 from agent.supervise.turns.turns import Turns
-from agent.vault.identity import create as create_folder
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
@@ -82,6 +79,7 @@ class Supervisor:
         keeping: Keeping,
         moving: Moving,
         backends: BackendFace,
+        creation: Creation,
         trends: Trends,
     ) -> None:
         self.backends = backends
@@ -90,6 +88,7 @@ class Supervisor:
         self.repairs = repairs
         self.keeping = keeping
         self.moving = moving
+        self.create = creation.create
         self.view, self.views = registry.view, registry.views
         self.status, self.history = figures.status, store.history
         self.qr, self.command, self.send = asking.qr, asking.command, asking.send
@@ -105,28 +104,6 @@ class Supervisor:
 
     # wanting
 
-    async def create(self, instance: Instance) -> InstanceView:
-        self._check_engine(instance)
-        if instance.id in self._registry.facts:
-            raise Refused(
-                f"cannot create {instance.id}: it exists already", field="id", code="exists"
-            )
-        made = replace(instance, created_wall=instance.created_wall or time.time())
-        # The folder first: a crash in between leaves an empty folder, never a lost session.
-        await asyncio.to_thread(create_folder, self._session_root, made)
-        record = SessionRecord(status_since_wall=time.time())
-        said = JournalEntry(
-            "created",
-            f"created with engine {made.engine}" + ("" if made.enabled else ", disabled"),
-            instance=made.id,
-            wall=time.time(),
-        )
-        await self._store.add(made, record, said)
-        facts = self._registry.add(made, record)
-        facts.saved.identity = identity_of(facts)
-        self._wakes.wake(facts.id)
-        return self._view_with_hold(facts)
-
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
         """The worker reads them when it starts next; what it is held to changes at once."""
         facts = self._registry.get(id)
@@ -137,7 +114,7 @@ class Supervisor:
                 field="settings",
                 code="place_is_fixed",
             )
-        _check_settings(changed)
+        check_settings_of(changed)
         facts.instance = changed
         await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
         facts.asked.new_limits = True
@@ -289,15 +266,6 @@ class Supervisor:
         if facts.action.task is not None and facts.action.is_start:
             facts.action.task.cancel()
 
-    def _check_engine(self, instance: Instance) -> None:
-        try:
-            known = find_engine(instance.engine)
-        except ConfigError as error:
-            raise InvalidRequest(str(error), field="engine", code=error.code) from None
-        _check_settings(instance)
-        if known.remote or instance.backend:
-            self.backends.check_place(instance)
-
     async def _retire(self, facts: Facts) -> str:
         try:
             retired = await asyncio.to_thread(retire, self._session_root, facts.id, "deleted")
@@ -306,15 +274,6 @@ class Supervisor:
                 raise
             return ""
         return retired.name
-
-
-def _check_settings(instance: Instance) -> None:
-    """Refuse settings with which its worker could not start."""
-    try:
-        check_settings(instance.engine, instance.settings)
-    except ConfigError as error:
-        field = f"settings.{error.field}"
-        raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
 
 
 def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:

@@ -47,11 +47,11 @@ class BackendFace:
         backends: Backends,
         facts: Mapping[InstanceId, Facts],
         store: Store,
+        create: Create,
         *,
         discover_every: Callable[[], float],
     ) -> None:
-        self.create: Create = _cannot_create
-        """Set once the supervisor is there."""
+        self._create = create
         self._backends = backends
         self._facts = facts
         self._store = store
@@ -97,7 +97,7 @@ class BackendFace:
         one = self._find(name)
         await self._read_list(one)
         asked, remote = remote, session_meant(name, one.names, remote)
-        if (holder := self._holder(one, remote)) is not None:
+        if (holder := _holder(self._backends, one, remote)) is not None:
             raise Refused(
                 f"cannot adopt {remote!r:.80} of {name}: the instance {holder} has it already",
                 field="remote",
@@ -144,7 +144,7 @@ class BackendFace:
         if remote in (names := await self._let_go(one.name)):
             await self._keep_let_go(one.name, names - {remote})
         settings = {"backend": one.name, "remote": remote}
-        made = await self.create(Instance(id, one.declared.engine, True, settings))
+        made = await self._create(Instance(id, one.declared.engine, True, settings))
         return made.instance.id
 
     # hooks
@@ -162,34 +162,6 @@ class BackendFace:
 
     # inside
 
-    def check_place(self, instance: Instance) -> None:
-        """Refuse an instance whose backend is none of ours, or of another kind, or taken."""
-        one = self._backends.all.get(instance.backend)
-        if one is None:
-            known = ", ".join(self._backends.all) or "none"
-            raise InvalidRequest(
-                f"cannot create {instance.id}: engine {instance.engine} needs the name of a"
-                f" declared [[backend]] in its settings, not {instance.backend!r:.60};"
-                f" declared: {known}",
-                field="settings.backend",
-                code="unknown_backend",
-            )
-        if one.declared.engine != instance.engine:
-            raise InvalidRequest(
-                f"cannot create {instance.id}: backend {one.name} is of engine"
-                f" {one.declared.engine}, not {instance.engine}",
-                field="engine",
-                code="wrong_engine",
-            )
-        holder = self._holder(one, instance.remote)
-        if holder is not None and holder != instance.id:
-            raise Refused(
-                f"cannot create {instance.id}: {instance.remote!r:.80} of {one.name} is"
-                f" {holder} here already",
-                field="settings.remote",
-                code="adopted",
-            )
-
     def _find(self, name: str) -> BackendFacts:
         one = self._backends.all.get(name)
         if one is None:
@@ -197,10 +169,6 @@ class BackendFace:
                 f"cannot find backend {name!r:.60}: agent.toml declares none of that name"
             )
         return one
-
-    def _holder(self, one: BackendFacts, remote: str) -> InstanceId | None:
-        found = (each.id for each in self._backends.members(one) if each.instance.remote == remote)
-        return next(found, None)
 
     async def _read_list(self, one: BackendFacts) -> None:
         told = (await self._call(one, "sessions")).get("sessions")
@@ -284,5 +252,35 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     return value[:200] if isinstance(value, str) else ""
 
 
-async def _cannot_create(_instance: Instance) -> InstanceView:
-    raise TryLater("cannot adopt yet: the agent still starts")
+def check_place(backends: Backends, instance: Instance) -> None:
+    """Refuse an instance whose backend is none of ours, or of another kind, or taken."""
+    one = backends.all.get(instance.backend)
+    if one is None:
+        known = ", ".join(backends.all) or "none"
+        raise InvalidRequest(
+            f"cannot create {instance.id}: engine {instance.engine} needs the name of a"
+            f" declared [[backend]] in its settings, not {instance.backend!r:.60};"
+            f" declared: {known}",
+            field="settings.backend",
+            code="unknown_backend",
+        )
+    if one.declared.engine != instance.engine:
+        raise InvalidRequest(
+            f"cannot create {instance.id}: backend {one.name} is of engine"
+            f" {one.declared.engine}, not {instance.engine}",
+            field="engine",
+            code="wrong_engine",
+        )
+    holder = _holder(backends, one, instance.remote)
+    if holder is not None and holder != instance.id:
+        raise Refused(
+            f"cannot create {instance.id}: {instance.remote!r:.80} of {one.name} is"
+            f" {holder} here already",
+            field="settings.remote",
+            code="adopted",
+        )
+
+
+def _holder(backends: Backends, one: BackendFacts, remote: str) -> InstanceId | None:
+    found = (each.id for each in backends.members(one) if each.instance.remote == remote)
+    return next(found, None)
