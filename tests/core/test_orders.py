@@ -106,8 +106,8 @@ def test_a_start_by_hand(changes, ours, enabled, started):
         (RecoveryKind.RESTART, False, (K.RESTART,)),
         (RecoveryKind.RESTORE, False, (K.STOP, K.RESTORE, K.START)),
         (RecoveryKind.CLEANUP, False, (K.STOP, K.SET_ASIDE, K.START)),
-        (RecoveryKind.CLEANUP, True, (K.RENEW,)),
-        (RecoveryKind.LOGOUT_RESTART, True, (K.LOGOUT, K.RESTART)),
+        (RecoveryKind.CLEANUP, True, (K.RENEW, K.SET_ASIDE)),
+        (RecoveryKind.LOGOUT_RESTART, True, (K.LOGOUT, K.RESTART, K.SET_ASIDE)),
     ],
 )
 def test_a_step_of_a_repair_is_made_of_the_actions_of_every_plan(kind, remote, actions):

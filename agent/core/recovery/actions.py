@@ -15,10 +15,10 @@ _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
 }
 _ACTIONS_REMOTE = {
     **_ACTIONS,
-    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART),
-    RecoveryKind.CLEANUP: (ActionKind.RENEW,),
+    RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART, ActionKind.SET_ASIDE),
+    RecoveryKind.CLEANUP: (ActionKind.RENEW, ActionKind.SET_ASIDE),
 }
-"""On a backend: its server has the files."""
+"""On a backend: its server has the files; once it has given the pairing up, so do we."""
 
 
 def plan_step(decision: Decision, *, remote: bool) -> Plan:
