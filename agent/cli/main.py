@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from agent import BUILD, VERSION
 from agent.cli import agent
 from agent.cli.command import Group, add_common
 from agent.cli.terminal.show import clean
@@ -41,6 +42,8 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    built = f", {BUILD}" if BUILD else ""
+    parser.add_argument("--version", action="version", version=f"wa-agent {VERSION}{built}")
     add_common(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in groups:
