@@ -25,11 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
-    if report.failed and "bed" in getattr(item, "funcargs", {}):
-        bed: Bed = item.funcargs["bed"]
-        if bed.init:
-            report.sections.append(("journal", bed.journal("-n", "150")))
-        report.sections.append(("console", bed.messages()))
+    for bed in getattr(item, "funcargs", {}).values():
+        if report.failed and isinstance(bed, Bed):
+            if bed.init:
+                report.sections.append(("journal", bed.journal("-n", "150")))
+            report.sections.append(("console", bed.messages()))
     return report
 
 

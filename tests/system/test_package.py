@@ -118,7 +118,7 @@ def test_its_whole_life_on_one_machine(bare: Bed, repository: Path, tmp_path: Pa
         apt(bare, "update")
         apt(bare, "upgrade")
         assert f"wa-agent {NEXT}, built from " in bare.run("wa-agent", "--version")
-        fleet.until_connected(within=120)
+        fleet.until_connected(within=60)
     assert seen.answered > 50
     assert not seen.lost, seen.lost[:3]
     assert fleet.runs() == runs, "no session was restarted"
