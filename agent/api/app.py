@@ -6,7 +6,8 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api import (
+from agent.api import placement
+from agent.api.handlers import (
     alerts,
     backends,
     events,
@@ -16,7 +17,6 @@ from agent.api import (
     keys,
     messages,
     monitoring,
-    placement,
     remote_session,
     repairs,
     snapshots,
@@ -24,6 +24,7 @@ from agent.api import (
     webhooks,
     whatsapp,
 )
+from agent.api.handlers.qr import show_qr
 from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
 from agent.api.http.auth import NOBODY, Right, identify, require
 from agent.api.http.call import Call, Parts, Route, read_call
@@ -37,7 +38,6 @@ from agent.api.http.envelope import (
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
 from agent.api.http.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
-from agent.api.qr import show_qr
 from agent.api.runbook import show_runbook
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError

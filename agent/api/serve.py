@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.api.app import build_app
-from agent.api.events import say_goodbye
+from agent.api.handlers.events import say_goodbye
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance

@@ -1,32 +1,12 @@
 """All commands, in the order of the help."""
 
-from agent.cli import (
-    agent,
-    alerts,
-    backends,
-    completion,
-    config,
-    events,
-    health,
-    instances,
-    keys,
-    move_in,
-    qr,
-    reasons,
-    remote_session,
-    repairs,
-    sandbox,
-    send,
-    snapshots,
-    top,
-    trash,
-    tune,
-    web,
-    webhooks,
-    why,
-)
+from agent.cli import agent, backends, completion, config, keys, repairs, tune, webhooks
+from agent.cli.alerts import command as alerts
 from agent.cli.command import Group
+from agent.cli.copies import move_in, snapshots, trash
 from agent.cli.doctor import command as doctor
+from agent.cli.sessions import instances, qr, remote_session, sandbox, send, web
+from agent.cli.watch import events, health, reasons, top, why
 
 GROUPS: tuple[Group, ...] = (
     agent,

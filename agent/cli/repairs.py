@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
-from agent.cli.instances import add_place, every_instance, place_of
 from agent.cli.repair_round import SECONDS, repair_all
+from agent.cli.sessions.instances import add_place, every_instance, place_of
 from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import duration, moment, print_json, print_pairs, print_table
@@ -183,7 +183,7 @@ def set_up(options: argparse.Namespace) -> int:
     elif found["qr"] is None:
         print(f"{options.id} is connected")
     else:
-        from agent.cli.qr import draw_code
+        from agent.cli.sessions.qr import draw_code
 
         print(draw_code(client, options.id), end="")
         print(f"scan with WhatsApp: {options.id}")

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from agent.cli import backends, instances
+from agent.cli import backends
 from agent.cli.main import build_parser
+from agent.cli.sessions import instances
 from agent.core.model import InstanceId, RemoteSession
 
 

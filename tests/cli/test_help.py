@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.cli.main import build_parser
-from agent.cli.sandbox import FAULTS_SHOWN
+from agent.cli.sessions.sandbox import FAULTS_SHOWN
 from agent.engines.sandbox.faults import FAULTS
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli import instances
+from agent.cli.sessions import instances
 from agent.errors import Refused, TryLater
 
 

@@ -9,11 +9,11 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.sources import OURS, SOURCES, pack_found
+from agent.cli.copies.sources import OURS, SOURCES, pack_found
+from agent.cli.copies.transfer import upload
 from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.cli.terminal.show import print_json
-from agent.cli.transfer import upload
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, WaError
 

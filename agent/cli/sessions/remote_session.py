@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
-from agent.cli.instances import add_settings, parse_settings
+from agent.cli.sessions.instances import add_settings, parse_settings
 from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import moment, print_json, print_pairs

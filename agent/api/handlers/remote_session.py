@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.command import command
+from agent.api.handlers.command import command
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import OBJECT, Field

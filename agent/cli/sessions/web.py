@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.copies.transfer import check_target, whole_file
 from agent.cli.terminal.show import print_json
-from agent.cli.transfer import check_target, whole_file
 
 _SECONDS = 60.0
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRINGS, Field
-from agent.api.instances import HISTORY, read_history
 from agent.core.event_json import show_event
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
 from agent.deliver.bus import EventFilter, Subscription

@@ -6,12 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
-from agent.api.remote_session import delete_there
 from agent.core.event_json import show_event
 from agent.core.model import (
     ID_PATTERN,

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.sources import OURS, TARGETS
+from agent.cli.copies.sources import OURS, TARGETS
+from agent.cli.copies.transfer import ask_long, check_target, download
 from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.cli.terminal.show import moment, print_json
-from agent.cli.transfer import ask_long, check_target, download
 from agent.errors import WaError
 
 Result = TypeVar("Result")

@@ -75,7 +75,7 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def listen(options: argparse.Namespace) -> int:
-    from agent.cli.alert_listener import listen  # it brings a server: only for who asks for one
+    from agent.cli.alerts.listener import listen  # it brings a server: only for who asks for one
 
     return listen(options.at, as_json=wants_json(options))
 

@@ -1,0 +1,1 @@
+"""Commands about alerts: evaluating, exporting, testing, and a listener for a trial."""

@@ -1,0 +1,1 @@
+"""Commands about single sessions: making, pairing, sending, and the tools of an engine."""

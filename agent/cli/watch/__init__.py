@@ -1,0 +1,1 @@
+"""Commands that show: events, health, reasons, `top` and `why`."""
