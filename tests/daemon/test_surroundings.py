@@ -428,14 +428,14 @@ async def test_f53_many_starts_go_in_a_window_and_readiness_tells_how_far(make_a
 
 async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(agent, eventually):
     ids = [f"i{number}" for number in range(8)]
-    await connected(agent, eventually, *ids, save_seconds=0.7)
+    await connected(agent, eventually, *ids, save_seconds=2.0)
     pids = agent.worker_pids()
     assert len(pids) == len(ids)
     begun = time.monotonic()
     for pid in [*pids, agent.process.pid]:  # as a shutdown does: everybody at once
         os.kill(pid, signal.SIGTERM)
     assert await asyncio.wait_for(agent.process.wait(), 30) == 0
-    assert time.monotonic() - begun < 0.7 * len(ids), "they saved one after the other"
+    assert time.monotonic() - begun < 2.0 * len(ids), "they saved one after the other"
     assert not any(alive(pid) for pid in pids)
     for id in ids:
         assert "closed in order" in (agent.state / "run" / id / "worker.log").read_text()

@@ -323,7 +323,7 @@ async def test_an_upload_over_the_limit_is_refused(make_agent, tmp_path):
     agent = make_agent("[sessions]\nimport_packed = 100000\n")
     await agent.start()
     file = tmp_path / "big"
-    file.write_bytes(os.urandom(5_000_000))
+    file.write_bytes(b"\x1f\x8b" + os.urandom(5_000_000))
     status, out = await cli(agent, "import", file)
     assert (status, "more than 100000 bytes" in out) == (2, True), out
     assert staging(agent) == []
