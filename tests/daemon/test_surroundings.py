@@ -16,7 +16,7 @@ import pytest
 
 from tests.lacking import not_lent
 
-from .conftest import SETTINGS, alive
+from .conftest import PATIENT, SETTINGS, alive
 
 CLOCKS = '''
 """Python's clocks, moved by what two files say: the one thing that a test cannot do for real."""
@@ -426,7 +426,9 @@ async def test_f53_many_starts_go_in_a_window_and_readiness_tells_how_far(make_a
     assert (await agent.ask("GET", "/readyz"))[0] == 200
 
 
-async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(agent, eventually):
+async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(make_agent, eventually):
+    agent = make_agent()
+    await agent.start(PATIENT)
     ids = [f"i{number}" for number in range(8)]
     await connected(agent, eventually, *ids, save_seconds=2.0)
     pids = agent.worker_pids()
@@ -439,7 +441,7 @@ async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(agent, eventually
     assert not any(alive(pid) for pid in pids)
     for id in ids:
         assert "closed in order" in (agent.state / "run" / id / "worker.log").read_text()
-    await agent.start()
+    await agent.start(PATIENT)
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=20)
         assert "QR_REQUIRED" not in str((await agent.story(id))[-8:])

@@ -35,13 +35,15 @@ async def moves_in(bench: Bench, session: FoundSession) -> None:
     shutil.rmtree(bench.folder)
     bench.folder.mkdir()
     write_session(session, bench.folder)
-    before = bench.whatsapp.person(PEER)["retries"]
+    sent_again = 0
     await bench.start()
     await bench.is_now("CONNECTED", within=60)
     for number in range(MESSAGES):
+        retries = bench.whatsapp.person(PEER)["retries"]
         id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"after {number}")
         await bench.until(lambda id=id: bench.heard.count("message", direction="in", id=id), 60)
-    assert bench.whatsapp.person(PEER)["retries"] - before <= 1, "nine are read at once"
+        sent_again += bench.whatsapp.person(PEER)["retries"] > retries
+    assert sent_again <= 1, "nine are read at once"
     await bench.send("an answer")
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
 
@@ -99,6 +101,8 @@ async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, pack
         await asyncio.to_thread(bench.whatsapp.scan, server.qr(), ACCOUNT)
         await bench.until(lambda: server.status() == "CONNECTED", 90)
         await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "to the bot")
+        # What the bot leaves unread is sent again to the session that was moved.
+        await bench.until(lambda: bench.whatsapp.person(PEER)["unread"] == 0, 60)
         [running] = find_sessions(str(tmp_path / "bot"), Hints())
         assert running.code == "in_use"
     finally:
