@@ -11,6 +11,10 @@ from tests.system import test_faults
 ROOT = Path(__file__).parents[1]
 ROWS = [f"F{number:02}" for number in range(1, 89)]
 SEEN_FROM_OUTSIDE = [
+    *(f"A{number}" for number in range(1, 13)),
+    *(f"R{number}" for number in range(1, 8)),
+    *(f"E{number}" for number in range(1, 9)),
+    *(f"W{number}" for number in range(1, 9)),
     *(f"S{number}" for number in range(1, 10)),
     *(f"O{number}" for number in range(1, 13)),
     *(f"W{number}" for number in range(9, 13)),
