@@ -196,6 +196,22 @@ def test_who_is_meant_to_be_connected_is_down_when_it_is_not() -> None:
     assert found("WaSessionNeedsScan", e=scan, a=lost) == {"e"}
 
 
+def test_o10_a_session_that_flickers_between_its_code_and_reconnecting_is_down() -> None:
+    condition, name = DOWN.condition, InstanceId("a")
+    history = History([condition])
+    held: list[float] = []
+    for at in range(0, 1800, 15):
+        codes = at // 120 % 2 == 0
+        status = ConnectionStatus.QR_REQUIRED if codes else ConnectionStatus.RECONNECTING
+        views = {name: make_view("a", status=status)}
+        list(history.note(views, Figures(), float(at)))
+        if condition.vector(Sight(views, Figures(), history, float(at))):
+            held.append(float(at))
+    assert held[-1] == 1785, "it holds at the end"
+    longest = held[-1] - max((b for a, b in pairwise(held) if b - a > 15), default=held[0])
+    assert longest >= DOWN.hold
+
+
 def test_of_a_backend_that_is_down_no_session_is_said_to_be_down() -> None:
     lost = make_view("a", status=ConnectionStatus.RECONNECTING)
     remote = replace(lost, instance=replace(lost.instance, settings={"backend": "evo"}))
@@ -365,6 +381,13 @@ def test_an_incident_silences_its_members_only(name: str, more: dict[str, Any]) 
     assert [dict(key)["session"] for key in found] == ["alone"]
     own = firing("WaFleetIncident", engine="sandbox")
     assert silenced([own, *(firing(name, **dict(key)) for key in found)]) == {}
+
+
+def test_o9_of_a_session_that_is_down_with_an_open_circuit_one_alert_is_told() -> None:
+    down = firing("WaSessionDown", session="a", engine="web")
+    circuit = firing("WaCircuitOpen", session="a", engine="web")
+    others = firing("WaCircuitOpen", session="b", engine="web")
+    assert silenced([down, circuit, others]) == {(circuit.name, circuit.labels): "WaSessionDown"}
 
 
 def test_a_backend_that_is_down_silences_alerts_of_its_sessions_only() -> None:
