@@ -123,6 +123,10 @@ class FailingDisk:
     image: Path
     folder: Path
 
+    def _unmount(self) -> subprocess.CompletedProcess[str]:
+        command = ["umount", str(self.folder)]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
     def mount(self) -> None:
         mounting = ["mount", "-o", "loop", str(self.image), str(self.folder)]
         subprocess.run(mounting, check=True, capture_output=True)
@@ -131,7 +135,11 @@ class FailingDisk:
         subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
 
     def mend(self) -> None:
-        subprocess.run(["umount", str(self.folder)], check=True)
+        # What has just been killed may hold it a moment longer.
+        deadline = time.monotonic() + 20
+        while (done := self._unmount()).returncode and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert done.returncode == 0, done.stderr
         # The kernel lets go of the image later than umount ends, and could still write to it.
         deadline = time.monotonic() + 20
         while _loops(self.image) and time.monotonic() < deadline:
