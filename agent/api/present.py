@@ -8,7 +8,7 @@ from agent.api.protocols import Trashed
 from agent.clock import boot_now
 from agent.core.event_json import wall_text
 from agent.core.figures.session_figures import COUNTS, FIGURES
-from agent.core.incident import Incident
+from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from agent.api.http.idempotency import FactStore
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.trend import Trends
-from agent.core.incident import Incident
+from agent.core.incidents.incident import Incident
 from agent.core.model import (
     HealthVerdict,
     Instance,

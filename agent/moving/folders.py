@@ -4,14 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.errors import InvalidRequest, Refused
 from agent.moving.session import CREDS, FoundSession, Keys, look_at
 from agent.moving.users import user_of_folder
 
 _DEPTH = 4
 """Levels below the named folder that are looked through."""
-MOST_FILES = 200_000
-SIZE_LIMIT = 1024**3
 
 
 def find_in_folder(path: Path) -> list[FoundSession]:
@@ -66,19 +65,13 @@ def read_folder(folder: Path) -> Keys:
             if not dot or kind != "json" or not entry.is_file(follow_symlinks=False):
                 continue
             try:
-                content = _read(Path(entry.path))
+                content = read_key_file(Path(entry.path))
             except FileNotFoundError:
                 raise Refused(
                     "it changes while it is read: stop its program", code="in_use"
                 ) from None
             size += len(content)
-            if size > SIZE_LIMIT or len(keys) >= MOST_FILES:
+            if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
                 raise Refused("it is larger than any session", code="too_large")
             keys[CREDS if key == "creds" else key] = content
     return keys
-
-
-def _read(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from agent.engines.baileys.files import KEY_KINDS
 from agent.errors import Refused
 
 Keys = Mapping[str, bytes]
@@ -16,10 +17,6 @@ Keys = Mapping[str, bytes]
 
 CREDS = "creds"
 PRE_KEY = "pre-key-"
-KINDS = re.compile(
-    r"creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
-    r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
-)
 _NEEDED = ("noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "advSecretKey")
 
 
@@ -49,12 +46,17 @@ def look_at(
 ) -> FoundSession:
     """Read a session and say what it is worth. `user`: the program that has it open now."""
     try:
-        keys = {name: normal(name, raw) for name, raw in read().items() if KINDS.fullmatch(name)}
+        keys = {
+            name: normal(name, raw) for name, raw in read().items() if re.fullmatch(KEY_KINDS, name)
+        }
         creds = _creds(keys)
     except Refused as error:
         return FoundSession(
             program, name, written=written, problem=str(error), code=error.code or "no_session"
         )
+    except OSError as error:
+        sentence = f"it cannot be read: {error.strerror or error}"
+        return FoundSession(program, name, written=written, problem=sentence, code="unreadable")
     pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
     problem, code = _problem(creds, pre_keys, user)
     return FoundSession(
@@ -108,10 +110,10 @@ def normal(name: str, raw: bytes) -> bytes:
     Older versions and some stores wrote a Buffer's bytes as numbers.
     """
     try:
-        value = json.loads(raw)
+        value = _with_buffers(json.loads(raw))
+        return json.dumps(value, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:
         raise Refused(f"its {name} is damaged: no JSON", code="damaged") from error
-    return json.dumps(_with_buffers(value), separators=(",", ":")).encode()
 
 
 def _with_buffers(value: Any) -> Any:

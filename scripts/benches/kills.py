@@ -84,7 +84,7 @@ class Run:
         return bool(answer["detail"].get("ping_seconds") is not None)
 
     async def talk(self) -> None:
-        """Peers write at random, whether somebody reads or not."""
+        """Peers write at random, also while the session is down."""
         while True:
             peer = self._chance.choice(PEERS)
             text = f"message {len(self.said)}"

@@ -5,8 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from agent.core.failing import IncidentBook, Turn, goes_all_the_way
-from agent.core.incident import Failure, Incident, IncidentPolicy, hold_of, next_turn, odd_one_out
+from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way
+from agent.core.incidents.incident import (
+    Failure,
+    Incident,
+    IncidentPolicy,
+    hold_of,
+    next_turn,
+    odd_one_out,
+)
 from agent.core.model import HealthVerdict, InstanceId
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.incident import Incident, IncidentKind
+from agent.core.incidents.incident import Incident, IncidentKind
 from agent.core.model import ConnectionStatus, InstanceId
 from tests.fakes.supervisor import make_view
 

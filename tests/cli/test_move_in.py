@@ -1,5 +1,6 @@
 """`wa-agent import` of other programs' sessions: shown first, each imported or refused by name."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -53,3 +54,20 @@ async def test_a_session_that_cannot_be_moved_is_refused_with_its_code(
     answer = await cli("import", "bots/deaf", "--json")
     assert answer.status == 4
     assert json.loads(answer.err)["error"] == "no_pre_keys"
+
+
+async def test_who_stopped_the_program_says_so(cli: Cli, three: Path) -> None:
+    """A Node program above the folder need not be the bot."""
+    script = "console.log(1); setInterval(() => {}, 1000)"
+    pipe = asyncio.subprocess.PIPE
+    bot = await asyncio.create_subprocess_exec("node", "-e", script, cwd=three, stdout=pipe)
+    try:
+        assert bot.stdout is not None
+        await bot.stdout.readline()
+        refused = await cli("import", "bots/sales", "--dry-run", "--json")
+        taken = await cli("import", "bots/sales", "--dry-run", "--json", "--stopped")
+    finally:
+        bot.kill()
+        await bot.communicate()
+    assert (refused.status, refused.json()[0]["code"]) == (4, "in_use")
+    assert (taken.status, taken.json()[0]["code"]) == (0, "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.incident import Incident, IncidentKind
+from agent.core.incidents.incident import Incident, IncidentKind
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
 from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.incident import (
+from agent.core.incidents.incident import (
     Failure,
     IncidentKind,
     IncidentPolicy,

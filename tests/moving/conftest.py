@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -168,8 +169,6 @@ class Postgres:
         folder.mkdir()
         if self._as:
             shutil.chown(folder, "postgres")
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "--pgdata", folder / "data", "--no-sync", "--username", "owner")
         command = [*self._as, self._bin / "postgres", "-D", folder / "data", "-k", folder]
         self._process = subprocess.Popen(
@@ -208,10 +207,13 @@ class Postgres:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    server = Postgres(tmp_path / "pg")
-    yield server
-    server.end()
+def postgres() -> Iterator[Postgres]:
+    # Not below tmp_path: pytest shuts everybody else, Debian's user too, out of its folder.
+    with tempfile.TemporaryDirectory(prefix="wa-pg-", dir="/tmp") as place:
+        Path(place).chmod(0o711)
+        server = Postgres(Path(place) / "pg")
+        yield server
+        server.end()
 
 
 class Redis:

@@ -12,7 +12,7 @@ import pytest
 from agent.errors import InvalidRequest, WaError
 from agent.moving.curve import public_key
 from agent.moving.recognise import Hints, find_sessions, shown
-from agent.moving.session import FoundSession, normal
+from agent.moving.session import FoundSession, look_at, normal
 from agent.moving.session import write_folder as write_session
 from tests.moving.conftest import (
     Postgres,
@@ -92,11 +92,22 @@ def test_what_it_holds_is_shown_before_anything_is_touched(tmp_path: Path) -> No
         pytest.param({**keys_of(), "creds": b'{"me": {'}, "damaged", id="cut off"),
         pytest.param({**keys_of(), "creds": b"[]"}, "damaged", id="not credentials"),
         pytest.param({**keys_of(), "pre-key-2": b""}, "damaged", id="an empty pre-key"),
+        pytest.param(
+            {**keys_of(), "session-1.0": b"[" * 900 + b"]" * 900}, "damaged", id="nested too deep"
+        ),
     ],
 )
 def test_what_cannot_be_moved_says_why(tmp_path: Path, keys: Any, code: str) -> None:
     [session] = find(write_folder(tmp_path / "bot", keys))
-    assert (session.code, bool(session.problem), session.keys) == (code, True, session.keys)
+    assert (session.code, bool(session.problem)) == (code, True)
+
+
+def test_a_source_that_cannot_be_read_is_named() -> None:
+    def read() -> dict[str, bytes]:
+        raise PermissionError(13, "Permission denied")
+
+    session = look_at("Baileys", "shop", read, written=None)
+    assert (session.code, "Permission denied" in session.problem) == ("unreadable", True)
 
 
 def test_a_folder_whose_bot_runs_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from agent.clock import boot_now
-from agent.core.failing import STALE, Failing
-from agent.core.incident import IncidentPolicy
+from agent.core.incidents.book import STALE, Failing
+from agent.core.incidents.incident import IncidentPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,

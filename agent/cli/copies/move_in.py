@@ -106,8 +106,11 @@ def _one_session(options: argparse.Namespace) -> str:
 
     path = Path(options.source)
     if path.is_dir():
-        profiles = [path, *(each for each in path.iterdir() if each.name.startswith("session"))]
-        return "wwebjs" if any(has_pairing(profile) for profile in profiles) else ""
+        try:
+            profiles = [path, *(each for each in path.iterdir() if each.name.startswith("session"))]
+            return "wwebjs" if any(has_pairing(profile) for profile in profiles) else ""
+        except OSError as error:
+            raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="source") from error
     return OURS if head_of(path).startswith(_GZIP) else ""
 
 

@@ -12,17 +12,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.engines.baileys.files import CREDS
+from agent.engines.baileys.files import (
+    CREDS,
+    KEY_KINDS,
+    MOST_KEYS,
+    SIZE_LIMIT,
+    read_key_file,
+)
 from agent.errors import Refused, VaultError
 from agent.files import replace_folder
 
-_KEY = re.compile(
-    r"(creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
-    r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-[^/]{1,200})\.json"
-)
-"""The library's own kinds of keys, of versions 6 and 7; what else lies there is the bot's."""
-MOST_FILES = 200_000
-SIZE_LIMIT = 1024**3
+_KEY_FILE = re.compile(rf"({KEY_KINDS})\.json")
 
 
 def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool = False) -> Path:
@@ -52,7 +52,7 @@ def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool 
 def _check_pairing(folder: Path) -> None:
     path = folder / CREDS
     try:
-        creds = json.loads(_read(path))
+        creds = json.loads(read_key_file(path))
     except (OSError, ValueError, RecursionError) as error:
         cause = (error.strerror if isinstance(error, OSError) else None) or "it is no JSON"
         raise Refused(f"cannot use {path}: {cause}", code="no_session") from error
@@ -65,19 +65,19 @@ def _keys(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             # Links, folders and what a bot keeps beside its keys are no part of a session.
-            if entry.is_file(follow_symlinks=False) and _KEY.fullmatch(entry.name):
+            if entry.is_file(follow_symlinks=False) and _KEY_FILE.fullmatch(entry.name):
                 yield entry.name
 
 
 def _copy(source: Path, target: Path) -> int:
     """Every key, the credentials last: half a copy is no session."""
     names = sorted(_keys(source), key=lambda name: (name == CREDS, name))
-    if len(names) > MOST_FILES:
-        raise VaultError(f"cannot copy {source}: more than {MOST_FILES} files")
+    if len(names) > MOST_KEYS:
+        raise VaultError(f"cannot copy {source}: more than {MOST_KEYS} files")
     size = 0
     try:
         for name in names:
-            content = _read(source / name)
+            content = read_key_file(source / name)
             size += len(content)
             if size > SIZE_LIMIT:
                 raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
@@ -89,9 +89,3 @@ def _copy(source: Path, target: Path) -> int:
     except OSError as error:
         raise VaultError(f"cannot copy {source}: {error}") from error
     return size
-
-
-def _read(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()

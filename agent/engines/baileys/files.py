@@ -1,6 +1,7 @@
 """A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
 
 import json
+import os
 import re
 import time
 from contextlib import suppress
@@ -14,6 +15,14 @@ from agent.errors import EngineError
 from agent.files import sync
 
 CREDS = "creds.json"
+KEY_KINDS = (
+    r"creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
+    r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
+)
+"""The library's own kinds of keys, of versions 6 and 7, as a regular expression."""
+MOST_KEYS = 200_000
+SIZE_LIMIT = 1024**3
+"""Bytes of all keys together: no session is larger."""
 REMOVED = "removed-keys"
 KEPT = 5
 """So many sets of removed keys stay."""
@@ -139,3 +148,10 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
 
 
 RULES = FileRules(check, lost_store, key_based=True, left_out=frozenset({REMOVED, "baileys.json"}))
+
+
+def read_key_file(path: Path) -> bytes:
+    """Never through a link: the folder may belong to another user."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()

@@ -180,7 +180,7 @@ class EvolutionApi:
         return answer
 
     async def learn_version(self, timeout: float) -> None:
-        """2.x asks a server on the internet before it answers: slow, and no failure is told."""
+        """Evolution 2.x asks the internet before it answers: slow, and it hides failures."""
         try:
             answer = await self._http.ask("GET", "/", timeout=timeout, urgent=True)
         except ServerDown:

@@ -1,7 +1,7 @@
 """The state of a backend's server, told when it changes.
 
-A failed request says little of the server: one session may hang. So it asks for one check,
-and the check's result is told.
+A failed request says little of the server: one session may hang. So the watch asks
+for one check and reports what the check found.
 """
 
 import asyncio

@@ -9,8 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from agent.clock import boot_now
-from agent.core.failing import IncidentBook, Turn, goes_all_the_way, is_well
-from agent.core.incident import Failure, Incident, IncidentPolicy, hold_of, next_turn, odd_one_out
+from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, is_well
+from agent.core.incidents.incident import (
+    Failure,
+    Incident,
+    IncidentPolicy,
+    hold_of,
+    next_turn,
+    odd_one_out,
+)
 from agent.core.model import (
     Category,
     ConnectionStatus,

@@ -115,7 +115,7 @@ export class Store {
       try {
         for (let at = 0; at < files.length; at += AT_ONCE) {
           const commits = files.slice(at, at + AT_ONCE).map(([file, text]) => this.#commit(file, text));
-          // A failure is told when the other writes of its group have ended, too.
+          // Reject only after the other writes of this group have ended, too.
           const failed = (await Promise.allSettled(commits)).find(({ status }) => status === "rejected");
           if (failed) throw failed.reason;
         }

@@ -63,7 +63,7 @@ def _of_trying() -> Problem | None:
 
 
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
-    """As the user nobody where that is possible: root's rights say nothing of a worker's."""
+    """Run as an unprivileged user where possible: what root may do says nothing of a worker."""
     line = [unshare, "--user", "--map-root-user", "--pid", "--net", "--fork", "true"]
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS}
     if os.geteuid() == 0:

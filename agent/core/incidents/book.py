@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 
-from agent.core.incident import (
+from agent.core.incidents.incident import (
     Failure,
     Incident,
     IncidentKind,
