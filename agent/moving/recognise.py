@@ -5,20 +5,28 @@ from pathlib import Path
 
 from agent.errors import InvalidRequest
 from agent.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
+from agent.moving.dumps import DumpTables, of_mysql, of_postgres
 from agent.moving.folders import find_in_folder, read_folder
+from agent.moving.mysql import MysqlTables
 from agent.moving.redis import find_in_redis, hash_keys
 from agent.moving.session import FoundSession
-from agent.moving.tables import DumpTables, PostgresTables, SqliteTables, Tables
+from agent.moving.tables import PostgresTables, SqliteTables, Tables
 from agent.moving.whatsmeow import DEVICE, find_whatsmeow
 
 REDIS = ("redis://", "rediss://", "unix://")
 POSTGRES = ("postgresql://", "postgres://")
+MYSQL = ("mysql://", "mariadb://")
 _SQLITE = b"SQLite format 3\0"
-_DUMP = b"PostgreSQL database dump"
+_DUMPS = {
+    b"-- PostgreSQL database dump": of_postgres,
+    b"-- MySQL dump": of_mysql,
+    b"-- MariaDB dump": of_mysql,
+}
 KINDS = (
     "a folder of Baileys keys (creds.json), Evolution API 1.8's instances/ or WAHA's NOWEB folder,"
-    " an SQLite file or a PostgreSQL database of whatsmeow, a PostgreSQL database of Evolution API"
-    " 2 or whaticket (postgresql://… or what pg_dump wrote), a Redis of whaticket (redis://…)"
+    " an SQLite file or a PostgreSQL database of whatsmeow, a database of Evolution API 2 or"
+    " whaticket (postgresql://…, mysql://… or what pg_dump or mysqldump wrote), a Redis of"
+    " whaticket (redis://…)"
 )
 
 
@@ -53,6 +61,8 @@ def _found(source: str, hints: Hints) -> list[FoundSession]:
         return find_in_redis(source, hints.pattern)
     if source.startswith(POSTGRES):
         return _in_tables(PostgresTables(source), hints)
+    if source.startswith(MYSQL):
+        return _in_tables(MysqlTables(source), hints)
     if is_address(source):
         scheme = source.partition(":")[0]
         raise InvalidRequest(
@@ -64,8 +74,9 @@ def _found(source: str, hints: Hints) -> list[FoundSession]:
     head = head_of(path)
     if head.startswith(_SQLITE):
         return _in_tables(SqliteTables(path), hints)
-    if _DUMP in head:
-        return _in_tables(DumpTables(path), hints)
+    for mark, rows in _DUMPS.items():
+        if mark in head:
+            return _in_tables(DumpTables(path, rows), hints)
     return []
 
 

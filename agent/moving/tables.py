@@ -1,4 +1,4 @@
-"""Tables of another program: of a PostgreSQL server, of its dump, or of an SQLite file.
+"""Tables of another program: of a PostgreSQL server or of an SQLite file.
 
 Each is read through the program that belongs to it and never written.
 """
@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,6 +20,12 @@ from agent.moving.users import user_of_file
 
 Row = Mapping[str, str | bytes | int | None]
 _TIMEOUT = 120.0
+
+
+def is_wanted(table: str) -> bool:
+    """Whether sessions lie in it; a server's messages are not read."""
+    sessions = ("Session", "Instance", "Whatsapps", "BaileysKeys")
+    return table in sessions or table.startswith("whatsmeow_")
 
 
 class Tables(Protocol):
@@ -56,7 +62,7 @@ class SqliteTables:
             database.row_factory = sqlite3.Row
             tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             for (name,) in tables.fetchall():
-                if name.startswith("whatsmeow_"):
+                if is_wanted(name):
                     quoted = name.replace('"', '""')
                     rows = database.execute(f'SELECT * FROM "{quoted}"').fetchall()
                     self._names[name] = [dict(row) for row in rows]
@@ -100,35 +106,47 @@ class PostgresTables:
     def _copy(self, query: str) -> list[Row]:
         command = ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
         statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER)"
-        try:
-            done = subprocess.run(
-                [*command, "--command", statement],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_TIMEOUT,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise WaError(f"cannot read the database: no answer in {_TIMEOUT:.0f} s") from error
-        if done.returncode:
-            cause = done.stderr.strip().splitlines()[:1] or [f"psql ended with {done.returncode}"]
-            raise WaError(f"cannot read the database: {cause[0]}")
+        out = ask_client([*command, "--command", statement], self._environment)
         csv.field_size_limit(sys.maxsize)
-        return [dict(row) for row in csv.DictReader(done.stdout.splitlines(keepends=True))]
+        return [dict(row) for row in csv.DictReader(out.splitlines(keepends=True))]
+
+
+def ask_client(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a database's own client prints."""
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WaError(f"cannot read the database: no answer in {_TIMEOUT:.0f} s") from error
+    except UnicodeDecodeError as error:
+        raise Refused("cannot read the database: it holds no text", code="damaged") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"its client ended with {done.returncode}"]
+        cause = next((line for line in lines if line.startswith("ERROR")), lines[0])
+        raise WaError(f"cannot read the database: {cause}", code="unreadable")
+    return done.stdout
+
+
+def port_of(url: str) -> str:
+    try:
+        return str(urlsplit(url).port or "")
+    except ValueError:
+        raise InvalidRequest("the database's port is no number", field="source") from None
 
 
 def _connection(url: str) -> dict[str, str]:
     """The parts of a postgresql:// address as psql's environment."""
     parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        raise InvalidRequest("the database's port is no number", field="source") from None
     told = {
         "PGHOST": unquote(parts.hostname or ""),
-        "PGPORT": str(port or ""),
+        "PGPORT": port_of(url),
         "PGUSER": unquote(parts.username or ""),
         "PGPASSWORD": unquote(parts.password or ""),
         "PGDATABASE": unquote(parts.path.strip("/")),
@@ -143,64 +161,6 @@ def _connection(url: str) -> dict[str, str]:
     path = f" -c search_path={schema}" if schema.replace("_", "").isalnum() else ""
     told["PGOPTIONS"] = "-c default_transaction_read_only=on" + path
     return {name: value for name, value in told.items() if value}
-
-
-class DumpTables:
-    """What pg_dump wrote as plain text."""
-
-    user = ""
-
-    def __init__(self, path: Path) -> None:
-        self.written: float | None = path.stat().st_mtime
-        self._tables: dict[str, list[Row]] = {}
-        try:
-            with path.open(encoding="utf-8", newline="\n") as lines:
-                for table, row in _copied(lines):
-                    self._tables.setdefault(table, []).append(row)
-        except (UnicodeDecodeError, ValueError) as error:
-            raise Refused(f"cannot read {path}: it is no whole dump", code="damaged") from error
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._tables)
-
-    def rows(self, table: str) -> list[Row]:
-        return self._tables.get(table, [])
-
-
-def _copied(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
-    """Each row of each COPY block, with its table."""
-    for line in lines:
-        if not line.startswith("COPY "):
-            continue
-        head, _, rest = line.removeprefix("COPY ").partition(" (")
-        table = head.rpartition(".")[2].strip('"')
-        columns = [name.strip().strip('"') for name in rest.partition(")")[0].split(",")]
-        for row in lines:
-            text = row.rstrip("\n")
-            if text == "\\.":
-                break
-            values = [_value(field) for field in text.split("\t")]
-            yield table, dict(zip(columns, values, strict=True))
-        else:
-            raise ValueError("the dump ends within a table")
-
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
-
-
-def _value(field: str) -> str | None:
-    if field == "\\N":
-        return None
-    if "\\" not in field:
-        return field
-    out, places = [], iter(field)
-    for letter in places:
-        if letter == "\\":
-            escaped = next(places, "\\")
-            out.append(_ESCAPES.get(escaped, escaped))
-        else:
-            out.append(letter)
-    return "".join(out)
 
 
 def text(row: Row, column: str) -> str:

@@ -216,6 +216,80 @@ def postgres() -> Iterator[Postgres]:
         server.end()
 
 
+class Mariadb:
+    """A server of its own, reached through a Unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        install, program = shutil.which("mariadb-install-db"), "/usr/sbin/mariadbd"
+        if install is None or not Path(program).exists():
+            lacks("MariaDB is not installed")
+        data, self.socket = folder / "data", folder / "socket"
+        if os.geteuid() == 0:
+            shutil.chown(folder, "mysql")
+        owner = ["--user=mysql"] if os.geteuid() == 0 else []
+        made = ["--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        subprocess.run(
+            [install, *made, "--skip-test-db", *owner], check=True, capture_output=True, timeout=120
+        )
+        options = [f"--datadir={data}", f"--socket={self.socket}", "--skip-networking"]
+        fast = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"]
+        self._process = subprocess.Popen(
+            [program, "--no-defaults", *options, *fast, *owner],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 90
+        while subprocess.run(
+            ["mariadb-admin", "--no-defaults", f"--socket={self.socket}", "ping"],
+            check=False,
+            capture_output=True,
+        ).returncode:
+            assert time.monotonic() < deadline, "MariaDB did not start"
+            time.sleep(0.05)
+        self.sql("GRANT ALL ON *.* TO reader@localhost IDENTIFIED BY 'se cret'", database="mysql")
+
+    def url(self, database: str) -> str:
+        return f"mysql://reader:se%20cret@localhost/{database}?socket={self.socket}"
+
+    def client(self, *more: str) -> list[str]:
+        letters = "--default-character-set=utf8mb4"
+        return ["mariadb", "--no-defaults", letters, f"--socket={self.socket}", *more]
+
+    def sql(self, text: str, database: str) -> None:
+        """SQL as PostgreSQL writes it; MySQL's own `text` ends at 64 KiB."""
+        mode = "SET SESSION sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES';\n"
+        script = mode + text.replace(" text", " longtext")
+        subprocess.run(self.client(database), input=script, text=True, check=True)
+
+    def make(self, database: str, text: str) -> str:
+        """A database with these tables; its address."""
+        self.sql(f'CREATE DATABASE "{database}" CHARACTER SET utf8mb4', database="mysql")
+        self.sql(text, database=database)
+        return self.url(database)
+
+    def dump(self, database: str, target: Path, *options: str) -> Path:
+        command = ["mariadb-dump", "--no-defaults", f"--socket={self.socket}", *options, database]
+        target.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        return target
+
+    def end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[Mariadb]:
+    with tempfile.TemporaryDirectory(prefix="wa-maria-", dir="/tmp") as place:
+        Path(place).chmod(0o711)
+        server = Mariadb(Path(place))
+        yield server
+        server.end()
+
+
 class Redis:
     def __init__(self, folder: Path) -> None:
         program = shutil.which("redis-server")
@@ -277,7 +351,7 @@ def whaticket_sql(keys: Keys, *, beside: bool) -> str:
     column = {"creds": json.loads(keys["creds"]), "keys": {} if beside else inside}
     return (
         'CREATE TABLE "Whatsapps" (id int, name text, session text, status text);\n'
-        'CREATE TABLE "BaileysKeys" ("whatsappId" int, type text, key text, value text);\n'
+        'CREATE TABLE "BaileysKeys" ("whatsappId" int, "type" text, "key" text, value text);\n'
         + insert("Whatsapps", (7, "Support", json.dumps(column), "CONNECTED"), (8, "New", "", ""))
         + (insert("BaileysKeys", *rows) if beside else "")
     )

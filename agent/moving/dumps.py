@@ -1,0 +1,116 @@
+"""Tables of a dump: plain text of pg_dump, mysqldump or mariadb-dump."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agent.errors import Refused
+from agent.moving.tables import Row, is_wanted
+
+Rows = Callable[[Iterator[str]], Iterator[tuple[str, Row]]]
+"""Each row of a dump's lines, with its table."""
+
+
+class DumpTables:
+    user = ""
+
+    def __init__(self, path: Path, rows: Rows) -> None:
+        self.written: float | None = path.stat().st_mtime
+        self._tables: dict[str, list[Row]] = {}
+        try:
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                for table, row in rows(lines):
+                    self._tables.setdefault(table, []).append(row)
+        except (UnicodeDecodeError, ValueError) as error:
+            raise Refused(f"cannot read {path}: it is no whole dump", code="damaged") from error
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._tables)
+
+    def rows(self, table: str) -> list[Row]:
+        return self._tables.get(table, [])
+
+
+def of_postgres(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of COPY blocks."""
+    whole = False
+    for line in lines:
+        whole = whole or line.startswith("-- PostgreSQL database dump complete")
+        if not line.startswith("COPY "):
+            continue
+        head, _, rest = line.removeprefix("COPY ").partition(" (")
+        table = head.rpartition(".")[2].strip('"')
+        columns = [name.strip().strip('"') for name in rest.partition(")")[0].split(",")]
+        for row in lines:
+            text = row.rstrip("\n")
+            if text == "\\.":
+                break
+            if is_wanted(table):
+                values = [_copied(field) for field in text.split("\t")]
+                yield table, dict(zip(columns, values, strict=True))
+        else:
+            raise ValueError("the dump ends within a table")
+    if not whole:
+        raise ValueError("the dump's last line is missing")
+
+
+_COPY_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
+
+
+def _copied(field: str) -> str | None:
+    return None if field == "\\N" else _unescaped(field, _COPY_ESCAPES)
+
+
+_TABLE = re.compile(r"(?:CREATE TABLE|INSERT INTO) `([^`]+)`")
+_COLUMN = re.compile(r"\s+`([^`]+)` ")
+_NAMES = re.compile(r"INSERT INTO `[^`]+` \(([^)]*)\)")
+_ROW = re.compile(r"\s*\(((?:'(?:[^'\\]++|\\.|'')*+'|[^'()]++)*+)\)[,;]")
+_FIELD = re.compile(r"(?:_binary )?'((?:[^'\\]++|\\.|'')*+)'|([^',]+)")
+_SQL_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "0": "\0", "Z": "\x1a"}
+
+
+def of_mysql(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of INSERT statements. No value has a raw line end: `;` at one ends a statement."""
+    columns: dict[str, list[str]] = {}
+    whole = False
+    for line in lines:
+        whole = whole or line.startswith("-- Dump completed")
+        begun = _TABLE.match(line)
+        if begun is None:
+            continue
+        table, statement = begun[1], [line]
+        while not statement[-1].endswith(";\n"):
+            statement.append(next(lines, "") or _cut_off())
+        if line.startswith("CREATE"):
+            columns[table] = [found[1] for each in statement if (found := _COLUMN.match(each))]
+        elif is_wanted(table):
+            for row in _inserted("".join(statement), columns.get(table, [])):
+                yield table, row
+    if not whole:
+        _cut_off()
+
+
+def _inserted(statement: str, columns: list[str]) -> Iterator[Row]:
+    if named := _NAMES.match(statement):
+        columns = [name.strip(" `") for name in named[1].split(",")]
+    place = statement.index(" VALUES") + len(" VALUES")
+    while row := _ROW.match(statement, place):
+        place = row.end()
+        yield dict(zip(columns, map(_sql_value, _FIELD.finditer(row[1])), strict=True))
+    if statement[place:].strip():
+        raise ValueError("no row of an INSERT")
+
+
+def _sql_value(field: re.Match[str]) -> str | None:
+    written, bare = field.groups()
+    if written is None:
+        return None if bare.strip() == "NULL" else str(bare)
+    return _unescaped(written.replace("''", "'"), _SQL_ESCAPES)
+
+
+def _unescaped(field: str, escapes: dict[str, str]) -> str:
+    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), field, flags=re.DOTALL)
+
+
+def _cut_off() -> str:
+    raise ValueError("the dump ends too early")

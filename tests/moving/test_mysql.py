@@ -1,0 +1,111 @@
+"""Sessions in a real MariaDB, and in what its dump program writes."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import WaError
+from agent.moving.mysql import MysqlTables
+from agent.moving.recognise import Hints, find_sessions, shown
+from agent.moving.session import FoundSession, normal
+from tests.moving.conftest import (
+    Mariadb,
+    creds,
+    evolution_sql,
+    keys_of,
+    whaticket_sql,
+    write_folder,
+)
+
+NAME = 'Owner\'s \\ "shop" ção 🙂; NULL'
+KEYS = {**keys_of(creds(me={"id": "5511900000001:3@x", "name": NAME})), "session-551.0": b'{"v":1}'}
+
+
+def find(source: object, **hints: Any) -> list[FoundSession]:
+    return find_sessions(str(source), Hints(**hints))
+
+
+def holds_all(session: FoundSession) -> None:
+    assert (session.problem, session.account) == ("", "5511900000001")
+    assert session.keys == {key: normal(key, raw) for key, raw in KEYS.items()}
+
+
+def test_evolution_2_is_read_from_mysql_and_its_dumps(tmp_path: Path, mariadb: Mariadb) -> None:
+    url = mariadb.make("evolution", evolution_sql("abc", NAME, KEYS))
+    beside = {key: value for key, value in KEYS.items() if key != "creds"}
+    write_folder(tmp_path / "instances" / "abc", beside)
+    sources = [
+        url,
+        url.replace("mysql:", "mariadb:"),
+        mariadb.dump("evolution", tmp_path / "rows.sql"),
+        mariadb.dump(
+            "evolution", tmp_path / "named.sql", "--complete-insert", "--skip-extended-insert"
+        ),
+    ]
+    for source in sources:
+        [alone] = find(source)
+        assert (alone.name, alone.code) == (NAME, "keys_elsewhere")
+        [session] = find(source, keys=str(tmp_path / "instances"))
+        holds_all(session)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["column session", "table BaileysKeys"])
+def test_whaticket_is_read_from_mysql_and_its_dump(
+    tmp_path: Path, mariadb: Mariadb, beside: bool
+) -> None:
+    name = f"whaticket{beside:d}"
+    url = mariadb.make(name, whaticket_sql(KEYS, beside=beside))
+    for source in (url, mariadb.dump(name, tmp_path / "dump.sql")):
+        [session] = find(source)
+        assert (session.program, session.name) == ("whaticket", "Support")
+        holds_all(session)
+
+
+def test_a_mysql_database_that_a_server_uses_is_refused(mariadb: Mariadb) -> None:
+    url = mariadb.make("used", whaticket_sql(KEYS, beside=False))
+    with subprocess.Popen(
+        mariadb.client("--unbuffered", "used"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write("SELECT 1;\n")
+        server.stdin.flush()
+        server.stdout.readline()
+        [session] = find(url)
+        server.communicate()
+    assert (session.code, "root uses it" in session.problem) == ("in_use", True)
+
+
+def test_no_question_can_write(mariadb: Mariadb) -> None:
+    tables = MysqlTables(mariadb.make("kept", "CREATE TABLE t (a int)"))
+    with pytest.raises(WaError, match=r"ERROR 1792 .*READ ONLY"):
+        tables._ask("INSERT INTO t VALUES (1)")
+    assert tables.rows("t") == []
+
+
+def test_a_refused_login_and_a_missing_tls_are_named_without_the_password(mariadb: Mariadb) -> None:
+    url = mariadb.url("mysql")
+    for wrong in (url.replace("cret", "cure"), url + "&ssl=true"):
+        with pytest.raises(WaError) as caught:
+            find(wrong)
+        assert (caught.value.code, "se cure" in str(caught.value)) == ("unreadable", False)
+    assert shown(url) == "mysql://localhost/mysql"
+
+
+def test_a_dump_that_was_cut_off_is_damaged(tmp_path: Path, mariadb: Mariadb) -> None:
+    mariadb.make("cut", whaticket_sql(KEYS, beside=True))
+    whole = mariadb.dump("cut", tmp_path / "dump.sql").read_bytes()
+    places = [whole.index(mark) for mark in (b"INSERT INTO", b"`Whatsapps` (", b"-- Dump compl")]
+    for place in (*places, places[0] + 300, len(whole) // 2):
+        path = tmp_path / "cut.sql"
+        path.write_bytes(whole[:place])
+        with pytest.raises(WaError) as caught:
+            find(path)
+        assert caught.value.code == "damaged", whole[place - 40 : place]
+    assert json.loads(find(tmp_path / "dump.sql")[0].keys["creds"])["me"]["name"] == NAME
