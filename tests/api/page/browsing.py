@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.watcher import Watcher
+from tests.api.page.watcher import Watcher
 from tests.daemon.conftest import RunningAgent, make_agent
 
 __all__ = ["make_agent"]

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from tests.api.browsing import check_manners, listening, make_agent, picture, pill, watcher
-from tests.api.watcher import Watcher
+from tests.api.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import pytest
 
-from tests.api.browsing import check_manners, listening, make_agent, picture, pill, watcher
-from tests.api.watcher import Watcher
+from tests.api.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import table

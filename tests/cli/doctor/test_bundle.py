@@ -14,7 +14,7 @@ from agent.config import AgentSection, Config
 from agent.core.model import JournalEntry
 from agent.store.database import Store
 from tests.cli.conftest import Cli
-from tests.cli.test_doctor import state
+from tests.cli.doctor.test_doctor import state
 
 __all__ = ["state"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 async def start(*words: str) -> asyncio.subprocess.Process:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from tests.api.browsing import check_manners, listening, make_agent, picture, watcher
-from tests.api.watcher import Watcher
+from tests.api.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.api.page.watcher import Watcher
 from tests.daemon.conftest import RunningAgent
 
 __all__ = ["listening", "make_agent", "watcher"]

@@ -11,7 +11,7 @@ from agent.engines.web import doctor as web
 from agent.vault.identity import create
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
-from tests.cli.test_doctor import Doctor, doctor, state
+from tests.cli.doctor.test_doctor import Doctor, doctor, state
 
 __all__ = ["doctor", "state"]
 
