@@ -4,7 +4,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from agent.api.protocols import Trashed
 from agent.clock import boot_now
 from agent.core.event_json import wall_text
 from agent.core.figures.session_figures import COUNTS, FIGURES
@@ -14,6 +13,7 @@ from agent.core.recovery.repair import Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.waiting import HOLDS
 from agent.store.keys import KeyRow
+from agent.vault.trash import Retired
 
 
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
     }
 
 
-def show_trashed(retired: Trashed) -> dict[str, Any]:
+def show_trashed(retired: Retired) -> dict[str, Any]:
     return {
         "name": retired.name,
         "id": retired.name.partition(".")[0],

@@ -25,13 +25,16 @@ from agent.api.http.sockets import (
     parse_listen,
     take_sockets,
 )
-from agent.api.protocols import Evidence, KeyStore, NoEvidence, NoWebhooks, Supervision, Webhooks
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Category
+from agent.deliver.webhooks.all import Webhooks
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
 from agent.metrics.exporter import Exporter
+from agent.store.database import Store
+from agent.supervise.requests.evidence import Evidence
+from agent.supervise.supervisor import Supervisor
 
 log = bound(Category.API)
 
@@ -139,17 +142,17 @@ class Server:
 
 async def serve(
     section: ApiSection,
-    supervisor: Supervision,
-    store: KeyStore,
+    supervisor: Supervisor,
+    store: Store,
     metrics: Exporter,
     *,
     socket_path: Path | None = None,
     environ: MutableMapping[str, str] | None = None,
     shutdown_seconds: float = 15.0,
-    alerts: Callable[[], AlertBoard] = AlertBoard,
-    webhooks: Webhooks | None = None,
-    evidence: Evidence | None = None,
-    places: Mapping[str, str] | None = None,
+    alerts: Callable[[], AlertBoard],
+    webhooks: Webhooks,
+    evidence: Evidence,
+    places: Mapping[str, str],
     listen: str = "",
 ) -> Server:
     """Listen on what systemd handed over, and bind ourselves what it did not.
@@ -158,7 +161,6 @@ async def serve(
     address that systemd was to open, where that is another one than `section.listen`.
     """
     ring = await KeyRing.open(store)
-    hooks = NoWebhooks() if webhooks is None else webhooks
     parts = Parts(
         section,
         supervisor,
@@ -167,9 +169,9 @@ async def serve(
         Remembered(store),
         store.check,
         alerts,
-        hooks,
-        evidence=NoEvidence() if evidence is None else evidence,
-        places=places or {},
+        webhooks,
+        evidence,
+        places,
     )
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(

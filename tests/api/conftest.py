@@ -15,7 +15,9 @@ import pytest
 from agent.api.http.auth import KeyRing
 from agent.api.serve import Server, serve
 from agent.config.sections import ApiSection
+from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
+from tests.fakes.evidence import FakeEvidence
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 from tests.fakes.webhooks import FakeWebhooks
 
@@ -61,6 +63,29 @@ class House:
 OpenHouse = Callable[..., Any]
 
 
+async def serve_fakes(
+    section: ApiSection,
+    supervisor: FakeSupervisor,
+    keys: FakeKeys,
+    metrics: Exporter,
+    path: Path,
+    **more: Any,
+) -> Server:
+    """The real server over what stands in for the rest of the agent."""
+    parts = {"alerts": AlertBoard, "webhooks": FakeWebhooks(), "evidence": FakeEvidence()}
+    return await serve(
+        section,
+        supervisor,
+        keys,
+        metrics,
+        socket_path=path,
+        environ={},
+        shutdown_seconds=2.0,
+        places={},
+        **{**parts, **more},
+    )
+
+
 @pytest.fixture
 def open_house(tmp_path: Path) -> OpenHouse:
     numbers = itertools.count()
@@ -72,16 +97,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks = FakeWebhooks()
-        server = await serve(
-            section,
-            supervisor,
-            keys,
-            metrics,
-            socket_path=path,
-            environ={},
-            shutdown_seconds=2.0,
-            webhooks=webhooks,
-        )
+        server = await serve_fakes(section, supervisor, keys, metrics, path, webhooks=webhooks)
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:

@@ -15,12 +15,12 @@ import pytest
 from aiohttp import web
 
 from agent.api.http.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
-from agent.api.serve import Server, serve
+from agent.api.serve import Server
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, TryLater
 from agent.metrics.exporter import Exporter
-from tests.api.conftest import House, OpenHouse
+from tests.api.conftest import House, OpenHouse, serve_fakes
 from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
 
@@ -160,9 +160,7 @@ async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: obj
     section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
     metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
     path = tmp_path / "api.sock"
-    return await serve(
-        section, supervisor, FakeKeys(), metrics, socket_path=path, environ={}, shutdown_seconds=5.0
-    )
+    return await serve_fakes(section, supervisor, FakeKeys(), metrics, path)
 
 
 async def test_what_is_in_flight_is_answered_before_the_end(

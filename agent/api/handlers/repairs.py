@@ -12,10 +12,10 @@ from agent.api.http.envelope import json_answer
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
-from agent.api.protocols import Result
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.engines.catalog import engine_names
+from agent.supervise.requests.repairs import RepairResult
 
 DEFAULT_ENGINE = "web"
 
@@ -139,11 +139,11 @@ def show_statistics(found: RepairStatistics) -> dict[str, Any]:
     }
 
 
-def _answer(result: Result) -> web.Response:
+def _answer(result: RepairResult) -> web.Response:
     return json_answer(_result(result))
 
 
-def _result(result: Result) -> Mapping[str, Any]:
+def _result(result: RepairResult) -> Mapping[str, Any]:
     return {
         "healthy": result.healthy,
         "cleaned": result.cleaned,

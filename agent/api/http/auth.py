@@ -19,10 +19,10 @@ from enum import IntEnum
 
 from aiohttp import web
 
-from agent.api.protocols import KeyStore
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from agent.store.database import Store
 from agent.store.keys import KeyRow
 
 
@@ -89,12 +89,12 @@ def parse_scopes(words: list[str]) -> tuple[str, ...]:
 class KeyRing:
     """The keys, held in memory: a request never waits for the database to be let in."""
 
-    def __init__(self, store: KeyStore, rows: list[KeyRow]) -> None:
+    def __init__(self, store: Store, rows: list[KeyRow]) -> None:
         self._store = store
         self._rows = {row.id: row for row in rows}
 
     @classmethod
-    async def open(cls, store: KeyStore) -> "KeyRing":
+    async def open(cls, store: Store) -> "KeyRing":
         return cls(store, await store.keys())
 
     def rows(self) -> list[KeyRow]:

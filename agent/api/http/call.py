@@ -14,12 +14,14 @@ from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.idempotency import Remembered
-from agent.api.protocols import Evidence, NoEvidence, NoWebhooks, Supervision, Webhooks
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
+from agent.deliver.webhooks.all import Webhooks
 from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
+from agent.supervise.requests.evidence import Evidence
+from agent.supervise.supervisor import Supervisor
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
@@ -31,16 +33,15 @@ class Parts:
     """What the interface was built from."""
 
     section: ApiSection
-    supervisor: Supervision
+    supervisor: Supervisor
     ring: KeyRing
     metrics: Exporter
     answers: Remembered
     check_database: Callable[[], Awaitable[str]]
-    alerts: Callable[[], AlertBoard] = AlertBoard
-    """What is active; nothing where nobody looks."""
-    webhooks: Webhooks = field(default_factory=NoWebhooks)
-    evidence: Evidence = field(default_factory=NoEvidence)
-    places: Mapping[str, str] = field(default_factory=dict)
+    alerts: Callable[[], AlertBoard]
+    webhooks: Webhooks
+    evidence: Evidence
+    places: Mapping[str, str]
     """Where the agent's own things are: agent.toml (where it read one), state and the like."""
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Call:
     """The checked parameters."""
 
     @property
-    def supervisor(self) -> Supervision:
+    def supervisor(self) -> Supervisor:
         return self.parts.supervisor
 
     @property

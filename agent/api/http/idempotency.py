@@ -11,24 +11,16 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import Refused, TryLater, WaError
+from agent.store.database import Store
 
 Answer = Mapping[str, Any]
 
 PREFIX = "answer/"
 DAY = 86_400.0
 UNKNOWN = "unknown_outcome"
-
-
-class FactStore(Protocol):
-    """Small texts by name that outlive the agent."""
-
-    async def get_fact(self, name: str) -> str | None: ...
-    async def get_facts(self, prefix: str) -> dict[str, str]: ...
-    async def put_facts(self, changed: Mapping[str, str]) -> None: ...
-    async def forget_facts(self, names: list[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +38,7 @@ class _Kept:
 class Remembered:
     def __init__(
         self,
-        store: FactStore,
+        store: Store,
         *,
         most: int = 10_000,
         seconds: float = DAY,

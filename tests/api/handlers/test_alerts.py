@@ -6,10 +6,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.api.serve import serve
 from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter
-from tests.api.conftest import House
+from tests.api.conftest import House, serve_fakes
 from tests.fakes.alerts import a_board
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 
@@ -17,14 +16,13 @@ from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
     supervisor = FakeSupervisor()
-    server = await serve(
+    exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
+    server = await serve_fakes(
         ApiSection(listen=""),
         supervisor,
         FakeKeys(),
-        Exporter(supervisor.views, supervisor.status, tmp_path),
-        socket_path=tmp_path / "api.sock",
-        environ={},
-        shutdown_seconds=1.0,
+        exporter,
+        tmp_path / "api.sock",
         alerts=a_board,
     )
     connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))

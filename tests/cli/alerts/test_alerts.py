@@ -13,10 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.serve import serve
 from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter
-from tests.api.conftest import House
+from tests.api.conftest import House, serve_fakes
 from tests.cli.conftest import Cli
 from tests.fakes.alerts import a_board
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
@@ -26,15 +25,9 @@ from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 async def alarmed(tmp_path: Path) -> AsyncIterator[Path]:
     """The socket of an agent that has something to say."""
     supervisor, path = FakeSupervisor(), tmp_path / "alarmed.sock"
-    server = await serve(
-        ApiSection(listen=""),
-        supervisor,
-        FakeKeys(),
-        Exporter(supervisor.views, supervisor.status, tmp_path),
-        socket_path=path,
-        environ={},
-        shutdown_seconds=1.0,
-        alerts=a_board,
+    exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
+    server = await serve_fakes(
+        ApiSection(listen=""), supervisor, FakeKeys(), exporter, path, alerts=a_board
     )
     yield path
     await server.close()

@@ -1,0 +1,20 @@
+"""Evidence over memory: no worker runs, so there is nothing to measure and nothing failed."""
+
+from agent.core.model import InstanceId
+from agent.errors import NotFound
+from agent.supervise.requests.evidence import WorkerLines
+
+
+class FakeEvidence:
+    async def measure(self, id: InstanceId) -> None: ...
+
+    def watch(self) -> None: ...
+
+    async def worker_lines(self, id: InstanceId) -> WorkerLines:
+        return WorkerLines(None, f"journalctl -u wa-instance@{id}")
+
+    async def failed_starts(self, id: InstanceId) -> list[object]:
+        return []
+
+    async def picture(self, id: InstanceId, name: str) -> bytes:
+        raise NotFound(f"cannot show the picture {name} of {id}: there is none")
