@@ -32,6 +32,7 @@ class InstanceFile:
     override: str = ""
     override_boot: str = ""
     generation: int = 0
+    needs_passkey: bool = False
 
 
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -46,6 +47,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "override": str,
     "override_boot": str,
     "generation": int,
+    "needs_passkey": bool,
 }
 
 

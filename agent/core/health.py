@@ -36,7 +36,7 @@ from agent.core.verdicts import (
     waits_for_person,
 )
 from agent.core.waiting import AWAY, NOT_SOON, is_the_networks, waiting, waits_for_others
-from agent.core.words import SUSPECT
+from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
 
 Status = ConnectionStatus
 
@@ -282,9 +282,14 @@ def _connected(
 
 
 def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
-    known = reason_of(claim.reason or observation.record.reason)
-    if observation.record.paired and not known.unpairs:
+    record = observation.record
+    known = reason_of(claim.reason or record.reason)
+    if record.paired and not known.unpairs:
         return corrupted(observation, "unpaired_suspect")
+    if record.needs_passkey:
+        known = reason_of(PASSKEY_REQUIRED)
+    elif claim.reason == "qr_idle" and record.reason == PASSKEY_SUSPECTED:
+        known = reason_of(PASSKEY_SUSPECTED)
     # A word of its own about waiting: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"

@@ -155,6 +155,8 @@ class SessionRecord:
     """The last repair as JSON (repair.stored), so that it outlives the agent."""
     paired: bool = False
     account: str = ""
+    needs_passkey: bool = False
+    """Its account needs a passkey to link a device: no step by ourselves ends its pairing."""
     restarts: int = 0
     reconnects: int = 0
     generation: int = 0

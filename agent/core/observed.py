@@ -14,10 +14,22 @@ def no_pairing_to_lose(observation: Observation) -> bool:
     """True when a new start costs no scan that is not due anyway."""
     if reason_of(last_reason(observation)).unpairs:
         return True
+    return not _may_be_paired(observation)
+
+
+def is_guarded(observation: Observation) -> bool:
+    """Whether only a person may end the pairing: its account needs a passkey for another one.
+
+    Not even an end that an engine or a server reports lifts this: such a report can be wrong.
+    """
+    return observation.record.needs_passkey and _may_be_paired(observation)
+
+
+def _may_be_paired(observation: Observation) -> bool:
     claim = observation.claim.claim if observation.claim is not None else None
     claimed = claim is not None and (claim.paired or claim.pairing_unknown)
     whole = observation.files is SessionFiles.WHOLE
-    return not (observation.record.paired or claimed or whole)
+    return observation.record.paired or claimed or whole
 
 
 def last_reason(observation: Observation) -> str:

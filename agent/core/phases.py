@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.core.model import ClaimFact, ConnectionStatus
 from agent.core.setting import setting
 
-PHASES = ("process", "attached", "loaded", "injected", "login", "sync")
+PHASES = ("process", "attached", "loaded", "injected", "login", "pairing", "sync")
 """In the order in which a start passes through them; an engine may leave some out."""
 
 IN_WORDS = {
@@ -17,6 +17,7 @@ IN_WORDS = {
     "loaded": "WhatsApp loads",
     "injected": "the injected script prepares WhatsApp's page",
     "login": "it logs in",
+    "pairing": "WhatsApp accepted the code; the pairing goes on",
     "sync": "it syncs",
 }
 """What goes on in each phase, for people."""
@@ -40,6 +41,12 @@ class PhaseDeadlines:
     loaded: float = setting(60.0, "seconds until WhatsApp's page or handshake is loaded", low=0.1)
     injected: float = setting(30.0, "seconds until the injected script runs in the page", low=0.1)
     login: float = setting(60.0, "seconds until a QR code or a login appears", low=0.1)
+    pairing: float = setting(
+        120.0,
+        "seconds from an accepted code until the pairing is complete; after them a passkey is"
+        " suspected",
+        low=0.1,
+    )
     sync: float = setting(180.0, "seconds that the first sync may go without progress", low=0.1)
 
     def limit(self, phase: str) -> float | None:

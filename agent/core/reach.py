@@ -46,6 +46,7 @@ REACHED_CODES = frozenset(
         "proxy_block",
         "bad_client",
         "qr_idle",
+        "passkey_required",
         "logout",
         "multidevice_mismatch",
         "account_locked",

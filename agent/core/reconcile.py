@@ -20,7 +20,14 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.observed import ended_for_good, gave_up, last_reason, waits_for_network, wall_at
+from agent.core.observed import (
+    ended_for_good,
+    gave_up,
+    is_guarded,
+    last_reason,
+    waits_for_network,
+    wall_at,
+)
 from agent.core.phases import phase_deadline
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair, Stage, Trouble
@@ -101,6 +108,7 @@ def must_renew(observation: Observation) -> bool:
         and bool(record.reason)
         and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
         and reason_of(record.reason).scan_again
+        and not is_guarded(observation)
     )
 
 

@@ -1,10 +1,16 @@
 """Verdicts that several rules of health end in."""
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation, UnitState
-from agent.core.observed import last_reason, no_pairing_to_lose
+from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import Reason, reason_of
+from agent.core.words import PASSKEY_SUSPECTED
 
 Status = ConnectionStatus
+
+ENDED_WITH_PASSKEY = (
+    "Its account needs a passkey to link again, so the agent keeps the files as they are: link it"
+    " at a desk (`wa-agent pair`), or give them up with `wa-agent cleanup`."
+)
 
 
 def conclude(
@@ -29,6 +35,10 @@ def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerd
     # The claim of an earlier run says nothing about a run that still starts.
     claim = observation.claim if running else None
     state = Status.INITIALIZING if claim is None else claim.claim.status
+    if phase == "pairing":
+        code = PASSKEY_SUSPECTED
+        sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
+        return conclude(observation, Health.STUCK, Status.QR_REQUIRED, code, sentence)
     sentence = f"stuck in phase {phase} for {seconds:.0f} s"
     code = observation.claim.claim.reason if observation.claim else ""
     if code == "injection_failed":
@@ -44,7 +54,8 @@ def corrupted(observation: Observation, code: str) -> HealthVerdict:
 
 
 def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
-    sentence = f"{reason.title}. {reason.advice}"
+    advice = ENDED_WITH_PASSKEY if reason.unpairs and is_guarded(observation) else reason.advice
+    sentence = f"{reason.title}. {advice}"
     return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
 
 

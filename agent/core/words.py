@@ -63,6 +63,9 @@ LEAST_TASKS = 16
 
 SUSPECT = "unpaired_suspect"
 """The reason code of a paired session that came up unpaired without a logout."""
+PASSKEY_REQUIRED, PASSKEY_SUSPECTED = "passkey_required", "passkey_suspected"
+"""The reason codes of a pairing that WhatsApp wants a passkey for, and of one that it accepted and
+never completed."""
 
 UNPAIRING = frozenset(
     {"logout", "multidevice_mismatch", "account_locked", "tos_block", "banned", "remote_missing"}

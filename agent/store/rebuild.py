@@ -113,6 +113,7 @@ def with_folder(stored: str | None, folder: SessionRecord) -> SessionRecord:
         record,
         paired=folder.paired,
         account=folder.account,
+        needs_passkey=folder.needs_passkey,
         override=folder.override,
         override_boot=folder.override_boot,
         generation=max(record.generation, folder.generation),

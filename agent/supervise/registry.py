@@ -205,6 +205,7 @@ def identity_of(facts: Facts) -> Identity:
         override=record.override,
         override_boot=record.override_boot,
         generation=record.generation,
+        needs_passkey=record.needs_passkey,
     )
 
 

@@ -122,6 +122,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
         override_boot=told.override_boot,
         paired=told.paired,
         account=told.account,
+        needs_passkey=told.needs_passkey,
         generation=told.generation,
     )
     facts.saved.identity = identity

@@ -226,6 +226,7 @@ class Supervisor:
             status_since_wall=time.time(),
             paired=identity.paired,
             account=identity.account,
+            needs_passkey=identity.needs_passkey,
             generation=identity.generation,
         )
         said = JournalEntry(

@@ -6,7 +6,7 @@ The agent writes it, the worker reads it, and a lost database is rebuilt from it
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Identity:
     override_boot: str = ""
     generation: int = 0
     """How often it was written; the database's record counts along."""
+    needs_passkey: bool = False
+    """Its account needs a passkey to link a device."""
 
     @property
     def record(self) -> SessionRecord:
@@ -61,6 +63,7 @@ class Identity:
             paired=self.paired,
             account=self.account,
             generation=self.generation,
+            needs_passkey=self.needs_passkey,
         )
 
 
@@ -91,13 +94,15 @@ def create(root: Path, instance: Instance) -> Path:
             make_folder(path / SESSION, SESSION, fd, modes)
         os.fsync(root_fd)
     before = None if new else _read_if_whole(path)
-    write_identity(
-        root,
-        instance,
-        paired=before.paired if before else False,
-        account=before.account if before else "",
-        lineage=new_lineage() if before is None else None,
-    )
+    kept = Identity(instance)
+    if before is not None:
+        kept = replace(
+            kept,
+            paired=before.paired,
+            account=before.account,
+            needs_passkey=before.needs_passkey,
+        )
+    replace_identity(root, kept, lineage=new_lineage() if before is None else None)
     return path
 
 
@@ -147,6 +152,7 @@ def put_identity(
         identity.override,
         identity.override_boot,
         identity.generation,
+        identity.needs_passkey,
     )
     try:
         raw = render_instance_file(file, others)
@@ -177,6 +183,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         Override(file.override) if file.override in set(Override) else Override.NONE,
         file.override_boot,
         file.generation,
+        file.needs_passkey,
     )
 
 

@@ -89,6 +89,7 @@ records = st.builds(
     breaker_opened_wall=st.one_of(st.just(0.0), _walls),
     breaker_trial_wall=st.one_of(st.just(0.0), _walls),
     paired=st.booleans(),
+    needs_passkey=st.booleans(),
 )
 claims = st.builds(
     ClaimFact,

@@ -12,7 +12,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.words import SUSPECT
+from agent.core.words import PASSKEY_SUSPECTED, SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
         return Drop(fact.claim.reason, ("claim", unit.run, fact.since), fact.claim.until_wall)
     if verdict.health is not Health.STUCK:
         return None
-    own = verdict.reason in ("zombie", "injection_failed")
+    own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)
     # A zombie is one until it is connected again, whatever it claims in between.
     since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))

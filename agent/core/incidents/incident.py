@@ -110,6 +110,7 @@ OWN_AFFAIR = frozenset(
         "starting",
         "qr_idle",
         "passkey_required",
+        "passkey_suspected",
         "restart_required",
         "conflict",
         "temporary_ban",

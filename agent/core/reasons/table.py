@@ -343,7 +343,16 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
         "No server can answer it: link the account at a desk, in an ordinary browser with the"
-        " owner's own passkey, then import that session here.",
+        " owner's own passkey (`wa-agent pair`), then import that session here.",
+        counts_as_failure=False,
+    ),
+    Reason(
+        "passkey_suspected",
+        "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
+        Permanence.RETRY,
+        ConnectionStatus.QR_REQUIRED,
+        "Scan the new code once more. If that ends the same way, link the account at a desk with"
+        " the owner's own passkey (`wa-agent pair`), then import that session here.",
         counts_as_failure=False,
     ),
     Reason(

@@ -14,6 +14,7 @@ from agent.core.recovery.repair import (
     Trouble,
     needs_repair,
 )
+from agent.core.words import PASSKEY_SUSPECTED
 
 
 def was_being_published(case: Case, repair: Repair) -> bool:
@@ -38,7 +39,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     if repair.stage is Stage.ACTING or needs_repair(verdict):
         return None
     helped = _helped(repair)
-    if verdict.reason == "waiting_for_scan":
+    if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
     if case.observation.hold:
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.observed import last_reason, no_pairing_to_lose
+from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
 
@@ -140,7 +140,7 @@ def may_unpair(case: Case, repair: Repair) -> bool:
     """Whether this repair may now do what ends a pairing."""
     if repair.goal is Goal.CLEANUP:
         return True
-    if _works_and_is_contradicted(case):
+    if is_guarded(case.observation) or _works_and_is_contradicted(case):
         return False
     if repair.goal is Goal.WORKING_QR or repair.unpaired:
         return True

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import Health
-from agent.core.observed import no_pairing_to_lose
+from agent.core.observed import is_guarded, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ending import find_ending, stage_left, was_being_published
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step
@@ -226,6 +226,8 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | Non
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """Before a new pairing may overwrite it, the old store is put away as evidence."""
+    if is_guarded(case.observation):
+        return _end(case, repair, Ending.GAVE_UP, reason_of(SUSPECT).title)
     if repair.backup:
         return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)
     if repair.backup_tries >= case.policy.tries:

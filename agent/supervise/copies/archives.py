@@ -150,7 +150,10 @@ class Moving:
         else:
             retired = await self._replace(old, made, told)
         record = SessionRecord(
-            status_since_wall=time.time(), paired=told.paired, account=told.account
+            status_since_wall=time.time(),
+            paired=told.paired,
+            account=told.account,
+            needs_passkey=told.needs_passkey,
         )
         name = retired.name if retired else ""
         said = JournalEntry(
@@ -215,7 +218,12 @@ class Moving:
             put_in_place,
             self._root,
             "import",
-            Identity(made, manifest.paired, manifest.account),
+            Identity(
+                made,
+                manifest.paired,
+                manifest.account,
+                needs_passkey=manifest.needs_passkey,
+            ),
             lineage=new_lineage(),
             why="replaced by an import",
             replace=replaces,

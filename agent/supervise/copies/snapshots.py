@@ -166,7 +166,9 @@ class Keeping:
                 wait *= 2
             saves = saves and await self._ask_to_save(facts, must_save=not backup)
             record = facts.record
-            subject = Subject(facts.instance, record.paired, record.account, why, backup)
+            subject = Subject(
+                facts.instance, record.paired, record.account, why, backup, record.needs_passkey
+            )
             take = partial(take_snapshot, self._root, subject)
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
@@ -264,7 +266,14 @@ class Keeping:
         restored = await self.in_thread(
             facts.id,
             "restore",
-            partial(restore_snapshot, self._root, facts.instance, snapshot, why),
+            partial(
+                restore_snapshot,
+                self._root,
+                facts.instance,
+                snapshot,
+                why,
+                needs_passkey=facts.record.needs_passkey,
+            ),
             total,
         )
         facts.saved.identity = None  # another identity file came with it

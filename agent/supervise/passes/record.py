@@ -26,7 +26,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import after_connected, after_drop, forgive
-from agent.core.words import SUSPECT
+from agent.core.words import PASSKEY_REQUIRED, SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
 
@@ -82,7 +82,7 @@ class Recorder:
     ) -> list[JournalEntry]:
         now_wall, before = observation.at_wall, facts.record
         self._note_drop(facts, observation, verdict, now_wall)
-        entries = self._note_pairing(facts, observation)
+        entries = self._note_pairing(facts, observation) + _note_passkey(facts, observation)
         entries += self._note_status(facts, before, verdict, now_wall)
         entries += self._note_verdict(facts, verdict)
         return entries
@@ -203,6 +203,17 @@ class Recorder:
                 reason=verdict.reason,
             )
         ]
+
+
+def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
+    """WhatsApp asked for one: it stays in the record until an operator takes it out."""
+    claim = observation.claim.claim if observation.claim else None
+    if claim is None or claim.reason != PASSKEY_REQUIRED or facts.record.needs_passkey:
+        return []
+    facts.record = replace(facts.record, needs_passkey=True)
+    facts.saved.identity_behind = True
+    reason = reason_of(PASSKEY_REQUIRED)
+    return [entry(facts, PASSKEY_REQUIRED, f"{reason.title}. {reason.advice}")]
 
 
 def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:

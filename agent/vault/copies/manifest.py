@@ -51,6 +51,8 @@ class Manifest:
     """Which folder of that name it is of: a session begun afresh is another one."""
     backup: bool = False
     """Made because something was wrong: evidence, and not what a repair goes back to."""
+    needs_passkey: bool = False
+    """Its account needs a passkey to link a device."""
 
     @property
     def good(self) -> bool:
@@ -73,6 +75,7 @@ def render_manifest(manifest: Manifest) -> bytes:
         "taken_wall": manifest.taken_wall,
         "why": manifest.why,
         "backup": manifest.backup,
+        "needs_passkey": manifest.needs_passkey,
         "state": manifest.state.value,
         "consistent": True,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
@@ -101,6 +104,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
             created_wall=float(told["created_wall"]),
             lineage=told["lineage"],
             backup=told["backup"],
+            needs_passkey=told.get("needs_passkey") is True,  # older archives do not say
         )
     except (ValueError, OverflowError, RecursionError, InvalidRequest) as error:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None

@@ -114,7 +114,13 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
 
 
 def restore_snapshot(
-    root: Path, instance: Instance, snapshot: Snapshot, why: str, *, tick: Tick = no_tick
+    root: Path,
+    instance: Instance,
+    snapshot: Snapshot,
+    why: str,
+    *,
+    needs_passkey: bool = False,
+    tick: Tick = no_tick,
 ) -> Restored:
     """The worker must not run. The present folder goes to the trash; the identity stays."""
     with (
@@ -130,7 +136,7 @@ def restore_snapshot(
             add_file(target, file.path, pieces, modes, tick)
         failpoint("restore_copied")
         read_back(target, manifest.listing, tick)
-    identity = Identity(instance, manifest.paired, manifest.account)
+    identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
     lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
     retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
     return Restored(snapshot, manifest, retired)

@@ -45,6 +45,7 @@ class Subject:
     account: str
     why: str
     backup: bool = False
+    needs_passkey: bool = False
 
 
 def take_snapshot(
@@ -96,6 +97,7 @@ def _fill(root: Path, subject: Subject, making: Open, at_wall: float, tick: Tick
             taken_wall=at_wall,
             why=subject.why,
             backup=subject.backup,
+            needs_passkey=subject.needs_passkey,
             state=report.files,
             listing=listing,
             settings=instance.settings,

@@ -1,0 +1,188 @@
+"""An account that needs a passkey: no step, renewal or repair in an incident ends its pairing."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.findings.drop import find_drop
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import (
+    ActionKind,
+    ConnectionStatus,
+    Desired,
+    Health,
+    SessionFiles,
+    SessionRecord,
+)
+from agent.core.observed import is_guarded
+from agent.core.reconcile import plan_actions, plan_asked
+from agent.core.recovery.actions import plan_step
+from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.repair import (
+    Case,
+    Circumstances,
+    Ending,
+    Goal,
+    RecoveryKind,
+    RecoveryPolicy,
+    begin_repair,
+    join_repair,
+)
+from agent.core.recovery.steps import after_action, step_repair
+from tests.core.made import NOW, WALL, observations, said, seen, without_worker
+from tests.core.test_recovery import (
+    DAMAGED,
+    KEYS,
+    LOST,
+    OLD_PROOF,
+    SUSPECT,
+    ZOMBIE,
+    lives,
+    policies,
+    run,
+)
+
+S = ConnectionStatus
+HEALTH = HealthPolicy()
+GUARDED = SessionRecord(paired=True, needs_passkey=True)
+ENDS = {ActionKind.SET_ASIDE, ActionKind.LOGOUT, ActionKind.RENEW}
+_ASKED_FOR = st.sampled_from([Goal.HEAL, Goal.RECOVER, Goal.WORKING_QR])
+_sick = st.sampled_from([ZOMBIE, DAMAGED, KEYS, LOST, SUSPECT, OLD_PROOF])
+
+
+def guarded(observation):
+    record = replace(observation.record, paired=True, needs_passkey=True)
+    return replace(observation, record=record, desired=Desired(True))
+
+
+@given(
+    st.lists(_sick | observations, min_size=1, max_size=3), _ASKED_FOR, _ASKED_FOR, lives, policies
+)
+def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, policy):
+    repair = begin_repair(judge_health(guarded(world[0]), HEALTH, NOW), goal, WALL)
+    wall = WALL
+    for number in range(300):
+        around = life[number % len(life)]
+        observation = guarded(world[number // 20 % len(world)])
+        verdict = judge_health(observation, HEALTH, NOW)
+        repair, decision = step_repair(Case(observation, verdict, around, policy, wall), repair)
+        assert decision.kind not in UNPAIRING
+        assert repair.ending is not Ending.NEEDS_SCAN
+        if repair.over:
+            return
+        if decision.kind is RecoveryKind.WAIT:
+            wall = max(wall, decision.not_before_wall)
+        else:
+            for remote in (False, True):
+                assert ENDS.isdisjoint(plan_step(decision, remote=remote).actions)
+            repair = after_action(repair, decision.kind, True, policy, wall, backup="kept")
+        if number == 3:
+            repair = join_repair(repair, joined)
+        wall += 1
+
+
+@given(observations, st.booleans(), st.sampled_from(["", "it leaks"]))
+def test_no_plan_of_a_pass_ends_such_a_pairing(observation, start_asked, restart_for):
+    observation = guarded(observation)
+    verdict = judge_health(observation, HEALTH, NOW)
+    asked = plan_asked(observation, verdict, start_asked=start_asked, restart_for=restart_for)
+    for plan in (asked, plan_actions(observation, verdict, HEALTH, NOW)):
+        assert plan is None or ENDS.isdisjoint(plan.actions)
+
+
+@pytest.mark.parametrize(
+    ("record", "files", "claimed", "is_one"),
+    [
+        (GUARDED, SessionFiles.WHOLE, False, True),
+        (GUARDED, SessionFiles.ABSENT, False, True),
+        (replace(GUARDED, reason="logout"), SessionFiles.UNPAIRED, False, True),
+        (replace(GUARDED, paired=False), SessionFiles.WHOLE, False, True),
+        (replace(GUARDED, paired=False), SessionFiles.UNPAIRED, True, True),
+        (replace(GUARDED, paired=False), SessionFiles.UNPAIRED, False, False),
+        (SessionRecord(paired=True), SessionFiles.WHOLE, True, False),
+    ],
+)
+def test_what_may_be_such_a_pairing(record, files, claimed, is_one):
+    claim = said(S.LOADING, paired=claimed)
+    assert is_guarded(seen(record=record, files=files, claim=claim)) is is_one
+
+
+def test_after_a_logout_its_files_stay_and_a_person_is_told():
+    ended = seen(
+        record=replace(GUARDED, reason="logout"), claim=said(S.DISCONNECTED, reason="logout")
+    )
+    verdict = judge_health(ended, HEALTH, NOW)
+    assert (verdict.reason, verdict.state) == ("logout", S.AUTH_FAILURE)
+    assert "passkey" in verdict.sentence
+    assert plan_asked(ended, verdict, start_asked=False, restart_for="") is None
+    plan = plan_actions(ended, verdict, HEALTH, NOW)
+    assert plan is not None
+    assert plan.actions == (ActionKind.STOP,)
+
+
+def test_a_suspect_of_that_kind_is_never_published_as_unpaired():
+    lost = without_worker(files=SessionFiles.UNPAIRED, record=GUARDED)
+    for goal in (Goal.HEAL, Goal.RECOVER, Goal.WORKING_QR):
+        done, repair = run(lost, goal=goal)
+        assert UNPAIRING.isdisjoint(done)
+        assert repair.ending is Ending.GAVE_UP
+
+
+def test_a_person_may_still_clean_it_up():
+    done, _ = run(seen(record=GUARDED), goal=Goal.CLEANUP)
+    assert RecoveryKind.CLEANUP in done
+
+
+# --- suspicion: a pairing that was accepted and goes nowhere ---------------------------------
+
+
+def pairing(ago: float):
+    claim = said(S.INITIALIZING, phase="pairing", ago=ago)
+    return seen(claim=claim, record=SessionRecord(), files=SessionFiles.UNPAIRED)
+
+
+def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
+    limit = HEALTH.phases.pairing
+    assert judge_health(pairing(limit - 1), HEALTH, NOW).reason == "starting"
+    late = pairing(limit)
+    verdict = judge_health(late, HEALTH, NOW)
+    assert (verdict.health, verdict.reason) == (Health.STUCK, "passkey_suspected")
+    assert verdict.state is S.QR_REQUIRED
+    assert (find_drop(late, verdict) or pytest.fail("no drop")).code == "passkey_suspected"
+
+
+def test_the_suspicion_stays_until_it_is_connected_and_marks_nothing():
+    record = SessionRecord(reason="passkey_suspected")
+    for reason in ("", "qr_idle"):
+        code = seen(
+            claim=said(S.QR_REQUIRED, reason=reason), record=record, files=SessionFiles.UNPAIRED
+        )
+        verdict = judge_health(code, HEALTH, NOW)
+        assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, "passkey_suspected")
+    assert judge_health(seen(record=record), HEALTH, NOW).reason == ""
+
+
+def test_a_suspected_pairing_gets_a_new_code_each_time_it_hangs():
+    policy, code = RecoveryPolicy(), pairing(500.0)
+    new_code = replace(
+        code,
+        claim=said(S.QR_REQUIRED),
+        record=SessionRecord(reason="passkey_suspected"),
+    )
+    for _ in range(3):
+        done, repair = run(
+            code, policy=policy, circumstances=Circumstances(), heals=lambda *_: new_code
+        )
+        assert done == [RecoveryKind.RESTART]
+        assert repair.ending is Ending.RECOVERED
+
+
+def test_a_marked_account_that_shows_a_code_says_that_the_code_is_not_enough():
+    marked = SessionRecord(needs_passkey=True)
+    for reason in ("", "qr_idle", "passkey_required"):
+        code = seen(
+            claim=said(S.QR_REQUIRED, reason=reason), record=marked, files=SessionFiles.UNPAIRED
+        )
+        assert judge_health(code, HEALTH, NOW).reason == "passkey_required"
