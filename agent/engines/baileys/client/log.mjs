@@ -1,13 +1,13 @@
-// What the library and libsignal want to log, taken as data: counted and told, never printed.
+// What the library and libsignal want to log, taken as data: counted and reported, never printed.
 
 // libsignal says with console.error why each session record failed, before it throws one summary.
-const heard = { kind: "" };
+const lastError = { kind: "" };
 
 export function silenceConsole() {
   for (const name of ["log", "info", "warn", "debug", "trace", "dir"]) console[name] = () => {};
   console.error = (...words) => {
     const text = words.map((word) => word?.message ?? String(word)).join(" ");
-    if (text.startsWith("Session error:")) heard.kind = kindOf({ message: text });
+    if (text.startsWith("Session error:")) lastError.kind = kindOf({ message: text });
   };
 }
 
@@ -27,19 +27,19 @@ export function kindOf(error) {
 }
 
 // A logger as the library wants one: what says something about the session becomes an event.
-export function makeLogger(tell) {
+export function makeLogger(emit) {
   const seen = (context, message) => {
     if (message === FAILED) {
       const { remoteJid = "", participant = "" } = context.key ?? {};
       const summary = /No matching sessions/i.test(String(context.err?.message));
-      const kind = summary && heard.kind ? heard.kind : kindOf(context.err);
-      heard.kind = "";
+      const kind = summary && lastError.kind ? lastError.kind : kindOf(context.err);
+      lastError.kind = "";
       const peer = String(context.author ?? participant ?? remoteJid);
-      tell({ event: "undecryptable", kind, peer: peer || remoteJid, group: remoteJid.endsWith("@g.us") ? remoteJid : "", id: String(context.key?.id ?? "") });
+      emit({ event: "undecryptable", kind, peer: peer || remoteJid, group: remoteJid.endsWith("@g.us") ? remoteJid : "", id: String(context.key?.id ?? "") });
     } else if (typeof message === "string" && message.startsWith("error 463")) {
-      tell({ event: "refused", code: 463, id: String(context.msgId ?? "") });
+      emit({ event: "refused", code: 463, id: String(context.msgId ?? "") });
     } else if (typeof message === "string" && message.startsWith("smax-invalid (479)")) {
-      tell({ event: "refused", code: 479, id: String(context.msgId ?? "") });
+      emit({ event: "refused", code: 479, id: String(context.msgId ?? "") });
     }
   };
   const logger = { level: "warn", child: () => logger, trace() {}, debug() {}, info() {}, warn: seen, error: seen, fatal: seen };

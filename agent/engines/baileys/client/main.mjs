@@ -12,7 +12,7 @@ const LONGEST = 64 * 1024; // of an error's words
 // libsignal prints its sessions, private keys included, with console.*: nothing of it leaves here.
 silenceConsole();
 
-function tell(line) {
+function emit(line) {
   let rest = Buffer.from(JSON.stringify(line) + "\n");
   while (rest.length) {
     try {
@@ -27,41 +27,41 @@ function tell(line) {
 // Names and places of an error, without what it quotes: a key or a text may stand in its message.
 function fatal(error) {
   const stack = String(error?.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)).slice(0, 8);
-  tell({ event: "fatal", name: error?.name ?? "Error", code: error?.code ?? "", stack: stack.join("\n").slice(0, LONGEST) });
+  emit({ event: "fatal", name: error?.name ?? "Error", code: error?.code ?? "", stack: stack.join("\n").slice(0, LONGEST) });
   process.exit(70);
 }
 process.on("uncaughtException", fatal);
-process.on("unhandledRejection", (error) => tell({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" }));
+process.on("unhandledRejection", (error) => emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" }));
 
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
-const session = new Session(await load("baileys"), load, tell);
+const session = new Session(await load("baileys"), load, emit);
 
 const WORKS = {
-  open: (told) => session.open(told),
+  open: (order) => session.open(order),
   connect: () => session.connect(),
   disconnect: () => session.disconnect(),
-  look: (told) => session.look(told),
-  pairing_code: (told) => session.pairingCode(told),
-  send: (told) => session.send(told),
-  file_part: (told) => session.filePart(told),
+  look: (order) => session.look(order),
+  pairing_code: (order) => session.pairingCode(order),
+  send: (order) => session.send(order),
+  file_part: (order) => session.filePart(order),
   logout: () => session.logout(),
   save: () => session.save(),
   free: () => globalThis.gc?.(),
 };
 
 async function take(line) {
-  const told = JSON.parse(line);
+  const order = JSON.parse(line);
   try {
-    const work = WORKS[told.do];
+    const work = WORKS[order.do];
     if (!work) throw Object.assign(new Error("no such command"), { code: "invalid_request" });
-    tell({ answer: told.id, ok: (await work(told)) ?? {} });
+    emit({ answer: order.id, ok: (await work(order)) ?? {} });
   } catch (error) {
-    tell({ answer: told.id, error: { code: error.code ?? "engine", message: String(error.message).slice(0, 300) } });
+    emit({ answer: order.id, error: { code: error.code ?? "engine", message: String(error.message).slice(0, 300) } });
   }
 }
 
 const lines = createInterface({ input: createReadStream(null, { fd: commands, encoding: "utf8" }) });
 lines.on("line", (line) => void take(line));
 lines.on("close", () => process.exit(0));
-tell({ event: "ready", node: process.version });
+emit({ event: "ready", node: process.version });

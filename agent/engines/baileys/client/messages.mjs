@@ -1,4 +1,4 @@
-// A message as the agent gives it → as the library wants it; and what may be told of one.
+// A message as the agent gives it → as the library wants it; and what an event may say of one.
 
 export function jidOf(to) {
   const text = String(to).trim().replace(/^\+/, "");
@@ -10,18 +10,18 @@ export function jidOf(to) {
 const MEDIA = [["image/", "image"], ["video/", "video"], ["audio/", "audio"]];
 
 // The library would read any other address from this machine's disk: its own keys, too.
-function fileOf(told, uploads) {
-  if (told.upload !== undefined) return uploads.whole(told);
-  if (told.content !== undefined) return Buffer.from(told.content, "base64");
-  if (/^https:\/\//i.test(String(told.url))) return { url: told.url };
+function fileOf(message, uploads) {
+  if (message.upload !== undefined) return uploads.whole(message);
+  if (message.content !== undefined) return Buffer.from(message.content, "base64");
+  if (/^https:\/\//i.test(String(message.url))) return { url: message.url };
   throw Object.assign(new Error("the file's url is not https"), { code: "invalid_request" });
 }
 
-function media(told, uploads) {
-  const content = fileOf(told, uploads);
-  const [, kind = "document"] = MEDIA.find(([start]) => told.mimetype.startsWith(start)) ?? [];
-  const named = kind === "document" ? { fileName: told.filename ?? "file" } : {};
-  return { [kind]: content, mimetype: told.mimetype, ...named, ...(told.caption ? { caption: told.caption } : {}) };
+function media(message, uploads) {
+  const content = fileOf(message, uploads);
+  const [, kind = "document"] = MEDIA.find(([start]) => message.mimetype.startsWith(start)) ?? [];
+  const named = kind === "document" ? { fileName: message.filename ?? "file" } : {};
+  return { [kind]: content, mimetype: message.mimetype, ...named, ...(message.caption ? { caption: message.caption } : {}) };
 }
 
 function contact({ name, phone }) {
@@ -31,18 +31,18 @@ function contact({ name, phone }) {
   return { contacts: { displayName: plain, contacts: [{ displayName: plain, vcard }] } };
 }
 
-export function contentOf(told, jid, uploads) {
-  switch (told.type ?? "text") {
+export function contentOf(message, jid, uploads) {
+  switch (message.type ?? "text") {
     case "text":
-      return { text: told.text };
+      return { text: message.text };
     case "media":
-      return media(told, uploads);
+      return media(message, uploads);
     case "location":
-      return { location: { degreesLatitude: told.latitude, degreesLongitude: told.longitude, name: told.name, address: told.address } };
+      return { location: { degreesLatitude: message.latitude, degreesLongitude: message.longitude, name: message.name, address: message.address } };
     case "contact":
-      return contact(told);
+      return contact(message);
     case "reaction":
-      return { react: { text: told.emoji, key: { remoteJid: jid, id: told.message_id, fromMe: told.from_me === true } } };
+      return { react: { text: message.emoji, key: { remoteJid: jid, id: message.message_id, fromMe: message.from_me === true } } };
     default:
       throw Object.assign(new Error("no such type of message"), { code: "invalid_request" });
   }

@@ -1,4 +1,4 @@
-// One session on the unmodified library: a socket at a time, and what it says as plain events.
+// One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
 import { makeLogger } from "./log.mjs";
 import { ackOf, contentOf, jidOf, typeOf } from "./messages.mjs";
 import { Store } from "./store.mjs";
@@ -16,44 +16,44 @@ const refuse = (code, words) => Object.assign(new Error(words), { code });
 export class Session {
   #lib;
   #load;
-  #tell;
-  #told = null;
+  #emit;
+  #settings = null;
   #state = null;
   #store = null;
   #socket = null;
   #open = false;
   #heardAt = null;
   #endedWith = null;
-  #ended = null; // hears the code of the connection's end
+  #ended = null; // resolves with the code of the connection's end
   #unanswered = new Map(); // messages that the server has not confirmed yet
   #recent = new Map(); // messages that a peer may ask for again, as they are sent: id → bytes
   #recentBytes = 0;
   #uploads = new Uploads();
 
-  constructor(lib, load, tell) {
+  constructor(lib, load, emit) {
     this.#lib = lib;
     this.#load = load;
-    this.#tell = tell;
+    this.#emit = emit;
   }
 
-  async open(told) {
-    this.#told = told;
-    this.#store = new Store(told.folder, this.#lib, (error) => {
-      this.#tell({ event: "store", code: error.code, raw: error.message });
+  async open(settings) {
+    this.#settings = settings;
+    this.#store = new Store(settings.folder, this.#lib, (error) => {
+      this.#emit({ event: "store", code: error.code, raw: error.message });
       this.#hangUp();
     });
-    this.#state = await this.#store.open(told.paired);
+    this.#state = await this.#store.open(settings.paired);
     return this.#identity();
   }
 
   async connect() {
     if (this.#socket) return;
     this.#endedWith = null;
-    const { url, version, browser, proxy } = this.#told;
+    const { url, version, browser, proxy } = this.#settings;
     const agents = proxy ? await this.#agents(proxy) : {};
     const socket = this.#lib.makeWASocket({
       auth: this.#state,
-      logger: makeLogger((line) => this.#socket === socket && this.#tell(line)),
+      logger: makeLogger((line) => this.#socket === socket && this.#emit(line)),
       markOnlineOnConnect: false,
       syncFullHistory: false,
       generateHighQualityLinkPreview: false,
@@ -65,11 +65,11 @@ export class Session {
       ...agents,
     });
     this.#socket = socket;
-    const mine = (work) => (...told) => this.#socket === socket && work(...told);
+    const mine = (work) => (...data) => this.#socket === socket && work(...data);
     socket.ws.on("frame", mine((frame) => this.#frame(frame)));
     socket.ev.on("connection.update", mine((update) => this.#update(update)));
     socket.ev.on("creds.update", mine((update) => this.#keepCreds(update)));
-    socket.ev.on("messages.upsert", mine((told) => this.#messages(told)));
+    socket.ev.on("messages.upsert", mine((batch) => this.#messages(batch)));
     socket.ev.on("messages.update", mine((updates) => this.#acks(updates)));
     socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
   }
@@ -99,14 +99,14 @@ export class Session {
     return { code: await this.#socket.requestPairingCode(phone.replace(/\D/g, "")) };
   }
 
-  async send(told) {
+  async send(order) {
     if (!this.#open) throw refuse("not_connected", "not connected");
-    const { message } = told;
+    const { message } = order;
     const jid = jidOf(message.to);
     const content = contentOf(message, jid, this.#uploads);
     const id = this.#lib.generateMessageIDV2(this.#socket.user?.id);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
-    const timer = setTimeout(() => this.#acked({ id, silent: true }), (told.seconds ?? 20) * 1000);
+    const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
     try {
       this.#remember(await this.#socket.sendMessage(jid, content, { messageId: id }));
       return { id, ...(await answered) };
@@ -119,7 +119,7 @@ export class Session {
   // The server has it, or says why it will not; silence is neither.
   #acked({ id, error = "", silent = false }) {
     this.#unanswered.get(id)?.(silent ? { outcome: "unknown" } : { outcome: error ? "refused" : "sent", error: String(error) });
-    if (!silent) this.#tell({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
+    if (!silent) this.#emit({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
   }
 
   filePart({ part }) {
@@ -139,7 +139,7 @@ export class Session {
     if (code !== 401) throw refuse("not_confirmed", `WhatsApp did not confirm the logout within ${LOGOUT / 1000} s`);
     if (this.#socket !== socket) return;
     this.#hangUp();
-    this.#tell({ event: "close", code: 401, raw: "logged out by the agent", ban: "", expire: null });
+    this.#emit({ event: "close", code: 401, raw: "logged out by the agent", ban: "", expire: null });
   }
 
   async save() {
@@ -175,18 +175,18 @@ export class Session {
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
     if (frame?.tag !== "notification") return;
     const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
-    if (words.some((word) => /^passkey/.test(word))) this.#tell({ event: "passkey" });
+    if (words.some((word) => /^passkey/.test(word))) this.#emit({ event: "passkey" });
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
-    if (qr) this.#tell({ event: "qr", qr });
-    if (isNewLogin) this.#tell({ event: "paired", ...this.#identity() });
-    if (reachoutTimeLock) this.#tell({ event: "restricted", active: reachoutTimeLock.isActive === true, until: Number(reachoutTimeLock.timeEnforcementEnds) || null });
-    if (receivedPendingNotifications) this.#tell({ event: "synced" });
-    if (connection === "connecting") this.#tell({ event: "connecting" });
+    if (qr) this.#emit({ event: "qr", qr });
+    if (isNewLogin) this.#emit({ event: "paired", ...this.#identity() });
+    if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: Number(reachoutTimeLock.timeEnforcementEnds) || null });
+    if (receivedPendingNotifications) this.#emit({ event: "synced" });
+    if (connection === "connecting") this.#emit({ event: "connecting" });
     if (connection === "open") {
       this.#open = true;
-      this.#tell({ event: "open", version: (this.#told.version ?? this.#lib.DEFAULT_CONNECTION_CONFIG.version).join("."), ...this.#identity() });
+      this.#emit({ event: "open", version: (this.#settings.version ?? this.#lib.DEFAULT_CONNECTION_CONFIG.version).join("."), ...this.#identity() });
     }
     if (connection === "close") this.#closed(lastDisconnect?.error);
   }
@@ -198,7 +198,7 @@ export class Session {
     this.#endedWith = statusCode;
     this.#ended?.(statusCode);
     this.#hangUp();
-    this.#tell({
+    this.#emit({
       event: "close",
       code: statusCode,
       raw: String(error?.output?.payload?.message ?? error?.message ?? "").slice(0, 200),
@@ -209,7 +209,7 @@ export class Session {
 
   #keepCreds(update) {
     Object.assign(this.#state.creds, update);
-    // A failure is told by the store itself.
+    // The store itself reports a failure.
     this.#store.saveCreds(this.#state.creds).catch(() => {});
   }
 
@@ -218,7 +218,7 @@ export class Session {
       if (message.messageStubType === 2 || !message.message || message.message.protocolMessage) continue;
       const out = message.key.fromMe === true;
       if (out) this.#remember(message);
-      this.#tell({
+      this.#emit({
         event: "message",
         direction: out ? "out" : "in",
         type: typeOf(message.message),
@@ -248,14 +248,14 @@ export class Session {
 
   #acks(updates) {
     for (const { key, update } of updates) {
-      if (update.status !== undefined && key.fromMe) this.#tell({ event: "ack", id: key.id, ack: ackOf(update.status), refused: update.messageStubParameters?.[0] ?? "" });
+      if (update.status !== undefined && key.fromMe) this.#emit({ event: "ack", id: key.id, ack: ackOf(update.status), refused: update.messageStubParameters?.[0] ?? "" });
     }
   }
 
   #receipts(updates) {
     for (const { key, receipt } of updates) {
       const ack = receipt.readTimestamp ? "read" : receipt.receiptTimestamp ? "delivered" : "";
-      if (ack && key.fromMe) this.#tell({ event: "ack", id: key.id, ack, refused: "" });
+      if (ack && key.fromMe) this.#emit({ event: "ack", id: key.id, ack, refused: "" });
     }
   }
 }

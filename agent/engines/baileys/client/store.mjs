@@ -124,8 +124,8 @@ export class Store {
         for (const [file, text] of files) if (this.#waiting.get(file) === text) this.#waiting.delete(file);
         for (const { resolve } of waiting) resolve();
       } catch (error) {
-        const told = this.#fail(error instanceof StoreError ? error : new StoreError("storage_failed", "the session's folder", error.code ?? "write"));
-        for (const { reject } of [...waiting, ...this.#resolvers.splice(0)]) reject(told);
+        const failure = this.#fail(error instanceof StoreError ? error : new StoreError("storage_failed", "the session's folder", error.code ?? "write"));
+        for (const { reject } of [...waiting, ...this.#resolvers.splice(0)]) reject(failure);
       }
     }
     this.#writing = null;

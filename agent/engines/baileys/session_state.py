@@ -1,0 +1,191 @@
+"""What is known of one session by the client's events: its claim, its code, its last frame."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.version_note import note_version
+from agent.engines.base import Qr, Reporter
+from agent.errors import EngineError, WaError
+
+log = logging.getLogger(__name__)
+
+Status = ConnectionStatus
+FIRST_CODE, NEXT_CODE = 60.0, 20.0
+WAITING = frozenset({"qr_idle", "passkey_required"})
+"""Reasons of a login that waits for a person."""
+MISSING = frozenset({"node_missing", "packages_missing"})
+STORE = frozenset({"session_missing", "session_damaged", "storage_failed"})
+
+
+class SessionState:
+    """Turns the client's events into claims and happenings for the worker's reporter."""
+
+    def __init__(self, folder: Path, reporter: Reporter) -> None:
+        self._folder = folder
+        self.claim = Claim(Status.INITIALIZING, phase="process")
+        self.spoiled = False
+        """The client's store failed: its memory is not what the disk holds, so it ends first."""
+        self._reporter = reporter
+        self._code: Qr | None = None
+        self._code_until = 0.0
+        self._codes = 0
+        self._frame_age: float | None = None
+        self._frame_at = 0.0
+
+    @property
+    def connected(self) -> bool:
+        return self.claim.status is Status.CONNECTED
+
+    @property
+    def has_connection(self) -> bool:
+        """Each end of a connection comes with another claim, so such a claim says it is there."""
+        return self.claim.status in (Status.CONNECTED, Status.LOADING) or self._code is not None
+
+    def begin_login(self) -> None:
+        self._codes, self._code = 0, None
+        self.change(Status.INITIALIZING, phase="attached", until_wall=None)
+
+    def forget_code(self) -> None:
+        self._code = None
+
+    def code(self) -> Qr | None:
+        if self._code is None:
+            return None
+        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
+
+    def note_identity(self, answer: Mapping[str, Any]) -> None:
+        self.claim = replace(
+            self.claim,
+            paired=answer.get("paired") is True,
+            account=str(answer.get("account", ""))[:40],
+        )
+
+    def note_frame(self, age: object) -> None:
+        self._frame_age = float(age) if isinstance(age, int | float) else None
+        self._frame_at = time.monotonic()
+
+    def frame_age(self) -> float | None:
+        """Seconds since WhatsApp's last frame; None where it proves nothing."""
+        if self._frame_age is None or not self.connected:
+            return None
+        return self._frame_age + time.monotonic() - self._frame_at
+
+    def happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(Happening(kind, detail))
+
+    def change(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+        """A new claim, which the worker hears."""
+        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
+        self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
+        self._reporter.claim(self.current())
+
+    def current(self) -> Claim:
+        claim = replace(self.claim, proof_age=self.frame_age())
+        if claim.status is Status.QR_REQUIRED:
+            # A claim that asks for a code never says paired as well.
+            return replace(claim, paired=False)
+        return claim
+
+    def failed(self, error: WaError) -> None:
+        reason = error.code if error.code in STORE | MISSING else "client_crashed"
+        refused = reason in ("session_missing", "session_damaged")
+        status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
+        self.change(status, reason, raw=str(error))
+
+    # one method for each event of the client
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        handle = getattr(self, f"_on_{event.get('event')}", None)
+        if handle is not None:
+            handle(event)
+
+    def _on_connecting(self, _event: Mapping[str, Any]) -> None:
+        status = Status.LOADING if self.claim.paired else Status.INITIALIZING
+        self.change(status, phase="login")
+
+    def _on_qr(self, event: Mapping[str, Any]) -> None:
+        self._codes += 1
+        lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
+        self._code = Qr(str(event.get("qr", "")), lasts, self._codes)
+        self._code_until = time.monotonic() + lasts
+        # The phone that was asked for a passkey is still at it; another may scan the new code.
+        asked = "passkey_required" if self.claim.reason == "passkey_required" else ""
+        self.change(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
+
+    def _on_passkey(self, _event: Mapping[str, Any]) -> None:
+        if not self.claim.paired:
+            self.change(Status.QR_REQUIRED, "passkey_required", phase="login")
+
+    def _on_paired(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        self.note_identity(event)
+        self.change(Status.LOADING, phase="login")
+
+    def _on_open(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        self.note_identity(event)
+        self.note_frame(0.0)
+        self.claim = replace(self.claim, version=str(event.get("version", "")))
+        self.change(Status.CONNECTED)
+        note_version(self._folder, self.claim.version)
+
+    def _on_close(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        code, expire = event.get("code"), event.get("expire")
+        ended = why_closed(
+            code if isinstance(code, int) else None,
+            str(event.get("raw", "")),
+            paired=self.claim.paired,
+            expire=expire if isinstance(expire, int | float) else None,
+            now_wall=time.time(),
+        )
+        reason = ended.reason
+        if reason == "qr_idle" and self.claim.reason == "passkey_required":
+            reason = self.claim.reason  # why no scan came to anything
+        if reason == "logout":
+            self.claim = replace(self.claim, paired=False)
+        status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
+        self.change(status, reason, raw=ended.raw, until_wall=ended.until_wall)
+
+    def _on_stray(self, event: Mapping[str, Any]) -> None:
+        name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
+        log.warning("the library left an error unhandled: %s %s", name, code)
+        self.happened("error", code="stray")
+
+    def _on_store(self, event: Mapping[str, Any]) -> None:
+        self.spoiled = True
+        self.failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
+
+    def _on_restricted(self, event: Mapping[str, Any]) -> None:
+        if not self.connected:
+            return
+        until = event.get("until")
+        wall = float(until) if isinstance(until, int | float) else None
+        reason = "restricted" if event.get("active") is True else ""
+        self.change(Status.CONNECTED, reason, until_wall=wall if reason else None)
+
+    def _on_refused(self, event: Mapping[str, Any]) -> None:
+        self.happened("error", code=f"refused_{event.get('code')}")
+        if event.get("code") == 463 and self.connected:
+            self.change(Status.CONNECTED, "restricted", raw="463")
+
+    def _on_message(self, event: Mapping[str, Any]) -> None:
+        detail = {key: str(event.get(key, "")) for key in ("direction", "type", "id")}
+        self.happened("message", **detail)
+
+    def _on_ack(self, event: Mapping[str, Any]) -> None:
+        self.happened("ack", id=str(event.get("id", "")), ack=str(event.get("ack", "")))
+        if event.get("refused") == "463":
+            self._on_refused({"code": 463})
+
+    def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
+        kind = str(event.get("kind", ""))
+        if text := CRYPTO_WORDS.get(kind):
+            peer, group = str(event.get("peer", "")), str(event.get("group", ""))
+            self.happened("crypto_error", pattern=kind, text=text, peer=peer, group=group)
