@@ -11,22 +11,6 @@ from typing import Any, Protocol
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 
-__all__ = [
-    "Backend",
-    "BackendReporter",
-    "Claim",
-    "Engine",
-    "Happening",
-    "OpenBackend",
-    "OpenEngine",
-    "ProbeAnswer",
-    "Qr",
-    "RemoteEngine",
-    "RemoteSession",
-    "Reporter",
-    "ServerClaim",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Qr:

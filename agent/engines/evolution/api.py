@@ -5,16 +5,18 @@ from typing import Any
 
 from agent.engines.evolution.answers import (
     Shown,
-    failed,
-    missing,
+    is_missing,
+    is_refused,
     read_shown,
     read_state,
-    refused,
-    trouble,
+    refusal,
+    server_fault,
 )
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.rows import Row, Rows, read_rows
-from agent.engines.remote.http import Answer, RemoteHttp, ServerDown, segment
+from agent.engines.raw import inside, text
+from agent.engines.remote.answers import Answer, ServerDown, segment
+from agent.engines.remote.http import RemoteHttp
 from agent.errors import EngineError
 
 SLOW = 75.0
@@ -42,7 +44,7 @@ class EvolutionApi:
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
         answer = await self.ask("GET", path, urgent=urgent)
-        if missing(answer):
+        if is_missing(answer):
             return Live.MISSING
         live = read_state(answer.body) if answer.good else None
         if live is not None:
@@ -56,34 +58,34 @@ class EvolutionApi:
         """In `close` the session begins to connect; in `connecting` the answer is its last code."""
         query = {"number": phone} if phone else None
         answer = await self.ask("GET", f"/instance/connect/{segment(name)}", query=query)
-        if missing(answer):
-            raise EngineError(f"cannot connect {name}: it is not there", code="remote_missing")
-        if refused(answer):
-            raise failed(f"connect {name}", answer)
+        if is_missing(answer):
+            raise _missing("connect", name)
+        if is_refused(answer):
+            raise refusal(f"connect {name}", answer)
         return read_shown(answer.body)
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""
         method = "PUT" if self.old else "POST"
         answer = await self.ask(method, f"/instance/restart/{segment(name)}")
-        if missing(answer):
-            raise EngineError(f"cannot restart {name}: it is not there", code="remote_missing")
+        if is_missing(answer):
+            raise _missing("restart", name)
         if answer.status >= 500:
-            raise failed(f"restart {name}", answer)
-        return not refused(answer)
+            raise refusal(f"restart {name}", answer)
+        return not is_refused(answer)
 
     async def logout(self, name: str) -> None:
         """The answer comes before the logout. A closed or missing session needs none."""
         answer = await self.ask("DELETE", f"/instance/logout/{segment(name)}")
         closed = answer.status == 400  # 2.3.x; 2.4 says yes to it
-        if not answer.good and not closed and not missing(answer):
-            raise failed(f"log {name} out", answer)
+        if not answer.good and not closed and not is_missing(answer):
+            raise refusal(f"log {name} out", answer)
 
     async def delete(self, name: str) -> None:
         """The answer comes before the deletion."""
         answer = await self.ask("DELETE", f"/instance/delete/{segment(name)}")
-        if not answer.good and not missing(answer):
-            raise failed(f"delete {name}", answer)
+        if not answer.good and not is_missing(answer):
+            raise refusal(f"delete {name}", answer)
 
     async def create(self, name: str, more: Mapping[str, Any]) -> None:
         """`more`: token, number and proxy of a session that is made again."""
@@ -92,7 +94,7 @@ class EvolutionApi:
         answer = await self.ask("POST", "/instance/create", body, timeout=SLOW)
         if not answer.good:
             in_use = answer.status == 403
-            raise failed(f"create {name}", answer, "remote_exists" if in_use else "remote_refused")
+            raise refusal(f"create {name}", answer, "remote_exists" if in_use else "remote_refused")
 
     async def rows(self, timeout: float | None = None) -> Rows:
         """The whole list."""
@@ -118,18 +120,17 @@ class EvolutionApi:
         rows = read_rows([body]) if body is not None else None
         return None if rows is None else (rows.by_name.get(name),)
 
-    async def found(self, what: str, name: str) -> Any:
+    async def find(self, what: str, name: str) -> Any:
         """The `settings` or the `webhook` of a session; None where it has none."""
         answer = await self.ask("GET", f"/{what}/find/{segment(name)}")
-        if missing(answer):
-            cause = "it is not there"
-            raise EngineError(f"cannot find the {what} of {name}: {cause}", code="remote_missing")
+        if is_missing(answer):
+            raise _missing(f"find the {what} of", name)
         return answer.body if answer.good else None
 
     async def set(self, what: str, name: str, body: Mapping[str, Any]) -> None:
         answer = await self.ask("POST", f"/{what}/set/{segment(name)}", body)
         if not answer.good:
-            raise failed(f"set the {what} of {name}", answer)
+            raise refusal(f"set the {what} of {name}", answer)
 
     async def send_text(self, name: str, number: str, text: str) -> Answer:
         body: dict[str, Any] = {"number": number, "linkPreview": False, "text": text}
@@ -171,11 +172,11 @@ class EvolutionApi:
 
     async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
         answer = await self._http.ask("GET", path, timeout=timeout, urgent=True)
-        if (down := trouble(what, answer)) is not None:
+        if (down := server_fault(what, answer)) is not None:
             raise down
         if answer.status >= 500:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
-        if not answer.good and not missing(answer):
+        if not answer.good and not is_missing(answer):
             raise ServerDown(what, "not_found", "it answers as no Evolution API does")
         return answer
 
@@ -185,9 +186,8 @@ class EvolutionApi:
             answer = await self._http.ask("GET", "/", timeout=timeout, urgent=True)
         except ServerDown:
             return
-        version = answer.body.get("version") if isinstance(answer.body, Mapping) else None
-        if isinstance(version, str) and version:
-            self.version = version[:40]
+        if version := text(inside(answer.body, "version"), 40):
+            self.version = version
             self.old = version.startswith("1.")
 
     async def ask(
@@ -205,10 +205,14 @@ class EvolutionApi:
             answer = await self._http.ask(
                 method, path, body, query=query, timeout=timeout, urgent=urgent
             )
-            if (down := trouble(f"{method} {path}", answer)) is not None:
+            if (down := server_fault(f"{method} {path}", answer)) is not None:
                 raise down
         except ServerDown:
             self._doubt()
             raise
         self._answered()
         return answer
+
+
+def _missing(what: str, name: str) -> EngineError:
+    return EngineError(f"cannot {what} {name}: it is not there", code="remote_missing")

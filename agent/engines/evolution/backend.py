@@ -9,15 +9,16 @@ from typing import Any
 from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.hooks import Seen, read_event
+from agent.engines.evolution.hooks import SeenMessages, read_event
 from agent.engines.evolution.memory import Memory
+from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
-from agent.engines.evolution.shared import Server
 from agent.engines.evolution.subscription import Subscription
-from agent.engines.remote.http import RemoteHttp, ServerDown, claim_of, segment
+from agent.engines.remote.answers import ServerDown, claim_of, remote_name, segment
+from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.recent import Recent
 from agent.engines.remote.watch import ServerWatch
 from agent.errors import EngineError, InvalidRequest
@@ -43,13 +44,13 @@ class EvolutionBackend:
         pace: Pace | None = None,
     ) -> None:
         pace = pace or Pace()
-        place = settings.place
+        server = settings.server
         self._pace = pace
-        self._http = RemoteHttp(place, {"apikey": settings.key})
+        self._http = RemoteHttp(server, {"apikey": server.key})
         self._watch = ServerWatch(self._look, reporter.server, reporter.crashed)
         self._api = EvolutionApi(self._http, self._watch.doubt, self._watch.answered)
-        limit = min(pace.probe_limit, place.timeout * 0.8)
-        prover = Prover(self._api, place.parallel, limit) if settings.prove else None
+        limit = min(pace.probe_limit, server.timeout * 0.8)
+        prover = Prover(self._api, server.parallel, limit) if server.prove else None
         hooks = Subscription(
             self._api,
             settings.hook_base,
@@ -64,7 +65,7 @@ class EvolutionBackend:
             rows=rows,
             prover=prover,
             hooks=hooks,
-            seen=Seen(),
+            seen=SeenMessages(),
             doubt=self._watch.doubt,
             probe_limit=limit,
             pace=pace,
@@ -73,7 +74,7 @@ class EvolutionBackend:
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}
-        self._timeout = place.timeout
+        self._timeout = server.timeout
         self._version_at = float("-inf")
 
     async def open(self) -> None:
@@ -89,7 +90,7 @@ class EvolutionBackend:
         if rows.old:
             return shown
         # 2.x lists its database, which says `open` of a session that has connected for hours.
-        live = await asyncio.gather(*(self._live(each) for each in shown[:_ASKED]))
+        live = await asyncio.gather(*(self._live(session) for session in shown[:_ASKED]))
         return [*live, *shown[_ASKED:]]
 
     async def _live(self, shown: RemoteSession) -> RemoteSession:
@@ -101,9 +102,7 @@ class EvolutionBackend:
     def hold(
         self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
     ) -> EvolutionSession:
-        remote = settings.get("remote") or id
-        if not isinstance(remote, str) or len(remote) > 200:
-            raise InvalidRequest("cannot watch it: its name there is no name", field="remote")
+        remote = remote_name(settings) or id
         segment(remote)
         held = self._by_id.get(id)
         if held is not None and held.remote == remote:
@@ -128,11 +127,10 @@ class EvolutionBackend:
             del self._by_name[session.remote]
             self._server.hooks.forget(session.remote)
 
-    async def hook(self, told: Mapping[str, Any]) -> None:
-        event = read_event(told)
-        session = self._by_name.get(event.session) if event is not None else None
-        if event is not None and session is not None:
-            await session.told(event)
+    async def hook(self, raw: Mapping[str, Any]) -> None:
+        event = read_event(raw)
+        if event is not None and (session := self._by_name.get(event.session)) is not None:
+            await session.take_event(event)
 
     async def close(self) -> None:
         await self._server.hooks.close()
@@ -158,7 +156,7 @@ class EvolutionBackend:
     def _known_name(self) -> str:
         """The name of a session that the server most likely has; "" where none is known."""
         last = self._server.rows.last()
-        there = [each.remote for each in self._by_name.values() if each.is_there]
+        there = [session.remote for session in self._by_name.values() if session.is_there]
         return next(iter([*there, *(last[0].by_name if last else ()), *self._by_name]), "")
 
     async def _ready(self) -> bool:

@@ -30,26 +30,25 @@ class Live(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Facts:
     """All that a claim is made from, at one moment."""
 
-    live: Live
+    live: Live = Live.MISSING
     row: Row | None = None
     """Read after the state; None = the session has none, or none was read."""
     row_known: bool = False
     """`row` was read, or the server has no rows (1.8)."""
     ended: str = ""
     """Why the session ended, as the webhook told it."""
-    paired: bool = False
+    paired: bool | None = False
+    """None: the server has not told."""
     account: str = ""
     code_shown: bool = False
     blank_for: float = 0.0
     """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
     """Ends before this moment of the server's clock are old: the session was open later."""
-    unknown: bool = False
-    """The server has not told whether the session is paired."""
     awaited: bool = False
     """Its creation was asked for; the server may need a minute."""
     lost: bool = False
@@ -160,8 +159,8 @@ def _with(
     return Claim(
         status,
         reason,
-        paired=facts.paired if paired is None else paired,
-        pairing_unknown=facts.unknown and paired is None,
+        paired=bool(facts.paired) if paired is None else paired,
+        pairing_unknown=facts.paired is None and paired is None,
         account=facts.account,
         raw=str(facts.live),
     )

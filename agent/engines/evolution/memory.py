@@ -6,13 +6,25 @@ One small file for a backend, written when something changed; never a code, only
 import asyncio
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agent.engines.evolution.known import Remembered
 from agent.files import write_whole
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the next worker may know of a session at its start.
+
+    Never that it was unpaired: a phone may have scanned a code since.
+    """
+
+    paired: bool = False
+    account: str = ""
+    scanned: str = ""
+    """The mark of the last code before it opened, which the server may go on showing."""
 
 
 class Memory:
@@ -20,17 +32,17 @@ class Memory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = _read(path)
+        self._sessions = _read(path)
         self._writing: asyncio.Task[None] | None = None
         self._changed = False
 
     def of(self, name: str) -> Remembered | None:
-        return self._known.get(name)
+        return self._sessions.get(name)
 
     def put(self, name: str, remembered: Remembered) -> None:
-        if self._known.get(name, Remembered()) == remembered:
+        if self._sessions.get(name, Remembered()) == remembered:
             return
-        self._known[name] = remembered
+        self._sessions[name] = remembered
         self._changed = True
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="remember sessions")
@@ -43,27 +55,27 @@ class Memory:
         try:
             while self._changed:
                 self._changed = False
-                known = {name: asdict(each) for name, each in self._known.items()}
-                await asyncio.to_thread(_write, self._path, json.dumps(known))
+                raw = {name: asdict(session) for name, session in self._sessions.items()}
+                await asyncio.to_thread(_write, self._path, json.dumps(raw))
         except OSError as error:
-            log.warning("cannot write the kept states of sessions: %s", error.strerror)
+            log.warning("cannot write %s: %s", self._path, error.strerror)
         finally:
             self._writing = None
 
 
 def _read(path: Path) -> dict[str, Remembered]:
     try:
-        found = json.loads(path.read_text())
-        return {name: _remembered(each) for name, each in found.items()}
+        sessions = json.loads(path.read_text())
+        return {name: _remembered(raw) for name, raw in sessions.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("cannot read the kept states of sessions in %s: %s", path, type(error).__name__)
+        log.warning("cannot read %s, starting without it: %s", path, type(error).__name__)
         return {}
 
 
-def _remembered(told: dict[str, object]) -> Remembered:
-    return Remembered(told["paired"] is True, str(told["account"]), str(told["scanned"]))
+def _remembered(raw: dict[str, object]) -> Remembered:
+    return Remembered(raw["paired"] is True, str(raw["account"]), str(raw["scanned"]))
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.engines.evolution.api import EvolutionApi
+from agent.engines.raw import inside
 from agent.errors import InvalidRequest
 
 OPTIONS: Mapping[str, str] = {
@@ -25,24 +26,23 @@ async def read_or_change(
 ) -> Mapping[str, Any]:
     """Make `changes`, if any, and answer with all settings, by 2.x's names."""
     _check(changes)
-    body = whole_body(await api.found("settings", name), changes, api.old)
+    body = whole_body(await api.find("settings", name), changes, api.old)
     if changes:
         await api.set("settings", name, body)
-    return {"settings": {each: body[_theirs(each, api.old)] for each in OPTIONS}}
+    return {"settings": {option: body[_theirs(option, api.old)] for option in OPTIONS}}
 
 
-def whole_body(there: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
+def whole_body(raw: Any, changes: Mapping[str, Any], old: bool) -> dict[str, Any]:
     """All settings by the server's own names, with `changes`."""
-    inner = there.get("settings") if isinstance(there, Mapping) else None
-    told = inner if isinstance(inner, Mapping) else there
+    nested = inside(raw, "settings")
+    raw = nested if isinstance(nested, Mapping) else raw
     body: dict[str, Any] = {}
     for name in OPTIONS:
         theirs = _theirs(name, old)
-        value = told.get(theirs) if isinstance(told, Mapping) else None
-        body[theirs] = changes.get(
-            name, ("" if name == _TEXT else False) if value is None else value
-        )
-    token = told.get(_TOKEN) if isinstance(told, Mapping) else None
+        value = inside(raw, theirs)
+        unset = "" if name == _TEXT else False
+        body[theirs] = changes.get(name, unset if value is None else value)
+    token = inside(raw, _TOKEN)
     if old or token:
         # 1.8.6 refuses a change without it, and takes an empty one.
         body[_TOKEN] = token if isinstance(token, str) else ""

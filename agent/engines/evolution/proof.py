@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from agent.engines.evolution.answers import refusal_words
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.remote.http import Answer, ServerDown
+from agent.engines.remote.answers import Answer, ServerDown
 
 _SHARE, _TURN_SHARE = 0.5, 0.125
 """Of a probe's time, for the query and for its turn; then the server is asked whether it lives."""
@@ -75,8 +75,8 @@ def read_proof(answer: Answer) -> Proof:
     if answer.good:
         return Proof.ALIVE
     words = refusal_words(answer.body)
-    if any(each in words for each in _DEAD):
+    if any(sign in words for sign in _DEAD):
         return Proof.DEAD
-    if any(each in words for each in _REFUSED_BY_WHATSAPP):
+    if any(sign in words for sign in _REFUSED_BY_WHATSAPP):
         return Proof.ALIVE
     return Proof.UNKNOWN

@@ -1,178 +1,177 @@
-"""Replace a session on the server: keep its row and settings, delete it, create it again.
+"""Replace a session on the server: back up its row and settings, delete it, create it again.
 
 That ends its pairing, and the server deletes its messages and contacts. Token, settings,
-webhook and proxy are kept in our folder first and given back, also after the agent or the
-server died in between.
+webhook and proxy are backed up first and given back, also after the agent or the server died in
+between.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.evolution import kept
+from agent.engines.evolution import backup
 from agent.engines.evolution.api import SLOW, EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.options import whole_body
 from agent.engines.evolution.settings import Pace
-from agent.engines.remote.http import ServerDown
+from agent.engines.raw import inside
+from agent.engines.remote.answers import ServerDown
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 
-async def take_away(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
-    """Delete the session, after keeping what `create` gives back."""
-    live = await api.state(name)
-    if live is Live.MISSING:
-        return
-    found = await _keep(api, folder, name)
-    if live is not Live.UNLOADED:  # without the session in its process the server sets nothing
-        await _rehearse(api, name, found)
-    await _remove(api, name, pace)
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Of the session `name`; `folder` is for its backups."""
 
+    api: EvolutionApi
+    folder: Path
+    name: str
+    pace: Pace
 
-async def delete(api: EvolutionApi, folder: Path, name: str, pace: Pace) -> None:
-    """Delete for good; the kept row and settings stay in our folder, for a person."""
-    if await api.state(name) is Live.MISSING:
-        return
-    await _keep(api, folder, name)
-    await _remove(api, name, pace)
-    if (place := await asyncio.to_thread(kept.unfinished, folder, name)) is not None:
-        await asyncio.to_thread(kept.finish, place)
+    async def take_away(self) -> None:
+        """Delete the session, after a backup of what `create` gives back."""
+        live = await self.api.state(self.name)
+        if live is Live.MISSING:
+            return
+        session = await self._back_up()
+        if live is not Live.UNLOADED:  # without the session in its process the server sets nothing
+            await self._rehearse(session)
+        await self._remove()
 
+    async def delete(self) -> None:
+        """Delete for good; the backup stays in our folder, for a person."""
+        if await self.api.state(self.name) is Live.MISSING:
+            return
+        await self._back_up()
+        await self._remove()
+        if (folder := await self._unfinished()) is not None:
+            await asyncio.to_thread(backup.finish, folder)
 
-async def create(api: EvolutionApi, folder: Path, name: str) -> None:
-    """Create it with what an unfinished renewal kept, else with nothing set."""
-    place = await asyncio.to_thread(kept.unfinished, folder, name)
-    there = await asyncio.to_thread(kept.read, place) if place is not None else {}
-    await api.create(name, _again(there.get("row"), api.old))
-    await give_back(api, folder, name)
+    async def create(self) -> None:
+        """Create it with what an unfinished renewal backed up, else with nothing set."""
+        folder = await self._unfinished()
+        session = await asyncio.to_thread(backup.read, folder) if folder is not None else {}
+        await self.api.create(self.name, _creation(session.get("row"), self.api.old))
+        await self.give_back()
 
+    async def give_back(self) -> None:
+        """Set what an unfinished renewal backed up and `create` cannot set."""
+        folder = await self._unfinished()
+        if folder is None:
+            return
+        session = await asyncio.to_thread(backup.read, folder)
+        for what, body in _settable(session, self.api.old).items():
+            try:
+                await self.api.set(what, self.name, body)
+            except ServerDown:
+                raise
+            except EngineError as error:
+                # The session is there and can be scanned; deleting it once more changes nothing.
+                log.warning("%s: the backup stays in %s", error, folder)
+        await asyncio.to_thread(backup.finish, folder)
 
-async def give_back(api: EvolutionApi, folder: Path, name: str) -> None:
-    """Set what an unfinished renewal kept and `create` cannot set."""
-    place = await asyncio.to_thread(kept.unfinished, folder, name)
-    if place is None:
-        return
-    there = await asyncio.to_thread(kept.read, place)
-    for what, body in _to_give_back(there, api.old).items():
-        try:
-            await api.set(what, name, body)
-        except ServerDown:
-            raise
-        except EngineError as error:
-            # The session is there and can be scanned; deleting it once more changes nothing.
-            log.warning("%s: their kept copy stays in %s", error, place)
-    await asyncio.to_thread(kept.finish, place)
+    async def is_logged_out(self, has_ended: Callable[[], bool] = lambda: False) -> bool:
+        """Whether it says `close` twice in a row: between two tries it does so for a moment.
 
+        `has_ended`: by the webhook; by then it may connect again, for a new code.
+        """
+        closes = 0
 
-async def _rehearse(api: EvolutionApi, name: str, found: Mapping[str, Any]) -> None:
-    """Set what is set already, for the server would refuse the same after the deletion; and
-    wait until the server can create sessions at all."""
-    if api.old:
-        await api.rows(SLOW)
-    for what, body in _to_give_back(found, api.old).items():
-        await api.set(what, name, body)
+        def closed(live: Live) -> bool:
+            nonlocal closes
+            closes = closes + 1 if live is Live.CLOSE else 0
+            return closes > 1 or live is Live.MISSING or has_ended()
 
+        return await self._becomes(closed)
 
-def _to_give_back(found: Mapping[str, Any], old: bool) -> dict[str, dict[str, Any]]:
-    bodies = {what: _body_of(what, found.get(what), old) for what in ("settings", "webhook")}
-    return {what: body for what, body in bodies.items() if body}
+    async def _unfinished(self) -> Path | None:
+        return await asyncio.to_thread(backup.unfinished, self.folder, self.name)
 
+    async def _rehearse(self, session: Mapping[str, Any]) -> None:
+        """Set what is set already, for the server would refuse the same after the deletion; and
+        wait until the server can create sessions at all."""
+        if self.api.old:
+            await self.api.rows(SLOW)
+        for what, body in _settable(session, self.api.old).items():
+            await self.api.set(what, self.name, body)
 
-async def _keep(api: EvolutionApi, folder: Path, name: str) -> Mapping[str, Any]:
-    found = {
-        "row": await api.row(name),
-        "settings": await api.found("settings", name),
-        "webhook": await api.found("webhook", name),
-    }
-    await asyncio.to_thread(kept.keep, folder, name, found)
-    return found
+    async def _back_up(self) -> Mapping[str, Any]:
+        session = {
+            "row": await self.api.row(self.name),
+            "settings": await self.api.find("settings", self.name),
+            "webhook": await self.api.find("webhook", self.name),
+        }
+        await asyncio.to_thread(backup.write, self.folder, self.name, session)
+        return session
 
-
-async def _remove(api: EvolutionApi, name: str, pace: Pace) -> None:
-    live = await api.state(name)
-    if live is Live.OPEN or (live is Live.CONNECTING and api.old):
-        await api.logout(name)
-        closed = await is_logged_out(api, name, pace)
-        if not closed and live is Live.CONNECTING:
-            # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys of
-            # the next session of that name, and both replace each other without an end.
+    async def _remove(self) -> None:
+        api, name = self.api, self.name
+        live = await api.state(name)
+        if live is Live.OPEN or (live is Live.CONNECTING and api.old):
+            await api.logout(name)
+            closed = await self.is_logged_out()
+            if not closed and live is Live.CONNECTING:
+                # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
+                # of the next session of that name, and both replace each other without an end.
+                raise EngineError(
+                    f"cannot remove {name} now: it is paired and WhatsApp does not answer it, and a"
+                    " server of version 1.8 would keep its connection alive beside the next one; it"
+                    " comes back by itself with WhatsApp, or after a restart of the server",
+                    code="no_effect",
+                )
+        await api.delete(name)
+        if not await self._becomes(lambda live: live is Live.MISSING):
             raise EngineError(
-                f"cannot remove {name} now: it is paired and WhatsApp does not answer it, and a"
-                " server of version 1.8 would keep its connection alive beside the next one; it"
-                " comes back by itself with WhatsApp, or after a restart of the server",
-                code="no_effect",
+                f"cannot delete {name}: it is still there after {self.pace.gone_wait:g} s",
+                code="timeout",
             )
-    await api.delete(name)
-    if not await until(api, name, pace, lambda live: live is Live.MISSING):
-        raise EngineError(
-            f"cannot delete {name}: it is still there after {pace.gone_wait:g} s", code="timeout"
-        )
+
+    async def _becomes(self, wanted: Callable[[Live], bool]) -> bool:
+        deadline = time.monotonic() + self.pace.gone_wait
+        while not wanted(await self.api.state(self.name)):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(self.pace.look_every)
+        return True
 
 
-async def is_logged_out(
-    api: EvolutionApi, name: str, pace: Pace, told: Callable[[], bool] = lambda: False
-) -> bool:
-    """Whether it says `close` twice in a row: between two tries it does so for a moment.
-
-    `told`: the webhook said that it ended; by then it may connect again, for a new code.
-    """
-    looks = 0
-
-    def closed(live: Live) -> bool:
-        nonlocal looks
-        looks = looks + 1 if live is Live.CLOSE else 0
-        return looks > 1 or live is Live.MISSING or told()
-
-    return await until(api, name, pace, closed)
-
-
-async def until(api: EvolutionApi, name: str, pace: Pace, wanted: Callable[[Live], bool]) -> bool:
-    deadline = time.monotonic() + pace.gone_wait
-    while not wanted(await api.state(name)):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(pace.look_every)
-    return True
-
-
-def _again(row: Any, old: bool) -> dict[str, Any]:
+def _creation(row: Any, old: bool) -> dict[str, str]:
     """Token, number and proxy: only `create` can set them."""
-    if not isinstance(row, Mapping):
-        return {}
     if old:
-        inner = row.get("instance")
-        token = inner.get("apikey") if isinstance(inner, Mapping) else None
-        return {"token": token} if isinstance(token, str) and token else {}
-    more = {"token": row.get("token"), "number": row.get("number")}
-    proxy = row.get("Proxy")
-    if isinstance(proxy, Mapping) and proxy.get("enabled") is True:
-        for key in ("host", "port", "protocol", "username", "password"):
-            more[f"proxy{key.capitalize()}"] = proxy.get(key)
-    return {key: value for key, value in more.items() if isinstance(value, str) and value}
+        fields = {"token": inside(row, "instance", "apikey")}
+    else:
+        fields = {"token": inside(row, "token"), "number": inside(row, "number")}
+        if inside(row, "Proxy", "enabled") is True:
+            for key in ("host", "port", "protocol", "username", "password"):
+                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
+    return {key: value for key, value in fields.items() if isinstance(value, str) and value}
 
 
-def _body_of(what: str, there: Any, old: bool) -> dict[str, Any]:
-    if not isinstance(there, Mapping):
+def _settable(session: Mapping[str, Any], old: bool) -> dict[str, dict[str, Any]]:
+    """The bodies that set its settings and its webhook, by the route's name."""
+    settings, webhook = session.get("settings"), _webhook(session.get("webhook"), old)
+    bodies = {"settings": whole_body(settings, {}, old)} if isinstance(settings, Mapping) else {}
+    return bodies | ({"webhook": webhook} if webhook else {})
+
+
+def _webhook(raw: Any, old: bool) -> dict[str, Any]:
+    url, events = inside(raw, "url"), inside(raw, "events")
+    if inside(raw, "enabled") is not True or not isinstance(url, str) or not url:
         return {}
-    if what == "settings":
-        return whole_body(there, {}, old)
-    url, enabled = there.get("url"), there.get("enabled")
-    if enabled is not True or not isinstance(url, str) or not url:
-        return {}
-    events = there.get("events") if isinstance(there.get("events"), list) else []
-    both = {"enabled": True, "url": url, "events": events}
+    both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
     if old:
         names = ("webhook_by_events", "webhook_base64")
-        return both | {key: there.get(key) is True for key in names}
-    headers = there.get("headers")
+        return both | {key: raw.get(key) is True for key in names}
+    headers = raw.get("headers")
     more = {
         "headers": headers if isinstance(headers, Mapping) else {},
-        "byEvents": there.get("webhookByEvents") is True,
-        "base64": there.get("webhookBase64") is True,
+        "byEvents": raw.get("webhookByEvents") is True,
+        "base64": raw.get("webhookBase64") is True,
     }
     return {"webhook": both | more}

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from agent.engines.base import RemoteSession
+from agent.core.words import RemoteSession
+from agent.engines.raw import inside, moment, text, whole
 
 FINAL = frozenset({401, 402, 403, 406})
 """WhatsApp's numbers after which the server itself deletes the keys."""
@@ -49,9 +49,9 @@ def read_rows(body: Any) -> Rows | None:
         body = [body]  # 1.8 with a key that knows one session only
     if not isinstance(body, list):
         return None
-    old = any(isinstance(each, Mapping) and "instance" in each for each in body)
-    found = (_old_row(each) if old else _row(each) for each in body)
-    return Rows({row.name: row for row in found if row is not None}, old)
+    old = any(isinstance(raw, Mapping) and "instance" in raw for raw in body)
+    rows = map(_old_row if old else _row, body)
+    return Rows({row.name: row for row in rows if row is not None}, old)
 
 
 def account_of(jid: object) -> str:
@@ -59,47 +59,32 @@ def account_of(jid: object) -> str:
     return jid.split("@")[0].split(":")[0][:40] if isinstance(jid, str) else ""
 
 
-def _row(told: Any) -> Row | None:
-    if not isinstance(told, Mapping) or not (name := _word(told.get("name"))):
+def _row(raw: Any) -> Row | None:
+    if not (name := text(inside(raw, "name"))):
         return None
-    code = told.get("disconnectionReasonCode")
     return Row(
         name=name,
-        status=_word(told.get("connectionStatus")),
-        account=account_of(told.get("ownerJid")),
-        code=code if isinstance(code, int) and not isinstance(code, bool) else None,
-        text=_text_of(told.get("disconnectionObject")),
-        closed_wall=_time(told.get("disconnectionAt")),
-        updated_wall=_time(told.get("updatedAt")),
-        integration=_word(told.get("integration")),
+        status=text(raw.get("connectionStatus")),
+        account=account_of(raw.get("ownerJid")),
+        code=whole(raw.get("disconnectionReasonCode")),
+        text=_words_of_end(raw.get("disconnectionObject")),
+        closed_wall=moment(raw.get("disconnectionAt")),
+        updated_wall=moment(raw.get("updatedAt")),
+        integration=text(raw.get("integration")),
     )
 
 
-def _old_row(told: Any) -> Row | None:
-    inner = told.get("instance") if isinstance(told, Mapping) else None
-    if not isinstance(inner, Mapping) or not (name := _word(inner.get("instanceName"))):
+def _old_row(raw: Any) -> Row | None:
+    session = inside(raw, "instance")
+    if not (name := text(inside(session, "instanceName"))):
         return None
-    account = account_of(inner.get("owner"))
-    return Row(name, _word(inner.get("status")), account, live=True)
+    return Row(name, text(session.get("status")), account_of(session.get("owner")), live=True)
 
 
-def _text_of(end: Any) -> str:
+def _words_of_end(raw: Any) -> str:
     """The message in Baileys' last disconnect, which the server keeps as JSON in a string."""
     try:
-        found = json.loads(end) if isinstance(end, str) else None
+        end = json.loads(raw) if isinstance(raw, str) else None
     except (ValueError, RecursionError):
         return ""
-    for key in ("error", "output", "payload", "message"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return _word(found)
-
-
-def _word(value: Any) -> str:
-    return value[:200] if isinstance(value, str) else ""
-
-
-def _time(value: Any) -> float:
-    try:
-        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else 0.0
-    except (ValueError, OverflowError, OSError):
-        return 0.0
+    return text(inside(end, "error", "output", "payload", "message"))

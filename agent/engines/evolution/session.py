@@ -7,19 +7,21 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.evolution import login, looks, renewal
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.hooks import HookEvent, acks_told, messages_told
-from agent.engines.evolution.known import STATE_EVENTS, Known
+from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import outcome, read_text
+from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Proof
-from agent.engines.evolution.shared import Server
-from agent.engines.remote.http import ServerDown
+from agent.engines.evolution.renewal import Renewal
+from agent.engines.evolution.view import SessionView
+from agent.engines.phones import phone_of
+from agent.engines.remote.answers import ServerDown
 from agent.errors import EngineError, InvalidRequest
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
+_STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
 
 
 class EvolutionSession:
@@ -31,23 +33,24 @@ class EvolutionSession:
         self.reporter = reporter
         self._server = server
         self._api = server.api
-        self._known = Known(server.pace, remembered=server.memory.of(remote))
+        self._observe(SessionView(server.pace, remembered=server.memory.of(remote)))
+        self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._acting = asyncio.Lock()
         self._renewing = False
         self._dead = False
-        self._told: Claim | None = None
+        self._reported: Claim | None = None
         self._probed: Claim | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether the server had it at the last look."""
-        return self._known.live is not Live.MISSING
+        return self._view.live is not Live.MISSING
 
-    # asked
+    # questions
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
-            return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="it is made again"))
+            return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="it is created again"))
         limit = self._server.probe_limit
         try:
             async with asyncio.timeout(limit):
@@ -58,47 +61,45 @@ class EvolutionSession:
             raise ServerDown(f"probe {self.remote}", "timeout", cause) from error
 
     async def _probe(self, deep: bool) -> ProbeAnswer:
-        known = self._known
-        known.note_live(await looks.settled_state(self._server, known, self.remote))
-        detail = await looks.deep(self._server, known, self.remote) if deep else {}
-        match known.live:
+        view, observer = self._view, self._observer
+        await observer.settled_state()
+        detail = await observer.detail() if deep else {}
+        match view.live:
             case Live.OPEN:
                 if deep or self._dead:
                     await self._prove()
             case Live.CONNECTING:
-                if known.paired_unknown:
-                    await looks.learn_pairing(self._server, known, self.remote)
-                await self._look_for_code()
-            case Live.CLOSE if not known.end_known:
-                await looks.take_row(self._api, known, self.remote)
+                if view.pairing_unknown:
+                    await observer.pairing()
+                await observer.missing_code()
+            case Live.CLOSE if not view.end_known:
+                await observer.row()
         if deep:
-            detail["qr"] = known.can_show_code()
+            detail["qr"] = view.can_show_code()
         self._probed = self._claim()
         return ProbeAnswer(self._probed, detail)
 
     async def qr(self) -> Qr | None:
-        known = self._known
-        known.note_live(await self._api.state(self.remote))
-        if known.live is Live.CLOSE:
-            await looks.take_row(self._api, known, self.remote)
-            if known.paired:
+        view, observer = self._view, self._observer
+        await observer.state()
+        if view.live is Live.CLOSE:
+            await observer.row()
+            if view.paired:
                 return None
             await self.connect()
-        elif known.live is Live.CONNECTING:
-            await looks.take_shown(
-                self._api, self._known, self.remote, await self._api.connect(self.remote)
-            )
-        if known.live is Live.CONNECTING and not known.paired and known.code() is None:
-            await login.wait_for_code(known, self._show, self._server.pace)
-        return known.qr()
+        elif view.live is Live.CONNECTING:
+            await observer.shown_code()
+        if view.live is Live.CONNECTING and not view.paired and view.code() is None:
+            await observer.wait_for_code()
+        return view.qr()
 
-    # acted on
+    # actions
 
     async def connect(self) -> None:
         async with self._acting:
-            if self._api.old and self._known.live is Live.CLOSE:
+            if self._api.old and self._view.live is Live.CLOSE:
                 # Does it stay closed? 1.8 comes back by itself from all but a logout.
-                self._known.note_live(await self._api.state(self.remote))
+                await self._observer.state()
             await self._connect()
 
     async def disconnect(self) -> None:
@@ -106,9 +107,9 @@ class EvolutionSession:
 
     async def restart(self) -> None:
         async with self._acting:
-            known = self._known
-            known.note_live(await self._api.state(self.remote))
-            if known.live in (Live.OPEN, Live.CONNECTING) and self._api.old:
+            view = self._view
+            await self._observer.state()
+            if view.live in (Live.OPEN, Live.CONNECTING) and self._api.old:
                 raise EngineError(
                     f"cannot restart {self.remote}: a server of version 1.8 ignores it for one"
                     " that connects, and for one that is open it begins a second connection"
@@ -116,44 +117,43 @@ class EvolutionSession:
                     code="remote_refused",
                 )
             # In `close` a restart is refused, and a connect does the same.
-            closed = known.live in (Live.CLOSE, Live.MISSING)
+            closed = view.live in (Live.CLOSE, Live.MISSING)
             if not closed and await self._api.restart(self.remote):
-                known.begin()
+                view.begin()
                 self._server.rows.forget()
                 return
             await self._connect()
 
     async def logout(self) -> None:
         async with self._acting:
+            view = self._view
             await self._api.logout(self.remote)
             # The answer comes first, and says success also where the server does nothing: a paired
             # session that is not connected cannot tell WhatsApp about it, and stays as it is.
-            pace, known = self._server.pace, self._known
-            if not await renewal.is_logged_out(
-                self._api, self.remote, pace, lambda: known.logged_out
-            ):
+            if not await self._renewal.is_logged_out(lambda: view.logged_out):
                 raise EngineError(
-                    f"cannot log {self.remote} out: it has not closed after {pace.gone_wait:g} s",
+                    f"cannot log {self.remote} out: it has not closed after"
+                    f" {self._server.pace.gone_wait:g} s",
                     code="no_effect",
                 )
             self._server.rows.forget()
-            if not known.logged_out:  # else the webhook has told it
-                known.note_logout()
+            if not view.logged_out:  # else the webhook has told it
+                view.note_logout()
                 self._remember()
-                self._tell(Claim(ConnectionStatus.DISCONNECTED, "logout", account=known.account))
+                self._report(Claim(ConnectionStatus.DISCONNECTED, "logout", account=view.account))
 
     async def renew(self) -> None:
         async with self._acting:
             self._renewing = True
             try:
-                server = self._server
-                await renewal.take_away(self._api, server.folder, self.remote, server.pace)
-                self._known, self._dead = Known(server.pace), False
+                await self._renewal.take_away()
+                self._observe(SessionView(self._server.pace))
+                self._dead = False
                 await self._create()
                 await self._connect()
             finally:
                 self._renewing = False
-            server.hooks.want(self.remote, now=True)
+            self._server.hooks.want(self.remote, now=True)
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(
@@ -163,25 +163,27 @@ class EvolutionSession:
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         number, text = read_text(message)
         try:
-            told = outcome(await self._api.send_text(self.remote, number, text))
+            sent = outcome(await self._api.send_text(self.remote, number, text))
         except ServerDown as down:
             if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
                 raise
             # The server has the text; whether WhatsApp has it is not known.
             return {"id": "", "outcome": "unknown", "cause": down.cause}
-        if told["outcome"] == "sent" and self._server.seen.first(self.remote, told["id"]):
-            detail = {"direction": "out", "type": "text", "id": told["id"]}
+        if sent["outcome"] == "sent" and self._server.seen.first(self.remote, sent["id"]):
+            detail = {"direction": "out", "type": "text", "id": sent["id"]}
             self.reporter.happened(Happening("message", detail))
-        return told
+        return sent
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
-            return await self._pairing_code(arguments)
+            digits = phone_of(arguments)
+            async with self._acting:
+                return await self._observer.pairing_code(digits, self._renewal)
         if name == "settings":
             return await read_or_change(self._api, self.remote, arguments)
         if name == "delete":
             async with self._acting:
-                await renewal.delete(self._api, self._server.folder, self.remote, self._server.pace)
+                await self._renewal.delete()
             return {}
         raise InvalidRequest(
             f"cannot {name!r:.40}: the evolution engine knows pairing_code, settings and delete",
@@ -196,17 +198,17 @@ class EvolutionSession:
 
     async def close(self) -> None: ...
 
-    # told by the webhook
+    # the webhook
 
-    async def told(self, event: HookEvent) -> None:
-        if event.kind in STATE_EVENTS:
-            if not self._renewing and self._known.told(event):
-                self._tell_change(self._claim())
+    async def take_event(self, event: HookEvent) -> None:
+        if event.kind in _STATE_EVENTS:
+            if not self._renewing and self._view.note_event(event):
+                self._report_change(self._claim())
             return
         if event.kind == "REMOVE_INSTANCE":
             await self._look_again()
             return
-        happenings = acks_told if event.kind == "MESSAGES_UPDATE" else messages_told
+        happenings = read_acks if event.kind == "MESSAGES_UPDATE" else read_messages
         for happening in happenings(event.content):
             id = str(happening.detail.get("id"))
             if happening.kind == "message" and not self._server.seen.first(self.remote, id):
@@ -220,16 +222,20 @@ class EvolutionSession:
         if self._renewing:
             return
         try:
-            self._known.note_live(await self._api.state(self.remote))
+            await self._observer.state()
         except EngineError:
             return  # the next probe tells
-        self._tell_change(self._claim())
+        self._report_change(self._claim())
 
-    # in small steps
+    # small steps
+
+    def _observe(self, view: SessionView) -> None:
+        """From now on; what a probe of before still reads goes into the earlier view."""
+        self._view, self._observer = view, Observer(self._server, self.remote, view)
 
     async def _connect(self) -> None:
-        known = self._known
-        known.begin()
+        view = self._view
+        view.begin()
         try:
             shown = await self._api.connect(self.remote)
         except EngineError as error:
@@ -238,31 +244,31 @@ class EvolutionSession:
             await self._create()
             shown = await self._api.connect(self.remote)
         # A slow server may have created it after our request had run out of time.
-        await renewal.give_back(self._api, self._server.folder, self.remote)
-        known.note_live(Live.CONNECTING)
-        await looks.take_shown(self._api, known, self.remote, shown)
-        self._tell_change(self._claim())
+        await self._renewal.give_back()
+        view.note_live(Live.CONNECTING)
+        await self._observer.take_shown(shown)
+        self._report_change(self._claim())
 
     async def _create(self) -> None:
-        known = self._known
-        asked_before, known.awaited = known.awaited, True
+        view = self._view
+        asked_before, view.awaited = view.awaited, True
         try:
-            await renewal.create(self._api, self._server.folder, self.remote)
+            await self._renewal.create()
         except ServerDown:
             raise
         except EngineError as error:
-            known.awaited = False
+            view.awaited = False
             if not (asked_before and error.code == "remote_exists"):
                 raise
-        known.note_created()
+        view.note_created()
         self._server.rows.forget()
         self._server.hooks.want(self.remote, now=True)
 
     async def _prove(self) -> None:
-        known = self._known
-        if self._server.prover is None or known.integration not in BAILEYS:
+        view, prover = self._view, self._server.prover
+        if prover is None or view.integration not in BAILEYS:
             return
-        proof = await self._server.prover.ask(self.remote, known.account)
+        proof = await prover.ask(self.remote, view.account)
         if proof is not Proof.UNKNOWN:
             self._dead = proof is Proof.DEAD
         if self._dead:
@@ -271,61 +277,25 @@ class EvolutionSession:
                 code="zombie",
             )
 
-    async def _look_for_code(self) -> None:
-        if self._known.code() is not None:
-            return
-        try:
-            await self._show()
-        except ServerDown:
-            raise
-        except EngineError:
-            return  # it changed since the state was read; the next probe sees
-
-    async def _show(self) -> None:
-        await looks.take_shown(
-            self._api, self._known, self.remote, await self._api.connect(self.remote)
-        )
-
-    async def _pairing_code(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        phone = arguments.get("phone")
-        digits = "".join(each for each in str(phone) if each in "0123456789")
-        if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
-            raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
-        async with self._acting:
-            known = self._known
-            known.note_live(await self._api.state(self.remote))
-            await looks.take_row(self._api, known, self.remote)
-            pace = self._server.pace
-            return await login.pairing_code(
-                self._api,
-                known,
-                self.remote,
-                digits,
-                pace,
-                take=lambda shown: looks.take_shown(self._api, known, self.remote, shown),
-            )
-
     def _claim(self) -> Claim:
         self._remember()
-        claim = self._known.claim()
-        if self._known.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
+        claim = self._view.claim()
+        if self._view.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
             return replace(claim, useless=(*claim.useless, "restart"))
         return claim
 
     def _remember(self) -> None:
         if self._api.old:  # the list of 2.x tells it
-            self._server.memory.put(self.remote, self._known.remembered)
+            self._server.memory.put(self.remote, self._view.remembered)
 
-    def _tell(self, claim: Claim) -> None:
-        self._told = claim
+    def _report(self, claim: Claim) -> None:
+        self._reported = claim
         self.reporter.claim(claim)
 
-    def _tell_change(self, claim: Claim) -> None:
-        """Tell news only: an endless loop says `connecting` many times a second."""
-        news = (claim.status, claim.reason)
-        if any(each is None or (each.status, each.reason) != news for each in self._both()):
-            self._tell(claim)
-
-    def _both(self) -> tuple[Claim | None, Claim | None]:
-        """The last claim told and the last one answered; the agent has the newer."""
-        return self._told, self._probed
+    def _report_change(self, claim: Claim) -> None:
+        """News only: an endless loop says `connecting` many times a second."""
+        # The agent has the newer of the last claim reported and the last one answered.
+        for known in (self._reported, self._probed):
+            if known is None or (known.status, known.reason) != (claim.status, claim.reason):
+                self._report(claim)
+                return

@@ -13,7 +13,6 @@ from agent.engines.remote.declaration import (
     refuse,
     url_fault,
 )
-from agent.engines.remote.place import Place, place_of
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -40,11 +39,8 @@ def find_faults(backend: BackendDeclaration) -> Iterator[Fault]:
 class EvolutionSettings:
     """What a worker of this engine knows of its server."""
 
-    name: str
-    place: Place
-    key: str = field(repr=False)
-    """The server's global key: an instance's own token opens that instance only."""
-    prove: bool = True
+    server: BackendDeclaration
+    """Its key is the global one: an instance's own token opens that instance only."""
     hook_base: str = ""
     """How our hooks begin, whatever their secret; "" = the server is not told to call us."""
     hook_url: str = field(default="", repr=False)
@@ -91,4 +87,4 @@ def read_settings(raw: Mapping[str, Any]) -> EvolutionSettings:
         if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
             raise refuse("hook", "no secret for the webhook's address")
         url = base + secret
-    return EvolutionSettings(backend.name, place_of(backend), backend.key, backend.prove, base, url)
+    return EvolutionSettings(backend, base, url)

@@ -13,7 +13,8 @@ from typing import Any
 
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import EVENTS, OLD_EVENTS
-from agent.engines.remote.http import ServerDown
+from agent.engines.raw import inside, text
+from agent.engines.remote.answers import ServerDown
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -53,19 +54,19 @@ class Subscription:
         self._ready = ready
         self._crashed = crashed
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._found: dict[str, tuple[Hooked, float]] = {}
+        self._states: dict[str, tuple[Hooked, float]] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     def word(self, name: str) -> Hooked:
         if not self._base:
             return Hooked.OFF
-        return self._found.get(name, (Hooked.UNKNOWN, 0.0))[0]
+        return self._states.get(name, (Hooked.UNKNOWN, 0.0))[0]
 
     def want(self, name: str, *, now: bool = False) -> None:
         """Look at this session's webhook and set it if need be; `now`: whatever was seen before."""
         if not self._base or name in self._looking:
             return
-        state, at = self._found.get(name, (Hooked.UNKNOWN, 0.0))
+        state, at = self._states.get(name, (Hooked.UNKNOWN, 0.0))
         settled = state in (Hooked.OURS, Hooked.TAKEN)
         if not now and settled and time.monotonic() - at < self._again:
             return
@@ -74,7 +75,7 @@ class Subscription:
         task.add_done_callback(lambda done: self._ended(name, done))
 
     def forget(self, name: str) -> None:
-        self._found.pop(name, None)
+        self._states.pop(name, None)
         if (task := self._looking.get(name)) is not None:
             task.cancel()
 
@@ -97,17 +98,17 @@ class Subscription:
                     log.warning("%s", error)
             if state is Hooked.TAKEN and before is not state:
                 log.warning("%s has a webhook of another program: the agent polls it instead", name)
-            self._found[name] = (state, time.monotonic())
+            self._states[name] = (state, time.monotonic())
 
     async def _look(self, name: str) -> Hooked:
         events = OLD_EVENTS if self._api.old else EVENTS
         try:
-            there = await self._api.found("webhook", name)
+            raw = await self._api.find("webhook", name)
         except EngineError as error:
             if error.code == "remote_missing":
                 return Hooked.UNKNOWN  # it is set once the session is created
             raise
-        url, enabled, listed = _read(there)
+        url, enabled, listed = _read(raw)
         if enabled and url and not url.startswith(self._base):
             return Hooked.TAKEN
         if not enabled or url != self._url or not set(events) <= listed:
@@ -127,13 +128,10 @@ class Subscription:
             self._crashed(error)
 
 
-def _read(there: Any) -> tuple[str, bool, set[str]]:
-    if not isinstance(there, Mapping):
-        return "", False, set()
-    inner = there.get("webhook")
-    told = inner if isinstance(inner, Mapping) else there
-    url, events = told.get("url"), told.get("events")
-    listed = (
-        {each for each in events if isinstance(each, str)} if isinstance(events, list) else set()
-    )
-    return url if isinstance(url, str) else "", told.get("enabled") is True, listed
+def _read(raw: Any) -> tuple[str, bool, set[str]]:
+    nested = inside(raw, "webhook")
+    raw = nested if isinstance(nested, Mapping) else raw
+    events = inside(raw, "events")
+    names = events if isinstance(events, list) else []
+    listed = {name for name in names if isinstance(name, str)}
+    return text(inside(raw, "url"), 4096), inside(raw, "enabled") is True, listed

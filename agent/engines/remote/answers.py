@@ -69,6 +69,14 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
+def remote_name(settings: Mapping[str, Any]) -> str:
+    """A session's name on its server; "" where its settings name none."""
+    remote = settings.get("remote") or ""
+    if not isinstance(remote, str) or len(remote) > 200:
+        raise InvalidRequest("cannot watch the session: remote is no name", field="remote")
+    return remote
+
+
 def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> ServerClaim:
     """The server's state, from a failed request."""
     return ServerClaim(False, down.reason, str(down), version, seconds)

@@ -113,16 +113,23 @@ def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
 
 def read_declaration(raw: Mapping[str, Any], own: Any) -> BackendDeclaration:
     """A backend's settings as its worker finds them, secrets included; `own`: the defaults of its
-    engine's `BackendSettings`. ConfigError names the setting that cannot be used."""
-    shared = BackendDeclaration(own=type(own)(**_known(raw, own)))
-    return BackendDeclaration(**_known(raw, shared), own=shared.own)
+    engine's `BackendSettings`. ConfigError names the setting that cannot be used.
+
+    The URL has no slash at its end; a path in it stays (a server behind a proxy).
+    """
+    own = type(own)(**_values(raw, own))
+    shared = _values(raw, BackendDeclaration())
+    url = shared.pop("url", "").rstrip("/")
+    if not url:
+        raise refuse("url", "missing")
+    return BackendDeclaration(**shared, url=url, own=own)
 
 
 def refuse(key: str, fault: str) -> ConfigError:
     return wrong("backend setting", key, fault)
 
 
-def _known(raw: Mapping[str, Any], plain: Any) -> dict[str, Any]:
+def _values(raw: Mapping[str, Any], plain: Any) -> dict[str, Any]:
     values = {}
     for field, mark in settings_of(plain):
         if field.name in raw:

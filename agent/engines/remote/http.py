@@ -14,17 +14,9 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from agent.engines.remote.answers import (
-    LARGEST_BODY,
-    Answer,
-    ServerDown,
-    claim_of,
-    read_answer,
-    segment,
-)
-from agent.engines.remote.place import Place, tls_of
-
-__all__ = ["LARGEST_BODY", "Answer", "RemoteHttp", "ServerDown", "claim_of", "segment"]
+from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer
+from agent.engines.remote.declaration import BackendDeclaration
+from agent.engines.remote.tls import tls_of
 
 CONNECT = 3.0
 """Seconds until the server must have taken a connection."""
@@ -35,12 +27,12 @@ _IDLE = 4.0
 class RemoteHttp:
     """One server's connections. Made inside a running loop; `close` ends them."""
 
-    def __init__(self, place: Place, headers: Mapping[str, str]) -> None:
+    def __init__(self, server: BackendDeclaration, headers: Mapping[str, str]) -> None:
         """`headers` go with each request and may hold the key."""
-        self._place = place
-        self._turns = asyncio.Semaphore(place.parallel)
+        self._server = server
+        self._turns = asyncio.Semaphore(server.parallel)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(place), keepalive_timeout=_IDLE),
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(server), keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
@@ -68,7 +60,7 @@ class RemoteHttp:
         what = f"{method} {path}"
         begun, started = time.monotonic(), False
         try:
-            async with asyncio.timeout(timeout or self._place.timeout):
+            async with asyncio.timeout(timeout or self._server.timeout):
                 async with nullcontext() if urgent else self._turns:
                     begun, started = time.monotonic(), True
                     status, raw = await self._exchange(method, path, body, query, headers)
@@ -76,7 +68,7 @@ class RemoteHttp:
             cause = f"no connection within {CONNECT:g} s"
             raise ServerDown(what, "unreachable", cause, reached=False) from error
         except TimeoutError as error:
-            limit = timeout or self._place.timeout
+            limit = timeout or self._server.timeout
             cause = f"no answer within {limit:g} s" if started else f"no turn within {limit:g} s"
             raise ServerDown(what, "timeout", cause, reached=started) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -96,7 +88,7 @@ class RemoteHttp:
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
     ) -> tuple[int, bytes]:
-        url = self._place.url + path + ("?" + urlencode(query) if query else "")
+        url = self._server.url + path + ("?" + urlencode(query) if query else "")
         async with self._session.request(
             method,
             URL(url, encoded=True),
@@ -108,12 +100,12 @@ class RemoteHttp:
 
 
 async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
-    told = bytearray()
+    raw = bytearray()
     async for chunk in reply.content.iter_any():
-        told += chunk
-        if len(told) > LARGEST_BODY:
+        raw += chunk
+        if len(raw) > LARGEST_BODY:
             raise ValueError("the answer is larger than 8 MiB")
-    return bytes(told)
+    return bytes(raw)
 
 
 def _classified(error: Exception) -> tuple[str, str]:

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer
-from agent.engines.remote.place import Place, tls_of
+from agent.engines.remote.declaration import BackendDeclaration
+from agent.engines.remote.tls import tls_of
 
 _CHUNK = 64 << 10
 _GRACE = 1.0
@@ -24,7 +25,7 @@ _GRACE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PlainHttp:
-    place: Place
+    server: BackendDeclaration
 
     async def ask(
         self,
@@ -38,7 +39,7 @@ class PlainHttp:
         urgent: bool = False,
     ) -> Answer:
         """One request; ServerDown when no usable answer comes in time."""
-        what, limit = f"{method} {path}", timeout or self.place.timeout
+        what, limit = f"{method} {path}", timeout or self.server.timeout
         begun = time.monotonic()
         path = path + ("?" + urlencode(query) if query else "")
         try:
@@ -61,9 +62,9 @@ class PlainHttp:
     def _exchange(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], deadline: float
     ) -> tuple[int, bytes]:
-        parts = urlsplit(self.place.url)
+        parts = urlsplit(self.server.url)
         left = max(deadline - time.monotonic(), 0.05)
-        connection = _connection(self.place, parts.hostname or "", parts.port, left)
+        connection = _connection(self.server, parts.hostname or "", parts.port, left)
         try:
             try:
                 connection.connect()
@@ -72,10 +73,10 @@ class PlainHttp:
             except OSError as error:
                 raise _NotReached(error) from error
             raw = None if body is None else json.dumps(body).encode()
-            told = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+            sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
             if raw is not None:
-                told["Content-Type"] = "application/json"
-            connection.request(method, parts.path + path, raw, {**told, "Connection": "close"})
+                sent["Content-Type"] = "application/json"
+            connection.request(method, parts.path + path, raw, {**sent, "Connection": "close"})
             reply = connection.getresponse()
             return reply.status, _bounded(reply, deadline)
         finally:
@@ -91,25 +92,25 @@ class _NotReached(Exception):
 
 
 def _connection(
-    place: Place, host: str, port: int | None, timeout: float
+    server: BackendDeclaration, host: str, port: int | None, timeout: float
 ) -> http.client.HTTPConnection:
-    tls = tls_of(place)
+    tls = tls_of(server)
     if isinstance(tls, ssl.SSLContext):
         return http.client.HTTPSConnection(host, port, timeout=timeout, context=tls)
     return http.client.HTTPConnection(host, port, timeout=timeout)
 
 
 def _bounded(reply: http.client.HTTPResponse, deadline: float) -> bytes:
-    told = bytearray()
+    content = bytearray()
     while chunk := reply.read1(_CHUNK):
-        told += chunk
-        if len(told) > LARGEST_BODY:
+        content += chunk
+        if len(content) > LARGEST_BODY:
             raise ValueError("the answer is larger than 8 MiB")
         if time.monotonic() > deadline:
             raise TimeoutError
     if reply.length:
         raise http.client.IncompleteRead(b"", reply.length)
-    return bytes(told)
+    return bytes(content)
 
 
 def _classified(error: Exception) -> tuple[str, str]:

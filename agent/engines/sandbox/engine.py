@@ -17,6 +17,7 @@ from agent.engines.sandbox.phone import Phone, account_of
 from agent.engines.sandbox.saved_session import SavedSession
 from agent.engines.sandbox.server import RefusedError, Server
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
+from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
 Status = ConnectionStatus
@@ -40,7 +41,7 @@ class SandboxEngine:
         self._sent = 0
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(reporter.crashed)
         faults = Faults(folder)
         self._server = Server(settings, faults)
         self._phone = Phone(settings)
@@ -51,7 +52,7 @@ class SandboxEngine:
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
-        if not _runs(self._login) and not _runs(self._traffic):
+        if not runs(self._login) and not runs(self._traffic):
             self._login = self.start(self._log_in(), "login")
 
     async def disconnect(self) -> None:
@@ -74,7 +75,7 @@ class SandboxEngine:
         if self._claim.reason == "qr_idle":
             await self.connect()
             self._claim = Claim(Status.INITIALIZING, phase="attached")
-        if _runs(self._login) and self._claim.status is Status.INITIALIZING:
+        if runs(self._login) and self._claim.status is Status.INITIALIZING:
             # A login that has just begun shows its code at once, or not at all.
             await self._phone.wait_for_code(self._settings.login_seconds + 0.3)
         return self._phone.code()
@@ -107,7 +108,7 @@ class SandboxEngine:
 
     async def prepare_stop(self) -> None:
         self._stopping = True
-        await _end(self._traffic)
+        await cancel(self._traffic)
 
     async def save(self) -> None:
         steps = 10
@@ -121,8 +122,7 @@ class SandboxEngine:
 
     async def close(self) -> None:
         self._server.close()
-        for task in list(self._tasks):
-            await _end(task)
+        await self._tasks.cancel()
         await self._saved.settle()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,7 +138,7 @@ class SandboxEngine:
 
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
-        if self._server.connected or _runs(self._login):
+        if self._server.connected or runs(self._login):
             await self.hang_up()
             self._tell(Status.DISCONNECTED, reason, until_wall=until_wall)
 
@@ -149,7 +149,7 @@ class SandboxEngine:
 
     async def sync_again(self) -> None:
         if self._claim.status is Status.CONNECTED:
-            await _end(self._traffic)
+            await cancel(self._traffic)
             self._login = self.start(self._sync(), "sync")
 
     async def pair_again(self) -> None:
@@ -162,16 +162,13 @@ class SandboxEngine:
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run beside; what it does not foresee ends the worker."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+        return self._tasks.start(work, name)
 
     async def hang_up(self) -> None:
         self._server.close()
         self._phone.hide()
-        await _end(self._login)
-        await _end(self._traffic)
+        await cancel(self._login)
+        await cancel(self._traffic)
 
     @property
     def files(self) -> Path:
@@ -268,18 +265,3 @@ class SandboxEngine:
             account=self._saved.account,
             version=VERSION,
         )
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._reporter.crashed(error)
-
-
-def _runs(task: asyncio.Task[None] | None) -> bool:
-    return task is not None and not task.done()
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None and not task.done() and task is not asyncio.current_task():
-        task.cancel()
-        await asyncio.wait({task})

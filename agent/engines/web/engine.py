@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.phones import phone_of
 from agent.engines.surroundings import cache_folder, probe_limit
+from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
 from agent.engines.web.browser.arguments import find_browser, find_setpriv
 from agent.engines.web.browser.scripts import page_script
@@ -26,7 +28,7 @@ from agent.engines.web.record import Record
 from agent.engines.web.sending import ANSWER, send, take_part
 from agent.engines.web.session import Listener, Needs, Session
 from agent.engines.web.settings import LIVE, WebSettings, read_settings
-from agent.engines.web.starts import Starts, Told
+from agent.engines.web.starts import Starts
 from agent.engines.web.view import SessionView
 from agent.errors import ConfigError, EngineError, InvalidRequest
 
@@ -70,17 +72,17 @@ class WebEngine:
         self._settings = settings
         self._reporter = reporter
         listener = Listener(self._take_word, self._browser_gone)
+        self._tasks = Tasks(reporter.crashed)
         self._session = Session(folder, settings, needs, listener)
         self._record = Record(folder)
         self._view = SessionView(pairing_safe=self._record.paired)
         self._starts = Starts(
-            folder, settings, self._session, self._view, self._record, Told(self._publish, reporter)
+            folder, settings, self._session, self._view, self._record, self._publish, self._tasks
         )
         self._new_pairing = NewPairing(
             folder, self._session, self._view, self._starts, self._publish
         )
         self._told: Claim | None = None
-        self._aside: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._tidying = False
 
@@ -187,12 +189,11 @@ class WebEngine:
         self._starts.stop()
         await self._starts.end()
         await self._session.kill()
-        for task in list(self._aside):
-            task.cancel()
+        await self._tasks.cancel()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
-            digits = page_calls.phone_of(arguments)
+            digits = phone_of(arguments)
             if self._view.claim.status is not Status.QR_REQUIRED:
                 raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
             notify = arguments.get("notify") is not False
@@ -262,7 +263,7 @@ class WebEngine:
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""
         if not self._stopping and self._new_pairing.is_due():
-            self._beside(self._new_pairing.save())
+            self._tasks.start(self._new_pairing.save(), "save the pairing")
         if self._starts.takes_up():
             return
         claim, facts = self._view.claim, self._view.facts
@@ -270,25 +271,15 @@ class WebEngine:
             self._told = claim
             if claim.status is Status.CONNECTED and not self._tidying:
                 self._tidying = True
-                self._beside(self._tidy())
+                self._tasks.start(self._tidy(), "collect garbage")
             self._reporter.claim(self._view.claim_at(boot_now()))
         if claim.status is Status.CONNECTED:
             self._record.connected(claim.account)
             version = facts.version if facts is not None else ""
             if self._settings.page == LIVE and self._record.wants_page(version):
                 page, address = self._session.page, self._view.address
-                self._beside(self._record.keep_page(page, address, version))
+                self._tasks.start(self._record.keep_page(page, address, version), "keep the page")
         elif claim.reason == "logout":
             self._record.unpaired()
         if self._record.changed:
-            self._beside(self._record.write())
-
-    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="web aside")
-        self._aside.add(task)
-        task.add_done_callback(self._aside.discard)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._reporter.crashed(error)
+            self._tasks.start(self._record.write(), "write the note")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.engines.phones import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest
 
 ACKS = {
@@ -23,8 +24,6 @@ ACKS = {
     5: "peer",
 }
 
-_PHONE = re.compile(r"\+?[0-9][0-9 ().-]{5,24}")
-_CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|g\.us|lid|newsletter)")
 _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 
@@ -56,19 +55,8 @@ class FilePart:
     data: str = field(repr=False)
 
 
-def chat_id(to: object) -> str:
-    """WhatsApp Web's name of a chat, from a phone number or any engine's chat id."""
-    if isinstance(to, str):
-        text = to.strip().replace("@s.whatsapp.net", "@c.us")
-        if _CHAT.fullmatch(text):
-            return text
-        if _PHONE.fullmatch(text):
-            return _digits(text) + "@c.us"
-    raise InvalidRequest("cannot send: `to` is neither a phone number nor a chat's id", field="to")
-
-
 def read_message(message: Mapping[str, Any]) -> Outgoing:
-    to = chat_id(message.get("to"))
+    to = receiver_of(message.get("to"))
     kind = message.get("type", "text")
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
@@ -79,7 +67,7 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     name, content, more = read(message)
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
-    return Outgoing(to, name, content, options)
+    return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options)
 
 
 def read_part(raw: Mapping[str, Any]) -> FilePart:
@@ -126,9 +114,9 @@ def _read_location(message: Mapping[str, Any]) -> _Read:
 
 def _read_contact(message: Mapping[str, Any]) -> _Read:
     phone = _text(message, "phone").strip()
-    if not _PHONE.fullmatch(phone):
+    if not is_phone(phone):
         raise InvalidRequest("cannot send the contact: phone is no number", field="phone")
-    return "contact", {"id": _digits(phone) + "@c.us", "name": _text(message, "name")}, {}
+    return "contact", {"id": digits_of(phone) + "@c.us", "name": _text(message, "name")}, {}
 
 
 def _read_reaction(message: Mapping[str, Any]) -> _Read:
@@ -192,10 +180,6 @@ def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
         raise InvalidRequest(f"cannot send the location: {key} is no place on earth", field=key)
     return float(value)
-
-
-def _digits(text: str) -> str:
-    return re.sub(r"[^0-9]", "", text)
 
 
 def _whole(value: Any) -> int:

@@ -8,7 +8,6 @@ from agent.engines.web.browser.page import Page
 from agent.engines.web.messages import refusal
 from agent.engines.web.sending import ANSWER
 from agent.engines.web.states import PageFacts
-from agent.errors import InvalidRequest
 
 PAIRING_CODE = 195.0
 """Seconds that a pairing code holds."""
@@ -26,15 +25,6 @@ async def refresh_code(page: Page) -> None:
     answer = await page.ask("refresh", ANSWER, within=ANSWER + 1)
     if not isinstance(answer, Mapping) or "ok" not in answer:
         raise refusal("get a new code", answer)
-
-
-def phone_of(arguments: Mapping[str, Any]) -> str:
-    """The digits of the phone that wants a pairing code."""
-    phone = arguments.get("phone")
-    digits = "".join(char for char in str(phone) if char in "0123456789")
-    if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
-        raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
-    return digits
 
 
 async def pairing_code(page: Page, digits: str, *, notify: bool) -> Mapping[str, Any]:

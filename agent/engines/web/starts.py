@@ -7,14 +7,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
-from agent.engines.base import Reporter
+from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.document import LOOK, judge_document, parse_document
 from agent.engines.web.failures import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.files import lost_store, store_is_gone
@@ -39,14 +38,6 @@ LOOK_EVERY = 1.0
 _LOOK_WITHIN = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Whom a start tells: `publish` what the view claims now, the reporter of an unforeseen end."""
-
-    publish: Callable[[], None]
-    reporter: Reporter
-
-
 class Starts:
     """The folder, the browser's session, and what is known of both."""
 
@@ -57,15 +48,17 @@ class Starts:
         session: Session,
         view: SessionView,
         record: Record,
-        told: Told,
+        publish: Callable[[], None],
+        tasks: Tasks,
     ) -> None:
+        """`publish` reports what the view claims now."""
         self._folder = folder
         self._settings = settings
         self._session = session
         self._view = view
         self._record = record
-        self._publish = told.publish
-        self._crashed = told.reporter.crashed
+        self._publish = publish
+        self._tasks = tasks
         self._work: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
         self._browser_ends: deque[float] = deque()
@@ -76,14 +69,14 @@ class Starts:
 
     @property
     def working(self) -> bool:
-        return self._work is not None and not self._work.done()
+        return runs(self._work)
 
     @property
     def may_begin(self) -> bool:
         return not self.working and not self._stopping
 
     def begin(self, work: Work) -> None:
-        self._work = self._task(work(), "web session")
+        self._work = self._tasks.start(work(), "web session")
 
     def connect(self) -> None:
         """The agent wants a connection: the next try, with all of its own attempts."""
@@ -101,11 +94,7 @@ class Starts:
         self._stopping = True
 
     async def end(self) -> None:
-        tasks = {task for task in (self._work, self._follower) if task is not None}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel(self._work, self._follower)
 
     def come_back(self, work: Work, word: str) -> None:
         """After an end of the page or the browser; too many of them are the agent's turn."""
@@ -245,8 +234,8 @@ class Starts:
         await self._record.keep_diagnostics(why, page, self._view)
 
     def _follow(self) -> None:
-        if self._follower is None or self._follower.done():
-            self._follower = self._task(self._follow_page(), "web page")
+        if not runs(self._follower):
+            self._follower = self._tasks.start(self._follow_page(), "web page")
 
     async def _follow_page(self) -> None:
         """Look at the document until it is WhatsApp's and ready, or is called what it is."""
@@ -286,12 +275,3 @@ class Starts:
             return True
         moments.append(now)
         return False
-
-    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)

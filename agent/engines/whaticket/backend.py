@@ -9,9 +9,10 @@ from typing import Any
 
 from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
-from agent.engines.remote.answers import ServerDown, claim_of
+from agent.engines.remote.answers import ServerDown, claim_of, remote_name
 from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.watch import ServerWatch
+from agent.engines.tasks import Tasks
 from agent.engines.whaticket.keys.files import make_private
 from agent.engines.whaticket.keys.store import open_store
 from agent.engines.whaticket.log_errors import ErrorsTold
@@ -19,7 +20,7 @@ from agent.engines.whaticket.logs.sources import Logs
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.session import Ground, WhaticketSession
 from agent.engines.whaticket.settings import WhaticketSettings, read_settings
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,8 @@ class WhaticketBackend:
     def __init__(
         self, folder: Path, settings: WhaticketSettings, reporter: BackendReporter
     ) -> None:
-        self._reporter = reporter
         self._kept = make_private(folder)
-        self._server = WhaticketServer(settings, RemoteHttp(settings.place, {}))
+        self._server = WhaticketServer(settings, RemoteHttp(settings.server, {}))
         self._store = open_store(settings, self._kept)
         self._watch = ServerWatch(self._ask, reporter.server, reporter.crashed)
         self._ground = Ground(self._server, self._store, settings, self._watch.doubt)
@@ -48,14 +48,12 @@ class WhaticketBackend:
         self._reporters: dict[InstanceId, Reporter] = {}
         self._errors = ErrorsTold(self._server, self._store, self._held, self._reporters)
         self._logs = Logs(settings, self._kept, self._errors.take, reporter.crashed)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(reporter.crashed)
 
     async def open(self) -> None:
         await self._logs.open()
-        for work in (self._errors.run(), self._sweep_daily()):
-            task = asyncio.get_running_loop().create_task(work)
-            task.add_done_callback(self._ended)
-            self._tasks.append(task)
+        self._tasks.start(self._errors.run(), "owners of errors")
+        self._tasks.start(self._sweep_daily(), "sweep of removals")
         self._watch.doubt()
 
     async def check(self) -> ServerClaim:
@@ -68,10 +66,7 @@ class WhaticketBackend:
     def hold(
         self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
     ) -> WhaticketSession:
-        remote = settings.get("remote", "")
-        if not isinstance(remote, str) or len(remote) > 200:
-            raise InvalidRequest("cannot hold a session: remote is no name", field="remote")
-        session = WhaticketSession(id, remote, self._ground, reporter)
+        session = WhaticketSession(id, remote_name(settings), self._ground, reporter)
         self._held[id], self._reporters[id] = session, reporter
         return session
 
@@ -88,10 +83,7 @@ class WhaticketBackend:
         for session in list(self._held.values()):
             await session.close()
         await self._logs.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.cancel()
         await self._watch.close()
         await self._store.close()
         await self._server.close()
@@ -115,7 +107,3 @@ class WhaticketBackend:
             if gone := await asyncio.to_thread(self._store.shelf.sweep):
                 log.info("%d removals of keys were old enough to be deleted", gone)
             await asyncio.sleep(_SWEEP_EVERY)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._reporter.crashed(error)

@@ -86,12 +86,12 @@ class Round:
             if error.code != "remote_refused" or not await self._down_twice():
                 raise
             return
-        deadline = time.monotonic() + self.settings.disconnect_within
+        deadline = time.monotonic() + self.settings.own.disconnect_within
         while not await self._down_twice():
             if time.monotonic() > deadline:
                 raise EngineError(
                     f"cannot {what}: it is still not down after"
-                    f" {self.settings.disconnect_within:g} s",
+                    f" {self.settings.own.disconnect_within:g} s",
                     code="still_connected",
                 )
             await asyncio.sleep(self.poll)
@@ -131,12 +131,12 @@ class Round:
         self.tell("wait: it is connected")
 
     async def wait(self, what: str, wanted: Look) -> Row:
-        deadline = time.monotonic() + self.settings.connect_within
+        deadline = time.monotonic() + self.settings.own.connect_within
         while not wanted(row := await self.look()):
             if time.monotonic() > deadline:
                 raise EngineError(
                     f"cannot {what} {self.id}: it is {row.status or 'without a status'} after"
-                    f" {self.settings.connect_within:g} s",
+                    f" {self.settings.own.connect_within:g} s",
                     code="not_connected",
                 )
             await asyncio.sleep(self.poll)

@@ -78,7 +78,7 @@ async def _one_round(options: Options, orders: Orders, voice: Voice) -> int:
     memory = open_memory(options.state_dir, writes=not orders.dry_run)
     backup = options.backup_dir
     shelf = Shelf(backup.parent, folder=backup.name, keep=options.keep_days * 86400.0)
-    server = WhaticketServer(options.backend, PlainHttp(options.backend.place))
+    server = WhaticketServer(options.backend, PlainHttp(options.backend.server))
     store = open_store(options.backend, backup.parent, shelf)
     try:
         return await OneRound(options, orders, voice, memory, server, store).run()
@@ -128,7 +128,7 @@ class OneRound:
             except EngineError as error:
                 raise ConfigError(f"cannot use SESSIONS_DIR: {error}") from error
             if not there and self.store.redis is None:
-                where = self.options.backend.auth_folder
+                where = self.options.backend.own.auth_folder
                 raise ConfigError(f"cannot use SESSIONS_DIR: no session's folder is like {where}")
         if self.store.redis is not None:
             try:

@@ -32,7 +32,7 @@ class WhaticketServer:
         self._settings = settings
         self.contract = settings.contract
         self._http = http
-        self._token = "" if settings.user else settings.key
+        self._token = "" if settings.own.user else settings.server.key
         self._refused: tuple[float, ServerDown] | None = None
         self._login = asyncio.Lock()
         self.rows: Recent[list[Row]] = Recent(self._list, LIST_HOLDS)
@@ -123,7 +123,7 @@ class WhaticketServer:
     async def _log_in(self, refused: str, urgent: bool) -> str:
         """A token that is not the refused one. However many ask, one login is made."""
         what = f"log in by {self.contract.login}"
-        if not self._settings.user:
+        if not self._settings.own.user:
             raise ServerDown(what, "refused_key", "the key is refused")
         async with self._login:
             if self._token and self._token != refused:
@@ -142,8 +142,8 @@ class WhaticketServer:
             return self._token
 
     async def _new_token(self, what: str, urgent: bool) -> str:
-        route, settings = self.contract.login, self._settings
-        who = {"email": settings.user, "password": settings.password}
+        route, own = self.contract.login, self._settings.own
+        who = {"email": own.user, "password": own.password}
         answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
         if answer.status in (*_REFUSALS, 400):
             raise ServerDown(what, "refused_key", "user or password is refused")

@@ -9,9 +9,10 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.answers import ServerDown
+from agent.engines.tasks import Tasks, in_thread, runs
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
-from agent.engines.whaticket.keys.store import SessionStore, to_end
+from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.messages import read_text, send_text
 from agent.engines.whaticket.rows import Row, id_of, missing_claim
 from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
@@ -47,10 +48,10 @@ class WhaticketSession:
         self._settings = ground.settings
         self._doubt = ground.doubt
         self._reporter = reporter
-        self._view = SessionView(ground.settings.prove)
+        self._view = SessionView(ground.settings.server.prove)
         self._busy = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(reporter.crashed, expected=(EngineError, InvalidRequest))
         self.server_id = self.remote if self.remote.isdigit() else ""
         """What the routes take; "" = not known yet."""
 
@@ -91,8 +92,8 @@ class WhaticketSession:
         self.look_soon()
 
     def look_soon(self) -> None:
-        if self._looking is None or self._looking.done():
-            self._looking = self._start(self._look(), "look")
+        if not runs(self._looking):
+            self._looking = self._tasks.start(self._look(), "look")
 
     # what is to be done
 
@@ -157,7 +158,7 @@ class WhaticketSession:
         row = await self._row()
         if not row.connected:
             raise EngineError("cannot send: not connected", code="not_connected")
-        sent = await send_text(self._server, row, text, self._settings.key)
+        sent = await send_text(self._server, row, text, self._settings.server.key)
         if sent["outcome"] == "sent":
             self._reporter.happened(Happening("message", {"direction": "out", "type": "text"}))
         return sent
@@ -165,7 +166,7 @@ class WhaticketSession:
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "removed":
             row = await self._row()
-            removals = await to_end(asyncio.to_thread(self._store.shelf.all, row.id))
+            removals = await in_thread(self._store.shelf.all, row.id)
             return {"removed": [removal.shown() for removal in removals]}
         if name == "restore_removed":
             self._must_change_keys("put keys back")
@@ -193,8 +194,7 @@ class WhaticketSession:
         """A repair that has begun is ended, so that the session does not stay down."""
         if self._looking is not None:
             self._looking.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._tasks.wait()
 
     # the rounds
 
@@ -225,7 +225,7 @@ class WhaticketSession:
             work.close()
             raise EngineError(f"cannot {what}: another repair of it is under way", code="busy")
         await self._busy.acquire()
-        task = self._start(work, what)
+        task = self._tasks.start(work, what)
         task.add_done_callback(lambda _: self._busy.release())
         try:
             await asyncio.shield(task)
@@ -285,16 +285,3 @@ class WhaticketSession:
 
     def _tell_step(self, sentence: str) -> None:
         self._reporter.happened(Happening("repair_step", {"text": sentence}))
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if not isinstance(error, EngineError | InvalidRequest):
-            self._reporter.crashed(error)

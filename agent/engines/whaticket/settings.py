@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from agent.engines.remote.declaration import (
     refuse,
     url_fault,
 )
-from agent.engines.remote.place import Place, place_of
 from agent.engines.whaticket.contract import ROUTES, WITHOUT_ID, Contract, adjust, route_fault
 from agent.engines.whaticket.presets import PRESETS
 
@@ -161,26 +160,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class WhaticketSettings:
-    name: str
-    place: Place
+    server: BackendDeclaration
+    """Its key is a ready token, or where there is a login the token for sending."""
+    own: BackendSettings
     contract: Contract
-    key: str = field(default="", repr=False)
-    """A ready token, or where there is a login the token for sending."""
-    user: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
     logs: tuple[Source, ...] = ()
     log_session: re.Pattern[str] | None = None
     """Its one group names the session in a line."""
     patterns: tuple[CryptoPattern, ...] = ()
-    """What the agent's settings add to the lines that say something of keys."""
-    auth_folder: str = ""
-    redis_url: str = field(default="", repr=False)
-    redis_pattern: str = "sessions:{id}:*"
-    prove: bool = True
-    disconnect_within: float = 30.0
-    """Seconds until a session that was told to disconnect must be down."""
-    connect_within: float = 90.0
-    """Seconds until a session that was started must be connected."""
+    """The agent's own [crypto] patterns, beside those of this engine."""
 
 
 def read_settings(raw: Mapping[str, Any]) -> WhaticketSettings:
@@ -191,21 +179,12 @@ def read_settings(raw: Mapping[str, Any]) -> WhaticketSettings:
         raise refuse(keys[-1], fault)
     routes = {name: getattr(own, f"{name}_route") for name in ROUTES}
     return WhaticketSettings(
-        name=backend.name,
-        place=place_of(backend),
+        server=backend,
+        own=own,
         contract=adjust(PRESETS[own.preset], routes, own.disconnect_keeps_pairing),
-        key=backend.key,
-        user=own.user,
-        password=own.password,
         logs=tuple(_source(text) for text in own.logs),
         log_session=re.compile(own.log_session) if own.log_session else None,
         patterns=_patterns(raw.get("crypto_patterns", [])),
-        auth_folder=own.auth_folder.rstrip("/"),
-        redis_url=own.redis_url,
-        redis_pattern=own.redis_pattern,
-        prove=backend.prove,
-        disconnect_within=own.disconnect_within,
-        connect_within=own.connect_within,
     )
 
 

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.hooks import EVENTS, HookEvent, outdated, read_event
-from agent.engines.evolution.known import Known
+from agent.engines.evolution.hooks import (
+    EVENTS,
+    HookEvent,
+    is_outdated,
+    read_acks,
+    read_event,
+    read_messages,
+)
 from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.view import SessionView
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 
@@ -252,10 +259,10 @@ async def test_a_repetition_of_what_is_over_is_ignored(bench: Bench) -> None:
 
 
 def test_an_hour_less_is_another_time_zone_and_no_repetition() -> None:
-    assert outdated(HookEvent("X", "a", 100.0, None), 101.0)
-    assert not outdated(HookEvent("X", "a", 100.0, None), 100.0)
-    assert not outdated(HookEvent("X", "a", 100.0, None), 3700.0)
-    assert not outdated(HookEvent("X", "a", 0.0, None), 100.0)
+    assert is_outdated(HookEvent("X", "a", 100.0, None), 101.0)
+    assert not is_outdated(HookEvent("X", "a", 100.0, None), 100.0)
+    assert not is_outdated(HookEvent("X", "a", 100.0, None), 3700.0)
+    assert not is_outdated(HookEvent("X", "a", 0.0, None), 100.0)
 
 
 JSON = st.recursive(
@@ -275,15 +282,13 @@ BODIES = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6)
     stamp=JSON | st.just("2026-01-15T10:00:00.000Z"),
 )
 def test_no_body_breaks_what_is_known(event: str, content: Any, stamp: Any) -> None:
-    from agent.engines.evolution.hooks import acks_told, messages_told
-
-    told = {"event": event, "instance": "sales", "data": content, "date_time": stamp}
-    read = read_event(told)
-    known = Known(Pace())
+    raw = {"event": event, "instance": "sales", "data": content, "date_time": stamp}
+    read = read_event(raw)
+    view = SessionView(Pace())
     if read is not None:
-        known.told(read)
-        assert known.claim().status in Status
-        assert known.live in Live
-    for happening in (*messages_told(content), *acks_told(content)):
+        view.note_event(read)
+        assert view.claim().status in Status
+        assert view.live in Live
+    for happening in (*read_messages(content), *read_acks(content)):
         assert set(happening.detail) <= {"direction", "type", "id", "peer", "ack"}
-        assert all(isinstance(each, str) for each in happening.detail.values())
+        assert all(isinstance(value, str) for value in happening.detail.values())

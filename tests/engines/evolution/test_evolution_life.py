@@ -208,7 +208,7 @@ async def test_a_renewal_that_broke_off_is_finished_by_the_next_connect(bench: B
 async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
     instance = bench.standin.add("sales", "open")
     (bench.folder / "removed").write_text("a file where the folder should be")
-    with pytest.raises(EngineError, match="cannot keep what sales was") as caught:
+    with pytest.raises(EngineError, match="cannot back up sales") as caught:
         await bench.hold("sales").renew()
     assert caught.value.code == "backup_failed"
     assert instance.token not in str(caught.value)

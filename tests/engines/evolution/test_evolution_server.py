@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.core.model import ConnectionStatus
 from agent.engines.evolution.backend import open_backend
-from agent.engines.remote.http import LARGEST_BODY
+from agent.engines.remote.answers import LARGEST_BODY
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, Heard, MakeBench, MakeStandIn

@@ -5,15 +5,21 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.evolution.answers import failed, read_shown, read_state, refusal_words, trouble
+from agent.engines.evolution.answers import (
+    read_shown,
+    read_state,
+    refusal,
+    refusal_words,
+    server_fault,
+)
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
-from agent.engines.evolution.hooks import HookEvent, Seen
-from agent.engines.evolution.known import Known
+from agent.engines.evolution.hooks import HookEvent, SeenMessages
 from agent.engines.evolution.messages import outcome
 from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.evolution.settings import Pace
-from agent.engines.remote.http import Answer
+from agent.engines.evolution.view import SessionView
+from agent.engines.remote.answers import Answer
 from agent.errors import EngineError
 
 Status = ConnectionStatus
@@ -125,54 +131,54 @@ def test_disagreements(live: Live, there: Row | None, found: str) -> None:
 
 
 def test_a_disagreement_counts_from_the_second_time_on() -> None:
-    known = Known(Pace(), lambda: 1000.0)
-    known.note_live(Live.OPEN)
-    assert known.compare(row("close"), 0.0) is None, "the first time it may be behind"
-    assert known.compare(row("close"), 1.0) is None, "a list older than the state says nothing"
-    assert known.compare(row("close"), 0.0)
-    assert known.compare(OPEN_ROW, 0.0) == ""
-    assert known.compare(row("close"), 0.0) is None
+    view = SessionView(Pace(), lambda: 1000.0)
+    view.note_live(Live.OPEN)
+    assert view.compare(row("close"), 0.0) is None, "the first time it may be behind"
+    assert view.compare(row("close"), 1.0) is None, "a list older than the state says nothing"
+    assert view.compare(row("close"), 0.0)
+    assert view.compare(OPEN_ROW, 0.0) == ""
+    assert view.compare(row("close"), 0.0) is None
 
 
 def test_a_code_grows_old_and_keeps_its_number() -> None:
     now = 1000.0
-    known = Known(Pace(), lambda: now)
+    view = SessionView(Pace(), lambda: now)
     for text, count in (("2@a", 1), ("2@a", 1), ("2@b", 2)):
-        known.note_shown(read_shown({"code": text, "count": count, "pairingCode": None}))
-    qr = known.qr()
+        view.note_shown(read_shown({"code": text, "count": count, "pairingCode": None}))
+    qr = view.qr()
     assert qr is not None
     assert (qr.text, qr.number, qr.expires_in) == ("2@b", 2, 45.0)
     now += 44
-    assert known.can_show_code() == "yes"
+    assert view.can_show_code() == "yes"
     now += 2
-    assert known.qr() is None
-    assert known.can_show_code() == "no"
+    assert view.qr() is None
+    assert view.can_show_code() == "no"
 
 
 def test_a_moment_of_close_does_not_hide_an_endless_loop() -> None:
     now = 1000.0
-    known = Known(Pace(), lambda: now)
-    known.note_row(row("close"))
+    view = SessionView(Pace(), lambda: now)
+    view.note_row(row("close"))
     for live in (Live.CONNECTING, Live.CLOSE, Live.CONNECTING, Live.CONNECTING):
-        known.note_live(live)
-        known.note_row(row("close"))
+        view.note_live(live)
+        view.note_row(row("close"))
         now += 10
-    assert known.claim().guess == "client_outdated"
+    assert view.claim().guess == "client_outdated"
     for _ in range(2):
-        known.note_live(Live.CLOSE)
-    known.begin()
-    known.note_live(Live.CONNECTING)
-    known.note_row(row("close"))
-    assert known.claim().guess == "", "a new login has its own time"
+        view.note_live(Live.CLOSE)
+    view.begin()
+    view.note_live(Live.CONNECTING)
+    view.note_row(row("close"))
+    assert view.claim().guess == "", "a new login has its own time"
 
 
 def test_a_logout_that_follows_a_ban_keeps_the_ban_and_unpairs() -> None:
-    known = Known(Pace())
-    known.note_live(Live.OPEN)
+    view = SessionView(Pace())
+    view.note_live(Live.OPEN)
     told = {"instance": "a", "status": "closed", "disconnectionReasonCode": 402}
-    assert known.told(HookEvent("STATUS_INSTANCE", "a", 0.0, told))
-    assert known.told(HookEvent("LOGOUT_INSTANCE", "a", 0.0, None))
-    assert (known.claim().reason, known.paired) == ("temporary_ban", False)
+    assert view.note_event(HookEvent("STATUS_INSTANCE", "a", 0.0, told))
+    assert view.note_event(HookEvent("LOGOUT_INSTANCE", "a", 0.0, None))
+    assert (view.claim().reason, view.paired) == ("temporary_ban", False)
 
 
 ROW: dict[str, Any] = {
@@ -263,15 +269,15 @@ def test_states(body: Any, state: Live | None) -> None:
 def test_which_answers_speak_of_the_whole_server(
     status: int, body: Any, reason: str | None
 ) -> None:
-    found = trouble("ask", Answer(status, body, 0.1))
+    found = server_fault("ask", Answer(status, body, 0.1))
     assert (found.reason if found is not None else None) == reason
 
 
 def test_refusals_are_shown_without_what_may_be_secret() -> None:
     message = [["Invalid token B6D711FCDE4D4FD5936544120E713976 of +55 11 98888-7777"]]
-    error = failed("create a", Answer(400, {"response": {"message": message}}, 0.1))
+    error = refusal("create a", Answer(400, {"response": {"message": message}}, 0.1))
     assert str(error) == "cannot create a: Invalid token … of …"
-    assert str(failed("create a", Answer(418, None, 0.1))) == "cannot create a: it answers 418"
+    assert str(refusal("create a", Answer(418, None, 0.1))) == "cannot create a: it answers 418"
     assert refusal_words({"response": {"message": [[[[["too deep"]]]]]}}) == ""
 
 
@@ -315,7 +321,7 @@ def test_outcomes_of_a_text(status: int, body: Any, found: Any) -> None:
 
 
 def test_only_so_many_ids_are_remembered() -> None:
-    seen = Seen(most=2)
+    seen = SeenMessages(most=2)
     assert [seen.first("a", id) for id in ("1", "1", "2", "3", "1")] == [
         True,
         False,

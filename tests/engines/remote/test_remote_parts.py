@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agent.core.model import ServerClaim
-from agent.engines.remote.http import RemoteHttp, ServerDown, segment
-from agent.engines.remote.place import Place
+from agent.engines.remote.answers import ServerDown, segment
+from agent.engines.remote.declaration import BackendDeclaration
+from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.recent import Recent
 from agent.engines.remote.watch import ServerWatch
 from agent.errors import EngineError, InvalidRequest
@@ -173,7 +174,7 @@ async def test_f58_a_name_that_nobody_knows_is_a_server_that_is_away(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
-    http = RemoteHttp(Place("http://gone.example:8080"), {})
+    http = RemoteHttp(BackendDeclaration(url="http://gone.example:8080"), {})
     with pytest.raises(ServerDown, match="cannot GET /x: its name is not known") as caught:
         await http.ask("GET", "/x")
     await http.close()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.web.messages import chat_id, outcome, read_message, read_part
+from agent.engines.web.messages import outcome, read_message, read_part
 from agent.errors import EngineError, InvalidRequest
 
 
@@ -18,13 +18,13 @@ from agent.errors import EngineError, InvalidRequest
     ],
 )
 def test_a_receiver_is_a_number_or_a_chat(to: str, chat: str) -> None:
-    assert chat_id(to) == chat
+    assert read_message({"to": to, "text": "hi"}).to == chat
 
 
 @pytest.mark.parametrize("to", [None, 5, "", "you", "a@c.us", "55'+alert(1)+'@c.us", "5" * 60])
 def test_anything_else_is_refused(to: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        chat_id(to)
+        read_message({"to": to, "text": "hi"})
     assert caught.value.field == "to"
 
 

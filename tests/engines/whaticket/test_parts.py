@@ -152,7 +152,7 @@ def test_a_password_is_in_no_words_of_ours():
             "logs": ["command:tail --password hush"],
         }
     )
-    assert settings.password == "very secret"
+    assert settings.own.password == "very secret"
     shown = repr(settings)
     assert "very secret" not in shown
     assert "hidden" not in shown

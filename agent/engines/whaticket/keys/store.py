@@ -1,12 +1,11 @@
 """The store of a session's keys on the server's side: an auth folder, Redis, or both."""
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
+from agent.engines.tasks import in_thread
 from agent.engines.whaticket.keys.damage import memory_of, own_groups
 from agent.engines.whaticket.keys.files import write_private
 from agent.engines.whaticket.keys.folder import AuthFolder
@@ -15,8 +14,6 @@ from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, r
 from agent.engines.whaticket.keys.removed import KEYS, Removal, Shelf, done
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.errors import EngineError, InvalidRequest
-
-T = TypeVar("T")
 
 ROOM = 16 << 10
 """Bytes for a removal's manifest and its folders."""
@@ -60,7 +57,7 @@ class SessionStore:
     async def look(self, id: str) -> str:
         """absent, unpaired, paired, damaged, unreadable, or unknown where nothing is configured."""
         if self.folder is not None:
-            return await to_end(asyncio.to_thread(self.folder.look, id))
+            return await in_thread(self.folder.look, id)
         return await self.redis.look(id) if self.redis is not None else "unknown"
 
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
@@ -70,12 +67,10 @@ class SessionStore:
         """
         found: list[str] = []
         if (folder := self.folder) is not None:
-            found = await to_end(
-                asyncio.to_thread(lambda: [id for id in ids if folder.holds(id, address)])
-            )
+            found = await in_thread(lambda: [id for id in ids if folder.holds(id, address)])
         elif self.redis is not None:
             found = await self.redis.holding(ids, address)
-        return found or await to_end(asyncio.to_thread(self._held, ids, address))
+        return found or await in_thread(self._held, ids, address)
 
     def _held(self, ids: Sequence[str], address: str) -> list[str]:
         name = f"session-{address}"
@@ -92,12 +87,12 @@ class SessionStore:
         files: Sequence[str] = ()
         keys: Sequence[str] = ()
         if (folder := self.folder) is not None:
-            known = await to_end(asyncio.to_thread(folder.other_names, id, known.users))
+            known = await in_thread(folder.other_names, id, known.users)
         if self.redis is not None:
             known = await self.redis.other_names(id, known.users)
             keys = await self.redis.names(id, known)
         if folder is not None:
-            files = await to_end(asyncio.to_thread(folder.names, id, known))
+            files = await in_thread(folder.names, id, known)
         return Plan(tuple(files), tuple(keys))
 
     async def plan_damaged(self, id: str) -> Plan:
@@ -109,10 +104,10 @@ class SessionStore:
         keys: list[str] = []
         own = await self.own_users(id)
         if (folder := self.folder) is not None:
-            files = await to_end(asyncio.to_thread(folder.damaged, id))
+            files = await in_thread(folder.damaged, id)
             groups = own_groups((name.removesuffix(".json") for name in files), own)
             notes = {f"{memory_of(group)}.json" for group in groups} - set(files)
-            there = await to_end(asyncio.to_thread(folder.all_names, id)) if notes else []
+            there = await in_thread(folder.all_names, id) if notes else []
             files += sorted(notes & set(there))
         if self.redis is not None:
             keys, prefix = await self.redis.damaged(id), self.redis.prefix(id)
@@ -124,14 +119,14 @@ class SessionStore:
     async def own_users(self, id: str) -> frozenset[str]:
         """The account's own number and LID, by its creds."""
         if (folder := self.folder) is not None:
-            return await to_end(asyncio.to_thread(folder.own_users, id))
+            return await in_thread(folder.own_users, id)
         return await self.redis.own_users(id) if self.redis is not None else frozenset()
 
     async def ids(self) -> list[str]:
         """Every session that has something here."""
         found: set[str] = set()
         if self.folder is not None:
-            found |= set(await to_end(asyncio.to_thread(self.folder.ids)))
+            found |= set(await in_thread(self.folder.ids))
         if self.redis is not None:
             found |= set(await self.redis.ids())
         return sorted(found)
@@ -140,7 +135,7 @@ class SessionStore:
         files: Sequence[str] = ()
         keys: Sequence[str] = ()
         if self.folder is not None:
-            files = await to_end(asyncio.to_thread(self.folder.all_names, id))
+            files = await in_thread(self.folder.all_names, id)
         if self.redis is not None:
             keys = await self.redis.names(id)
         return Plan(tuple(files), tuple(keys), whole=True)
@@ -151,25 +146,24 @@ class SessionStore:
             return
         size = ROOM
         if (folder := self.folder) is not None and plan.files:
-            look = asyncio.to_thread(folder.size_elsewhere, self.shelf, id, plan.files)
-            size += await to_end(look)
+            size += await in_thread(folder.size_elsewhere, self.shelf, id, plan.files)
         size += len(plan.keys) * ROOM_PER_KEY
-        await to_end(asyncio.to_thread(self.shelf.must_have_room, id, size))
+        await in_thread(self.shelf.must_have_room, id, size)
 
     async def back_up(self, id: str, plan: Plan, why: str) -> tuple[Removal, list[KeptKey]]:
         """Everything read once, and what is in Redis written down and read back."""
-        removal = await to_end(asyncio.to_thread(self.shelf.begin, id, why))
+        removal = await in_thread(self.shelf.begin, id, why)
         if self.folder is not None and plan.files:
-            files = await to_end(asyncio.to_thread(self.folder.measure, id, plan.files))
+            files = await in_thread(self.folder.measure, id, plan.files)
             removal = replace(removal, files=files)
         kept: list[KeptKey] = []
         if self.redis is not None and plan.keys:
             kept = await self.redis.read(plan.keys)
             raw = render_keys(kept)
-            await to_end(asyncio.to_thread(_write_keys, removal.path / KEYS, raw))
+            await in_thread(_write_keys, removal.path / KEYS, raw)
             digest = hashlib.sha256(raw).hexdigest()
             removal = replace(removal, keys=len(kept), keys_sha256=digest)
-        await to_end(asyncio.to_thread(self.shelf.write, removal))
+        await in_thread(self.shelf.write, removal)
         return removal, kept
 
     async def take_out(self, id: str, plan: Plan, why: str) -> Removal:
@@ -178,12 +172,8 @@ class SessionStore:
         if self.redis is not None and kept:
             await self.redis.delete(kept)
         if (folder := self.folder) is not None and removal.files:
-            return await to_end(
-                asyncio.to_thread(
-                    lambda: folder.take_out(self.shelf, removal, id, whole=plan.whole)
-                )
-            )
-        return await to_end(asyncio.to_thread(self.shelf.write, done(removal)))
+            return await in_thread(folder.take_out, self.shelf, removal, id, whole=plan.whole)
+        return await in_thread(self.shelf.write, done(removal))
 
     async def copy_all(self, id: str, why: str) -> Removal | None:
         """For a session whose server takes its keys away itself."""
@@ -192,14 +182,14 @@ class SessionStore:
             return None
         removal, _ = await self.back_up(id, plan, why)
         if (folder := self.folder) is not None and removal.files:
-            return await to_end(asyncio.to_thread(folder.copy, self.shelf, removal, id))
-        return await to_end(asyncio.to_thread(self.shelf.write, done(removal)))
+            return await in_thread(folder.copy, self.shelf, removal, id)
+        return await in_thread(self.shelf.write, done(removal))
 
     async def came_back(self, id: str, plan: Plan) -> list[str]:
         """Removed records that are there again: the server still writes."""
         there: list[str] = []
         if (folder := self.folder) is not None and plan.files:
-            now = set(await to_end(asyncio.to_thread(folder.all_names, id)))
+            now = set(await in_thread(folder.all_names, id))
             there += [name for name in plan.files if name in now]
         if self.redis is not None and plan.keys:
             there += await self.redis.present(plan.keys)
@@ -212,14 +202,14 @@ class SessionStore:
         if removal.state == "put_back":
             raise EngineError(f"cannot put back {removal.name}: it was already", code="files")
         if self.redis is not None and removal.keys:
-            kept = await to_end(asyncio.to_thread(_read_keys, removal))
+            kept = await in_thread(_read_keys, removal)
             gone = set(await self.redis.present([each.key for each in kept]))
             await self.redis.restore([each for each in kept if each.key not in gone])
         if (folder := self.folder) is not None and removal.files:
-            await to_end(asyncio.to_thread(folder.put_back, self.shelf, removal, id))
+            await in_thread(folder.put_back, self.shelf, removal, id)
             return
         put_back = replace(removal, state="put_back")
-        await to_end(asyncio.to_thread(self.shelf.write, put_back))
+        await in_thread(self.shelf.write, put_back)
 
     async def in_the_way(self, id: str, removal: Removal) -> Plan:
         """What would have to go before this removal can come back."""
@@ -228,34 +218,21 @@ class SessionStore:
         files: tuple[str, ...] = ()
         keys: tuple[str, ...] = ()
         if self.folder is not None and removal.files:
-            now = set(await to_end(asyncio.to_thread(self.folder.all_names, id)))
+            now = set(await in_thread(self.folder.all_names, id))
             files = tuple(file.name for file in removal.files if file.name in now)
         if self.redis is not None and removal.keys:
-            kept = await to_end(asyncio.to_thread(_read_keys, removal))
+            kept = await in_thread(_read_keys, removal)
             keys = tuple(await self.redis.present([each.key for each in kept]))
         return Plan(files, keys)
 
 
 def open_store(settings: WhaticketSettings, kept: Path, shelf: Shelf | None = None) -> SessionStore:
-    folder = AuthFolder(settings.auth_folder) if settings.auth_folder else None
+    own, server = settings.own, settings.server
+    folder = AuthFolder(own.auth_folder.rstrip("/")) if own.auth_folder else None
     keys = None
-    if settings.redis_url:
-        place = settings.place
-        keys = RedisKeys(
-            settings.redis_url, settings.redis_pattern, place.timeout, ca_file=place.ca_file
-        )
+    if own.redis_url:
+        keys = RedisKeys(own.redis_url, own.redis_pattern, server.timeout, server.ca_file)
     return SessionStore(shelf or Shelf(kept), folder, keys)
-
-
-async def to_end(work: Awaitable[T]) -> T:
-    """A thread cannot be stopped: who was cancelled waits for it as well, so that no two of them
-    are at the same files."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
 
 
 def _holds(removal: Removal, name: str) -> bool:

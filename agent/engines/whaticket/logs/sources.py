@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.engines.tasks import Tasks, in_thread
 from agent.engines.whaticket.keys.files import read_json, write_json
 from agent.engines.whaticket.logs.programs import Program
 from agent.engines.whaticket.logs.stream import Batch
@@ -56,10 +57,9 @@ class Logs:
         self._settings = settings
         self._file = kept / "logs.json"
         self._take = take
-        self._crashed = crashed
         self._clock = clock
         self.states = [SourceState(source) for source in settings.logs]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(crashed)
         self._saved: Any = None
         self._saved_wall = 0.0
 
@@ -70,16 +70,12 @@ class Logs:
             where = where if isinstance(where, dict) else {}
             watching = state.source.kind in ("journal", "command")
             work = self._run_program(state, where) if watching else self._follow(state, where)
-            self._begin(work, f"log {state.source}")
+            self._tasks.start(work, f"log {state.source}")
         if self.states:
-            self._begin(self._save_often(), "log positions")
+            self._tasks.start(self._save_often(), "log positions")
 
     async def close(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if await self._tasks.cancel():
             await self.save()
 
     def troubles(self) -> list[str]:
@@ -107,7 +103,7 @@ class Logs:
         try:
             while True:
                 begun = time.monotonic()
-                batch = await _to_its_end(asyncio.to_thread(follower.poll, begun))
+                batch = await in_thread(follower.poll, begun)
                 self._note(state, batch)
                 self._say(state, follower.trouble)
                 took = time.monotonic() - begun
@@ -170,26 +166,6 @@ class Logs:
         while True:
             await asyncio.sleep(SAVE_EVERY)
             await self.save()
-
-    def _begin(self, work: Any, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
-
-
-async def _to_its_end(work: Any) -> Batch:
-    """A thread cannot be stopped: its reading is waited for, also by who was cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        batch: Batch = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-    return batch
 
 
 def _complaint(source: Source, complaint: str) -> str:

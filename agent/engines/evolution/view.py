@@ -1,9 +1,9 @@
-"""What answers and the webhook told of one session. It sends no request."""
+"""The present knowledge of one session, by answers and the webhook. It sends no request."""
 
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim
@@ -12,29 +12,17 @@ from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
 from agent.engines.evolution.hooks import (
     HookEvent,
-    code_told,
     codes_used_up,
-    end_told,
-    outdated,
-    state_told,
+    is_outdated,
+    read_code,
+    read_end,
+    read_state_change,
 )
+from agent.engines.evolution.memory import Remembered
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
 
-STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What the next worker may know of a session at its start.
-
-    Never that it was unpaired: a phone may have scanned a code since.
-    """
-
-    paired: bool = False
-    account: str = ""
-    scanned: str = ""
-    """The mark of the last code before it opened, which the server may go on showing."""
+_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +34,7 @@ class Code:
     """When we saw it first; the server made it earlier."""
 
 
-class Known:
+class SessionView:
     """Facts go in, the claim comes out."""
 
     def __init__(
@@ -55,43 +43,42 @@ class Known:
         clock: Callable[[], float] = time.monotonic,
         remembered: Remembered | None = None,
     ) -> None:
-        self.live = Live.MISSING
         self.since = clock()
-        """When `live` was first seen."""
+        """When its state was first seen."""
         self.awaited = False
         """Its creation was asked for, and the server has not refused it."""
-        self.account = ""
         self.integration = ""
         self._pace = pace
         self._clock = clock
-        self._paired: bool | None = None
-        self._scanned = ""
+        remembered = remembered or Remembered()
+        self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
+        self._scanned = remembered.scanned
         self._closed = False
         """It was open, and then closed without coming back by itself."""
-        self._lost = False
         self._first_seen = ""
         """Of a paired session: the mark of the code that it showed as it began to connect."""
-        if remembered is not None:
-            self._paired = True if remembered.paired else None
-            self.account, self._scanned = remembered.account, remembered.scanned
-        self._row: Row | None = None
-        self._row_known = False
-        self._ended = ""
-        self._open_until = 0.0
         self._code: Code | None = None
         self._blank_since: float | None = None
         self._newest = 0.0
         self._disagreed = ""
 
-    # asked
+    # what is
 
     @property
-    def paired_unknown(self) -> bool:
-        return self._paired is None
+    def live(self) -> Live:
+        return self._facts.live
+
+    @property
+    def account(self) -> str:
+        return self._facts.account
+
+    @property
+    def pairing_unknown(self) -> bool:
+        return self._facts.paired is None
 
     @property
     def paired(self) -> bool:
-        return self._paired is True
+        return self._facts.paired is True
 
     @property
     def remembered(self) -> Remembered:
@@ -100,11 +87,12 @@ class Known:
     @property
     def end_known(self) -> bool:
         """Whether we know why it closed. The server writes its row a moment after the state."""
-        return bool(self._ended) or fresh_end(self._row, self._open_until) is not None
+        facts = self._facts
+        return bool(facts.ended) or fresh_end(facts.row, facts.open_until) is not None
 
     @property
     def logged_out(self) -> bool:
-        return self._ended == "logout"
+        return self._facts.ended == "logout"
 
     def seconds(self) -> float:
         """How long we have seen it in its state."""
@@ -125,19 +113,11 @@ class Known:
         return Qr(code.text, max(1.0, left), max(1, code.number))
 
     def claim(self) -> Claim:
-        facts = Facts(
-            self.live,
-            self._row,
-            self._row_known,
-            self._ended,
-            self.paired,
-            self.account,
-            self.code() is not None,
-            self._blank_for(),
-            self._open_until,
-            self.paired_unknown,
-            self.awaited,
-            self._lost,
+        facts = replace(
+            self._facts,
+            awaited=self.awaited,
+            code_shown=self.code() is not None,
+            blank_for=self._blank_for(),
         )
         return claim_of(facts, self._pace.blank_limit)
 
@@ -154,19 +134,6 @@ class Known:
         before, self._disagreed = self._disagreed, disagreement(self.live, row)
         return self._disagreed if self._disagreed in ("", before) else None
 
-    # told
-
-    def begin(self) -> None:
-        """We asked it to connect: its earlier end counts no more."""
-        if self._ended != "client_outdated":
-            self._ended = ""
-        if self._blank_since is None:
-            self._blank_since = self._clock()
-
-    def note_created(self) -> None:
-        """The server has just made it: it was never paired."""
-        self._paired, self._ended, self._code, self.awaited = False, "", None, False
-
     def is_news(self, shown: Shown) -> bool:
         """Whether the shown code may be a new one: the server goes on showing the last code through
         pairing, logout and silence. Of a paired session only a second, other code counts, for
@@ -182,121 +149,138 @@ class Known:
     def is_current(self, shown: Shown) -> bool:
         return self._code is not None and self._code.text == shown.code
 
+    # what comes in
+
+    def begin(self) -> None:
+        """We asked it to connect: its earlier end counts no more."""
+        if self._facts.ended != "client_outdated":
+            self._facts.ended = ""
+        if self._blank_since is None:
+            self._blank_since = self._clock()
+
+    def note_created(self) -> None:
+        """The server has just made it: it was never paired."""
+        self._unpair("")
+        self.awaited = False
+
+    def note_logout(self) -> None:
+        self._unpair("logout")
+
     def note_live(self, live: Live) -> None:
-        if live is Live.CLOSE and self.live is Live.CLOSE:
+        facts = self._facts
+        if live is Live.CLOSE and facts.live is Live.CLOSE:
             # Twice in a row: it is closed, not between two tries of an endless loop.
             self._blank_since = None
             self._closed = self._closed or self.paired
-        if live is not self.live:
-            if live is Live.CONNECTING and self._ended != "client_outdated":
-                self._ended = ""  # it came back by itself
-            self.live, self.since = live, self._clock()
-            self._row, self._row_known = None, False
+        if live is not facts.live:
+            if live is Live.CONNECTING and facts.ended != "client_outdated":
+                facts.ended = ""  # it came back by itself
+            facts.live, self.since = live, self._clock()
+            facts.row, facts.row_known = None, False
         if live is Live.OPEN:
             if self._code is not None:
                 self._scanned = _mark(self._code.text)
-            self._ended, self._code, self._blank_since, self._paired = "", None, None, True
-            self._first_seen, self._closed, self._lost = "", False, False
+            facts.ended, facts.paired, facts.lost = "", True, False
+            self._code, self._blank_since = None, None
+            self._first_seen, self._closed = "", False
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
             self.awaited = False
         else:
-            self._paired, self._code, self._blank_since = False, None, None
+            facts.paired, self._code, self._blank_since = False, None, None
 
     def note_shown(self, shown: Shown) -> None:
         """Take in a code that the server made for this login."""
         if not shown.code and not shown.pairing_code:
             return
-        before = self._code
+        facts, before = self._facts, self._code
         # It was paired, it closed and stayed closed, and now the server makes a code for it: a
         # phone or WhatsApp ended the pairing. 1.8 does not say so anywhere.
-        self._lost = self._lost or (self.paired and self._closed)
-        self.live, self.since = self._connecting_since()
-        self._paired, self._ended, self._blank_since = False, "", None
+        facts.lost = facts.lost or (self.paired and self._closed)
+        if facts.live is not Live.CONNECTING:
+            facts.live, self.since = Live.CONNECTING, self._clock()
+        facts.paired, facts.ended, self._blank_since = False, "", None
         if before is None or before.text != shown.code:
             number = shown.count or (before.number + 1 if before is not None else 1)
             self._code = Code(shown.code, shown.pairing_code, number, self._clock())
         elif shown.pairing_code:
-            self._code = Code(before.text, shown.pairing_code, before.number, before.at)
+            self._code = replace(before, pairing_code=shown.pairing_code)
 
     def note_row(self, row: Row | None) -> None:
         """Take in a row that is newer than the state."""
-        self._row, self._row_known = row, True
+        facts = self._facts
+        facts.row, facts.row_known = row, True
         if row is None:
             return
-        self.account = row.account or self.account
+        facts.account = row.account or facts.account
         self.integration = row.integration
-        if self.live is Live.OPEN:
+        if facts.live is Live.OPEN:
             if row.status == Live.OPEN:
-                self._open_until = max(self._open_until, row.updated_wall)
-            self._open_until = max(self._open_until, row.closed_wall)
+                facts.open_until = max(facts.open_until, row.updated_wall)
+            facts.open_until = max(facts.open_until, row.closed_wall)
         elif not row.live:
-            self._paired = is_paired(row, self._open_until) and self._ended not in _UNPAIRED
+            facts.paired = is_paired(row, facts.open_until) and facts.ended not in _UNPAIRED
 
-    def note_logout(self) -> None:
-        self._ended, self._paired, self._code = "logout", False, None
-
-    def told(self, event: HookEvent) -> bool:
+    def note_event(self, event: HookEvent) -> bool:
         """Take in a state event of the webhook; True where it changed something."""
-        if outdated(event, self._newest):
+        if is_outdated(event, self._newest):
             return False
         self._newest = event.stamp or self._newest
         match event.kind:
             case "CONNECTION_UPDATE":
-                return self._state_told(event)
+                return self._note_change(event)
             case "QRCODE_UPDATED":
-                return self._code_told(event)
+                return self._note_code(event)
             case "STATUS_INSTANCE":
-                code = end_told(event.content)
+                code = read_end(event.content)
                 if code is None:
                     return False
                 self._end(code)
-                self._paired, self._code = False, None  # only told where the keys are deleted
+                self._facts.paired, self._code = False, None  # only told with the keys deleted
             case _:
                 # It follows each final close; a reason that is known says more.
-                self._ended = self._ended or "logout"
-                self._paired = False
+                self._facts.ended = self._facts.ended or "logout"
+                self._facts.paired = False
         self.note_live(Live.CLOSE)
         return True
 
-    def _state_told(self, event: HookEvent) -> bool:
-        told = state_told(event.content)
-        if told is None:
+    def _note_change(self, event: HookEvent) -> bool:
+        change = read_state_change(event.content)
+        if change is None:
             return False
-        self.account = told.account or self.account
-        if told.live is Live.REFUSED:
-            self._ended, self._paired, self._code = "qr_idle", False, None
-        self.note_live(told.live)
-        if told.live is Live.CLOSE and told.code is not None:
-            self._end(told.code)
+        self._facts.account = change.account or self._facts.account
+        if change.live is Live.REFUSED:
+            self._unpair("qr_idle")
+        self.note_live(change.live)
+        if change.live is Live.CLOSE and change.code is not None:
+            self._end(change.code)
         return True
 
-    def _code_told(self, event: HookEvent) -> bool:
+    def _note_code(self, event: HookEvent) -> bool:
         if codes_used_up(event.content):
-            self._ended, self._paired, self._code = "qr_idle", False, None
+            self._unpair("qr_idle")
             self.note_live(Live.REFUSED)
             return True
-        shown = code_told(event.content)
+        shown = read_code(event.content)
         if shown is None or _mark(shown.code) == self._scanned:
             return False
         self.note_shown(shown)  # told when it is made
         return True
 
-    def _end(self, code: int) -> None:
-        if self._ended == "qr_idle" and code in (401, 428):
-            return  # after the last code the server logs itself out
-        self._ended = evolution_reason(code)
-        if code in FINAL:
-            self._paired, self._code = False, None
+    def _unpair(self, ended: str) -> None:
+        self._facts.ended, self._facts.paired, self._code = ended, False, None
 
-    def _connecting_since(self) -> tuple[Live, float]:
-        since = self.since if self.live is Live.CONNECTING else self._clock()
-        return Live.CONNECTING, since
+    def _end(self, code: int) -> None:
+        if self._facts.ended == "qr_idle" and code in (401, 428):
+            return  # after the last code the server logs itself out
+        self._facts.ended = evolution_reason(code)
+        if code in FINAL:
+            self._facts.paired, self._code = False, None
 
     def _blank_for(self) -> float:
         # 1.8's list does not tell a pairing: there the long silence alone must do.
-        unknown = self._paired is None and not self._row_known
+        unknown = self.pairing_unknown and not self._facts.row_known
         if self._blank_since is None or unknown:
             return 0.0
         return self._clock() - self._blank_since
@@ -305,6 +289,3 @@ class Known:
 def _mark(code: str) -> str:
     """A code is a secret: what is kept of it cannot be scanned."""
     return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
-
-
-_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")

@@ -1,0 +1,87 @@
+"""Row, settings and webhook of a session that is deleted on the server, kept on our disk.
+
+One folder for each deletion, with a manifest. The files hold the session's token: mode 0600.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.engines.remote.answers import segment
+from agent.errors import EngineError
+from agent.files import write_whole
+
+_INSTANCE = "instance.json"
+_MANIFEST = "manifest.json"
+_DONE = "given-back"
+
+
+def write(folder: Path, name: str, session: Mapping[str, Any]) -> None:
+    """Write `session` and read it again; EngineError where that fails, so delete nothing."""
+    try:
+        _write_all(_new_folder(folder / _folder_name(name)), name, session)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "what was written cannot be read again"
+        raise EngineError(f"cannot back up {name}: {why}", code="backup_failed") from error
+
+
+def unfinished(folder: Path, name: str) -> Path | None:
+    """The newest backup, unless `finish` has marked it as given back."""
+    manifests = (folder / _folder_name(name)).glob(f"*/{_MANIFEST}")
+    newest = max((manifest.parent for manifest in manifests), default=None)
+    return newest if newest is not None and not (newest / _DONE).exists() else None
+
+
+def read(backup: Path) -> dict[str, Any]:
+    try:
+        session = json.loads((backup / _INSTANCE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return session if isinstance(session, dict) else {}
+
+
+def finish(backup: Path) -> None:
+    """Mark the folder as given back: the next creation is a new one."""
+    try:
+        write_whole(backup / _DONE, b"")
+    except OSError as error:
+        raise EngineError(
+            f"cannot note that {backup.name} was given back: {error.strerror}", code="backup_failed"
+        ) from error
+
+
+def _new_folder(parent: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder, number = parent / stamp, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{stamp}-{number:04}"
+    folder.mkdir(parents=True, mode=0o700)
+    return folder
+
+
+def _write_all(folder: Path, name: str, session: Mapping[str, Any]) -> None:
+    content = json.dumps(session).encode()
+    write_whole(folder / _INSTANCE, content)
+    if json.loads((folder / _INSTANCE).read_bytes()) != session:
+        raise ValueError("it reads differently")
+    manifest = {
+        "version": 1,
+        "remote": name,
+        "kept_wall": time.time(),
+        "files": {
+            _INSTANCE: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        },
+        "parts": sorted(key for key, value in session.items() if value),
+    }
+    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2).encode())
+
+
+def _folder_name(name: str) -> str:
+    quoted = segment(name)
+    if len(quoted) <= 120:
+        return quoted
+    return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -1,0 +1,185 @@
+"""Reads one session's state, code, row and place in the list from the server into its view."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.engines.evolution.answers import Shown
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.hooks import SeenMessages
+from agent.engines.evolution.memory import Memory
+from agent.engines.evolution.proof import Prover
+from agent.engines.evolution.renewal import Renewal
+from agent.engines.evolution.rows import Row, Rows
+from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.subscription import Hooked, Subscription
+from agent.engines.evolution.view import Code, SessionView
+from agent.engines.remote.answers import ServerDown
+from agent.engines.remote.recent import Recent
+from agent.errors import EngineError
+
+_LIST_SHARE = 0.25
+"""The share of a probe's time that it waits for the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the sessions of one server share."""
+
+    api: EvolutionApi
+    rows: Recent[Rows]
+    prover: Prover | None
+    hooks: Subscription
+    seen: SeenMessages
+    doubt: Callable[[], None]
+    """Call it where the server itself may be down."""
+    probe_limit: float
+    pace: Pace
+    memory: Memory
+    folder: Path
+    """For backups of deleted sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Of the session `remote`."""
+
+    server: Server
+    remote: str
+    view: SessionView
+
+    async def state(self) -> None:
+        self.view.note_live(await self.server.api.state(self.remote))
+
+    async def settled_state(self) -> None:
+        """Between two tries to connect a server says `close` for a moment; a connect in that moment
+        would begin a second connection beside its own."""
+        server = self.server
+        live = await server.api.state(self.remote)
+        if live is Live.CLOSE and self.view.live in (Live.OPEN, Live.CONNECTING):
+            await asyncio.sleep(min(server.pace.look_every, server.probe_limit / 8))
+            live = await server.api.state(self.remote)
+        self.view.note_live(live)
+
+    async def shown_code(self) -> None:
+        await self.take_shown(await self.server.api.connect(self.remote))
+
+    async def missing_code(self) -> None:
+        """Ask for the code, where none is seen yet."""
+        if self.view.code() is not None:
+            return
+        try:
+            await self.shown_code()
+        except ServerDown:
+            raise
+        except EngineError:
+            return  # it changed since the state was read; the next probe sees
+
+    async def take_shown(self, shown: Shown) -> None:
+        """A code proves a missing pairing only where it is new and the server's own row agrees: a
+        session that lost its connection shows the code of its last login."""
+        api, view = self.server.api, self.view
+        if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
+            view.note_live(Live(shown.state))
+        if view.is_current(shown):
+            view.note_shown(shown)
+        elif shown.code and not api.old:
+            answer = await api.row_now(self.remote)
+            row = answer[0] if answer is not None else None
+            if row is not None and row.status == Live.CONNECTING and view.live is Live.CONNECTING:
+                view.note_row(row)
+                view.note_shown(shown)
+            elif row is not None and row.status == Live.OPEN:
+                view.note_row(row)
+        elif view.is_news(shown):
+            view.note_shown(shown)
+
+    async def pairing(self) -> None:
+        """An older list may tell that a pairing stands; only a newer one that none does."""
+        row, age = await self._listed() or (None, 0.0)
+        if row is not None and (row.status == Live.OPEN or age <= self.view.seconds()):
+            self.view.note_row(row)
+        else:
+            await self.row()
+
+    async def row(self) -> None:
+        """Its own row, read now: why it closed, and whether a pairing still stands."""
+        if (answer := await self.server.api.row_now(self.remote)) is not None:
+            self.view.note_row(answer[0])
+
+    async def detail(self) -> dict[str, Any]:
+        """The questions of a deep probe."""
+        hooks, view = self.server.hooks, self.view
+        hooks.want(self.remote)
+        listed = await self._listed()
+        row = listed[0] if listed is not None else None
+        detail: dict[str, Any] = {
+            "exists": view.live not in (Live.MISSING, Live.UNLOADED),
+            "live": str(view.live),
+            "listed": row is not None if listed is not None else None,
+            "list_status": row.status if row is not None else "",
+            "state_seconds": round(view.seconds(), 1),
+            "compared": False,
+        }
+        if listed is not None:
+            if (disagrees := view.compare(row, listed[1])) is not None:
+                detail["compared"] = True
+                if disagrees:
+                    detail["disagrees"] = disagrees
+            if view.live is Live.OPEN or listed[1] <= view.seconds():
+                view.note_row(row)
+        if (hooked := hooks.word(self.remote)) is not Hooked.OFF:
+            detail["webhook"] = str(hooked)
+        return detail
+
+    async def wait_for_code(self) -> None:
+        """The first code comes a moment after the login began."""
+        await self._wait_for_code(self.server.pace.code_wait, lambda code: bool(code.text))
+
+    async def pairing_code(self, digits: str, renewal: Renewal) -> Mapping[str, Any]:
+        """A code to type on the phone of that number."""
+        api, view, pace = self.server.api, self.view, self.server.pace
+        await self.state()
+        await self.row()
+        if view.live is Live.OPEN or view.paired:
+            raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
+        if view.live is Live.CONNECTING:
+            # The number counts only when a login begins; there is no pairing to lose here.
+            await api.logout(self.remote)
+            await renewal.is_logged_out()
+            view.note_live(Live.CLOSE)
+        view.begin()
+        view.note_live(Live.CONNECTING)
+        await self.take_shown(await api.connect(self.remote, digits))
+        code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
+        if code is None:
+            raise EngineError("cannot get a pairing code: none came", code="not_ready")
+        left = pace.code_holds - (time.monotonic() - code.at)
+        return {"code": code.pairing_code, "expires_in": round(max(1.0, left), 1)}
+
+    async def _wait_for_code(self, within: float, wanted: Callable[[Code], bool]) -> Code | None:
+        deadline = time.monotonic() + within
+        while True:
+            code = self.view.code()
+            if code is not None and wanted(code):
+                return code
+            if self.view.live is not Live.CONNECTING or time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(self.server.pace.look_every)
+            await self.shown_code()
+
+    async def _listed(self) -> tuple[Row | None, float] | None:
+        """Its row in the list and the list's age; None where no list comes in time."""
+        server, pace = self.server, self.server.pace
+        try:
+            async with asyncio.timeout(server.probe_limit * _LIST_SHARE):
+                holds = pace.old_list_holds if server.api.old else pace.list_holds
+                await server.rows.get(holds=holds)
+        except (EngineError, TimeoutError):
+            pass  # an older list may do
+        last = server.rows.last()
+        return None if last is None else (last[0].by_name.get(self.remote), last[1])

@@ -1,0 +1,72 @@
+"""Tasks that an engine runs beside its calls, and blocking work in threads."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Tasks:
+    """The running tasks of one engine. `crashed` gets each error that is not `expected`."""
+
+    def __init__(
+        self,
+        crashed: Callable[[BaseException], None],
+        expected: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._crashed = crashed
+        self._expected = expected
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait(self) -> None:
+        if self._running:
+            await asyncio.wait(set(self._running))
+
+    async def cancel(self) -> bool:
+        return await cancel(*self._running)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, self._expected):
+            self._crashed(error)
+
+
+def runs(task: "asyncio.Task[Any] | None") -> bool:
+    return task is not None and not task.done()
+
+
+async def cancel(*tasks: "asyncio.Task[Any] | None") -> bool:
+    """Cancel those that run, but for the caller's own, and wait for their ends; False: none ran."""
+    others = {task for task in tasks if task is not None and not task.done()}
+    others -= {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others)
+    return bool(others)
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Blocking work in a thread, waited for to its end."""
+    return await to_end(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def to_end(work: Awaitable[T]) -> T:
+    """A caller that is cancelled waits for the end of the work first: a thread cannot be stopped,
+    and two of them must not change the same files."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
