@@ -7,6 +7,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.event_json import wall_text
 from agent.core.figures.session_figures import COUNTS, FIGURES
+from agent.core.findings.first_messages import read_stored, shown
 from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Repair, Stage
@@ -116,6 +117,7 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "memory_limit_bytes": view.memory_limit,
         "messages_per_minute": dict(view.messages_per_minute),
         "last_snapshot": wall_text(view.last_snapshot_wall),
+        "first_messages": shown(read_stored(view.record.first_messages)),
         "observed": wall_text(view.seen_wall),
     }
 

@@ -173,7 +173,7 @@ class Happening:
     """Something countable that happened in the session; never with a message's text."""
 
     kind: str
-    """message, ack, crypto_error, key_regeneration, error"""
+    """message, read_later, ack, crypto_error, key_regeneration, error"""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,7 +3,7 @@
 Standard library only: the vault asks these rules, and the worker before it starts an engine.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +45,8 @@ class FileRules:
     """Its keys move on with every message: an older copy cannot read the messages since."""
     left_out: frozenset[str] = frozenset()
     """Names of files and folders that no copy needs."""
+    lacks: Callable[[Collection[str]], str] = lambda _paths: ""
+    """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
 
 
 def damaged(path: Path, cause: str) -> FilesReport:

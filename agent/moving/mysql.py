@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.etree import ElementTree
 
 from agent.errors import Refused, WaError
-from agent.moving.tables import Row, ask_client, port_of
+from agent.moving.tables import Row, ask_client, lasting_user, port_of
 
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
@@ -41,11 +41,14 @@ class MysqlTables:
             *(["--ssl-verify-server-cert"] if options.get("ssl") == "true" else []),
         ]
         self._environment = {**os.environ, "MYSQL_PWD": unquote(parts.password or "")}
+        self.user = lasting_user(self._others)
+
+    def _others(self) -> str:
         others = self._ask(
             "SELECT DISTINCT user AS name FROM information_schema.processlist"
             " WHERE db = DATABASE() AND id <> CONNECTION_ID()"
         )
-        self.user = ", ".join(sorted(f"a client {row['name']!s}" for row in others))
+        return ", ".join(sorted(f"a client {row['name']!s}" for row in others))
 
     def names(self) -> frozenset[str]:
         rows = self._ask(

@@ -38,6 +38,8 @@ class Hints:
     """Where the keys of a database's sessions lie: a folder or a redis:// address."""
     pattern: str = "sessions:{id}:*"
     """How whaticket names its keys in Redis."""
+    stopped: bool = False
+    """A person says that the sessions' program is stopped, whatever seems to use them."""
 
 
 def is_address(source: str) -> bool:
@@ -53,6 +55,8 @@ def find_sessions(source: str, hints: Hints) -> list[FoundSession]:
             field="source",
             code="no_session",
         )
+    if not hints.stopped:
+        found = [session.refused_while_used for session in found]
     return sorted(found, key=lambda session: (session.program, session.name))
 
 

@@ -5,18 +5,17 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from agent.engines.baileys.files import KEY_KINDS
+from agent.engines.baileys.files import KEY_KINDS, PRE_KEY, lacks_pre_keys
 from agent.errors import Refused
 
 Keys = Mapping[str, bytes]
 """By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""
 
 CREDS = "creds"
-PRE_KEY = "pre-key-"
 _NEEDED = ("noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "advSecretKey")
 
 
@@ -38,7 +37,16 @@ class FoundSession:
     """Why it cannot be moved; "" when it can."""
     code: str = ""
     """The stable word of that problem."""
+    user: str = ""
+    """The program that has it open now."""
     keys: Keys = field(default_factory=dict, repr=False)
+
+    @property
+    def refused_while_used(self) -> "FoundSession":
+        """What its program is just writing looks damaged: that it runs says more."""
+        if not self.user or self.code not in ("", "damaged"):
+            return self
+        return replace(self, problem=f"{self.user} uses it now; stop that first", code="in_use")
 
 
 def look_at(
@@ -51,14 +59,15 @@ def look_at(
         }
         creds = _creds(keys)
     except Refused as error:
+        code = error.code or "no_session"
         return FoundSession(
-            program, name, written=written, problem=str(error), code=error.code or "no_session"
+            program, name, written=written, problem=str(error), code=code, user=user
         )
     except OSError as error:
         sentence = f"it cannot be read: {error.strerror or error}"
         return FoundSession(program, name, written=written, problem=sentence, code="unreadable")
     pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
-    problem, code = _problem(creds, pre_keys, user)
+    problem, code = _problem(creds, keys)
     return FoundSession(
         program=program,
         name=name,
@@ -68,23 +77,18 @@ def look_at(
         records=len(keys),
         problem=problem,
         code=code,
+        user=user,
         keys=keys,
     )
 
 
-def _problem(creds: Mapping[str, Any], pre_keys: int, user: str) -> tuple[str, str]:
+def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
     if not account_of(creds):
         return "its credentials name no account: it was never paired", "not_paired"
     if missing := [name for name in _NEEDED if not creds.get(name)]:
         return f"its credentials lack {', '.join(missing)}", "incomplete"
-    if not pre_keys:
-        return (
-            "it holds credentials without one-time pre-keys (pre-key-*), so it could log in and"
-            " read no first message; bring the whole store",
-            "no_pre_keys",
-        )
-    if user:
-        return f"{user} uses it now; stop that first", "in_use"
+    if lacking := lacks_pre_keys(keys):
+        return lacking, "no_pre_keys"
     return "", ""
 
 

@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,12 +21,21 @@ from agent.moving.users import user_of_file
 
 Row = Mapping[str, str | bytes | int | None]
 _TIMEOUT = 120.0
+_ENDING = 1.0
 
 
 def is_wanted(table: str) -> bool:
     """Whether sessions lie in it; a server's messages are not read."""
     sessions = ("Session", "Instance", "Whatsapps", "BaileysKeys")
     return table in sessions or table.startswith("whatsmeow_")
+
+
+def lasting_user(look: Callable[[], str]) -> str:
+    """Who uses a server; a client that has just ended is still listed for a moment."""
+    deadline = time.monotonic() + _ENDING
+    while (user := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return user
 
 
 class Tables(Protocol):
@@ -85,12 +95,15 @@ class PostgresTables:
         if shutil.which("psql") is None:
             raise WaError("cannot read a PostgreSQL database: install postgresql-client (psql)")
         self._environment = {**os.environ, **_connection(url)}
+        self.user = lasting_user(self._others)
+
+    def _others(self) -> str:
         others = self._copy(
             "SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') AS name"
             " FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
-        self.user = ", ".join(sorted(str(row["name"]) for row in others))
+        return ", ".join(sorted(str(row["name"]) for row in others))
 
     def names(self) -> frozenset[str]:
         rows = self._copy(

@@ -14,6 +14,7 @@ from agent.core.figures.session_figures import COUNTS
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings.crypto import CryptoWindow, LogLimit
 from agent.core.findings.error_rate import ErrorRate, PerMinute
+from agent.core.findings.first_messages import FirstMessages
 from agent.core.findings.memory import MemoryHistory
 from agent.core.findings.response_time import RecentTimes
 from agent.core.findings.silence import Inbound
@@ -203,6 +204,8 @@ class Facts:
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_log: dict[str, LogLimit] = field(default_factory=dict)
     inbound: Inbound = field(default_factory=Inbound)
+    first_messages: FirstMessages | None = None
+    """Since it was moved in; None: it was paired here."""
     hour_wall: float = 0.0
     hour_messages: int = 0
     """When the hour began that silence is learned from, and the count of messages then."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.figures.durations import Durations
 from agent.core.figures.time_in_status import StatusTime
+from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair, resume_repair
@@ -54,6 +55,7 @@ class Registry:
             # earlier agent counted that time already, or it passed while no agent ran.
             status_time=StatusTime(record.status, boot_now()),
             durations=self.durations,
+            first_messages=first_messages.read_stored(record.first_messages),
         )
         # Who adds one has written it, or has just read it.
         facts.saved.instance, facts.saved.record = instance, record

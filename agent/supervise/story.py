@@ -35,10 +35,12 @@ def entry(
 
 def is_trouble(one: JournalEntry) -> bool:
     """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up,
-    or its circuit opens."""
+    cannot read after it was moved in, or its circuit opens."""
     if one.kind == SESSION_CIRCUIT_OPEN:
         return True
     reason = str(one.detail.get("reason", ""))
+    if one.kind == "first_messages":
+        return bool(one.detail.get("unread"))
     if one.kind == "status":
         down = one.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
         return down and reason not in _MEANT

@@ -1,8 +1,13 @@
 """`wa-agent import` of several sessions into a running agent."""
 
+import fcntl
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from agent.core.model import InstanceId
+from agent.vault.copies.pack import pack_session
 from tests.daemon.conftest import RunningAgent, make_agent
 from tests.daemon.test_vault import cli
 from tests.moving.conftest import creds, keys_of, write_folder
@@ -29,3 +34,66 @@ async def test_several_sessions_become_instances_that_wait_to_be_enabled(
     assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
     again, out = await cli(agent, "import", str(tmp_path / "bots" / "sales"))
     assert (again, "exists" in out) == (4, True), out
+
+
+async def test_an_archive_is_shown_and_its_first_messages_prove_that_it_reads(
+    make_agent: Callable[..., RunningAgent], eventually: Any, tmp_path: Path
+) -> None:
+    here, there = make_agent(name="here"), make_agent(name="there")
+    await here.start()
+    await there.start()
+    await here.create("a", messages_per_minute=1200)
+    await eventually(lambda: here.status("a"), "CONNECTED")
+    shown = await here.do("GET", "/api/instance/a/details")
+    assert shown["first_messages"] is None, "it was paired here"
+    file = tmp_path / "a.tar.gz"
+    assert (await cli(here, "export", "a", file))[0] == 0
+    await here.do("POST", "/api/instance/a/disable")
+
+    status, out = await cli(there, "import", file, "--dry-run")
+    assert (status, "can be imported" in out, shown["account"] in out) == (0, True, True), out
+    assert not await there.knows("a")
+    status, out = await cli(there, "import", file, "--wait", "20")
+    assert (status, "needs --enable" in out) == (2, True), out
+    status, out = await cli(there, "import", file, "--enable", "--wait", "60")
+    proof = "moved in; 10 of its first 10 messages read"
+    assert (status, proof in out) == (0, True), out
+    told = (await there.do("GET", "/api/instance/a/details"))["first_messages"]
+    assert told == {"read": 10, "repeated": 0, "unread": 0, "over": True, "sentence": proof}
+    assert ("first_messages", proof) in await there.story("a")
+    for words in (("show", "a"), ("why", "a")):
+        assert proof in (await cli(there, *words))[1]
+    await there.kill()
+    await there.start()
+    assert (await there.do("GET", "/api/instance/a/details"))["first_messages"] == told
+
+
+async def test_what_an_archive_lacks_is_said_and_refused(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    deaf = write_folder(tmp_path / "deaf", keys_of(pre_keys=0))
+    file = tmp_path / "deaf.tar.gz"
+    with file.open("wb") as out_file:
+        pack_session(deaf, InstanceId("deaf"), "baileys", 1.0, out_file)
+    agent = make_agent()
+    await agent.start()
+    for words in (("--dry-run",), ()):
+        status, out = await cli(agent, "import", file, *words)
+        assert (status != 0, "without one-time pre-keys" in out) == (True, True), out
+    file.write_bytes(file.read_bytes()[:-300])
+    status, out = await cli(agent, "import", file, "--dry-run", "--json")
+    assert (status, json.loads(out)[0]["code"]) == (4, "bad_archive"), out
+    assert not await agent.knows("deaf")
+
+
+async def test_a_profile_is_shown_before_it_is_copied(tmp_path: Path, make_agent: Any) -> None:
+    store = tmp_path / "session-shop/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
+    store.mkdir(parents=True)
+    agent = make_agent()
+    await agent.start()
+    status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run")
+    assert (status, "whatsapp-web.js" in out, "session-shop" in out) == (0, True, True), out
+    with (store / "LOCK").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # as a browser's database does
+        status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run", "--json")
+    assert (status, json.loads(out)[0]["code"]) == (4, "profile_in_use"), out

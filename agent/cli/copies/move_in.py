@@ -2,18 +2,22 @@
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.copies.sources import OURS, SOURCES, pack_found
+from agent.cli.copies.arrivals import (
+    Planned,
+    print_imported,
+    print_plan,
+    wait_for_first_messages,
+)
+from agent.cli.copies.sources import LOOKS, OURS, SOURCES, pack_found
 from agent.cli.copies.transfer import upload
-from agent.cli.terminal.listing import print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
-from agent.cli.terminal.show import print_json
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, WaError
 
@@ -72,27 +76,35 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--replace", action="store_true", help="retire that instance first")
     parser.add_argument("--enable", action="store_true", help="run it at once")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        metavar="SECONDS",
+        help="with --enable: wait until it is connected and its first messages were read;"
+        " exit status 75 when it is not connected in time, 4 when messages could not be read",
+    )
 
 
 def import_sessions(options: argparse.Namespace) -> int:
-    if program := _one_session(options):
+    if options.wait is not None and not options.enable:
+        raise InvalidRequest(
+            "cannot wait for what does not run: --wait needs --enable", field="wait"
+        )
+    program = _one_session(options)
+    if program and options.dry_run:
+        session = LOOKS[program](Path(options.source))
+        print_plan(options, [Planned(session, _id_for(session, options))])
+        return 4 if session.problem else 0
+    if program:
         with SOURCES[program](Path(options.source), options.id) as archive:
             told = _send(options, archive, options.id, Path(options.source).name)
-        _print_imported(options, told)
-        return 0
+        return _finish(options, told)
     found = _found(options)
     plan = [Planned(session, _id_for(session, options)) for session in found]
     if options.dry_run:
-        _print_plan(options, plan)
+        print_plan(options, plan)
         return 4 if any(one.session.problem for one in plan) else 0
     return _import(options, _chosen(options, plan))
-
-
-@dataclass(slots=True)
-class Planned:
-    session: "FoundSession"
-    id: str
-    result: str = ""
 
 
 def _one_session(options: argparse.Namespace) -> str:
@@ -117,15 +129,11 @@ def _one_session(options: argparse.Namespace) -> str:
 def _found(options: argparse.Namespace) -> "list[FoundSession]":
     from agent.moving.recognise import Hints, find_sessions, shown
 
-    hints = Hints(keys=options.keys, pattern=options.pattern)
+    hints = Hints(options.keys, options.pattern, options.stopped)
     words = f"reading {shown(options.source)}"
     found = with_progress(
         words, lambda: find_sessions(options.source, hints), str, quiet=wants_json(options)
     )
-    if options.stopped:
-        found = [
-            replace(one, problem="", code="") if one.code == "in_use" else one for one in found
-        ]
     if missing := set(options.only) - {one.name for one in found}:
         raise InvalidRequest(
             f"cannot import {min(missing)}: the source has {', '.join(o.name for o in found[:20])}",
@@ -155,7 +163,7 @@ def _chosen(options: argparse.Namespace, plan: Sequence[Planned]) -> Sequence[Pl
                 f"cannot import {plan[0].session.name}: {problem}", code=plan[0].session.code
             )
     elif options.id or not (options.all or options.only):
-        _print_plan(options, plan)
+        print_plan(options, plan)
         raise Refused(
             f"cannot import {len(plan)} sessions at once: add --all, or --only NAME for each",
             code="several_sessions",
@@ -184,10 +192,34 @@ def _import(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
                 raise
             one.result = f"failed: {error}"
     if len(plan) == 1:
-        _print_imported(options, imported[0])
-    else:
-        _print_plan(options, plan)
-    return 0 if len(imported) == len(plan) else 4
+        return _finish(options, imported[0])
+    readable = _wait_for_all(options, plan) if options.wait is not None else True
+    print_plan(options, plan)
+    return 0 if readable and len(imported) == len(plan) else 4
+
+
+def _finish(options: argparse.Namespace, told: dict[str, Any]) -> int:
+    """Of one session: its report, and with --wait whether it reads."""
+    if options.wait is None:
+        print_imported(options, told)
+        return 0
+    first = wait_for_first_messages(options, told["id"], time.monotonic() + options.wait)
+    print_imported(options, {**told, "first_messages": first})
+    return 4 if first["unread"] else 0
+
+
+def _wait_for_all(options: argparse.Namespace, plan: Sequence[Planned]) -> bool:
+    readable, deadline = True, time.monotonic() + options.wait
+    for one in plan:
+        if one.result != "imported":
+            continue
+        try:
+            first = wait_for_first_messages(options, one.id, deadline)
+            one.result = first["sentence"]
+            readable = readable and not first["unread"]
+        except WaError as error:
+            one.result, readable = f"imported; {error}", False
+    return readable
 
 
 def _import_one(options: argparse.Namespace, one: Planned) -> dict[str, Any]:
@@ -222,50 +254,3 @@ def _send(
         quiet=wants_json(options),
     )
     return told
-
-
-def _print_imported(options: argparse.Namespace, told: dict[str, Any]) -> None:
-    if wants_json(options):
-        print_json(told)
-        return
-    print(f"{told['id']} imported, {'enabled' if told['enabled'] else 'disabled'}")
-    print(f"SHA-256 of the archive: {told['sha256']}")
-    if told["trash"]:
-        print(f"the trash has the old session as {told['trash']}")
-    if not told["enabled"]:
-        print(f"run it once no other copy runs: wa-agent enable {told['id']}")
-
-
-def _print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
-    from agent.moving.session import age
-
-    print_list(
-        options,
-        [
-            {
-                "name": one.session.name,
-                "program": one.session.program,
-                "account": one.session.account,
-                "written": one.session.written,
-                "pre_keys": one.session.pre_keys,
-                "records": one.session.records,
-                "id": one.id,
-                "problem": one.session.problem,
-                "code": one.session.code,
-                "result": one.result,
-            }
-            for one in plan
-        ],
-        ("NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"),
-        lambda row: (
-            row["name"],
-            row["program"],
-            row["account"] or "-",
-            age(row["written"]),
-            row["pre_keys"],
-            row["id"] or "-",
-            row["result"]
-            or (f"refused: {row['problem']}" if row["problem"] else "can be imported"),
-        ),
-        nothing="no session",
-    )

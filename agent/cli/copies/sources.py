@@ -8,11 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from agent.core.model import InstanceId
-from agent.errors import InvalidRequest, Refused
+from agent.core.model import InstanceId, SessionFiles
+from agent.errors import InvalidRequest, Refused, WaError
 
 if TYPE_CHECKING:
     from agent.moving.session import FoundSession
@@ -30,6 +31,54 @@ def open_archive(path: Path, _id: InstanceId | None) -> IO[bytes]:
         raise InvalidRequest(
             f"cannot read {path}: {error.strerror or error}", field="archive"
         ) from error
+
+
+def look_at_archive(path: Path) -> "FoundSession":
+    """All of it is read and checked, as at an import."""
+    from agent.engines.catalog import file_rules
+    from agent.moving.session import FoundSession
+    from agent.vault.copies.unpack import unpack_apart
+    from agent.vault.copies.untar import Limits
+
+    found = FoundSession(OURS, path.name)
+    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, open_archive(path, None) as raw:
+        try:
+            arrived = unpack_apart(Path(folder), raw, Limits())
+        except WaError as error:
+            return replace(found, problem=str(error), code=error.code)
+    manifest = arrived.manifest
+    paths = [file.path for file in manifest.listing.files]
+    lacking = file_rules(manifest.engine).lacks(paths)
+    problem, code = "", ""
+    if manifest.paired and arrived.state is not SessionFiles.WHOLE:
+        problem, code = f"its session is {arrived.state} {arrived.problem}".rstrip(), "not_good"
+    elif manifest.paired and lacking:
+        problem, code = lacking, "no_pre_keys"
+    return FoundSession(
+        program=f"{OURS} ({manifest.engine})",
+        name=manifest.id,
+        account=manifest.account,
+        written=manifest.taken_wall,
+        pre_keys=sum(path.startswith("pre-key-") for path in paths),
+        records=len(paths),
+        problem=problem,
+        code=code,
+    )
+
+
+def look_at_local_auth(path: Path) -> "FoundSession":
+    """WhatsApp Web's own database says no more than when it was written."""
+    from agent.engines.web.profile.local_auth import find_local_auth, refuse_open
+    from agent.moving.session import FoundSession
+
+    found = FoundSession("whatsapp-web.js", path.name)
+    try:
+        profile = find_local_auth(path)
+        found = replace(found, name=profile.name, written=profile.stat().st_mtime)
+        refuse_open(profile)
+    except WaError as error:
+        return replace(found, problem=str(error), code=error.code)
+    return found
 
 
 def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
@@ -112,6 +161,12 @@ SOURCES: Mapping[str, Source] = {
     "wwebjs": pack_local_auth,
 }
 """What is one session each; `agent.moving` finds the sessions of every other program."""
+
+LOOKS: Mapping[str, Callable[[Path], "FoundSession"]] = {
+    OURS: look_at_archive,
+    "wwebjs": look_at_local_auth,
+}
+"""What is in such a source, before anything is touched."""
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
 """Makes another program's layout of our archive in a folder, in place of an older one where that

@@ -159,7 +159,7 @@ def intend(options: argparse.Namespace) -> int:
 
 def _tell(client: Client, options: argparse.Namespace, found: dict[str, Any], done: str) -> int:
     if getattr(options, "wait", None) is not None:
-        found = _wait_until_connected(client, options.id, options.wait)
+        found = wait_until_connected(client, options.id, options.wait)
         done = "is connected"
     if wants_json(options):
         print_json(found)
@@ -170,7 +170,7 @@ def _tell(client: Client, options: argparse.Namespace, found: dict[str, Any], do
     return 0
 
 
-def _wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
+def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     hopeless_since: float | None = None
     while True:
@@ -240,7 +240,7 @@ def show(options: argparse.Namespace) -> int:
     if wants_json(options):
         print_json(found)
         return 0
-    verdict, unit = found["health"], found["unit"]
+    verdict, unit, first = found["health"], found["unit"], found["first_messages"]
     print_pairs(
         {
             "id": found["id"],
@@ -251,6 +251,7 @@ def show(options: argparse.Namespace) -> int:
             "why": found["sentence"] or "-",
             "health": f"{verdict['verdict']}: {verdict['sentence']}",
             "account": found["account"] or ("paired" if found["paired"] else "not paired"),
+            **({"first messages": first["sentence"]} if first else {}),
             "uptime": duration(found["uptime_seconds"]),
             "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
             "memory": mebibytes(found["memory_bytes"]),

@@ -20,7 +20,7 @@ _TELLING = (
     *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
     *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
-    *("imported", "replacing", "replaced", "kept"),
+    *("imported", "first_messages", "replacing", "replaced", "kept"),
 )
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _HOLD_ENDS = {

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,26 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
     return f"{path / empty[0]}{more}: empty; the engine regenerates those peers' keys"
 
 
-RULES = FileRules(check, lost_store, key_based=True, left_out=frozenset({REMOVED, "baileys.json"}))
+PRE_KEY = "pre-key-"
+
+
+def lacks_pre_keys(names: Collection[str]) -> str:
+    """Peers use the keys that WhatsApp has: it hands out the lost ones as long as it has them."""
+    if any(name.startswith(PRE_KEY) for name in names):
+        return ""
+    return (
+        f"it holds credentials without one-time pre-keys ({PRE_KEY}*), so it could log in and"
+        " read no first message; bring the whole store"
+    )
+
+
+RULES = FileRules(
+    check,
+    lost_store,
+    key_based=True,
+    left_out=frozenset({REMOVED, "baileys.json"}),
+    lacks=lacks_pre_keys,
+)
 
 
 def read_key_file(path: Path) -> bytes:

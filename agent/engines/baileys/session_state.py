@@ -187,5 +187,5 @@ class SessionState:
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
         kind = str(event.get("kind", ""))
         if text := CRYPTO_WORDS.get(kind):
-            peer, group = str(event.get("peer", "")), str(event.get("group", ""))
-            self.happened("crypto_error", pattern=kind, text=text, peer=peer, group=group)
+            words = {key: str(event.get(key, "")) for key in ("peer", "group", "id")}
+            self.happened("crypto_error", pattern=kind, text=text, **words)

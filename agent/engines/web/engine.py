@@ -222,6 +222,8 @@ class WebEngine:
         if word == "message":
             short = {key: str(raw.get(key, ""))[:64] for key in ("direction", "type", "id")}
             self._reporter.happened(Happening("message", short))
+        elif word == "read_later":
+            self._reporter.happened(Happening(word, {"id": str(raw.get("id", ""))[:64]}))
         elif word == "ack":
             self._acked(raw)
         elif word == "page_crashed":

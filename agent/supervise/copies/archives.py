@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.config import SessionsSection
+from agent.core.findings.first_messages import FirstMessages, stored
 from agent.core.model import (
     Instance,
     InstanceId,
@@ -20,7 +21,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.view import InstanceView
-from agent.engines.catalog import find_engine
+from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
@@ -154,6 +155,7 @@ class Moving:
             paired=told.paired,
             account=told.account,
             needs_passkey=told.needs_passkey,
+            first_messages=stored(FirstMessages()) if told.paired else "",
         )
         name = retired.name if retired else ""
         said = JournalEntry(
@@ -189,6 +191,12 @@ class Moving:
                 f" {arrived.problem}".rstrip(),
                 field="archive",
                 code="not_good",
+            )
+        paths = [file.path for file in arrived.manifest.listing.files]
+        lacking = file_rules(arrived.manifest.engine).lacks(paths)
+        if arrived.manifest.paired and lacking:
+            raise InvalidRequest(
+                f"cannot import {id}: {lacking}", field="archive", code="no_pre_keys"
             )
         return arrived
 

@@ -15,6 +15,7 @@ from agent.core.findings.crypto import (
 )
 from agent.core.findings.crypto_patterns import Effect, read_line
 from agent.core.findings.error_rate import PerMinute
+from agent.core.findings.first_messages import note_read, note_unread
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
@@ -65,7 +66,11 @@ class Findings:
                 facts.counters.per_minute[direction] = rate.note(now)
                 if direction == "in":
                     self._note_inbound(facts, _text(detail.get("peer")), now)
+                    readable = detail.get("type") != "ciphertext"
+                    return _note_first(facts, happening, readable=readable)
                 return False
+            case "read_later":
+                return _note_first(facts, happening, readable=True)
             case "ack":
                 facts.counters.messages["ack"] += 1
                 took = facts.acknowledgements.note_acknowledged(str(detail.get("id"))[:64], now)
@@ -121,6 +126,7 @@ class Findings:
             return False  # nothing failed: neither an error nor worth a line
         if named := _text(happening.detail.get("peer")):
             finding = replace(finding, peer=named)
+        _note_first(facts, happening, readable=False)
         facts.counters.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)
         facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
@@ -179,6 +185,16 @@ def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
         sentence = "a message went out" if told["direction"] == "out" else "a message came in"
     detail = {key: value for key, value in told.items() if value}
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+
+
+def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
+    """Count a message of a session that was moved in; True with the last one of its first."""
+    before = facts.first_messages
+    if before is None or before.over:
+        return False
+    note = note_read if readable else note_unread
+    facts.first_messages = note(before, _text(happening.detail.get("id"))[:64], time.time())
+    return facts.first_messages.over
 
 
 def _lacking(facts: Facts) -> Signal | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.findings.drop import find_drop
+from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
 from agent.core.health import HealthPolicy
 from agent.core.model import (
@@ -85,6 +86,7 @@ class Recorder:
         entries = self._note_pairing(facts, observation) + _note_passkey(facts, observation)
         entries += self._note_status(facts, before, verdict, now_wall)
         entries += self._note_verdict(facts, verdict)
+        entries += self._note_first_messages(facts, now_wall)
         return entries
 
     def _override(self, facts: Facts, override: Override) -> None:
@@ -127,9 +129,23 @@ class Recorder:
         account = claim.account or record.account
         if record.paired and record.account == account:
             return []
+        if not record.paired:
+            facts.first_messages = None  # those of a pairing that was not moved
         facts.record = replace(record, paired=True, account=account)
         facts.saved.identity_behind = True
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+
+    def _note_first_messages(self, facts: Facts, now_wall: float) -> list[JournalEntry]:
+        first = facts.first_messages
+        if first is not None:
+            first = facts.first_messages = end_in_time(first, now_wall)
+        if stored(first) == facts.record.first_messages:
+            return []
+        facts.record = replace(facts.record, first_messages=stored(first))
+        if first is None or not first.over:
+            return []
+        unread = len(first.unread)
+        return [entry(facts, "first_messages", first.sentence, read=first.read, unread=unread)]
 
     def _note_status(
         self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float

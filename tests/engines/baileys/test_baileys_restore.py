@@ -78,7 +78,10 @@ async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None
     await bench.stop()
     kept = tmp_path / "kept"
     copy(bench.folder, kept)
+    known = bench.whatsapp.device(ACCOUNT)["pre_keys"]
     await put_back(bench, kept, "creds.json")
+    # New ones with ids above the old came before the session was called connected: not enough.
+    assert bench.whatsapp.device(ACCOUNT)["pre_keys"] > known
     id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "not to be read")
     await bench.until(lambda: bench.heard.count("crypto_error", pattern="prekey") >= 2, 30)
     assert not bench.heard.count("message", id=id)

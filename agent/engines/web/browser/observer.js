@@ -119,6 +119,7 @@ const __waAgent = (() => {
       // One that could not be read at first comes once more when it can: it was told already.
       const known = unread.delete(id);
       if (type === 'ciphertext') remember(id);
+      if (known && type !== 'ciphertext') tell('read_later', { id: short(id) });
       if (known) return;
       tell('message', { direction: or(() => m.id.fromMe) ? 'out' : 'in', type, id: short(id) });
     });

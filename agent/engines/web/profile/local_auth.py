@@ -47,15 +47,21 @@ def find_local_auth(path: Path) -> Path:
 def import_local_auth(source: Path, session: Path) -> int:
     """Copy it into an instance's session folder; the bytes copied. The source stays as it is."""
     found = find_local_auth(source)
-    if read_lock(found) is Lock.LIVE:
-        raise Refused(
-            f"cannot import {found}: a browser ({_name(holder(found))}) has it open; stop it first",
-            code="profile_in_use",
-        )
+    refuse_open(found)
     target = profile_path(session)
     if os.path.lexists(target):
         raise Refused(f"cannot import into {session}: there is a profile already", code="exists")
     return _copy_whole(found, target)
+
+
+def refuse_open(profile: Path) -> None:
+    """Two browsers with one session throw each other out."""
+    if read_lock(profile) is Lock.LIVE:
+        raise Refused(
+            f"cannot import {profile}: a browser ({_name(holder(profile))}) has it open;"
+            " stop it first",
+            code="profile_in_use",
+        )
 
 
 def export_local_auth(
