@@ -11,7 +11,8 @@ from agent.errors import Refused
 FAULTS_SHOWN = """\
   crash    hang      zombie    slow          drop       leak
   bad-mac  prekey    logout    ban           temp-ban   conflict
-  outdated no-qr     stuck-loading           corrupt-files"""
+  outdated no-qr     passkey   no-pairing    stuck-loading
+  corrupt-files"""
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 

@@ -58,6 +58,9 @@ class StandIn:
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
         self.answers_sends = True
+        self.passkey = ""
+        """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
+        "silent" = nothing more happens."""
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
         self.refuses = ""
@@ -129,7 +132,11 @@ class StandIn:
                         client.tell("logout", reason=reason)
 
     def _pair(self, client: Client, account: str) -> str:
-        client.device, client.code, client.link_code = os.urandom(6).hex(), "", ""
+        client.code = client.link_code = ""
+        if self.passkey:
+            client.tell("pairing", passkey=self.passkey == "ask")
+            return ""
+        client.device = os.urandom(6).hex()
         self.devices[client.device] = account
         client.tell("paired", account=account, id=client.device, synced=self.syncs)
         return client.device
@@ -286,6 +293,7 @@ class StandIn:
 
 _ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {
     "scan": lambda played, page: played.scan_of(page, f"5511{page.number:09d}"),
+    "passkey": lambda _, page: page.tell("pairing", passkey=True),
     "log_out": lambda played, page: played.log_out(played.devices[page.device]),
     "message": lambda _, page: page.tell("message", **{"from": "5511777777777@c.us", "body": "hi"}),
     "drop": lambda _, page: page.tell("stream", socket="TIMEOUT", info="OFFLINE"),

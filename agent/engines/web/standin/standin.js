@@ -398,6 +398,16 @@
   const plays = {
     code: ({ ref }) => offerCode(ref),
     idle: () => { Socket.state = 'UNPAIRED_IDLE' },
+    pairing: ({ passkey }) => {
+      Conn.ref = null;
+      Socket.state = Stream.info = 'PAIRING';
+      if (!passkey) return;
+      const publicKey = { challenge: bytes(32), rpId: location.hostname, timeout: 1500, userVerification: 'required' };
+      navigator.credentials.get({ publicKey }).then(
+        () => toServer({ do: 'passkey_answered' }),
+        (error) => toServer({ do: 'passkey_refused', why: error.name }),
+      );
+    },
     paired: async ({ account, id, synced }) => {
       device = id;
       await keep({ account, device });
