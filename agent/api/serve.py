@@ -263,7 +263,8 @@ def _open_sockets(
 
 def _allowed_hosts(section: ApiSection) -> frozenset[str]:
     names = set()
-    for entry in section.allowed_hosts:
+    public = section.public_url.partition("://")[2]
+    for entry in filter(None, (*section.allowed_hosts, public)):
         names.add(host_name(entry) or entry.lower())
     if section.listen:
         names.add(parse_listen(section.listen)[0].lower())

@@ -5,7 +5,7 @@ from agent.cli.alerts import command as alerts
 from agent.cli.command import Group
 from agent.cli.copies import move_in, snapshots, trash
 from agent.cli.doctor import command as doctor
-from agent.cli.sessions import instances, qr, remote_session, sandbox, send, web
+from agent.cli.sessions import instances, pair, qr, remote_session, sandbox, send, web
 from agent.cli.watch import events, health, reasons, top, why
 
 GROUPS: tuple[Group, ...] = (
@@ -14,6 +14,7 @@ GROUPS: tuple[Group, ...] = (
     backends,
     send,
     qr,
+    pair,
     top,
     health,
     why,

@@ -12,6 +12,7 @@ from agent.supervise.agent_status import OwnFigures
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.archives import Moving
+from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
@@ -31,7 +32,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.creation import Creation
-from agent.supervise.requests.repairs import Repairs
+from agent.supervise.requests.repairs import Repairs, is_paired
 from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
 from agent.supervise.supervisor import Supervisor
@@ -240,6 +241,7 @@ def _supervisor(
             store,
             base.host,
             base.session_root,
+            invites=_invites(base),
             settings=lambda: settings.config.sessions,
             forget=forget,
             wake=base.wake,
@@ -247,6 +249,21 @@ def _supervisor(
         backends=face,
         creation=creation,
         trends=base.trends,
+    )
+
+
+def _invites(base: Shared) -> Invites:
+    settings = base.settings
+
+    def find(id: InstanceId) -> Candidate:
+        facts = base.registry.get(id)
+        return Candidate(facts.instance, is_paired(facts))
+
+    return Invites(
+        base.ground.store,
+        settings.config.agent.state_path / "pairing.key",
+        find=find,
+        seconds=lambda: settings.config.sessions.invite,
     )
 
 

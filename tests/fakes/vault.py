@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.core.invitation import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
-from agent.errors import InvalidRequest, NotFound, Refused
+from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
 from agent.supervise.copies.archives import Export, Import
 from agent.supervise.copies.snapshots import Progress
 from agent.vault.copies.manifest import Manifest
@@ -66,9 +67,38 @@ class FakeKeeping:
         raise NotFound(f"cannot find the snapshot {name} of {id}: there is none of that name")
 
 
+class FakeInvites:
+    """One invitation for each instance, whose token is its id."""
+
+    def __init__(self, supervisor: "FakeSupervisor") -> None:
+        self.open: dict[InstanceId, Invitation] = {}
+        self.used: set[InstanceId] = set()
+        self._supervisor = supervisor
+
+    async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
+        self._supervisor.view(id)
+        self.open[id] = Invitation(id, bytes(32), id, url)
+        return self.open[id], time.time() + 60
+
+    async def revoke(self, id: InstanceId) -> bool:
+        self._supervisor.view(id)
+        return self.open.pop(id, None) is not None
+
+    async def check_door(self, id: InstanceId, door: str, *, used: bool = False) -> None:
+        known = self.open.get(id)
+        if known is None or known.door != door:
+            raise Unauthorized("cannot accept this invitation", code="invite_unknown")
+        if id in self.used and not used:
+            raise Forbidden("cannot accept this invitation: used", code="invite_used")
+
+    async def is_used(self, id: InstanceId) -> bool:
+        return id in self.used
+
+
 class FakeMoving:
     def __init__(self, supervisor: "FakeSupervisor") -> None:
         self._supervisor = supervisor
+        self.invites = FakeInvites(supervisor)
 
     @asynccontextmanager
     async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
@@ -104,3 +134,8 @@ class FakeMoving:
         status = ConnectionStatus.INITIALIZING if enable else ConnectionStatus.DISCONNECTED
         known[wanted] = make_view(wanted, status=status)
         return Import(known[wanted], hashlib.sha256(content).hexdigest(), retired)
+
+    async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
+        imported = await self.import_archive(pieces, id=id, replace=True, enable=True)
+        self.invites.used.add(id)
+        return imported

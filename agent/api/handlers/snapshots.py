@@ -92,15 +92,9 @@ async def export(call: Call) -> web.StreamResponse:
 
 
 async def import_archive(call: Call) -> web.Response:
-    if call.request.content_type not in ARCHIVES:
-        raise UnsupportedType(
-            f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
-        )
-    if call.request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
     query = call.query
     found = await call.supervisor.moving.import_archive(
-        _pieces(call),
+        archive_of(call),
         id=parse_instance_id(query["id"]) if "id" in query else None,
         replace=query.get("replace", False),
         enable=query.get("enable", False),
@@ -109,6 +103,17 @@ async def import_archive(call: Call) -> web.Response:
     answer = json_answer(shown, 201)
     answer.headers["Location"] = f"/api/instance/{found.view.instance.id}"
     return answer
+
+
+def archive_of(call: Call) -> AsyncIterator[bytes]:
+    """The body, where it says that it is an archive."""
+    if call.request.content_type not in ARCHIVES:
+        raise UnsupportedType(
+            f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
+        )
+    if call.request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
+    return _pieces(call)
 
 
 async def _pieces(call: Call) -> AsyncIterator[bytes]:

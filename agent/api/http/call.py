@@ -14,6 +14,7 @@ from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.idempotency import Remembered
+from agent.api.http.wrong_invites import WrongInvites
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
@@ -49,6 +50,7 @@ class Parts:
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while there is a body that is longer than others may be."""
+    wrong_invites: WrongInvites = field(default_factory=WrongInvites)
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """Who hears events, over which connection."""
 
@@ -68,6 +70,10 @@ class Route:
     hook: bool = False
     """True where a server of someone else's calls: a secret in the path is its only key, so no
     other one is looked at, and the path is written down nowhere."""
+    invite: bool = False
+    """True where a desk calls: the header of its invitation is the key."""
+    takes_archive: bool = False
+    """True where the body is an archive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 from agent.api.http.auth import Right
 from agent.api.http.call import Route
 from agent.api.http.fields import Field
+from agent.core.invitation import HEADER
 from agent.core.model import ID_PATTERN
 
 _PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
@@ -48,7 +49,10 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "invite": {"type": "apiKey", "in": "header", "name": HEADER},
+            },
             "schemas": {"Error": _ERROR},
         },
     }
@@ -57,6 +61,8 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
 def _needs(route: Route) -> str:
     if route.hook:
         return "No key: the secret in the path replaces it."
+    if route.invite:
+        return "The invitation of a desk."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
@@ -84,6 +90,8 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.right is not Right.OPEN:
         found["security"] = [{"key": []}]
+    if route.invite:
+        found["security"] = [{"invite": []}]
     if route.hook:
         found["requestBody"] = {
             "required": True,
@@ -125,11 +133,11 @@ def _responses(route: Route) -> dict[str, Any]:
 def _refusals(route: Route) -> Iterator[int]:
     """Each by its status: a `default` would call every answer a right one."""
     yield from (400, 403)  # a foreign host, a foreign page, a secret in the address
-    if route.right is not Right.OPEN:
+    if route.right is not Right.OPEN or route.invite:
         yield 401
     if "{" in route.path:
         yield 404
-    if route.body is not None or route.hook or route.path == "/api/import":
+    if route.body is not None or route.hook or route.takes_archive:
         yield from (408, 413, 415)
     if "/qr" in route.path:
         yield 406

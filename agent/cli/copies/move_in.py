@@ -29,9 +29,13 @@ _GZIP = b"\x1f\x8b"
 
 
 def add(commands: Subparsers) -> None:
-    summary = "make instances from an archive or from another program's paired sessions"
-    example = "/srv/bot/auth_info_baileys sales --enable"
-    parser = add_command(commands, "import", import_sessions, summary, example)
+    parser = add_command(
+        commands,
+        "import",
+        import_sessions,
+        "make instances from an archive or from another program's paired sessions",
+        "wa-agent import /srv/bot/auth_info_baileys sales --enable",
+    )
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -93,8 +97,8 @@ def import_sessions(options: argparse.Namespace) -> int:
         return 4 if session.problem else 0
     if program:
         with SOURCES[program](Path(options.source), options.id) as archive:
-            instance = _send(options, archive, options.id, Path(options.source).name)
-        return _finish(options, instance)
+            told = _send(options, archive, options.id, Path(options.source).name)
+        return _finish(options, told)
     found = _found(options)
     plan = [Planned(session, _id_for(session, options)) for session in found]
     if options.dry_run:
@@ -111,6 +115,7 @@ def _one_session(options: argparse.Namespace) -> str:
         return ""
     from agent.engines.web.files import has_pairing
     from agent.moving.recognise import head_of
+    from agent.vault.copies.seal import MAGIC
 
     path = Path(options.source)
     if path.is_dir():
@@ -119,7 +124,7 @@ def _one_session(options: argparse.Namespace) -> str:
             return "wwebjs" if any(has_pairing(profile) for profile in profiles) else ""
         except OSError as error:
             raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="source") from error
-    return OURS if head_of(path).startswith(_GZIP) else ""
+    return OURS if head_of(path).startswith((_GZIP, MAGIC)) else ""
 
 
 def _found(options: argparse.Namespace) -> "list[FoundSession]":
@@ -243,10 +248,10 @@ def _send(
         sent[0] += more
 
     client = client_of(options)
-    instance: dict[str, Any] = with_progress(
+    told: dict[str, Any] = with_progress(
         f"importing {name}",
         lambda: upload(client, path, archive, size, count),
         lambda: of_bytes(sent[0], size),
         quiet=wants_json(options),
     )
-    return instance
+    return told

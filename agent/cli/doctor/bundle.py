@@ -1,6 +1,7 @@
-"""The archive that `wa-agent doctor --bundle` writes for support, without secrets.
+"""The archive that `wa-agent doctor --bundle` writes: what helps, and no secret.
 
-Every text passes through `clean_text`: it removes keys, QR codes, passwords and phone numbers.
+Everything passes through one gate at the end: whatever looks like a key, a QR code, a
+password or a person's number is taken out, also where nobody expected it.
 """
 
 import io
@@ -19,7 +20,7 @@ from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor.machine_parts import machine_parts, stored_events
+from agent.cli.doctor.machine_parts import kept_events, machine_parts
 from agent.config import Config, tables_of
 from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
@@ -60,19 +61,19 @@ def write_bundle(
         **dict(machine_parts(config)),
     }
     try:
-        # Exclusive and private: every user can write into /tmp.
+        # Exclusive and private: it tells much of this machine, and /tmp is everybody's.
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name, content in parts.items():
-                _add(archive, name, content)
+            for name, found in parts.items():
+                _add(archive, name, found)
     except FileExistsError:
         raise Refused(f"cannot write {target}: it exists") from None
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _add(archive: tarfile.TarFile, name: str, content: Any) -> None:
-    text = content if isinstance(content, str) else json.dumps(content, indent=1, default=str)
+def _add(archive: tarfile.TarFile, name: str, found: Any) -> None:
+    text = found if isinstance(found, str) else json.dumps(found, indent=1, default=str)
     body = clean_text(text).encode("utf-8", "replace")
     member = tarfile.TarInfo(f"wa-agent/{name}")
     member.size, member.mtime, member.mode = len(body), int(time.time()), 0o600
@@ -80,33 +81,33 @@ def _add(archive: tarfile.TarFile, name: str, content: Any) -> None:
 
 
 def clean_text(text: str) -> str:
-    """The text without secrets and without people's numbers."""
+    """The gate."""
     return "\n".join(_PEOPLE.sub(REMOVED, redact(line)) for line in text.split("\n"))
 
 
-def without_secrets(settings: Any, *, foreign: bool = False) -> Any:
-    """`foreign`: settings of an engine, of which only names and numbers are kept."""
-    if isinstance(settings, Mapping):
+def without_secrets(found: Any, *, foreign: bool = False) -> Any:
+    """The settings. An instance's own belong to its engine: of those, only names and numbers."""
+    if isinstance(found, Mapping):
         return {
             name: without_secrets(value, foreign=foreign or name == "settings")
-            for name, value in settings.items()
+            for name, value in found.items()
         }
-    if isinstance(settings, list | tuple):
-        return [without_secrets(value, foreign=foreign) for value in settings]
-    if foreign and not isinstance(settings, _PLAIN) and settings is not None:
+    if isinstance(found, list | tuple):
+        return [without_secrets(value, foreign=foreign) for value in found]
+    if foreign and not isinstance(found, _PLAIN) and found is not None:
         return REMOVED
-    return settings if isinstance(settings, _PLAIN) or settings is None else str(settings)
+    return found if isinstance(found, _PLAIN) or found is None else str(found)
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The agent's variables; the value of a key is removed."""
+    """Only what concerns the agent; a key is said to be there, not what it is."""
     chosen = {name: value for name, value in env.items() if name.startswith(_VARIABLES)}
     secret = re.compile(r"KEY|TOKEN|PASSWORD|SECRET")
     return {name: REMOVED if secret.search(name) else value for name, value in chosen.items()}
 
 
 def _versions() -> dict[str, str]:
-    versions = {
+    found = {
         "wa-agent": VERSION,
         "python": sys.version.split()[0],
         "sqlite": sqlite3.sqlite_version,
@@ -114,15 +115,15 @@ def _versions() -> dict[str, str]:
         "machine": platform.machine(),
     }
     try:
-        versions["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+        found["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
     except OSError:
-        versions["system"] = ""
+        found["system"] = ""
     for name in _PROGRAMS:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            found[name] = "not installed"
+    return found
 
 
 def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) -> Any:
@@ -133,11 +134,11 @@ def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) ->
 
 
 def _events(config: Config, client: Client) -> Any:
-    answer = _asked(client, "/api/events", {"limit": ENTRIES})
-    if "events" in answer:
-        return answer
-    stored = stored_events(config.agent.state_path, ENTRIES)
-    return {**stored, "agent": answer["missing"]}
+    told = _asked(client, "/api/events", {"limit": ENTRIES})
+    if "events" in told:
+        return told
+    kept = kept_events(config.agent.state_path, ENTRIES)
+    return {**kept, "agent": told["missing"]}
 
 
 def _metrics(client: Client) -> str:

@@ -25,16 +25,18 @@ from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
+from agent.supervise.copies.invites import Invites
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.pack import Packed, export_snapshot
+from agent.vault.copies.seal import Sealed, Unsealed, is_sealed
 from agent.vault.copies.snapshots import Snapshot, find_snapshot
 from agent.vault.copies.staging import discard, put_in_place
 from agent.vault.copies.unpack import Arrived, read_archive_manifest, unpack
-from agent.vault.copies.untar import Limits
+from agent.vault.copies.untar import Archive, Limits
 from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.trash import Retired
@@ -65,6 +67,8 @@ class Wanted:
     id: InstanceId
     replace: bool
     enable: bool
+    sealed: Sealed | None = None
+    """It came from a desk: an unpaired instance of that id is given its session."""
 
 
 class Moving:
@@ -76,6 +80,7 @@ class Moving:
         host: Host,
         root: Path,
         *,
+        invites: Invites,
         settings: Callable[[], SessionsSection],
         forget: Callable[[InstanceId], None],
         wake: Callable[[InstanceId], None],
@@ -85,6 +90,7 @@ class Moving:
         self._store = store
         self._host = host
         self._root = root
+        self.invites = invites
         self._settings = settings
         self._forget = forget
         self._wake = wake
@@ -117,39 +123,94 @@ class Moving:
         enable: bool = False,
     ) -> Import:
         """Refused when the id exists, unless it shall be replaced: then the old one is retired."""
-        with await asyncio.to_thread(self._open_nameless) as file:
-            sha256 = await self._receive(pieces, file)
-            manifest = await asyncio.to_thread(read_archive_manifest, file, self._limits())
-            _check_engine(manifest)
-            wanted = Wanted(id or manifest.id, replace, enable)
-            self._check_free(wanted.id, replace=replace)
-            if wanted.id in self._arriving:
-                raise TryLater(f"cannot import {wanted.id}: another import of it is under way")
-            self._arriving.add(wanted.id)
-            try:
-                file.seek(0)
-                retired = await self._bring_in(file, wanted, manifest, sha256)
-            finally:
-                self._arriving.discard(wanted.id)
-                await asyncio.to_thread(discard, self._root, wanted.id, "import")
-        return Import(self._registry.view(wanted.id), sha256, retired)
+        async with self._received(pieces) as (file, sha256):
+            archive, sealed = await asyncio.to_thread(self._open, file)
+            if sealed is not None:
+                id = id or sealed.id
+                if sealed.token:
+                    await self.invites.check_sealed(id, sealed)
+            manifest = await asyncio.to_thread(read_archive_manifest, archive, self._limits())
+            enable = enable or sealed is not None
+            wanted = Wanted(id or manifest.id, replace, enable, sealed)
+            async with self._arriving_as(wanted.id):
+                return await self._import(file, wanted, manifest, sha256)
+
+    async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
+        """What a desk sends may do nothing but pair the instance that it was invited to."""
+        async with self._arriving_as(id), self._received(pieces) as (file, sha256):
+            archive, sealed = await asyncio.to_thread(self._open, file)
+            if sealed is None:
+                raise InvalidRequest(
+                    f"cannot import {id}: the upload is not sealed", field="archive", code="damaged"
+                )
+            await self.invites.check_sealed(id, sealed)
+            manifest = await asyncio.to_thread(read_archive_manifest, archive, self._limits())
+            wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
+            return await self._import(file, wanted, manifest, sha256)
 
     # inside
 
-    async def _bring_in(
+    async def _import(
         self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
+    ) -> Import:
+        _check_engine(manifest)
+        self._check_free(wanted, manifest)
+        archive, _ = await asyncio.to_thread(self._open, file)
+        retired = await self._bring_in(archive, wanted, manifest, sha256)
+        if wanted.sealed is not None and wanted.sealed.token:
+            await self.invites.use(wanted.id, sha256)
+        return Import(self._registry.view(wanted.id), sha256, retired)
+
+    @asynccontextmanager
+    async def _arriving_as(self, id: InstanceId) -> AsyncIterator[None]:
+        if id in self._arriving:
+            raise TryLater(f"cannot import {id}: another import of it is under way")
+        self._arriving.add(id)
+        try:
+            yield
+        finally:
+            self._arriving.discard(id)
+            await asyncio.to_thread(discard, self._root, id, "import")
+
+    @asynccontextmanager
+    async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
+        """A file that holds what came, and its SHA-256."""
+        digest, size, most = hashlib.sha256(), 0, self._settings().import_packed
+        with await asyncio.to_thread(self._open_nameless) as file:
+            async for piece in pieces:
+                size += len(piece)
+                if size > most:
+                    raise TooLarge(
+                        f"cannot take the archive: it has more than {most} bytes", field="archive"
+                    )
+                digest.update(piece)
+                await asyncio.to_thread(file.write, piece)
+            yield file, digest.hexdigest()
+
+    def _open(self, file: IO[bytes]) -> tuple[Archive, Sealed | None]:
+        """The archive from its beginning, and what it is sealed for, if it is."""
+        file.seek(0)
+        if not is_sealed(file):
+            return file, None
+        opened = Unsealed(file, self.invites.key_file)
+        return opened, opened.sealed
+
+    async def _bring_in(
+        self, file: Archive, wanted: Wanted, manifest: Manifest, sha256: str
     ) -> str:
         id = wanted.id
         arrived = await self._unpack(file, id, manifest.listing.size)
-        self._check_free(id, replace=wanted.replace)
+        self._check_free(wanted, manifest)
         old, told = self._registry.facts.get(id), arrived.manifest
         enabled = wanted.enable or (old is not None and old.instance.enabled)
         made = Instance(id, told.engine, enabled, told.settings, time.time())
+        if old is not None and wanted.sealed is not None:
+            made = replace(old.instance, enabled=enabled)
         if old is None:
             async with self._keeping.locks[id]:
                 retired = await self._put(made, told, replaces=False)
         else:
-            retired = await self._replace(old, made, told)
+            retired = await self._replace(old, made, told, wanted)
         record = SessionRecord(
             status_since_wall=time.time(),
             paired=told.paired,
@@ -169,20 +230,7 @@ class Moving:
         await self._admit(made, record, said)
         return name
 
-    async def _receive(self, pieces: AsyncIterable[bytes], file: IO[bytes]) -> str:
-        digest, size, most = hashlib.sha256(), 0, self._settings().import_packed
-        async for piece in pieces:
-            size += len(piece)
-            if size > most:
-                raise TooLarge(
-                    f"cannot take the archive: it has more than {most} bytes", field="archive"
-                )
-            digest.update(piece)
-            await asyncio.to_thread(file.write, piece)
-        file.seek(0)
-        return digest.hexdigest()
-
-    async def _unpack(self, file: IO[bytes], id: InstanceId, size: int) -> Arrived:
+    async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
         work = partial(unpack, self._root, file, id, self._limits())
         arrived = await self._keeping.in_thread(id, "import", work, size)
         if arrived.manifest.paired and arrived.state is not SessionFiles.WHOLE:
@@ -200,12 +248,15 @@ class Moving:
             )
         return arrived
 
-    async def _replace(self, old: Facts, made: Instance, manifest: Manifest) -> Retired | None:
+    async def _replace(
+        self, old: Facts, made: Instance, manifest: Manifest, wanted: Wanted
+    ) -> Retired | None:
         """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
         if old.action.task is not None and old.action.is_start:
             old.action.task.cancel()
         async with old.busy, self._keeping.locks[old.id]:
             self._registry.get(old.id)
+            self._check_free(wanted, manifest)  # a phone may have paired it meanwhile
             said = entry(old, "replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
             await self._registry.save(old, [said])
@@ -243,13 +294,16 @@ class Moving:
         facts.enabled_by_operator = self._host.enabled_by_operator(made.id)
         self._wake(made.id)
 
-    def _check_free(self, id: InstanceId, *, replace: bool) -> None:
-        if id in self._registry.facts and not replace:
+    def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:
+        if wanted.id not in self._registry.facts or wanted.replace:
+            return
+        if wanted.sealed is None:
             raise Refused(
-                f"cannot import {id}: it exists; --replace would retire it first",
+                f"cannot import {wanted.id}: it exists; --replace would retire it first",
                 field="id",
                 code="exists",
             )
+        self.invites.refuse_unfit(wanted.id, manifest)
 
     def _limits(self) -> Limits:
         chosen = self._settings()

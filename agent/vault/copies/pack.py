@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any, Protocol
 
 from agent.core.model import InstanceId
 from agent.vault.check import inspect_session
@@ -31,6 +31,12 @@ INNER = "session/"
 """Stands before every file's path in the archive."""
 
 
+class Out(Protocol):
+    """What an archive is written to: a file, or one that seals it meanwhile."""
+
+    def write(self, piece: bytes, /) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     size: int
@@ -38,18 +44,14 @@ class Packed:
     """Of the whole archive."""
 
 
-def export_snapshot(
-    root: Path, snapshot: Snapshot, out: IO[bytes], *, tick: Tick = no_tick
-) -> Packed:
+def export_snapshot(root: Path, snapshot: Snapshot, out: Out, *, tick: Tick = no_tick) -> Packed:
     """Write the archive; VaultError when the snapshot is not what its manifest says."""
     raw = raw_manifest(root, snapshot)
     with open_files(root, snapshot) as (files, manifest):
         return pack(raw, manifest, files, out, tick)
 
 
-def pack(
-    raw: bytes, manifest: Manifest, files: Open, out: IO[bytes], tick: Tick = no_tick
-) -> Packed:
+def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_tick) -> Packed:
     """Any folder with its manifest as an archive."""
     digesting = _Digesting(out)
     # No name and no time in the head: the same session gives the same bytes.
@@ -66,7 +68,7 @@ def pack(
     return Packed(digesting.size, digesting.digest.hexdigest())
 
 
-def pack_session(session: Path, id: InstanceId, engine: str, wall: float, out: IO[bytes]) -> Packed:
+def pack_session(session: Path, id: InstanceId, engine: str, wall: float, out: Out) -> Packed:
     """A paired session's folder that came from elsewhere, checked and listed as if it were ours."""
     with open_root(session) as fd:
         top = Open(session, fd)
@@ -99,7 +101,7 @@ def _add(tar: tarfile.TarFile, name: str, size: int, wall: float, source: io.IOB
 class _Digesting(io.RawIOBase):
     """Passes on what is written, and knows its sum."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
         self.digest = hashlib.sha256()
         self.size = 0

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import TooLarge, VaultError
@@ -12,7 +11,7 @@ from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.copies.pack import INNER
 from agent.vault.copies.staging import staged
-from agent.vault.copies.untar import Limits, Member, read_members, refuse
+from agent.vault.copies.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.folders import OURS
 from agent.vault.free_space import look_for_room
 from agent.vault.locate import Modes, modes_of, open_root
@@ -40,14 +39,14 @@ class Arrived:
     """What is wrong with the session itself, though the archive is whole."""
 
 
-def read_archive_manifest(source: IO[bytes], limits: Limits) -> Manifest:
+def read_archive_manifest(source: Archive, limits: Limits) -> Manifest:
     """Only what the archive says of itself, from its beginning."""
     return _read_manifest(read_members(source, limits), limits)
 
 
 def unpack(
     root: Path,
-    source: IO[bytes],
+    source: Archive,
     id: InstanceId,
     limits: Limits,
     *,
@@ -67,7 +66,7 @@ def unpack(
         return _unpack_all(members, manifest, target, modes, tick)
 
 
-def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
+def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
     """Into an empty folder that is no instance's: for another program's use."""
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 from agent.errors import InvalidRequest, TooLarge
 
@@ -36,11 +36,17 @@ class Member:
     """To be read before the next member."""
 
 
+class Archive(Protocol):
+    """What an archive is read from: a file, or one that is unsealed meanwhile."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 def refuse(cause: str) -> InvalidRequest:
     return InvalidRequest(f"cannot use the archive: {cause}", field="archive", code="bad_archive")
 
 
-def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
+def read_members(source: Archive, limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for all that is odd."""
     stream = _Inflated(source, limits)
     count = 0
@@ -136,7 +142,7 @@ class _Content:
 class _Inflated:
     """The unpacked stream, never more of it in memory than one piece, nor in sum than allowed."""
 
-    def __init__(self, source: IO[bytes], limits: Limits) -> None:
+    def __init__(self, source: Archive, limits: Limits) -> None:
         self._read: Callable[[int], bytes] = source.read
         self._limits = limits
         self._inflate = zlib.decompressobj(wbits=31)

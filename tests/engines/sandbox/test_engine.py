@@ -22,8 +22,7 @@ QUICK = {
     "messages_per_minute": 6000,
 }
 GENTLE = ["zombie", "drop", "conflict", "logout", "ban", "temp-ban", "outdated"]
-PAIRING = ["no-qr", "passkey", "no-pairing"]
-FAULTS = [*GENTLE, *PAIRING, "stuck-loading", "bad-mac", "prekey", "leak", "slow"]
+FAULTS = [*GENTLE, "no-qr", "stuck-loading", "bad-mac", "prekey", "leak", "slow"]
 
 
 class Heard:

@@ -73,8 +73,6 @@ _LEAN = (
     # Local storage reaches the disk within a second, and not after 5 s to several minutes: a
     # browser that is killed loses no more than that, and pairing.py waits for it after a scan.
     "--enable-aggressive-domstorage-flushing",
-    # Each pixel is kept twice, for a picture that is not shown.
-    "--window-size=800,600",
 )
 
 
@@ -82,6 +80,8 @@ _LEAN = (
 class Program:
     kind: str
     path: Path
+    visible: bool = False
+    """With a window, for a person at a desk."""
 
 
 def find_browser(kind: str, named: str = "") -> Program:
@@ -118,7 +118,12 @@ def command_line(
 ) -> list[str]:
     """The browser's whole command line; it ends with the process that starts it."""
     line = [find_setpriv(), "--pdeathsig", "KILL", str(program.path)]
-    line.append("--headless" if program.kind == "headless-shell" else "--headless=new")
+    if program.visible:
+        line += ["--window-size=1100,800", "--ozone-platform-hint=auto"]
+    else:
+        line.append("--headless" if program.kind == "headless-shell" else "--headless=new")
+        # Each pixel is kept twice, for a picture that is not shown.
+        line.append("--window-size=800,600")
     line += ["--remote-debugging-pipe", f"--user-data-dir={profile}", *_LEAN]
     off = (*_OFF, *_OFF_ON_LOOPBACK) if loopback else _OFF
     line.append(f"--disable-features={','.join(off)}")

@@ -49,14 +49,14 @@ class Browser:
             proxy=proxy,
             loopback=loopback,
         )
-        return await cls.run(line, version)
+        return await cls.run(line, version, visible=program.visible)
 
     @classmethod
-    async def run(cls, line: list[str], version: str) -> "Browser":
+    async def run(cls, line: list[str], version: str, *, visible: bool = False) -> "Browser":
         """Start exactly this command line."""
         pipes = _Pipes()
         try:
-            pid = pipes.spawn(line)
+            pid = pipes.spawn(line, _environment(visible=visible))
         except OSError as error:
             pipes.close()
             raise EngineError(
@@ -169,7 +169,7 @@ class _Pipes:
         self.errors, self._child_errors = _pipe()
         os.set_blocking(self.errors, False)
 
-    def spawn(self, line: list[str]) -> int:
+    def spawn(self, line: list[str], env: dict[str, str]) -> int:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -181,7 +181,7 @@ class _Pipes:
         pid = os.posix_spawn(
             line[0],
             line,
-            _environment(),
+            env,
             file_actions=actions,
             # A group of its own in the worker's session: by that the process host finds what
             # outlives the worker, for a browser writes over its environment.
@@ -208,9 +208,17 @@ def _pipe() -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-def _environment() -> dict[str, str]:
+_KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "FONTCONFIG_PATH", "XDG_RUNTIME_DIR")
+_DESKTOP = (
+    *("DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_SESSION_TYPE", "XDG_CURRENT_DESKTOP"),
+    *("DBUS_SESSION_BUS_ADDRESS", "XMODIFIERS", "LC_ALL", "LC_CTYPE"),
+)
+"""What a window needs besides, and a person's authenticator."""
+
+
+def _environment(*, visible: bool = False) -> dict[str, str]:
     """No bus, no notify socket, no settings of ours: nothing of that is the page's business."""
-    kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "FONTCONFIG_PATH", "XDG_RUNTIME_DIR")
+    kept = (*_KEPT, *_DESKTOP) if visible else _KEPT
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.standin.frames import receive_text, send_text
+from agent.engines.web.standin.client import Client
+from agent.engines.web.standin.frames import receive_text
 from agent.engines.web.standin.fronts import KEEPER, Front
+from agent.engines.web.standin.passkey import is_answer
 from agent.engines.web.standin.replies import is_for_us, send_front, send_reply
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -25,24 +26,6 @@ _FILES = {
     "/phone": ("phone.html", "text/html"),
     "/phone.js": ("phone.js", "text/javascript"),
 }
-
-
-@dataclass(slots=True)
-class Client:
-    """One open page."""
-
-    number: int
-    name: str
-    writer: asyncio.StreamWriter
-    device: str = ""
-    code: str = ""
-    """The QR code's changing part that it shows now."""
-    link_code: str = ""
-    codes_left: int = 0
-    received: list[Mapping[str, Any]] = field(default_factory=list)
-
-    def tell(self, do: str, **more: Any) -> None:
-        send_text(self.writer, json.dumps({"do": do, **more}).encode())
 
 
 class StandIn:
@@ -57,10 +40,9 @@ class StandIn:
         """The requests' heads, as the browser sent them."""
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
+        self.asks_passkey = False
+        """True: a phone is linked only after the page showed its person's passkey."""
         self.answers_sends = True
-        self.passkey = ""
-        """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
-        "silent" = nothing more happens."""
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
         self.refuses = ""
@@ -107,7 +89,7 @@ class StandIn:
         return found[-1]
 
     def scan(self, account: str, name: str = "") -> str:
-        """A phone of that account scans the code; the new device's id."""
+        """A phone of that account scans the code; its device's id, "" while a passkey is due."""
         return self.scan_of(self.page(name), account)
 
     def scan_of(self, client: Client, account: str) -> str:
@@ -132,11 +114,11 @@ class StandIn:
                         client.tell("logout", reason=reason)
 
     def _pair(self, client: Client, account: str) -> str:
-        client.code = client.link_code = ""
-        if self.passkey:
-            client.tell("pairing", passkey=self.passkey == "ask")
+        if self.asks_passkey and client.asks_for != account:
+            client.asks_for, client.challenge = account, os.urandom(32)
+            client.tell("passkey", challenge=base64.b64encode(client.challenge).decode())
             return ""
-        client.device = os.urandom(6).hex()
+        client.device, client.code, client.link_code = os.urandom(6).hex(), "", ""
         self.devices[client.device] = account
         client.tell("paired", account=account, id=client.device, synced=self.syncs)
         return client.device
@@ -164,6 +146,8 @@ class StandIn:
                 self.show_next_code(client)
             case "link_code":
                 client.link_code = str(raw.get("code", ""))
+            case "passkey" if is_answer(raw, client.challenge):
+                self._pair(client, client.asks_for)
             case "logout":
                 self.devices.pop(str(raw.get("device")), None)
             case "send" if self.answers_sends:
@@ -293,7 +277,6 @@ class StandIn:
 
 _ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {
     "scan": lambda played, page: played.scan_of(page, f"5511{page.number:09d}"),
-    "passkey": lambda _, page: page.tell("pairing", passkey=True),
     "log_out": lambda played, page: played.log_out(played.devices[page.device]),
     "message": lambda _, page: page.tell("message", **{"from": "5511777777777@c.us", "body": "hi"}),
     "drop": lambda _, page: page.tell("stream", socket="TIMEOUT", info="OFFLINE"),

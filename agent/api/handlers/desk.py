@@ -1,0 +1,82 @@
+"""Pairing at a desk: the operator invites, the desk sends the session and asks what came of it."""
+
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from agent.api.handlers.snapshots import archive_of
+from agent.api.http.call import Call
+from agent.api.http.connection import Connection
+from agent.api.http.envelope import json_answer
+from agent.config import split_address
+from agent.config.sections import ApiSection
+from agent.core.event_json import wall_text
+from agent.core.invitation import HEADER, key_text
+from agent.errors import Unauthorized
+
+
+async def invite(call: Call) -> web.Response:
+    await call.body()
+    url = _url_of(call.parts.section)
+    made, expires = await call.supervisor.moving.invites.invite(call.id, url)
+    shown = {
+        "id": made.id,
+        "line": made.line(),
+        "url": url,
+        "public_key": key_text(made.public_key),
+        "fingerprint": made.fingerprint,
+        "expires": wall_text(expires),
+    }
+    return json_answer(shown, 201)
+
+
+async def revoke(call: Call) -> web.Response:
+    await call.body()
+    revoked = await call.supervisor.moving.invites.revoke(call.id)
+    return json_answer({"id": call.id, "revoked": revoked})
+
+
+async def take(call: Call) -> web.Response:
+    """Its invitation is checked before its body is read, and again by the one that is sealed."""
+    await _check(call, used=False)
+    found = await call.supervisor.moving.import_invited(archive_of(call), call.id)
+    return json_answer({"id": call.id, "sha256": found.sha256}, 201)
+
+
+async def show(call: Call) -> web.Response:
+    await _check(call, used=True)
+    view = call.supervisor.view(call.id)
+    return json_answer(
+        {
+            "id": call.id,
+            "used": await call.supervisor.moving.invites.is_used(call.id),
+            "connection_status": view.status,
+            "reason": view.verdict.reason,
+            "sentence": view.verdict.sentence,
+        }
+    )
+
+
+async def _check(call: Call, *, used: bool) -> None:
+    connection, wrong = call.request.protocol, call.parts.wrong_invites
+    address = (connection.address if isinstance(connection, Connection) else None) or "this machine"
+    wrong.check(address)
+    door = call.request.headers.get(HEADER, "")
+    try:
+        await call.supervisor.moving.invites.check_door(call.id, door, used=used)
+    except Unauthorized:
+        wrong.note(address)
+        raise
+
+
+def _url_of(section: ApiSection) -> str:
+    """Where a desk reaches this interface; "" where it does not."""
+    if section.public_url or not section.listen:
+        return section.public_url
+    host, _ = split_address(section.listen)
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return "" if host == "localhost" else f"http://{section.listen}"
+    own = address.is_loopback or address.is_unspecified
+    return "" if own else f"http://{section.listen}"

@@ -1,0 +1,209 @@
+"""Pairing at a desk: `invite` on the agent's machine, `pair` on the person's."""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
+from agent.cli.terminal.show import clean, moment, print_json
+from agent.core.invitation import Invitation, parse_invitation
+from agent.core.model import InstanceId
+from agent.errors import InvalidRequest, WaError
+from agent.files import replacing
+
+_SEALED = "session.wa-sealed"
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "invite",
+        invite,
+        "print the line with which a person pairs an instance at a desk",
+        "wa-agent invite sales",
+    )
+    add_id(parser)
+    parser.add_argument("--revoke", action="store_true", help="void the line instead")
+    add_pair(commands)
+
+
+class Alone:
+    """The group of `pair` without the commands that talk to an agent here."""
+
+    def add(self, commands: Subparsers) -> None:
+        add_pair(commands)
+
+
+def add_pair(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "pair",
+        pair,
+        "pair an instance of another machine here, in a browser window; needs no agent",
+        "wa-agent pair --to LINE",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="LINE",
+        required=True,
+        help="what `wa-agent invite` printed, - = read it from stdin; or only a public key",
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write a file, send nothing")
+    parser.add_argument(
+        "--id", type=instance_id, default="paired", help="name of the session, for a public key"
+    )
+    parser.add_argument("--page", metavar="URL", default="", help="another page than WhatsApp's")
+    parser.add_argument(
+        "--browser",
+        metavar="PROGRAM",
+        default=os.environ.get("WA_BROWSER", ""),
+        help="Chromium or Chrome, where it is not found",
+    )
+    parser.add_argument(
+        "--within", type=float, default=900.0, metavar="SECONDS", help="time for linking"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=180.0,
+        metavar="SECONDS",
+        help="time for the agent to connect it",
+    )
+    parser.add_argument(
+        "--kept", metavar="FOLDER", type=Path, help="give a session that an earlier run kept"
+    )
+
+
+def invite(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    if options.revoke:
+        found = client.request("DELETE", f"/api/instance/{options.id}/invite").json()
+        if wants_json(options):
+            print_json(found)
+        else:
+            print(f"{options.id}: " + ("revoked" if found["revoked"] else "there was none"))
+        return 0
+    return print_invitation(options, client)
+
+
+def print_invitation(options: argparse.Namespace, client: Client) -> int:
+    """The line alone on stdout; what to do with it beside."""
+    made = client.post(f"/api/instance/{options.id}/invite")
+    if wants_json(options):
+        print_json(made)
+        return 0
+    print(clean(made["line"]))
+    way = "" if made["url"] else " --out FILE, then here: wa-agent import FILE"
+    print(
+        f"for one pairing of {options.id}, until {moment(made['expires'])}; at the desk:"
+        f" pipx run wa-agent pair --to LINE{way}\nfingerprint {made['fingerprint']}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def pair(options: argparse.Namespace) -> int:
+    line = sys.stdin.readline() if options.to == "-" else options.to
+    invitation = parse_invitation(line, InstanceId(options.id))
+    if not invitation.url and options.out is None:
+        raise InvalidRequest(
+            "cannot send the session: the invitation names no address; add --out FILE", field="out"
+        )
+    _say(f"for {invitation.id}; fingerprint of its agent's key: {invitation.fingerprint}")
+    from agent.desk import hand_over
+
+    if options.out is None:
+        hand_over.look_before(invitation)
+    folder = options.kept or _new_folder(invitation.id)
+    try:
+        if options.kept is None:
+            _link(options, folder / "session")
+        if options.out is not None:
+            return _write(options, folder, invitation)
+        return _send(options, folder, invitation)
+    except BaseException:
+        if (folder / "session" / "profile").is_dir() and not _was_sent(folder):
+            _say(
+                f"the session is kept in {folder}: give it with --kept {folder}, or remove the"
+                " folder if it was never linked"
+            )
+        raise
+
+
+def _link(options: argparse.Namespace, session: Path) -> None:
+    import asyncio
+
+    from agent.desk.browser import find_visible_browser, need_display
+    from agent.desk.pairing import Desk, pair
+    from agent.engines.web.settings import WHATSAPP
+
+    need_display(os.environ)
+    program = find_visible_browser(options.browser)
+    cache = os.environ.get("WA_CACHE_PATH") or _home("XDG_CACHE_HOME", ".cache") / "wa-agent"
+    session.mkdir(mode=0o700, parents=True)
+    desk = Desk(program, Path(cache), options.page or WHATSAPP, options.within)
+    account = asyncio.run(pair(session, desk, _say))
+    _say(f"linked as {clean(account)}; the window is closed")
+
+
+def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
+    from agent.desk.hand_over import seal_session
+
+    with replacing(options.out) as file:
+        seal_session(folder / "session", invitation, file)
+    if wants_json(options):
+        print_json({"file": str(options.out), "kept": str(folder)})
+        return 0
+    print(f"{options.out} written; on the agent's machine: wa-agent import {options.out.name}")
+    _say(
+        f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
+        " never run it: two that run one session throw each other out"
+    )
+    return 0
+
+
+def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
+    from agent.desk.hand_over import seal_session, send, wait_until_connected
+
+    sealed = folder / _SEALED
+    with replacing(sealed) as file:
+        seal_session(folder / "session", invitation, file)
+    send(invitation, sealed, _say)
+    # From here on it is the agent's: its name says so, whatever happens to this program.
+    sent = folder.with_name(f"{folder.name}.sent")
+    folder.rename(sent)
+    _say("the agent has it and starts it")
+    try:
+        wait_until_connected(invitation, options.wait)
+    except WaError:
+        _say(f"the agent has the session; a copy is in {sent}: never run it")
+        raise
+    shutil.rmtree(sent)
+    if wants_json(options):
+        print_json({"id": invitation.id, "connection_status": "CONNECTED"})
+    else:
+        print(f"{invitation.id} is connected")
+    return 0
+
+
+def _was_sent(folder: Path) -> bool:
+    return not folder.exists()
+
+
+def _new_folder(id: str) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = _home("XDG_DATA_HOME", ".local/share") / "wa-agent" / "desk" / f"{id}.{stamp}"
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
+
+
+def _home(variable: str, usual: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / usual)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,140 @@
+"""One pairing: the web engine with a visible window, until WhatsApp is connected and synced.
+
+The person links with a phone and a passkey in that window. No credential passes through here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.reasons import reason_of
+from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.engines.web.browser.arguments import Program, find_setpriv
+from agent.engines.web.browser.scripts import page_script
+from agent.engines.web.bundle import page_config, read_bundle
+from agent.engines.web.engine import WebEngine
+from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.files import lost_store
+from agent.engines.web.session import Needs
+from agent.engines.web.settings import KNOWN_GOOD, WHATSAPP, WebSettings
+from agent.errors import EngineError, Refused, TryLater
+
+Status = ConnectionStatus
+LOOK_EVERY = 2.0
+
+_WORDS = {
+    Status.INITIALIZING: "WhatsApp Web loads",
+    Status.QR_REQUIRED: "link the phone with the code in the window (on the phone: Linked"
+    " devices, Link a device); if a passkey is asked for, use your own",
+    Status.LOADING: "linked; WhatsApp Web syncs",
+    Status.RECONNECTING: "the connection was lost; WhatsApp Web connects again",
+    Status.CONNECTED: "connected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a pairing needs of this machine and of the person."""
+
+    program: Program
+    cache: Path
+    url: str = WHATSAPP
+    within: float = 900.0
+    """Seconds for the person."""
+
+
+class _Reporter:
+    """The engine's claims, one after another."""
+
+    def __init__(self) -> None:
+        self._claims: asyncio.Queue[Claim | BaseException] = asyncio.Queue()
+
+    def claim(self, claim: Claim) -> None:
+        self._claims.put_nowait(claim)
+
+    def happened(self, happening: Happening) -> None: ...
+
+    def progress(self) -> None: ...
+
+    def crashed(self, error: BaseException) -> None:
+        self._claims.put_nowait(error)
+
+    async def next(self) -> Claim | None:
+        """None when the engine said nothing for a while."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                said = await self._claims.get()
+        except TimeoutError:
+            return None
+        if isinstance(said, BaseException):
+            raise EngineError(f"cannot pair: {said}") from said
+        return said
+
+
+async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> str:
+    """Fill the empty folder with a session that is connected, and close it; its account."""
+    await asyncio.to_thread(fetch_bundle, desk.cache)
+    find_setpriv()
+    # No page is kept beside the profile, and a window that was closed is not opened again.
+    settings = WebSettings(browser="chromium", url=desk.url, page=KNOWN_GOOD, browser_starts=0)
+    reporter = _Reporter()
+    engine = WebEngine(session, settings, lambda: _needs(desk), reporter)
+    try:
+        async with asyncio.timeout(desk.within):
+            account = await _until_connected(engine, reporter, say)
+    except TimeoutError as error:
+        raise TryLater(
+            f"cannot pair: not linked within {desk.within:g} s", code="not_linked"
+        ) from error
+    finally:
+        await engine.prepare_stop()
+        await engine.save()
+        await engine.close()
+    if lost := await asyncio.to_thread(lost_store, session):
+        raise EngineError(f"cannot pair: the browser closed, and {lost}", code="not_good")
+    return account
+
+
+def _needs(desk: Desk) -> Needs:
+    script = page_script(desk.url, page_config(""), read_bundle(desk.cache))
+    return Needs(desk.program, script)
+
+
+async def _until_connected(
+    engine: WebEngine, reporter: _Reporter, say: Callable[[str], None]
+) -> str:
+    await engine.connect()
+    said = ""
+    while True:
+        claim = await reporter.next()
+        if claim is None:
+            with suppress(EngineError):  # a page that loads answers late
+                await engine.probe()
+            continue
+        if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+            raise _ended(claim)
+        if claim.reason == "qr_idle":
+            await engine.connect()
+        sentence = _sentence(claim.reason) if claim.reason else _WORDS[claim.status]
+        if sentence != said:
+            say(sentence)
+            said = sentence
+        if claim.status is Status.CONNECTED and claim.paired:
+            return claim.account
+
+
+def _sentence(code: str) -> str:
+    reason = reason_of(code)
+    return f"{reason.title}: {reason.advice}" if reason.advice else reason.title
+
+
+def _ended(claim: Claim) -> Exception:
+    if claim.reason == "page_crashed":
+        return Refused(
+            "cannot pair: the window was closed before WhatsApp Web was connected",
+            code="window_closed",
+        )
+    why = f" ({claim.raw})" if claim.raw else ""
+    return Refused(f"cannot pair: {_sentence(claim.reason)}{why}", code=claim.reason)

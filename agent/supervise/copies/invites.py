@@ -1,0 +1,179 @@
+"""Invitations to pair an instance at a desk: one token each, kept as a hash, good for one upload.
+
+The token itself travels sealed, inside the upload. What the desk sends openly is the token's
+`door`, a hash that opens the route and seals nothing; the store keeps a hash of that.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.invitation import Invitation
+from agent.core.model import Category, Instance, InstanceId, JournalEntry
+from agent.engines.web.files import NOTE, PROFILE
+from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.seal import Sealed, make_key
+
+ENGINE = "web"
+"""A browser's profile is what a desk can pair."""
+_FROM_DESK = (PROFILE, NOTE)
+_FACT = "invite/"
+_NO_HASH = "0" * 64
+
+
+class InviteStore(Protocol):
+    async def get_fact(self, name: str) -> str | None: ...
+    async def put_fact(self, name: str, value: str) -> None: ...
+    async def forget_facts(self, names: list[str]) -> None: ...
+    async def append(self, *entries: JournalEntry) -> list[JournalEntry]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An instance that may be paired at a desk."""
+
+    instance: Instance
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    hash: str
+    created_wall: float
+    """Of the instance: another one of its name is not invited."""
+    expires_wall: float
+    used_wall: float = 0.0
+
+
+class Invites:
+    def __init__(
+        self,
+        store: InviteStore,
+        key_file: Path,
+        *,
+        find: Callable[[InstanceId], Candidate],
+        seconds: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`find` raises NotFound for an unknown id."""
+        self.key_file = key_file
+        self._store = store
+        self._find = find
+        self._seconds = seconds
+        self._wall = wall
+
+    async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
+        """A new invitation, and the time of its end; the one before it is void."""
+        candidate = self._find(id)
+        _refuse_paired(candidate)
+        if candidate.instance.engine != ENGINE:
+            raise Refused(
+                f"cannot pair {id} at a desk: its engine is {candidate.instance.engine}, a desk"
+                f" pairs engine {ENGINE}",
+                code="not_supported",
+            )
+        public = await asyncio.to_thread(make_key, self.key_file)
+        made = Invitation(id, public, secrets.token_urlsafe(32), url)
+        expires = self._wall() + self._seconds()
+        kept = _Kept(_hash(made.door), candidate.instance.created_wall, expires)
+        await self._store.put_fact(_FACT + id, json.dumps(asdict(kept)))
+        await self._say(id, "invited", f"invited a desk to pair it, for {self._seconds():g} s")
+        return made, expires
+
+    async def revoke(self, id: InstanceId) -> bool:
+        """Whether there was an unused one."""
+        self._find(id)
+        kept = await self._read(id)
+        if kept is None or kept.used_wall:
+            return False
+        await self._store.forget_facts([_FACT + id])
+        await self._say(id, "invite_revoked", "its invitation to pair at a desk was revoked")
+        return True
+
+    async def check_door(self, id: InstanceId, door: str, *, used: bool = False) -> None:
+        """Unauthorized for a wrong one; Forbidden for a right one whose time or use is over.
+
+        `used`: the desk that used it may still ask what came of it.
+        """
+        kept = await self._read(id)
+        same = hmac.compare_digest(_hash(door), kept.hash if kept else _NO_HASH)
+        if kept is None or not same or not self._is_of_present(id, kept):
+            raise Unauthorized(
+                "cannot accept this invitation: it is unknown or revoked", code="invite_unknown"
+            )
+        if kept.used_wall and not used:
+            raise Forbidden(
+                "cannot accept this invitation: it was used already", code="invite_used"
+            )
+        if self._wall() > max(kept.expires_wall, kept.used_wall + self._seconds() * bool(used)):
+            raise Forbidden("cannot accept this invitation: it has expired", code="invite_expired")
+
+    async def check_sealed(self, id: InstanceId, sealed: Sealed) -> None:
+        """Whether what was opened belongs to this instance and its invitation."""
+        if sealed.id != id:
+            raise Refused(
+                f"cannot import {id}: the session was sealed for instance {sealed.id}",
+                code="other_instance",
+            )
+        await self.check_door(id, Invitation(id, b"", sealed.token).door)
+
+    def refuse_unfit(self, id: InstanceId, manifest: Manifest) -> None:
+        """Whether this instance may be given that session, which somebody else packed."""
+        candidate = self._find(id)
+        _refuse_paired(candidate)
+        if manifest.engine != candidate.instance.engine:
+            raise Refused(
+                f"cannot import {id}: its engine is {candidate.instance.engine}, the session's"
+                f" {manifest.engine}",
+                code="other_engine",
+            )
+        # The engine's own files beside them would be acted on: a page that it shows, for one.
+        listing = manifest.listing
+        paths = [*listing.folders, *(file.path for file in listing.files)]
+        odd = next((path for path in paths if path.partition("/")[0] not in _FROM_DESK), None)
+        if odd is not None or not manifest.paired:
+            cause = "it is not paired" if odd is None else f"a desk sends no {odd!r:.80}"
+            raise InvalidRequest(f"cannot import {id}: {cause}", field="archive", code="not_good")
+
+    async def is_used(self, id: InstanceId) -> bool:
+        kept = await self._read(id)
+        return kept is not None and bool(kept.used_wall)
+
+    async def use(self, id: InstanceId, sha256: str) -> None:
+        kept = await self._read(id)
+        if kept is not None:
+            used = asdict(kept) | {"used_wall": self._wall()}
+            await self._store.put_fact(_FACT + id, json.dumps(used))
+        await self._say(id, "invite_used", f"a desk paired it, SHA-256 of the upload {sha256}")
+
+    async def _read(self, id: InstanceId) -> _Kept | None:
+        text = await self._store.get_fact(_FACT + id)
+        return None if text is None else _Kept(**json.loads(text))
+
+    def _is_of_present(self, id: InstanceId, kept: _Kept) -> bool:
+        return self._find(id).instance.created_wall == kept.created_wall
+
+    async def _say(self, id: InstanceId, kind: str, sentence: str) -> None:
+        await self._store.append(
+            JournalEntry(kind, sentence, Category.SESSION, id, self._wall(), {})
+        )
+
+
+def _refuse_paired(candidate: Candidate) -> None:
+    if candidate.paired:
+        raise Refused(
+            f"cannot pair {candidate.instance.id} at a desk: it is paired already",
+            code="already_paired",
+        )
+
+
+def _hash(door: str) -> str:
+    return hashlib.sha256(door.encode("utf-8", "surrogateescape")).hexdigest()

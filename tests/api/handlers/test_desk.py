@@ -1,0 +1,146 @@
+"""What a desk sends, and what somebody sends who would like to be one."""
+
+import asyncio
+import gzip
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.api.http.wrong_invites import MOST, WITHIN, WrongInvites
+from agent.core.invitation import HEADER, parse_invitation
+from agent.core.model import InstanceId
+from agent.errors import TryLater
+from tests.api.conftest import House, OpenHouse
+from tests.fakes.supervisor import make_view
+from tests.fakes.vault import ARCHIVE
+
+PATH = "/api/instance/sales/pairing"
+ARCHIVED = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(autouse=True)
+def sales(house: House) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+
+
+async def door(house: House) -> dict[str, str]:
+    async with house.local() as local:
+        made = await local.post("http://localhost/api/instance/sales/invite")
+        assert made.status == 201
+        line = (await made.json())["line"]
+    return {HEADER: parse_invitation(line, InstanceId("sales")).door, **ARCHIVED}
+
+
+async def code_of(answer: aiohttp.ClientResponse) -> tuple[int, str]:
+    return answer.status, (await answer.json())["error"]
+
+
+async def test_an_invitation_lets_one_upload_in_and_shows_what_came_of_it(house: House) -> None:
+    right = await door(house)
+    async with aiohttp.ClientSession(house.url) as desk:
+        seen = await (await desk.get(PATH, headers=right)).json()
+        assert seen["used"] is False
+        taken = await desk.post(PATH, data=ARCHIVE, headers=right)
+        assert taken.status == 201, await taken.text()
+        seen = await (await desk.get(PATH, headers=right)).json()
+        assert (seen["id"], seen["used"]) == ("sales", True)
+        assert await code_of(await desk.post(PATH, data=ARCHIVE, headers=right)) == (
+            403,
+            "invite_used",
+        )
+
+
+async def test_a_token_opens_no_other_instance_and_no_other_route(house: House) -> None:
+    house.supervisor.known[InstanceId("other")] = make_view("other")
+    right = await door(house)
+    async with aiohttp.ClientSession(house.url) as desk:
+        for path in ("/api/instance/other/pairing", "/api/instance/nobody/pairing"):
+            assert await code_of(await desk.post(path, data=ARCHIVE, headers=right)) == (
+                401,
+                "invite_unknown",
+            )
+        for method, path in (
+            ("POST", "/api/import"),
+            ("GET", "/api/instance/sales"),
+            ("POST", "/api/instance/sales/invite"),
+            ("DELETE", "/api/instance/sales/invite"),
+        ):
+            answer = await desk.request(method, path, headers=right)
+            assert answer.status == 401, path
+        bearer = {"Authorization": f"Bearer {right[HEADER]}"}
+        assert (await desk.get("/api/instance/sales", headers=bearer)).status == 401
+
+
+async def test_who_guesses_is_stopped_before_the_body_is_read(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        right = await door(house)
+        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n{HEADER}: {'0' * 64}\r\n"
+        endless = f"{head}Content-Type: application/gzip\r\nContent-Length: 1000000000\r\n\r\n"
+        for _ in range(MOST):
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(endless.encode())
+            async with asyncio.timeout(5):
+                assert b" 401 " in await reader.readline(), "no byte of the body was sent"
+            writer.close()
+        async with aiohttp.ClientSession(house.url) as desk:
+            assert await code_of(await desk.post(PATH, data=ARCHIVE, headers=right)) == (
+                503,
+                "too_many_tries",
+            ), "whatever comes from there now"
+        async with house.local() as elsewhere:
+            taken = await elsewhere.post(f"http://localhost{PATH}", data=ARCHIVE, headers=right)
+            assert taken.status == 201
+
+
+def test_wrong_ones_are_forgotten_after_a_while_and_do_not_pile_up() -> None:
+    now = [0.0]
+    wrong = WrongInvites(now=lambda: now[0])
+    for _ in range(MOST):
+        wrong.check("a")
+        wrong.note("a")
+    with pytest.raises(TryLater):
+        wrong.check("a")
+    wrong.check("b")
+    now[0] = WITHIN + 1
+    wrong.check("a")
+    for number in range(5000):
+        wrong.note(f"address {number}")
+    assert len(wrong._seen) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/json"}, 415),
+        ({"Content-Encoding": "gzip"}, 415),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({}, 400),
+    ],
+)
+async def test_what_is_no_upload_of_a_desk_is_refused(
+    house: House, headers: dict[str, str], status: int
+) -> None:
+    async with aiohttp.ClientSession(house.url) as desk:
+        sent: Any = gzip.compress(b"x")
+        answer = await desk.post(PATH, data=sent, headers={**await door(house), **headers})
+        assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ({}, ""),
+        ({"public_url": "https://wa.example"}, "https://wa.example"),
+    ],
+)
+async def test_the_line_names_an_address_only_where_desks_reach_it(
+    open_house: OpenHouse, section: dict[str, str], url: str
+) -> None:
+    async with open_house(**section) as house:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        async with house.local() as local:
+            made = await local.post("http://localhost/api/instance/sales/invite")
+            assert (await made.json())["url"] == url

@@ -1,0 +1,341 @@
+"""A session paired at a desk in a real, visible Chromium, given to a real agent by invitation."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from subprocess import DEVNULL, Popen
+from typing import Any
+
+import aiohttp
+import pytest
+
+from agent.core.invitation import HEADER, Invitation, parse_invitation
+from agent.desk.hand_over import seal_session
+from agent.engines.web.browser.arguments import find_browser
+from agent.engines.web.fetch import fetch_bundle
+from agent.engines.web.standin.server import StandIn
+from agent.errors import ConfigError, EngineError
+from agent.vault.copies.seal import Sealed, Sealing, make_key
+from tests.daemon.conftest import RunningAgent
+from tests.daemon.test_vault import cli
+from tests.daemon.test_web import SETTINGS
+from tests.lacking import lacks
+from tests.vault.copies.test_archives import build, manifest_of, member
+
+pytestmark = pytest.mark.slow
+
+ACCOUNT = "5511999999999"
+ID = "shop"
+NEW_PASSKEY = """navigator.credentials.create({publicKey: {
+  challenge: new Uint8Array(32), rp: {name: 'a stand-in', id: 'localhost'},
+  user: {id: new Uint8Array([1]), name: 'ann', displayName: 'Ann'},
+  pubKeyCredParams: [{type: 'public-key', alg: -7}],
+  authenticatorSelection: {residentKey: 'required', userVerification: 'required'},
+}}).then((made) => made.type)"""
+
+
+@pytest.fixture(scope="module")
+def display() -> Iterator[str]:
+    if shutil.which("Xvfb") is None:
+        lacks("Xvfb is not installed")
+    read, write = os.pipe()
+    line = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1200x900x24", "-nolisten", "tcp"]
+    with Popen(line, pass_fds=[write], stdout=DEVNULL, stderr=DEVNULL) as server:
+        os.close(write)
+        with os.fdopen(read) as said:
+            yield f":{said.readline().strip()}"
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def cache() -> Path:
+    kept = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[2] / ".cache"))
+    try:
+        find_browser("chromium")
+        fetch_bundle(kept)
+    except (ConfigError, EngineError) as error:
+        lacks(str(error))
+    return kept
+
+
+@pytest.fixture
+async def stand_in() -> AsyncIterator[StandIn]:
+    found = await StandIn.open(qr_every=300, alive_every=0.5)
+    found.asks_passkey = True
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def agent(make_agent: Any, cache: Path, tmp_path: Path) -> RunningAgent:
+    """One that desks reach over TCP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    one: RunningAgent = make_agent(f'\n[api]\npublic_url = "http://{address}"\n', base=SETTINGS)
+    one.listen = address
+    shutil.copytree(cache / "wa-js", tmp_path / "cache" / "wa-js")
+    await one.start(env={"CACHE_PATH": str(tmp_path / "cache")})
+    return one
+
+
+class Person:
+    """Somebody at a desk: a display, a browser with an authenticator of their own, a phone."""
+
+    def __init__(self, home: Path, display: str, cache: Path, stand_in: StandIn) -> None:
+        self.home, self.stand_in = home, stand_in
+        self.folders = home / "wa-agent" / "desk"
+        browser = home / "browser"
+        browser.parent.mkdir(exist_ok=True)
+        program = find_browser("chromium").path
+        # A second way in, beside the pipe that the program under test holds.
+        browser.write_text(f'#!/bin/sh\nexec {program} --remote-debugging-port=0 "$@"\n')
+        browser.chmod(0o755)
+        self.env = {
+            **{name: text for name, text in os.environ.items() if not name.startswith("WA_")},
+            **{"DISPLAY": display, "WA_BROWSER": str(browser), "XDG_DATA_HOME": str(home)},
+            "WA_CACHE_PATH": str(cache),
+        }
+
+    @property
+    def page(self) -> str:
+        return self.stand_in.url.replace("127.0.0.1", "localhost") + "?name=desk"
+
+    async def pair(self, *words: object) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent", "pair", *map(str, words)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self.env,
+        )
+
+    def browser_port(self) -> int:
+        for file in self.folders.glob("*/session/profile/DevToolsActivePort"):
+            with contextlib.suppress(ValueError, OSError):
+                return int(file.read_text().split()[0])
+        return 0
+
+    @contextlib.asynccontextmanager
+    async def authenticator(self, eventually: Any) -> AsyncIterator[None]:
+        """DevTools' virtual authenticator with a passkey, for as long as the page is open."""
+        await eventually(lambda: any(one.code for one in self.stand_in.clients), within=30)
+        async with aiohttp.ClientSession() as http:
+            listed = await (
+                await http.get(f"http://127.0.0.1:{self.browser_port()}/json/list")
+            ).json()
+            at = next(one["webSocketDebuggerUrl"] for one in listed if one["type"] == "page")
+            async with http.ws_connect(at) as page:
+
+                async def call(method: str, **params: Any) -> Any:
+                    await page.send_json({"id": 1, "method": method, "params": params})
+                    while "id" not in (said := await page.receive_json()):
+                        pass
+                    assert "error" not in said, said
+                    return said["result"]
+
+                await call("WebAuthn.enable")
+                options = {
+                    **{"protocol": "ctap2", "transport": "internal", "hasResidentKey": True},
+                    **{"hasUserVerification": True, "isUserVerified": True},
+                    "automaticPresenceSimulation": True,
+                }
+                await call("WebAuthn.addVirtualAuthenticator", options=options)
+                made = await call(
+                    "Runtime.evaluate",
+                    **{"expression": NEW_PASSKEY, "awaitPromise": True, "userGesture": True},
+                )
+                assert made["result"].get("value") == "public-key", made
+                yield
+
+    async def links(self, eventually: Any) -> None:
+        async with self.authenticator(eventually):
+            assert not self.headless()
+            self.stand_in.scan(ACCOUNT, "desk")
+            await eventually(lambda: ACCOUNT in self.stand_in.devices.values(), within=20)
+
+    def headless(self) -> bool:
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+        ours = [line for line in lines if bytes(self.folders) in line and b"--type=" not in line]
+        assert ours
+        return any(b"--headless" in line for line in ours)
+
+
+@pytest.fixture
+def person(tmp_path: Path, display: str, cache: Path, stand_in: StandIn) -> Person:
+    return Person(tmp_path / "home", display, cache, stand_in)
+
+
+async def invite(agent: RunningAgent, person: Person) -> str:
+    """The line that `create --invite` prints."""
+    url = person.page.replace("=desk", f"={ID}")
+    status, out = await cli(
+        agent, "create", ID, "--engine", "web", "--set", f"url={url}", "--invite"
+    )
+    assert status == 0, out
+    return next(line for line in out.splitlines() if line.startswith("wap1:"))
+
+
+async def test_a_person_with_a_passkey_pairs_from_the_invitation_to_connected(
+    agent: RunningAgent, person: Person, eventually: Any
+) -> None:
+    line = await invite(agent, person)
+    assert (agent.state / "pairing.key").stat().st_mode & 0o777 == 0o600
+    desk = await person.pair("--to", line, "--page", person.page, "--wait", 60)
+    await person.links(eventually)
+    out = (await desk.communicate())[0].decode()
+    assert (desk.returncode, f"{ID} is connected" in out) == (0, True), out
+    assert await agent.status(ID) == "CONNECTED"
+    shown = await agent.show(ID)
+    assert (shown["account"], shown["enabled"]) == (ACCOUNT, True)
+    assert list(person.folders.iterdir()) == [], "what the agent runs is nowhere else"
+    kinds = [kind for kind, _ in await agent.story(ID)]
+    assert {"invited", "imported", "invite_used"} <= set(kinds)
+    token = parse_invitation(line, ID).token
+    assert token not in agent.log.read_text() + out
+    assert not any(token.encode() in path.read_bytes() for path in agent.state.glob("agent.db*"))
+
+    again = await person.pair("--to", line, "--page", person.page)
+    out = (await again.communicate())[0].decode()
+    assert (again.returncode, "used already" in out) == (4, True), out
+
+
+# what is refused, and nothing of it is left
+
+
+def paired_folder(folder: Path) -> Path:
+    """The files of a session as far as anybody but WhatsApp can judge them."""
+    store = folder / "profile/Default/IndexedDB/http_localhost_1.indexeddb.leveldb"
+    store.mkdir(parents=True)
+    (store / "CURRENT").write_text("MANIFEST-000001\n")
+    (store / "MANIFEST-000001").write_bytes(os.urandom(100))
+    (folder / "web.json").write_text('{"version": 1, "paired": true, "account": "55", "page": ""}')
+    return folder
+
+
+def sealed(session: Path, invitation: Invitation) -> bytes:
+    out = io.BytesIO()
+    seal_session(session, invitation, out)
+    return out.getvalue()
+
+
+def sealed_archive(raw: bytes, invitation: Invitation) -> bytes:
+    out = io.BytesIO()
+    sealing = Sealing(out, invitation.public_key, Sealed(invitation.id, invitation.token))
+    sealing.write(raw)
+    sealing.finish()
+    return out.getvalue()
+
+
+def uploads(good: Path, line: Invitation, tmp_path: Path) -> dict[str, tuple[str, bytes]]:
+    """What somebody with a right invitation may send, each with the code of its refusal."""
+    whole = sealed(good, line)
+    changed = bytearray(whole)
+    changed[-20] ^= 1
+    foreign = make_key(tmp_path / "foreign.key")
+    page, empty = tmp_path / "page", tmp_path / "empty"
+    shutil.copytree(good, page)
+    (page / "pages").mkdir()
+    (page / "pages" / "2.3000.html").write_text("<script>")
+    (empty / "profile").mkdir(parents=True)
+    (empty / "web.json").write_text("{}")
+    climbing = [("../../../../etc/cron.d/x", b"* * * * * root true")]
+    bomb = [("profile/zeros", bytes(3 << 20))]
+    note = (member("session/web.json"), b"{}")
+    listed = manifest_of(("web.json", b"{}"), engine="web")
+    web = {"engine": "web", "folders": ["profile"]}
+    return {
+        "not sealed": ("damaged", b"\x1f\x8b" + bytes(100)),
+        "cut": ("truncated", whole[:-100]),
+        "changed": ("damaged", bytes(changed)),
+        "for another agent": ("other_server", sealed(good, replace(line, public_key=foreign))),
+        "for another instance": ("other_instance", sealed(good, replace(line, id="other"))),
+        "with no token": ("invite_unknown", sealed(good, replace(line, token=""))),
+        "with another token": ("invite_unknown", sealed(good, replace(line, token="x" * 43))),
+        "no pairing": ("not_good", sealed(empty, line)),
+        "a page of its own": ("not_good", sealed(page, line)),
+        "traversal": (
+            "bad_archive",
+            sealed_archive(build(manifest=manifest_of(*climbing, engine="web")), line),
+        ),
+        "bomb": (
+            "unpacks_too_large",
+            sealed_archive(build(manifest=manifest_of(*bomb, **web)), line),
+        ),
+        "bomb behind its end": (
+            "bad_archive",
+            sealed_archive(build(note, manifest=listed, tail=bytes(100 << 20)), line),
+        ),
+        "another engine": ("other_engine", sealed_archive(build(manifest=manifest_of()), line)),
+    }
+
+
+async def test_an_upload_that_is_wrong_is_named_and_leaves_nothing(
+    make_agent: Any, tmp_path: Path
+) -> None:
+    agent = make_agent("\n[sessions]\nimport_unpacked = 1048576\nimport_files = 100\n")
+    await agent.start()
+    path = f"/api/instance/{ID}/pairing"
+
+    async def upload(content: bytes, door: str) -> tuple[int, str]:
+        connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
+        headers = {HEADER: door, "Content-Type": "application/octet-stream"}
+        async with aiohttp.ClientSession(connector=connector) as desk:
+            answer = await desk.post(
+                f"http://localhost{path}", data=io.BytesIO(content), headers=headers
+            )
+            return answer.status, (await answer.json()).get("error", "")
+
+    async def invited(id: str = ID) -> Invitation:
+        made = await agent.do("POST", f"/api/instance/{id}/invite")
+        return parse_invitation(made["line"], id)
+
+    for id, engine in ((ID, "web"), ("other", "web"), ("box", "sandbox")):
+        body = {"id": id, "engine": engine, "enabled": False}
+        await agent.do("POST", "/api/instance", body)
+    status, refused = await agent.ask("POST", "/api/instance/box/invite")
+    assert (status, refused["error"]) == (409, "not_supported")
+
+    void, line = await invited(), await invited()
+    good = paired_folder(tmp_path / "good")
+    assert await upload(sealed(good, void), void.door) == (401, "invite_unknown")
+    for name, (code, content) in uploads(good, line, tmp_path).items():
+        assert (await upload(content, line.door))[1] == code, name
+    shown = await agent.show(ID)
+    assert (shown["account"], shown["paired"], shown["enabled"]) == ("", False, False)
+    assert not any((agent.state / "sessions" / ".staging").iterdir())
+    assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+    assert (await agent.do("DELETE", f"/api/instance/{ID}/invite"))["revoked"] is True
+    assert await upload(sealed(good, line), line.door) == (401, "invite_unknown")
+    line = await invited()
+    whole = sealed(good, line)
+    twice = await asyncio.gather(upload(whole, line.door), upload(whole, line.door))
+    assert sorted(status for status, _ in twice) in ([201, 403], [201, 503]), twice
+    assert await upload(whole, line.door) == (403, "invite_used")
+    status, refused = await agent.ask("POST", f"/api/instance/{ID}/invite")
+    assert (status, refused["error"]) == (409, "already_paired")
+
+    # by a file, which the administrator imports
+    line, file = await invited("other"), tmp_path / "other.wa-sealed"
+    file.write_bytes(sealed(good, line))
+    status, out = await cli(agent, "import", file, ID)
+    assert (status, "sealed for instance other" in out) == (4, True), out
+    status, out = await cli(agent, "import", file, "--dry-run")
+    assert (status, "sealed for an agent" in out) == (4, True), out
+    status, out = await cli(agent, "import", file, "--json")
+    assert status == 0 and json.loads(out)["enabled"] is True, out
+    status, out = await cli(agent, "import", file)
+    assert (status, "used already" in out) == (4, True), out
+    file.write_bytes(sealed(good, replace(line, token="")))
+    status, out = await cli(agent, "import", file)
+    assert (status, "paired already" in out) == (4, True), out
+    kinds = [kind for kind, _ in await agent.story(ID)]
+    assert [kinds.count(kind) for kind in ("invited", "invite_revoked", "invite_used")] == [3, 1, 1]
