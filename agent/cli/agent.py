@@ -1,31 +1,22 @@
-"""The agent's own commands: run it, run a worker, say the version."""
+"""The agent's own commands: run it, run a worker, print the version."""
 
 import argparse
 import os
 from pathlib import Path
 
-from agent import VERSION
-from agent.cli.command import Subparsers, add_command, wants_json
+from agent import BUILD, VERSION
+from agent.cli.command import Subparsers, add_command, add_config_options
 from agent.cli.places import checkout, config_path
-from agent.cli.terminal.show import print_json
+from agent.cli.terminal.answer import print_answer
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "run",
-        run,
-        "run the agent in the foreground",
-        "wa-agent run --state .state --listen 127.0.0.1:8470",
-    )
-    parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    parser.add_argument("--state", metavar="DIR", help="the state directory")
-    parser.add_argument("--listen", metavar="HOST:PORT", help='the HTTP address; "" = none')
-    parser = add_command(
-        commands, "worker", worker, "run one instance's worker", "wa-agent worker sales"
-    )
+    summary = "run the agent in the foreground"
+    parser = add_command(commands, "run", run, summary, "--state .state --listen 127.0.0.1:8470")
+    add_config_options(parser)
+    parser = add_command(commands, "worker", worker, "run one instance's worker", "sales")
     parser.add_argument("id", metavar="ID", help="the instance")
-    add_command(commands, "version", version, "print the version", "wa-agent version")
+    add_command(commands, "version", version, "print the version")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,20 +26,23 @@ def run(options: argparse.Namespace) -> int:
     return main(config_path(options.config, os.environ), overrides_of(options))
 
 
-def overrides_of(options: argparse.Namespace) -> dict[str, str]:
-    """What the command line says over the file; a checkout keeps its state to itself."""
-    found = {}
+def given_settings(options: argparse.Namespace) -> dict[str, str]:
+    """The settings that the command line gives."""
+    settings = {}
     if options.state is not None:
-        found["agent.state_path"] = str(Path(options.state).absolute())
-    elif (
-        (top := checkout()) is not None
-        and config_path(options.config, os.environ) is None
-        and "WA_AGENT_AGENT__STATE_PATH" not in os.environ
-    ):
-        found["agent.state_path"] = str(top / ".state")
+        settings["agent.state_path"] = str(Path(options.state).absolute())
     if options.listen is not None:
-        found["api.listen"] = options.listen
-    return found
+        settings["api.listen"] = options.listen
+    return settings
+
+
+def overrides_of(options: argparse.Namespace) -> dict[str, str]:
+    """The settings over those of the file; a checkout has its state in its own folder."""
+    top = checkout()
+    in_checkout = top is not None and config_path(options.config, os.environ) is None
+    named = options.state is not None or "WA_AGENT_AGENT__STATE_PATH" in os.environ
+    state = {"agent.state_path": f"{top}/.state"} if in_checkout and not named else {}
+    return {**state, **given_settings(options)}
 
 
 def worker(options: argparse.Namespace) -> int:
@@ -58,8 +52,8 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def version(options: argparse.Namespace) -> int:
-    if wants_json(options):
-        print_json({"version": VERSION})
-    else:
-        print(f"wa-agent {VERSION}")
-    return 0
+    return print_answer(options, {"version": VERSION, "build": BUILD}, version_line())
+
+
+def version_line() -> str:
+    return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"

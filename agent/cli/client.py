@@ -6,14 +6,18 @@ An HTTP library of the agent's would cost every command a tenth of a second.
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from agent.cli.places import socket_candidates
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 _SECONDS = 90.0
 _HELLO_SECONDS = 3.0
@@ -25,42 +29,46 @@ _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 
 class AgentSaidNo(WaError):
     """The agent's own error, with the exit status that belongs to it."""
 
-    def __init__(self, status: int, found: Mapping[str, Any]) -> None:
-        super().__init__(
-            str(found.get("message", f"the agent answered {status}")), field=found.get("field")
-        )
-        self.code = str(found.get("error", "internal"))
+    def __init__(self, status: int, body: bytes) -> None:
+        error = _object(body) or {}
+        message = str(error.get("message", f"the agent answered {status}"))
+        super().__init__(message, field=error.get("field"))
+        self.code = str(error.get("error", "internal"))
         self.exit_status = _EXITS.get(status, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
+        answer = _object(self.body)
+        if answer is None:
             raise WaError("cannot read the agent's answer: it is not a JSON object")
-        return found
+        return answer
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(raw)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One place to ask. Every request is a connection of its own: commands are short."""
+    """One agent to ask. Every request has its own connection: commands are short."""
 
     url: str = ""
     """http://HOST:PORT, or "" for the Unix socket."""
     key: str = ""
     sockets: tuple[Path, ...] = ()
     hello_seconds: float = _HELLO_SECONDS
-    """An agent that has not said by then that it lives is taken for one that hangs."""
+    """An agent that does not answer the first question within this time counts as hanging."""
     silent: str = ""
-    """Why there is no use in asking at all; "" = there is."""
+    """The error of every request; "" = requests are sent."""
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self.request("GET", path, query=query).json()
@@ -78,32 +86,47 @@ class Client:
         headers: Mapping[str, str] | None = None,
         seconds: float = _SECONDS,
     ) -> Answer:
-        """The answer; an error of the agent's raises AgentSaidNo. `seconds`: longest silence."""
+        """An answer that is held whole. `seconds`: the longest silence."""
         if query:
             path += "?" + urlencode(query, doseq=True)
-        sent = {"Accept": "application/json", **self.authorization(), **(headers or {})}
+        sent = {"Accept": "application/json", **(headers or {})}
         raw = None
         if body is not None:
             raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        with self.exchange(method, path, raw, sent, seconds) as response:
+            return Answer(dict(response.headers), response.read())
+
+    @contextmanager
+    def exchange(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], seconds: float
+    ) -> Iterator["HTTPResponse"]:
+        """An answer to read from. `body`: bytes, or something to read them from; an error of the
+        agent's raises AgentSaidNo."""
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
-        connection = http.client.HTTPConnection(self.host(), timeout=_SECONDS)
+        connection = http.client.HTTPConnection(self.host(), timeout=seconds)
         connection.sock = self.open_socket()
         connection.sock.settimeout(seconds)
         try:
-            connection.request(method, path, body=raw, headers=sent)
-            found = connection.getresponse()
-            answer = Answer(found.status, dict(found.headers), found.read())
+            # An agent that refuses does so before it has read all: its answer is what counts.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, {**headers, **self.authorization()})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise AgentSaidNo(response.status, response.read())
+            yield response
         except (OSError, http.client.HTTPException) as error:
-            cause = str(error) or type(error).__name__
-            raise AgentUnreachable(
-                f"cannot finish talking to the agent: {cause}; {_START_IT}"
-            ) from error
+            raise _broken_off(error) from error
         finally:
             connection.close()
-        if answer.status >= 400:
-            raise AgentSaidNo(answer.status, _error_in(answer))
-        return answer
+
+    def instances(self, **query: Any) -> Iterator[dict[str, Any]]:
+        """Every instance that fits the query, page by page."""
+        page: dict[str, Any] = {"next": ""}
+        while page["next"] is not None:
+            after = {"after": page["next"]} if page["next"] else {}
+            page = self.get("/api/instances", {**query, **after, "limit": 1000})
+            yield from page["instances"]
 
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -117,10 +140,10 @@ class Client:
         return parts.netloc
 
     def open_socket(self) -> socket.socket:
-        """A socket to an agent that lives, wherever it is.
+        """A socket to an agent that answers.
 
-        The kernel accepts for a process that hangs, too. So the first question is one that is
-        answered at once, and what takes long is asked only of an agent that answered it.
+        The kernel accepts connections for a process that hangs, too. So /healthz is asked first,
+        with a short time limit.
         """
         if self.silent:
             raise AgentUnreachable(self.silent)
@@ -144,26 +167,23 @@ class Client:
         try:
             ask = f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n"
             sock.sendall(ask.encode())
-            found = http.client.HTTPResponse(sock, method="GET")
-            found.begin()
-            found.read()
+            response = http.client.HTTPResponse(sock, method="GET")
+            response.begin()
+            response.read()
         except TimeoutError:
             raise AgentUnreachable(
                 f"the agent does not answer within {self.hello_seconds:g} s: {_HUNG}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            cause = str(error) or type(error).__name__
-            raise AgentUnreachable(
-                f"cannot finish talking to the agent: {cause}; {_START_IT}"
-            ) from error
-        return not found.will_close
+            raise _broken_off(error) from error
+        return not response.will_close
 
     def _connect(self) -> socket.socket:
         if self.url:
             parts = urlsplit("//" + self.host())
             try:
-                place = (parts.hostname, parts.port or 80)
-                return socket.create_connection(place, self.hello_seconds)
+                address = (parts.hostname, parts.port or 80)
+                return socket.create_connection(address, self.hello_seconds)
             except (OSError, ValueError) as error:
                 raise AgentUnreachable(
                     f"cannot reach the agent at {self.url}: {error}; {_START_IT}"
@@ -194,8 +214,6 @@ def connect_unix(path: Path) -> socket.socket:
     return sock
 
 
-def _error_in(answer: Answer) -> Mapping[str, Any]:
-    try:
-        return answer.json()
-    except WaError:
-        return {}
+def _broken_off(error: Exception) -> AgentUnreachable:
+    cause = str(error) or type(error).__name__
+    return AgentUnreachable(f"cannot finish talking to the agent: {cause}; {_START_IT}")

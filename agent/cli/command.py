@@ -1,4 +1,4 @@
-"""How a command is declared: its name, its words, its example, its function."""
+"""How a command is declared: its name, its function, its summary, its example, its arguments."""
 
 import argparse
 import os
@@ -22,32 +22,42 @@ class Group(Protocol):
 
 
 def add_command(
-    among: Subparsers, name: str, run: Run, summary: str, example: str
+    among: Subparsers, name: str, run: Run, summary: str, arguments: str = ""
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = among.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """`arguments`: what follows the command in the example of its help."""
+    parser = _add_parser(among, name, summary, arguments)
     add_common(parser)
     parser.set_defaults(run=run)
     return parser
 
 
-def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
+def add_instance_command(
+    among: Subparsers, name: str, run: Run, summary: str, arguments: str = ""
+) -> argparse.ArgumentParser:
+    """A command about one instance: its id comes first, `sales` in the example."""
+    parser = add_command(among, name, run, summary, f"sales {arguments}")
+    parser.add_argument("id", metavar="ID", type=instance_id, help="the instance")
+    return parser
+
+
+def add_group(commands: Subparsers, name: str, summary: str, arguments: str) -> Subparsers:
     """A word that is followed by a command of its own."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = _add_parser(commands, name, summary, arguments)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add_parser(
+    among: Subparsers, name: str, summary: str, arguments: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = among.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    return parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.epilog = f"example:\n  {parser.prog} {arguments}".rstrip()
+    return parser
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +72,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", type=instance_id, help="the instance")
+def add_config_options(
+    parser: argparse.ArgumentParser, listen: str = 'the HTTP address; "" = none'
+) -> None:
+    """Which settings a command reads, and those that it sets over them."""
+    parser.add_argument("--config", metavar="FILE", help="agent.toml")
+    parser.add_argument("--state", metavar="DIR", help="the state directory")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=listen)
 
 
 def instance_id(text: str) -> str:
@@ -71,6 +86,19 @@ def instance_id(text: str) -> str:
         return parse_instance_id(text)
     except InvalidRequest as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def name_of_a(thing: str) -> Callable[[str], str]:
+    """Reads the name of a backend or of a webhook, which has the letters of an instance's id."""
+
+    def read(text: str) -> str:
+        try:
+            return parse_instance_id(text)
+        except InvalidRequest:
+            sentence = f"cannot use {text!r:.80} as the name of a {thing}"
+            raise argparse.ArgumentTypeError(sentence) from None
+
+    return read
 
 
 def wants_json(options: argparse.Namespace) -> bool:

@@ -11,16 +11,16 @@ _NAMES = {
     "BACKEND": "wa-agent backends list --names",
     "WEBHOOK": "wa-agent webhooks list --names",
 }
-"""What stands for names that only the agent knows, and how it is asked for them."""
+"""The words for names that only the agent knows → the commands that print them."""
 
 _BASH = """\
 # wa-agent: source this, or put it into /etc/bash_completion.d/
 _wa_agent() {
-    local word=${COMP_WORDS[COMP_CWORD]} path="" one i
+    local word=${COMP_WORDS[COMP_CWORD]} path="" typed i
     for ((i = 1; i < COMP_CWORD; i++)); do
-        one=${COMP_WORDS[i]}
-        [[ $one == -* ]] && continue
-        case " $(_wa_agent_words "$path") " in *" $one "*) path="$path $one" ;; esac
+        typed=${COMP_WORDS[i]}
+        [[ $typed == -* ]] && continue
+        case " $(_wa_agent_words "$path") " in *" $typed "*) path="$path $typed" ;; esac
     done
     COMPREPLY=($(compgen -W "$(_wa_agent_words "$path")" -- "$word"))
 }
@@ -38,19 +38,14 @@ autoload -U +X bashcompinit && bashcompinit
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "completion",
-        completion,
-        "print a completion script",
-        "wa-agent completion bash > /etc/bash_completion.d/wa-agent",
-    )
+    example = "bash > /etc/bash_completion.d/wa-agent"
+    parser = add_command(commands, "completion", completion, "print a completion script", example)
     parser.add_argument("shell", choices=SHELLS)
 
 
 def completion(options: argparse.Namespace) -> int:
     words = command_words(options.parser)
-    bash = _BASH % "\n".join(_bash_case(path, found) for path, found in words.items())
+    bash = _BASH % "\n".join(_bash_case(path, after) for path, after in words.items())
     scripts = {"bash": bash, "zsh": _ZSH % bash, "fish": _fish(words)}
     print(scripts[options.shell], end="")
     return 0
@@ -59,19 +54,19 @@ def completion(options: argparse.Namespace) -> int:
 def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, list[str]]:
     """For every command (by its words): what may follow. `ID` stands for the instances,
     `BACKEND` for the backends, `WEBHOOK` for the webhooks."""
-    found: dict[str, list[str]] = {path: []}
+    words: dict[str, list[str]] = {path: []}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, inner in action.choices.items():
-                found[path].append(name)
-                found.update(command_words(inner, f"{path} {name}"))
+                words[path].append(name)
+                words.update(command_words(inner, f"{path} {name}"))
         elif action.option_strings:
-            found[path] += [word for word in action.option_strings if word.startswith("--")]
+            words[path] += [name for name in action.option_strings if name.startswith("--")]
         elif action.metavar in _NAMES and not action.option_strings:
-            found[path].append(str(action.metavar))
+            words[path].append(str(action.metavar))
         elif action.choices:
-            found[path] += [str(choice) for choice in action.choices]
-    return found
+            words[path] += [str(choice) for choice in action.choices]
+    return words
 
 
 def _bash_case(path: str, words: list[str]) -> str:
@@ -81,10 +76,10 @@ def _bash_case(path: str, words: list[str]) -> str:
 
 def _fish(words: Mapping[str, list[str]]) -> str:
     lines = ["# wa-agent: put this into ~/.config/fish/completions/wa-agent.fish"]
-    for path, found in words.items():
+    for path, after in words.items():
         conditions = [f"__fish_seen_subcommand_from {name}" for name in path.split()]
         condition = "; and ".join(conditions) or "__fish_use_subcommand"
-        lines += [_fish_line(condition, word) for word in found]
+        lines += [_fish_line(condition, word) for word in after]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The configuration: check it, show what holds, write a first one."""
+"""The configuration: check it, show the settings in use, write a first file."""
 
 import argparse
 import os
@@ -6,28 +6,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agent.cli.agent import overrides_of
-from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
+from agent.cli.agent import given_settings, overrides_of
+from agent.cli.command import (
+    Subparsers,
+    add_command,
+    add_config_options,
+    add_group,
+    client_of,
+    wants_json,
+)
 from agent.cli.doctor.agent_settings import settings_in_use
 from agent.cli.places import INSTALLED_CONFIG, config_path
+from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import print_json
 from agent.errors import Refused
 from agent.files import write_whole
 
 
 def add(commands: Subparsers) -> None:
-    example = "wa-agent config check --config agent.toml"
-    among = add_group(commands, "config", "the configuration", example)
+    example = "--config agent.toml"
+    among = add_group(commands, "config", "the configuration", f"check {example}")
     for name, run, summary in (
-        ("check", check, "read the configuration and say what is wrong with it"),
-        ("show", show, "show every setting that holds"),
+        ("check", check, "read the configuration and name its errors"),
+        ("show", show, "show every setting in use"),
         ("init", init, "write a commented configuration"),
     ):
-        example = f"wa-agent config {name} --config agent.toml"
         parser = add_command(among, name, run, summary, example)
-        parser.add_argument("--config", metavar="FILE", help="agent.toml")
-        parser.add_argument("--state", metavar="DIR", help="the state directory")
-        parser.add_argument("--listen", metavar="HOST:PORT", help="the HTTP address")
+        add_config_options(parser)
         if name == "init":
             parser.add_argument("--force", action="store_true", help="replace a file")
 
@@ -46,14 +51,11 @@ def check(options: argparse.Namespace) -> int:
 
     unused = list(unused_variables(os.environ, _load(options).backend))
     path = config_path(options.config, os.environ)
-    if wants_json(options):
-        file = None if path is None else str(path)
-        print_json({"good": True, "file": file, "warnings": unused})
-    else:
+    if not wants_json(options):
         for sentence in unused:
             print(f"wa-agent: {sentence}", file=sys.stderr)
-        print(f"{path or 'the defaults'}: good")
-    return 0
+    shown = {"good": True, "file": path and str(path), "warnings": unused}
+    return print_answer(options, shown, f"{path or 'the defaults'}: good")
 
 
 def show(options: argparse.Namespace) -> int:
@@ -72,21 +74,18 @@ def init(options: argparse.Namespace) -> int:
     from agent.config import load_config, render_config
 
     target = Path(options.config or INSTALLED_CONFIG)
-    # Only what the command line says: a file of before must not flow into the new one.
-    config = load_config(None, {}, overrides=_given(options))
+    # Only what the command line gives: an older file must not flow into the new one.
+    config = load_config(None, {}, overrides=given_settings(options))
     text = render_config(config)
     if target.exists() and not options.force:
         raise Refused(f"cannot write {target}: it exists; --force replaces it")
     _replace(target.resolve(), text)
-    if wants_json(options):
-        print_json({"file": str(target)})
-    else:
-        print(f"{target} written; check it with: wa-agent config check --config {target}")
-    return 0
+    done = f"{target} written; check it with: wa-agent config check --config {target}"
+    return print_answer(options, {"file": str(target)}, done)
 
 
 def _replace(target: Path, text: str) -> None:
-    """Written in place, a full disk or a kill would leave half a file and none to start with."""
+    """Written in place, a full disk or a kill would leave half a file."""
     from agent.vault.errors import explain
 
     try:
@@ -96,12 +95,3 @@ def _replace(target: Path, text: str) -> None:
         write_whole(target, text.encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target, error) from error
-
-
-def _given(options: argparse.Namespace) -> dict[str, str]:
-    found = {}
-    if options.state is not None:
-        found["agent.state_path"] = str(Path(options.state).absolute())
-    if options.listen is not None:
-        found["api.listen"] = options.listen
-    return found

@@ -1,4 +1,4 @@
-"""The program `wa-agent`: reads the command line, runs one command, answers with its status."""
+"""The program `wa-agent`: reads the command line, runs one command, returns its exit status."""
 
 import argparse
 import json
@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agent import BUILD, VERSION
 from agent.cli import agent
 from agent.cli.command import Group, add_common
 from agent.cli.terminal.show import clean
@@ -30,7 +29,7 @@ example:
 
 
 def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
-    """Of all commands where none are named."""
+    """`groups`: the modules whose commands it reads; all by default."""
     if not groups:
         from agent.cli.groups import GROUPS
 
@@ -42,8 +41,7 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    built = f", {BUILD}" if BUILD else ""
-    parser.add_argument("--version", action="version", version=f"wa-agent {VERSION}{built}")
+    parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in groups:
@@ -65,14 +63,14 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read us (head, less) has enough; a traceback at exit would be noise.
+        # The reader (head, less) ended first; a traceback at exit would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
     if argv[:1] == ["run"]:
-        # The agent itself lives for months: the other commands' modules are not for it to carry.
+        # The agent runs for months: it must not carry the other commands' modules.
         return build_parser([agent]).parse_args(argv)
     if argv[:1] == ["pair"]:
         # Alone on a desktop, it needs none of the others' libraries.
@@ -86,8 +84,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 def _say(error: WaError, *, as_json: bool) -> int:
     if as_json:
-        found = {"error": error.code, "message": str(error), "field": error.field}
-        print(json.dumps(found), file=sys.stderr)
+        shown = {"error": error.code, "message": str(error), "field": error.field}
+        print(json.dumps(shown), file=sys.stderr)
     else:
         print(f"wa-agent: {clean(error)}", file=sys.stderr)
     return error.exit_status

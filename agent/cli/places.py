@@ -1,4 +1,4 @@
-"""Where the agent and its files are: of a checkout, or of an installation."""
+"""Where the agent and its files are, in a checkout or in an installation."""
 
 import os
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ def checkout() -> Path | None:
 
 
 def socket_candidates(env: Mapping[str, str]) -> list[Path]:
-    """Where the agent may listen, the most particular first."""
+    """The sockets at which the agent may listen, the nearest first."""
     named = env.get("WA_AGENT_SOCKET")
     if named:
         return [Path(named)]
-    found = []
+    candidates = []
     here = _working_folder() / ".state" / "api.sock"
-    # Only an own one: a folder that somebody else prepared must not catch our commands.
+    # Only this user's own: a folder of another user must not catch our commands.
     if _is_own(here):
-        found.append(here)
+        candidates.append(here)
     top = checkout()
     if top is not None:
-        found.append(top / ".state" / "api.sock")
-    found.append(INSTALLED_SOCKET)
-    return list(dict.fromkeys(found))
+        candidates.append(top / ".state" / "api.sock")
+    candidates.append(INSTALLED_SOCKET)
+    return list(dict.fromkeys(candidates))
 
 
 def _is_own(path: Path) -> bool:
@@ -39,7 +39,7 @@ def _is_own(path: Path) -> bool:
 
 
 def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
-    """The file to read: the named one, or the installed one where there is one."""
+    """The file to read: the named one, else the installed one if it exists."""
     if named or env.get("WA_AGENT_CONFIG"):
         return Path(named or env["WA_AGENT_CONFIG"])
     if checkout() is None and INSTALLED_CONFIG.exists():
@@ -50,5 +50,5 @@ def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
 def _working_folder() -> Path:
     try:
         return Path.cwd()
-    except OSError:  # it was removed under us
+    except OSError:  # another process removed it
         return Path("/")

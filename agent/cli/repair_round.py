@@ -1,4 +1,4 @@
-"""One round of repairs by hand: who needs one, what would be tried, and how each went."""
+"""One round of repairs by hand: which instances need one, its steps, and how each ended."""
 
 import argparse
 import sys
@@ -21,15 +21,15 @@ _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = frozenset(
     {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}
 )
-_THERE = {
+_ON_THE_SERVER = {
     ("whaticket", "regenerate_keys"): "disconnect, back up and remove, start-session, wait",
 }
-"""What a step is made of where it is done on somebody else's server."""
+"""The parts of a step that a backend's server carries out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What came of one instance's repair."""
+class Repaired:
+    """The result of one instance's repair."""
 
     id: str
     health: str
@@ -55,77 +55,77 @@ class Done:
 
 
 def repair_all(
-    client: Client, every: Iterable[dict[str, Any]], options: argparse.Namespace
-) -> list[Done]:
+    client: Client, instances: Iterable[dict[str, Any]], options: argparse.Namespace
+) -> list[Repaired]:
     """Side by side, a few at a time; in the order of the ids."""
-    unwell = [one for one in every if needs_round(one)]
-    begun = {one["id"]: _newest(client, one["id"]) for one in unwell} if options.debug else {}
+    unwell = [instance for instance in instances if needs_round(instance)]
     if options.dry_run:
-        return [_would(one) for one in unwell]
+        return [_dry_run(instance) for instance in unwell]
+    begun = {row["id"]: _newest(client, row["id"]) for row in unwell} if options.debug else {}
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    done: list[Done] = []
+    repaired: list[Repaired] = []
 
     def work() -> None:
-        with ThreadPoolExecutor(AT_ONCE) as few:
-            for one in few.map(lambda row: _repair(client, row), unwell):
-                done.append(one)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for result in pool.map(lambda instance: _repair(client, instance), unwell):
+                repaired.append(result)
 
-    with_progress(f"repairing {len(unwell)} instances", work, lambda: f", {len(done)} done")
-    if options.debug:
-        for one in done:
-            _tell_story(client, one.id, begun[one.id])
-    return done
-
-
-def needs_round(one: dict[str, Any]) -> bool:
-    return bool(one["should_run"]) and one["health"]["verdict"] in _UNWELL
+    with_progress(f"repairing {len(unwell)} instances", work, lambda: f", {len(repaired)} done")
+    for id, cursor in begun.items():
+        _print_story(client, id, cursor)
+    return repaired
 
 
-def steps_for(one: dict[str, Any]) -> tuple[str, ...]:
-    """The ladder as it would be climbed; what ends a pairing only where there is none."""
-    told = one["health"]
-    verdict = HealthVerdict(
-        Health(told["verdict"]), ConnectionStatus(told["state"]), told["reason"], told["sentence"]
-    )
-    ladder = ladder_steps(verdict, trouble_of(verdict), elsewhere=bool(one.get("backend")))
-    return tuple(step.value for step in ladder if not (one["paired"] and step in UNPAIRING))
+def needs_round(instance: dict[str, Any]) -> bool:
+    return bool(instance["should_run"]) and instance["health"]["verdict"] in _UNWELL
 
 
-def _would(one: dict[str, Any]) -> Done:
-    steps = steps_for(one)
-    told = ", ".join(_in_full(one["engine"], step) for step in steps)
-    return _done(one, f"would try: {told}", good=True, steps=steps)
+def steps_for(instance: dict[str, Any]) -> tuple[str, ...]:
+    """The ladder for this instance; steps that end a pairing only where it has none."""
+    health = instance["health"]
+    state = ConnectionStatus(health["state"])
+    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    ladder = ladder_steps(verdict, trouble_of(verdict), elsewhere=bool(instance.get("backend")))
+    return tuple(step.value for step in ladder if not (instance["paired"] and step in UNPAIRING))
+
+
+def _dry_run(instance: dict[str, Any]) -> Repaired:
+    steps = steps_for(instance)
+    shown = ", ".join(_in_full(instance["engine"], step) for step in steps)
+    return _repaired(instance, f"would try: {shown}", good=True, steps=steps)
 
 
 def _in_full(engine: str, step: str) -> str:
-    there = _THERE.get((engine, step), "")
-    return f"{step} ({there})" if there else step
+    parts = _ON_THE_SERVER.get((engine, step), "")
+    return f"{step} ({parts})" if parts else step
 
 
-def _repair(client: Client, one: dict[str, Any]) -> Done:
+def _repair(client: Client, instance: dict[str, Any]) -> Repaired:
     try:
-        path = f"/api/instance/{one['id']}/recover"
-        found = client.request("POST", path, seconds=SECONDS).json()
+        path = f"/api/instance/{instance['id']}/recover"
+        result = client.request("POST", path, seconds=SECONDS).json()
     except AgentSaidNo as error:
-        return _done(one, str(error), good=False)
-    return _done(one, found["ending"].replace("_", " ") or "well", good=found["healthy"])
+        return _repaired(instance, str(error), good=False)
+    return _repaired(instance, result["ending"].replace("_", " ") or "well", good=result["healthy"])
 
 
-def _done(one: dict[str, Any], result: str, *, good: bool, steps: tuple[str, ...] = ()) -> Done:
-    told = one["health"]
-    return Done(one["id"], told["verdict"], told["sentence"], result, good, steps)
+def _repaired(
+    instance: dict[str, Any], result: str, *, good: bool, steps: tuple[str, ...] = ()
+) -> Repaired:
+    health = instance["health"]
+    return Repaired(instance["id"], health["verdict"], health["sentence"], result, good, steps)
 
 
 def _newest(client: Client, id: str) -> int:
-    found = client.get(f"/api/instance/{id}/events", {"limit": 1})["events"]
-    return int(found[0]["cursor"]) if found else 0
+    events = client.get(f"/api/instance/{id}/events", {"limit": 1})["events"]
+    return int(events[0]["cursor"]) if events else 0
 
 
-def _tell_story(client: Client, id: str, begun: int) -> None:
-    """What this round did, and nothing of what was before."""
-    found = client.get(f"/api/instance/{id}/events", {"limit": 200, "after": begun})["events"]
-    for event in found:
+def _print_story(client: Client, id: str, begun: int) -> None:
+    """The events of this round, without those before it."""
+    query = {"limit": 200, "after": begun}
+    for event in client.get(f"/api/instance/{id}/events", query)["events"]:
         if event["kind"] in _STORY:
             line = f"{moment(event['time'])} [{id}] {event['kind']}: {event['sentence']}"
             print(clean(line), file=sys.stderr)

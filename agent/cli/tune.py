@@ -1,24 +1,20 @@
-"""The machine's network, file and swap settings against what many long connections need."""
+"""The machine's network, file and swap settings, compared with those that many connections need."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.command import Subparsers, add_command, wants_json
-from agent.cli.terminal.show import print_json, print_table
+from agent.cli.command import Subparsers, add_command
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import table_lines
 
 if TYPE_CHECKING:
     from agent.host.machine.tune import Tuning
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "tune",
-        tune,
-        "compare the machine's settings with the needed ones, write or undo them",
-        "wa-agent tune --apply --now",
-    )
+    summary = "compare the machine's settings with the needed ones, write or undo them"
+    parser = add_command(commands, "tune", tune, summary, "--apply --now")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help="write the needed settings as a drop-in")
     what.add_argument(
@@ -45,60 +41,48 @@ def _show(options: argparse.Namespace, tuning: "Tuning") -> int:
     from agent.host.machine.tune import all_good
 
     rows, overriding = tuning.rows(), tuning.overriding()
-    if wants_json(options):
-        print_json(
+    shown = {
+        "good": all_good(rows),
+        "applied": tuning.drop_in.exists(),
+        "settings": [
             {
-                "good": all_good(rows),
-                "applied": tuning.drop_in.exists(),
-                "settings": [
-                    {
-                        "name": row.name,
-                        "now": row.now,
-                        "needed": row.needed,
-                        "good": row.good,
-                        "why": row.why,
-                        "overridden_by": overriding.get(row.name),
-                    }
-                    for row in rows
-                ],
+                "name": row.name,
+                "now": row.now,
+                "needed": row.needed,
+                "good": row.good,
+                "why": row.why,
+                "overridden_by": overriding.get(row.name),
             }
-        )
-    else:
-        print_table(
-            ("", "SETTING", "NOW", "NEEDED", "WHY"),
-            [
-                ("ok" if row.good else "change", row.name, row.now, row.needed, row.why)
-                for row in rows
-            ],
-        )
-        for name, file in overriding.items():
-            print(f"{file} sets {name} again, after {tuning.drop_in}")
-        if any(row.written and not row.good for row in rows):
-            print("wa-agent tune --apply writes them; --undo takes it back")
-    return 0 if all_good(rows) else 1
+            for row in rows
+        ],
+    }
+    cells = [
+        ("ok" if row.good else "change", row.name, row.now, row.needed, row.why) for row in rows
+    ]
+    lines = table_lines(("", "SETTING", "NOW", "NEEDED", "WHY"), cells)
+    lines += [
+        f"{file} sets {name} again, after {tuning.drop_in}" for name, file in overriding.items()
+    ]
+    if any(row.written and not row.good for row in rows):
+        lines.append("wa-agent tune --apply writes them; --undo takes it back")
+    return print_answer(options, shown, *lines, good=all_good(rows))
 
 
 def _apply(options: argparse.Namespace, tuning: "Tuning") -> int:
     written = tuning.apply(now=options.now)
-    if wants_json(options):
-        print_json({"file": str(tuning.drop_in), "written": written, "in_force": options.now})
-    elif not written:
-        print("every setting is good already")
-    else:
-        print(f"{tuning.drop_in} written: {', '.join(written)}")
-        if options.now:
-            print("they are in force")
-        else:
-            print(f"in force from the next boot, or now with: sysctl --load={tuning.drop_in}")
-    return 0
+    lines = ["every setting is good already"]
+    if written:
+        later = f"in force from the next boot, or now with: sysctl --load={tuning.drop_in}"
+        lines = [
+            f"{tuning.drop_in} written: {', '.join(written)}",
+            "they are in force" if options.now else later,
+        ]
+    shown = {"file": str(tuning.drop_in), "written": written, "in_force": options.now}
+    return print_answer(options, shown, *lines)
 
 
 def _undo(options: argparse.Namespace, tuning: "Tuning") -> int:
     undone = tuning.undo()
-    if wants_json(options):
-        print_json({"file": str(tuning.drop_in), "undone": undone})
-    elif undone:
-        print(f"{tuning.drop_in} removed; as before: {', '.join(undone)}")
-    else:
-        print("nothing to undo")
-    return 0
+    done = f"{tuning.drop_in} removed; as before: {', '.join(undone)}"
+    shown = {"file": str(tuning.drop_in), "undone": undone}
+    return print_answer(options, shown, done if undone else "nothing to undo")

@@ -56,10 +56,10 @@ def _shake_hands(client: Client, sock: socket.socket, stream: BinaryIO, path: st
         raise Closed("the agent closed the connection")
     if status[1] != b"101":
         body = stream.read(min(int(headers.get(b"content-length", b"0")), _LONGEST))
-        raise AgentSaidNo(int(status[1]), json.loads(body or b"{}"))
+        raise AgentSaidNo(int(status[1]), body)
     wanted = base64.b64encode(hashlib.sha1(key + _MAGIC).digest())
     if headers.get(b"sec-websocket-accept") != wanted:
-        raise Closed("the program that answers there speaks no WebSocket")
+        raise Closed("the program at that address speaks no WebSocket")
 
 
 def _messages(sock: socket.socket, stream: BinaryIO) -> Iterator[dict[str, Any]]:
@@ -85,18 +85,18 @@ def _frame(stream: BinaryIO) -> tuple[int, bytes]:
     elif length == 127:
         length = int.from_bytes(_exactly(stream, 8), "big")
     if second & 0x80 or not first & 0x80 or length > _LONGEST:
-        raise Closed("the agent sent a frame that it should not")
+        raise Closed("the agent sent an invalid frame")
     return first & 0x0F, _exactly(stream, length)
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
-    found = stream.read(count)
-    if len(found) < count:
+    data = stream.read(count)
+    if len(data) < count:
         raise Closed("the agent closed the connection")
-    return found
+    return data
 
 
 def _send(sock: socket.socket, kind: int, payload: bytes) -> None:
     mask = os.urandom(4)
-    masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
     sock.sendall(bytes((0x80 | kind, 0x80 | len(payload))) + mask + masked)

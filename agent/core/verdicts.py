@@ -35,7 +35,7 @@ def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerd
     # The claim of an earlier run says nothing about a run that still starts.
     claim = observation.claim if running else None
     state = Status.INITIALIZING if claim is None else claim.claim.status
-    if phase == "pairing":
+    if phase == "pairing" and not observation.record.paired:
         code = PASSKEY_SUSPECTED
         sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
         return conclude(observation, Health.STUCK, Status.QR_REQUIRED, code, sentence)

@@ -57,7 +57,7 @@ async def test_sessions_of_the_server_are_listed_and_adopted(cli, house, evo):
     await cli("create", "gone", "--engine", "evolution", "--backend", "evo", "--remote", "away")
     listed = await cli("backends", "sessions", "evo")
     assert re.search(r"Shop 1 +Sales +open +491700000001 +shop", listed.out)
-    assert re.search(r"away +- +not there +- +gone", listed.out)
+    assert re.search(r"away +- +missing +- +gone", listed.out)
     assert len((await cli("backends", "sessions", "evo", "--json")).json()["sessions"]) == 2
     assert (await cli("backends", "adopt", "evo", "none")).status == 3
     assert (await cli("backends", "adopt", "evo", "b")).status == 4
@@ -83,7 +83,7 @@ async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, 
     await cli("create", "here", "--engine", "sandbox")
     assert (await cli("list", "--backend", "evo", "--ids")).out == "shop\n"
     shown = (await cli("show", "shop")).out
-    assert re.search(r"backend +evo\nthere +Shop 1\n", shown)
+    assert re.search(r"backend +evo\nremote +Shop 1\n", shown)
     assert "backend" not in (await cli("show", "here")).out
     wrong = await cli("create", "x", "--engine", "whaticket", "--backend", "evo")
     assert wrong.status == 2

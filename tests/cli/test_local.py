@@ -12,7 +12,7 @@ import pytest
 
 from agent.cli.main import run
 from agent.cli.places import checkout, config_path, socket_candidates
-from agent.cli.terminal.show import clean, duration, print_table
+from agent.cli.terminal.show import clean, duration, table_lines
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]
@@ -38,6 +38,19 @@ def test_the_version_comes_without_the_agents_libraries() -> None:
     first, heavy = done.stdout.splitlines()
     assert first.startswith("wa-agent 0.")
     assert heavy == ""
+
+
+@pytest.mark.parametrize(("build", "line"), [("", "1.2.3"), ("9f1c2d3", "1.2.3, 9f1c2d3")])
+def test_version_and_its_option_print_the_same_line(
+    build: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.cli.agent.VERSION", "1.2.3")
+    monkeypatch.setattr("agent.cli.agent.BUILD", build)
+    for argv in (["version"], ["--version"]):
+        assert run(argv) == 0
+        assert capsys.readouterr().out == f"wa-agent {line}\n"
+    assert run(["version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": "1.2.3", "build": build}
 
 
 def test_output_into_a_closed_pipe_is_no_error() -> None:
@@ -203,7 +216,7 @@ def test_durations_are_told_in_two_units(seconds: float | None, expected: str) -
     assert duration(seconds) == expected
 
 
-def test_tables_stay_aligned_with_wide_letters(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(("A", "B"), [("日本", "x"), ("abcde", "y")])
-    assert capsys.readouterr().out == "A      B\n日本   x\nabcde  y\n"
+def test_tables_stay_aligned_with_wide_letters() -> None:
+    lines = table_lines(("A", "B"), [("日本", "x"), ("abcde", "y")])
+    assert lines == ["A      B", "日本   x", "abcde  y"]
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"

@@ -158,7 +158,7 @@ def repair(**more: Any) -> Repair:
         pytest.param({"status": S.QR_REQUIRED}, "a person must scan its code", id="a scan"),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},
-            "what to know: Appeal on the phone(.|\n)*nothing by itself: a person must act",
+            "advice: Appeal on the phone(.|\n)*the agent does nothing more: a person must act",
             id="a ban",
         ),
         pytest.param(

@@ -153,6 +153,11 @@ def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
     assert (find_drop(late, verdict) or pytest.fail("no drop")).code == "passkey_suspected"
 
 
+def test_a_paired_session_that_says_so_is_a_stuck_start():
+    late = replace(pairing(500.0), record=GUARDED)
+    assert judge_health(late, HEALTH, NOW).reason == "phase_pairing"
+
+
 def test_the_suspicion_stays_until_it_is_connected_and_marks_nothing():
     record = SessionRecord(reason="passkey_suspected")
     for reason in ("", "qr_idle"):

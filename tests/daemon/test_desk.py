@@ -69,7 +69,7 @@ def cache() -> Path:
 @pytest.fixture
 async def stand_in() -> AsyncIterator[StandIn]:
     found = await StandIn.open(qr_every=300, alive_every=0.5)
-    found.asks_passkey = True
+    found.passkey = "ask"
     yield found
     await found.close()
 

@@ -55,7 +55,8 @@ _STATES = frozenset(
 
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
-    *("temp-ban", "conflict", "outdated", "no-qr", "stuck-loading", "corrupt-files"),
+    *("temp-ban", "conflict", "outdated", "no-qr", "passkey", "no-pairing"),
+    *("stuck-loading", "corrupt-files"),
 )
 _HOW = ("peers", "per_minute", "bytes_per_second")
 FAULT = (

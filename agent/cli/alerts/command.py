@@ -10,42 +10,35 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.cli.agent import overrides_of
-from agent.cli.command import Subparsers, add_command, client_of, wants_json
+from agent.cli.command import (
+    Subparsers,
+    add_command,
+    add_config_options,
+    client_of,
+    wants_json,
+)
 from agent.cli.places import config_path
-from agent.cli.terminal.show import clean, moment, print_json, print_table
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import clean, moment, table_lines
 from agent.errors import InvalidRequest, NotFound, WaError
 from agent.files import write_whole
 
 WEBHOOK = "127.0.0.1:9099"
-"""Where the exported example sends its webhooks."""
+"""The address that the exported example posts notifications to."""
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "alerts",
-        show,
-        "show the alerts that are active; exit status 1 while one fires",
-        "wa-agent alerts",
-    )
+    summary = "show the alerts that are active; exit status 1 while one fires"
+    parser = add_command(commands, "alerts", show, summary)
     parser.add_argument("--all", action="store_true", help="also alerts that are over")
     among = parser.add_subparsers(metavar="COMMAND")
-    parser = add_command(
-        among,
-        "export",
-        export,
-        "write rules, examples and a dashboard for Prometheus, Alertmanager and Grafana",
-        "wa-agent alerts export /etc/prometheus",
-    )
-    _add_export_options(parser)
-    parser = add_command(
-        among, "explain", explain, "say what to do about an alert",
-        "wa-agent alerts explain WaSessionDown",
-    )  # fmt: skip
+    summary = "write rules, examples and a dashboard for Prometheus, Alertmanager and Grafana"
+    _add_export_options(add_command(among, "export", export, summary, "/etc/prometheus"))
+    summary = "print the runbook's paragraph about an alert"
+    parser = add_command(among, "explain", explain, summary, "WaSessionDown")
     parser.add_argument("name", metavar="NAME", help="the alert's name")
-    example = "wa-agent alerts listen"
-    about = "print the notifications that an Alertmanager posts to the example's webhook"
-    listener = add_command(among, "listen", listen, about, example)
+    summary = "print the notifications that an Alertmanager posts to the example's webhook"
+    listener = add_command(among, "listen", listen, summary)
     listener.add_argument(
         "--at",
         metavar="HOST:PORT",
@@ -56,9 +49,7 @@ def add(commands: Subparsers) -> None:
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="folder for the files")
-    parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    parser.add_argument("--state", metavar="DIR", help="the state directory")
-    parser.add_argument("--listen", metavar="HOST:PORT", help="the HTTP address to scrape")
+    add_config_options(parser, listen="the HTTP address to scrape")
     parser.add_argument(
         "--key-file",
         metavar="FILE",
@@ -75,67 +66,56 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def listen(options: argparse.Namespace) -> int:
-    from agent.cli.alerts.listener import listen  # it brings a server: only for who asks for one
+    from agent.cli.alerts.listener import listen  # other commands start without an HTTP server
 
     return listen(options.at, as_json=wants_json(options))
 
 
 def show(options: argparse.Namespace) -> int:
-    found = client_of(options).get("/api/alerts")
-    active = [one for one in found["alerts"] if options.all or one["state"] != "resolved"]
-    if wants_json(options):
-        print_json({**found, "alerts": active})
-    else:
-        shown = [one for one in active if one["severity"] != "none"]
-        _print(shown, found["alertmanager_problem"])
-    loud = [one for one in active if one["state"] == "firing" and one["severity"] != "none"]
-    return 1 if loud else 0
+    board = client_of(options).get("/api/alerts")
+    alerts = [alert for alert in board["alerts"] if options.all or alert["state"] != "resolved"]
+    loud = [alert for alert in alerts if alert["severity"] != "none"]
+    lines = _lines(loud) if loud else ["no alert is active"]
+    if board["alertmanager_problem"]:
+        lines.append(f"the Alertmanager takes no alerts: {clean(board['alertmanager_problem'])}")
+    fires = any(alert["state"] == "firing" for alert in loud)
+    return print_answer(options, {**board, "alerts": alerts}, *lines, good=not fires)
 
 
-def _print(alerts: list[dict[str, Any]], problem: str) -> None:
-    if not alerts:
-        print("no alert is active")
-    else:
-        rows = [
-            (
-                one["state"] if one["silenced_by"] is None else f"under {one['silenced_by']}",
-                one["severity"],
-                one["name"],
-                moment(one["over"] or one["fired"] or one["since"]),
-                one["sentence"],
-            )
-            for one in alerts
-        ]
-        print_table(("STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"), rows)
-        print(f"what to do: wa-agent alerts explain {shown_name(alerts)}")
-    if problem:
-        print(f"the Alertmanager takes no alerts: {clean(problem)}")
-
-
-def shown_name(alerts: list[dict[str, Any]]) -> str:
-    """The one to look at first."""
-    loud = sorted(alerts, key=lambda one: (one["state"] != "firing", one["severity"]))
-    return clean(loud[0]["name"])
+def _lines(alerts: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        (
+            f"under {alert['silenced_by']}" if alert["silenced_by"] else alert["state"],
+            alert["severity"],
+            alert["name"],
+            moment(alert["over"] or alert["fired"] or alert["since"]),
+            alert["sentence"],
+        )
+        for alert in alerts
+    ]
+    worst = min(alerts, key=lambda alert: (alert["state"] != "firing", alert["severity"]))
+    return [
+        *table_lines(("STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"), rows),
+        f"runbook: wa-agent alerts explain {clean(worst['name'])}",
+    ]
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Needs no agent: the text is the program's own."""
+    """The runbook is a part of the program: no agent is asked."""
     from agent.core.alerts import AlertPolicy, alert_table
     from agent.metrics.runbook import what_to_do
 
-    wanted = options.name.lower()
-    every = alert_table(AlertPolicy(availability=0.99))  # those that are an option, too
-    found = [one for one in every if one.name.lower() == wanted]
-    if not found:
+    table = alert_table(AlertPolicy(availability=0.99))  # the optional alerts, too
+    alert = next((row for row in table if row.name.lower() == options.name.lower()), None)
+    if alert is None:
         raise NotFound(f"cannot explain {options.name}: there is no alert of that name")
-    (alert,) = found
-    if wants_json(options):
-        said = {"name": alert.name, "severity": alert.severity, "what_to_do": what_to_do(alert)}
-        print_json(said)
-    else:
-        print(f"{alert.name} ({alert.severity})")
-        print(textwrap.fill(what_to_do(alert), min(shutil.get_terminal_size().columns, 100)))
-    return 0
+    text = what_to_do(alert)
+    return print_answer(
+        options,
+        {"name": alert.name, "severity": alert.severity, "what_to_do": text},
+        f"{alert.name} ({alert.severity})",
+        textwrap.fill(text, min(shutil.get_terminal_size().columns, 100)),
+    )
 
 
 def export(options: argparse.Namespace) -> int:
@@ -151,18 +131,14 @@ def export(options: argparse.Namespace) -> int:
             if changed and ".example." in name and not options.force:
                 kept.append(str(target))
                 continue
-            _write(target, text)
+            # Whole or not at all, and readable for its user: Prometheus may read it just now.
+            write_whole(target, text.encode(), mode=0o644)
             written.append(str(target))
     except (OSError, UnicodeDecodeError) as error:
         raise WaError(f"cannot write into {folder}: {error}") from error
-    if wants_json(options):
-        print_json({"written": written, "kept": kept})
-    else:
-        for path in written:
-            print(f"{path} written")
-        for path in kept:
-            print(f"{path} kept as it is; --force replaces it")
-    return 0
+    lines = [f"{path} written" for path in written]
+    lines += [f"{path} kept as it is; --force replaces it" for path in kept]
+    return print_answer(options, {"written": written, "kept": kept}, *lines)
 
 
 def _files(options: argparse.Namespace) -> dict[str, str]:
@@ -179,18 +155,18 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
 
     overrides = {**_running_listen(options), **overrides_of(options)}
     config = load_config(config_path(options.config, os.environ), os.environ, overrides=overrides)
-    chosen = config.alerts
+    section = config.alerts
     named = {"key_file": options.key_file} if options.key_file else {}
-    if chosen.alertmanager:
-        named["alertmanager"] = urlsplit(chosen.alertmanager).netloc
+    if section.alertmanager:
+        named["alertmanager"] = urlsplit(section.alertmanager).netloc
     site = Site(
-        machine=chosen.machine or socket.gethostname(),
+        machine=section.machine or socket.gethostname(),
         address=config.scraped_at,
-        patience=chosen.patience / options.speed_up,
+        patience=section.patience / options.speed_up,
         runbooks=config.runbooks,
         **named,
     )
-    alerts = [one for one in config.alert_table if one.name not in chosen.off]
+    alerts = [alert for alert in config.alert_table if alert.name not in section.off]
     return {
         RULES_FILE: rules_file(alerts, site),
         "prometheus.example.yml": prometheus_file(site),
@@ -200,7 +176,7 @@ def _files(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _running_listen(options: argparse.Namespace) -> dict[str, str]:
-    """Where the agent that answers is scraped, unless the command line names another one."""
+    """The HTTP address of the running agent, unless the command line gives one."""
     if options.listen or options.config or options.state:
         return {}
     try:
@@ -208,9 +184,3 @@ def _running_listen(options: argparse.Namespace) -> dict[str, str]:
     except WaError:
         return {}
     return {"api.listen": places["listen"]} if places.get("listen") else {}
-
-
-def _write(target: Path, text: str) -> None:
-    """Whole or not at all: Prometheus may read it at this very moment."""
-    # Nothing in them is secret, and Prometheus is another user.
-    write_whole(target, text.encode(), mode=0o644)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import Client
 from agent.cli.command import client_of, wants_json
-from agent.cli.sessions.instances import wait_until_connected
-from agent.cli.terminal.listing import print_list
+from agent.cli.sessions.waiting import wait_until_connected
+from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
-from agent.cli.terminal.show import print_json
 
 if TYPE_CHECKING:
     from agent.moving.session import FoundSession
@@ -56,19 +55,18 @@ def _first_messages(client: Client, id: str) -> dict[str, Any]:
     return told or {"over": True, "unread": 0, "sentence": "it was not paired"}
 
 
-def print_imported(options: argparse.Namespace, told: dict[str, Any]) -> None:
-    if wants_json(options):
-        print_json(told)
-        return
-    print(f"{told['id']} imported, {'enabled' if told['enabled'] else 'disabled'}")
-    print(f"engine {told['engine']}, account {told['account'] or 'not known yet'}")
-    print(f"SHA-256 of the archive: {told['sha256']}")
-    if first := told.get("first_messages"):
-        print(first["sentence"])
-    if told["trash"]:
-        print(f"the trash has the old session as {told['trash']}")
-    if not told["enabled"]:
-        print(f"run it once no other copy runs: wa-agent enable {told['id']}")
+def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> None:
+    id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
+    print_answer(
+        options,
+        instance,
+        f"{id} imported, {'enabled' if enabled else 'disabled'}",
+        f"engine {instance['engine']}, account {instance['account'] or 'not known yet'}",
+        f"SHA-256 of the archive: {instance['sha256']}",
+        (instance.get("first_messages") or {}).get("sentence", ""),
+        f"the trash has the old session as {trash}" if trash else "",
+        "" if enabled else f"run it once no other copy runs: wa-agent enable {id}",
+    )
 
 
 def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:

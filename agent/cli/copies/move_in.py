@@ -29,13 +29,9 @@ _GZIP = b"\x1f\x8b"
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "import",
-        import_sessions,
-        "make instances from an archive or from another program's paired sessions",
-        "wa-agent import /srv/bot/auth_info_baileys sales --enable",
-    )
+    summary = "make instances from an archive or from another program's paired sessions"
+    example = "/srv/bot/auth_info_baileys sales --enable"
+    parser = add_command(commands, "import", import_sessions, summary, example)
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -97,8 +93,8 @@ def import_sessions(options: argparse.Namespace) -> int:
         return 4 if session.problem else 0
     if program:
         with SOURCES[program](Path(options.source), options.id) as archive:
-            told = _send(options, archive, options.id, Path(options.source).name)
-        return _finish(options, told)
+            instance = _send(options, archive, options.id, Path(options.source).name)
+        return _finish(options, instance)
     found = _found(options)
     plan = [Planned(session, _id_for(session, options)) for session in found]
     if options.dry_run:
@@ -248,10 +244,10 @@ def _send(
         sent[0] += more
 
     client = client_of(options)
-    told: dict[str, Any] = with_progress(
+    instance: dict[str, Any] = with_progress(
         f"importing {name}",
         lambda: upload(client, path, archive, size, count),
         lambda: of_bytes(sent[0], size),
         quiet=wants_json(options),
     )
-    return told
+    return instance

@@ -1,7 +1,7 @@
-"""Whose sessions `import` reads and `export` writes, each with the way from or to our archive.
+"""The programs whose sessions `import` reads and `export` writes, from or to our archive.
 
-Another program's layout is copied into a folder of its own as our engine keeps it, and packed;
-from there on every check of an import holds for it too.
+Another program's session is copied into a folder in our engine's layout and packed, so that every
+check of an import holds for it too.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.moving.session import FoundSession
 
 Source = Callable[[Path, InstanceId | None], IO[bytes]]
-"""Gives the archive, to be read from its beginning; the id is the one that was asked for."""
+"""Opens the archive at its beginning; the id is that of the command line."""
 
 OURS = "wa-agent"
 
@@ -106,7 +106,7 @@ def pack_found(session: "FoundSession", id: InstanceId) -> IO[bytes]:
 def _packed(
     path: Path, id: InstanceId | None, engine: str, fill: Callable[[Path], None]
 ) -> IO[bytes]:
-    """Another program's folder, which says nothing of who it belongs to, as our archive."""
+    """Another program's folder, which names no instance, as our archive."""
     from agent.vault.copies.pack import pack_session
 
     if id is None:
@@ -164,7 +164,7 @@ SOURCES: Mapping[str, Source] = {
     OURS: open_archive,
     "wwebjs": pack_local_auth,
 }
-"""What is one session each; `agent.moving` finds the sessions of every other program."""
+"""Programs with one session in each source; `agent.moving` reads those of all others."""
 
 LOOKS: Mapping[str, Callable[[Path], "FoundSession"]] = {
     OURS: look_at_archive,
@@ -173,8 +173,7 @@ LOOKS: Mapping[str, Callable[[Path], "FoundSession"]] = {
 """What is in such a source, before anything is touched."""
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
-"""Makes another program's layout of our archive in a folder, in place of an older one where that
-is wanted; what was made."""
+"""Writes our archive into a folder in another program's layout; returns the folder."""
 
 TARGETS: Mapping[str, Target] = {
     "wwebjs": unpack_local_auth,

@@ -1,20 +1,17 @@
-"""Long requests and large bodies: an archive is streamed from and to a file, never held whole."""
+"""Large bodies: an archive is streamed from and to a file, never held whole."""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from agent.cli.client import AgentSaidNo, Client
-from agent.errors import AgentUnreachable, Refused, WaError
+from agent.cli.client import Client
+from agent.errors import Refused, WaError
 from agent.files import replacing
-
-if TYPE_CHECKING:
-    import http.client
 
 LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
@@ -23,19 +20,9 @@ _PIECE = 1 << 18
 Count = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A request's body."""
-
-    body: Any
-    """Bytes, something to read, or None."""
-    kind: str
-    size: int | None = None
-
-
 @dataclass(slots=True)
 class Counted:
-    """A file whose reading is counted, with its sum."""
+    """A file that counts the bytes that are read of it."""
 
     file: IO[bytes]
     count: Count
@@ -46,39 +33,33 @@ class Counted:
         return piece
 
 
-def ask_long(client: Client, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-    """As Client.request, for what may take minutes."""
-    raw = None if body is None else json.dumps(body).encode()
-    with _answer(client, method, path, Sent(raw, "application/json")) as answer:
-        return json.loads(answer.read())
-
-
 def upload(client: Client, path: str, source: IO[bytes], size: int, count: Count) -> Any:
-    body: Any = Counted(source, count)
-    with _answer(client, "POST", path, Sent(body, "application/gzip", size)) as answer:
-        return json.loads(answer.read())
+    headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
+    body = Counted(source, count)
+    with client.exchange("POST", path, body, headers, LONGEST) as response:
+        return json.loads(response.read())
 
 
 def download(client: Client, path: str, body: Mapping[str, Any], target: Path, count: Count) -> str:
-    """Fetch into a file that is whole or not there, for its owner alone; its SHA-256."""
-    raw = json.dumps(body).encode()
-    with _answer(client, "POST", path, Sent(raw, "application/json")) as answer:
-        told, size = answer.headers.get("X-Archive-SHA256"), answer.length
+    """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
+    headers = {"Accept": "*/*", "Content-Type": "application/json"}
+    with client.exchange("POST", path, json.dumps(body).encode(), headers, LONGEST) as response:
+        announced, size = response.headers.get("X-Archive-SHA256"), response.length
         digest, received = hashlib.sha256(), 0
         with whole_file(target) as file:
-            while piece := answer.read(_PIECE):
+            while piece := response.read(_PIECE):
                 file.write(piece)
                 digest.update(piece)
                 received += len(piece)
                 count(len(piece))
-            if digest.hexdigest() != told or (size is not None and received != size):
+            if digest.hexdigest() != announced or (size is not None and received != size):
                 raise WaError(f"cannot write {target}: the archive did not arrive whole")
     return digest.hexdigest()
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """To write into: it is there when all was written, for its owner alone."""
+    """A file to write into, for its owner alone: it appears when it is written whole."""
     try:
         with replacing(target) as file:
             yield file
@@ -87,47 +68,10 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Before the agent is troubled: may the file be written?"""
+    """Refuse a file that cannot be written before the agent is asked."""
     if target.is_dir():
         raise Refused(f"cannot write {target}: it is a folder", field="file")
     if target.exists() and not force:
         raise Refused(f"cannot write {target}: it exists; --force replaces it", field="file")
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise Refused(f"cannot write {target}: {target.parent} may not be written", field="file")
-
-
-@contextmanager
-def _answer(
-    client: Client, method: str, path: str, sent: Sent
-) -> Iterator["http.client.HTTPResponse"]:
-    import http.client
-
-    headers = {"Accept": "*/*", **client.authorization()}
-    if sent.body is not None:
-        headers["Content-Type"] = sent.kind
-    if sent.size is not None:
-        headers["Content-Length"] = str(sent.size)
-    connection = http.client.HTTPConnection(client.host(), timeout=LONGEST)
-    connection.sock = client.open_socket()
-    connection.sock.settimeout(LONGEST)
-    try:
-        # An agent that refuses does so before it has read all: its answer is what counts.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, path, body=sent.body, headers=headers)
-        answer = connection.getresponse()
-        if answer.status >= 400:
-            raise AgentSaidNo(answer.status, _object(answer.read()))
-        yield answer
-    except (OSError, http.client.HTTPException) as error:
-        cause = str(error) or type(error).__name__
-        raise AgentUnreachable(f"cannot finish talking to the agent: {cause}") from error
-    finally:
-        connection.close()
-
-
-def _object(raw: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(raw)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        raise Refused(f"cannot write {target}: {target.parent} is not writable", field="file")

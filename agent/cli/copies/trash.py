@@ -1,43 +1,33 @@
-"""Retired sessions: look at them, bring one back."""
+"""Retired sessions: list them, bring one back."""
 
 import argparse
+from urllib.parse import quote
 
-from agent.cli.command import Subparsers, add_command, add_group, client_of, wants_json
-from agent.cli.terminal.listing import print_list
-from agent.cli.terminal.show import moment, print_json
+from agent.cli.command import Subparsers, add_command, add_group, client_of
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.show import moment
 
 
 def add(commands: Subparsers) -> None:
-    among = add_group(commands, "trash", "retired sessions", "wa-agent trash list")
-    add_command(among, "list", list_trash, "list retired sessions", "wa-agent trash list")
-    parser = add_command(
-        among,
-        "restore",
-        restore,
-        "bring a retired session back",
-        "wa-agent trash restore sales.20260115T103045Z",
-    )
+    among = add_group(commands, "trash", "retired sessions", "list")
+    add_command(among, "list", list_trash, "list retired sessions")
+    summary = "bring a retired session back"
+    parser = add_command(among, "restore", restore, summary, "sales.20260115T103045Z")
     parser.add_argument("name", metavar="NAME", help="as `trash list` shows it")
 
 
 def list_trash(options: argparse.Namespace) -> int:
-    found = client_of(options).get("/api/trash")["trash"]
-    print_list(
+    return print_list(
         options,
-        found,
+        client_of(options).get("/api/trash")["trash"],
         ("NAME", "ID", "RETIRED"),
-        lambda one: (one["name"], one["id"], moment(one["retired"])),
+        lambda retired: (retired["name"], retired["id"], moment(retired["retired"])),
         nothing="the trash is empty",
     )
-    return 0
 
 
 def restore(options: argparse.Namespace) -> int:
-    from urllib.parse import quote
-
-    found = client_of(options).post(f"/api/trash/{quote(options.name, safe='')}/restore")
-    if wants_json(options):
-        print_json(found)
-    else:
-        print(f"{found['id']} is back, {'enabled' if found['enabled'] else 'disabled'}")
-    return 0
+    path = f"/api/trash/{quote(options.name, safe='')}/restore"
+    instance = client_of(options).post(path)
+    state = "enabled" if instance["enabled"] else "disabled"
+    return print_answer(options, instance, f"{instance['id']} is back, {state}")

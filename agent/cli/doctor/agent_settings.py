@@ -1,4 +1,4 @@
-"""The settings of the agent that answers: what is looked at is its own, not another's."""
+"""The settings of the running agent: doctor and `config show` read its own, not another's."""
 
 import argparse
 import os
@@ -21,10 +21,10 @@ _KEYS = {
 def settings_in_use(
     options: argparse.Namespace, client: Client
 ) -> tuple[Path | None, dict[str, str]]:
-    """The file to read and what stands over it.
+    """The file to read, and the settings over it.
 
-    What the command line names holds. Else, where an agent on this machine is named, by --socket
-    or WA_AGENT_SOCKET, it is asked; one that does not answer changes nothing.
+    Those of the command line are used. Without them an agent that --socket or WA_AGENT_SOCKET
+    names is asked for its own; without an answer nothing changes.
     """
     path, overrides = config_path(options.config, os.environ), overrides_of(options)
     if options.config or options.state:
@@ -34,8 +34,8 @@ def settings_in_use(
         return path, overrides
     if "config" in places:
         path = Path(places["config"])
-    told = {key: places[name] for name, key in _KEYS.items() if name in places}
-    return path, {**overrides, **told}
+    paths = {key: places[name] for name, key in _KEYS.items() if name in places}
+    return path, {**overrides, **paths}
 
 
 def names_an_agent_here(client: Client) -> bool:
@@ -46,7 +46,7 @@ def _places_of(client: Client) -> Mapping[str, str]:
     if not names_an_agent_here(client):
         return {}
     try:
-        found = client.get("/api/health")["agent"].get("places", {})
+        places = client.get("/api/health")["agent"].get("places", {})
     except WaError:
         return {}
-    return {str(name): str(path) for name, path in found.items()}
+    return {str(name): str(path) for name, path in places.items()}

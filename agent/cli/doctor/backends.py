@@ -1,158 +1,144 @@
-"""doctor's look at each backend: the server as its worker tells it, and what the worker needs."""
+"""doctor's checks of each backend: its server, and what its worker needs on this machine."""
 
+import grp
 import os
 import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent.cli.client import Client
 from agent.cli.doctor.worker_access import Worker, worker_of
+from agent.config import INSTALLED_STATE, BackendDeclaration, Config, secrets_of
+from agent.config.backends import hide_secrets
 from agent.errors import ConfigError, WaError
-
-if TYPE_CHECKING:
-    from agent.config import BackendDeclaration, Config
-    from agent.host.machine.findings import Finding
+from agent.host.machine.findings import Finding, note, ok, wrong
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",
     "timeout": "read its log, it may be overloaded; [[backend]] timeout is the agent's limit",
     "tls": "check that ca_file signed its certificate and that the certificate is still valid",
-    "garbage": "another program answers at url (a proxy's page?): correct it",
+    "garbage": "another program answers at url, such as a proxy: correct it",
     "not_found": "url leads to another program: correct it",
     "refused_key": "set the right key (or password), then: systemctl restart wa-agent",
     "licence_missing": "activate the licence on the server",
     "failing": "its own log says why it answers with errors",
 }
-_SEEN = "wa-agent backends drop-in {name} prints the rights that its worker needs"
+_DROP_IN = "wa-agent backends drop-in {name} prints the rights that its worker needs"
 _SAMPLES = 5
 _SECONDS = 5.0
 
 
-def examine(config: "Config", client: Client, file: Path | None) -> "Iterator[Finding]":
-    from agent.config import INSTALLED_STATE
-
-    told = _told(client)
-    if told is None:
-        told = {}  # the check of the agent says why
+def examine(config: Config, client: Client, file: Path | None) -> Iterator[Finding]:
+    if not config.backend:
+        return
+    try:
+        views = {view["name"]: view for view in client.get("/api/backends")["backends"]}
+    except WaError:
+        pass  # the check of the agent tells why
     else:
-        yield from _servers(config, told)
+        yield from _servers(config, views)
     yield from _open_file(config, file)
     state = config.agent.state_path
-    for one in config.backend:
-        yield from _secrets(one)
-        worker = worker_of(one.name, state, installed=state == INSTALLED_STATE)
-        yield from _places(one, worker)
-        yield from _redis(one)
+    for backend in config.backend:
+        yield from _secrets(backend)
+        worker = worker_of(backend.name, state, installed=state == INSTALLED_STATE)
+        yield from _sources(backend, worker)
+        yield from _redis(backend)
 
 
-def _told(client: Client) -> dict[str, dict[str, Any]] | None:
-    try:
-        return {one["name"]: one for one in client.get("/api/backends")["backends"]}
-    except WaError:
-        return None
-
-
-def _servers(config: "Config", told: Mapping[str, Mapping[str, Any]]) -> "Iterator[Finding]":
-    from agent.host.machine.findings import note, ok, wrong
-
-    for one in config.backend:
-        check, found = _check(one), told.get(one.name)
-        if found is None:
-            advice = "systemctl restart wa-agent: it reads its backends at a start"
-            yield note(check, "the running agent does not know it", advice)
-        elif found["up"] and found.get("warning"):
+def _servers(config: Config, views: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    for backend in config.backend:
+        check, view = _check(backend), views.get(backend.name)
+        if view is None:
+            advice = "systemctl restart wa-agent, which reads its backends at a start"
+            yield note(check, "the running agent has not read it", advice)
+        elif view["up"] and view.get("warning"):
             advice = "correct logs, log_session and auth_folder of its [[backend]]"
-            yield wrong(check, f"it answers, but {found['warning']}", advice)
-        elif found["up"]:
-            known = "?" if found["sessions"] is None else found["sessions"]
-            words = f"{one.engine} {found['version']}".strip()
+            yield wrong(check, f"it answers, but {view['warning']}", advice)
+        elif view["up"]:
+            total = "?" if view["sessions"] is None else view["sessions"]
+            words = f"{backend.engine} {view['version']}".strip()
             yield ok(
                 check,
-                f"{words} answers in {found['answer_seconds']:.2f} s; {known} sessions,"
-                f" {found['connected']} of our {found['held']} connected",
+                f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
+                f" {view['connected']} of our {view['held']} connected",
             )
-        elif found["worker"] not in ("active", "activating"):
-            advice = f"journalctl -u wa-backend@{one.name} says why; wa-agent events -f"
-            yield wrong(check, f"its worker is {found['worker']}: {found['sentence']}", advice)
+        elif view["worker"] not in ("active", "activating"):
+            advice = f"journalctl -u wa-backend@{backend.name} says why; wa-agent events -f"
+            yield wrong(check, f"its worker is {view['worker']}: {view['sentence']}", advice)
         else:
-            advice = _ADVICE.get(found["reason"], f"wa-agent backends check {one.name}")
-            yield wrong(check, f"{found['sentence'] or 'it is not up'}", advice)
+            advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
+            yield wrong(check, f"{view['sentence'] or 'it is not up'}", advice)
 
 
-def _check(one: "BackendDeclaration") -> str:
-    return f"backend {one.name}"
+def _check(backend: BackendDeclaration) -> str:
+    return f"backend {backend.name}"
 
 
-def _open_file(config: "Config", file: Path | None) -> "Iterator[Finding]":
-    """Keys in agent.toml itself are as safe as that file."""
-    from agent.config.backends import hide_secrets
-    from agent.host.machine.findings import wrong
-
-    holds = [one.name for one in config.backend if hide_secrets(one) != one]
+def _open_file(config: Config, file: Path | None) -> Iterator[Finding]:
+    """Keys in agent.toml need a file that only its user can read."""
+    holders = [backend.name for backend in config.backend if hide_secrets(backend) != backend]
     try:
         open_to_all = file is not None and bool(file.stat().st_mode & 0o004)
     except OSError:
         return
-    if holds and open_to_all:
-        names = ", ".join(holds)
+    if holders and open_to_all:
+        names = ", ".join(holders)
         advice = f"chmod o-rwx {file}, or use key_file and password_file"
         yield wrong("config", f"{file} holds keys ({names}) and is open to every user", advice)
 
 
-def _secrets(one: "BackendDeclaration") -> "Iterator[Finding]":
-    from agent.config import secrets_of
-    from agent.host.machine.findings import note, wrong
-
-    settings = one.flat()
+def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
+    settings = backend.flat()
     for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116
         except OSError:
-            continue  # secrets_of says it better
+            continue  # secrets_of tells why
         if mode & 0o004:
-            yield wrong(_check(one), f"{path} is open to every user", f"chmod o-rwx {path}")
+            yield wrong(_check(backend), f"{path} is open to every user", f"chmod o-rwx {path}")
     try:
-        secrets_of(one)
+        secrets_of(backend)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
-            yield note(_check(one), str(error), "run doctor as root: the agent may have the right")
+            yield note(
+                _check(backend), str(error), "run doctor as root: the agent may have the right"
+            )
         else:
-            yield wrong(_check(one), str(error), "correct it, then: systemctl restart wa-agent")
+            yield wrong(_check(backend), str(error), "correct it, then: systemctl restart wa-agent")
 
 
 # --- what its worker must reach on this machine ----------------------------------------------
 
 
-def _places(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
-    if one.ca_file:
-        yield from _place(one, worker, Path(one.ca_file), "r")
-    settings = one.flat()
+def _sources(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
+    if backend.ca_file:
+        yield from _path(backend, worker, Path(backend.ca_file), "r")
+    settings = backend.flat()
     for source in settings.get("logs", ()):
         kind, _, what = source.partition(":")
         if kind == "file":
-            yield from _place(one, worker, Path(what), "r")
+            yield from _path(backend, worker, Path(what), "r")
         elif kind in ("folder", "pm2"):
-            yield from _place(one, worker, Path(what), "rx")
+            yield from _path(backend, worker, Path(what), "rx")
         elif kind == "journal":
-            yield from _journal(one, worker)
+            yield from _journal(backend, worker)
         else:
-            yield from _command(one, what)
+            yield from _command(backend, what)
     if folders := settings.get("auth_folder"):
-        yield from _auth_folders(one, worker, folders)
+        yield from _auth_folders(backend, worker, folders)
 
 
-def _auth_folders(one: "BackendDeclaration", worker: Worker, template: str) -> "Iterator[Finding]":
-    """A repair removes one peer's files: that takes the right to write in a session's folder."""
-    from agent.host.machine.findings import note
-
+def _auth_folders(backend: BackendDeclaration, worker: Worker, template: str) -> Iterator[Finding]:
+    """A repair removes a peer's files: it needs the right to write in a session's folder."""
     pattern = Path(template)
-    found = list(_place(one, worker, pattern.parent, "rx"))
-    yield from found
-    if any(finding.level == "wrong" for finding in found):
+    findings = list(_path(backend, worker, pattern.parent, "rx"))
+    yield from findings
+    if any(finding.level == "wrong" for finding in findings):
         return
     try:
         folders = sorted(pattern.parent.glob(pattern.name.replace("{id}", "*")))
@@ -160,19 +146,17 @@ def _auth_folders(one: "BackendDeclaration", worker: Worker, template: str) -> "
         return
     if not folders:
         advice = "check the path: a paired session has a folder there"
-        yield note(_check(one), f"no folder matches {template}", advice)
+        yield note(_check(backend), f"no folder matches {template}", advice)
     for folder in folders[:_SAMPLES]:
-        yield from _place(one, worker, folder, "rwx")
+        yield from _path(backend, worker, folder, "rwx")
 
 
-def _place(one: "BackendDeclaration", worker: Worker, path: Path, ways: str) -> "Iterator[Finding]":
-    from agent.host.machine.findings import note, ok, wrong
-
-    check, drop_in = _check(one), _SEEN.format(name=one.name)
+def _path(backend: BackendDeclaration, worker: Worker, path: Path, ways: str) -> Iterator[Finding]:
+    check, drop_in = _check(backend), _DROP_IN.format(name=backend.name)
     try:
         path.stat()
     except PermissionError:
-        yield note(check, f"cannot look at {path}", "run doctor as root")
+        yield note(check, f"cannot check {path}", "run doctor as root")
         return
     except OSError as error:
         yield wrong(check, f"{path}: {error.strerror}", "correct the path in its [[backend]]")
@@ -192,69 +176,63 @@ def _place(one: "BackendDeclaration", worker: Worker, path: Path, ways: str) -> 
         yield ok(check, f"{worker.name} may {words} {path}")
 
 
-def _journal(one: "BackendDeclaration", worker: Worker) -> "Iterator[Finding]":
-    import grp
-
-    from agent.host.machine.findings import ok, wrong
-
+def _journal(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
     groups = set()
     for name in ("systemd-journal", "adm"):
         try:
             groups.add(grp.getgrnam(name).gr_gid)
         except KeyError:
             continue
-    drop_in = _SEEN.format(name=one.name)
+    drop_in = _DROP_IN.format(name=backend.name)
     if shutil.which("journalctl") is None:
-        yield wrong(_check(one), "journalctl is not installed", "install systemd, or use file:…")
+        yield wrong(
+            _check(backend), "journalctl is not installed", "install systemd, or use file:…"
+        )
     elif worker.uid == 0 or groups & {worker.gid, *worker.groups}:
-        yield ok(_check(one), f"{worker.name} may read the journal")
+        yield ok(_check(backend), f"{worker.name} may read the journal")
     else:
-        yield wrong(_check(one), f"{worker.name} may not read the journal", drop_in)
+        yield wrong(_check(backend), f"{worker.name} may not read the journal", drop_in)
 
 
-def _command(one: "BackendDeclaration", text: str) -> "Iterator[Finding]":
-    from agent.host.machine.findings import ok, wrong
-
+def _command(backend: BackendDeclaration, text: str) -> Iterator[Finding]:
     program = shlex.split(text)[0]
     if shutil.which(program) is None:
-        yield wrong(_check(one), f"there is no program {program}", "install it, or correct logs")
+        yield wrong(_check(backend), f"program {program} is missing", "install it, or correct logs")
     else:
-        yield ok(_check(one), f"{program} is there")
+        yield ok(_check(backend), f"{program} is installed")
 
 
 # --- Redis -----------------------------------------------------------------------------------
 
 
-def _redis(one: "BackendDeclaration") -> "Iterator[Finding]":
-    from agent.host.machine.findings import note, ok, wrong
-
-    url = one.flat().get("redis_url")
+def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
+    url = backend.flat().get("redis_url")
     if not url:
         return
-    parts, check = urlsplit(url), _check(one)
+    parts, check = urlsplit(url), _check(backend)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
     try:
-        said = _ping(url)
+        reply = _ping(url)
     except (OSError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         yield wrong(
             check, f"Redis at {where}: {cause}", "check that it runs and that redis_url is right"
         )
         return
-    if said is None:
+    if reply is None:
         yield note(
             check, f"Redis at {where} can be reached", "doctor does not check its answer over TLS"
         )
-    elif said.startswith("+PONG"):
+    elif reply.startswith("+PONG"):
         yield ok(check, f"Redis at {where} answers")
-    elif said.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):
+    elif reply.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):
         yield wrong(check, f"Redis at {where} refuses the agent", "put the password into redis_url")
     else:
-        yield wrong(check, f"the program at {where} is no Redis", "correct redis_url")
+        yield wrong(check, f"the program at {where} is not Redis", "correct redis_url")
 
 
 def _ping(url: str) -> str | None:
-    """The answer to PING; None where it would take TLS to ask."""
+    """The answer to PING; None over TLS, which is not checked."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,7 +1,6 @@
-"""The archive that `wa-agent doctor --bundle` writes: what helps, and no secret.
+"""The archive that `wa-agent doctor --bundle` writes for support, without secrets.
 
-Everything passes through one gate at the end: whatever looks like a key, a QR code, a
-password or a person's number is taken out, also where nobody expected it.
+Every text passes through `clean_text`: it removes keys, QR codes, passwords and phone numbers.
 """
 
 import io
@@ -20,7 +19,7 @@ from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.cli.doctor.machine_parts import kept_events, machine_parts
+from agent.cli.doctor.machine_parts import machine_parts, stored_events
 from agent.config import Config, tables_of
 from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
@@ -61,19 +60,19 @@ def write_bundle(
         **dict(machine_parts(config)),
     }
     try:
-        # Exclusive and private: it tells much of this machine, and /tmp is everybody's.
+        # Exclusive and private: every user can write into /tmp.
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name, found in parts.items():
-                _add(archive, name, found)
+            for name, content in parts.items():
+                _add(archive, name, content)
     except FileExistsError:
         raise Refused(f"cannot write {target}: it exists") from None
     except OSError as error:
         raise WaError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _add(archive: tarfile.TarFile, name: str, found: Any) -> None:
-    text = found if isinstance(found, str) else json.dumps(found, indent=1, default=str)
+def _add(archive: tarfile.TarFile, name: str, content: Any) -> None:
+    text = content if isinstance(content, str) else json.dumps(content, indent=1, default=str)
     body = clean_text(text).encode("utf-8", "replace")
     member = tarfile.TarInfo(f"wa-agent/{name}")
     member.size, member.mtime, member.mode = len(body), int(time.time()), 0o600
@@ -81,33 +80,33 @@ def _add(archive: tarfile.TarFile, name: str, found: Any) -> None:
 
 
 def clean_text(text: str) -> str:
-    """The gate."""
+    """The text without secrets and without people's numbers."""
     return "\n".join(_PEOPLE.sub(REMOVED, redact(line)) for line in text.split("\n"))
 
 
-def without_secrets(found: Any, *, foreign: bool = False) -> Any:
-    """The settings. An instance's own belong to its engine: of those, only names and numbers."""
-    if isinstance(found, Mapping):
+def without_secrets(settings: Any, *, foreign: bool = False) -> Any:
+    """`foreign`: settings of an engine, of which only names and numbers are kept."""
+    if isinstance(settings, Mapping):
         return {
             name: without_secrets(value, foreign=foreign or name == "settings")
-            for name, value in found.items()
+            for name, value in settings.items()
         }
-    if isinstance(found, list | tuple):
-        return [without_secrets(value, foreign=foreign) for value in found]
-    if foreign and not isinstance(found, _PLAIN) and found is not None:
+    if isinstance(settings, list | tuple):
+        return [without_secrets(value, foreign=foreign) for value in settings]
+    if foreign and not isinstance(settings, _PLAIN) and settings is not None:
         return REMOVED
-    return found if isinstance(found, _PLAIN) or found is None else str(found)
+    return settings if isinstance(settings, _PLAIN) or settings is None else str(settings)
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Only what concerns the agent; a key is said to be there, not what it is."""
+    """The agent's variables; the value of a key is removed."""
     chosen = {name: value for name, value in env.items() if name.startswith(_VARIABLES)}
     secret = re.compile(r"KEY|TOKEN|PASSWORD|SECRET")
     return {name: REMOVED if secret.search(name) else value for name, value in chosen.items()}
 
 
 def _versions() -> dict[str, str]:
-    found = {
+    versions = {
         "wa-agent": VERSION,
         "python": sys.version.split()[0],
         "sqlite": sqlite3.sqlite_version,
@@ -115,15 +114,15 @@ def _versions() -> dict[str, str]:
         "machine": platform.machine(),
     }
     try:
-        found["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+        versions["system"] = platform.freedesktop_os_release().get("PRETTY_NAME", "")
     except OSError:
-        found["system"] = ""
+        versions["system"] = ""
     for name in _PROGRAMS:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) -> Any:
@@ -134,11 +133,11 @@ def _asked(client: Client, path: str, query: Mapping[str, Any] | None = None) ->
 
 
 def _events(config: Config, client: Client) -> Any:
-    told = _asked(client, "/api/events", {"limit": ENTRIES})
-    if "events" in told:
-        return told
-    kept = kept_events(config.agent.state_path, ENTRIES)
-    return {**kept, "agent": told["missing"]}
+    answer = _asked(client, "/api/events", {"limit": ENTRIES})
+    if "events" in answer:
+        return answer
+    stored = stored_events(config.agent.state_path, ENTRIES)
+    return {**stored, "agent": answer["missing"]}
 
 
 def _metrics(client: Client) -> str:

@@ -1,4 +1,4 @@
-"""What this machine itself tells for the bundle, with or without an agent: logs, units, history."""
+"""The parts of the bundle that need no running agent: logs, units, history."""
 
 import os
 import stat
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.cli.doctor.checks import lock_holder
 from agent.config import Config
 from agent.core.event_json import show_event
 from agent.errors import WaError
@@ -19,7 +20,7 @@ LINES = 500
 BYTES = 256 * 1024
 WORKER_LINES = 100
 WORKERS = 50
-"""Worker logs at most, the ones written last; only the process host has them."""
+"""Worker logs at most, the last written ones; only the process host has them."""
 _SECONDS = 20.0
 _OURS = (
     units.AGENT_SERVICE,
@@ -58,17 +59,16 @@ def machine_parts(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _own_log(state: Path) -> Path | None:
-    """Where the agent's lines go when it was started by hand: the file behind its stderr."""
+    """The log of an agent that was started by hand: the file behind its stderr."""
     try:
-        pid = int((state / "lock").read_text().strip())
-        path = Path(f"/proc/{pid}/fd/2").readlink()
+        path = Path(f"/proc/{lock_holder(state)}/fd/2").readlink()
         return path if path.is_absolute() and path.is_file() else None
-    except (OSError, ValueError):
+    except OSError:
         return None
 
 
-def kept_events(state: Path, limit: int) -> dict[str, Any]:
-    """The history as the disk has it, while no agent can tell it."""
+def stored_events(state: Path, limit: int) -> dict[str, Any]:
+    """The history from the database, while no agent answers."""
     path = state / "agent.db"
     try:
         with lock_of(state) as free:
@@ -77,7 +77,7 @@ def kept_events(state: Path, limit: int) -> dict[str, Any]:
             entries = last_entries(path, limit) if path.exists() else []
     except WaError as error:
         return {"missing": str(error)}
-    return {"events": [show_event(one) for one in entries], "read_from": str(path)}
+    return {"events": [show_event(entry) for entry in entries], "read_from": str(path)}
 
 
 def _said(*words: str) -> str:
@@ -93,14 +93,14 @@ def _said(*words: str) -> str:
 
 
 def _tail(path: Path, lines: int) -> str:
-    """A worker may write where its log is: a link that it put there is not followed."""
+    """A worker may write in its log's folder: links are not followed."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
                 return "# missing: it is no file\n"
-            file.seek(max(found.st_size - BYTES, 0))
+            file.seek(max(status.st_size - BYTES, 0))
             return b"".join(deque(file, lines)).decode(errors="replace")
     except OSError as error:
         return f"# missing: {error.strerror or error}\n"
@@ -113,10 +113,10 @@ def _worker_logs(state: Path) -> list[Path]:
         except OSError:
             return 0.0
 
-    found = [
+    logs = [
         path
         for kind in ("run", "run-backends")
         for path in state.glob(f"{kind}/*/worker.log")
         if not path.parent.is_symlink()
     ]
-    return sorted(found, key=written, reverse=True)[:WORKERS]
+    return sorted(logs, key=written, reverse=True)[:WORKERS]

@@ -1,8 +1,8 @@
-"""The webhooks in the settings: can they be signed, may they be sent to, and do they answer?"""
+"""doctor's checks of each webhook: its files, its address, and its deliveries."""
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,64 +14,67 @@ from agent.host.machine.findings import Finding, note, ok, wrong
 
 
 def examine(config: Config, client: Client) -> Iterator[Finding]:
-    """Nothing is sent: that would be an event that did not happen."""
-    told = _told(client)
-    for one in config.webhook:
-        found = [*_files(one), *_addresses(one), *_as_seen(one, told)]
-        yield from found or [
-            ok(_check(one), "its secret and address are good, and its target takes events")
+    """Sends nothing: a test event would be an event that did not happen."""
+    if not config.webhook:
+        return
+    views = _views(client)
+    for webhook in config.webhook:
+        findings = [*_files(webhook), *_addresses(webhook), *_deliveries(webhook, views)]
+        yield from findings or [
+            ok(_check(webhook), "its secret and address are good, and its target takes events")
         ]
 
 
-def _check(one: WebhookDeclaration) -> str:
-    return f"webhook {one.name}"
+def _check(webhook: WebhookDeclaration) -> str:
+    return f"webhook {webhook.name}"
 
 
-def _files(one: WebhookDeclaration) -> Iterator[Finding]:
+def _files(webhook: WebhookDeclaration) -> Iterator[Finding]:
     advice = "the webhook sends nothing without it; give the user wa-agent the right to read it"
     try:
-        secret_of(one)
+        secret_of(webhook)
     except ConfigError as error:
-        yield wrong(_check(one), str(error), advice)
-    if one.ca_file and not os.access(one.ca_file, os.R_OK):
-        yield wrong(_check(one), f"cannot read {one.ca_file} (ca_file)", advice)
+        yield wrong(_check(webhook), str(error), advice)
+    if webhook.ca_file and not os.access(webhook.ca_file, os.R_OK):
+        yield wrong(_check(webhook), f"cannot read {webhook.ca_file} (ca_file)", advice)
 
 
-def _addresses(one: WebhookDeclaration) -> Iterator[Finding]:
-    parts = urlsplit(one.url)
+def _addresses(webhook: WebhookDeclaration) -> Iterator[Finding]:
+    parts = urlsplit(webhook.url)
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        advice = "check its url and this machine's resolver"
-        yield wrong(_check(one), f"this machine cannot resolve its name {parts.hostname}", advice)
+        sentence = f"this machine cannot resolve its name {parts.hostname}"
+        yield wrong(_check(webhook), sentence, "check its url and this machine's resolver")
         return
-    reasons = [refuse_address(str(place[0]), private=one.private) for *_, place in found]
+    reasons = [refuse_address(str(where[0]), private=webhook.private) for *_, where in addresses]
     if all(reasons):
-        sentence = f"{parts.hostname} leads to {found[0][4][0]}: {reasons[0]}"
+        sentence = f"{parts.hostname} leads to {addresses[0][4][0]}: {reasons[0]}"
         advice = (
             "the agent sends nothing there; private = true allows this machine and private networks"
         )
-        yield wrong(_check(one), sentence, advice)
+        yield wrong(_check(webhook), sentence, advice)
 
 
-def _told(client: Client) -> Sequence[dict[str, Any]] | None:
+def _views(client: Client) -> Mapping[str, dict[str, Any]] | None:
     try:
-        found: Sequence[dict[str, Any]] = client.get("/api/webhooks")["webhooks"]
+        return {view["name"]: view for view in client.get("/api/webhooks")["webhooks"]}
     except WaError:
-        return None  # that no agent answers is another check's finding
-    return found
+        return None  # the check of the agent tells why
 
 
-def _as_seen(one: WebhookDeclaration, told: Sequence[dict[str, Any]] | None) -> Iterator[Finding]:
-    if told is None:
+def _deliveries(
+    webhook: WebhookDeclaration, views: Mapping[str, dict[str, Any]] | None
+) -> Iterator[Finding]:
+    if views is None:
         return
-    seen = next((each for each in told if each["name"] == one.name), None)
-    if seen is None:
+    view = views.get(webhook.name)
+    if view is None:
         advice = "systemctl reload wa-agent, which reads it"
-        yield note(_check(one), "the running agent does not know it", advice)
-    elif seen["state"] == "failing":
-        sentence = f"{seen['problem']}; {seen['waiting']} events wait"
-        yield wrong(_check(one), sentence, f"wa-agent webhooks test {one.name}")
-    elif seen["dead"]:
-        sentence = f"its target refused {seen['dead']} events, which the agent set aside"
-        yield note(_check(one), sentence, f"wa-agent webhooks dead {one.name}")
+        yield note(_check(webhook), "the running agent has not read it", advice)
+    elif view["state"] == "failing":
+        sentence = f"{view['problem']}; {view['waiting']} events wait"
+        yield wrong(_check(webhook), sentence, f"wa-agent webhooks test {webhook.name}")
+    elif view["dead"]:
+        sentence = f"its target refused {view['dead']} events, which the agent set aside"
+        yield note(_check(webhook), sentence, f"wa-agent webhooks dead {webhook.name}")

@@ -1,4 +1,4 @@
-"""What a backend's worker may read and write: asked as its user, behind its unit's walls."""
+"""The files that a backend's worker may read and write, by its user and by its unit."""
 
 import grp
 import os
@@ -13,27 +13,27 @@ from agent.host.units import BACKENDS
 
 WORKER = "wa-worker"
 HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp", "/etc/wa-agent", "/run/wa-agent")
-"""What wa-backend@.service keeps from its worker."""
+"""Folders that wa-backend@.service hides from its worker."""
 UNIT_FOLDERS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system")
 _SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Who it is, and what its drop-ins add."""
+    """Its user, and the folders and groups that its drop-ins add."""
 
     name: str
     uid: int
     gid: int
     groups: tuple[int, ...]
-    walled: bool
-    """True where it runs in its unit, which hides most folders."""
+    confined: bool
+    """True if it runs in its unit, which hides most folders."""
     shown: tuple[str, ...] = ()
     """Folders that a drop-in lets it see."""
     writable: tuple[str, ...] = ()
 
     def may(self, path: Path, way: str) -> bool | None:
-        """`way` is r, w or x; None: only root (or the worker) can find out."""
+        """`way` is r, w or x; None: only root or the worker can check it."""
         if os.geteuid() == self.uid:
             return os.access(path, {"r": os.R_OK, "w": os.W_OK, "x": os.X_OK}[way])
         if os.geteuid() != 0:
@@ -52,11 +52,11 @@ class Worker:
         return done.returncode == 0
 
     def sees(self, path: Path) -> bool:
-        return not self.walled or not _below(path, HIDDEN) or _below(path, self.shown)
+        return not self.confined or not _below(path, HIDDEN) or _below(path, self.shown)
 
     def may_change(self, path: Path) -> bool:
-        """As far as the unit is concerned: all that is not named is read-only."""
-        return not self.walled or _below(path, self.writable)
+        """By the unit: every folder that it does not name is read-only."""
+        return not self.confined or _below(path, self.writable)
 
 
 def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("/")) -> Worker:
@@ -65,11 +65,11 @@ def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("
         row = pwd.getpwnam(WORKER) if installed else pwd.getpwuid(state.stat().st_uid)
     except (KeyError, OSError):
         me = os.geteuid()
-        return Worker(f"user {me}", me, os.getegid(), tuple(os.getgroups()), walled=False)
+        return Worker(f"user {me}", me, os.getegid(), tuple(os.getgroups()), confined=False)
     groups = set(os.getgrouplist(row.pw_name, row.pw_gid))
-    walled = installed and (root / "run/systemd/system").is_dir()
+    confined = installed and (root / "run/systemd/system").is_dir()
     shown, writable = [], []
-    for key, value in _drop_ins(backend, root) if walled else ():
+    for key, value in _drop_ins(backend, root) if confined else ():
         words = [_plain(word) for word in _words(value)]
         if key in ("BindPaths", "BindReadOnlyPaths"):
             shown += words
@@ -82,22 +82,22 @@ def worker_of(backend: str, state: Path, *, installed: bool, root: Path = Path("
         row.pw_uid,
         row.pw_gid,
         tuple(sorted(groups)),
-        walled,
+        confined,
         tuple(shown),
         tuple(writable),
     )
 
 
 def environment_of(unit: str, root: Path = Path("/")) -> dict[str, str]:
-    """What this unit's drop-ins set, an administrator's last."""
-    found: dict[str, str] = {}
+    """The variables of the unit's drop-ins, an administrator's last."""
+    variables: dict[str, str] = {}
     for folder in reversed(UNIT_FOLDERS):
         for file in sorted((root / folder / f"{unit}.d").glob("*.conf")):
             for key, value in _settings(file):
                 if key == "Environment":
                     pairs = (word.partition("=") for word in _words(value))
-                    found |= {name: text for name, _, text in pairs}
-    return found
+                    variables |= {name: text for name, _, text in pairs}
+    return variables
 
 
 def _drop_ins(backend: str, root: Path) -> Iterator[tuple[str, str]]:
@@ -126,7 +126,7 @@ def _words(value: str) -> list[str]:
 
 
 def _plain(word: str) -> str:
-    """A path (or a group) without its marks and without where it is shown."""
+    """A path (or a group) without its marks and without the path it is bound to."""
     return word.lstrip("-+").partition(":")[0].replace("%%", "%")
 
 

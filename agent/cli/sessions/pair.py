@@ -8,8 +8,16 @@ import time
 from pathlib import Path
 
 from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, add_id, client_of, instance_id, wants_json
-from agent.cli.terminal.show import clean, moment, print_json
+from agent.cli.command import (
+    Subparsers,
+    add_command,
+    add_instance_command,
+    client_of,
+    instance_id,
+    wants_json,
+)
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import clean, moment
 from agent.core.invitation import Invitation, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, WaError
@@ -19,14 +27,8 @@ _SEALED = "session.wa-sealed"
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "invite",
-        invite,
-        "print the line with which a person pairs an instance at a desk",
-        "wa-agent invite sales",
-    )
-    add_id(parser)
+    summary = "print the line with which a person pairs an instance at a desk"
+    parser = add_instance_command(commands, "invite", invite, summary)
     parser.add_argument("--revoke", action="store_true", help="void the line instead")
     add_pair(commands)
 
@@ -39,13 +41,8 @@ class Alone:
 
 
 def add_pair(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "pair",
-        pair,
-        "pair an instance of another machine here, in a browser window; needs no agent",
-        "wa-agent pair --to LINE",
-    )
+    summary = "pair an instance of another machine here, in a browser window; needs no agent"
+    parser = add_command(commands, "pair", pair, summary, "--to LINE")
     parser.add_argument(
         "--to",
         metavar="LINE",
@@ -81,29 +78,22 @@ def add_pair(commands: Subparsers) -> None:
 def invite(options: argparse.Namespace) -> int:
     client = client_of(options)
     if options.revoke:
-        found = client.request("DELETE", f"/api/instance/{options.id}/invite").json()
-        if wants_json(options):
-            print_json(found)
-        else:
-            print(f"{options.id}: " + ("revoked" if found["revoked"] else "there was none"))
-        return 0
+        answer = client.request("DELETE", f"/api/instance/{options.id}/invite").json()
+        done = "revoked" if answer["revoked"] else "there was none"
+        return print_answer(options, answer, f"{options.id}: {done}")
     return print_invitation(options, client)
 
 
 def print_invitation(options: argparse.Namespace, client: Client) -> int:
     """The line alone on stdout; what to do with it beside."""
     made = client.post(f"/api/instance/{options.id}/invite")
-    if wants_json(options):
-        print_json(made)
-        return 0
-    print(clean(made["line"]))
-    way = "" if made["url"] else " --out FILE, then here: wa-agent import FILE"
-    print(
-        f"for one pairing of {options.id}, until {moment(made['expires'])}; at the desk:"
-        f" pipx run wa-agent pair --to LINE{way}\nfingerprint {made['fingerprint']}",
-        file=sys.stderr,
-    )
-    return 0
+    if not wants_json(options):
+        way = "" if made["url"] else " --out FILE, then here: wa-agent import FILE"
+        _say(
+            f"for one pairing of {options.id}, until {moment(made['expires'])}; at the desk:"
+            f" pipx run wa-agent pair --to LINE{way}\nfingerprint {made['fingerprint']}"
+        )
+    return print_answer(options, made, clean(made["line"]))
 
 
 def pair(options: argparse.Namespace) -> int:
@@ -155,15 +145,13 @@ def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) ->
 
     with replacing(options.out) as file:
         seal_session(folder / "session", invitation, file)
-    if wants_json(options):
-        print_json({"file": str(options.out), "kept": str(folder)})
-        return 0
-    print(f"{options.out} written; on the agent's machine: wa-agent import {options.out.name}")
     _say(
         f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
         " never run it: two that run one session throw each other out"
     )
-    return 0
+    told = {"file": str(options.out), "kept": str(folder)}
+    done = f"{options.out} written; on the agent's machine: wa-agent import {options.out.name}"
+    return print_answer(options, told, done)
 
 
 def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
@@ -183,11 +171,8 @@ def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> 
         _say(f"the agent has the session; a copy is in {sent}: never run it")
         raise
     shutil.rmtree(sent)
-    if wants_json(options):
-        print_json({"id": invitation.id, "connection_status": "CONNECTED"})
-    else:
-        print(f"{invitation.id} is connected")
-    return 0
+    told = {"id": invitation.id, "connection_status": "CONNECTED"}
+    return print_answer(options, told, f"{invitation.id} is connected")
 
 
 def _was_sent(folder: Path) -> bool:

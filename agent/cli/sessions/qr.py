@@ -1,11 +1,11 @@
-"""Draws the code to scan in the terminal, and follows it until somebody scanned."""
+"""Draws the code to scan in the terminal, and follows it until the session is connected."""
 
 import argparse
 import sys
 import time
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
 from agent.cli.terminal.show import print_json
 from agent.errors import TryLater
 
@@ -13,10 +13,7 @@ _POLL = 0.5
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands, "qr", show_qr, "show the code to scan", "wa-agent qr sales --watch"
-    )
-    add_id(parser)
+    parser = add_instance_command(commands, "qr", show_qr, "show the code to scan", "--watch")
     parser.add_argument("--watch", action="store_true", help="follow the code until connected")
     parser.add_argument(
         "--for", type=float, default=300, metavar="SECONDS", help="seconds to watch, default 300"
@@ -29,13 +26,13 @@ def show_qr(options: argparse.Namespace) -> int:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])
     if wants_json(options):
         print_json(client.get(f"/api/instance/{options.id}/qr"))
-        return 0
-    print(draw_code(client, options.id), end="")
+    else:
+        print(draw_code(client, options.id), end="")
     return 0
 
 
 def draw_code(client: Client, id: str) -> str:
-    """As this terminal can show it."""
+    """In this terminal's colours."""
     return _paint(_drawing(client, id)[0])
 
 
@@ -59,16 +56,16 @@ def _watch(client: Client, id: str, deadline: float) -> int:
             print(f"{id} is connected")
             return 0
         try:
-            found = _drawing(client, id)
+            drawing = _drawing(client, id)
         except AgentSaidNo as error:
-            # Between two codes, or in the moment of the scan, there is none: look again.
+            # Between two codes, and in the moment of the scan, there is none: ask again.
             if error.code not in ("no_qr", "connected", "link", "try_later"):
                 raise
         else:
-            if found != drawn:
+            if drawing != drawn:
                 clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() and drawn[0] else ""
-                print(f"{clear}{_paint(found[0])}scan with WhatsApp: {id}, code {found[1]}")
+                print(f"{clear}{_paint(drawing[0])}scan with WhatsApp: {id}, code {drawing[1]}")
                 sys.stdout.flush()
-                drawn = found
+                drawn = drawing
         time.sleep(_POLL)
-    raise TryLater(f"cannot watch longer: the code of {id} got no scan")
+    raise TryLater(f"cannot watch longer: no phone scanned the code of {id}")

@@ -1,51 +1,42 @@
-"""What only an instance with the sandbox engine can do: be scanned, and fail on command."""
+"""The sandbox engine: let its phone scan, cause faults, serve the stand-in of WhatsApp Web."""
 
 import argparse
 import sys
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_group, add_id, client_of, wants_json
-from agent.cli.terminal.show import print_json
+from agent.cli.command import (
+    Subparsers,
+    add_command,
+    add_group,
+    add_instance_command,
+    client_of,
+)
+from agent.cli.terminal.answer import print_answer
 from agent.errors import Refused
 
 FAULTS_SHOWN = """\
   crash    hang      zombie    slow          drop       leak
   bad-mac  prekey    logout    ban           temp-ban   conflict
-  outdated no-qr     stuck-loading           corrupt-files"""
+  outdated no-qr     passkey   no-pairing    stuck-loading
+  corrupt-files"""
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 
 def add(commands: Subparsers) -> None:
-    example = "wa-agent sandbox fault sales zombie --for 30"
-    among = add_group(commands, "sandbox", "drills with the sandbox engine", example)
-    parser = add_command(
-        among, "scan", scan, "let the phone scan the code", "wa-agent sandbox scan sales"
-    )
-    add_id(parser)
-    parser = add_command(
-        among,
-        "fault",
-        fault,
-        "cause a fault",
-        example,
-    )
+    summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
+    among = add_group(commands, "sandbox", summary, example)
+    add_instance_command(among, "scan", scan, "let the phone scan the code")
+    parser = add_instance_command(among, "fault", fault, "cause a fault", "zombie --for 30")
     parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
-    add_id(parser)
     parser.add_argument("fault", metavar="FAULT", help="name of the fault")
     parser.add_argument("--for", type=float, metavar="SECONDS", help="duration of the fault")
     parser.add_argument(
         "--peer", action="append", metavar="NAME", help="contact whose messages fail"
     )
-    parser = add_command(
-        among,
-        "web",
-        web,
-        "serve a stand-in of WhatsApp Web, with a phone, for the web engine",
-        "wa-agent sandbox web --port 8480",
-    )
+    summary = "serve a stand-in of WhatsApp Web, with a phone, for the web engine"
+    parser = add_command(among, "web", web, summary, "--port 8480")
     parser.add_argument("--port", type=int, default=8480, help="port on 127.0.0.1, default 8480")
-    parser = add_command(among, "clear", clear, "end every fault", "wa-agent sandbox clear sales")
-    add_id(parser)
+    add_instance_command(among, "clear", clear, "end every fault")
 
 
 def web(options: argparse.Namespace) -> int:
@@ -70,15 +61,16 @@ async def _serve_stand_in(port: int) -> None:
         ) from error
     try:
         url = stand_in.url
-        print(f"the page:    {url}")
-        print(f"its phone:   {url}phone   (scan, write, log out, make trouble)")
         print(
-            "an instance with a real browser on it (`wa-agent doctor` says if something is missing;"
+            f"the page:    {url}\n"
+            f"its phone:   {url}phone   (scan, write, log out, make trouble)\n"
+            "an instance with a real browser on it (`wa-agent doctor` names missing parts; the\n"
+            f"bundle: {sys.executable} -m agent.engines.web.fetch STATE/cache):\n"
+            f"  wa-agent create webdemo --engine web --set url='{url}?name=webdemo'\n"
+            "  wa-agent screenshot webdemo webdemo.png\n"
+            "Ctrl-C ends it.",
+            flush=True,
         )
-        print(f"the bundle: {sys.executable} -m agent.engines.web.fetch STATE/cache):")
-        print(f"  wa-agent create webdemo --engine web --set url='{url}?name=webdemo'")
-        print("  wa-agent screenshot webdemo webdemo.png")
-        print("Ctrl-C ends it.", flush=True)
         await asyncio.Event().wait()
     finally:
         await stand_in.close()
@@ -97,13 +89,9 @@ def fault(options: argparse.Namespace) -> int:
 
 
 def clear(options: argparse.Namespace) -> int:
-    return _ask(options, "fault", {"clear": True}, "has no faults any more")
+    return _ask(options, "fault", {"clear": True}, "has no more faults")
 
 
 def _ask(options: argparse.Namespace, what: str, body: dict[str, Any], done: str) -> int:
-    found = client_of(options).post(f"/api/instance/{options.id}/sandbox/{what}", body)
-    if wants_json(options):
-        print_json(found)
-    else:
-        print(f"{options.id} {done}")
-    return 0
+    answer = client_of(options).post(f"/api/instance/{options.id}/sandbox/{what}", body)
+    return print_answer(options, answer, f"{options.id} {done}")

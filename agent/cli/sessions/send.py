@@ -1,4 +1,4 @@
-"""Send a message: a text, a file with a text below it, a place, a contact, a reaction."""
+"""Send a message: a text, a file with a caption, a place, a contact, a reaction."""
 
 import argparse
 import sys
@@ -6,22 +6,16 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.terminal.show import print_json
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.terminal.answer import print_answer
 from agent.errors import InvalidRequest
 
 _SECONDS = 120.0
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "send",
-        send,
-        "send a text, a file, a place, a contact or a reaction",
-        "wa-agent send sales 4915112345678 hello",
-    )
-    add_id(parser)
+    summary = "send a text, a file, a place, a contact or a reaction"
+    parser = add_instance_command(commands, "send", send, summary, "4915112345678 hello")
     parser.add_argument("to", metavar="TO", help="a number or a chat's id")
     parser.add_argument(
         "text",
@@ -50,21 +44,20 @@ def add(commands: Subparsers) -> None:
 
 def send(options: argparse.Namespace) -> int:
     key = options.idempotency_key
-    answer = client_of(options).request(
-        "POST",
-        f"/api/instance/{options.id}/messages",
-        body={"to": options.to, **_content(options)},
-        headers={"Idempotency-Key": key} if key else None,
-        seconds=_SECONDS,
+    message = (
+        client_of(options)
+        .request(
+            "POST",
+            f"/api/instance/{options.id}/messages",
+            body={"to": options.to, **_content(options)},
+            headers={"Idempotency-Key": key} if key else None,
+            seconds=_SECONDS,
+        )
+        .json()
     )
-    found = answer.json()
-    if wants_json(options):
-        print_json(found)
-    elif found.get("outcome", "sent") == "sent":
-        print("sent", *(f"{name}={value}" for name, value in found.items() if name != "outcome"))
-    else:
-        print("handed over;", *(f"{name}={value}" for name, value in found.items()))
-    return 0
+    sent = message.get("outcome", "sent") == "sent"
+    pairs = (f"{k}={v}" for k, v in message.items() if not (sent and k == "outcome"))
+    return print_answer(options, message, " ".join(["sent" if sent else "handed over;", *pairs]))
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
@@ -109,11 +102,11 @@ def _file(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
 
 def _place(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
     try:
-        latitude, longitude = (float(each) for each in options.location.split(","))
+        latitude, longitude = (float(number) for number in options.location.split(","))
     except ValueError:
         raise InvalidRequest(
             f"cannot use the place {options.location!r:.60}: it is not LAT,LONG", field="location"
         ) from None
-    more = {"name": text, "address": options.address}
-    told = {name: value for name, value in more.items() if value}
-    return {"type": "location", "latitude": latitude, "longitude": longitude, **told}
+    named = {"name": text, "address": options.address}
+    given = {name: value for name, value in named.items() if value}
+    return {"type": "location", "latitude": latitude, "longitude": longitude, **given}

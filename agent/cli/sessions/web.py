@@ -3,31 +3,19 @@
 import argparse
 from pathlib import Path
 
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
+from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.copies.transfer import check_target, whole_file
-from agent.cli.terminal.show import print_json
+from agent.cli.terminal.answer import print_answer
 
 _SECONDS = 60.0
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "pairing-code",
-        pairing_code,
-        "get a code to type on the phone instead of a scan",
-        "wa-agent pairing-code sales +4915112345678",
-    )
-    add_id(parser)
+    summary = "get a code to type on the phone instead of a scan"
+    parser = add_instance_command(commands, "pairing-code", pairing_code, summary, "+4915112345678")
     parser.add_argument("phone", metavar="PHONE", help="the account's number, with country code")
-    parser = add_command(
-        commands,
-        "screenshot",
-        screenshot,
-        "take a picture of an instance's page, with its codes hidden",
-        "wa-agent screenshot sales sales.png",
-    )
-    add_id(parser)
+    summary = "take a picture of an instance's page, with its codes hidden"
+    parser = add_instance_command(commands, "screenshot", screenshot, summary, "sales.png")
     parser.add_argument(
         "file",
         metavar="FILE",
@@ -38,16 +26,11 @@ def add(commands: Subparsers) -> None:
 
 
 def pairing_code(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    path = f"/api/instance/{options.id}/pairing-code"
-    found = client.request("POST", path, body={"phone": options.phone}, seconds=_SECONDS).json()
-    if wants_json(options):
-        print_json(found)
-    else:
-        print(found["code"])
-        minutes = found["expires_in"] / 60
-        print(f"on the phone: linked devices, link with phone number; good for {minutes:.0f} min")
-    return 0
+    client, path = client_of(options), f"/api/instance/{options.id}/pairing-code"
+    code = client.request("POST", path, body={"phone": options.phone}, seconds=_SECONDS).json()
+    valid = f"valid for {code['expires_in'] / 60:.0f} min"
+    how = f"on the phone: linked devices, link with phone number; {valid}"
+    return print_answer(options, code, code["code"], how)
 
 
 def screenshot(options: argparse.Namespace) -> int:
@@ -56,8 +39,5 @@ def screenshot(options: argparse.Namespace) -> int:
     answer = client_of(options).request("GET", path, seconds=_SECONDS)
     with whole_file(options.file) as file:
         file.write(answer.body)
-    if wants_json(options):
-        print_json({"file": str(options.file), "bytes": len(answer.body)})
-    else:
-        print(f"{options.file} written; it may show messages")
-    return 0
+    written = {"file": str(options.file), "bytes": len(answer.body)}
+    return print_answer(options, written, f"{options.file} written; it may show messages")

@@ -1,4 +1,4 @@
-"""Shows on a terminal how work goes that takes longer than a second; elsewhere nothing."""
+"""Shows on a terminal how far work is that takes longer than a second; prints nothing elsewhere."""
 
 import sys
 import threading
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def with_progress(
-    words: str, work: Callable[[], Result], look: Callable[[], str], *, quiet: bool = False
+    words: str, work: Callable[[], Result], look: Callable[[], str] = str, *, quiet: bool = False
 ) -> Result:
-    """Do the work beside and say every moment what `look` sees; its result, or its error."""
+    """Do the work in a thread and print the words, the seconds and what `look` says meanwhile."""
     if quiet or not sys.stderr.isatty():
         return work()
     done = threading.Event()
@@ -25,7 +25,7 @@ def with_progress(
     def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # handed to whoever waits
+        except BaseException as error:  # raised where the work was asked for
             errors.append(error)
         finally:
             done.set()

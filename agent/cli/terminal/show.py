@@ -30,16 +30,18 @@ def colour(text: str, kind: str, out: TextIO | None = None) -> str:
     return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m"
 
 
-def print_json(found: Any) -> None:
-    print(json.dumps(found, indent=2, ensure_ascii=False))
+def print_json(answer: Any) -> None:
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def table_lines(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     cells = [[clean(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(heads, *cells, strict=True)]
-    for number, row in enumerate([list(heads), *cells]):
-        line = "  ".join(_fit(cell, width) for cell, width in zip(row, widths, strict=True))
-        print(colour(line.rstrip(), "soft") if number == 0 else _tint(line.rstrip(), row))
+    widths = [max(map(columns_of, column)) for column in zip(heads, *cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    return [colour(line(heads), "soft"), *(_tint(line(row), row) for row in cells)]
 
 
 def _tint(line: str, row: Sequence[str]) -> str:
@@ -49,18 +51,21 @@ def _tint(line: str, row: Sequence[str]) -> str:
     return line
 
 
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+def columns_of(text: str) -> int:
+    """How wide a terminal shows it."""
+    return sum(
+        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
+        for sign in text
+    )
 
 
-def _fit(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+def pad(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
 
 
-def print_pairs(found: Mapping[str, object]) -> None:
-    width = max(map(len, found), default=0)
-    for name, value in found.items():
-        print(f"{colour(name.ljust(width), 'soft')}  {clean(value)}")
+def pair_lines(pairs: Mapping[str, object]) -> list[str]:
+    width = max(map(len, pairs), default=0)
+    return [f"{colour(name.ljust(width), 'soft')}  {clean(value)}" for name, value in pairs.items()]
 
 
 def moment(text: str | None) -> str:
@@ -83,9 +88,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def next_try(one: Mapping[str, Any], now: datetime | None = None) -> str:
-    """When an instance is tried next, "" where nothing is tried or its time has come."""
-    text = one["circuit_opens"] if one["circuit"] == "open" else one["next_attempt"]
+def next_try(instance: Mapping[str, Any], now: datetime | None = None) -> str:
+    """When the agent tries the instance next; "" without a try, or when its time has come."""
+    is_open = instance["circuit"] == "open"
+    text = instance["circuit_opens"] if is_open else instance["next_attempt"]
     if not text:
         return ""
     left = (datetime.fromisoformat(text) - (now or datetime.now(UTC))).total_seconds()

@@ -1,13 +1,13 @@
 """One frame of `wa-agent top`: lines that fit the window, worst first. Pure."""
 
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agent.cli.terminal.show import clean
+from agent.cli.terminal.show import clean, columns_of, pad
+from agent.cli.terminal.top_keys import Scroll
 
 _TONES = {"bad": "1;31", "warn": "33", "busy": "36", "good": "32", "off": "2", "head": "2"}
 _ORDER = ("bad", "warn", "busy", "good", "off")
@@ -18,22 +18,22 @@ _STATUS = {
     "AUTH_FAILURE": "bad",
     "DISCONNECTED": "off",
 }
-_NOT_ITS_OWN = {"not_looked_yet": "busy", "masked": "off"}
+_NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
 _COLUMNS = {
     **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
     **{"MEM": 6, "MSG/M": 6, "TRIES": 5, "NEXT": 8},
 }
 _GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
-"""What a narrow window leaves out, in this order: never who, how, what next and why."""
+"""Columns that a narrow window leaves out, in this order."""
 _SHORTER = 6
-"""Columns that an id may lose before the verdict goes."""
+"""Columns that an id may lose before the verdict is left out."""
 _WHY = 26
-"""So many columns are kept for the reason."""
+"""Columns that are left for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the agent answered, all of the same moment."""
+    """The agent's answers of one moment."""
 
     instances: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,71 +54,27 @@ class Sight:
         }
 
 
-@dataclass(slots=True)
-class Place:
-    """Where the watcher is in the list, and what he wants to see of it."""
-
-    first: int = 0
-    """The row at the top."""
-    wanted: str = ""
-    typing: bool = False
-    page: int = 1
-    """Rows that the last frame had room for."""
-
-    def press(self, key: bytes) -> bool:
-        """Take one key in; False when it means nothing here."""
-        if self.typing:
-            return self._type(key)
-        moves = {b"j": 1, b"\x1b[B": 1, b"k": -1, b"\x1b[A": -1}
-        pages = {b"\x1b[6~": 1, b"\x1b[5~": -1}
-        if key in moves:
-            self.first += moves[key]
-        elif key in pages:
-            self.first += pages[key] * max(self.page - 1, 1)
-        elif key in (b"g", b"\x1b[H"):
-            self.first = 0
-        elif key in (b"G", b"\x1b[F"):
-            self.first = 1 << 30  # the frame cuts it to what there is
-        elif key == b"/":
-            self.typing, self.wanted = True, ""
-        elif key == b"\x1b" and self.wanted:
-            self.wanted, self.first = "", 0
-        else:
-            return False
-        return True
-
-    def _type(self, key: bytes) -> bool:
-        if key in (b"\r", b"\n"):
-            self.typing = False
-        elif key == b"\x1b":
-            self.typing, self.wanted = False, ""
-        elif key in (b"\x7f", b"\x08"):
-            self.wanted = self.wanted[:-1]
-        elif len(key) == 1 and 32 <= key[0] < 127 and len(self.wanted) < 60:
-            self.wanted += key.decode()
-        self.first = 0
-        return True
-
-
-def tone_of(one: Mapping[str, Any]) -> str:
-    """bad, warn (waits for a person, for others, or for its next try), busy, good or off."""
-    if one["health"]["verdict"] in _UNWELL:
+def tone_of(instance: Mapping[str, Any]) -> str:
+    """bad, warn (waits for a person, a turn or its next try), busy, good or off."""
+    if instance["health"]["verdict"] in _UNWELL:
         return "bad"
-    if one["connection_status"] == "DISCONNECTED" and one["should_run"]:
-        return _down(one)
-    tone = _STATUS.get(one["connection_status"], "busy")
-    return "warn" if tone == "busy" and one["hold"] and one["should_run"] else tone
+    if instance["connection_status"] == "DISCONNECTED" and instance["should_run"]:
+        return _down(instance)
+    tone = _STATUS.get(instance["connection_status"], "busy")
+    return "warn" if tone == "busy" and instance["hold"] and instance["should_run"] else tone
 
 
-def _down(one: Mapping[str, Any]) -> str:
-    """It should run and is down: only one that nobody looked at yet is on its way."""
-    if one["reason"] in _NOT_ITS_OWN:
-        return _NOT_ITS_OWN[one["reason"]]
-    return "warn" if one["next_attempt"] else "bad"
+def _down(instance: Mapping[str, Any]) -> str:
+    """It should run and is down: busy before its first check."""
+    if instance["reason"] in _NOT_DOWN:
+        return _NOT_DOWN[instance["reason"]]
+    return "warn" if instance["next_attempt"] else "bad"
 
 
 def worst_first(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(instances, key=lambda one: (_ORDER.index(tone_of(one)), str(one["id"])))
+    return sorted(
+        instances, key=lambda instance: (_ORDER.index(tone_of(instance)), str(instance["id"]))
+    )
 
 
 def draw(
@@ -129,38 +85,38 @@ def draw(
     colours: bool,
     lost: str = "",
     now_wall: float | None = None,
-    place: "Place | None" = None,
+    scroll: Scroll | None = None,
 ) -> list[str]:
     """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
     now = time.time() if now_wall is None else now_wall
-    place = Place() if place is None else place
+    scroll = Scroll() if scroll is None else scroll
     columns = _columns_for(width)
     lines = [(text, tone) for text, tone in _head(sight, lost, now)]
-    if place.wanted or place.typing:
-        ends = "_" if place.typing else "  (Esc shows all)"
-        lines.append((f"FILTER  {clean(place.wanted)}{ends}", "warn"))
+    if scroll.filter or scroll.typing:
+        ends = "_" if scroll.typing else "  (Esc shows all)"
+        lines.append((f"FILTER  {clean(scroll.filter)}{ends}", "warn"))
     lines.append((_row(columns, {name: name for name in (*columns, "WHY")}), "head"))
-    rows = [one for one in worst_first(sight.instances) if _is_wanted(one, place.wanted)]
+    rows = [one for one in worst_first(sight.instances) if _fits(one, scroll.filter)]
     room = len(rows) if height == 0 else max(height - len(lines), 1)
     if len(rows) > room:
         room = max(room - 1, 1)
-        place.first = min(max(place.first, 0), len(rows) - room)
+        scroll.first = min(max(scroll.first, 0), len(rows) - room)
     else:
-        place.first = 0
-    place.page = room
-    shown = rows[place.first : place.first + room]
+        scroll.first = 0
+    scroll.page = room
+    shown = rows[scroll.first : scroll.first + room]
     lines += [
         (_row(columns, _cells(one, sight.figures.get(str(one["id"]), {}), now)), tone_of(one))
         for one in shown
     ]
     if len(shown) < len(rows):
-        more = len(rows) - place.first - len(shown)
-        above = f"{place.first} above, " if place.first else ""
+        more = len(rows) - scroll.first - len(shown)
+        above = f"{scroll.first} above, " if scroll.first else ""
         lines.append((f"… {above or 'and '}{more} more  (arrows, PgUp, PgDn; / filters)", "head"))
     if not sight.instances:
         lines.append(("no instance yet: wa-agent create NAME --engine sandbox", "head"))
     elif not rows:
-        lines.append(("no instance has that", "head"))
+        lines.append(("no instance fits the filter", "head"))
     whole = lines if height == 0 else lines[:height]
     return [_tinted(_cut(text, width), tone if colours else "") for text, tone in whole]
 
@@ -180,7 +136,7 @@ def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
         lines.append((_machine(sight.system), "head"))
     if lost:
         age = duration(now - sight.at_wall)
-        lines.append((f"NOT LIVE: {clean(lost)}; what you see is {age} old", "bad"))
+        lines.append((f"NOT LIVE: {clean(lost)}; this picture is {age} old", "bad"))
     lines += [(f"INCIDENT  {clean(one['sentence'])}", "bad") for one in sight.incidents]
     loud = sorted(
         (one for one in sight.alerts if one["severity"] != "none" and not one["silenced_by"]),
@@ -203,39 +159,44 @@ def _machine(system: Mapping[str, Any]) -> str:
     )
 
 
-def _cells(one: Mapping[str, Any], figures: Mapping[str, Any], now: float) -> Mapping[str, object]:
-    upcoming = _wall(one["circuit_opens"] if one["circuit"] == "open" else one["next_attempt"])
+def _cells(
+    instance: Mapping[str, Any], figures: Mapping[str, Any], now: float
+) -> Mapping[str, object]:
+    upcoming = _wall(
+        instance["circuit_opens"] if instance["circuit"] == "open" else instance["next_attempt"]
+    )
     return {
-        "INSTANCE": one["id"],
-        "STATUS": one["connection_status"],
-        "HEALTH": one["health"]["verdict"],
-        "SINCE": _age(one["since"], now),
-        "PROOF": _age(one["proved"], now),
-        "MEM": "-" if one["memory_bytes"] is None else size_text(one["memory_bytes"]),
+        "INSTANCE": instance["id"],
+        "STATUS": instance["connection_status"],
+        "HEALTH": instance["health"]["verdict"],
+        "SINCE": _age(instance["since"], now),
+        "PROOF": _age(instance["proved"], now),
+        "MEM": "-" if instance["memory_bytes"] is None else size_text(instance["memory_bytes"]),
         "MSG/M": figures.get("messagesPerMinute", "-"),
-        "TRIES": one["attempts"] or "-",
+        "TRIES": instance["attempts"] or "-",
         "NEXT": "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
-        "WHY": one["sentence"],
+        "WHY": instance["sentence"],
     }
 
 
-def _is_wanted(one: Mapping[str, Any], wanted: str) -> bool:
-    """Every word of the filter stands in its id, its state or its sentence."""
+def _fits(instance: Mapping[str, Any], filter: str) -> bool:
+    """Whether every word of the filter is in its id, its state or its sentence."""
     text = " ".join(
         str(word)
         for word in (
-            *(one["id"], one["connection_status"], one["health"]["verdict"], one["reason"]),
-            *(one["sentence"], one.get("engine", ""), one.get("backend") or ""),
+            *(instance["id"], instance["connection_status"], instance["health"]["verdict"]),
+            *(instance["reason"], instance["sentence"], instance.get("engine", "")),
+            instance.get("backend") or "",
         )
     ).lower()
-    return all(word in text for word in wanted.lower().split())
+    return all(word in text for word in filter.lower().split())
 
 
 def _columns_for(width: int) -> dict[str, int]:
-    """Those that leave room for the reason; a very narrow window shortens the id, too."""
+    """The columns that leave room for the reason; a very narrow window shortens the id, too."""
     columns = dict(_COLUMNS)
     for name in _GO_FIRST:
-        spare = _SHORTER if name == "HEALTH" else 0  # rather a shorter id than no verdict
+        spare = _SHORTER if name == "HEALTH" else 0  # a shorter id is better than no verdict
         if _taken(columns) + _WHY <= width + spare:
             break
         del columns[name]
@@ -250,33 +211,21 @@ def _taken(columns: Mapping[str, int]) -> int:
 
 
 def _row(columns: Mapping[str, int], cells: Mapping[str, object]) -> str:
-    fitted = [_fit(clean(cells[name]), width) for name, width in columns.items()]
+    fitted = [pad(_cut(clean(cells[name]), width), width) for name, width in columns.items()]
     return " ".join([*fitted, clean(cells["WHY"])])
 
 
-def _fit(text: str, width: int) -> str:
-    cut = _cut(text, width)
-    return cut + " " * (width - _wide(cut))
-
-
 def _cut(text: str, width: int) -> str:
-    """No wider than `width` columns; what is cut off is marked."""
-    if _wide(text) <= width:
+    """No wider than `width` columns; … marks a cut."""
+    if columns_of(text) <= width:
         return text
-    kept, taken = "", 0
+    start, taken = "", 0
     for letter in text:
-        taken += _wide(letter)
+        taken += columns_of(letter)
         if taken > width - 1:
             break
-        kept += letter
-    return kept + "…"
-
-
-def _wide(text: str) -> int:
-    return sum(
-        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
-        for sign in text
-    )
+        start += letter
+    return start + "…"
 
 
 def _tinted(text: str, tone: str) -> str:

@@ -1,4 +1,4 @@
-"""The history, and with -f what happens from now on."""
+"""The history of events; with -f also the new ones."""
 
 import argparse
 import json
@@ -17,13 +17,8 @@ _RETRY_SECONDS = 1.0
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "events",
-        events,
-        "show the history of instances and agent",
-        "wa-agent events sales -f",
-    )
+    summary = "show the history of instances and agent"
+    parser = add_command(commands, "events", events, summary, "sales -f")
     parser.add_argument("id", metavar="ID", nargs="?", type=instance_id, help="only this instance")
     parser.add_argument("-f", "--follow", action="store_true", help="keep printing new events")
     parser.add_argument("-n", "--limit", type=int, default=50, help="number of events, default 50")
@@ -34,11 +29,11 @@ def events(options: argparse.Namespace) -> int:
     client = client_of(options)
     path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
     query = {"limit": options.limit, **({"kind": options.kind} if options.kind else {})}
-    found = client.get(path, query)["events"]
-    for event in reversed(found):
+    newest_first = client.get(path, query)["events"]
+    for event in reversed(newest_first):
         _print(event, options)
     if options.follow:
-        _follow(client, options, found[0]["cursor"] if found else 0)
+        _follow(client, options, newest_first[0]["cursor"] if newest_first else 0)
     return 0
 
 
@@ -55,7 +50,7 @@ def _print(event: dict[str, Any], options: argparse.Namespace) -> None:
 
 
 def _follow(client: Client, options: argparse.Namespace, cursor: int) -> None:
-    """Until interrupted. A restart of the agent is bridged: nothing is missed or repeated."""
+    """Until interrupted. After a restart of the agent it goes on at the same cursor."""
     silent_since: float | None = None
     while True:
         query: dict[str, Any] = {"after": cursor}
@@ -72,5 +67,5 @@ def _follow(client: Client, options: argparse.Namespace, cursor: int) -> None:
         except (AgentUnreachable, Closed) as error:
             if silent_since is None:
                 silent_since = time.monotonic()
-                print(f"wa-agent: {clean(error)}; waiting for it", file=sys.stderr)
+                print(f"wa-agent: {clean(error)}; waiting for the agent", file=sys.stderr)
         time.sleep(_RETRY_SECONDS)

@@ -1,22 +1,18 @@
-"""How the agent and its instances are."""
+"""The health of the agent and of its instances."""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.terminal.show import moment, print_json, print_pairs, print_table
+from agent.cli.command import Subparsers, add_command, client_of, instance_id
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import moment, pair_lines, table_lines
 from agent.core.reasons import REASONS
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "health",
-        health,
-        "show the agent's health, or check instances now; exit status 1 when not well",
-        "wa-agent health sales",
-    )
+    summary = "show the agent's health, or check instances now; exit status 1 when not well"
+    parser = add_command(commands, "health", health, summary, "sales")
     parser.add_argument(
         "id", metavar="ID", nargs="?", type=instance_id, help="check this instance now"
     )
@@ -25,62 +21,51 @@ def add(commands: Subparsers) -> None:
 
 def health(options: argparse.Namespace) -> int:
     if options.id is not None:
-        return _one(options)
+        return _check_instance(options)
     if options.check:
-        return _every(options)
-    found = client_of(options).get("/api/health")
-    if wants_json(options):
-        print_json(found)
-    else:
-        agent, fleet = found["agent"], found["instances"]
-        restoring = agent["restoring"]
-        print_pairs(
-            {
-                "agent": found["status"].replace("_", " "),
-                **({"in trouble": ", ".join(found["in_trouble"])} if found["in_trouble"] else {}),
-                "version": agent["version"],
-                "host": agent["host"],
-                "started": moment(agent["started"]),
-                "restored": f"{restoring['done']} of {restoring['total']}",
-                "instances": f"{fleet['total']}, enabled {fleet['enabled']}",
-                "by status": _counts(fleet["by_status"]),
-                "by verdict": _counts(fleet["by_verdict"]),
-            }
-        )
-    return 0 if found["status"] == "ok" else 1
+        return _check_every(options)
+    report = client_of(options).get("/api/health")
+    agent, fleet, restoring = report["agent"], report["instances"], report["agent"]["restoring"]
+    lines = pair_lines(
+        {
+            "agent": report["status"].replace("_", " "),
+            **({"in trouble": ", ".join(report["in_trouble"])} if report["in_trouble"] else {}),
+            "version": agent["version"],
+            "host": agent["host"],
+            "started": moment(agent["started"]),
+            "restored": f"{restoring['done']} of {restoring['total']}",
+            "instances": f"{fleet['total']}, enabled {fleet['enabled']}",
+            "by status": _counts(fleet["by_status"]),
+            "by verdict": _counts(fleet["by_verdict"]),
+        }
+    )
+    return print_answer(options, report, *lines, good=report["status"] == "ok")
 
 
-def _one(options: argparse.Namespace) -> int:
-    found = client_of(options).post(f"/api/instance/{options.id}/health")
-    if wants_json(options):
-        print_json(found)
-    else:
-        print_pairs({options.id: f"{found['verdict']}: {found['sentence']}"})
-    return 0 if found["healthy"] else 1
+def _check_instance(options: argparse.Namespace) -> int:
+    health = client_of(options).post(f"/api/instance/{options.id}/health")
+    lines = pair_lines({options.id: f"{health['verdict']}: {health['sentence']}"})
+    return print_answer(options, health, *lines, good=health["healthy"])
 
 
-def _every(options: argparse.Namespace) -> int:
-    found = client_of(options).post("/api/health/check")
-    if wants_json(options):
-        print_json(found)
-    else:
-        print_table(
-            ("ID", "STATUS", "HEALTH", "WHY"),
-            [
-                (id, one["state"], one["verdict"], one["sentence"])
-                for id, one in found["results"].items()
-            ],
-        )
-    return 1 if any(_is_unwell(one) for one in found["results"].values()) else 0
+def _check_every(options: argparse.Namespace) -> int:
+    answer = client_of(options).post("/api/health/check")
+    results: dict[str, dict[str, Any]] = answer["results"]
+    rows = [
+        (id, health["state"], health["verdict"], health["sentence"])
+        for id, health in results.items()
+    ]
+    lines = table_lines(("ID", "STATUS", "HEALTH", "WHY"), rows)
+    return print_answer(options, answer, *lines, good=not any(map(_is_unwell, results.values())))
 
 
-def _is_unwell(one: Mapping[str, Any]) -> bool:
+def _is_unwell(health: Mapping[str, Any]) -> bool:
     """Waiting for a scan or switched off is as wanted; a ban or a wrong setting is not."""
-    if one["verdict"] in ("degraded", "stuck", "corrupted"):
+    if health["verdict"] in ("degraded", "stuck", "corrupted"):
         return True
-    reason = REASONS.get(one["reason"])
+    reason = REASONS.get(health["reason"])
     return reason is not None and reason.hopeless and reason.code != "qr_idle"
 
 
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{count} {word}" for word, count in sorted(found.items())) or "-"
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "-"

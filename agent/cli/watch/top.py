@@ -1,4 +1,4 @@
-"""Every instance live in a terminal, those in trouble first; q ends it."""
+"""`wa-agent top`: every instance live in a terminal, those in trouble first; q ends it."""
 
 import argparse
 import contextlib
@@ -16,7 +16,8 @@ from types import FrameType
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.terminal.show import clean, print_json
-from agent.cli.terminal.top_frame import Place, Sight, draw
+from agent.cli.terminal.top_frame import Sight, draw
+from agent.cli.terminal.top_keys import Scroll
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
@@ -25,13 +26,8 @@ _LEAST_SIZE = (20, 5)
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "top",
-        top,
-        "watch every instance live; arrows scroll, / filters, q quits",
-        "wa-agent top --every 1",
-    )
+    summary = "watch every instance live; arrows scroll, / filters, q quits"
+    parser = add_command(commands, "top", top, summary, "--every 1")
     parser.add_argument("--once", action="store_true", help="print one frame and end")
     parser.add_argument(
         "--every",
@@ -60,13 +56,8 @@ def top(options: argparse.Namespace) -> int:
 
 
 def look(client: Client) -> Sight:
-    """One picture of everything; what the key may not see is left out."""
-    instances: list[dict[str, object]] = []
-    after: str | None = ""
-    while after is not None:
-        page = client.get("/api/instances", {"limit": 1000, **({"after": after} if after else {})})
-        instances += page["instances"]
-        after = page["next"]
+    """One picture of everything that the client's key may see."""
+    instances = list(client.instances())
     figures = client.get("/performance-metrics")
     health, alerts, incidents = {}, [], []
     with contextlib.suppress(AgentSaidNo):
@@ -78,7 +69,7 @@ def look(client: Client) -> Sight:
 
 def _watch(client: Client, every: float) -> None:
     seen: Sight | None = None
-    lost, place = "", Place()
+    lost, scroll = "", Scroll()
     with waking() as wake:
         while True:
             try:
@@ -87,38 +78,38 @@ def _watch(client: Client, every: float) -> None:
                 lost = str(error)
             until = time.monotonic() + every
             while (left := until - time.monotonic()) > 0:
-                _show(seen, lost, place)
+                _show(seen, lost, scroll)
                 pressed = _wait(wake, min(left, 1.0))
                 if len(pressed) == 2:  # two keys that came together
-                    place.press(pressed[:1])
+                    scroll.press(pressed[:1])
                     pressed = pressed[1:]
-                if pressed in (b"\x03", b"\x04") or (pressed in (b"q", b"Q") and not place.typing):
+                if pressed in (b"\x03", b"\x04") or (pressed in (b"q", b"Q") and not scroll.typing):
                     return
-                if not place.press(pressed) and pressed in (b"r", b" "):
+                if not scroll.press(pressed) and pressed in (b"r", b" "):
                     break
 
 
-def _show(seen: Sight | None, lost: str, place: Place) -> None:
+def _show(seen: Sight | None, lost: str, scroll: Scroll) -> None:
     size = shutil.get_terminal_size()
     width, height = max(size.columns, _LEAST_SIZE[0]), max(size.lines, _LEAST_SIZE[1])
     if seen is None:
         lines = [clean(lost)[:width]]
     else:
-        lines = draw(seen, width, height, colours=True, lost=lost, place=place)
-    # Each line is cleared behind its end: nothing flickers as it would after a cleared screen.
+        lines = draw(seen, width, height, colours=True, lost=lost, scroll=scroll)
+    # Each line is cleared behind its end: clearing the whole screen would flicker.
     text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def _wait(wake: int, seconds: float) -> bytes:
-    """A key that was pressed; b"" when the time is over or the window has another size."""
+    """A pressed key; b"" when the time is over or the window has another size."""
     fd = sys.stdin.fileno()
     ready, _, _ = select.select([fd, wake], [], [], seconds)
     if wake in ready:
         os.read(wake, 4096)
     if fd in ready:
-        # An end of input would be ready for ever.
+        # The end of the input is readable for ever: it ends the program.
         key = os.read(fd, 1) or b"\x04"
         # An arrow is several bytes that come together; Esc alone is one.
         while key.startswith(b"\x1b") and not _is_whole(key) and select.select([fd], [], [], 0)[0]:
@@ -128,7 +119,7 @@ def _wait(wake: int, seconds: float) -> bytes:
 
 
 def _is_whole(key: bytes) -> bool:
-    """ESC [ and then a letter or ~; whatever else follows an ESC is a key of its own."""
+    """ESC [ and then a letter or ~; ESC and any other sign is a key of its own."""
     if len(key) == 2 and key[1:] not in (b"[", b"O"):
         return True
     return len(key) >= 8 or (len(key) >= 3 and (key[-1:].isalpha() or key.endswith(b"~")))
@@ -136,7 +127,7 @@ def _is_whole(key: bytes) -> bool:
 
 @contextlib.contextmanager
 def waking() -> Iterator[int]:
-    """A descriptor that becomes readable when the window changes its size."""
+    """A descriptor that is readable after the window changed its size."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     os.set_blocking(reading, False)
@@ -152,7 +143,7 @@ def waking() -> Iterator[int]:
 
 
 class Ended(WaError):
-    """Somebody told this process to end."""
+    """A signal asked this process to end."""
 
     code = "ended"
     exit_status = 143
@@ -160,7 +151,7 @@ class Ended(WaError):
 
 @contextlib.contextmanager
 def own_screen() -> Iterator[None]:
-    """The alternate screen, keys one by one; the terminal is as before whatever happens."""
+    """The alternate screen, keys one by one; restores the terminal at every end."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
 
@@ -177,14 +168,14 @@ def own_screen() -> Iterator[None]:
         _enter(fd)
 
     handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGTSTP: suspend}
-    kept = {one: signal.signal(one, run) for one, run in handlers.items()}
-    kept[signal.SIGCONT] = signal.signal(signal.SIGCONT, resume)
+    replaced = {number: signal.signal(number, run) for number, run in handlers.items()}
+    replaced[signal.SIGCONT] = signal.signal(signal.SIGCONT, resume)
     try:
         _enter(fd)
         yield
     finally:
         _leave(fd, before)
-        for number, handler in kept.items():
+        for number, handler in replaced.items():
             signal.signal(number, handler)
 
 

@@ -1,6 +1,6 @@
-"""What happened to an instance lately, what is wrong now with its proof, what comes next and when.
+"""`wa-agent why`: an instance's last events, its state with the proof, and its next steps.
 
-In plain words, for a person who was just called about it.
+For a person who was just called about it.
 """
 
 import argparse
@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.cli.command import Subparsers, add_command, add_id, client_of, wants_json
-from agent.cli.terminal.show import clean, colour, duration, moment, print_json
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import clean, colour, duration, moment
 from agent.core.reasons import REASONS
 
 _LATELY = 12
 _ID = re.compile(r"\bID\b")
-"""Stands for the instance in an advice."""
-_TELLING = (
+"""Stands for the instance in the advice of a reason."""
+_KINDS = (
     *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
     *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
@@ -41,105 +42,99 @@ _STEPS = {
 
 
 def add(commands: Subparsers) -> None:
-    parser = add_command(
-        commands,
-        "why",
-        why,
-        "say in plain words what happened to an instance and what comes next",
-        "wa-agent why sales",
-    )
-    add_id(parser)
+    summary = "show an instance's last events, its state, and the agent's next steps"
+    add_instance_command(commands, "why", why, summary)
 
 
 def why(options: argparse.Namespace) -> int:
     client = client_of(options)
-    found = client.get(f"/api/instance/{options.id}/details")
-    query = {"limit": 4 * _LATELY, "kind": list(_TELLING)}
+    details = client.get(f"/api/instance/{options.id}/details")
+    query = {"limit": 4 * _LATELY, "kind": list(_KINDS)}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
-    events = [one for one in events if not _repeats(one)][:_LATELY]
+    events = [event for event in events if not _repeats(event)][:_LATELY]
     now = datetime.now(UTC)
-    told = {
-        "lately": [f"{moment(one['time'])}  {one['sentence']}" for one in reversed(events)],
-        "now": list(what_is(found, now)),
-        "next": list(what_comes(found, now)),
+    parts = {
+        "lately": [f"{moment(event['time'])}  {event['sentence']}" for event in reversed(events)],
+        "now": list(present_state(details, now)),
+        "next": list(next_steps(details, now)),
     }
-    if wants_json(options):
-        print_json({"id": options.id, **told})
-        return 0
-    for title, lines in told.items():
-        print(colour(title, "soft"))
-        for line in lines or ["nothing"]:
-            print("  " + clean(line))
-    return 0
+    lines = []
+    for title, sentences in parts.items():
+        lines.append(colour(title, "soft"))
+        lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
+    return print_answer(options, {"id": options.id, **parts}, *lines)
 
 
 def _repeats(event: dict[str, Any]) -> bool:
-    """A verdict that finds nothing wrong says again what the status before it said."""
+    """A good verdict repeats the status before it."""
     return event["kind"] == "verdict" and event["detail"].get("verdict") in _NOTHING_WRONG
 
 
-def what_is(found: dict[str, Any], now: datetime) -> Iterator[str]:
-    """The state, the finding, and how fresh the proof of it is."""
-    since = seconds_from(found["since"], now)
+def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
+    """The state, the verdict, and the age of its proof."""
+    since = seconds_from(details["since"], now)
     ago = f" for {duration(-since)}" if since is not None else ""
-    health = found["health"]["verdict"]
-    yield f"{found['id']} is {found['connection_status']}{ago}; health: {health}"
-    if found["sentence"]:
-        yield found["sentence"]
-    yield from _proof(found)
-    if (probe := found["probe"]) is not None and not probe["ok"]:
+    health = details["health"]["verdict"]
+    yield f"{details['id']} is {details['connection_status']}{ago}; health: {health}"
+    if details["sentence"]:
+        yield details["sentence"]
+    yield from _proof(details)
+    if (probe := details["probe"]) is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
-    if found["crypto_errors_lately"]:
-        yield f"{found['crypto_errors_lately']} crypto errors lately"
-    if reason := REASONS.get(found["reason"]):
-        yield f"what to know: {for_instance(reason.advice, found['id'])}"
+    if details["crypto_errors_lately"]:
+        yield f"{details['crypto_errors_lately']} crypto errors lately"
+    if reason := REASONS.get(details["reason"]):
+        yield f"advice: {for_instance(reason.advice, details['id'])}"
 
 
 def for_instance(advice: str, id: str) -> str:
-    """With the commands as they are to be typed for this one."""
+    """The advice with its commands for this instance."""
     return _ID.sub(lambda _: id, advice)
 
 
-def _proof(found: dict[str, Any]) -> Iterator[str]:
-    age, probe = found["proof_age_seconds"], found["probe"]
-    if found["unit"]["state"] != "active":
-        yield f"its worker is {found['unit']['state']} ({found['unit']['result']})"
+def _proof(details: dict[str, Any]) -> Iterator[str]:
+    age, probe = details["proof_age_seconds"], details["probe"]
+    if details["unit"]["state"] != "active":
+        yield f"its worker is {details['unit']['state']} ({details['unit']['result']})"
     elif age is not None:
         yield f"proof: WhatsApp's last sign of life was {duration(age)} old at the last check"
     elif probe is not None and probe["ok"]:
         yield "its worker runs and answers; it has no connection to WhatsApp"
 
 
-def what_comes(found: dict[str, Any], now: datetime) -> Iterator[str]:
-    """Whatever waits: a person, an incident, the repair's next step, a try, the circuit."""
-    if not found["should_run"]:
-        id = found["id"]
+def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
+    """The scan, incident, repair, attempt or circuit that it waits for."""
+    if not details["should_run"]:
+        id = details["id"]
         yield f"nothing: it is disabled or stopped (wa-agent enable {id}, or start {id})"
         return
-    if hold := found["hold"]:
-        yield f"it waits for others: {found['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
-    if (before := found["turns_before"]) is not None:
+    if hold := details["hold"]:
+        yield f"it waits for others: {details['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
+    if (before := details["turns_before"]) is not None:
         yield f"it waits for its turn, {before} before it"
-    repair = found["repair"]
+    repair = details["repair"]
     if repair is not None:
-        yield from _repair_words(repair, now, well=found["connection_status"] == "CONNECTED")
-    if found["reason"] == "ping_failed":
+        yield from _repair_words(repair, now, well=details["connection_status"] == "CONNECTED")
+    if details["reason"] == "ping_failed":
         yield "its next pings decide: the agent repairs it if they fail too"
-    if found["circuit"] == "open":
-        trial = f"one trial {_when(found['circuit_opens'], now)}"
-        yield f"its circuit is open; {trial}, or now: wa-agent recover {found['id']}"
-    elif found["circuit"] == "half_open":
+    if details["circuit"] == "open":
+        trial = f"one trial {_when(details['circuit_opens'], now)}"
+        yield f"its circuit is open; {trial}, or now: wa-agent recover {details['id']}"
+    elif details["circuit"] == "half_open":
         yield "its circuit is half open: one trial decides"
-    if found["next_attempt"]:
-        yield f"attempt {found['attempts'] + 1} {_when(found['next_attempt'], now)}"
-    elif found["attempts"] and found["connection_status"] != "CONNECTED":
-        times = found["attempts"]
+    if details["next_attempt"]:
+        yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'], now)}"
+    elif details["attempts"] and details["connection_status"] != "CONNECTED":
+        times = details["attempts"]
         yield "the agent tried it once" if times == 1 else f"the agent tried it {times} times"
-    reason = REASONS.get(found["reason"])
+    reason = REASONS.get(details["reason"])
     if reason is not None and reason.hopeless and not _runs(repair):
-        yield "nothing by itself: a person must act"
-    elif found["connection_status"] == "QR_REQUIRED" and found["health"]["verdict"] != "corrupted":
-        yield f"a person must scan its code: wa-agent qr {found['id']} --watch"
+        yield "the agent does nothing more: a person must act"
+    elif (
+        details["connection_status"] == "QR_REQUIRED"
+        and details["health"]["verdict"] != "corrupted"
+    ):
+        yield f"a person must scan its code: wa-agent qr {details['id']} --watch"
 
 
 def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Iterator[str]:

@@ -133,6 +133,8 @@ def check(folder: SessionFolder, _paired: bool) -> FilesReport:
     me = creds.get("me")
     if not isinstance(me, dict) or not isinstance(me.get("id"), str) or not me["id"]:
         return FilesReport(SessionFiles.UNPAIRED)
+    if creds.get("pairingCode") and not creds.get("account"):
+        return FilesReport(SessionFiles.UNPAIRED)  # a code was asked for, and no device linked
     empty = [name for name, size in sizes.items() if name != CREDS and not size]
     return FilesReport(SessionFiles.WHOLE, _broken_keys(folder.path, empty))
 

@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.core.words import (
+    PASSKEY_REQUIRED,
+    PASSKEY_SUSPECTED,
+    Claim,
+    ConnectionStatus,
+    Happening,
+)
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.version_note import note_version
 from agent.engines.base import Qr, Reporter
@@ -17,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Status = ConnectionStatus
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
-WAITING = frozenset({"qr_idle", "passkey_required"})
+WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MISSING = frozenset({"node_missing", "packages_missing"})
 STORE = frozenset({"session_missing", "session_damaged", "storage_failed"})
@@ -45,7 +51,12 @@ class SessionState:
     @property
     def has_connection(self) -> bool:
         """Each end of a connection comes with another claim, so such a claim says it is there."""
-        return self.claim.status in (Status.CONNECTED, Status.LOADING) or self._code is not None
+        goes_on = self.claim.status in (Status.CONNECTED, Status.LOADING)
+        return goes_on or self.is_pairing or self._code is not None
+
+    @property
+    def is_pairing(self) -> bool:
+        return self.claim.phase == "pairing"
 
     def begin_login(self) -> None:
         self._codes, self._code = 0, None
@@ -110,17 +121,25 @@ class SessionState:
         self.change(status, phase="login")
 
     def _on_qr(self, event: Mapping[str, Any]) -> None:
+        if self.is_pairing:
+            return  # the library goes on making codes
         self._codes += 1
         lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
         self._code = Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.
-        asked = "passkey_required" if self.claim.reason == "passkey_required" else ""
+        asked = PASSKEY_REQUIRED if self.claim.reason == PASSKEY_REQUIRED else ""
         self.change(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
 
     def _on_passkey(self, _event: Mapping[str, Any]) -> None:
         if not self.claim.paired:
-            self.change(Status.QR_REQUIRED, "passkey_required", phase="login")
+            self.change(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
+
+    def _on_accepted(self, _event: Mapping[str, Any]) -> None:
+        """The phone took the pairing code; WhatsApp links the device now, or says no more."""
+        if not self.claim.paired:
+            self._code = None
+            self.change(Status.INITIALIZING, phase="pairing")
 
     def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
@@ -146,8 +165,10 @@ class SessionState:
             now_wall=time.time(),
         )
         reason = ended.reason
-        if reason == "qr_idle" and self.claim.reason == "passkey_required":
+        if reason == "qr_idle" and self.claim.reason == PASSKEY_REQUIRED:
             reason = self.claim.reason  # why no scan came to anything
+        elif reason == "qr_idle" and self.is_pairing:
+            reason = PASSKEY_SUSPECTED
         if reason == "logout":
             self.claim = replace(self.claim, paired=False)
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED

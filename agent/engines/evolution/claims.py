@@ -45,6 +45,8 @@ class Facts:
     """None: the server has not told."""
     account: str = ""
     code_shown: bool = False
+    code_taken: bool = False
+    """It showed codes in this login, shows none now, and did not say that they are used up."""
     blank_for: float = 0.0
     """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
@@ -120,6 +122,8 @@ def _connecting(facts: Facts, blank_limit: float) -> Claim:
         return _with(facts, Status.QR_REQUIRED, "logout" if facts.lost else "", paired=False)
     if fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated":
         return _with(facts, Status.DISCONNECTED, "client_outdated")
+    if facts.code_taken and not facts.paired:
+        return replace(_with(facts, Status.INITIALIZING), phase="pairing", useless=_USELESS)
     # Paired and not connected it cannot tell WhatsApp that it goes: a logout is answered with
     # success and changes nothing.
     useless = (*_USELESS, "logout_restart") if facts.paired else _USELESS

@@ -58,6 +58,8 @@ class SessionView:
         self._first_seen = ""
         """Of a paired session: the mark of the code that it showed as it began to connect."""
         self._code: Code | None = None
+        self._earlier_code: Code | None = None
+        """What it showed last before we asked it to connect."""
         self._blank_since: float | None = None
         self._newest = 0.0
         self._disagreed = ""
@@ -117,6 +119,7 @@ class SessionView:
             self._facts,
             awaited=self.awaited,
             code_shown=self.code() is not None,
+            code_taken=self._code not in (None, self._earlier_code) and self.code() is None,
             blank_for=self._blank_for(),
         )
         return claim_of(facts, self._pace.blank_limit)
@@ -153,6 +156,7 @@ class SessionView:
 
     def begin(self) -> None:
         """We asked it to connect: its earlier end counts no more."""
+        self._earlier_code = self._code
         if self._facts.ended != "client_outdated":
             self._facts.ended = ""
         if self._blank_since is None:

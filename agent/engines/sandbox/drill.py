@@ -83,6 +83,9 @@ class Drill:
             loop = asyncio.get_running_loop()
             loop.call_later(0.2, self._run, "conflict", self._lose_again)
 
+    def is_active(self, name: str) -> bool:
+        return self._faults.active(name) is not None
+
     async def while_active(self, name: str, begun: Callable[[], None] | None = None) -> None:
         """Return when that fault is over."""
         if self._faults.active(name) and begun is not None:

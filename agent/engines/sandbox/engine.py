@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
@@ -197,9 +197,14 @@ class SandboxEngine:
         for number in range(1, self._settings.qr_codes + 1):
             await self._drill.while_active("no-qr", self._no_code)
             self._phone.show(number)
-            self._tell(Status.QR_REQUIRED, phase="login", raw=f"code {number}")
+            asked = PASSKEY_REQUIRED if self._claim.reason == PASSKEY_REQUIRED else ""
+            self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
             if await self._phone.look():
                 self._phone.hide()
+                if self._drill.is_active("passkey"):
+                    self._tell(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
+                    continue
+                await self._drill.while_active("no-pairing", self._accepted)
                 name = self._saved.folder.parent.name
                 await self._saved.pair(account_of(name, self._settings))
                 return True
@@ -207,6 +212,9 @@ class SandboxEngine:
         self._server.close()
         self._tell(Status.QR_REQUIRED, "qr_idle")
         return False
+
+    def _accepted(self) -> None:
+        self._tell(Status.INITIALIZING, phase="pairing")
 
     def _no_code(self) -> None:
         self._phone.hide()

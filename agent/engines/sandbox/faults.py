@@ -33,10 +33,12 @@ FAULTS = {
     "conflict": "another client takes over the session",
     "outdated": "the server refuses this client's version",
     "no-qr": "a login never shows a code",
+    "passkey": "WhatsApp asks for a passkey when a code was scanned",
+    "no-pairing": "a code that was scanned leads to nothing",
     "stuck-loading": "the sync after a login stops",
     "corrupt-files": "the session file is damaged, then the worker is killed",
 }
-_ALWAYS_KEPT = {"ban", "temp-ban", "outdated"}
+_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey", "no-pairing"}
 _KEPT_WITH_END = {"crash", "drop", "conflict", "no-qr", "stuck-loading"}
 TEMPORARY_BAN = 3600.0
 """Seconds, where none are given."""

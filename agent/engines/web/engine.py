@@ -131,6 +131,9 @@ class WebEngine:
             return None
         if self._view.claim.reason == "qr_idle":
             await page_calls.refresh_code(self._session.page)
+        elif self._view.lacks_code and not self._starts.working:
+            self._starts.connect()
+            return None
         await self._look(ANSWER)
         facts = self._view.facts
         waits = self._view.claim.status is Status.QR_REQUIRED

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.engine_words import web_reason
 from agent.core.reasons import reason_of
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 
 Status = ConnectionStatus
 
@@ -75,6 +75,8 @@ class Story:
     announced: str = ""
     """A word that explains a logout which was not seen yet."""
     was_connected: bool = False
+    passkey: bool = False
+    """The page asked for a passkey; nothing can answer it."""
 
 
 def parse_facts(raw: Any) -> PageFacts | None:
@@ -121,6 +123,9 @@ def next_story(
     story: Story, word: str, detail: str, until_wall: float | None, facts: PageFacts | None
 ) -> Story:
     """Take one word of the page in."""
+    if word == "passkey":
+        unpaired = facts is not None and facts.auth is not True
+        return replace(story, passkey=story.passkey or unpaired)
     if word == "conn.logout_reason":
         return replace(story, announced=detail)
     if word == "conn.logout":
@@ -209,6 +214,10 @@ def _paired(facts: PageFacts, story: Story) -> Claim:
 
 
 def _unpaired(facts: PageFacts, story: Story) -> Claim:
+    if story.passkey:
+        return Claim(Status.QR_REQUIRED, PASSKEY_REQUIRED, "login")
+    if "PAIRING" in (facts.socket, facts.info) and facts.qr_number:
+        return Claim(Status.INITIALIZING, phase="pairing")  # before its first code it says so, too
     if facts.socket == "UNPAIRED_IDLE":
         return Claim(Status.QR_REQUIRED, "qr_idle", "login")
     if (facts.mode == "QR" or facts.socket == "UNPAIRED") and facts.qr:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.core.reasons import reason_of
-from agent.core.words import SUSPECT, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, SUSPECT, Claim, ConnectionStatus
 from agent.engines.web.advance import Advance
 from agent.engines.web.document import Document
 from agent.engines.web.states import (
@@ -51,7 +51,7 @@ class SessionView:
     def begin(self, now: float, phase: str) -> None:
         """A start begins, the first one or another: what ended the last one is over."""
         self._advance = Advance(now)
-        self._story = replace(self._story, ended="", announced="", until_wall=None)
+        self._story = replace(self._story, ended="", announced="", until_wall=None, passkey=False)
         self._document = Document()
         self.facts = None
         self.claim = self._advance.forward(replace(claim_of(None, self._story), phase=phase))
@@ -145,13 +145,19 @@ class SessionView:
         age = None if self._proof_at is None else max(0.0, now - self._proof_at)
         return replace(self.claim, proof_age=age)
 
+    @property
+    def lacks_code(self) -> bool:
+        """WhatsApp asked for a passkey and shows no code for another try."""
+        shown = self.facts is not None and self.facts.qr is not None
+        return self.claim.reason == PASSKEY_REQUIRED and not shown
+
     def needs_revival(self, now: float) -> bool:
         """Whether a connect, asked for while a browser runs, has to change anything."""
         if self.silent:
             return True
         match self.claim.status:
             case Status.QR_REQUIRED:
-                return False
+                return self.lacks_code
             case Status.CONNECTED:
                 return self._proof_at is not None and now - self._proof_at > PROOF
             case Status.INITIALIZING | Status.LOADING:

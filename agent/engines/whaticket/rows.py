@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.engine_words import web_reason
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.errors import EngineError
 
 Status = ConnectionStatus
@@ -92,8 +92,7 @@ _WORDS: Mapping[str, tuple[Status, str, str]] = {
     "QRCODE": (Status.QR_REQUIRED, "", ""),
     "UNPAIRED": (Status.QR_REQUIRED, "", ""),
     "UNPAIRED_IDLE": (Status.QR_REQUIRED, "qr_idle", ""),
-    # A person has to confirm on the phone, and no code of ours helps with that.
-    "PASSKEY_REQUIRED": (Status.QR_REQUIRED, "qr_idle", ""),
+    "PASSKEY_REQUIRED": (Status.QR_REQUIRED, PASSKEY_REQUIRED, ""),
     "CONNECTED": (Status.CONNECTED, "", ""),
     "IMPORTING": (Status.LOADING, "", "sync"),
     "DISCONNECTED": (Status.DISCONNECTED, "connection_closed", ""),

@@ -24,6 +24,8 @@ class SessionView:
     _since: float = 0.0
     _asked: bool = False
     """It showed codes since it was last connected."""
+    _scanned: bool = False
+    """It went from showing a code straight to connecting."""
     _log_reason: str = ""
     _blocked: bool = False
     """The log says that the session's old browser still runs: no start gets past it."""
@@ -54,7 +56,8 @@ class SessionView:
             # Some of these servers begin again at once, and show OPENING of one that is gone.
             return replace(claim, status=Status.DISCONNECTED, reason="logout", paired=False)
         if claim.status not in (Status.DISCONNECTED, Status.RECONNECTING):
-            return claim
+            pairs = claim.status is Status.INITIALIZING and self._scanned and not self.paired
+            return replace(claim, phase="pairing") if pairs else claim
         return self._why_down(claim, files, gone=was_paired and files in ("unpaired", "absent"))
 
     def _why_down(self, claim: Claim, files: str, *, gone: bool) -> Claim:
@@ -76,6 +79,8 @@ class SessionView:
             if row.connected:
                 # Whatever its log told of before, this connection is a new one.
                 self._closed_at, self._log_reason, self._blocked = None, "", False
+            comes_from_code = self._status.lower() == "qrcode" or self._scanned
+            self._scanned = comes_from_code and not (row.asks or row.down or row.connected)
             self._status, self._since = row.status, now
         if row.connected:
             self.paired, self.hung_up, self._asked = True, False, False

@@ -43,7 +43,7 @@ async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli
     )
     assert lines[2].startswith("under WaBackendDown")
     assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
-    assert lines[4] == "what to do: wa-agent alerts explain WaBackendDown"
+    assert lines[4] == "runbook: wa-agent alerts explain WaBackendDown"
     assert lines[5] == "the Alertmanager takes no alerts: it answered 503"
     assert len(lines) == 6
     everything = await cli("alerts", "--all", "--socket", alarmed)

@@ -93,7 +93,7 @@ async def test_logs_that_name_no_session_are_wrong_while_the_server_answers(doct
 async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
     found = await doctor(EVO)
     assert wrong(found) == []
-    assert any("does not know it" in sentence for _, sentence, _ in found)
+    assert any("has not read it" in sentence for _, sentence, _ in found)
 
 
 async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
@@ -127,17 +127,17 @@ async def test_log_sources_and_folders_are_tried(doctor, house, tmp_path, monkey
     good = [sentence for level, sentence, _ in found if level == "ok"]
     assert any(f"may read {log}" in sentence for sentence in good)
     assert any(f"may write in {auth}/session-7" in sentence for sentence in good)
-    assert any("tail is there" in sentence for sentence in good)
+    assert any("tail is installed" in sentence for sentence in good)
     assert [sentence for sentence, _ in wrong(found)] == [
         f"{tmp_path}/gone: No such file or directory",
-        "there is no program no-such-program-here",
+        "program no-such-program-here is missing",
     ]
     (auth / "session-7").rmdir()
     noted = [sentence for level, sentence, _ in await doctor(text) if level == "note"]
     assert noted == [f"no folder matches {auth}/session-{{id}}"]
 
 
-NOBODY = Worker("nobody", 65534, 65534, (), walled=False)
+NOBODY = Worker("nobody", 65534, 65534, (), confined=False)
 
 
 def test_the_workers_own_user_is_asked(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
     one = BackendDeclaration("tick", "whaticket")
 
     def levels(path: Path, ways: str) -> list[str]:
-        return [str(found.level) for found in doctor_backends._place(one, NOBODY, path, ways)]
+        return [str(found.level) for found in doctor_backends._path(one, NOBODY, path, ways)]
 
     assert levels(tmp_path / "open", "rx") == ["ok"]
     assert levels(tmp_path / "open", "rwx") == ["wrong"]
@@ -163,7 +163,7 @@ def test_who_is_neither_root_nor_the_worker_cannot_tell(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert NOBODY.may(tmp_path, "r") is None
     one = BackendDeclaration("tick", "whaticket")
-    (found,) = doctor_backends._place(one, NOBODY, tmp_path, "r")
+    (found,) = doctor_backends._path(one, NOBODY, tmp_path, "r")
     assert (str(found.level), found.advice) == ("note", "run it as root")
 
 
@@ -172,7 +172,7 @@ def test_what_the_unit_hides_is_seen_through_its_drop_in(tmp_path, monkeypatch):
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     log = Path("/home/app/.pm2/logs/app.log")
     before = worker_of("tick", tmp_path, installed=True, root=tmp_path)
-    assert (before.name, before.walled) == ("nobody", True)
+    assert (before.name, before.confined) == ("nobody", True)
     assert not before.sees(log)
     assert before.sees(Path("/srv/app.log"))
     assert not before.may_change(Path("/srv/auth"))
@@ -197,7 +197,7 @@ def test_what_the_unit_hides_is_seen_through_its_drop_in(tmp_path, monkeypatch):
     hidden.touch()
     monkeypatch.setattr(worker_sight, "HIDDEN", (str(tmp_path),))
     monkeypatch.setattr(Worker, "may", lambda *_: True)
-    (found,) = doctor_backends._place(one, before, hidden, "r")
+    (found,) = doctor_backends._path(one, before, hidden, "r")
     assert "hidden from its worker" in found.sentence
     assert "wa-agent backends drop-in tick" in found.advice
 
@@ -249,7 +249,7 @@ async def test_a_redis_that_is_none_is_wrong(doctor, house):
     ((sentence, _),) = wrong(
         await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")
     )
-    assert "is no Redis" in sentence
+    assert "is not Redis" in sentence
 
 
 def test_a_unit_s_environment_is_what_its_drop_ins_say(tmp_path: Path) -> None:

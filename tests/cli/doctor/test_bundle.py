@@ -94,12 +94,12 @@ async def test_what_cannot_be_had_is_said_and_costs_no_bundle(
     fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        told = bundle_machine.kept_events(state, 10)
+        told = bundle_machine.stored_events(state, 10)
     finally:
         os.close(fd)
     assert told == {"missing": "an agent holds the database and does not answer"}
     (state / "agent.db").write_bytes(b"no database" * 500)
-    assert "agent.db" in bundle_machine.kept_events(state, 10)["missing"]
+    assert "agent.db" in bundle_machine.stored_events(state, 10)["missing"]
 
 
 def test_a_link_that_a_worker_planted_is_not_followed(

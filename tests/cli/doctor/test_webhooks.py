@@ -74,7 +74,7 @@ async def test_what_keeps_it_from_being_sent_to_is_said(doctor, house, tmp_path)
 
 async def test_what_the_running_agent_knows_of_it_is_said(doctor, house):
     ((level, sentence),) = bad(await doctor("private = true"))
-    assert (level, "does not know it" in sentence) == ("note", True)
+    assert (level, "has not read it" in sentence) == ("note", True)
     house.webhooks.known["ops"] = FAILING
     assert bad(await doctor("private = true")) == [("wrong", "it answered 503; 7 events wait")]
 

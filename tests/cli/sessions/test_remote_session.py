@@ -45,7 +45,7 @@ async def test_what_was_put_aside_is_listed_and_put_back(cli, house, knows):
     knows["removed"] = {"removed": [{**ASIDE, "whole": True}]}
     assert "the whole folder, 3 files" in (await cli("removed", "list", "shop")).out
     knows["removed"] = {"removed": []}
-    assert (await cli("removed", "list", "shop")).out == "no repair removed anything of shop\n"
+    assert (await cli("removed", "list", "shop")).out == "no repair removed files or keys of shop\n"
 
 
 async def test_settings_there_are_shown_and_changed(cli, house, knows):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.sessions import instances
+from agent.cli.sessions import waiting
 from agent.errors import Refused, TryLater
 
 
@@ -21,12 +21,12 @@ class Told:
 
 
 def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
-    return instances._wait_until_connected(Told(*answers), "sales", seconds)  # type: ignore[arg-type]
+    return waiting.wait_until_connected(Told(*answers), "sales", seconds)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instances, "SETTLED", 0.3)
+    monkeypatch.setattr(waiting, "SETTLED", 0.3)
 
 
 @pytest.mark.parametrize("reason", ["misconfigured", "banned", "session_damaged"])

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from agent.cli.terminal.top_frame import (
-    Place,
     Sight,
     draw,
     duration,
@@ -24,6 +23,7 @@ from agent.cli.terminal.top_frame import (
     tone_of,
     worst_first,
 )
+from agent.cli.terminal.top_keys import Scroll
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -132,27 +132,27 @@ def rows_of(lines: list[str]) -> list[str]:
 
 def test_the_list_can_be_scrolled_to_its_end_and_no_further() -> None:
     sight = Sight([one(f"s{number:03}") for number in range(100)])
-    place = Place()
+    scroll = Scroll()
 
     def seen() -> list[str]:
-        return rows_of(draw(sight, 100, 20, colours=False, place=place))
+        return rows_of(draw(sight, 100, 20, colours=False, scroll=scroll))
 
     first = seen()
     assert first[0] == "s000"
-    assert place.press(b"j")
+    assert scroll.press(b"j")
     assert seen()[0] == "s001"
-    assert place.press(b"\x1b[6~")
+    assert scroll.press(b"\x1b[6~")
     assert seen()[0] == f"s{len(first):03}"
     for _ in range(50):
-        assert place.press(b"\x1b[6~")
+        assert scroll.press(b"\x1b[6~")
     assert seen()[-1] == "s099"
-    assert place.press(b"k")
+    assert scroll.press(b"k")
     assert seen()[-1] == "s098"
-    assert place.press(b"g")
+    assert scroll.press(b"g")
     assert seen() == first
-    assert place.press(b"G")
+    assert scroll.press(b"G")
     assert seen()[-1] == "s099"
-    assert not place.press(b"x")
+    assert not scroll.press(b"x")
 
 
 def test_a_filter_shows_what_has_all_of_its_words() -> None:
@@ -163,21 +163,21 @@ def test_a_filter_shows_what_has_all_of_its_words() -> None:
             one("support", "RECONNECTING", "degraded", sentence="the line was lost"),
         ]
     )
-    place = Place()
+    scroll = Scroll()
 
     def seen() -> list[str]:
-        return rows_of(draw(sight, 100, 20, colours=False, place=place))
+        return rows_of(draw(sight, 100, 20, colours=False, scroll=scroll))
 
     for key in (b"/", b"s", b"a", b"l", b"q", b"\x7f", b" ", b"l", b"o", b"s", b"t"):
-        assert place.press(key)
+        assert scroll.press(key)
     assert any(
-        line == "FILTER  sal lost_" for line in draw(sight, 100, 20, colours=False, place=place)
+        line == "FILTER  sal lost_" for line in draw(sight, 100, 20, colours=False, scroll=scroll)
     )
     assert seen() == ["sales-1"]
-    assert place.press(b"\r")
-    assert not place.press(b"x"), "it is a command again, and no letter"
+    assert scroll.press(b"\r")
+    assert not scroll.press(b"x"), "it is a command again, and no letter"
     assert seen() == ["sales-1"]
-    assert place.press(b"\x1b")
+    assert scroll.press(b"\x1b")
     assert sorted(seen()) == ["sales-1", "sales-2", "support"]
 
 
@@ -338,9 +338,9 @@ async def test_it_is_live_resizes_and_q_restores_the_terminal(
         screen.resize(24, 160)
         await eventually(screen.shows("MSG/M"))
         os.write(screen.fd, b"/nobody\r")
-        await eventually(screen.shows("no instance has that"))
+        await eventually(screen.shows("no instance fits the filter"))
         os.write(screen.fd, b"\x1b")
-        last = "no instance has that"
+        last = "no instance fits the filter"
         await eventually(lambda: "it answers nothing" in screen.read().rpartition(last)[2])
         os.write(screen.fd, b"q")
         assert await end(screen, eventually) == 0

@@ -1,10 +1,15 @@
 """A session's life on the real library: pairing, talking, restarts, WhatsApp's refusals."""
 
 import asyncio
+import json
+from contextlib import suppress
+from urllib.error import HTTPError
 
 import pytest
 
+from agent.core.words import SessionFiles
 from agent.errors import EngineError
+from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -119,6 +124,42 @@ async def test_an_account_that_must_show_a_passkey_waits_for_its_owner(bench: Be
     bench.whatsapp.asks_for_passkey(ACCOUNT, False)
     await bench.stop()
     await bench.pair()
+
+
+async def begin_with_code(bench: Bench) -> None:
+    """A login whose pairing code the phone has taken."""
+    await bench.start()
+    await bench.is_now("QR_REQUIRED")
+    await bench.engine.command("pairing_code", {"phone": ACCOUNT})
+    await bench.until(lambda: _entered(bench))
+
+
+def _entered(bench: Bench) -> bool:
+    with suppress(HTTPError):  # its request for a code is under way
+        bench.whatsapp.enter_code(ACCOUNT)
+        return True
+    return False
+
+
+async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_told_and_is_no_pairing(
+    bench: Bench,
+) -> None:
+    await begin_with_code(bench)
+    await bench.until(lambda: bench.heard.last.phase == "pairing")
+    assert bench.heard.last.status == "INITIALIZING"
+    assert await bench.engine.qr() is None, "a code that is shown would be scanned in vain"
+    creds = bench.folder / "creds.json"
+    await bench.until(lambda: json.loads(creds.read_text()).get("registered"))
+    assert check_files(bench.folder.parent, "baileys", paired=False) is SessionFiles.UNPAIRED
+    await bench.stop()
+    await bench.pair()  # and no login with half a pairing, which WhatsApp would call a logout
+    assert "logout" not in {claim.reason for claim in bench.heard.claims}
+
+
+async def test_a_passkey_that_is_asked_for_after_a_pairing_code_is_told(bench: Bench) -> None:
+    bench.whatsapp.asks_for_passkey(ACCOUNT, True)
+    await begin_with_code(bench)
+    await bench.is_now("QR_REQUIRED", "passkey_required")
 
 
 async def test_a_logout_is_one_when_whatsapp_confirmed_it(bench: Bench) -> None:

@@ -330,3 +330,23 @@ def test_only_so_many_ids_are_remembered() -> None:
         True,
     ]
     assert seen.first("b", "1")
+
+
+def test_a_code_that_is_gone_without_an_end_is_a_pairing_under_way() -> None:
+    now = 1000.0
+    view = SessionView(Pace(), lambda: now)
+    view.note_created()
+    view.note_live(Live.CONNECTING)
+    assert view.claim().phase == ""
+    view.note_shown(read_shown({"code": "2@a"}))
+    assert view.claim().status is Status.QR_REQUIRED
+    now += Pace().code_holds
+    view.note_live(Live.CONNECTING)
+    claim = view.claim()
+    assert (claim.status, claim.phase, claim.guess) == (Status.INITIALIZING, "pairing", "")
+    view.begin()
+    assert view.claim().phase == "", "it was asked to connect again: the code is an earlier one"
+    view.note_shown(read_shown({"code": "2@b"}))
+    assert view.claim().status is Status.QR_REQUIRED
+    view.note_live(Live.OPEN)
+    assert view.claim().status is Status.CONNECTED

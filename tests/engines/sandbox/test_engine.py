@@ -22,7 +22,8 @@ QUICK = {
     "messages_per_minute": 6000,
 }
 GENTLE = ["zombie", "drop", "conflict", "logout", "ban", "temp-ban", "outdated"]
-FAULTS = [*GENTLE, "no-qr", "stuck-loading", "bad-mac", "prekey", "leak", "slow"]
+PAIRING = ["no-qr", "passkey", "no-pairing"]
+FAULTS = [*GENTLE, *PAIRING, "stuck-loading", "bad-mac", "prekey", "leak", "slow"]
 
 
 class Heard:

@@ -216,7 +216,7 @@ def test_a_folders_name_leads_nowhere_else(name):
         ("TIMEOUT", Status.DISCONNECTED, "connection_lost"),
         ("CONFLICT", Status.DISCONNECTED, "conflict"),
         ("TOS_BLOCK", Status.DISCONNECTED, "tos_block"),
-        ("passkey_required", Status.QR_REQUIRED, "qr_idle"),
+        ("passkey_required", Status.QR_REQUIRED, "passkey_required"),
         ("IMPORTING", Status.LOADING, ""),
         ("UNPAIRED_IDLE", Status.QR_REQUIRED, "qr_idle"),
         ("what", Status.DISCONNECTED, "unknown"),
@@ -390,3 +390,16 @@ def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
     assert reason_of(claim.reason).hopeless
     assert look(known, "CONNECTED", "unknown", 9.0).status is Status.CONNECTED
     assert look(known, "OPENING", "unknown", 10.0).status is Status.INITIALIZING
+
+
+def test_what_goes_from_its_code_to_connecting_is_a_pairing_under_way():
+    known = SessionView()
+    assert look(known, "OPENING", "unpaired").phase == ""
+    look(known, "qrcode", "unpaired", 1.0)
+    for status in ("PAIRING", "OPENING"):
+        claim = look(known, status, "unpaired", 2.0)
+        assert (claim.status, claim.phase) == (Status.INITIALIZING, "pairing")
+    look(known, "DISCONNECTED", "unpaired", 3.0)
+    assert look(known, "OPENING", "unpaired", 4.0).phase == ""
+    look(known, "qrcode", "unpaired", 5.0)
+    assert look(known, "OPENING", "paired", 6.0).phase == ""

@@ -116,6 +116,10 @@ class WhatsApp(Program):
     def scan(self, qr: str, user: str) -> None:
         call(self.url + "/scan", {"qr": qr, "user": user})
 
+    def enter_code(self, user: str) -> None:
+        """The account's phone takes the pairing code; WhatsApp links no device with it."""
+        call(self.url + "/enter_code", {"user": user})
+
     def say(self, sender: str, to: str, text: str) -> str:
         """Somebody writes; the message's id."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "text": text})["id"])

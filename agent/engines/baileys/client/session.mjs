@@ -43,6 +43,10 @@ export class Session {
       this.#hangUp();
     });
     this.#state = await this.#store.open(settings.paired);
+    // A pairing code that led to no device: the library would log in with its number, and WhatsApp
+    // would call that a logout.
+    const { creds } = this.#state;
+    if (creds.me && !creds.account && creds.pairingCode) Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
     return this.#identity();
   }
 
@@ -147,8 +151,9 @@ export class Session {
   }
 
   #identity() {
-    const { me, registered } = this.#state.creds;
-    return { paired: Boolean(me?.id && (this.#state.creds.account || registered)), account: (me?.id ?? "").split(/[:@]/)[0] };
+    const { me, account, registered, pairingCode } = this.#state.creds;
+    // With a pairing code the library says `registered` before WhatsApp has linked the device.
+    return { paired: Boolean(me?.id && (account || (registered && !pairingCode))), account: (me?.id ?? "").split(/[:@]/)[0] };
   }
 
   #age() {
@@ -176,6 +181,7 @@ export class Session {
     if (frame?.tag !== "notification") return;
     const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
     if (words.some((word) => /^passkey/.test(word))) this.#emit({ event: "passkey" });
+    else if (frame.attrs.type === "link_code_companion_reg") this.#emit({ event: "accepted" });
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {

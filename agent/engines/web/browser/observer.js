@@ -68,6 +68,25 @@ const __waAgent = (() => {
 
   const changed = (e, d) => tell(e, { d: d === undefined ? null : d, s: read() });
 
+  // A passkey is its owner's: that the page asks for one is told; the question goes nowhere.
+  const credentials = globalThis.CredentialsContainer && CredentialsContainer.prototype;
+  for (const name of credentials ? ['get', 'create'] : []) {
+    credentials[name] = new Proxy(credentials[name], {
+      apply(target, self, given) {
+        const { publicKey, mediation, signal } = given[0] || {};
+        if (!publicKey) return Reflect.apply(target, self, given);
+        if (mediation !== 'conditional') changed('passkey', name);
+        return new Promise((_, fail) => {
+          const limit = Math.min(Number(publicKey.timeout) || 60000, 600000);
+          const late = () => fail(new DOMException('The operation timed out.', 'NotAllowedError'));
+          if (mediation !== 'conditional') setTimeout(late, limit);
+          if (signal && signal.aborted) fail(signal.reason);
+          else if (signal) signal.addEventListener('abort', () => fail(signal.reason));
+        });
+      },
+    });
+  }
+
   const take = (code) => {
     const next = code && code.fullCode ? code.fullCode : null;
     if (next !== qr) {

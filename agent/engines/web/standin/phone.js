@@ -1,6 +1,6 @@
 'use strict';
 const acts = {
-  scan: 'scan its code', log_out: 'log out', message: 'write to it', drop: 'lose the network',
+  scan: 'scan its code', passkey: 'want a passkey', log_out: 'log out', message: 'write to it', drop: 'lose the network',
   back: 'find the network', conflict: 'open it elsewhere', tos: 'block it', hang: 'hang 60 s',
 };
 const act = async (page, what) => {

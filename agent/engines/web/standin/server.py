@@ -40,9 +40,10 @@ class StandIn:
         """The requests' heads, as the browser sent them."""
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
-        self.asks_passkey = False
-        """True: a phone is linked only after the page showed its person's passkey."""
         self.answers_sends = True
+        self.passkey = ""
+        """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
+        "silent" = nothing more happens."""
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
         self.refuses = ""
@@ -114,11 +115,16 @@ class StandIn:
                         client.tell("logout", reason=reason)
 
     def _pair(self, client: Client, account: str) -> str:
-        if self.asks_passkey and client.asks_for != account:
+        client.code = client.link_code = ""
+        if self.passkey:
             client.asks_for, client.challenge = account, os.urandom(32)
-            client.tell("passkey", challenge=base64.b64encode(client.challenge).decode())
+            challenge = base64.b64encode(client.challenge).decode()
+            client.tell("pairing", passkey=self.passkey == "ask", challenge=challenge)
             return ""
-        client.device, client.code, client.link_code = os.urandom(6).hex(), "", ""
+        return self._link(client, account)
+
+    def _link(self, client: Client, account: str) -> str:
+        client.device = os.urandom(6).hex()
         self.devices[client.device] = account
         client.tell("paired", account=account, id=client.device, synced=self.syncs)
         return client.device
@@ -146,8 +152,8 @@ class StandIn:
                 self.show_next_code(client)
             case "link_code":
                 client.link_code = str(raw.get("code", ""))
-            case "passkey" if is_answer(raw, client.challenge):
-                self._pair(client, client.asks_for)
+            case "passkey_answered" if is_answer(raw, client.challenge):
+                self._link(client, client.asks_for)
             case "logout":
                 self.devices.pop(str(raw.get("device")), None)
             case "send" if self.answers_sends:
@@ -277,6 +283,7 @@ class StandIn:
 
 _ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {
     "scan": lambda played, page: played.scan_of(page, f"5511{page.number:09d}"),
+    "passkey": lambda _, page: page.tell("pairing", passkey=True),
     "log_out": lambda played, page: played.log_out(played.devices[page.device]),
     "message": lambda _, page: page.tell("message", **{"from": "5511777777777@c.us", "body": "hi"}),
     "drop": lambda _, page: page.tell("stream", socket="TIMEOUT", info="OFFLINE"),

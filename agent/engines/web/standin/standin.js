@@ -398,25 +398,25 @@
   const plays = {
     code: ({ ref }) => offerCode(ref),
     idle: () => { Socket.state = 'UNPAIRED_IDLE' },
+    pairing: ({ passkey, challenge }) => {
+      Conn.ref = null;
+      Socket.state = Stream.info = 'PAIRING';
+      if (!passkey) return;
+      const text = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)));
+      const asked = challenge ? Uint8Array.from(atob(challenge), (each) => each.charCodeAt(0)) : bytes(32);
+      const publicKey = { challenge: asked, rpId: location.hostname, timeout: 1500, userVerification: 'required' };
+      navigator.credentials.get({ publicKey }).then(
+        ({ response }) => toServer({ do: 'passkey_answered', client: text(response.clientDataJSON),
+          authenticator: text(response.authenticatorData), signature: text(response.signature) }),
+        (error) => toServer({ do: 'passkey_refused', why: error.name }),
+      );
+    },
     paired: async ({ account, id, synced }) => {
       device = id;
       await keep({ account, device });
       localStorage.setItem('last-wid', account);
       me = wid(`${account}@c.us`);
       await openMain(synced);
-    },
-    passkey: async ({ challenge }) => {
-      const text = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)));
-      try {
-        const shown = await navigator.credentials.get({ publicKey: {
-          challenge: Uint8Array.from(atob(challenge), (each) => each.charCodeAt(0)),
-          rpId: location.hostname, userVerification: 'required', timeout: 300000,
-        } });
-        toServer({ do: 'passkey', client: text(shown.response.clientDataJSON),
-          authenticator: text(shown.response.authenticatorData), signature: text(shown.response.signature) });
-      } catch (error) {
-        toServer({ do: 'no_passkey', why: error.name });
-      }
     },
     welcome: async ({ synced }) => openMain(synced),
     progress: ({ percent }) => {

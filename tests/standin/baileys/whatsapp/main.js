@@ -31,6 +31,7 @@ const COMMANDS = {
     people: [...whatsapp.people.values()].map(showPerson),
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
+  'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
   'POST /say': async ({ from, to, text, message }) => ({
     id: await whatsapp.say(from, to, message ?? { conversation: text }),
   }),

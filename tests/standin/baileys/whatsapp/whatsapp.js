@@ -1,5 +1,5 @@
 // What WhatsApp is to its clients: pairing, login, the people, and their messages under way.
-import { createHmac } from 'node:crypto';
+import { createHmac, randomBytes } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import curve from 'libsignal/src/curve.js';
 import messages from 'baileys-6/WAProto/index.js';
@@ -86,9 +86,7 @@ export class WhatsApp {
     }
     const phone = this.person(user);
     if (phone.passkey) {
-      const options = node('passkey_request_options', {}, Buffer.from('{"rpId":"whatsapp.com"}'));
-      const attrs = { from: WHATSAPP, type: 'passkey_prologue_request', id: this.id(), t: now() };
-      connection.send(node('notification', { ...attrs, t: String(attrs.t) }, [options]));
+      this.#askForPasskey(connection);
       return { user };
     }
     const number = this.#nextDevice++;
@@ -125,6 +123,30 @@ export class WhatsApp {
       ]),
     );
     return { user, device: number };
+  }
+
+  #askForPasskey(connection) {
+    const options = node('passkey_request_options', {}, Buffer.from('{"rpId":"whatsapp.com"}'));
+    const attrs = { from: WHATSAPP, type: 'passkey_prologue_request', id: this.id(), t: now() };
+    connection.send(node('notification', { ...attrs, t: String(attrs.t) }, [options]));
+  }
+
+  /** A phone takes the pairing code that a client asked for; no device comes of it here. */
+  enterCode(user) {
+    const connection = [...this.#waiting.values()].find((each) => each.open && each.linkCode === user);
+    if (!connection) throw new Error('nobody waits with a pairing code');
+    const phone = this.person(user);
+    const inside = {
+      link_code_pairing_ref: randomBytes(16),
+      link_code_pairing_wrapped_primary_ephemeral_pub: randomBytes(80),
+      primary_identity_pub: Buffer.from(phone.identity.pubKey).subarray(-32),
+    };
+    const told = Object.entries(inside).map(([tag, bytes]) => node(tag, {}, bytes));
+    const type = 'link_code_companion_reg';
+    const attrs = { from: WHATSAPP, type, id: this.id(), t: String(now()) };
+    connection.send(node('notification', attrs, [node(type, { stage: 'primary_hello' }, told)]));
+    if (phone.passkey) this.#askForPasskey(connection);
+    return { user };
   }
 
   jid(device) {
@@ -199,6 +221,8 @@ export class WhatsApp {
       if (stanza.attrs.id === connection.pairing?.id) this.#confirm(connection, stanza);
       return;
     }
+    const linking = child(stanza, 'link_code_companion_reg');
+    if (linking?.attrs.stage === 'companion_hello') connection.linkCode = parts(linking.attrs.jid).user;
     const content = answer(this, connection, stanza);
     const { id } = stanza.attrs;
     connection.send(node('iq', { from: WHATSAPP, type: 'result', id }, content));

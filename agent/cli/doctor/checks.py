@@ -1,0 +1,175 @@
+"""The doctor's checks of the agent: its state folder, its database, and what it answers."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent import VERSION
+from agent.cli.client import Client
+from agent.config import INSTALLED_STATE, Config
+from agent.errors import AgentUnreachable, WaError
+from agent.host.machine import doctor as machine
+from agent.host.machine import systemd_doctor as systemd
+from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.store.offline import check_unused, lock_of
+from agent.supervise.state_folder import StatePlaces, state_is_missing, used_mark, was_used
+
+
+def examine(config: Config, client: Client, running: Counter[str]) -> Iterator[Finding]:
+    """`running`: the agent's instances by engine."""
+    state = config.agent.state_path
+    yield machine.check_python()
+    yield machine.check_clock()
+    yield machine.check_disk(state if state.is_dir() else Path("/"))
+    yield from _missing_state(config)
+    yield from machine.check_permissions(state, config.session_root, config.api_socket)
+    yield from systemd.check_systemd()
+    if state == INSTALLED_STATE:
+        yield from systemd.check_installation()
+    yield from _agent(client, state)
+    yield machine.check_limits(lock_holder(state), running.total())
+    yield _database(state / "agent.db", client)
+
+
+def instances_by_engine(client: Client) -> Counter[str]:
+    """Empty where no agent answers: the check of the agent tells that."""
+    try:
+        return Counter(instance["engine"] for instance in client.instances())
+    except WaError:
+        return Counter()
+
+
+def _missing_state(config: Config) -> Iterator[Finding]:
+    state = config.agent.state_path
+    used = used_mark(os.environ, installed=state == INSTALLED_STATE)
+    places = StatePlaces(state, config.session_root, config.cache_root, used)
+    if was_used(places) and state_is_missing(places):
+        sentence = f"{state} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong("state", sentence, advice)
+
+
+def _agent(client: Client, state: Path) -> Iterator[Finding]:
+    """The running agent's answers about itself."""
+    try:
+        health = client.get("/api/health")
+    except AgentUnreachable as error:
+        cause = str(error).rpartition("; ")[0]
+        if process := _holding_process(state):
+            advice = "systemctl restart wa-agent: sessions stay connected; keep its log for us"
+            yield wrong("agent", f"{cause}; {process}", advice)
+        else:
+            advice = "start it: systemctl start wa-agent; then journalctl -u wa-agent"
+            yield wrong("agent", cause, advice)
+        return
+    except WaError as error:
+        yield wrong("agent", str(error), "journalctl -u wa-agent says more")
+        return
+    agent = health["agent"]
+    yield _status(agent, health)
+    its_state = agent.get("places", {}).get("state", str(state))
+    if its_state != str(state):
+        words = f"that agent runs on {its_state}; these findings are about {state}"
+        yield note("agent", words, "run doctor on its machine, or name --state")
+    for cause in agent.get("not_listening", {}).values():
+        yield wrong("port", cause, "the agent tries again by itself; sessions run meanwhile")
+    if agent["dbus_connected"] is False:
+        yield wrong("dbus", "the agent lost D-Bus", "systemctl status dbus")
+    yield from _alerts(client)
+
+
+def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
+    if agent["version"] != VERSION:
+        words = f"version {agent['version']} runs, {VERSION} is installed"
+        return note("agent", words, "systemctl restart wa-agent; sessions stay connected")
+    if health["status"] == "sessions_in_trouble":
+        names = ", ".join(health["in_trouble"][:10])
+        words = f"it runs; {len(health['in_trouble'])} sessions are in trouble: {names}"
+        return note("agent", words, "wa-agent why ID, for each of them")
+    if health["status"] != "ok":
+        words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
+        return note("agent", words, "wa-agent health; journalctl -u wa-agent")
+    return ok("agent", f"version {VERSION} runs, {health['instances']['total']} instances")
+
+
+def _alerts(client: Client) -> Iterator[Finding]:
+    board = client.get("/api/alerts")
+    loud = [
+        alert["name"]
+        for alert in board["alerts"]
+        if alert["state"] == "firing" and alert["severity"] != "none"
+    ]
+    if loud:
+        names = ", ".join(sorted(set(loud)))
+        yield note("alerts", f"{len(loud)} fire: {names}", "wa-agent alerts")
+    else:
+        yield ok("alerts", "none fires")
+    if problem := board["alertmanager_problem"]:
+        yield note("alertmanager", problem, "is [alerts] alertmanager right, and does it run?")
+
+
+_STATES = {
+    "T": "is stopped by a signal",
+    "t": "is stopped by a debugger",
+    "D": "waits for a disk",
+    "R": "is busy",
+    "S": "waits for something",
+    "Z": "has ended and is not reaped",
+}
+
+
+def _holding_process(state: Path) -> str:
+    """The process that holds the state directory, with its state; "" without one."""
+    pid = lock_holder(state)
+    if pid is None:
+        return ""
+    try:
+        word = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+    return f"its process {pid} {_STATES.get(word, f'is in state {word}')}"
+
+
+def lock_holder(state: Path) -> int | None:
+    """The agent's process, which writes its number into the lock of the state directory."""
+    try:
+        return int((state / "lock").read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def _database(path: Path, client: Client) -> Finding:
+    repaired = "restart the agent: it rebuilds the database from the readable rows"
+    if not path.exists():
+        return note("database", f"{path} is not there", "the agent creates it at its first start")
+    try:
+        with lock_of(path.parent) as free:
+            result = check_unused(path) if free else _checked_by_agent(client)
+    except AgentUnreachable:
+        return note("database", "an agent holds it and does not answer", "see the check: agent")
+    except WaError as error:
+        return wrong("database", str(error), repaired)
+    if result != "ok":
+        return wrong("database", result, repaired)
+    if copies := _set_aside_beside(path):
+        advice = "the log and `wa-agent events` name the damage; remove files that you do not need"
+        return note("database", f"whole; set aside by a start: {', '.join(copies)}", advice)
+    return ok("database", "whole")
+
+
+def _set_aside_beside(path: Path) -> list[str]:
+    """Copies of a damaged database or of damaged rows, which starts made."""
+    with suppress(OSError):
+        copies = (
+            *path.parent.glob(f"{path.name}.damaged-*Z*"),
+            *path.parent.glob(f"{path.name}.rows-*"),
+        )
+        return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
+    return []
+
+
+def _checked_by_agent(client: Client) -> str:
+    return str(client.post("/api/database/check")["found"])

@@ -1,0 +1,78 @@
+"""The doctor's checks of the engines that need programs of their own: a browser, or Node."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from agent.cli.doctor.worker_access import environment_of
+from agent.config import INSTALLED_STATE, Config
+from agent.engines.baileys import doctor as baileys
+from agent.engines.web import doctor as web
+from agent.engines.web.browser.arguments import BINARIES
+from agent.engines.web.settings import SHELL
+from agent.errors import WaError
+from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.host.units import INSTANCES
+from agent.vault.identity import scan
+
+
+def examine(config: Config, running: Counter[str]) -> Iterator[Finding]:
+    """`running`: the agent's instances by engine."""
+    installed = config.agent.state_path == INSTALLED_STATE
+    # A unit's worker has its unit's environment, not the doctor's.
+    env = environment_of(INSTANCES.template) if installed else os.environ
+    kinds = _browser_kinds(config)
+    yield from _browser(config, env, kinds, wanted=bool(running["web"] or kinds))
+    wanted = bool(running["baileys"] or _settings_of(config, "baileys"))
+    yield from _node(config, env, installed=installed, wanted=wanted)
+
+
+def _browser_kinds(config: Config) -> set[str]:
+    """The browsers in the settings of the web instances, as far as known without an agent."""
+    return {str(settings.get("browser", SHELL)) for settings in _settings_of(config, "web")} & set(
+        BINARIES
+    )
+
+
+def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
+    """The settings of each instance of that engine that is declared or has a folder."""
+    every: list[Mapping[str, Any]] = [
+        declared.settings for declared in config.instance if declared.engine == engine
+    ]
+    with suppress(OSError, WaError):
+        for folder in scan(config.session_root):
+            if folder.identity and folder.identity.instance.engine == engine:
+                every.append(folder.identity.instance.settings)
+    return every
+
+
+def _browser(
+    config: Config, env: Mapping[str, str], kinds: set[str], *, wanted: bool
+) -> Iterator[Finding]:
+    """Without a web instance it is checked once a browser or the bundle is installed."""
+    problems = web.examine(config.cache_root, env, kinds or {SHELL})
+    missing = {problem.code for problem in problems}
+    if not wanted and {"browser_missing", "bundle_missing"} <= missing:
+        yield ok("browser", "no web instance and no part of the web engine: not checked")
+        return
+    for problem in problems:
+        make = wrong if problem.serious and wanted else note
+        yield make("browser", problem.sentence, problem.cure)
+    if not problems:
+        yield ok("browser", "the web engine can run")
+
+
+def _node(
+    config: Config, env: Mapping[str, str], *, installed: bool, wanted: bool
+) -> Iterator[Finding]:
+    """Without a baileys instance it is checked once all its parts are installed."""
+    problems = baileys.examine(config.cache_root, env, installed=installed)
+    if problems and not wanted:
+        yield ok("baileys", "no baileys instance, and parts of its engine are missing: not checked")
+        return
+    for problem in problems:
+        yield wrong("baileys", problem.sentence, problem.cure)
+    if not problems:
+        yield ok("baileys", "the baileys engine can run")

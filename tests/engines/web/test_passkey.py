@@ -1,0 +1,40 @@
+"""WhatsApp's page asks for a passkey: it is told, and never answered."""
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.standin.server import StandIn
+from tests.engines.web.bench import ACCOUNT, Bench
+
+Status = ConnectionStatus
+
+
+async def test_a_passkey_that_the_page_asks_for_is_told_and_not_answered(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    link = await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.passkey = "ask"
+    stand_in.scan(ACCOUNT)
+    claim = await bench.claimed(Status.QR_REQUIRED, "passkey_required")
+    assert not claim.paired
+    heard = stand_in.page().received
+    await bench.until(lambda: heard[-1]["do"].startswith("passkey_"))
+    assert heard[-1] == {"do": "passkey_refused", "why": "NotAllowedError"}
+    assert bench.claims[-1].reason == "passkey_required"
+
+    # Who asks for a code gets a new one; here a phone without a passkey scans it.
+    stand_in.passkey = ""
+    assert (await link.call("qr"))["qr"] is None
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    assert (await bench.claimed(Status.CONNECTED)).paired
+
+
+async def test_a_scan_that_leads_nowhere_is_told_as_a_pairing_under_way(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.passkey = "silent"
+    stand_in.scan(ACCOUNT)
+    await bench.until(lambda: bench.claims[-1].phase == "pairing")
+    assert bench.claims[-1].status is Status.INITIALIZING
