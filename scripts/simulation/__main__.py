@@ -5,6 +5,7 @@
   scripts/simulate --outages            what one outage costs, beyond its own length
   scripts/simulate --stuck              how long a session that hangs on a backend needs
   scripts/simulate --budgets            the agent's day with its limits on starts lifted
+  scripts/simulate fleet                many machines, one owner for each session
 
 Virtual time, seeded: the same arguments give the same table.
 """

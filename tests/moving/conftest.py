@@ -9,9 +9,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agent.moving.curve import public_key
@@ -197,6 +199,12 @@ class Postgres:
         target.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
         return target
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the server and to each process that answers a connection."""
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            process.send_signal(number)
+        self._process.send_signal(number)
+
     def end(self) -> None:
         self._process.terminate()
         try:
@@ -206,14 +214,22 @@ class Postgres:
             self._process.wait()
 
 
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
+@contextmanager
+def temporary_postgres() -> Iterator[Postgres]:
     # Not below tmp_path: pytest shuts everybody else, Debian's user too, out of its folder.
     with tempfile.TemporaryDirectory(prefix="wa-pg-", dir="/tmp") as place:
         Path(place).chmod(0o711)
         server = Postgres(Path(place) / "pg")
+        try:
+            yield server
+        finally:
+            server.end()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    with temporary_postgres() as server:
         yield server
-        server.end()
 
 
 class Mariadb:

@@ -1,0 +1,56 @@
+"""When this machine last saw each other machine renew, by its own boot clock.
+
+A renewal counts up a number in the database. A number that stands still for `ttl` means that
+the machine's own lease has ended: its last renewal began before the number was seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.core.fleet.lease import LeasePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    renewals: int
+    at: float
+    """When the answer that held this number was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    last_read: float | None = None
+    machines: Mapping[int, Sighting] = field(default_factory=dict)
+
+
+def look(
+    sightings: Sightings, renewals: Mapping[int, int], answered: float, policy: LeasePolicy
+) -> Sightings:
+    """All machines' numbers were read; the answer was there at `answered`.
+
+    After a gap in the reading every machine gets a whole `ttl`: the database was away from
+    others as well, and they return as we do.
+    """
+    last = sightings.last_read
+    in_touch = last is not None and answered - last < policy.ttl / 2
+    seen = {}
+    for machine, number in renewals.items():
+        known = sightings.machines.get(machine)
+        same = in_touch and known is not None and known.renewals == number
+        seen[machine] = known if same and known else Sighting(number, answered)
+    return Sightings(answered, seen)
+
+
+def went_back(sightings: Sightings, renewals: Mapping[int, int]) -> frozenset[int]:
+    """Machines whose number is smaller than it was: the database lost what it had confirmed."""
+    return frozenset(
+        machine
+        for machine, sighting in sightings.machines.items()
+        if machine in renewals and renewals[machine] < sighting.renewals
+    )
+
+
+def lapses_at(sightings: Sightings, machine: int, policy: LeasePolicy) -> float | None:
+    """When a machine that does not renew again may be taken over; None: never seen."""
+    sighting = sightings.machines.get(machine)
+    return None if sighting is None else sighting.at + policy.ttl

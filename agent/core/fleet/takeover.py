@@ -1,0 +1,87 @@
+"""Whether this machine may take over another one's sessions, and which of them move."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.core.fleet.promises import Promises
+from agent.core.fleet.sightings import Sightings, lapses_at
+
+
+class Refusal(StrEnum):
+    """Why a takeover does not happen now."""
+
+    EMPTY = "empty"
+    HALTED = "halted"
+    OWN_LEASE = "own_lease"
+    RENEWS = "renews"
+    PROMISED = "promised"
+    NOT_A_RIVAL = "not_a_rival"
+
+
+SENTENCES = {
+    Refusal.EMPTY: "the machine has no sessions",
+    Refusal.HALTED: "the database lost records that it had confirmed; an operator must accept that",
+    Refusal.OWN_LEASE: "this machine's own lease has ended",
+    Refusal.RENEWS: "the machine renewed its lease within the last ttl",
+    Refusal.PROMISED: "this machine promised the other one not to take it over yet",
+    Refusal.NOT_A_RIVAL: (
+        "the machine did not know this one at its last renewal and may still run its sessions"
+        " without the database; an operator who knows that it is dead can forget it"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another machine's row in the database, as it was read."""
+
+    id: int
+    epoch: int
+    rivals: frozenset[int]
+    """The machines that it named in its last renewal: all that it asks for promises."""
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """This machine, as far as a takeover asks for it."""
+
+    id: int
+    lease: Lease
+    promises: Promises
+    sightings: Sightings
+    halted: bool = False
+
+
+def refuse_takeover(me: Standing, peer: Peer, now: float, policy: LeasePolicy) -> Refusal | None:
+    """Why `me` may not take over `peer` at `now`; None: it may."""
+    lapses = lapses_at(me.sightings, peer.id, policy)
+    if peer.sessions == 0:
+        return Refusal.EMPTY
+    if me.halted:
+        return Refusal.HALTED
+    if not me.lease.holds(now):
+        return Refusal.OWN_LEASE
+    if lapses is None or now < lapses:
+        return Refusal.RENEWS
+    if me.promises.binds(peer.id, now):
+        return Refusal.PROMISED
+    if me.id not in peer.rivals:
+        return Refusal.NOT_A_RIVAL
+    return None
+
+
+class Failover(StrEnum):
+    """What becomes of a session whose machine is lost."""
+
+    WAIT = "wait"
+    """It waits for its machine: a browser's profile of some minutes ago risks the pairing."""
+    NEWEST = "newest"
+    """Another machine starts it from the newest stored copy."""
+
+
+def moving(sessions: Iterable[tuple[str, Failover, bool]]) -> tuple[str, ...]:
+    """The ids of those (id, failover, whether a copy is stored) that move to other machines."""
+    return tuple(id for id, failover, stored in sessions if failover is Failover.NEWEST and stored)

@@ -1,0 +1,114 @@
+"""The database of a simulated fleet: each call is one transaction at the moment it arrives."""
+
+import copy
+from dataclasses import dataclass, field
+
+from scripts.simulation.fleet.world import World
+
+
+@dataclass
+class Row:
+    epoch: int = 0
+    renewals: int = 0
+    rivals: frozenset[int] = frozenset()
+    alive_until: float = 0.0
+    """By the database's own clock, which jumps; it only says whom to name as a rival."""
+
+
+@dataclass
+class Tables:
+    machines: dict[int, Row] = field(default_factory=dict)
+    owner: dict[str, int] = field(default_factory=dict)
+    generation: int = 0
+    """Rises with each change of an owner."""
+    halted: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    renewals: dict[int, int]
+    epochs: dict[int, int]
+    rivals: dict[int, frozenset[int]]
+    owner: dict[str, int]
+    alive: frozenset[int]
+    generation: int
+    accepted: bool
+    may_start: bool
+    halted: bool
+
+
+class Database:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.tables = Tables()
+        self.clock_step = 0.0
+        self.started = -1000.0
+        self._copies: list[tuple[float, Tables]] = []
+
+    @property
+    def clock(self) -> float:
+        return self.world.now + self.clock_step
+
+    def renew(
+        self, machine: int, epoch: int, rivals: frozenset[int], generation: int, renewals: int
+    ) -> Answer:
+        """A machine that was taken over is answered with its new epoch and is not renewed."""
+        self._remember()
+        row = self.tables.machines[machine]
+        if generation > self.tables.generation or renewals > row.renewals:
+            self.tables.halted = True
+        accepted = row.epoch == epoch or self.tables.halted
+        if accepted:
+            row.renewals += 1
+            row.rivals = rivals
+            row.alive_until = self.clock + self.world.policy.ttl
+        return self._answer(machine, accepted)
+
+    def take_over(self, machine: int, epoch: int, peer: int, renewals: int) -> None:
+        self._remember()
+        rows = self.tables.machines
+        if self.tables.halted or rows[machine].epoch != epoch or rows[peer].renewals != renewals:
+            return
+        if machine not in rows[peer].rivals:
+            return
+        rows[peer].epoch += 1
+        for session, owner in self.tables.owner.items():
+            if owner == peer:
+                self.tables.owner[session] = machine
+        self.tables.generation += 1
+
+    def hand_over(self, machine: int, epoch: int, renewals: int, session: str, to: int) -> None:
+        """A planned move: the owner stopped the session before, and did not renew since."""
+        self._remember()
+        row = self.tables.machines[machine]
+        owns = self.tables.owner[session] == machine and not self.tables.halted
+        if owns and row.epoch == epoch and row.renewals == renewals:
+            self.tables.owner[session] = to
+            self.tables.generation += 1
+
+    def lose(self, seconds: float) -> None:
+        """A copy that lacks the last seconds takes its place."""
+        older = [tables for at, tables in self._copies if at <= self.world.now - seconds]
+        if older:
+            self.tables = copy.deepcopy(older[-1])
+            self.started = self.world.now
+
+    def _remember(self) -> None:
+        now = self.world.now
+        self._copies = [it for it in self._copies if it[0] > now - 5] + [
+            (now, copy.deepcopy(self.tables))
+        ]
+
+    def _answer(self, machine: int, accepted: bool) -> Answer:
+        rows, clock = self.tables.machines, self.clock
+        return Answer(
+            {id: row.renewals for id, row in rows.items()},
+            {id: row.epoch for id, row in rows.items()},
+            {id: row.rivals for id, row in rows.items()},
+            dict(self.tables.owner),
+            frozenset(id for id, row in rows.items() if row.alive_until > clock and id != machine),
+            self.tables.generation,
+            accepted,
+            self.world.now - self.started >= self.world.policy.ttl and not self.tables.halted,
+            self.tables.halted,
+        )

@@ -1,0 +1,149 @@
+"""One seeded schedule: three to five machines, a database, and what happens to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from scripts.simulation.fleet.database import Database, Row
+from scripts.simulation.fleet.machine import Machine
+from scripts.simulation.fleet.world import World
+
+LENGTH = 280.0
+SESSIONS = 6
+QUIET = 120.0
+"""No fault begins in the last so many seconds: then every session must run again."""
+
+CROWDED = 45.0
+"""All faults begin within so many seconds: two that meet find more than two alone."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    seed: str
+    violations: tuple[str, ...]
+    halted: bool
+    starving: tuple[str, ...]
+    """Sessions that no machine runs at the end, though nothing is at fault any more."""
+    takeovers: int
+
+
+class Schedule:
+    def __init__(self, seed: str) -> None:
+        self.seed = seed
+        self.world = world = World(seed)
+        self.random = world.random
+        self.database = database = Database(world)
+        self.machines: dict[int, Machine] = {}
+        count = self.random.choice((2, 3, 3, 3, 5))
+        for id in range(count):
+            database.tables.machines[id] = Row()
+        for number in range(SESSIONS):
+            database.tables.owner[f"s{number}"] = self.random.randrange(count)
+        for id in range(count):
+            self.machines[id] = Machine(world, id, database, self.machines)
+        first = self.random.uniform(5, LENGTH - QUIET - CROWDED)
+        for _ in range(self.random.randint(1, 7)):
+            fault = self.random.choice(self._faults())
+            world.after(first + self.random.uniform(0, CROWDED), fault)
+
+    def play(self) -> Outcome:
+        self.world.play(LENGTH)
+        running = {
+            session
+            for session, runs in self.world.workers.items()
+            if any(worker.runs for worker in runs)
+        }
+        owners = self.database.tables.owner
+        return Outcome(
+            self.seed,
+            tuple(self.world.violations),
+            self.database.tables.halted,
+            tuple(sorted(owners.keys() - running)),
+            sum(row.epoch for row in self.database.tables.machines.values()),
+        )
+
+    def _faults(self) -> tuple[Callable[[], None], ...]:
+        return (
+            self._kill_agent,
+            self._crash_worker,
+            self._cut_power,
+            self._freeze,
+            self._cut_off,
+            self._cut_off,
+            self._cut_one_way,
+            self._cut_peers,
+            self._database_away,
+            self._step_clock,
+            self._move,
+            self._lose_records,
+        )
+
+    def _machine(self) -> Machine:
+        return self.random.choice(list(self.machines.values()))
+
+    def _long(self) -> float:
+        return self.random.choice((2.0, 15.0, 25.0, 60.0)) * self.random.uniform(0.5, 1.5)
+
+    def _kill_agent(self) -> None:
+        machine = self._machine()
+        machine.kill_agent()
+        run = machine.run
+        self.world.after(
+            self._long(), lambda: machine.start_agent() if machine.run == run else None
+        )
+
+    def _cut_power(self) -> None:
+        machine = self._machine()
+        machine.cut_power()
+        run = machine.run
+        self.world.after(self._long(), lambda: machine.boot() if machine.run == run else None)
+
+    def _freeze(self) -> None:
+        self._machine().freeze(self._long())
+
+    def _crash_worker(self) -> None:
+        self._machine().crash_worker()
+
+    def _cut(self, *ways: tuple[str, str]) -> None:
+        fresh = [way for way in ways if way not in self.world.cut]
+        self.world.cut.update(fresh)
+        self.world.after(self._long(), partial(self.world.cut.difference_update, fresh))
+
+    def _cut_off(self) -> None:
+        name = self._machine().name
+        self._cut((name, "db"), ("db", name))
+
+    def _cut_one_way(self) -> None:
+        name = self._machine().name
+        self._cut(self.random.choice(((name, "db"), ("db", name))))
+
+    def _cut_peers(self) -> None:
+        name = self._machine().name
+        others = [machine.name for machine in self.machines.values() if machine.name != name]
+        ways = [(name, other) for other in others] + [(other, name) for other in others]
+        self._cut(*(ways if self.random.random() < 0.5 else self.random.sample(ways, 1)))
+
+    def _database_away(self) -> None:
+        names = [machine.name for machine in self.machines.values()]
+        self._cut(*((name, "db") for name in names), *(("db", name) for name in names))
+
+    def _step_clock(self) -> None:
+        self.database.clock_step += self.random.choice((-3600.0, -30.0, 30.0, 3600.0))
+
+    def _move(self) -> None:
+        machine = self._machine()
+        if machine.workers:
+            session = self.random.choice(sorted(machine.workers))
+            machine.move(session, self._machine().id)
+
+    def _lose_records(self) -> None:
+        """Only while no machine is cut off or off: see the table of what a fleet survives."""
+        machines = self.machines.values()
+        if not self.world.cut and all(
+            it.up and it.frozen_until < self.world.now for it in machines
+        ):
+            self.database.lose(self.random.uniform(0.5, 2.0))
+
+
+def play(seed: str) -> Outcome:
+    return Schedule(seed).play()

@@ -1,0 +1,37 @@
+"""Machines, partitions, stopped processes and lost records in virtual time, on the core."""
+
+from unittest.mock import patch
+
+import pytest
+
+from agent.core.fleet.lease import Lease, LeasePolicy
+from scripts.simulation.fleet import machine
+from scripts.simulation.fleet.schedule import play
+
+
+def test_no_two_machines_run_a_session_and_every_session_comes_back():
+    outcomes = [play(f"test/{number}") for number in range(300)]
+    assert [it for it in outcomes if it.violations] == []
+    assert [it for it in outcomes if it.starving and not it.halted] == []
+    assert sum(it.takeovers for it in outcomes) > 100
+    assert any(it.halted for it in outcomes)
+
+
+def goes_on_without_promises(
+    lease: Lease, begun: float, rivals: object, promised: object, policy: LeasePolicy
+) -> Lease:
+    return Lease(max(lease.until, begun + policy.usable))
+
+
+@pytest.mark.parametrize(
+    ("part", "worse"),
+    [
+        pytest.param("extended", goes_on_without_promises, id="promises are not waited for"),
+        pytest.param(
+            "refuse_takeover", lambda *_: None, id="a machine is taken over without a reason"
+        ),
+    ],
+)
+def test_the_schedules_notice_an_arithmetic_that_is_wrong(part: str, worse: object):
+    with patch.object(machine, part, worse):
+        assert any(play(f"test/{number}").violations for number in range(600))
