@@ -28,6 +28,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import baileys
 
         report = baileys.measure(options.instances, quick=options.quick)
+    elif options.subject == "coordinators":
+        from scripts.benches import coordinators  # the others need no PostgreSQL
+
+        report = coordinators.measure(options.instances, quick=options.quick)
     else:
         subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
         report = subject(quick=options.quick)
@@ -53,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         found = subjects.add_parser(name, help=meaning)
         found.add_argument("--instances", type=int, default=8, metavar="N")
         found.add_argument("--quick", action="store_true", help="one round, shorter windows")
+    found = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
+    found.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
+    found.add_argument("--quick", action="store_true", help="a shorter window")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),

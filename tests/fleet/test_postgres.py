@@ -13,7 +13,7 @@ import pytest
 from agent.errors import ConfigError, Refused, TryLater
 from agent.fleet.coordinator import Machine, Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator, prepare
-from tests.moving.conftest import Postgres, temporary_postgres
+from tests.standin.postgres import Postgres, temporary_postgres
 
 TTL = 6.0
 
