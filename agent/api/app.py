@@ -1,4 +1,4 @@
-"""Every route with who may use it, and the one way in that all requests take."""
+"""The table of all routes with their rights, and the checks that every request passes."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
@@ -28,7 +28,7 @@ from agent.api.handlers import (
 from agent.api.handlers.qr import show_qr
 from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
 from agent.api.http.auth import NOBODY, Right, identify, require
-from agent.api.http.call import Call, Parts, Route, read_call
+from agent.api.http.call import Call, Json, Parts, Route, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -63,8 +63,8 @@ KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
 
-async def show_openapi(call: Call) -> web.Response:
-    return json_answer(describe(ROUTES, call.supervisor.status().version))
+async def show_openapi(call: Call) -> Json:
+    return describe(ROUTES, call.supervisor.status().version)
 
 
 def _intent(name: str, summary: str) -> Route:
@@ -89,7 +89,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
     Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
     Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CLEANUP),  # noqa: E501
-    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up: until connected or a code is shown", ()),  # noqa: E501
+    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", ()),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
     Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large"),  # noqa: E501
@@ -147,13 +147,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
     Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
-    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket, else the history", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
+    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
     Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
-    Route("GET", "/runbook", OPEN, show_runbook, "What to do about each alert, for people"),
+    Route("GET", "/runbook", OPEN, show_runbook, "The runbook of the alerts, for people"),
     Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
     *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
 )
@@ -161,7 +161,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
-"""Load balancers and health checkers send HEAD here."""
+"""Load balancers and health checkers send HEAD to these paths."""
 
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
@@ -184,7 +184,7 @@ def _bound(route: Route, parts: Parts) -> Answering:
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
-            answered = await route.run(read_call(request, route, parts, caller))
+            answered = await _run(route, read_call(request, route, parts, caller))
         except WaError as error:
             parts.audit.answered(request, caller, text, error.http, error.code)
             raise
@@ -195,6 +195,15 @@ def _bound(route: Route, parts: Parts) -> Answering:
     return answer
 
 
+async def _run(route: Route, call: Call) -> web.StreamResponse:
+    if route.body == ():
+        await call.body()
+    answered = await route.run(call)
+    if isinstance(answered, web.StreamResponse):
+        return answered
+    return json_answer(answered, route.answers[0])
+
+
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
     http = parts.metrics.http
 
@@ -202,14 +211,14 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
         request_id = request[REQUEST_ID] = new_request_id()
         with http.observe(request.method) as seen:
-            found = await _safely(request, handler, parts.audit, allowed_hosts)
+            answered = await _safely(request, handler, parts.audit, allowed_hosts)
             seen.route = request.get(ROUTE, "other")
-            seen.code = found.status
-        if not found.prepared:
-            found.headers["X-Request-Id"] = request_id
+            seen.code = answered.status
+        if not answered.prepared:
+            answered.headers["X-Request-Id"] = request_id
             for name, value in HEADERS.items():
-                found.headers.setdefault(name, value)
-        return found
+                answered.headers.setdefault(name, value)
+        return answered
 
     return answer
 
@@ -235,18 +244,19 @@ async def _safely(
             return error_answer(wrong, request_id)
         return library_error_answer(error.status, request_id, error.headers)
     except ConnectionError:
-        raise  # the client is gone: there is nobody to answer
+        raise  # the client is gone
     except Exception:
-        # Of what is no secret: a hook's path is one.
+        # A hook's path is a secret.
         path = request.path if not is_hook(request) else request.get(ROUTE, "a hook")
         log.exception("request %s failed: %s %s", request_id, request.method, path)
         return library_error_answer(500, request_id)
 
 
 def _wrong_id(request: web.Request) -> WaError | None:
-    """The router's pattern refused the id: say that, rather than "no such address"."""
-    for place in _BEFORE_ID:
-        before, _, rest = request.rel_url.raw_path.partition(place)
+    """The error of an id that the router's pattern refused; without it the answer would be "cannot
+    find this address"."""
+    for prefix in _BEFORE_ID:
+        before, _, rest = request.rel_url.raw_path.partition(prefix)
         if before or not rest:
             continue
         try:

@@ -7,10 +7,7 @@ settings. Whether what they name is there is for supervision to say.
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
-
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import STRING, Field
 from agent.core.model import Instance
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
@@ -23,9 +20,9 @@ PLACE = (
 _PLACE = ("backend", "remote")
 
 
-async def list_engines(_call: Call) -> web.Response:
+async def list_engines(_call: Call) -> Json:
     """Each engine of the catalog with its settings, for forms."""
-    return json_answer({"engines": [describe_engine(name) for name in CATALOG]})
+    return {"engines": [describe_engine(name) for name in CATALOG]}
 
 
 def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A command that a request has for an engine, and the engine's refusal as an answer of ours."""
+"""Sends a request's command to an engine, and turns the engine's refusal into an error."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from agent.errors import EngineError, InvalidRequest, Refused, TryLater
 STATES = frozenset(
     {"not_waiting", "remote_missing", "remote_ambiguous", "remote_name", "remote_refused"}
 )
-"""Words of an engine that say: what was asked for does not fit how things are there."""
+"""Codes of an engine: the session's state does not allow the command."""
 
 
 async def command(
@@ -22,9 +22,9 @@ async def command(
     alone: bool = False,
     known: bool = False,
 ) -> Mapping[str, Any]:
-    """`lacking`: what to say when the engine knows no such command.
+    """`lacking`: the error if the engine has no such command.
 
-    `known`: that it does is certain, so what it calls invalid are the arguments.
+    `known`: the engine has the command, so `invalid_request` is about the arguments.
     """
     try:
         return await call.supervisor.command(

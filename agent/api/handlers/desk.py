@@ -1,13 +1,10 @@
-"""Pairing at a desk: the operator invites, the desk sends the session and asks what came of it."""
+"""Pairing at a desk: the operator invites, the desk sends the session and asks for its status."""
 
 from ipaddress import ip_address
 
-from aiohttp import web
-
 from agent.api.handlers.snapshots import archive_of
-from agent.api.http.call import Call
+from agent.api.http.call import Call, Json
 from agent.api.http.connection import Connection
-from agent.api.http.envelope import json_answer
 from agent.config import split_address
 from agent.config.sections import ApiSection
 from agent.core.event_json import wall_text
@@ -15,11 +12,10 @@ from agent.core.invitation import HEADER, key_text
 from agent.errors import Unauthorized
 
 
-async def invite(call: Call) -> web.Response:
-    await call.body()
+async def invite(call: Call) -> Json:
     url = _url_of(call.parts.section)
     made, expires = await call.supervisor.moving.invites.invite(call.id, url)
-    shown = {
+    return {
         "id": made.id,
         "line": made.line(),
         "url": url,
@@ -27,34 +23,30 @@ async def invite(call: Call) -> web.Response:
         "fingerprint": made.fingerprint,
         "expires": wall_text(expires),
     }
-    return json_answer(shown, 201)
 
 
-async def revoke(call: Call) -> web.Response:
-    await call.body()
+async def revoke(call: Call) -> Json:
     revoked = await call.supervisor.moving.invites.revoke(call.id)
-    return json_answer({"id": call.id, "revoked": revoked})
+    return {"id": call.id, "revoked": revoked}
 
 
-async def take(call: Call) -> web.Response:
-    """Its invitation is checked before its body is read, and again by the one that is sealed."""
+async def take(call: Call) -> Json:
+    """The header's invitation is checked before the body is read, the sealed one after it."""
     await _check(call, used=False)
-    found = await call.supervisor.moving.import_invited(archive_of(call), call.id)
-    return json_answer({"id": call.id, "sha256": found.sha256}, 201)
+    imported = await call.supervisor.moving.import_invited(archive_of(call), call.id)
+    return {"id": call.id, "sha256": imported.sha256}
 
 
-async def show(call: Call) -> web.Response:
+async def show(call: Call) -> Json:
     await _check(call, used=True)
     view = call.supervisor.view(call.id)
-    return json_answer(
-        {
-            "id": call.id,
-            "used": await call.supervisor.moving.invites.is_used(call.id),
-            "connection_status": view.status,
-            "reason": view.verdict.reason,
-            "sentence": view.verdict.sentence,
-        }
-    )
+    return {
+        "id": call.id,
+        "used": await call.supervisor.moving.invites.is_used(call.id),
+        "connection_status": view.status,
+        "reason": view.verdict.reason,
+        "sentence": view.verdict.sentence,
+    }
 
 
 async def _check(call: Call, *, used: bool) -> None:
@@ -70,7 +62,7 @@ async def _check(call: Call, *, used: bool) -> None:
 
 
 def _url_of(section: ApiSection) -> str:
-    """Where a desk reaches this interface; "" where it does not."""
+    """The URL at which a desk reaches this interface; "" without one."""
     if section.public_url or not section.listen:
         return section.public_url
     host, _ = split_address(section.listen)

@@ -1,27 +1,24 @@
-"""Why a session fails, for people: its worker's last lines, and what failed starts looked like."""
+"""Evidence of a failing session: its worker's last lines, diagnostics and pictures of starts."""
 
 from aiohttp import web
 
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 
 
-async def worker_lines(call: Call) -> web.Response:
+async def worker_lines(call: Call) -> Json:
     call.supervisor.view(call.id)
-    found = await call.parts.evidence.worker_lines(call.id)
-    return json_answer({"lines": found.lines, "command": found.command})
+    tail = await call.parts.evidence.worker_lines(call.id)
+    return {"lines": tail.lines, "command": tail.command}
 
 
-async def failed_starts(call: Call) -> web.Response:
+async def failed_starts(call: Call) -> Json:
     call.supervisor.view(call.id)
-    found = await call.parts.evidence.failed_starts(call.id)
-    return json_answer(
-        {
-            "failed_starts": [
-                {"name": one.name, "seen": one.seen, "picture": one.picture} for one in found
-            ]
-        }
-    )
+    starts = await call.parts.evidence.failed_starts(call.id)
+    return {
+        "failed_starts": [
+            {"name": start.name, "seen": start.seen, "picture": start.picture} for start in starts
+        ]
+    }
 
 
 async def failed_start_picture(call: Call) -> web.Response:

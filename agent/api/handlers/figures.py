@@ -1,16 +1,13 @@
-"""Figures as JSON: how each instance performs, who uses the memory, how the machine is.
+"""Figures as JSON: of each instance, of its memory, of the machine.
 
-Seconds and bytes, as on /metrics; a figure that is not known is null.
+Seconds and bytes, as on /metrics; an unknown figure is null.
 """
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
-
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.error_window import Totals
 from agent.api.http.fields import STRINGS, Field
 from agent.core.event_json import wall_text
@@ -22,59 +19,54 @@ TRENDS = (
 )
 
 
-async def performance(call: Call) -> web.Response:
+async def performance(call: Call) -> Json:
     call.parts.evidence.watch()
     now_wall = time.time()
     seen = sorted(
         (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
     )
-    found: dict[str, Any] = {"instances": {id: show_figures(v, now_wall) for id, v in seen}}
-    if call.caller.sees(None):
-        found["system"] = system_figures(call)
-    return json_answer(found)
+    instances = {id: show_figures(view, now_wall) for id, view in seen}
+    system = {"system": system_figures(call)} if call.caller.sees(None) else {}
+    return {"instances": instances, **system}
 
 
-async def memory_report(call: Call) -> web.Response:
+async def memory_report(call: Call) -> Json:
     views = sorted(call.supervisor.views().items())
     used = [view.memory_bytes for _, view in views if view.memory_bytes is not None]
     machine = call.parts.metrics.machine.values()
-    return json_answer(
-        {
-            "time": wall_text(time.time()),
-            "system": system_figures(call),
-            "agentMemory": machine.get("process_resident_memory_bytes"),
-            "sessionsMemory": None if _unmeasured(views, used) else sum(used),
-            "instances": {
-                id: {
-                    "usedMemory": view.memory_bytes,
-                    "memoryLimit": view.memory_limit or None,
-                    "processes": view.processes,
-                }
-                for id, view in views
-            },
-        }
-    )
+    return {
+        "time": wall_text(time.time()),
+        "system": system_figures(call),
+        "agentMemory": machine.get("process_resident_memory_bytes"),
+        "sessionsMemory": None if _unmeasured(views, used) else sum(used),
+        "instances": {
+            id: {
+                "usedMemory": view.memory_bytes,
+                "memoryLimit": view.memory_limit or None,
+                "processes": view.processes,
+            }
+            for id, view in views
+        },
+    }
 
 
-async def trends(call: Call) -> web.Response:
-    """Lines of the last hour for all, or for the named ones; as many points as there are yet."""
-    kept = call.supervisor.trends
+async def trends(call: Call) -> Json:
+    """The last hour of all instances, or of the named ones."""
+    recorded = call.supervisor.trends
     named = [parse_instance_id(word) for word in call.query.get("instance", ())]
     seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))
-    lines = {id: line for id in seen if (line := kept.of(id)) is not None}
-    return json_answer(
-        {
-            "step": kept.step,
-            "until": wall_text(kept.noted_wall),
-            "instances": {
-                id: {
-                    "memory": line.memory(),
-                    "messagesPerMinute": [round(n * 60 / kept.step, 1) for n in line.messages()],
-                }
-                for id, line in lines.items()
-            },
-        }
-    )
+    lines = {id: line for id in seen if (line := recorded.of(id)) is not None}
+    return {
+        "step": recorded.step,
+        "until": wall_text(recorded.noted_wall),
+        "instances": {
+            id: {
+                "memory": line.memory(),
+                "messagesPerMinute": [round(n * 60 / recorded.step, 1) for n in line.messages()],
+            }
+            for id, line in lines.items()
+        },
+    }
 
 
 def show_figures(view: InstanceView, now_wall: float) -> dict[str, Any]:
@@ -96,7 +88,7 @@ def _messages(view: InstanceView) -> int:
 
 
 def _unmeasured(views: Iterable[tuple[str, InstanceView]], used: Sequence[int]) -> bool:
-    """Something runs, and of nothing is known what it uses: that is not 0."""
+    """Whether workers run and none of them is measured: their sum is unknown, not 0."""
     return not used and any(view.unit.runs for _, view in views)
 
 

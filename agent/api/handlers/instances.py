@@ -1,4 +1,4 @@
-"""Instances: read them, and write down what is wanted. Nothing here acts on a worker."""
+"""Instances: read them and store intents, which passes carry out."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.handlers.remote_session import delete_there
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Handler, Json
+from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
@@ -77,12 +77,10 @@ async def create(call: Call) -> web.Response:
         created_wall=time.time(),
     )
     view = await call.supervisor.create(instance)
-    answer = json_answer(show_instance(view), 201)
-    answer.headers["Location"] = f"/api/instance/{view.instance.id}"
-    return answer
+    return created(show_instance(view), f"/api/instance/{view.instance.id}")
 
 
-async def list_instances(call: Call) -> web.Response:
+async def list_instances(call: Call) -> Json:
     query = call.query
     limit = query.get("limit", 100)
     found = [
@@ -92,13 +90,11 @@ async def list_instances(call: Call) -> web.Response:
     ]
     rest = [view for view in found if view.instance.id > query.get("after", "")]
     page = rest[:limit]
-    return json_answer(
-        {
-            "instances": [show_instance(view) for view in page],
-            "total": len(found),
-            "next": page[-1].instance.id if len(rest) > limit else None,
-        }
-    )
+    return {
+        "instances": [show_instance(view) for view in page],
+        "total": len(found),
+        "next": page[-1].instance.id if len(rest) > limit else None,
+    }
 
 
 def _wanted(call: Call, view: InstanceView) -> bool:
@@ -112,47 +108,51 @@ def _wanted(call: Call, view: InstanceView) -> bool:
     )
 
 
-async def show(call: Call) -> web.Response:
-    return json_answer(show_instance(call.supervisor.view(call.id)))
+async def show(call: Call) -> Json:
+    return show_instance(call.supervisor.view(call.id))
 
 
-async def details(call: Call) -> web.Response:
+async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
     await call.parts.evidence.measure(call.id)
     shown = show_details(call.supervisor.view(call.id))
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
-    return json_answer(shown)
+    return shown
 
 
-async def change(call: Call) -> web.Response:
+async def change(call: Call) -> Json:
     instance = call.supervisor.view(call.id).instance
     body = await call.body()
     settings = still_placed(instance, body["settings"])
-    return json_answer(show_details(await call.supervisor.change_settings(call.id, settings)))
+    return show_details(await call.supervisor.change_settings(call.id, settings))
 
 
-async def delete(call: Call) -> web.Response:
-    """The session of a backend stays there unless its end is asked for in so many words."""
+async def delete(call: Call) -> Json:
+    """The session of a backend stays on its server without remote=true and its confirmation."""
     body = await call.body()
     instance = call.supervisor.view(call.id).instance
-    found: dict[str, Any] = {"id": call.id}
+    deleted: dict[str, Any] = {"id": call.id}
     if instance.backend:
-        there = call.query.get("remote", False)
-        if there:
+        also_remote = call.query.get("remote", False)
+        if also_remote:
             _confirm(instance, body.get("confirm"))
-            # First there: when that fails nothing is forgotten here, and it can be tried again.
+            # On the server first: after a failure the instance can be deleted again.
             await delete_there(call, instance)
-        found |= {"backend": instance.backend, "remote": instance.remote, "remote_deleted": there}
+        deleted |= {
+            "backend": instance.backend,
+            "remote": instance.remote,
+            "remote_deleted": also_remote,
+        }
     elif "remote" in call.query:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    return json_answer({**found, "trash": await call.supervisor.delete(call.id)})
+    return {**deleted, "trash": await call.supervisor.delete(call.id)}
 
 
-def _confirm(instance: Instance, told: str | None) -> None:
+def _confirm(instance: Instance, confirmation: str | None) -> None:
     words = f"delete {instance.remote}"
-    if told != words:
+    if confirmation != words:
         raise Refused(
             f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
             f' its pairing ends for good; send {{"confirm": "{words}"}}',
@@ -161,12 +161,12 @@ def _confirm(instance: Instance, told: str | None) -> None:
         )
 
 
-async def history(call: Call) -> web.Response:
+async def history(call: Call) -> Json:
     call.supervisor.view(call.id)
-    return json_answer(await read_history(call, call.id))
+    return await read_history(call, call.id)
 
 
-async def read_history(call: Call, id: InstanceId | None) -> dict[str, object]:
+async def read_history(call: Call, id: InstanceId | None) -> Json:
     query = call.query
     limit = query.get("limit", 100)
     if "before" in query and "after" in query:
@@ -184,29 +184,25 @@ async def read_history(call: Call, id: InstanceId | None) -> dict[str, object]:
     }
 
 
-def intent(name: str) -> Callable[[Call], Awaitable[web.Response]]:
+def intent(name: str) -> Handler:
     """enable, disable, start, stop, restart: stored, and answered before it is done."""
 
-    async def write_intent(call: Call) -> web.Response:
-        await call.body()
+    async def write_intent(call: Call) -> Json:
         write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(call.supervisor, name)
-        return json_answer(show_instance(await write(call.id)), 202)
+        return show_instance(await write(call.id))
 
     return write_intent
 
 
-async def logout(call: Call) -> web.Response:
+async def logout(call: Call) -> Json:
     confirmed = (await call.body()).get("confirm", False)
-    return json_answer(
-        show_instance(await call.supervisor.logout(call.id, confirmed=confirmed)), 202
-    )
+    return show_instance(await call.supervisor.logout(call.id, confirmed=confirmed))
 
 
-async def trash(call: Call) -> web.Response:
-    return json_answer({"trash": [show_trashed(row) for row in await call.supervisor.trash()]})
+async def trash(call: Call) -> Json:
+    return {"trash": [show_trashed(row) for row in await call.supervisor.trash()]}
 
 
-async def restore_trash(call: Call) -> web.Response:
-    await call.body()
+async def restore_trash(call: Call) -> Json:
     view = await call.supervisor.restore_trash(call.request.match_info["name"])
-    return json_answer(show_instance(view), 201)
+    return show_instance(view)

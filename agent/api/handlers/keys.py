@@ -1,10 +1,10 @@
-"""The keys: list, make, revoke. A token is shown once and never again."""
+"""The keys: list, make, revoke. A token is shown once."""
 
 from aiohttp import web
 
 from agent.api.http.auth import Right, parse_scopes
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
+from agent.api.http.envelope import created
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.api.present import show_key
 from agent.core.model import ID_PATTERN
@@ -23,27 +23,24 @@ NEW_KEY = (
 )
 
 
-async def show_caller(call: Call) -> web.Response:
+async def show_caller(call: Call) -> Json:
     caller = call.caller
     level = "" if caller.level is Right.OPEN else caller.level.name.lower()
-    return json_answer({"name": caller.name, "level": level, "instances": sorted(caller.instances)})
+    return {"name": caller.name, "level": level, "instances": sorted(caller.instances)}
 
 
-async def list_keys(call: Call) -> web.Response:
-    return json_answer({"keys": [show_key(row) for row in call.parts.ring.rows()]})
+async def list_keys(call: Call) -> Json:
+    return {"keys": [show_key(row) for row in call.parts.ring.rows()]}
 
 
 async def add_key(call: Call) -> web.Response:
     body = await call.body()
     scopes = parse_scopes(body["scopes"])
     row, token = await call.parts.ring.add(body["name"], scopes)
-    answer = json_answer({**show_key(row), "token": token}, 201)
-    answer.headers["Location"] = f"/api/keys/{row.id}"
-    return answer
+    return created({**show_key(row), "token": token}, f"/api/keys/{row.id}")
 
 
-async def revoke_key(call: Call) -> web.Response:
-    await call.body()
+async def revoke_key(call: Call) -> Json:
     id = call.request.match_info["key"]
     await call.parts.ring.remove(id)
-    return json_answer({"id": id, "revoked": True})
+    return {"id": id, "revoked": True}

@@ -1,4 +1,4 @@
-"""Sending, and what only the sandbox engine can do."""
+"""Sending a message, and the drills of the sandbox engine."""
 
 import asyncio
 import binascii
@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call
+from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
@@ -51,7 +51,7 @@ _STATES = frozenset(
         *("chat_not_found", "message_not_found", "invalid_wid"),
     }
 )
-"""Words of an engine that say: understood, and not possible as things are."""
+"""Codes of an engine: the message is right, and the session's state does not allow it."""
 
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
@@ -104,8 +104,8 @@ async def _send(call: Call, body: Mapping[str, Any], media_limit: int) -> web.Re
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
     digest = await asyncio.to_thread(_digest, message)
-    found, again = await call.parts.answers.once((call.caller.name, call.id, key), digest, work)
-    answer = json_answer(dict(found))
+    sent, again = await call.parts.answers.once((call.caller.name, call.id, key), digest, work)
+    answer = json_answer(dict(sent))
     if again:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer
@@ -135,7 +135,7 @@ def _digest(message: Mapping[str, Any]) -> str:
 
 
 def _refused(call: Call, error: EngineError) -> WaError:
-    """The engine's no in our words: wrong, not possible with it, or not as things are."""
+    """The engine's refusal as an error: wrong, not supported, or not in this state."""
     if error.code == "invalid_request":
         if error.field != "type":
             return InvalidRequest(str(error), field=error.field or "body")
@@ -148,12 +148,11 @@ def _refused(call: Call, error: EngineError) -> WaError:
     return error
 
 
-async def scan(call: Call) -> web.Response:
-    await call.body()
+async def scan(call: Call) -> Json:
     return await _sandbox(call, "scan", {})
 
 
-async def fault(call: Call) -> web.Response:
+async def fault(call: Call) -> Json:
     body = await call.body()
     if body.get("clear"):
         return await _sandbox(call, "fault", {"name": "clear"})
@@ -163,7 +162,7 @@ async def fault(call: Call) -> web.Response:
     return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for"), **more})
 
 
-async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.Response:
+async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
     view = call.supervisor.view(call.id)
     if view.instance.engine != "sandbox":
         raise Refused(
@@ -171,7 +170,7 @@ async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> web.R
             code="not_sandbox",
         )
     try:
-        return json_answer(dict(await call.supervisor.command(call.id, name, arguments)))
+        return dict(await call.supervisor.command(call.id, name, arguments))
     except EngineError as error:
-        # The sandbox says no by design (nothing to scan): that is no failure of ours.
+        # The sandbox refuses by design, such as a scan without a code.
         raise Refused(str(error), code=error.code) from error

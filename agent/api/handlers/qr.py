@@ -24,7 +24,9 @@ async def show_qr(call: Call) -> web.Response:
     view = call.supervisor.view(call.id)
     form = choose_form(call.request.headers.get("Accept", ""), FORMS)
     if form is None:
-        raise NotAcceptable("cannot draw the code so: accept " + ", ".join(FORMS), field="Accept")
+        raise NotAcceptable(
+            "cannot draw the code in the accepted types: accept " + ", ".join(FORMS), field="Accept"
+        )
     if view.status is ConnectionStatus.CONNECTED:
         raise Refused(f"cannot show a code: {call.id} is connected", code="connected")
     if not view.desired.should_run:
@@ -32,7 +34,7 @@ async def show_qr(call: Call) -> web.Response:
     qr = await call.supervisor.qr(call.id)
     if qr is None:
         raise TryLater(
-            f"cannot show a code: there is none at the moment ({call.id} is {view.status.value})",
+            f"cannot show a code: {call.id} has none at the moment, it is {view.status.value}",
             code="no_qr",
         )
     if form == JSON:
@@ -50,7 +52,7 @@ async def show_qr(call: Call) -> web.Response:
 
 
 def _draw(text: str, form: str) -> bytes:
-    # Here: its tables are half a MiB, which an agent whose sessions are all paired never needs.
+    # Imported here: its tables are half a MiB, which an agent with paired sessions never needs.
     from agent.api.qr_drawing import draw
 
     return draw(text, form)

@@ -1,13 +1,10 @@
-"""What a session on a backend has over there: files that a repair put aside, settings, an end."""
+"""A session on its backend's server: files that repairs removed, its settings, its deletion."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
-
 from agent.api.handlers.command import command
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import OBJECT, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
@@ -19,23 +16,21 @@ CHANGE = (Field("settings", OBJECT, "settings to change; the others keep their v
 SETTINGS_TIMEOUT = 60.0
 LIST_TIMEOUT = 30.0
 LONG_TIMEOUT = 150.0
-"""A session goes down, and with a restore comes up again, before such an answer."""
+"""Such an answer comes after the session is down, or after a restore up again."""
 
 
-async def list_removed(call: Call) -> web.Response:
+async def list_removed(call: Call) -> Json:
     """Newest first."""
-    found = await _removed(call)
-    return json_answer({"removed": [show_removed(one) for one in reversed(found)]})
+    return {"removed": [show_removed(removed) for removed in reversed(await _removed(call))]}
 
 
-async def restore_removed(call: Call) -> web.Response:
-    """The session is down meanwhile; what is in the way there is put aside itself."""
-    await call.body()
+async def restore_removed(call: Call) -> Json:
+    """The session is down meanwhile; files in their places are removed first, as by a repair."""
     name = call.request.match_info["removed"]
-    found = [one for one in await _removed(call) if one.get("name") == name]
-    if not found:
+    removed = next((row for row in await _removed(call) if row.get("name") == name), None)
+    if removed is None:
         raise NotFound(
-            f"cannot put back {name}: no repair of {call.id} removed files under that name",
+            f"cannot put back {name}: no repair of {call.id} has that name",
             field="name",
         )
     await command(
@@ -48,18 +43,18 @@ async def restore_removed(call: Call) -> web.Response:
         known=True,
     )
     view = call.supervisor.view(call.id)
-    return json_answer({"removed": show_removed(found[0]), "instance": show_instance(view)})
+    return {"removed": show_removed(removed), "instance": show_instance(view)}
 
 
-async def show_settings(call: Call) -> web.Response:
-    return json_answer({"settings": await _settings(call, {}, known=False)})
+async def show_settings(call: Call) -> Json:
+    return {"settings": await _settings(call, {}, known=False)}
 
 
-async def change_settings(call: Call) -> web.Response:
-    """Read first: an engine without settings says so, and not that these ones are wrong."""
+async def change_settings(call: Call) -> Json:
+    """Reads first: an engine without settings refuses that with its own error."""
     body = await call.body()
     await _settings(call, {}, known=False)
-    return json_answer({"settings": await _settings(call, body["settings"], known=True)})
+    return {"settings": await _settings(call, body["settings"], known=True)}
 
 
 async def delete_there(call: Call, instance: Instance) -> None:
@@ -70,26 +65,26 @@ async def delete_there(call: Call, instance: Instance) -> None:
     await command(call, "delete", lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
 
 
-def show_removed(one: Mapping[str, Any]) -> dict[str, Any]:
-    at = one.get("at")
+def show_removed(removed: Mapping[str, Any]) -> dict[str, Any]:
+    at = removed.get("at")
     return {
-        "name": one.get("name"),
+        "name": removed.get("name"),
         "removed": wall_text(float(at)) if isinstance(at, int | float) else None,
-        "why": one.get("why"),
-        "state": one.get("state"),
-        "files": one.get("files"),
-        "keys": one.get("keys"),
-        "whole": one.get("whole"),
+        "why": removed.get("why"),
+        "state": removed.get("state"),
+        "files": removed.get("files"),
+        "keys": removed.get("keys"),
+        "whole": removed.get("whole"),
     }
 
 
 async def _removed(call: Call) -> list[Mapping[str, Any]]:
     lacking = _lacking(call, "removes no files")
     answer = await command(call, "removed", lacking=lacking, timeout=LIST_TIMEOUT)
-    found = answer.get("removed")
-    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+    rows = answer.get("removed")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise EngineError(f"cannot list the removed files of {call.id}: the worker sent no list")
-    return found
+    return rows
 
 
 async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> Mapping[str, Any]:
@@ -97,12 +92,12 @@ async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> M
     answer = await command(
         call, "settings", changes, lacking=lacking, timeout=SETTINGS_TIMEOUT, known=known
     )
-    found = answer.get("settings")
-    if not isinstance(found, Mapping):
+    settings = answer.get("settings")
+    if not isinstance(settings, Mapping):
         raise EngineError(
             f"cannot show the settings of {call.id} on its server: the worker sent none"
         )
-    return dict(found)
+    return dict(settings)
 
 
 def _lacking(call: Call, what: str) -> str:

@@ -1,14 +1,11 @@
-"""Repairing: ask for it, set an instance up, see incidents and what repairs came to."""
+"""Repairs by hand, setting an instance up, incidents, and the statistics of repairs."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from aiohttp import web
-
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
@@ -26,124 +23,110 @@ SETUP = (
     Field(
         "engine",
         STRING,
-        "engine of a new instance; default: that of the named or only backend"
-        f" one, else {DEFAULT_ENGINE}",
+        f"engine of a new instance; default: the named or only backend's, else {DEFAULT_ENGINE}",
         choices=tuple(engine_names()),
     ),
     *PLACE,
 )
 
 
-async def recover(call: Call) -> web.Response:
-    await call.body()
-    return _answer(await call.supervisor.repairs.try_recover(call.id))
+async def recover(call: Call) -> Json:
+    return _result(await call.supervisor.repairs.try_recover(call.id))
 
 
-async def cleanup(call: Call) -> web.Response:
+async def cleanup(call: Call) -> Json:
     body = await call.body()
     confirmed = body.get("confirm", False)
     repairs = call.supervisor.repairs
-    return _answer(await repairs.cleanup_corrupted(call.id, confirmed=confirmed))
+    return _result(await repairs.cleanup_corrupted(call.id, confirmed=confirmed))
 
 
-async def ensure_healthy(call: Call) -> web.Response:
-    await call.body()
-    return _answer(await call.supervisor.repairs.ensure_healthy(call.id))
+async def ensure_healthy(call: Call) -> Json:
+    return _result(await call.supervisor.repairs.ensure_healthy(call.id))
 
 
-async def force_reconnection(call: Call) -> web.Response:
-    await call.body()
+async def force_reconnection(call: Call) -> Json:
     await call.supervisor.repairs.force_reconnection(call.id)
-    return json_answer(show_instance(call.supervisor.view(call.id)), 202)
+    return show_instance(call.supervisor.view(call.id))
 
 
-async def reset_circuit_breaker(call: Call) -> web.Response:
-    await call.body()
+async def reset_circuit_breaker(call: Call) -> Json:
     supervisor = call.supervisor
-    backends = {one.name for one in supervisor.backends.views()}
+    backends = {view.name for view in supervisor.backends.views()}
     if call.id in backends and call.id not in supervisor.views():
-        return json_answer(show_backend(await supervisor.backends.reset(call.id)))
+        return show_backend(await supervisor.backends.reset(call.id))
     await supervisor.repairs.reset_circuit_breaker(call.id)
-    return json_answer(show_reconnection(call.supervisor.view(call.id)))
+    return show_reconnection(call.supervisor.view(call.id))
 
 
-async def reconnection_status(call: Call) -> web.Response:
+async def reconnection_status(call: Call) -> Json:
     views = sorted(call.supervisor.views().items())
-    return json_answer(
-        {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
-    )
+    return {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
 
 
-async def set_up(call: Call) -> web.Response:
+async def set_up(call: Call) -> Json:
     """The code is a secret: it stands in the answer and nowhere else."""
     body = await call.body()
     id = parse_instance_id(body["instanceName"])
-    known = call.supervisor.views().get(id)
-    engine, settings = _place(call, body, known.instance if known else None)
+    existing = call.supervisor.views().get(id)
+    engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
     done = await call.supervisor.set_up(wanted)
-    return json_answer(
-        {
-            "instanceName": id,
-            "created": done.created,
-            "status": "CONNECTED" if done.qr is None else "QR_REQUIRED",
-            "qr": None if done.qr is None else done.qr.text,
-            "expires_in": None if done.qr is None else round(done.qr.expires_in, 3),
-            **_result(done.result),
-        }
-    )
-
-
-def _place(
-    call: Call, body: Mapping[str, Any], known: Instance | None
-) -> tuple[str, Mapping[str, Any]]:
-    """Engine and place of what shall be set up; one that exists is where it is."""
-    told = {name: body[name] for name in ("backend", "remote") if name in body}
-    if known is not None:
-        return body.get("engine") or known.engine, still_placed(known, told)
-    if not body.get("engine") and not told.get("backend") and (name := only_backend(call)):
-        told["backend"] = name
-    engine = body.get("engine") or (
-        engine_of(call, told["backend"]) if told.get("backend") else DEFAULT_ENGINE
-    )
-    return engine, placed(engine, told)
-
-
-async def incidents(call: Call) -> web.Response:
-    active = call.supervisor.repairs.incidents()
-    return json_answer({"incidents": [show_incident(one) for one in active]})
-
-
-async def release_incident(call: Call) -> web.Response:
-    await call.body()
-    group = call.request.match_info["group"]
-    call.supervisor.repairs.release_incident(group)
-    return json_answer({"released": group})
-
-
-async def statistics(call: Call) -> web.Response:
-    return json_answer(show_statistics(call.supervisor.repairs.statistics()))
-
-
-def show_statistics(found: RepairStatistics) -> dict[str, Any]:
     return {
-        "checked": found.checked,
-        "mean_check_seconds": found.mean_check_seconds,
-        "repaired": found.repaired,
-        "cleaned": found.cleaned,
-        "failed": found.failed,
-        "mean_seconds_to_repair": found.mean_time_to_repair,
-        "success_rate": found.success_rate,
-        "interventions": dict(found.interventions),
-        "steps": {name: asdict(tally) for name, tally in sorted(found.steps.items())},
+        "instanceName": id,
+        "created": done.created,
+        "status": "CONNECTED" if done.qr is None else "QR_REQUIRED",
+        "qr": None if done.qr is None else done.qr.text,
+        "expires_in": None if done.qr is None else round(done.qr.expires_in, 3),
+        **_result(done.result),
     }
 
 
-def _answer(result: RepairResult) -> web.Response:
-    return json_answer(_result(result))
+def _place(
+    call: Call, body: Mapping[str, Any], existing: Instance | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Engine and settings of the instance; an existing one keeps its backend and session."""
+    place = {name: body[name] for name in ("backend", "remote") if name in body}
+    if existing is not None:
+        return body.get("engine") or existing.engine, still_placed(existing, place)
+    if not body.get("engine") and not place.get("backend") and (name := only_backend(call)):
+        place["backend"] = name
+    engine = body.get("engine") or (
+        engine_of(call, place["backend"]) if place.get("backend") else DEFAULT_ENGINE
+    )
+    return engine, placed(engine, place)
 
 
-def _result(result: RepairResult) -> Mapping[str, Any]:
+async def incidents(call: Call) -> Json:
+    active = call.supervisor.repairs.incidents()
+    return {"incidents": [show_incident(incident) for incident in active]}
+
+
+async def release_incident(call: Call) -> Json:
+    group = call.request.match_info["group"]
+    call.supervisor.repairs.release_incident(group)
+    return {"released": group}
+
+
+async def statistics(call: Call) -> Json:
+    return show_statistics(call.supervisor.repairs.statistics())
+
+
+def show_statistics(totals: RepairStatistics) -> Json:
+    return {
+        "checked": totals.checked,
+        "mean_check_seconds": totals.mean_check_seconds,
+        "repaired": totals.repaired,
+        "cleaned": totals.cleaned,
+        "failed": totals.failed,
+        "mean_seconds_to_repair": totals.mean_time_to_repair,
+        "success_rate": totals.success_rate,
+        "interventions": dict(totals.interventions),
+        "steps": {name: asdict(tally) for name, tally in sorted(totals.steps.items())},
+    }
+
+
+def _result(result: RepairResult) -> Json:
     return {
         "healthy": result.healthy,
         "cleaned": result.cleaned,

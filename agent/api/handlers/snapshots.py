@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.body import TooSlow, UnsupportedType
-from agent.api.http.call import Call
-from agent.api.http.envelope import HEADERS, json_answer
+from agent.api.http.call import Call, Json
+from agent.api.http.envelope import HEADERS, created
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
@@ -41,50 +41,50 @@ _PIECE = 1 << 18
 _READER_SECONDS = 60.0
 
 
-async def list_snapshots(call: Call) -> web.Response:
+async def list_snapshots(call: Call) -> Json:
     keeping = call.supervisor.keeping
-    found = await keeping.snapshots(call.id)
+    snapshots = await keeping.snapshots(call.id)
     progress = keeping.under_way.get(call.id)
     under_way = None
     if progress is not None:
         under_way = {"what": progress.what, "done": progress.done, "total": progress.total}
-    return json_answer({"snapshots": [show_snapshot(one) for one in found], "under_way": under_way})
+    return {
+        "snapshots": [show_snapshot(snapshot) for snapshot in snapshots],
+        "under_way": under_way,
+    }
 
 
-async def make(call: Call) -> web.Response:
-    await call.body()
+async def make(call: Call) -> Json:
     made = await call.supervisor.keeping.snapshot(call.id, "asked for")
-    return json_answer(show_snapshot(made), 201)
+    return show_snapshot(made)
 
 
-async def restore(call: Call) -> web.Response:
+async def restore(call: Call) -> Json:
     body = await call.body()
     name = call.request.match_info["snapshot"]
     force = body.get("force", False)
     restored = await call.supervisor.keeping.restore(call.id, name, force=force)
-    return json_answer(
-        {
-            "snapshot": show_snapshot(restored.snapshot),
-            "trash": restored.retired.name if restored.retired else "",
-            "instance": show_instance(call.supervisor.view(call.id)),
-        }
-    )
+    return {
+        "snapshot": show_snapshot(restored.snapshot),
+        "trash": restored.retired.name if restored.retired else "",
+        "instance": show_instance(call.supervisor.view(call.id)),
+    }
 
 
 async def export(call: Call) -> web.StreamResponse:
     body = await call.body()
-    async with call.supervisor.moving.export(call.id, body.get("snapshot", "")) as found:
-        name = f"{call.id}.{found.snapshot.name}.wa-session.tar.gz"
+    async with call.supervisor.moving.export(call.id, body.get("snapshot", "")) as exported:
+        name = f"{call.id}.{exported.snapshot.name}.wa-session.tar.gz"
         headers = {
             **HEADERS,
             "Content-Type": "application/gzip",
             "Content-Disposition": f'attachment; filename="{name}"',
-            SHA256: found.packed.sha256,
+            SHA256: exported.packed.sha256,
         }
         answer = web.StreamResponse(headers=headers)
-        answer.content_length = found.packed.size
+        answer.content_length = exported.packed.size
         await answer.prepare(call.request)
-        while piece := await asyncio.to_thread(found.file.read, _PIECE):
+        while piece := await asyncio.to_thread(exported.file.read, _PIECE):
             async with asyncio.timeout(_READER_SECONDS):
                 await answer.write(piece)
         await answer.write_eof()
@@ -93,16 +93,14 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def import_archive(call: Call) -> web.Response:
     query = call.query
-    found = await call.supervisor.moving.import_archive(
+    imported = await call.supervisor.moving.import_archive(
         archive_of(call),
         id=parse_instance_id(query["id"]) if "id" in query else None,
         replace=query.get("replace", False),
         enable=query.get("enable", False),
     )
-    shown = {**show_instance(found.view), "sha256": found.sha256, "trash": found.retired}
-    answer = json_answer(shown, 201)
-    answer.headers["Location"] = f"/api/instance/{found.view.instance.id}"
-    return answer
+    shown = {**show_instance(imported.view), "sha256": imported.sha256, "trash": imported.retired}
+    return created(shown, f"/api/instance/{imported.view.instance.id}")
 
 
 def archive_of(call: Call) -> AsyncIterator[bytes]:
@@ -117,7 +115,7 @@ def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 
 async def _pieces(call: Call) -> AsyncIterator[bytes]:
-    """The body as it comes; each piece within the time that a whole small body may take."""
+    """The body in pieces, each within `body_timeout`."""
     seconds = call.parts.section.body_timeout
     content = call.request.content
     while True:

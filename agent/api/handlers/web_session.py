@@ -1,4 +1,4 @@
-"""A code to type on the phone instead of a scan; and of a browser, a picture of its page."""
+"""A pairing code to type on the phone, and a picture of a browser's page."""
 
 import base64
 import binascii
@@ -7,8 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import STRING, Field
 from agent.errors import EngineError, InvalidRequest, Refused
 from agent.supervise.requests.calls import COMMAND_TIMEOUT
@@ -25,27 +24,27 @@ PAIRING_CODE = (
     ),
 )
 _FAILED = frozenset({"engine", "timeout", "page_error", "not_ready", "backend_down"})
-"""All other words of an engine say that what was asked for does not fit its state."""
+"""Failures of an engine; its other codes refuse the request in this state."""
 _PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """A page full of photos is a JPEG: as PNG it would be too long for the worker's answer."""
 _PAIRING_TIMEOUT = 45.0
 """A server may have to end one login and begin another before it has a code."""
 
 
-async def pairing_code(call: Call) -> web.Response:
+async def pairing_code(call: Call) -> Json:
     body = await call.body()
     if not 7 <= sum(sign in "0123456789" for sign in body["phone"]) <= 15:
         raise InvalidRequest(
             "cannot use the field 'phone': it must be a number with 7 to 15 digits", field="phone"
         )
-    found = await _ask(call, "pairing_code", {"phone": body["phone"]}, _PAIRING_TIMEOUT)
-    return json_answer({"code": found.get("code"), "expires_in": found.get("expires_in")})
+    answer = await _ask(call, "pairing_code", {"phone": body["phone"]}, _PAIRING_TIMEOUT)
+    return {"code": answer.get("code"), "expires_in": answer.get("expires_in")}
 
 
 async def screenshot(call: Call) -> web.Response:
-    found = await _ask(call, "screenshot", {"format": "png"}, COMMAND_TIMEOUT)
+    answer = await _ask(call, "screenshot", {"format": "png"}, COMMAND_TIMEOUT)
     try:
-        content = base64.b64decode(str(found.get("content", "")), validate=True)
+        content = base64.b64decode(str(answer.get("content", "")), validate=True)
     except binascii.Error:
         content = b""
     for start, kind in _PICTURES.items():

@@ -1,43 +1,35 @@
-"""Webhooks: how far each has come, what it refused, and what an operator may ask of it."""
+"""Webhooks: their progress, refused events, a test event, a try by hand."""
 
 from typing import Any
 
-from aiohttp import web
-
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.core.event_json import wall_text
 from agent.core.webhook import DeadLetter, WebhookView
 
 
-async def list_webhooks(call: Call) -> web.Response:
-    return json_answer({"webhooks": [show_webhook(one) for one in call.parts.webhooks.views()]})
+async def list_webhooks(call: Call) -> Json:
+    return {"webhooks": [show_webhook(view) for view in call.parts.webhooks.views()]}
 
 
-async def test(call: Call) -> web.Response:
-    """200 also when it was not delivered: the answer says what came back."""
-    await call.body()
-    found = await call.parts.webhooks.test(_name(call))
-    return json_answer(
-        {
-            "delivered": found.delivered,
-            "status": found.status,
-            "problem": found.problem,
-            "seconds": round(found.seconds, 3),
-            "said": found.said,
-        }
-    )
+async def test(call: Call) -> Json:
+    """200 also without a delivery: the answer has the target's status or the error."""
+    trial = await call.parts.webhooks.test(_name(call))
+    return {
+        "delivered": trial.delivered,
+        "status": trial.status,
+        "problem": trial.problem,
+        "seconds": round(trial.seconds, 3),
+        "said": trial.said,
+    }
 
 
-async def dead(call: Call) -> web.Response:
-    found = call.parts.webhooks.dead(_name(call))
-    return json_answer({"dead": [show_dead(one) for one in found]})
+async def dead(call: Call) -> Json:
+    return {"dead": [show_dead(letter) for letter in call.parts.webhooks.dead(_name(call))]}
 
 
-async def retry(call: Call) -> web.Response:
-    """202: its courier goes on at once, and what comes of it is seen in the list."""
-    await call.body()
-    return json_answer({"dead": await call.parts.webhooks.retry(_name(call))}, 202)
+async def retry(call: Call) -> Json:
+    """Answered before the tries; the list of webhooks shows their results."""
+    return {"dead": await call.parts.webhooks.retry(_name(call))}
 
 
 def show_webhook(view: WebhookView) -> dict[str, Any]:

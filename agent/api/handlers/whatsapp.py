@@ -1,16 +1,13 @@
-"""Two addresses of a whaticket-like server, so that scripts for such a server may ask us.
+"""Two addresses of whaticket-like servers, for scripts that were written for those.
 
-They are the operator's stop and start, whatever the engine.
+They are the operator's stop and start, with every engine.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from aiohttp import web
-
-from agent.api.http.call import Call
-from agent.api.http.envelope import json_answer
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_instance
 from agent.core.model import ConnectionStatus, UnitState
@@ -24,29 +21,27 @@ WAIT_DOWN = (Field("wait", INTEGER, "seconds to wait until it is closed", most=L
 _LOOK_EVERY = 0.2
 
 
-async def disconnect(call: Call) -> web.Response:
-    """The session is closed and kept, and stays so until somebody starts it."""
-    await call.body()
+async def disconnect(call: Call) -> Json:
+    """The session is closed and keeps its pairing; it stays closed until a start."""
     await call.supervisor.stop(call.id)
     return await _answer(call, _is_down)
 
 
-async def start_session(call: Call) -> web.Response:
-    await call.body()
+async def start_session(call: Call) -> Json:
     await call.supervisor.start(call.id)
     return await _answer(call, _is_up)
 
 
-async def _answer(call: Call, arrived: Callable[[InstanceView], bool]) -> web.Response:
-    """When the time is over the answer says how it is; that is no error."""
+async def _answer(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
+    """After the time the answer has the present status; that is no error."""
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
-        # What was under way before (a stop, a start) is over after this look, and seen.
+        # After this check a stop or start that was under way is over and seen.
         await call.supervisor.check_now([call.id])
     while True:
         view = call.supervisor.view(call.id)
         if arrived(view) or time.monotonic() >= deadline:
-            return json_answer({"status": view.status.value, **show_instance(view)})
+            return {"status": view.status.value, **show_instance(view)}
         await asyncio.sleep(_LOOK_EVERY)
 
 

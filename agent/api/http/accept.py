@@ -1,10 +1,10 @@
-"""Chooses between the forms of an answer by the Accept header."""
+"""Chooses the type of an answer by the Accept header."""
 
 from collections.abc import Sequence
 
 
 def choose_form(accept: str, offered: Sequence[str]) -> str | None:
-    """The offered type that is wanted most; the first offered when anything will do."""
+    """The offered type that the header prefers; the first one for */*."""
     best, best_quality, best_exact = None, 0.0, -1
     for part in (accept or "*/*").split(","):
         wanted, *parameters = (word.strip() for word in part.split(";"))
@@ -17,7 +17,7 @@ def choose_form(accept: str, offered: Sequence[str]) -> str | None:
 
 
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether the client named gzip itself; `*` alone is too little to compress for."""
+    """Whether the client names gzip; `*` alone does not count."""
     for part in accept_encoding.split(","):
         wanted, *parameters = (word.strip() for word in part.split(";"))
         if wanted.lower() == "gzip":
@@ -37,7 +37,7 @@ def _quality(parameters: Sequence[str]) -> float:
 
 
 def _matches(wanted: str, form: str) -> int:
-    """2 the very type, 1 its family, 0 anything, -1 no."""
+    """2 = the type itself, 1 = its family, 0 = */*, -1 = no match."""
     if wanted == form:
         return 2
     if wanted == form.partition("/")[0] + "/*":

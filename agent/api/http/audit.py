@@ -1,7 +1,7 @@
-"""The audit log: who changed what, who read a code to scan, and who was refused.
+"""The audit log: changes, reads of codes to scan, and refusals, each with its caller.
 
-Each line names the address and the number of the request, which its answer carries too. Lines
-that anyone could cause by the thousand are limited: the first at once, the others as a count.
+A line has the address and the request's name, as its answer has. Lines that a client could cause
+by the thousand are limited: the first is written, the others are counted.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from agent.logfiles import AUDIT
 REQUEST_ID = web.RequestKey("request_id", str)
 ROUTE = web.RequestKey("route", str)
 QUIET_SECONDS = 60.0
-"""After a line, so long the like of it is only counted."""
+"""Seconds in which lines like the last one are counted only."""
 MOST_SOURCES = 256
-"""Sources that are told apart; beyond them the oldest is forgotten."""
+"""Sources that are counted at a time; beyond them the oldest is dropped."""
 OPENS_A_SESSION = ("/api/instance/{id}/qr", "/api/instance/{id}/screenshot")
-"""What they answer lets whoever sees it pair, or read along."""
+"""Their answers let a reader pair, or read messages."""
 
 
 @dataclass(slots=True)
@@ -42,23 +42,23 @@ class Audit:
     def answered(
         self, request: web.Request, caller: Caller, id: str | None, status: int, more: str
     ) -> None:
-        """Neither query nor body: they may hold secrets."""
+        """Writes neither query nor body, which may hold secrets."""
         if caller == NOBODY:
-            return  # what is open to all changes nothing; refusals are noted elsewhere
-        what = f"{request.method} {request.path} → {status} {more}".rstrip()
+            return  # open routes change nothing; `refused` writes the refusals
+        action = f"{request.method} {request.path} → {status} {more}".rstrip()
         address = address_of(request)
         who = caller.name if caller.name == address else f"{caller.name} from {address}"
-        line = f"{who}: {what} (request {_number(request)})"
+        line = f"{who}: {action} (request {_number(request)})"
         if request.method not in ("GET", "HEAD"):
             bound(Category.API, id, AUDIT).info("%s", line)
         elif request.get(ROUTE) in OPENS_A_SESSION and status == 200:
-            # A page asks every few seconds for as long as it shows the code.
+            # A page asks every few seconds while it shows the code.
             self._limited(f"read {caller.name} {id} {request.get(ROUTE)}", id, line, logging.INFO)
 
     def refused(self, request: web.Request, status: int, code: str) -> None:
-        """A key that is missing, wrong or not enough, a foreign host or page, a hook's secret."""
+        """A missing or wrong key, a missing right, a foreign host or page, a wrong hook secret."""
         address = address_of(request)
-        # Of a hook's path the last part is a secret, and it may be nearly right.
+        # The last part of a hook's path is a secret.
         path = request.get(ROUTE, "a hook") if is_hook(request) else request.path[:200]
         line = (
             f"refused {address}: {request.method} {path} → {status} {code}"
@@ -95,14 +95,14 @@ class Audit:
             )
 
     def close(self) -> None:
-        """Say what was only counted so far."""
+        """Write the counts."""
         for source in list(self._said):
             level = logging.WARNING if source.startswith("refused ") else logging.INFO
             self._forget(source, None, level)
 
 
 def address_of(request: web.Request) -> str:
-    """Of the connection; behind a proxy, what it says of its client stands beside it."""
+    """The connection's address, with the address that a proxy gives for its client."""
     connection = request.protocol
     address = connection.address if isinstance(connection, Connection) else None
     forwarded = request.headers.get("X-Forwarded-For", "")

@@ -1,8 +1,7 @@
-"""Who asks, and what he may do: bearer keys with scopes, or a trusted way in.
+"""The caller of a request and its rights: by a bearer key with scopes, or by a trusted socket.
 
-A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is kept. A key may hold
-`read`, `operate`, `admin` (each with all before it) and `instance:ID` (operate, for that
-one instance).
+A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is stored. Its scopes are `read`,
+`operate`, `admin` (each with all before it) and `instance:ID` (operate, for one instance).
 """
 
 import hashlib
@@ -13,7 +12,6 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -27,23 +25,18 @@ from agent.store.keys import KeyRow
 
 
 class Right(IntEnum):
-    """What a route asks of its caller."""
+    """The right that a route needs."""
 
     OPEN = 0
-    """Nobody needs a key."""
+    """No key needed."""
     SOME = 1
-    """Any key; the answer holds only what that key may see."""
+    """Any key; the answer is limited to the instances of that key."""
     READ = 2
     OPERATE = 3
     ADMIN = 4
 
 
-LEVELS: Mapping[str, Right] = {
-    "read": Right.READ,
-    "operate": Right.OPERATE,
-    "admin": Right.ADMIN,
-}
-
+LEVELS = {right.name.lower(): right for right in (Right.READ, Right.OPERATE, Right.ADMIN)}
 _TOKEN = re.compile(r"wak_([a-z0-9]{8})_([A-Za-z0-9_-]{16,128})")
 _NO_HASH = "0" * 64
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -51,7 +44,7 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request."""
+    """The sender of a request."""
 
     name: str
     level: Right = Right.OPEN
@@ -65,7 +58,7 @@ class Caller:
         return right <= Right.OPERATE and instance is not None and instance in self.instances
 
     def sees(self, instance: InstanceId | None) -> bool:
-        """None stands for what concerns the agent and no single instance."""
+        """None stands for the agent and all instances."""
         return self.may(Right.READ, instance)
 
 
@@ -87,7 +80,7 @@ def parse_scopes(words: list[str]) -> tuple[str, ...]:
 
 
 class KeyRing:
-    """The keys, held in memory: a request never waits for the database to be let in."""
+    """The keys, held in memory: a check of a key never waits for the database."""
 
     def __init__(self, store: Store, rows: list[KeyRow]) -> None:
         self._store = store
@@ -101,7 +94,7 @@ class KeyRing:
         return sorted(self._rows.values(), key=lambda row: (row.created_wall, row.id))
 
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
-        """The new row and its token, which is shown this once."""
+        """The new row and its token, which is not stored."""
         id = "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
         token = f"wak_{id}_{secrets.token_urlsafe(32)}"
         row = KeyRow(id=id, hash=_digest(token), scopes=scopes, name=name, created_wall=time.time())
@@ -110,15 +103,15 @@ class KeyRing:
         return row, token
 
     async def remove(self, id: str) -> None:
-        # First from memory: whatever the database says, this key opens nothing any more.
-        known = self._rows.pop(id, None)
-        if not await self._store.remove_key(id) and known is None:
-            raise NotFound(f"cannot revoke the key {id!r}: there is none with this id")
+        # First from memory: also with a failing database the key is refused from now on.
+        row = self._rows.pop(id, None)
+        if not await self._store.remove_key(id) and row is None:
+            raise NotFound(f"cannot revoke the key {id!r}: no key has this id")
 
     def caller(self, token: str) -> Caller:
         match = _TOKEN.fullmatch(token)
         row = self._rows.get(match[1]) if match else None
-        # The comparison happens for unknown ids too, so that its time tells nothing.
+        # Unknown ids are compared too, so that the time of the answer reveals nothing.
         if not hmac.compare_digest(_digest(token), row.hash if row else _NO_HASH) or row is None:
             raise Unauthorized("cannot accept this key: it is unknown or revoked")
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
@@ -133,7 +126,7 @@ def _digest(token: str) -> str:
 
 
 def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller:
-    """A key that was sent decides alone; without one, the way in may be trusted."""
+    """By the key if one was sent; without one, by a trusted socket."""
     token = _token_of(request)
     if token is not None:
         return ring.caller(token)
@@ -142,7 +135,7 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     if peer is None:
         return NOBODY
     if peer.family == socket.AF_UNIX:
-        # Its mode is 0660: opening it took root, our own user or our group.
+        # Its mode is 0660: root, the agent's user and its group can open it.
         return Caller(_unix_name(peer), Right.ADMIN) if section.trust_socket else NOBODY
     if section.trust_loopback and _both_ends_are_here(request):
         return Caller("loopback", Right.ADMIN)
@@ -156,7 +149,7 @@ def _token_of(request: web.Request) -> str | None:
         if scheme.lower() != "bearer":
             raise Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
         return token.strip()
-    # A page cannot set headers on a WebSocket; a subprotocol is the way that stays out of logs.
+    # A page cannot set headers on a WebSocket, and logs do not show a subprotocol.
     for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if word.strip().startswith("bearer."):
             return word.strip().removeprefix("bearer.")
@@ -169,7 +162,7 @@ def _unix_name(peer: socket.socket) -> str:
 
 
 def _both_ends_are_here(request: web.Request) -> bool:
-    # What a proxy on this machine forwards comes from anywhere.
+    # A proxy on this machine forwards requests from anywhere.
     if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via")):
         return False
     transport = request.transport

@@ -14,7 +14,7 @@ from agent.errors import InvalidRequest, TooLarge, WaError
 DEEPEST = 32
 _GREATEST = float(1 << 63)
 _AT_ONCE = 1 << 20
-"""Bytes that are parsed without making others wait."""
+"""Longer bodies are parsed in a thread."""
 
 
 class TooSlow(WaError):
@@ -36,7 +36,7 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
     raw = await _read(request, limit, seconds)
     if not raw.strip():
         return {}
-    # A browser sends other types to foreign servers without asking them first.
+    # A browser sends other types to foreign servers without a preflight request.
     if request.content_type != "application/json":
         raise UnsupportedType(
             "cannot read the body: its Content-Type must be application/json", field="body"
@@ -48,12 +48,14 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
 
 async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedType("cannot read the body: compressed bodies are not taken", field="body")
+        raise UnsupportedType(
+            "cannot read the body: the agent reads no compressed bodies", field="body"
+        )
     if (request.content_length or 0) > limit:
         raise TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
     try:
         async with asyncio.timeout(seconds):
-            # A clone, for the limit is the application's for each other route.
+            # A clone: client_max_size belongs to the application.
             return await request.clone(client_max_size=limit).read()
     except TimeoutError as error:
         raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
@@ -96,7 +98,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_values(found: Any) -> None:
-    """What JSON allows and the rest of the world does not: depth, infinities, half characters."""
+    """Refuses valid JSON that other programs cannot take: depth, infinities, half characters."""
     waiting: list[tuple[Any, int]] = [(found, 1)]
     while waiting:
         value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""One request that was let in: what a route's function works with."""
+"""A route, and a request that it admitted: the input of a handler."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -26,12 +26,12 @@ from agent.supervise.supervisor import Supervisor
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
-"""Bytes in a second that a client must send of a long body."""
+"""Bytes per second that a client must send of a long body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the interface was built from."""
+    """The parts of the agent that handlers use."""
 
     section: ApiSection
     supervisor: Supervisor
@@ -43,37 +43,39 @@ class Parts:
     webhooks: Webhooks
     evidence: Evidence
     places: Mapping[str, str]
-    """Where the agent's own things are: agent.toml (where it read one), state and the like."""
+    """Paths of the agent: its state, its sessions, the agent.toml that it read."""
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
-    """HOST:PORT that could not be had yet → why."""
+    """HOST:PORT that another program still uses → the error."""
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
-    """Held while there is a body that is longer than others may be."""
+    """Held while a body longer than `body_limit` is in memory."""
     wrong_invites: WrongInvites = field(default_factory=WrongInvites)
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
-    """Who hears events, over which connection."""
+    """The WebSockets that get events, with their connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row of the table: who may do what, and what it takes."""
+    """One row of the table: its handler, the right it needs, its fields and statuses."""
 
     method: str
     path: str
     right: Right
-    run: Callable[["Call"], Awaitable[web.StreamResponse]]
+    run: "Handler"
     summary: str
     body: tuple[Field, ...] | None = None
+    """None: the body is ignored, or the handler reads it itself; (): it must be empty."""
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
+    """The first one is the status of an answer in JSON."""
     hook: bool = False
-    """True where a server of someone else's calls: a secret in the path is its only key, so no
-    other one is looked at, and the path is written down nowhere."""
+    """True if a backend's server calls it: a secret in the path is its only key, and the path is
+    written to no log."""
     invite: bool = False
-    """True where a desk calls: the header of its invitation is the key."""
+    """True if a desk calls it: the header of its invitation is the key."""
     takes_archive: bool = False
-    """True where the body is an archive."""
+    """True if the body is an archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,16 @@ class Call:
 
     @property
     def id(self) -> InstanceId:
-        # The router's pattern let only a well-formed id through.
+        # The router's pattern admits only a well-formed id.
         return InstanceId(self.request.match_info["id"])
 
     async def body(self) -> dict[str, Any]:
-        """The checked body; a route without a body refuses one that is not empty."""
-        found = await self.raw_body()
-        return read_body(found, self.route.body or ())
+        """The checked body; a route without fields refuses a body that is not empty."""
+        return read_body(await self.raw_body(), self.route.body or ())
 
     @asynccontextmanager
     async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
-        """The same for a body that may be longer than others: few are in memory at a time."""
+        """A body that may be longer than `body_limit`; few of them are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
         if size is not None and size <= section.body_limit:
             yield await self.raw_body()
@@ -111,7 +112,8 @@ class Call:
                 await self.parts.large.acquire()
         except TimeoutError as error:
             raise TryLater(
-                "cannot read the body: too many long bodies are in work already", code="busy"
+                "cannot read the body: too many long bodies are in work already; try again",
+                code="busy",
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
@@ -120,10 +122,15 @@ class Call:
             self.parts.large.release()
 
     async def raw_body(self, most: int | None = None) -> dict[str, Any]:
-        """`most`: bytes, where less than the interface's own limit is taken."""
+        """`most`: bytes, if fewer than `body_limit`."""
         section = self.parts.section
         limit = section.body_limit if most is None else min(most, section.body_limit)
         return await read_json(self.request, limit=limit, seconds=section.body_timeout)
+
+
+Json = Mapping[str, Any]
+"""An answer in JSON."""
+Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
 
 
 def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:

@@ -1,5 +1,5 @@
-"""One client's connection, bounded: how long a head may take, where it stands among the others,
-how long an answer may wait to be read. The library has none of these limits.
+"""One client's connection with limits that the library lacks: the time of a request's head, the
+number of connections, the time in which a client reads its answer.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = bound(Category.API)
 
 @dataclass(slots=True)
 class Entrance:
-    """The limits, and who is inside."""
+    """The limits, and the open connections."""
 
     head_seconds: float = 10.0
     write_seconds: float = 60.0
@@ -44,12 +44,12 @@ class Connection(RequestHandler):
 
     @property
     def address(self) -> str | None:
-        """Where the client is: an address, or `uid N` on the Unix socket."""
+        """The client's address, or `uid N` on the Unix socket."""
         return self._address
 
     @property
     def unheard(self) -> bool:
-        """Accepted, and no request has come yet: whoever connected is about to ask."""
+        """Accepted, and no request has come yet."""
         return self._address is not None and self._request_count == 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -83,7 +83,7 @@ class Connection(RequestHandler):
             self._stand(Place.HEAD)
 
     def crowded(self, *, needed: bool) -> bool:
-        """Whether the request that it brought is one too many; `needed` ones have more places."""
+        """Whether its request is over the limit; `needed` requests have a higher one."""
         address = self._address
         return address is not None and self._entrance.places.crowded(address, needed=needed)
 
@@ -91,7 +91,7 @@ class Connection(RequestHandler):
         self._disarm()
         transport = self.transport
         if transport is not None and self._heard and not self._busy():
-            transport.write(_raw_error(503, "busy", "too many connections at a time"))
+            transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
         self.force_close()
 
     def _stand(self, place: Place) -> None:
@@ -100,7 +100,7 @@ class Connection(RequestHandler):
             self._entrance.places.stand(self, self._address, place)
 
     def _busy(self) -> bool:
-        """A whole head is there: from here on other deadlines hold."""
+        """A whole head has come: the deadline of the head is over."""
         return bool(self._messages) or self._request_in_progress or self._upgraded
 
     def _arm(self) -> None:
@@ -117,7 +117,9 @@ class Connection(RequestHandler):
         if transport is None or self._busy():
             return
         if self._heard:
-            transport.write(_raw_error(408, "too_slow", "cannot wait longer for the request"))
+            transport.write(
+                _raw_error(408, "too_slow", "cannot wait longer for the head of the request")
+            )
         self.force_close()
 
     async def finish_response(
@@ -128,14 +130,14 @@ class Connection(RequestHandler):
             async with asyncio.timeout(self._entrance.write_seconds):
                 answered = await super().finish_response(request, resp, start_time)
         except TimeoutError:
-            # Closing politely would wait for the very buffer that nobody reads.
+            # close() would wait for the buffer that the client does not read.
             if transport is not None:
                 transport.abort()
             return resp, True
         if not self._messages and not self._upgraded and self.transport is not None:
             self._stand(Place.IDLE)
         if isinstance(resp, web.Response):
-            # The library holds the answer until this client asks again: a scrape is megabytes.
+            # The library holds the answer until the next request: a scrape is megabytes.
             resp.body = None
         return answered
 
@@ -146,7 +148,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What the library refuses before any route sees it, in our envelope and without noise."""
+        """The library's own refusals, in the envelope of all errors."""
         if status >= 500:
             log.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:

@@ -1,4 +1,4 @@
-"""The shape of every answer: JSON, one envelope for all errors, the same careful headers."""
+"""The shape of every answer: JSON, one envelope for all errors, the same headers."""
 
 import json
 import secrets
@@ -30,6 +30,12 @@ def json_answer(found: Any, status: int = 200) -> web.Response:
     )
 
 
+def created(found: Any, location: str) -> web.Response:
+    answer = json_answer(found, 201)
+    answer.headers["Location"] = location
+    return answer
+
+
 def error_body(code: str, message: str, field: str | None, request_id: str) -> dict[str, Any]:
     return {"error": code, "message": message, "field": field, "request": request_id}
 
@@ -57,7 +63,7 @@ _LIBRARY_WORDS = {
 def library_error_answer(
     status: int, request_id: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """The envelope around an error of the HTTP library's own, in our words."""
+    """The envelope around an error of the HTTP library."""
     words = _LIBRARY_WORDS.get(status) or f"cannot answer: {HTTPStatus(status).phrase.lower()}"
     code = _LIBRARY_CODES.get(status, "internal" if status >= 500 else "invalid_request")
     answer = json_answer(error_body(code, words, None, request_id), status=status)

@@ -1,4 +1,4 @@
-"""What a request may carry, said once: the same rows check it and describe it in OpenAPI."""
+"""The fields of requests: the same rows check them and describe them in OpenAPI."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Field:
     most: float | None = None
     """The greatest number, or the longest string or list."""
     pattern: str = ""
-    """What the route's function takes of a string, or of each one of a list; it checks itself."""
+    """For OpenAPI: the strings, or items of a list, that the handler accepts. It checks them."""
 
     def schema(self, *, query: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"type": self.kind, "description": self.meaning}
@@ -62,11 +62,11 @@ class Field:
 
 
 def read_body(found: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
-    """The known fields that are there; an unknown, missing or wrong one raises and is named."""
+    """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
     for name in found:
         if name not in rows:
-            raise _wrong(name, "there is no such field; known: " + (", ".join(rows) or "none"))
+            raise _wrong(name, "unknown field; known: " + (", ".join(rows) or "none"))
     for field in rows.values():
         if field.required and field.name not in found:
             raise _wrong(field.name, "it is missing")
@@ -74,13 +74,13 @@ def read_body(found: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, An
 
 
 def read_query(found: Iterable[tuple[str, str]], fields: Iterable[Field]) -> dict[str, Any]:
-    """The same for a query string; a list may be given with commas or by repeating its name."""
+    """The same for a query string; a list is given with commas or by repeating its name."""
     rows = {field.name: field for field in fields}
     read: dict[str, Any] = {}
     for name, text in found:
         field = rows.get(name)
         if field is None:
-            raise _wrong(name, "there is no such parameter; known: " + (", ".join(rows) or "none"))
+            raise _wrong(name, "unknown parameter; known: " + (", ".join(rows) or "none"))
         if field.kind == STRINGS:
             words = [word for word in text.split(",") if word]
             read[name] = [*read.get(name, []), *words]

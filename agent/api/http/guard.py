@@ -1,4 +1,4 @@
-"""Refuses what a foreign web page could make a browser send, and secrets in addresses."""
+"""Refuses requests that a foreign web page could make a browser send, and secrets in addresses."""
 
 import socket
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ SECRET_PARAMETERS = frozenset(
 
 
 NEEDED = ("/metrics", "/healthz", "/readyz")
-"""What this machine's care depends on: it is answered while others have to wait."""
+"""Monitoring depends on them: they are answered while other requests are refused."""
 
 
 def check_crowd(request: web.Request) -> None:
@@ -38,8 +38,8 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
                 code="token_in_query",
             )
     peer = request.transport.get_extra_info("socket") if request.transport else None
-    # A server in a container calls us by whatever name it has for this machine, and no browser
-    # that was rebound knows the secret in a hook's path.
+    # A backend in a container may use any name for this machine, and no rebound browser knows the
+    # secret in a hook's path.
     if peer is not None and peer.family != socket.AF_UNIX and not is_hook(request):
         _check_host(request, allowed_hosts)
     _check_origin(request)
@@ -50,19 +50,19 @@ def is_hook(request: web.Request) -> bool:
 
 
 def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:
-    """Against DNS rebinding: a foreign name that points here is not our name."""
+    """Against DNS rebinding: a foreign name that leads to this machine is refused."""
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
         raise InvalidRequest("cannot read the Host header", field="Host", code="invalid_host")
     if name in allowed_hosts or is_loopback(name):
         return
-    # An address (not a name) that is really ours cannot be rebound.
+    # An address of this machine (not a name) cannot be rebound.
     local = request.transport.get_extra_info("sockname") if request.transport else None
     if local and name == str(local[0]).partition("%")[0]:
         return
     raise Forbidden(
-        "cannot answer under this Host: add it to allowed_hosts in [api]",
+        "cannot answer for this Host: add it to allowed_hosts in [api]",
         field="Host",
         code="host_not_allowed",
     )
@@ -80,13 +80,13 @@ def host_name(host: str) -> str | None:
 
 
 def _check_origin(request: web.Request) -> None:
-    """Against forged requests and foreign WebSockets: only our own pages may ask."""
+    """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
     origins = request.headers.getall("Origin", [])
     if origins and not (len(origins) == 1 and _same_origin(origins[0], request.host)):
         raise Forbidden(
             "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
         )
-    # Where a browser leaves Origin out it still tells this.
+    # A browser that leaves Origin out still sends this.
     site = request.headers.get("Sec-Fetch-Site", "none")
     if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
         raise Forbidden(

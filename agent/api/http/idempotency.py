@@ -1,8 +1,8 @@
-"""Answers by Idempotency-Key: the same request sent twice happens once.
+"""Answers by Idempotency-Key: the same request sent twice is carried out once.
 
-Kept in the database, so that it holds over a killed agent too. A request is written down before
-it is done and its answer before it is given. What surely failed is forgotten, and its next try is
-a new one; what nobody knows the end of stays unknown: doing it again could do it twice.
+The database holds them, also over a killed agent: the request before it is carried out, and its
+answer before it is sent. A request that surely failed is forgotten and can be sent again; one
+without an answer stays unknown, because a second try could carry it out twice.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ UNKNOWN = "unknown_outcome"
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """One request: without an answer it was begun, and nobody knows how it ended."""
+class _Stored:
+    """One request; without an answer it was begun and its end is unknown."""
 
     digest: str
     wall: float
@@ -54,17 +54,17 @@ class Remembered:
     async def once(
         self, key: tuple[str, ...], request: str, work: Callable[[], Awaitable[Answer]]
     ) -> tuple[Answer, bool]:
-        """The answer, and whether it is an earlier one's. A second caller waits for the first."""
-        # Neither the client's key nor a message can be read out of the database.
+        """The answer, and whether an earlier request got it; a second caller waits."""
+        # Hashed: the database reveals neither the client's key nor a message.
         name = PREFIX + hashlib.sha256("\0".join(key).encode()).hexdigest()
         digest = hashlib.sha256("\0".join((*key, request)).encode()).hexdigest()
         while (first := self._under_way.get(name)) is not None:
             await asyncio.shield(first)
         done = self._under_way[name] = asyncio.get_running_loop().create_future()
         try:
-            kept = await self._read(name)
-            if kept is not None:
-                return _earlier(kept, digest), True
+            stored = await self._read(name)
+            if stored is not None:
+                return _earlier(stored, digest), True
             return await self._do(name, digest, work), False
         finally:
             del self._under_way[name]
@@ -72,29 +72,29 @@ class Remembered:
 
     async def _do(self, name: str, digest: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
         await self._forget_old()
-        await self._store.put_facts({name: _Kept(digest, self._wall(), None).encode()})
+        await self._store.put_facts({name: _Stored(digest, self._wall(), None).encode()})
         try:
             answer = await work()
         except WaError as error:
             if error.code != UNKNOWN:
                 await self._store.forget_facts([name])
             raise
-        await self._store.put_facts({name: _Kept(digest, self._wall(), answer).encode()})
+        await self._store.put_facts({name: _Stored(digest, self._wall(), answer).encode()})
         return answer
 
-    async def _read(self, name: str) -> _Kept | None:
+    async def _read(self, name: str) -> _Stored | None:
         text = await self._store.get_fact(name)
-        kept = None if text is None else _Kept(*json.loads(text))
-        return kept if kept is not None and self._wall() - kept.wall < self._seconds else None
+        stored = None if text is None else _Stored(*json.loads(text))
+        return stored if stored and self._wall() - stored.wall < self._seconds else None
 
     async def _forget_old(self) -> None:
-        """Now and then: the oldest, and what is beyond the bound."""
+        """Drop answers that are too old, and the oldest ones over the limit."""
         self._since_look += 1
         if self._since_look < self._most / 10:
             return
         self._since_look = 0
         walls = {
-            name: _Kept(*json.loads(text)).wall
+            name: _Stored(*json.loads(text)).wall
             for name, text in (await self._store.get_facts(PREFIX)).items()
         }
         newest = sorted(walls, key=lambda name: walls[name], reverse=True)
@@ -105,17 +105,17 @@ class Remembered:
         await self._store.forget_facts([name for name in gone if name not in self._under_way])
 
 
-def _earlier(kept: _Kept, digest: str) -> Answer:
-    if kept.digest != digest:
+def _earlier(stored: _Stored, digest: str) -> Answer:
+    if stored.digest != digest:
         raise Refused(
             "cannot use this Idempotency-Key again: it was sent with another request",
             field="Idempotency-Key",
             code="idempotency_key_reused",
         )
-    if kept.answer is None:
+    if stored.answer is None:
         raise TryLater(
             "cannot tell how the first request with this Idempotency-Key went: its answer was"
-            " lost; look before you send it again, with another key",
+            " lost; check whether it was carried out before you send it with another key",
             code=UNKNOWN,
         )
-    return kept.answer
+    return stored.answer

@@ -39,7 +39,7 @@ async def test_what_was_begun_and_never_answered_stays_unknown():
     store, work = FakeKeys(), Work(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await Remembered(store).once(KEY, "hello", work)
-    with pytest.raises(TryLater, match="look before you send it again") as caught:
+    with pytest.raises(TryLater) as caught:
         await Remembered(store).once(KEY, "hello", work)
     assert (caught.value.code, work.done) == ("unknown_outcome", 1)
 
