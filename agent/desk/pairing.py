@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.reasons import reason_of
-from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.web.browser.arguments import Program, find_setpriv
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
@@ -27,7 +27,7 @@ LOOK_EVERY = 2.0
 _WORDS = {
     Status.INITIALIZING: "WhatsApp Web loads",
     Status.QR_REQUIRED: "link the phone with the code in the window (on the phone: Linked"
-    " devices, Link a device); if a passkey is asked for, use your own",
+    " devices, Link a device)",
     Status.LOADING: "linked; WhatsApp Web syncs",
     Status.RECONNECTING: "the connection was lost; WhatsApp Web connects again",
     Status.CONNECTED: "connected",
@@ -98,7 +98,7 @@ async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> str:
 
 
 def _needs(desk: Desk) -> Needs:
-    script = page_script(desk.url, page_config(""), read_bundle(desk.cache))
+    script = page_script(desk.url, page_config(""), read_bundle(desk.cache), person=True)
     return Needs(desk.program, script)
 
 
@@ -117,12 +117,18 @@ async def _until_connected(
             raise _ended(claim)
         if claim.reason == "qr_idle":
             await engine.connect()
-        sentence = _sentence(claim.reason) if claim.reason else _WORDS[claim.status]
+        sentence = _words(claim)
         if sentence != said:
             say(sentence)
             said = sentence
         if claim.status is Status.CONNECTED and claim.paired:
             return claim.account
+
+
+def _words(claim: Claim) -> str:
+    if claim.reason == PASSKEY_REQUIRED:
+        return "WhatsApp asks for your passkey: answer in the window"
+    return _sentence(claim.reason) if claim.reason else _WORDS[claim.status]
 
 
 def _sentence(code: str) -> str:

@@ -124,9 +124,8 @@ class Person:
         return 0
 
     @contextlib.asynccontextmanager
-    async def authenticator(self, eventually: Any) -> AsyncIterator[None]:
+    async def authenticator(self) -> AsyncIterator[None]:
         """DevTools' virtual authenticator with a passkey, for as long as the page is open."""
-        await eventually(lambda: any(one.code for one in self.stand_in.clients), within=30)
         async with aiohttp.ClientSession() as http:
             listed = await (
                 await http.get(f"http://127.0.0.1:{self.browser_port()}/json/list")
@@ -155,8 +154,14 @@ class Person:
                 assert made["result"].get("value") == "public-key", made
                 yield
 
-    async def links(self, eventually: Any) -> None:
-        async with self.authenticator(eventually):
+    async def links(self, desk: asyncio.subprocess.Process, eventually: Any) -> None:
+        """As soon as the program says that the code is there to be scanned."""
+        assert desk.stdout is not None
+        said = b""
+        async with asyncio.timeout(30):
+            while b"link the phone" not in said:
+                said += await desk.stdout.readuntil(b"\n")
+        async with self.authenticator():
             assert not self.headless()
             self.stand_in.scan(ACCOUNT, "desk")
             await eventually(lambda: ACCOUNT in self.stand_in.devices.values(), within=20)
@@ -189,9 +194,10 @@ async def test_a_person_with_a_passkey_pairs_from_the_invitation_to_connected(
     line = await invite(agent, person)
     assert (agent.state / "pairing.key").stat().st_mode & 0o777 == 0o600
     desk = await person.pair("--to", line, "--page", person.page, "--wait", 60)
-    await person.links(eventually)
+    await person.links(desk, eventually)
     out = (await desk.communicate())[0].decode()
     assert (desk.returncode, f"{ID} is connected" in out) == (0, True), out
+    assert "asks for your passkey" in out
     assert await agent.status(ID) == "CONNECTED"
     shown = await agent.show(ID)
     assert (shown["account"], shown["enabled"]) == (ACCOUNT, True)

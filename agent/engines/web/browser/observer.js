@@ -68,7 +68,8 @@ const __waAgent = (() => {
 
   const changed = (e, d) => tell(e, { d: d === undefined ? null : d, s: read() });
 
-  // A passkey is its owner's: that the page asks for one is told; the question goes nowhere.
+  // A passkey is its owner's: that the page asks for one is told; the question goes to the person
+  // at the window, and nowhere where there is none.
   const credentials = globalThis.CredentialsContainer && CredentialsContainer.prototype;
   for (const name of credentials ? ['get', 'create'] : []) {
     credentials[name] = new Proxy(credentials[name], {
@@ -76,6 +77,7 @@ const __waAgent = (() => {
         const { publicKey, mediation, signal } = given[0] || {};
         if (!publicKey) return Reflect.apply(target, self, given);
         if (mediation !== 'conditional') changed('passkey', name);
+        if (hasPerson) return Reflect.apply(target, self, given);
         return new Promise((_, fail) => {
           const limit = Math.min(Number(publicKey.timeout) || 60000, 600000);
           const late = () => fail(new DOMException('The operation timed out.', 'NotAllowedError'));

@@ -5,13 +5,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
-def page_script(url: str, config: str, bundle: str) -> str:
-    """What runs in each document first: only in WhatsApp's own page, never in frames."""
+def page_script(url: str, config: str, bundle: str, *, person: bool = False) -> str:
+    """What runs in each document first: only in WhatsApp's own page, never in frames.
+
+    `person`: somebody sits at the window, whose browser answers when a passkey is asked for.
+    """
     observer = Path(__file__).with_name("observer.js").read_text()
     where = json.dumps(origin_of(url))
     return (
         f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"
-        f"window.WPPConfig = {config};\n{observer}\n"
+        f"window.WPPConfig = {config};\n"
+        f"const hasPerson = {json.dumps(person)};\n{observer}\n"
         f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
         f"__waAgent.watch();\n}})()"
     )
