@@ -36,7 +36,7 @@ class ServerSaidNo(WaError):
 def seal_session(session: Path, invitation: Invitation, out: IO[bytes]) -> None:
     """The session's folder as an archive that only the inviting agent can open."""
     sealing = Sealing(out, invitation.public_key, Sealed(invitation.id, invitation.token))
-    pack_session(session, invitation.id, "web", time.time(), sealing)
+    pack_session(session, invitation.id, "web", sealing, wall=time.time())
     sealing.finish()
 
 

@@ -40,7 +40,9 @@ def _look_at(folder: Path, source: Path) -> FoundSession:
         written = (folder / "creds.json").stat().st_mtime
         user = user_of_folder(folder)
     except OSError as error:
-        raise InvalidRequest(f"cannot read {source}: {error.strerror}", field="source") from error
+        raise InvalidRequest(
+            f"cannot read {source}: {error.strerror}", field="source", code="unreadable"
+        ) from error
     name = named.resolve().name
     return look_at(program, name, lambda: read_folder(folder), written=written, user=user)
 

@@ -19,7 +19,10 @@ class MysqlTables:
     def __init__(self, url: str) -> None:
         client = shutil.which("mariadb") or shutil.which("mysql")
         if client is None:
-            raise WaError("cannot read a MySQL database: install mariadb-client (mariadb)")
+            raise WaError(
+                "cannot read a MySQL database: install mariadb-client (mariadb)",
+                code="client_missing",
+            )
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         given = {

@@ -90,7 +90,7 @@ def head_of(path: Path) -> bytes:
             return file.read(4096)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot read {path}: {error.strerror or error}", field="source"
+            f"cannot read {path}: {error.strerror or error}", field="source", code="unreadable"
         ) from error
 
 
@@ -113,7 +113,9 @@ def _elsewhere(place: str) -> ElsewhereKeys | None:
         return lambda id: hash_keys(place, id)
     root = Path(place)
     if not root.is_dir():
-        raise InvalidRequest(f"cannot read {place}: no such folder", field="keys")
+        raise InvalidRequest(
+            f"cannot read {place}: no such folder", field="keys", code="unreadable"
+        )
 
     def read(id: str) -> dict[str, bytes]:
         folder = root / id

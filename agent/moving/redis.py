@@ -105,7 +105,9 @@ async def _asked(redis: RedisKeys, command: Command) -> list[Any]:
     try:
         return await redis.resp.ask(command)
     except RespError as error:
-        raise EngineError(f"cannot read Redis: it refused ({error.word})", code="redis") from None
+        raise EngineError(
+            f"cannot read Redis: it refused ({error.word})", code="unreadable"
+        ) from None
     except (OSError, EOFError, ValueError) as error:
         cause = str(error) or type(error).__name__
-        raise EngineError(f"cannot read Redis: {cause}", code="redis") from None
+        raise EngineError(f"cannot read Redis: {cause}", code="unreadable") from None

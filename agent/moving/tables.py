@@ -93,7 +93,10 @@ class PostgresTables:
 
     def __init__(self, url: str) -> None:
         if shutil.which("psql") is None:
-            raise WaError("cannot read a PostgreSQL database: install postgresql-client (psql)")
+            raise WaError(
+                "cannot read a PostgreSQL database: install postgresql-client (psql)",
+                code="client_missing",
+            )
         self._environment = {**os.environ, **_connection(url)}
         self.user = lasting_user(self._others)
 
@@ -137,7 +140,9 @@ def ask_client(command: Sequence[str], environment: Mapping[str, str]) -> str:
             timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired as error:
-        raise WaError(f"cannot read the database: no answer in {_TIMEOUT:.0f} s") from error
+        raise WaError(
+            f"cannot read the database: no answer in {_TIMEOUT:.0f} s", code="unreadable"
+        ) from error
     except UnicodeDecodeError as error:
         raise Refused("cannot read the database: it holds no text", code="damaged") from error
     if done.returncode:

@@ -111,7 +111,7 @@ async def test_from_ticketz_table_of_keys(bench: Bench, postgres: Postgres) -> N
     await moves_in(bench, session)
 
 
-@pytest.mark.parametrize("package", ["baileys", "baileys-6"])
+@pytest.mark.parametrize("package", ["baileys", "baileys-6", "baileys-6.7"])
 async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, package: str) -> None:
     server = BaileysServer(bench.whatsapp, tmp_path / "bot", tmp_path / "bot.log", package)
     try:

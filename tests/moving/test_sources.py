@@ -239,6 +239,11 @@ def test_a_database_that_a_server_uses_is_refused(postgres: Postgres) -> None:
             "damaged",
             id="a dump that was cut off",
         ),
+        pytest.param(
+            b"-- PostgreSQL database dump\nCOPY public.t (a) FROM stdin;\nx\n\\.\n",
+            "damaged",
+            id="a dump that was cut off between its tables",
+        ),
     ],
 )
 def test_a_foreign_file_is_named(tmp_path: Path, content: bytes, code: str) -> None:

@@ -100,11 +100,18 @@ def pack_found(session: "FoundSession", id: InstanceId) -> IO[bytes]:
     """A session of another program, turned into Baileys' files."""
     from agent.moving.session import write_folder
 
-    return _packed(Path(session.name), id, "baileys", lambda folder: write_folder(session, folder))
+    def fill(folder: Path) -> None:
+        write_folder(session, folder)
+
+    return _packed(Path(session.name), id, "baileys", fill, session.account)
 
 
 def _packed(
-    path: Path, id: InstanceId | None, engine: str, fill: Callable[[Path], None]
+    path: Path,
+    id: InstanceId | None,
+    engine: str,
+    fill: Callable[[Path], None],
+    account: str = "",
 ) -> IO[bytes]:
     """Another program's folder, which names no instance, as our archive."""
     from agent.vault.copies.pack import pack_session
@@ -119,7 +126,7 @@ def _packed(
         fill(session)
         out = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            pack_session(session, id, engine, time.time(), out)
+            pack_session(session, id, engine, out, wall=time.time(), account=account)
         except BaseException:
             out.close()
             raise

@@ -68,7 +68,9 @@ def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_
     return Packed(digesting.size, digesting.digest.hexdigest())
 
 
-def pack_session(session: Path, id: InstanceId, engine: str, wall: float, out: Out) -> Packed:
+def pack_session(
+    session: Path, id: InstanceId, engine: str, out: Out, *, wall: float, account: str = ""
+) -> Packed:
     """A paired session's folder that came from elsewhere, checked and listed as if it were ours."""
     with open_root(session) as fd:
         top = Open(session, fd)
@@ -82,7 +84,7 @@ def pack_session(session: Path, id: InstanceId, engine: str, wall: float, out: O
         manifest = Manifest(
             id=id,
             engine=engine,
-            account="",
+            account=account,
             paired=True,
             taken_wall=wall,
             why="taken in from elsewhere",

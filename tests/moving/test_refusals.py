@@ -1,0 +1,187 @@
+"""Every source that cannot be moved has a code of its own, whatever kind of source it is."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import WaError
+from agent.moving.recognise import Hints, find_sessions
+from tests.moving.conftest import (
+    SCHEMA,
+    Keys,
+    Mariadb,
+    Redis,
+    creds,
+    evolution_sql,
+    keys_of,
+    whaticket_sql,
+    write_folder,
+    write_whatsmeow,
+)
+
+BROKEN: dict[str, Keys] = {
+    "no_pre_keys": keys_of(pre_keys=0),
+    "not_paired": keys_of(creds(me=None)),
+    "incomplete": keys_of(creds(noiseKey=None)),
+    "damaged": {**keys_of(), "pre-key-2": b'{"private": '},
+}
+BROKEN_TABLES = {
+    "no_pre_keys": "DELETE FROM whatsmeow_pre_keys",
+    "not_paired": "UPDATE whatsmeow_device SET jid = ''",
+    "incomplete": "UPDATE whatsmeow_device SET adv_key = x''",
+    "damaged": "UPDATE whatsmeow_device SET noise_key = x'00'",
+}
+
+
+@dataclass
+class Places:
+    """Where sources lie, each made once."""
+
+    folder: Path
+    mariadb: Mariadb
+    redis: Redis
+
+    @property
+    def name(self) -> str:
+        """Of this test's own database."""
+        return f"d{abs(hash(self.folder))}"
+
+    def database(self, sql: str) -> str:
+        return self.mariadb.make(self.name, sql)
+
+    def dump(self, sql: str) -> str:
+        self.database(sql)
+        return str(self.mariadb.dump(self.name, self.folder / "dump.sql"))
+
+
+@pytest.fixture
+def places(tmp_path: Path, mariadb: Mariadb, redis_server: Redis) -> Iterator[Places]:
+    yield Places(tmp_path, mariadb, redis_server)
+
+
+def in_folder(below: str) -> Callable[[Places, Keys], tuple[str, Hints]]:
+    def make(places: Places, keys: Keys) -> tuple[str, Hints]:
+        write_folder(places.folder / below, keys)
+        return str(places.folder), Hints()
+
+    return make
+
+
+def in_strings(places: Places, keys: Keys) -> tuple[str, Hints]:
+    places.redis.fill(
+        lambda client: [client.set(f"sessions:7:{key}", keys[key]) for key in keys] and None
+    )
+    return places.redis.url, Hints()
+
+
+def in_a_hash(places: Places, keys: Keys) -> tuple[str, Hints]:
+    places.redis.fill(
+        lambda client: [client.hset("evo:instance:abc", *item) for item in keys.items()] and None
+    )
+    return places.redis.url, Hints()
+
+
+def in_evolutions_database(places: Places, keys: Keys) -> tuple[str, Hints]:
+    beside = {key: value for key, value in keys.items() if key != "creds"}
+    write_folder(places.folder / "instances" / "abc", beside)
+    address = places.database(evolution_sql("abc", "shop", keys))
+    return address, Hints(keys=str(places.folder / "instances"))
+
+
+def whatickets_column(keys: Keys) -> str:
+    damaged = keys == BROKEN["damaged"]
+    sql = whaticket_sql(keys_of() if damaged else keys, beside=False)
+    cut = 'UPDATE "Whatsapps" SET session = substr(session, 1, 99) WHERE id = 7;'
+    return sql + cut if damaged else sql
+
+
+def in_whatickets_column(places: Places, keys: Keys) -> tuple[str, Hints]:
+    return places.database(whatickets_column(keys)), Hints()
+
+
+def in_whatickets_dump(places: Places, keys: Keys) -> tuple[str, Hints]:
+    return places.dump(whatickets_column(keys)), Hints()
+
+
+@pytest.mark.parametrize("code", BROKEN)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(in_folder("bot"), id="Baileys folder"),
+        pytest.param(in_folder("instances/shop"), id="Evolution API 1.8"),
+        pytest.param(in_folder("noweb/shop/auth"), id="WAHA"),
+        pytest.param(in_strings, id="whaticket in Redis"),
+        pytest.param(in_a_hash, id="Evolution API in Redis"),
+        pytest.param(in_evolutions_database, id="Evolution API 2"),
+        pytest.param(in_whatickets_column, id="whaticket's column"),
+        pytest.param(in_whatickets_dump, id="a dump of whaticket"),
+    ],
+)
+def test_what_is_not_whole_has_its_code(places: Places, make: Any, code: str) -> None:
+    source, hints = make(places, BROKEN[code])
+    [session] = find_sessions(source, hints)
+    assert (session.code, bool(session.problem)) == (code, True), session
+
+
+@pytest.mark.parametrize("code", BROKEN_TABLES)
+def test_what_is_not_whole_in_whatsmeows_store_has_its_code(tmp_path: Path, code: str) -> None:
+    path = write_whatsmeow(tmp_path / "store.db", keys_of())
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(BROKEN_TABLES[code])
+    [session] = find_sessions(str(path), Hints())
+    assert (session.code, bool(session.problem)) == (code, True), session
+
+
+def nothing_in_a_store(places: Places) -> str:
+    with closing(sqlite3.connect(places.folder / "store.db")) as database, database:
+        database.executescript(SCHEMA)
+    return str(places.folder / "store.db")
+
+
+def a_strange_store(places: Places) -> str:
+    with closing(sqlite3.connect(places.folder / "store.db")) as database, database:
+        database.execute("CREATE TABLE t (a int)")
+    return str(places.folder / "store.db")
+
+
+def a_link_to_itself(places: Places) -> str:
+    (places.folder / "store.db").symlink_to("store.db")
+    return str(places.folder / "store.db")
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(lambda places: str(places.folder), "no_session", id="an empty folder"),
+        pytest.param(nothing_in_a_store, "no_session", id="whatsmeow without a device"),
+        pytest.param(a_strange_store, "no_session", id="another program's SQLite file"),
+        pytest.param(
+            lambda places: places.dump("CREATE TABLE t (a int)"),
+            "no_session",
+            id="another program's dump",
+        ),
+        pytest.param(
+            lambda places: places.database("CREATE TABLE t (a int)"),
+            "no_session",
+            id="another program's database",
+        ),
+        pytest.param(lambda places: places.redis.url, "no_session", id="an empty Redis"),
+        pytest.param(lambda _: "oracle://db/x", "unknown", id="an unknown address"),
+        pytest.param(lambda _: "/no/such/file", "unreadable", id="no file"),
+        pytest.param(a_link_to_itself, "unreadable", id="a file that cannot be opened"),
+        pytest.param(lambda _: "unix:///no/such/socket", "unreadable", id="no Redis"),
+        pytest.param(lambda _: "mysql://h/x?socket=/no/s", "unreadable", id="no MySQL"),
+        pytest.param(lambda _: "postgresql:///x?host=/no/s", "unreadable", id="no PostgreSQL"),
+    ],
+)
+def test_what_holds_no_session_or_cannot_be_read_has_its_code(
+    places: Places, make: Callable[[Places], str], code: str
+) -> None:
+    with pytest.raises(WaError) as caught:
+        find_sessions(make(places), Hints())
+    assert caught.value.code == code, caught.value
