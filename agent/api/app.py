@@ -86,6 +86,7 @@ ROUTES: tuple[Route, ...] = (
     _intent("stop", "Stop an instance until the next start or boot"),
     _intent("restart", "Restart an instance's worker"),
     Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
+    Route("PUT", f"{ID}/passkey", OPERATE, instances.mark_passkey, "Note whether an instance's account needs a passkey to link", instances.PASSKEY),  # noqa: E501
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
     Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
     Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CLEANUP),  # noqa: E501

@@ -54,6 +54,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "health": show_verdict(view.verdict),
         "paired": view.record.paired,
         "account": view.record.account,
+        "needs_passkey": view.record.needs_passkey,
         "worker": view.unit.state.value,
         "uptime_seconds": None if connected is None else max(0, round(now_wall - connected)),
         "memory_bytes": view.memory_bytes,

@@ -5,12 +5,22 @@ from agent.cli.alerts import command as alerts
 from agent.cli.command import Group
 from agent.cli.copies import move_in, snapshots, trash
 from agent.cli.doctor import command as doctor
-from agent.cli.sessions import instances, pair, qr, remote_session, sandbox, send, web
+from agent.cli.sessions import (
+    instances,
+    pair,
+    passkey,
+    qr,
+    remote_session,
+    sandbox,
+    send,
+    web,
+)
 from agent.cli.watch import events, health, reasons, top, why
 
 GROUPS: tuple[Group, ...] = (
     agent,
     instances,
+    passkey,
     backends,
     send,
     qr,

@@ -15,6 +15,7 @@ from agent.cli.command import (
 )
 from agent.cli.repair_round import SECONDS, repair_all
 from agent.cli.sessions.instances import add_place, place_of
+from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.qr import draw_code
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
@@ -34,6 +35,7 @@ def add(commands: Subparsers) -> None:
     summary = "retire an instance's session and show a new code; the trash keeps the old session"
     parser = add_instance_command(commands, "cleanup", ask, summary, "--yes")
     parser.add_argument("--yes", action="store_true", help="confirm that a pairing may end")
+    add_confirm(parser)
     parser.set_defaults(verb="cleanup")
 
     summary = "run one round of repairs; exit status 1 if a session is still unwell"
@@ -61,13 +63,20 @@ def add(commands: Subparsers) -> None:
 
 
 def ask(options: argparse.Namespace) -> int:
-    body = {"confirm": options.yes} if options.verb == "cleanup" else None
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
-    result = with_progress(
-        f"{options.verb} {options.id}",
-        lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
-        lambda: _step_now(client, options.id),
-    )
+
+    def send(body: dict[str, Any] | None) -> dict[str, Any]:
+        return with_progress(
+            f"{options.verb} {options.id}",
+            lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
+            lambda: _step_now(client, options.id),
+        )
+
+    if options.verb == "cleanup":
+        confirm = {"confirm": options.yes}
+        result = ask_twice(options, lambda more: send(confirm | more))
+    else:
+        result = send(None)
     done = f"{options.id} {_how_it_ended(options.id, result)}"
     return print_answer(options, result, done, good=result["healthy"])
 

@@ -287,9 +287,10 @@ def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
     if record.paired and not known.unpairs:
         return corrupted(observation, "unpaired_suspect")
     if record.needs_passkey:
-        known = reason_of(PASSKEY_REQUIRED)
-    elif claim.reason == "qr_idle" and record.reason == PASSKEY_SUSPECTED:
-        known = reason_of(PASSKEY_SUSPECTED)
+        return waits_for_person(observation, reason_of(PASSKEY_REQUIRED))
+    suspected = record.reason == PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
+    if suspected or known.code in (PASSKEY_REQUIRED, PASSKEY_SUSPECTED):
+        return waits_for_person(observation, reason_of(PASSKEY_SUSPECTED) if suspected else known)
     # A word of its own about waiting: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"

@@ -1,6 +1,12 @@
 """What an observation says of a session's past and pairing; rules of health and passes ask it."""
 
-from agent.core.model import ConnectionStatus, Observation, SessionFiles
+from agent.core.model import (
+    ClaimFact,
+    ConnectionStatus,
+    Observation,
+    SessionFiles,
+    SessionRecord,
+)
 from agent.core.reach import NETWORK_CODES
 from agent.core.reasons import Permanence, reason_of
 from agent.core.reconnect import ReconnectPolicy
@@ -14,7 +20,7 @@ def no_pairing_to_lose(observation: Observation) -> bool:
     """True when a new start costs no scan that is not due anyway."""
     if reason_of(last_reason(observation)).unpairs:
         return True
-    return not _may_be_paired(observation)
+    return not _may_lose(observation)
 
 
 def is_guarded(observation: Observation) -> bool:
@@ -22,14 +28,16 @@ def is_guarded(observation: Observation) -> bool:
 
     Not even an end that an engine or a server reports lifts this: such a report can be wrong.
     """
-    return observation.record.needs_passkey and _may_be_paired(observation)
+    return observation.record.needs_passkey and _may_lose(observation)
 
 
-def _may_be_paired(observation: Observation) -> bool:
-    claim = observation.claim.claim if observation.claim is not None else None
-    claimed = claim is not None and (claim.paired or claim.pairing_unknown)
-    whole = observation.files is SessionFiles.WHOLE
-    return observation.record.paired or claimed or whole
+def may_be_paired(record: SessionRecord, fact: ClaimFact | None, files: SessionFiles) -> bool:
+    claimed = fact is not None and (fact.claim.paired or fact.claim.pairing_unknown)
+    return record.paired or claimed or files is SessionFiles.WHOLE
+
+
+def _may_lose(observation: Observation) -> bool:
+    return may_be_paired(observation.record, observation.claim, observation.files)
 
 
 def last_reason(observation: Observation) -> str:

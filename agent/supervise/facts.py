@@ -189,6 +189,8 @@ class Facts:
     """Deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass of this agent's life."""
+    passkey_asked: bool = False
+    """Its last claim said that WhatsApp asks for one: that was noted once."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """Which ending was counted last."""
     lost_at: float | None = None

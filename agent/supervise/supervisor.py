@@ -46,6 +46,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.creation import Creation, check_settings_of
+from agent.supervise.requests.passkey import must_confirm_passkey
 from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
 from agent.supervise.story import entry
 from agent.supervise.turns.turns import Turns
@@ -172,9 +173,22 @@ class Supervisor:
         said = entry(facts, "operator", "an operator asked for a restart")
         return await self._intend(facts, said)
 
-    async def delete(self, id: InstanceId) -> str:
+    def must_confirm_passkey(self, id: InstanceId, doing: str, told: str) -> None:
+        must_confirm_passkey(self._registry.get(id), doing, told)
+
+    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
+        """By an operator: whether its account needs a passkey to link a device."""
+        facts = self._registry.get(id)
+        facts.record = replace(facts.record, needs_passkey=needed)
+        facts.saved.identity_behind = True
+        word = "needs a passkey to link" if needed else "needs no passkey to link"
+        said = entry(facts, "operator", f"an operator noted: its account {word}")
+        return await self._intend(facts, said)
+
+    async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
         facts = self._registry.get(id)
+        must_confirm_passkey(facts, "delete", passkey)
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
         self._interrupt_start(facts)
@@ -205,7 +219,7 @@ class Supervisor:
         for name in await self._store.get_facts(DELETING):
             id = InstanceId(name.removeprefix(DELETING))
             try:
-                await self.delete(id)
+                await self.delete(id, passkey=id)
             except NotFound:
                 await self._store.forget_facts([name])
             except WaError as error:
@@ -240,13 +254,16 @@ class Supervisor:
 
     # asking: see Asking, Checking; repairing: see Repairs
 
-    async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
+    async def logout(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> InstanceView:
         if not confirmed and is_paired(self._registry.get(id)):
             raise Refused(
                 f"cannot log {id} out without a confirmation: it would end its pairing",
                 field="confirm",
                 code="would_unpair",
             )
+        must_confirm_passkey(self._registry.get(id), "log out", passkey)
         await self._asking.logout(id)
         return self.view(id)
 

@@ -107,7 +107,10 @@ class FakeRepairs:
     async def try_recover(self, id: InstanceId) -> FakeResult:
         return self._note("recover", id)
 
-    async def cleanup_corrupted(self, id: InstanceId, *, confirmed: bool = False) -> FakeResult:
+    async def cleanup_corrupted(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> FakeResult:
+        self.house.must_confirm_passkey(id, "clean up", passkey)
         if self.house.view(id).record.paired and not confirmed:
             raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
         return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
@@ -219,7 +222,18 @@ class FakeSupervisor:
     async def restart(self, id: InstanceId) -> InstanceView:
         return self._want(id, None, Override.NONE)
 
-    async def logout(self, id: InstanceId, *, confirmed: bool = False) -> InstanceView:
+    def must_confirm_passkey(self, id: InstanceId, doing: str, told: str) -> None:
+        if self.view(id).record.needs_passkey and told != id:
+            raise Refused(f"cannot {doing} {id}", field="confirm_passkey", code="confirm_passkey")
+
+    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
+        view = self.view(id)
+        return self._put(replace(view, record=replace(view.record, needs_passkey=needed)))
+
+    async def logout(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> InstanceView:
+        self.must_confirm_passkey(id, "log out", passkey)
         view = self._put(replace(self.view(id), status=S.QR_REQUIRED, connected_since_wall=None))
         self.note(id, "logout", "logged out by an operator")
         return view
@@ -240,7 +254,8 @@ class FakeSupervisor:
         self.known[view.instance.id] = view
         return view
 
-    async def delete(self, id: InstanceId) -> str:
+    async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
+        self.must_confirm_passkey(id, "delete", passkey)
         self.view(id)
         del self.known[id]
         name = f"{id}.20260115T103045Z"

@@ -9,7 +9,15 @@ from aiohttp import web
 from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
-from agent.api.http.fields import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Field
+from agent.api.http.fields import (
+    BOOLEAN,
+    CONFIRM_PASSKEY,
+    INTEGER,
+    OBJECT,
+    STRING,
+    STRINGS,
+    Field,
+)
 from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.core.event_json import show_event
@@ -45,8 +53,14 @@ CREATE = (
     *PLACE,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
-LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"),)
-DELETE = (Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),)
+LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
+DELETE = (
+    Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),
+    CONFIRM_PASSKEY,
+)
+PASSKEY = (
+    Field("needed", BOOLEAN, "true = the account needs a passkey to link a device", required=True),
+)
 DELETE_QUERY = (
     Field("remote", BOOLEAN, "true = also delete the session on its backend; default false"),
 )
@@ -131,6 +145,8 @@ async def delete(call: Call) -> Json:
     """The session of a backend stays on its server without remote=true and its confirmation."""
     body = await call.body()
     instance = call.supervisor.view(call.id).instance
+    passkey = body.get("confirm_passkey", "")
+    call.supervisor.must_confirm_passkey(call.id, "delete", passkey)
     deleted: dict[str, Any] = {"id": call.id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
@@ -147,7 +163,7 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    return {**deleted, "trash": await call.supervisor.delete(call.id)}
+    return {**deleted, "trash": await call.supervisor.delete(call.id, passkey=passkey)}
 
 
 def _confirm(instance: Instance, confirmation: str | None) -> None:
@@ -195,8 +211,16 @@ def intent(name: str) -> Handler:
 
 
 async def logout(call: Call) -> Json:
-    confirmed = (await call.body()).get("confirm", False)
-    return show_instance(await call.supervisor.logout(call.id, confirmed=confirmed))
+    body = await call.body()
+    confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
+    return show_instance(
+        await call.supervisor.logout(call.id, confirmed=confirmed, passkey=passkey)
+    )
+
+
+async def mark_passkey(call: Call) -> Json:
+    needed = (await call.body())["needed"]
+    return show_instance(await call.supervisor.mark_passkey(call.id, needed))
 
 
 async def trash(call: Call) -> Json:

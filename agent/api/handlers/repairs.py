@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import BOOLEAN, STRING, Field
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.core.figures.repair_statistics import RepairStatistics
@@ -16,7 +16,7 @@ from agent.supervise.requests.repairs import RepairResult
 
 DEFAULT_ENGINE = "web"
 
-CLEANUP = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"),)
+CLEANUP = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
 SETUP = (
     Field("name", STRING, "name for people", required=True, least=1, most=128),
     Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
@@ -36,9 +36,9 @@ async def recover(call: Call) -> Json:
 
 async def cleanup(call: Call) -> Json:
     body = await call.body()
-    confirmed = body.get("confirm", False)
+    confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
     repairs = call.supervisor.repairs
-    return _result(await repairs.cleanup_corrupted(call.id, confirmed=confirmed))
+    return _result(await repairs.cleanup_corrupted(call.id, confirmed=confirmed, passkey=passkey))
 
 
 async def ensure_healthy(call: Call) -> Json:

@@ -61,6 +61,15 @@ class Field:
         return found
 
 
+CONFIRM_PASSKEY = Field(
+    "confirm_passkey",
+    STRING,
+    "the instance's id, where its account needs a passkey to link again: without it such a pairing"
+    " is not ended",
+    most=48,
+)
+
+
 def read_body(found: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
     """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}

@@ -20,7 +20,8 @@ const ended = (id, found) =>
   id +
   (found.healthy ? " is healthy" : " is not healthy yet") +
   (found.ending ? " (" + found.ending.replaceAll("_", " ") + ")" : "");
-const repair = (what, body) => async (id) => ended(id, await post(place(id) + "/" + what, body, 300));
+const repair = (what, body) => async (id, more) =>
+  ended(id, await post(place(id) + "/" + what, { ...body, ...more }, 300));
 
 async function checkNow(id) {
   const found = await post(place(id) + "/health", {});
@@ -42,13 +43,13 @@ async function closeCircuit(id) {
   return "the pause of " + id + " is over: it may try again";
 }
 
-async function logOut(id) {
-  await post(place(id) + "/logout", { confirm: true });
+async function logOut(id, more) {
+  await post(place(id) + "/logout", { confirm: true, ...more });
   return id + " asked to log out";
 }
 
-async function remove(id) {
-  const answer = await send("DELETE", place(id), { body: {} });
+async function remove(id, more) {
+  const answer = await send("DELETE", place(id), { body: more });
   if (location.hash === "#/instance/" + id) location.hash = "#/";
   return id + " was deleted; in the trash as " + (await answer.json()).trash;
 }
@@ -215,11 +216,28 @@ export function helpful(one) {
 
 export const fitting = (one) => ACTIONS.filter((action) => action.fits(one));
 
+// The agent asks a second time before it ends a pairing that only a passkey brings back.
 export function perform(button, action, id) {
-  const run = () => act(button, "", () => action.run(id));
-  if (action.ask) confirm(action.ask(id), run);
-  else run();
+  const run = (more) =>
+    act(button, "", async () => {
+      try {
+        return await action.run(id, more);
+      } catch (error) {
+        if (error.code !== "confirm_passkey" || more.confirm_passkey) throw error;
+        confirm(lastQuestion(id, action.label), () => run({ confirm_passkey: id }));
+        return "";
+      }
+    });
+  if (action.ask) confirm(action.ask(id), () => run({}));
+  else run({});
 }
+
+const lastQuestion = (id, label) => ({
+  title: "Lose the pairing of " + id + "?",
+  text: "WhatsApp wants a passkey before it links this account again. No server can show one: its owner must link it at a desk. Once this pairing is gone, no scan from afar brings it back.",
+  yes: label + " all the same",
+  typed: id,
+});
 
 // One after another, so that a hundred restarts are not asked for in one burst.
 export async function performAll(action, ids, progress) {

@@ -17,9 +17,10 @@ export function useKey(text) {
 export const now = () => Date.now() + state.ahead;
 
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, code) {
     super(message);
     this.status = status;
+    this.code = code || "";
   }
 }
 
@@ -46,7 +47,7 @@ export async function send(method, path, { body, accept, seconds = 30 } = {}) {
   setClock(answer.headers.get("Date"));
   if (!answer.ok) {
     const found = await answer.json().catch(() => ({}));
-    throw new Refused(answer.status, found.message || "the agent answered " + answer.status);
+    throw new Refused(answer.status, found.message || "the agent answered " + answer.status, found.error);
   }
   return answer;
 }

@@ -16,7 +16,7 @@ import {
   setUntil,
   statusOf,
 } from "/page/show.js";
-import { pauseWord, plain, verdictWord } from "/page/words.js";
+import { accountWord, pauseWord, plain, verdictWord } from "/page/words.js";
 
 export function makeCards() {
   const list = make("ul", { name: "cards" });
@@ -126,7 +126,7 @@ function drawCard(card, one) {
   setPill(card.pill, tone, word);
   setAttribute(card.item, "data-status", one.connection_status);
   card.item.className = "card " + tone;
-  setText(card.engine, placeOf(one) + (one.account ? " · " + one.account : ""));
+  setText(card.engine, [placeOf(one), accountWord(one)].filter(Boolean).join(" · "));
   setText(card.why, one.sentence);
   card.why.hidden = one.health.healthy; // the pill says so
   setSince(card.since, one.since);

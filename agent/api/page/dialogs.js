@@ -27,7 +27,8 @@ export async function act(button, saying, work) {
   button.setAttribute("aria-busy", "true");
   try {
     const said = await work();
-    note(typeof said === "string" ? said : saying);
+    const words = typeof said === "string" ? said : saying;
+    if (words) note(words);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     note(error.message, true);

@@ -13,7 +13,7 @@ import { makeHistory } from "/page/history.js";
 import { drawFacts } from "/page/machine.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf } from "/page/show.js";
-import { pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
+import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
 
 export function makeInstance(place) {
   const state = { id: null, known: null, told: [], toldFrom: "", asking: false };
@@ -257,7 +257,7 @@ function rowsOf(one, known) {
     ["Reconnects", counts(known.reconnects_by_reason)],
     ["Last snapshot", known.last_snapshot || "none", Boolean(known.last_snapshot)],
     ["Engine", placeOf(one)],
-    ["Account", one.account || (one.paired ? "paired" : "not paired")],
+    ["Account", accountWord(one) || (one.paired ? "paired" : "not paired")],
     ["Wanted", one.should_run ? "should run" : one.enabled ? "stopped by hand" : "disabled"],
   ];
 }

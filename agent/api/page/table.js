@@ -6,6 +6,7 @@ import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
 import { menuButton } from "/page/menu.js";
 import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf } from "/page/show.js";
+import { accountWord } from "/page/words.js";
 
 const rateOf = (one) => {
   const kept = fleet.figures.get(one.id);
@@ -137,7 +138,7 @@ function makeRow(id, state, changed) {
 function drawRow(row, one, state) {
   const [tone, word] = statusOf(one);
   setPill(row.pill, tone, word);
-  setText(row.place, placeOf(one) + (one.account ? " · " + one.account : ""));
+  setText(row.place, [placeOf(one), accountWord(one)].filter(Boolean).join(" · "));
   setText(row.why, one.health.healthy ? "" : one.sentence);
   setAttribute(row.why, "title", one.sentence);
   setSince(row.since, one.since);

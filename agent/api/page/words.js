@@ -32,6 +32,9 @@ export function verdictWord(one) {
   }
   return VERDICTS[one.health.verdict] || plain(one.health.verdict);
 }
+export const PASSKEY = "needs a passkey to link";
+// The account behind a session, and whether a lost pairing of it comes back from afar.
+export const accountWord = (one) => [one.account, one.needs_passkey && PASSKEY].filter(Boolean).join(" · ");
 export const pauseWord = (one) => CIRCUITS[one.circuit] || plain(one.circuit);
 export const workerWord = (state) => WORKERS[state] || plain(state);
 export { plain };

@@ -8,6 +8,7 @@ from typing import Any
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, add_instance_command, client_of, wants_json
 from agent.cli.sessions.pair import print_invitation
+from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.waiting import add_wait, wait_until_connected
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
@@ -64,6 +65,7 @@ def add(commands: Subparsers) -> None:
             add_wait(parser)
         if name == "logout":
             parser.add_argument("--yes", action="store_true", help="confirm that the pairing ends")
+            add_confirm(parser)
 
     summary = "retire an instance's session and remove the instance; a backend keeps its session"
     parser = add_instance_command(commands, "delete", delete, summary)
@@ -73,6 +75,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--confirm", metavar="WORDS", help="for --remote: 'delete REMOTE', skips the question"
     )
+    add_confirm(parser)
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -129,9 +132,12 @@ def create(options: argparse.Namespace) -> int:
 
 
 def intend(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    body = {"confirm": options.yes} if options.verb == "logout" else None
-    instance = client.post(f"/api/instance/{options.id}/{options.verb}", body)
+    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
+    if options.verb == "logout":
+        confirm = {"confirm": options.yes}
+        instance = ask_twice(options, lambda more: client.post(path, confirm | more))
+    else:
+        instance = client.post(path)
     return _wait_and_print(client, options, instance, options.done)
 
 
@@ -193,6 +199,7 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         "why": details["sentence"] or "-",
         "health": f"{health['verdict']}: {health['sentence']}",
         "account": details["account"] or ("paired" if details["paired"] else "not paired"),
+        **({"passkey": "needed to link the account"} if details["needs_passkey"] else {}),
         **({"first messages": first["sentence"]} if first else {}),
         "uptime": duration(details["uptime_seconds"]),
         "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
@@ -226,13 +233,21 @@ def settings(options: argparse.Namespace) -> int:
 def delete(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}"
     if not options.remote:
-        answer = client.request("DELETE", path).json()
+        answer = ask_twice(
+            options, lambda more: client.request("DELETE", path, body=more or None)
+        ).json()
     else:
-        body, query = {"confirm": _confirmed(client, options)}, {"remote": "true"}
-        answer = with_progress(
-            f"deleting {options.id} and its session on the backend",
-            lambda: client.request("DELETE", path, query=query, body=body, seconds=_REMOTE_SECONDS),
-            quiet=wants_json(options),
+        words = {"confirm": _confirmed(client, options)}
+        query, seconds = {"remote": "true"}, _REMOTE_SECONDS
+        answer = ask_twice(
+            options,
+            lambda more: with_progress(
+                f"deleting {options.id} and its session on the backend",
+                lambda: client.request(
+                    "DELETE", path, query=query, body=words | more, seconds=seconds
+                ),
+                quiet=wants_json(options),
+            ),
         ).json()
     lines = [f"{options.id} deleted"]
     if "remote" in answer:

@@ -18,7 +18,8 @@ _LATELY = 12
 _ID = re.compile(r"\bID\b")
 """Stands for the instance in the advice of a reason."""
 _KINDS = (
-    *("created", "enabled", "disabled", "operator", "paired", "status", "restarted", "action"),
+    *("created", "enabled", "disabled", "operator", "paired", "passkey_required", "status"),
+    *("restarted", "action"),
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
     *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
     *("imported", "first_messages", "replacing", "replaced", "kept"),

@@ -224,7 +224,11 @@ class Recorder:
 def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
     """WhatsApp asked for one: it stays in the record until an operator takes it out."""
     claim = observation.claim.claim if observation.claim else None
-    if claim is None or claim.reason != PASSKEY_REQUIRED or facts.record.needs_passkey:
+    known, facts.passkey_asked = (
+        facts.passkey_asked,
+        (claim is not None and claim.reason == PASSKEY_REQUIRED),
+    )
+    if known or not facts.passkey_asked or facts.record.needs_passkey:
         return []
     facts.record = replace(facts.record, needs_passkey=True)
     facts.saved.identity_behind = True

@@ -35,6 +35,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
+from agent.supervise.requests.passkey import must_confirm_passkey
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
@@ -114,7 +115,9 @@ class Repairs:
         """One round of all that keeps the pairing."""
         return await self._repair(id, Goal.RECOVER)
 
-    async def cleanup_corrupted(self, id: InstanceId, *, confirmed: bool = False) -> RepairResult:
+    async def cleanup_corrupted(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> RepairResult:
         """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
         facts = self._registry.get(id)
         if not confirmed and is_paired(facts):
@@ -123,6 +126,7 @@ class Repairs:
                 field="confirm",
                 code="would_unpair",
             )
+        must_confirm_passkey(facts, "clean up", passkey)
         return await self._repair(id, Goal.CLEANUP)
 
     async def ensure_healthy(

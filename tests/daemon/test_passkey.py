@@ -1,0 +1,132 @@
+"""An account that needs a passkey to link, in the real agent: told, kept, and asked about twice."""
+
+import json
+import time
+
+import pytest
+
+from tests.daemon.conftest import PATIENT
+
+SETTINGS = """
+[recovery]
+tries = 1
+first_delay = 0.1
+settle = 1.2
+settle_start = 0.3
+
+[phases]
+pairing = 0.8
+"""
+
+
+@pytest.fixture
+async def agent(make_agent):
+    one = make_agent(SETTINGS)
+    await one.start(PATIENT)
+    return one
+
+
+async def is_now(agent, eventually, id, status, reason=""):
+    async def look():
+        found = await agent.show(id)
+        return found["connection_status"], found["reason"]
+
+    await eventually(look, (status, reason), within=20)
+
+
+async def scan(agent, eventually, id, fault):
+    await eventually(lambda: agent.status(id), "QR_REQUIRED")
+    await agent.do("POST", f"/api/instance/{id}/sandbox/fault", {"fault": fault})
+    await agent.do("POST", f"/api/instance/{id}/sandbox/scan")
+
+
+def stored(agent, id):
+    return json.loads((agent.state / "sessions" / id / "instance.json").read_text())
+
+
+async def pair_marked(agent, eventually, id):
+    """Connected, and its account is known to need a passkey."""
+    await agent.create(id)
+    await eventually(lambda: agent.status(id), "CONNECTED")
+    marked = await agent.do("PUT", f"/api/instance/{id}/passkey", {"needed": True})
+    assert marked["needs_passkey"] is True
+
+
+async def test_the_wall_is_told_and_kept(agent, eventually):
+    await agent.create("wall", scan="manual")
+    await scan(agent, eventually, "wall", "passkey")
+    await is_now(agent, eventually, "wall", "QR_REQUIRED", "passkey_required")
+    found = await agent.show("wall")
+    assert found["needs_passkey"] is True
+    assert "wa-agent pair" in found["sentence"]
+    assert "passkey_required" in [kind for kind, _ in await agent.story("wall")]
+    await agent.kill()
+    await agent.start(PATIENT)
+    assert (await agent.show("wall"))["needs_passkey"] is True
+    assert stored(agent, "wall")["needs_passkey"] is True
+
+    # An operator may take it out again, although the session still says so.
+    await agent.do("PUT", "/api/instance/wall/passkey", {"needed": False})
+    await eventually(lambda: stored(agent, "wall")["needs_passkey"], False)
+    await agent.do("POST", "/api/instance/wall/health")
+    assert (await agent.show("wall"))["needs_passkey"] is False
+
+
+async def test_a_pairing_that_goes_nowhere_is_suspected_and_gets_a_new_code(agent, eventually):
+    await agent.create("nowhere", scan="manual")
+    await scan(agent, eventually, "nowhere", "no-pairing")
+    await is_now(agent, eventually, "nowhere", "QR_REQUIRED", "passkey_suspected")
+    assert (await agent.show("nowhere"))["needs_passkey"] is False
+
+    async def code():
+        return (await agent.ask("GET", "/api/instance/nowhere/qr"))[0]
+
+    await eventually(code, 200, within=20)
+    await is_now(agent, eventually, "nowhere", "QR_REQUIRED", "passkey_suspected")
+    await agent.clear("nowhere")
+    await agent.do("POST", "/api/instance/nowhere/sandbox/scan")
+    await is_now(agent, eventually, "nowhere", "CONNECTED")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/instance/sales/logout", {"confirm": True}),
+        ("POST", "/api/instance/sales/cleanup", {"confirm": True}),
+        ("DELETE", "/api/instance/sales", {}),
+    ],
+)
+async def test_what_ends_such_a_pairing_must_name_it(agent, eventually, method, path, body):
+    await pair_marked(agent, eventually, "sales")
+    for old in (body, {**body, "confirm_passkey": ""}, {**body, "confirm_passkey": "other"}):
+        status, told = await agent.ask(method, path, old)
+        assert (status, told["error"], told["field"]) == (
+            409,
+            "confirm_passkey",
+            "confirm_passkey",
+        )
+    assert (await agent.show("sales"))["paired"] is True
+    status, told = await agent.ask(method, path, {**body, "confirm_passkey": "sales"})
+    assert status < 300, told
+
+
+async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(agent, eventually):
+    await pair_marked(agent, eventually, "sales")
+    file = agent.state / "sessions" / "sales" / "session" / "sandbox.json"
+    await agent.do("POST", "/api/instance/sales/snapshots")
+    newest = (await agent.do("GET", "/api/instance/sales/snapshots"))["snapshots"][0]["name"]
+    path = agent.state / "sessions" / ".snapshots" / "sales" / newest / "manifest.json"
+    assert json.loads(path.read_text())["needs_passkey"] is True
+
+    await agent.fault("sales", "logout")
+    await is_now(agent, eventually, "sales", "AUTH_FAILURE", "logout")
+    begun = time.monotonic()
+    status, told = await agent.ask("POST", "/api/instance/sales/ensure-healthy")
+    assert status == 200
+    assert (told["healthy"], told["cleaned"]) == (False, False)
+    assert time.monotonic() - begun < 60
+    assert file.exists()
+    assert (await agent.do("GET", "/api/trash"))["trash"] == []
+    await agent.do("POST", f"/api/instance/sales/snapshots/{newest}/restore", {"force": True})
+    assert (await agent.show("sales"))["needs_passkey"] is True
+    await eventually(lambda: stored(agent, "sales")["needs_passkey"], True)
