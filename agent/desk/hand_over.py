@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from agent.core.invitation import HEADER, Invitation
 from agent.core.reasons import reason_of
+from agent.engines.web.profile.notes import read_note
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, TryLater, WaError
 from agent.vault.copies.pack import pack_session
 from agent.vault.copies.seal import Sealed, Sealing
@@ -33,10 +34,20 @@ class ServerSaidNo(WaError):
         self.exit_status = 75 if status == 503 else 4 if status < 500 else 1
 
 
-def seal_session(session: Path, invitation: Invitation, out: IO[bytes]) -> None:
+def seal_session(
+    session: Path, invitation: Invitation, out: IO[bytes], *, needs_passkey: bool = False
+) -> None:
     """The session's folder as an archive that only the inviting agent can open."""
     sealing = Sealing(out, invitation.public_key, Sealed(invitation.id, invitation.token))
-    pack_session(session, invitation.id, "web", sealing, wall=time.time())
+    pack_session(
+        session,
+        invitation.id,
+        "web",
+        sealing,
+        wall=time.time(),
+        account=read_note(session).account,
+        needs_passkey=needs_passkey,
+    )
     sealing.finish()
 
 

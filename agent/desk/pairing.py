@@ -73,8 +73,15 @@ class _Reporter:
         return said
 
 
-async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> str:
-    """Fill the empty folder with a session that is connected, and close it; its account."""
+@dataclass(slots=True)
+class Paired:
+    account: str = ""
+    needs_passkey: bool = False
+    """WhatsApp asked for one."""
+
+
+async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> Paired:
+    """Fill the empty folder with a session that is connected, and close it."""
     await asyncio.to_thread(fetch_bundle, desk.cache)
     find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
@@ -83,7 +90,7 @@ async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> str:
     engine = WebEngine(session, settings, lambda: _needs(desk), reporter)
     try:
         async with asyncio.timeout(desk.within):
-            account = await _until_connected(engine, reporter, say)
+            paired = await _until_connected(engine, reporter, say)
     except TimeoutError as error:
         raise TryLater(
             f"cannot pair: not linked within {desk.within:g} s", code="not_linked"
@@ -94,7 +101,7 @@ async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> str:
         await engine.close()
     if lost := await asyncio.to_thread(lost_store, session):
         raise EngineError(f"cannot pair: the browser closed, and {lost}", code="not_good")
-    return account
+    return paired
 
 
 def _needs(desk: Desk) -> Needs:
@@ -104,9 +111,9 @@ def _needs(desk: Desk) -> Needs:
 
 async def _until_connected(
     engine: WebEngine, reporter: _Reporter, say: Callable[[str], None]
-) -> str:
+) -> Paired:
     await engine.connect()
-    said = ""
+    said, paired = "", Paired()
     while True:
         claim = await reporter.next()
         if claim is None:
@@ -121,8 +128,10 @@ async def _until_connected(
         if sentence != said:
             say(sentence)
             said = sentence
+        paired.needs_passkey |= claim.reason == PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
-            return claim.account
+            paired.account = claim.account
+            return paired
 
 
 def _words(claim: Claim) -> str:

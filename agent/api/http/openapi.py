@@ -97,6 +97,11 @@ def _operation(route: Route) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": {"type": "object"}}},
         }
+    if route.takes_archive:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"format": "binary"}}},
+        }
     if route.body is not None:
         found["requestBody"] = {
             "required": any(f.required for f in route.body),

@@ -124,6 +124,8 @@ def create(options: argparse.Namespace) -> int:
         "settings": parse_settings(options.set),
         **place_of(options),
     }
+    if options.invite and options.engine != "web":
+        raise InvalidRequest("cannot invite a desk: a desk pairs engine web", field="invite")
     instance = client.post("/api/instance", body)
     if options.invite:
         return print_invitation(options, client)

@@ -20,10 +20,12 @@ from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean, moment
 from agent.core.invitation import Invitation, parse_invitation
 from agent.core.model import InstanceId
-from agent.errors import InvalidRequest, WaError
+from agent.errors import InvalidRequest, Refused, WaError
 from agent.files import replacing
 
-_SEALED = "session.wa-sealed"
+_SEALED, _NEEDS_PASSKEY = "session.wa-sealed", "needs-passkey"
+_SENT = ".sent"
+"""Ends the name of a folder whose session an agent has."""
 
 
 def add(commands: Subparsers) -> None:
@@ -103,6 +105,10 @@ def pair(options: argparse.Namespace) -> int:
         raise InvalidRequest(
             "cannot send the session: the invitation names no address; add --out FILE", field="out"
         )
+    if options.kept is not None and options.kept.name.endswith(_SENT):
+        raise Refused(
+            f"cannot give {options.kept}: an agent has this session already", code="already_sent"
+        )
     _say(f"for {invitation.id}; fingerprint of its agent's key: {invitation.fingerprint}")
     from agent.desk import hand_over
 
@@ -116,10 +122,10 @@ def pair(options: argparse.Namespace) -> int:
             return _write(options, folder, invitation)
         return _send(options, folder, invitation)
     except BaseException:
-        if (folder / "session" / "profile").is_dir() and not _was_sent(folder):
+        if (folder / "session" / "profile").is_dir():
             _say(
-                f"the session is kept in {folder}: give it with --kept {folder}, or remove the"
-                " folder if it was never linked"
+                f"the profile is kept in {folder}: if it was linked, give it with --kept {folder};"
+                " if not, remove the folder"
             )
         raise
 
@@ -136,15 +142,22 @@ def _link(options: argparse.Namespace, session: Path) -> None:
     cache = os.environ.get("WA_CACHE_PATH") or _home("XDG_CACHE_HOME", ".cache") / "wa-agent"
     session.mkdir(mode=0o700, parents=True)
     desk = Desk(program, Path(cache), options.page or WHATSAPP, options.within)
-    account = asyncio.run(pair(session, desk, _say))
-    _say(f"linked as {clean(account)}; the window is closed")
+    paired = asyncio.run(pair(session, desk, _say))
+    if paired.needs_passkey:
+        (session.parent / _NEEDS_PASSKEY).touch()
+    _say(f"linked as {clean(paired.account)}; the window is closed")
+
+
+def _seal(folder: Path, invitation: Invitation, target: Path) -> None:
+    from agent.desk.hand_over import seal_session
+
+    asked = (folder / _NEEDS_PASSKEY).exists()
+    with replacing(target) as file:
+        seal_session(folder / "session", invitation, file, needs_passkey=asked)
 
 
 def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
-    from agent.desk.hand_over import seal_session
-
-    with replacing(options.out) as file:
-        seal_session(folder / "session", invitation, file)
+    _seal(folder, invitation, options.out)
     _say(
         f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
         " never run it: two that run one session throw each other out"
@@ -155,14 +168,13 @@ def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) ->
 
 
 def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
-    from agent.desk.hand_over import seal_session, send, wait_until_connected
+    from agent.desk.hand_over import send, wait_until_connected
 
     sealed = folder / _SEALED
-    with replacing(sealed) as file:
-        seal_session(folder / "session", invitation, file)
+    _seal(folder, invitation, sealed)
     send(invitation, sealed, _say)
     # From here on it is the agent's: its name says so, whatever happens to this program.
-    sent = folder.with_name(f"{folder.name}.sent")
+    sent = folder.with_name(folder.name + _SENT)
     folder.rename(sent)
     _say("the agent has it and starts it")
     try:
@@ -173,10 +185,6 @@ def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> 
     shutil.rmtree(sent)
     told = {"id": invitation.id, "connection_status": "CONNECTED"}
     return print_answer(options, told, f"{invitation.id} is connected")
-
-
-def _was_sent(folder: Path) -> bool:
-    return not folder.exists()
 
 
 def _new_folder(id: str) -> Path:

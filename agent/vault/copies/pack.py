@@ -69,7 +69,14 @@ def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_
 
 
 def pack_session(
-    session: Path, id: InstanceId, engine: str, out: Out, *, wall: float, account: str = ""
+    session: Path,
+    id: InstanceId,
+    engine: str,
+    out: Out,
+    *,
+    wall: float,
+    account: str = "",
+    needs_passkey: bool = False,
 ) -> Packed:
     """A paired session's folder that came from elsewhere, checked and listed as if it were ours."""
     with open_root(session) as fd:
@@ -90,6 +97,7 @@ def pack_session(
             why="taken in from elsewhere",
             state=report.files,
             listing=Listing(tuple(files), tuple(folders)),
+            needs_passkey=needs_passkey,
         )
         return pack(render_manifest(manifest), manifest, top, out)
 
