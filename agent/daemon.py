@@ -26,7 +26,7 @@ from agent.logfiles import open_files
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.assemble import Supervision, assemble
-from agent.supervise.backends.registry import CIRCUITS
+from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of

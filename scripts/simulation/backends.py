@@ -9,6 +9,7 @@ from functools import partial
 
 from agent.core.breaker import Breaker
 from agent.core.model import InstanceId
+from agent.core.outage import Outage, Turn, judge_outage
 from agent.core.reconnect import ReconnectPolicy
 from scripts.simulation.known import Known
 from scripts.simulation.places import Place
@@ -32,8 +33,7 @@ class Sight:
     """What is known of one backend."""
 
     members: list[Known]
-    gone_since: float | None = None
-    down: bool = False
+    outage: Outage = field(default_factory=Outage)
     breaker: Breaker = field(default_factory=Breaker)
     away: set[InstanceId] = field(default_factory=set)
     """Who has not been looked at since it came back."""
@@ -56,15 +56,17 @@ class Backends:
 
     def gone(self, backend: Place, at: float) -> None:
         sight = self._all[backend.name]
-        if sight.gone_since is not None:
+        if sight.outage.since is not None:
             return  # a call found it away before the look did
-        sight.gone_since = at
+        sight.outage, _ = judge_outage(sight.outage, up=False, now=at, patience=PATIENCE)
         for number in range(CIRCUIT.failures):
             self._machine.later(at + number * LOOK, partial(self._look_in_vain, sight, at))
 
         def believe(now: float) -> None:
-            if sight.gone_since == at:
-                sight.down = True
+            if sight.outage.since != at:
+                return
+            sight.outage, turn = judge_outage(sight.outage, up=False, now=now, patience=PATIENCE)
+            if turn is Turn.LEFT:
                 sight.away = {known.instance.id for known in sight.members}
                 for known in sight.members:
                     self._look(known, now)
@@ -73,13 +75,12 @@ class Backends:
 
     def back(self, backend: Place, at: float) -> None:
         sight = self._all[backend.name]
-        sight.gone_since = None
+        sight.outage, turn = judge_outage(sight.outage, up=True, now=at, patience=PATIENCE)
         sight.breaker = sight.breaker.after_success()
-        if not sight.down:
+        if turn is not Turn.RETURNED:
             for known in sight.members:
                 self._look(known, at)
             return
-        sight.down = False
         self._machine.dice.shuffle(sight.members)
         for number, known in enumerate(sight.members):
             self._machine.later(at + number / BACK_RATE, partial(self._bring_back, sight, known))
@@ -107,7 +108,7 @@ class Backends:
             self._look(known, at)
 
     def _look_in_vain(self, sight: Sight, since: float, at: float) -> None:
-        if sight.gone_since == since:
+        if sight.outage.since == since:
             sight.breaker = sight.breaker.after_failure(at, CIRCUIT)
 
     def called_in_vain(self, known: Known, at: float) -> None:
@@ -117,7 +118,7 @@ class Backends:
         self.gone(known.session.place, at)
 
     def _bring_back(self, sight: Sight, known: Known, at: float) -> None:
-        if not sight.down:
+        if not sight.outage.down:
             sight.away.discard(known.instance.id)
             known.at_once = True
             self._look(known, at)
@@ -125,12 +126,12 @@ class Backends:
     def say_nothing(self, known: Known) -> bool:
         """It does not answer, so it says nothing new; soon it counts as down, or as well again."""
         sight = self._all.get(known.instance.backend)
-        return sight is not None and sight.gone_since is not None and not sight.down
+        return sight is not None and sight.outage.since is not None and not sight.outage.down
 
     def hold(self, known: Known, at: float) -> str:
         sight = self._all.get(known.instance.backend)
         if sight is None:
             return ""
-        if sight.down or known.instance.id in sight.away:
+        if sight.outage.down or known.instance.id in sight.away:
             return "backend_down"
         return "" if sight.breaker.may_try(at, CIRCUIT) else "backend_circuit"

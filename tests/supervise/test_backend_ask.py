@@ -8,6 +8,7 @@ import pytest
 from agent.config import BackendDeclaration, BackendsSection
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
+from agent.core.outage import Outage
 from agent.link.client import LinkStats
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import FRESH, Backends
@@ -54,7 +55,7 @@ def house(tmp_path: Path):
     one = BackendFacts(declared, InstanceId("evo"), {}, backends._circuit(InstanceId("evo")))
     backends.all["evo"] = one
     one.link = server = Server(backends, one)
-    one.down = False
+    one.outage = Outage()
     return backends, one, server, sessions, woken
 
 

@@ -16,6 +16,7 @@ from agent.core.model import (
     ServerClaim,
     UnitStatus,
 )
+from agent.core.outage import Outage
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
@@ -80,12 +81,10 @@ class BackendFacts:
     """The last that it told of itself."""
     hooks: int = 0
     """What its server told by itself."""
-    unwell_since: float | None = field(default_factory=boot_now)
-    """Since then its worker or its server has been away; None = all is well."""
-    down: bool = True
-    """It has been away for too long to be a blink."""
+    outage: Outage = field(default_factory=lambda: Outage(boot_now(), down=True))
+    """Of its worker or its server; until it was seen up it counts as away."""
     since_wall: float = field(default_factory=time.time)
-    """When `down` last changed."""
+    """When `outage.down` last changed."""
     away: set[InstanceId] = field(default_factory=set)
     """Its sessions that have not come back yet."""
     listener: dict[InstanceId, Listener] = field(default_factory=dict)

@@ -58,7 +58,7 @@ class Seats:
             await self._host.start(instance)
             return
         one = self._reached(name, instance)
-        await self._backends.take_seat(one, instance)
+        await self._backends.seats.take(one, instance)
         if await self._needs_connect(one, instance):
             await self._call(one, "connect", instance, HOLD_TIMEOUT)
         else:
@@ -68,14 +68,14 @@ class Seats:
         if not (name := self._backend_of(instance)):
             await self._host.stop(instance)
         elif (one := self._backends.all.get(name)) is not None:
-            await self._backends.leave_seat(one, instance)
+            await self._backends.seats.leave(one, instance)
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await self._host.restart(instance)
             return
         one = self._reached(name, instance)
-        await self._backends.take_seat(one, instance)
+        await self._backends.seats.take(one, instance)
         await self._call(one, "restart", instance, RESTART_TIMEOUT)
 
     async def reset_failed(self, instance: InstanceId) -> None:
@@ -154,6 +154,6 @@ class Seats:
 
 def _seat(one: BackendFacts) -> UnitStatus:
     """While its backend's worker is away for a moment, a seat is as it was."""
-    if one.link is None and one.down:
+    if one.link is None and one.outage.down:
         return UnitStatus(UnitState.ACTIVATING, run=one.run, since=one.unit.since)
     return UnitStatus(UnitState.ACTIVE, run=one.run, since=one.attached_at)

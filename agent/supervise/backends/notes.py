@@ -1,0 +1,88 @@
+"""What the log and the journal say of a backend: its outages, warnings and its circuit."""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from agent.core.breaker import BreakerPolicy, BreakerState
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.supervise.backends.circuit import Circuit, Noted
+from agent.supervise.backends.facts import BackendFacts
+
+log = logging.getLogger(__name__)
+
+CIRCUITS = ("circuit_open", "circuit_closed")
+"""Kinds of history that tell a backend's circuit."""
+_COUNTS = re.compile(r"[0-9]+")
+
+Note = Callable[[JournalEntry], Noted]
+
+
+class Say(Protocol):
+    def __call__(
+        self, backend: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
+    ) -> Noted: ...
+
+
+def say_by(note: Note) -> Say:
+    """How a backend's news reach the log and the journal."""
+
+    def say(
+        backend: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
+    ) -> Noted:
+        sentence = f"backend {backend.name}: {sentence}"
+        log.log(logging.WARNING if bad else logging.INFO, "%s", sentence)
+        detail = {"backend": backend.name, **more}
+        return note(JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail))
+
+    return say
+
+
+def note_warning(backend: BackendFacts, say: Say) -> None:
+    """Note a warning when it begins and when it changes its kind, not for each further error."""
+    kind = _COUNTS.sub("#", backend.warning)
+    if kind == backend.warned:
+        return
+    backend.warned = kind
+    if kind:
+        say(backend, "backend_warning", backend.warning, bad=True)
+    elif backend.up:
+        say(backend, "backend_warning_over", "its logs name the sessions of their errors again")
+
+
+def noted_circuit(
+    backend: Callable[[], BackendFacts],
+    policy: Callable[[], BreakerPolicy],
+    by_check: Callable[[], bool],
+    say: Say,
+    changed: Callable[[BackendFacts], None],
+) -> Circuit:
+    """A circuit whose changes are noted before `changed` is called."""
+
+    def note(state: BreakerState) -> None:
+        its = backend()
+        if state is BreakerState.OPEN:
+            sentence = f"{its.circuit.sentence}: its sessions wait"
+            by = "checks" if its.circuit.by_checks else "calls"
+            its.circuit.noted = say(its, "circuit_open", sentence, bad=True, by=by)
+        else:
+            its.circuit.noted = say(its, "circuit_closed", "its circuit is closed again")
+        changed(its)
+
+    return Circuit(policy, by_check, note)
+
+
+def take_over_circuits(
+    backends: Mapping[str, BackendFacts], history: Iterable[JournalEntry]
+) -> None:
+    """Open the circuits that were open when the last agent ended; `history`: newest first."""
+    newest: dict[object, JournalEntry] = {}
+    for entry in history:
+        newest.setdefault(entry.detail.get("backend"), entry)
+    for name, entry in newest.items():
+        backend = backends.get(InstanceId(str(name)))
+        if backend is not None and entry.kind == "circuit_open":
+            by_checks = entry.detail.get("by") == "checks"
+            backend.circuit.take_over(time.time() - entry.wall, by_checks=by_checks)

@@ -1,0 +1,95 @@
+"""What an outage of a backend does to its sessions: they wait, and are checked in turn after it.
+
+A backend that is away costs its sessions one word (`backend_down`) and the others nothing. When
+it is back its sessions are looked at one after another, not all at once.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from agent.clock import boot_now
+from agent.config import BackendsSection
+from agent.core.model import InstanceId
+from agent.core.outage import Turn, judge_outage
+from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.notes import Say
+from agent.supervise.facts import Facts
+
+
+class Returns:
+    def __init__(
+        self,
+        members: Callable[[BackendFacts], list[Facts]],
+        wake: Callable[[InstanceId], None],
+        settings: Callable[[], BackendsSection],
+        say: Say,
+    ) -> None:
+        self._members = members
+        self._wake = wake
+        self._settings = settings
+        self._say = say
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def look(self, backend: BackendFacts) -> None:
+        """A look at the backend is over: its sessions begin to wait, or come back."""
+        backend.outage, turn = judge_outage(
+            backend.outage, up=backend.up, now=boot_now(), patience=self._settings().patience
+        )
+        if turn is Turn.LEFT:
+            self._left(backend)
+        elif turn is Turn.RETURNED:
+            self._returned(backend)
+        elif turn is Turn.BLINKED:
+            self._begin(backend, self._look_again(backend))
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _left(self, backend: BackendFacts) -> None:
+        backend.since_wall = time.time()
+        members = self._members(backend)
+        backend.away = {facts.id for facts in members}
+        backend.asking.clear()
+        sentence = f"it is down: {backend.sentence}; {len(members)} sessions wait for it"
+        self._say(backend, "backend_down", sentence, bad=True)
+        for facts in members:
+            self._wake(facts.id)
+
+    def _returned(self, backend: BackendFacts) -> None:
+        backend.since_wall = time.time()
+        members = [facts for facts in self._members(backend) if facts.id in backend.away]
+        sentence = f"it is up; the agent checks its {len(members)} sessions in turn"
+        self._say(backend, "backend_up", sentence)
+        backend.away = {facts.id for facts in members}
+        random.shuffle(members)
+        self._begin(backend, self._bring_back(backend, members))
+
+    def _begin(self, backend: BackendFacts, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"bring back {backend.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_again(self, backend: BackendFacts) -> None:
+        """After a blink: only asking the sessions shows what it was to them."""
+        for facts in self._members(backend):
+            facts.next_probe, facts.asked.try_at_once = 0.0, True
+            await self._wake_in_turn(facts)
+
+    async def _bring_back(self, backend: BackendFacts, members: Collection[Facts]) -> None:
+        for facts in members:
+            if backend.outage.down:
+                return  # the sessions that are still away wait for the next return
+            backend.away.discard(facts.id)
+            # Its claims from before the outage are worthless now.
+            facts.run.claim, facts.run.probe, facts.next_probe = None, None, 0.0
+            facts.asked.try_at_once = True  # its delay is of before, or waited long enough
+            facts.run.linked_since = boot_now()
+            await self._wake_in_turn(facts)
+
+    async def _wake_in_turn(self, facts: Facts) -> None:
+        self._wake(facts.id)
+        await asyncio.sleep(1.0 / self._settings().back_rate)

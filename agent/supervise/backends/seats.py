@@ -1,0 +1,45 @@
+"""Which sessions a backend's worker holds: its roster file, and what the worker hears of it."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.core.model import InstanceId
+from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.facts import Facts
+from agent.vault.backend_files import write_roster
+
+
+class Seats:
+    def __init__(self, root: Path, facts: Mapping[InstanceId, Facts]) -> None:
+        self._root = root
+        self._facts = facts
+        self._files = asyncio.Lock()
+
+    async def take(self, backend: BackendFacts, id: InstanceId) -> None:
+        settings = dict(self._facts[id].instance.settings)
+        if backend.roster.get(id) != settings:
+            backend.roster[id] = settings
+            await self._write(backend)
+        if backend.link is not None:
+            await backend.link.call("hold", {"id": id, "settings": settings})
+
+    async def leave(self, backend: BackendFacts, id: InstanceId) -> None:
+        if backend.roster.pop(id, None) is not None:
+            await self._write(backend)
+        backend.words.pop(id, None)
+        forget_listener(backend, id)
+        if backend.link is not None:
+            await backend.link.call("release", {"id": id})
+
+    async def drop_strangers(self, backend: BackendFacts) -> None:
+        for id in [id for id in backend.roster if id not in self._facts]:
+            await self.leave(backend, id)
+
+    async def _write(self, backend: BackendFacts) -> None:
+        async with self._files:  # many seats are taken at once: the newest picture is written
+            await asyncio.to_thread(write_roster, self._root, backend.name, dict(backend.roster))
+
+
+def forget_listener(backend: BackendFacts, id: InstanceId) -> None:
+    backend.listener.pop(id, None)
