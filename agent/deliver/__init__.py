@@ -1,1 +1,1 @@
-"""What leaves the agent by itself."""
+"""What the agent sends by itself: events to webhooks and listeners, alerts to an Alertmanager."""

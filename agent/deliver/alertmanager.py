@@ -1,7 +1,7 @@
 """Sends firing and resolved alerts to an Alertmanager, by its v2 API.
 
-Each request carries all present alerts, so nothing queues up while it is away:
-the newest picture replaces the one before, and is repeated like a Prometheus would.
+Each request carries all present alerts, so nothing queues up while the Alertmanager is down; it is
+repeated like Prometheus repeats it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Raised:
     annotations: Mapping[str, str]
     starts_wall: float
     ends_wall: float | None = None
-    """None: it fires."""
+    """None while it fires."""
 
 
 class Alertmanager:
@@ -43,7 +43,7 @@ class Alertmanager:
     ) -> None:
         self.url = url.rstrip("/")
         self.problem = ""
-        """Why the last delivery failed; "" when it did not."""
+        """The error of the last delivery; "" after a success."""
         self.delivered_wall: float | None = None
         self.deliveries = {"done": 0, "failed": 0}
         self._repeat = repeat
@@ -53,7 +53,7 @@ class Alertmanager:
         self._changed = asyncio.Event()
 
     def tell(self, picture: Sequence[Raised], *, changed: bool) -> None:
-        """What holds now. Only a change is hurried; the rest goes out with the repetition."""
+        """The present alerts. A change is sent at once, all else with the next repetition."""
         self._picture = picture
         if changed:
             self._changed.set()
@@ -100,9 +100,9 @@ class Alertmanager:
         return True
 
     async def _post(self, session: aiohttp.ClientSession, part: Sequence[Raised]) -> None:
-        # An alert of a dead agent, which repeats it no more, ends by itself.
+        # An alert that a dead agent no longer repeats ends by itself.
         until = time.time() + 4 * self._repeat
-        body = [_shown(one, until) for one in part]
+        body = [_shown(alert, until) for alert in part]
         url = f"{self.url}/api/v2/alerts"
         async with session.post(url, json=body, allow_redirects=False) as answer:
             if answer.status >= 300:
@@ -110,12 +110,12 @@ class Alertmanager:
                 raise aiohttp.ClientError(f"it answered {answer.status}: {said}")
 
 
-def _shown(one: Raised, until: float) -> dict[str, Any]:
+def _shown(alert: Raised, until: float) -> dict[str, Any]:
     return {
-        "labels": dict(one.labels),
-        "annotations": dict(one.annotations),
-        "startsAt": _moment(one.starts_wall),
-        "endsAt": _moment(until if one.ends_wall is None else one.ends_wall),
+        "labels": dict(alert.labels),
+        "annotations": dict(alert.annotations),
+        "startsAt": _moment(alert.starts_wall),
+        "endsAt": _moment(until if alert.ends_wall is None else alert.ends_wall),
     }
 
 

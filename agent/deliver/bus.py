@@ -1,7 +1,7 @@
-"""Hands each journal entry to whoever listens. Publishing never waits.
+"""Hands each journal entry to all listeners. Publishing never waits.
 
-A listener that does not keep up is dropped with a reason; it can come back and read what
-it missed from the journal. The others never notice.
+A listener that does not keep up is dropped with a reason; it can come back and read the missed
+entries from the journal.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from agent.core.model import Category, InstanceId, JournalEntry
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """What a listener wants; an empty set means everything."""
+    """The entries that a listener wants; an empty set means all."""
 
     instances: frozenset[InstanceId] = frozenset()
     kinds: frozenset[str] = frozenset()
@@ -49,8 +49,8 @@ class Subscription:
         if self._over.is_set() or not self.wanted.matches(entry):
             return
         if len(self._waiting) >= self._limit:
-            # What waits is thrown away too: a listener that resumes by cursor gets it in
-            # order from the journal, while a rest delivered now would hide the gap.
+            # The waiting entries are dropped too: delivered now they would hide the gap. A listener
+            # that resumes by cursor gets them in order from the journal.
             self._waiting.clear()
             self.end(f"too slow: {self._limit} events were waiting")
             return
@@ -58,7 +58,7 @@ class Subscription:
         self._filled.set()
 
     async def get(self) -> JournalEntry | None:
-        """The next entry; None when there will be no more. May be cancelled without loss."""
+        """The next entry; None at the end. May be cancelled without loss."""
         while not self._waiting:
             if self._over.is_set():
                 return None
@@ -76,7 +76,7 @@ class Subscription:
         return entry
 
     async def ended(self) -> None:
-        """Return when there will be no more, however long a delivery under way still takes."""
+        """Return at the end, also while a delivery is under way."""
         await self._over.wait()
 
     def offer_passing(self, entry: JournalEntry) -> bool:
@@ -106,7 +106,7 @@ class EventBus:
         self._subscriptions: set[Subscription] = set()
         self.dropped_total = 0
         self.left_out_total = 0
-        """Passing entries that a listener did not get."""
+        """Passing entries that were dropped at full queues."""
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -123,16 +123,16 @@ class EventBus:
             subscription.offer(entry)
 
     def wants(self, kind: str) -> bool:
-        """Whether anybody named this kind."""
-        return any(kind in each.wanted.kinds for each in self._subscriptions)
+        """Whether a listener named this kind."""
+        return any(kind in subscription.wanted.kinds for subscription in self._subscriptions)
 
     def publish_passing(self, entry: JournalEntry) -> None:
-        """Events too frequent for the journal: cursor 0, no listener can read them again."""
+        """An event too frequent for the journal: its cursor is 0, it cannot be read again."""
         for subscription in tuple(self._subscriptions):
             self.left_out_total += not subscription.offer_passing(entry)
 
     def close(self, reason: str = "the agent stops") -> None:
-        """End every subscription: no further event comes."""
+        """End every subscription."""
         for subscription in tuple(self._subscriptions):
             subscription.end(reason)
 

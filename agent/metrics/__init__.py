@@ -1,1 +1,1 @@
-"""What Prometheus sees."""
+"""The metrics at /metrics, and the files for Prometheus, Alertmanager and Grafana."""

@@ -22,7 +22,7 @@ class Panel:
     width: int = 8
     stacked: bool = False
     thresholds: tuple[tuple[float, str], ...] = ()
-    """From each value on its colour; below the first one it is green."""
+    """Values with the colour from there on; below the first it is green."""
 
 
 def _panel_of(table: dict[str, Any]) -> Panel:

@@ -1,8 +1,7 @@
-"""Renders /metrics from kept lines: a scrape costs what changed since the last one.
+"""Renders /metrics from kept lines: a scrape costs only the changes since the last one.
 
-For each family there is a column with one piece of text per session. A session whose view
-is the same object as before is not looked at again; a column in which nothing changed is
-not put together again.
+Each family has a column with a piece of text per session. A session whose view is the same object
+as before is skipped; a column without a change is not joined again.
 """
 
 import time
@@ -47,7 +46,7 @@ _PUSHED = Family("wa_agent_alert_deliveries_total", COUNTER, "Lists sent to an A
 
 
 class _Column:
-    """One family's text of all sessions. It is kept once: where each piece ends is enough."""
+    """One family's text of all sessions, kept once with the end of each piece."""
 
     __slots__ = ("_ends", "_new", "_text")
 
@@ -55,7 +54,7 @@ class _Column:
         self._text = b""
         self._ends = array("L")
         self._new: dict[int, bytes] = {}
-        """Pieces that are different now, by the session's place."""
+        """Changed pieces, by the session's index."""
 
     def put(self, index: int, piece: str) -> None:
         new = piece.encode()
@@ -65,7 +64,7 @@ class _Column:
             self._new.pop(index, None)
 
     def arrange(self, keep: Sequence[int | None]) -> None:
-        """Sessions came or went: the place where each was before, None for a new one."""
+        """After sessions came or went. `keep`: the old index of each, None for a new one."""
         self.text()
         pieces = [b"" if at is None else self._piece(at) for at in keep]
         self._ends = array("L", accumulate(map(len, pieces)))
@@ -78,7 +77,7 @@ class _Column:
         return self._text
 
     def _put_together(self) -> None:
-        """The old text, but for the new pieces in their places."""
+        """The old text with the new pieces in it."""
         parts: list[bytes] = []
         done, grown = 0, dict[int, int]()
         for index in sorted(self._new):
@@ -120,9 +119,9 @@ class SessionLines:
                 self._rebuild(index, view)
 
     def _arrange(self, ids: list[InstanceId]) -> None:
-        """Give every session its place, and keep the lines of those that were there."""
+        """Give every session its index, and keep the lines of the old ones."""
         keep = [self._index.get(id) for id in ids]
-        self._index = {id: place for place, id in enumerate(ids)}
+        self._index = {id: index for index, id in enumerate(ids)}
         self._labels = [f'session="{id}"' for id in ids]
         self._views = [None if at is None else self._views[at] for at in keep]
         self._growing = [None if at is None else self._growing[at] for at in keep]
@@ -142,14 +141,14 @@ class SessionLines:
         """`now` is the boot clock's."""
         for column, (family, _) in zip(self._columns, FAMILIES, strict=True):
             yield family, column.text()
-        lines = [one for one in self._growing if one is not None]
-        yield UPTIME, "".join([one.uptime_line(now_wall) for one in lines]).encode()
-        present = "".join([one.in_status_line(now) for one in lines]).encode()
+        rows = [row for row in self._growing if row is not None]
+        yield UPTIME, "".join([row.uptime_line(now_wall) for row in rows]).encode()
+        present = "".join([row.in_status_line(now) for row in rows]).encode()
         yield IN_STATUS, self._past.text() + present
 
 
 class Exporter:
-    """What /metrics answers. Build it once; the HTTP interface counts into `http`."""
+    """The answer of /metrics. Build it once; the HTTP interface counts into `http`."""
 
     def __init__(
         self,
@@ -173,10 +172,10 @@ class Exporter:
         self.backends: Callable[[], Iterable[BackendView]] = tuple
         self.webhooks: Callable[[], WebhookFigures] = WebhookFigures
         self.alert_deliveries: Callable[[], Mapping[str, int]] = dict
-        """To an Alertmanager, by result; empty where there is none."""
+        """Deliveries to an Alertmanager by result; empty without one."""
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The text and its content type, in the format that was asked for."""
+        """The text and its content type, in the format of the Accept header."""
         begun = time.perf_counter()
         openmetrics = wants_openmetrics(accept)
         parts: list[bytes] = []

@@ -1,6 +1,6 @@
-"""How the lines of one metric of a session are made from its view; prepared where that saves time.
+"""Makes the lines of one metric of a session from its view; prepares texts where it saves time.
 
-Each function returns the metric's family and its piece, so that its name stands once.
+Each function returns the metric's family and the function of its lines.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ Piece = Callable[[str, InstanceView], str]
 Row = tuple[Family, Piece]
 
 _LABEL = "\0"
-"""Stands in a prepared text where the session's label pair comes."""
+"""The place of the session's label pair in a prepared text."""
 _OTHER = "other"
 
 
@@ -97,17 +97,17 @@ def by_word(
     *,
     other: bool = False,
 ) -> Row:
-    """A counter for each of the words, from the first moment on; the rest together as `other`."""
+    """A counter for each word, from the start on; all other words together as `other`."""
     shown = (*words, _OTHER) if other else words
     heads = {word: f'{name}{{{_LABEL},{key}="{word}"}} ' for word in shown}
-    known = frozenset(words)
+    named = frozenset(words)
     all_zero = "".join(f"{head}0\n" for head in heads.values())
 
     def piece(label: str, view: InstanceView) -> str:
         counts = {word: count for word, count in read(view).items() if count}
         if not counts:
             return all_zero.replace(_LABEL, label)
-        counts[_OTHER] = sum(count for word, count in counts.items() if word not in known)
+        counts[_OTHER] = sum(count for word, count in counts.items() if word not in named)
         lines = (f"{head}{counts.get(word, 0)}\n" for word, head in heads.items())
         return "".join(lines).replace(_LABEL, label)
 

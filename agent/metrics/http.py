@@ -13,7 +13,7 @@ _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
 
 FAILURES = (500, 502, 503)
-"""What we answer when we failed; there at zero, or the first failures would not be seen."""
+"""Statuses of failures, exported at zero: otherwise an increase misses the first failure."""
 
 REQUESTS = Family("wa_agent_http_requests_total", COUNTER, "Requests answered.")
 SECONDS = Family(
@@ -27,7 +27,7 @@ _Key = tuple[str, str, int]
 
 @dataclass(slots=True)
 class Seen:
-    """One request under way; `code` 0 at its end means that the client had gone."""
+    """One request under way; `code` 0 at its end: the client has gone."""
 
     route: str = "other"
     code: int = 0
@@ -65,7 +65,7 @@ class HttpFigures:
         self._seconds: dict[str, _Histogram] = {}
 
     def expect(self, routes: Iterable[tuple[str, str]]) -> None:
-        """These methods and routes may be asked: their failures are counted from nothing on."""
+        """Export the failures of these methods and routes at zero."""
         for method, route in routes:
             for code in FAILURES:
                 self._count(route, method, code, 0)
@@ -77,8 +77,8 @@ class HttpFigures:
             yield seen
         finally:
             if seen.code:
-                known = method if method in _METHODS else "other"
-                self._count(seen.route, known, seen.code, 1)
+                label = method if method in _METHODS else "other"
+                self._count(seen.route, label, seen.code, 1)
             if seen.code and seen.code != 101:  # a WebSocket's hours are not an answer's time
                 self._note(seen.route, time.monotonic() - begun)
 
@@ -94,7 +94,7 @@ class HttpFigures:
         histogram.text = ""
 
     def counted(self) -> tuple[int, int]:
-        """All requests answered, and those of them that failed on our side."""
+        """All answered requests, and the failures of the agent among them."""
         failed = sum(count for (_, _, code), count in self._requests.items() if code >= 500)
         return self._requests.total(), failed
 
@@ -106,4 +106,4 @@ class HttpFigures:
         self._changed.clear()
         yield REQUESTS, "".join(self._lines.values())
         histograms = self._seconds.items()
-        yield SECONDS, "".join([one.lines(route) for route, one in histograms])
+        yield SECONDS, "".join([histogram.lines(route) for route, histogram in histograms])

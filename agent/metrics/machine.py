@@ -42,7 +42,7 @@ class MachineFigures:
         self._values: dict[str, float] = {}
 
     def values(self) -> Mapping[str, float]:
-        """Each figure by its metric's name; what cannot be read at the moment is missing."""
+        """Each figure by its metric's name, without unreadable ones."""
         if self._clock() - self._read_at >= _FRESH_SECONDS:
             self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
             self._read_at = self._clock()
@@ -66,20 +66,20 @@ class MachineFigures:
 
     def _filesystem(self) -> Iterator[tuple[str, float]]:
         try:
-            found = os.statvfs(self._state_path)
+            status = os.statvfs(self._state_path)
         except OSError:
-            return  # gone for the moment: no figure is truer than an old one
+            return  # it is gone: a missing figure is better than an old one
         self._mount_point = _mount_point(self._state_path)
-        yield "wa_host_filesystem_avail_bytes", found.f_bavail * found.f_frsize
-        yield "wa_host_filesystem_size_bytes", found.f_blocks * found.f_frsize
+        yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
+        yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
 
 
 def _mount_point(path: Path) -> str:
-    """Where the file system begins that the path is on: the name that other exporters use."""
-    place = path.absolute()
-    while not place.is_mount() and place != place.parent:
-        place = place.parent
-    return str(place)
+    """The mount point of the path's file system, as other exporters name it."""
+    folder = path.absolute()
+    while not folder.is_mount() and folder != folder.parent:
+        folder = folder.parent
+    return str(folder)
 
 
 def _started_wall() -> float:

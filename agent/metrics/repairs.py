@@ -33,16 +33,16 @@ def _checks(status: AgentStatus, counted: RepairStatistics) -> tuple[Family, str
     name = "wa_agent_check_duration_seconds"
     health = CheckTime(counted.checked, counted.check_seconds)
     text = "".join(
-        sample(f"{name}_sum", one.seconds, check=check)
-        + sample(f"{name}_count", one.count, check=check)
-        for check, one in {"health": health, **status.checks}.items()
+        sample(f"{name}_sum", time.seconds, check=check)
+        + sample(f"{name}_count", time.count, check=check)
+        for check, time in {"health": health, **status.checks}.items()
     )
     return Family(name, SUMMARY, "Duration of checks by kind."), text
 
 
-def _statistics(found: RepairStatistics) -> Iterator[tuple[Family, str]]:
+def _statistics(totals: RepairStatistics) -> Iterator[tuple[Family, str]]:
     name = "wa_agent_repairs_total"
-    outcomes = {"repaired": found.repaired, "cleaned": found.cleaned, "failed": found.failed}
+    outcomes = {"repaired": totals.repaired, "cleaned": totals.cleaned, "failed": totals.failed}
     yield (
         Family(name, COUNTER, "Repairs that ended, by outcome."),
         "".join(sample(name, count, outcome=word) for word, count in outcomes.items()),
@@ -50,11 +50,11 @@ def _statistics(found: RepairStatistics) -> Iterator[tuple[Family, str]]:
     name = "wa_agent_interventions_total"
     yield (
         Family(name, COUNTER, "Repairs requested by a person, or left to one."),
-        "".join(sample(name, count, kind=kind) for kind, count in found.interventions.items()),
+        "".join(sample(name, count, kind=kind) for kind, count in totals.interventions.items()),
     )
     name = "wa_agent_repair_duration_seconds"
     yield (
         Family(name, SUMMARY, "Duration of the repairs that healed."),
-        sample(f"{name}_sum", found.repair_seconds)
-        + sample(f"{name}_count", found.repaired + found.cleaned),
+        sample(f"{name}_sum", totals.repair_seconds)
+        + sample(f"{name}_count", totals.repaired + totals.cleaned),
     )

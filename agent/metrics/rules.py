@@ -15,20 +15,20 @@ RULES_FILE = "wa-agent.rules.yml"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the files say of this machine."""
+    """This machine's values in the files."""
 
     machine: str
     address: str
     """HOST:PORT of /metrics."""
     interval: float = 15.0
     patience: float = 1.0
-    """Each time that a condition must hold is so many times as long; drills use less than 1."""
+    """Factor of the time that a condition must hold; drills use less than 1."""
     runbooks: str = "http://127.0.0.1:8470/runbook"
     key_file: str = "/etc/prometheus/wa-agent.key"
     alertmanager: str = "127.0.0.1:9093"
 
     def seconds(self, usual: float, least: float = 1.0) -> str:
-        """An interval that drills shorten too."""
+        """An interval, which drills shorten too."""
         return duration(max(round(usual * min(self.patience, 1.0), 3), least))
 
 
@@ -70,7 +70,7 @@ def template(alert: Alert) -> str:
 
 
 def _because(source: Because | None) -> str:
-    """A template that Prometheus fills with the reason; empty without one."""
+    """A template that Prometheus fills with the reason; empty without a source."""
     if source is None:
         return ""
     labels = ("instance", *source.by)
@@ -81,15 +81,15 @@ def _because(source: Because | None) -> str:
 
 
 def _description(alert: Alert) -> str:
-    """What to do, with the session's name in the commands."""
+    """The runbook's paragraph, with the session's name in its commands."""
     of_session = "{session}" in alert.summary
     return what_to_do(alert, "{{ $labels.session }}" if of_session else "")
 
 
 def prometheus_file(site: Site) -> str:
     return f"""\
-# An example for Prometheus: the agent's metrics and alerts. Beside it, `key add` makes the key:
-#   wa-agent key add prometheus --scope read   (its token alone goes into the credentials_file)
+# An example for Prometheus: the agent's metrics and alerts. This command makes the key:
+#   wa-agent key add prometheus --scope read   (write its token alone into the credentials_file)
 global:
   scrape_interval: {site.seconds(15)}
   evaluation_interval: {site.seconds(15)}
@@ -111,7 +111,7 @@ scrape_configs:
 
 
 def alertmanager_file(site: Site) -> str:
-    """Receivers of three kinds; the addresses in it are to be replaced."""
+    """Receivers of three kinds; its reader replaces the addresses."""
     return f"""\
 # An example for Alertmanager. Replace the addresses; keep the receivers that you use.
 global:
@@ -126,7 +126,7 @@ route:
   group_interval: {site.seconds(300)}
   repeat_interval: {site.seconds(14400, least=60)}
   routes:
-    # Whoever receives this one raises the alarm when it stops coming.
+    # Its receiver raises the alarm when this alert stops.
     - matchers: ['alertname="WaDeadMansSwitch"']
       receiver: heartbeat
       group_wait: 0s

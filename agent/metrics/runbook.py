@@ -1,4 +1,4 @@
-"""What to do about each alert: the paragraphs of runbook.md, by the alert's name."""
+"""The paragraphs of runbook.md, by the alert's name."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.core.alerts.alert import Alert
 
 _ID = re.compile(r"\bID\b")
-"""Stands for the instance in the paragraphs' commands."""
+"""The instance in the commands of the paragraphs."""
 
 
 @cache
@@ -23,12 +23,12 @@ def paragraphs() -> Mapping[str, str]:
 
 
 def what_to_do(alert: Alert, session: str = "") -> str:
-    """Its paragraph, with the commands for this session where it is about one."""
+    """The alert's paragraph, with the session's id in its commands if it has one."""
     said = paragraphs().get(alert.name, "")
-    # As a function: a session's name is no pattern.
+    # A function: a backslash in a name must not be read as a pattern.
     return _ID.sub(lambda _: session, said) if session else said
 
 
 def link(alert: Alert, page: str) -> str:
-    """The page's part; where no page can be reached from elsewhere, the command that says it."""
+    """The address of the alert's paragraph; without a runbook page, the command that prints it."""
     return f"{page}#{alert.anchor}" if page else f"wa-agent alerts explain {alert.name}"

@@ -1,7 +1,7 @@
-"""The metrics of one session, one row each; what the table of session_figures holds is added.
+"""The metrics of one session, a row each; those of session_figures' table are added.
 
-A session with the same view gives the same lines, so the exporter keeps them. What grows
-with the clock alone (the uptime, the time in the present status) is made at each scrape.
+A session with the same view gives the same lines, so the exporter keeps them. The uptime and the
+time in the present status, which grow with the clock, are made at each scrape.
 """
 
 import math
@@ -51,7 +51,7 @@ def _whole(moment: float | None) -> float | None:
 
 
 def _crypto_operations() -> Row:
-    """Nothing where the messages that could be read are not counted: 100 % would fail."""
+    """Left out where read messages are not counted: the rate of failures would be 100 %."""
     family, piece = by_word(
         "wa_session_crypto_operations_total",
         "Decryptions of messages by result.",
@@ -204,11 +204,11 @@ IN_STATUS = Family("wa_session_status_seconds_total", COUNTER, "Time spent in ea
 
 @dataclass(frozen=True, slots=True)
 class Growing:
-    """What grows with the clock alone: how its lines begin, and from where they count."""
+    """Lines that grow with the clock: how they begin, and from where they count."""
 
     uptime: str
     connected: float
-    """Since when by the wall clock; never, when it is not."""
+    """The start of the connection by the wall clock; infinite without one."""
     in_status: str
     entered: float
     """A moment of the boot clock."""
@@ -237,7 +237,7 @@ def growing(label: str, view: InstanceView) -> Growing:
 
 
 def past_statuses(label: str, view: InstanceView) -> str:
-    """The lines of the statuses that it is not in."""
+    """The lines of all statuses but the present one."""
     counted = view.status_time
     return "".join(
         f'{IN_STATUS.name}{{{label},status="{word}"}} {counted.spent.get(status, 0.0):.3f}\n'

@@ -1,4 +1,4 @@
-"""The text formats of Prometheus: families, escaping, numbers, and which format was asked for."""
+"""The text formats of Prometheus: families, escaping, numbers, and the choice of the format."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ GAUGE, COUNTER, SUMMARY, HISTOGRAM = "gauge", "counter", "summary", "histogram"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its name as the samples carry it, its type and what it means."""
+    """One metric: its name in the samples, its type and its meaning."""
 
     name: str
     type: str
@@ -43,7 +43,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 def escape(value: str) -> str:
-    """A label's value: whatever it holds, it stays inside its quotes and its line."""
+    """A label's value that stays inside its quotes and its line."""
     clean = value.encode("utf-8", "replace").decode()
     return clean.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 

@@ -46,7 +46,7 @@ class Webhooks:
         self._version = version
         self._pace = pace or Pace()
         self._results: Counter[Result] = Counter()
-        """Since the agent began, of webhooks that are gone too: a counter never falls."""
+        """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -77,18 +77,18 @@ class Webhooks:
         self._declared = tuple(declared)
         if self._group is None:
             return
-        wanted = {one.name: one for one in declared}
+        wanted = {webhook.name: webhook for webhook in declared}
         for name in [name for name in self._couriers if name not in wanted]:
             del self._couriers[name]
             self._running.pop(name).cancel()
-        for name, one in wanted.items():
+        for name, webhook in wanted.items():
             before = self._running.get(name)
-            if before is not None and self._couriers[name].declared == one:
+            if before is not None and self._couriers[name].declared == webhook:
                 self._couriers[name].reopen()
                 continue
             if before is not None:
                 before.cancel()
-            courier = self._made(one)
+            courier = self._make(webhook)
             self._couriers[name] = courier
             run = _after(before, courier)
             self._running[name] = self._group.create_task(run, name=f"webhook {name}")
@@ -97,9 +97,9 @@ class Webhooks:
         else:
             self._some.clear()
 
-    def _made(self, one: WebhookDeclaration) -> Courier:
+    def _make(self, webhook: WebhookDeclaration) -> Courier:
         return Courier(
-            one,
+            webhook,
             self._store,
             machine=self._machine,
             version=self._version,
@@ -114,10 +114,10 @@ class Webhooks:
 
     def figures(self) -> WebhookFigures:
         views = self.views()
-        oldest = [one.oldest_wall for one in views if one.oldest_wall is not None]
+        oldest = [view.oldest_wall for view in views if view.oldest_wall is not None]
         return WebhookFigures(
             {result.value: self._results[result] for result in Result},
-            sum(one.waiting for one in views),
+            sum(view.waiting for view in views),
             min(oldest, default=None),
         )
 
@@ -125,14 +125,14 @@ class Webhooks:
         return self._find(name).dead()
 
     async def retry(self, name: str) -> int:
-        """Close its circuit and try now, the dead letters too; how many those are."""
+        """Close its circuit and try now, also its dead letters; returns their number."""
         courier = self._find(name)
         count = courier.retry()
-        await self._note(name, f"an operator asked for a try now, and of {count} dead letters")
+        await self._note(name, f"an operator asked for a try now, with {count} dead letters")
         return count
 
     async def test(self, name: str) -> Trial:
-        """Send an event of its own now, past everything that waits. ConfigError: it cannot be."""
+        """Send a test event now, before all waiting ones. ConfigError: its files cannot be read."""
         declared = self._find(name).declared
         now = time.time()
         sentence = "a test that an operator sent"
@@ -145,15 +145,15 @@ class Webhooks:
         finally:
             await line.close()
         taken = reply.answer is Answer.TAKEN
-        came = f"it answered {reply.status}" if reply.status else reply.problem
-        await self._note(name, f"an operator sent a test: {came}")
+        result = f"it answered {reply.status}" if reply.status else reply.problem
+        await self._note(name, f"an operator sent a test: {result}")
         seconds = time.monotonic() - begun
         return Trial(taken, reply.status, reply.problem, seconds, reply.said[:_SAID])
 
     def _find(self, name: str) -> Courier:
         if name not in self._couriers:
-            known = ", ".join(sorted(self._couriers)) or "none"
-            raise NotFound(f"cannot find the webhook {name}; declared: {known}")
+            names = ", ".join(sorted(self._couriers)) or "none"
+            raise NotFound(f"cannot find the webhook {name}; declared: {names}")
         return self._couriers[name]
 
     async def _note(self, name: str, sentence: str) -> None:
@@ -164,7 +164,7 @@ class Webhooks:
 
 
 async def _after(before: asyncio.Task[None] | None, courier: Courier) -> None:
-    """Two couriers of one webhook would both write its place."""
+    """Start after the courier before it: two couriers would both write the cursor."""
     if before is not None:
         await asyncio.wait([before])
     await courier.run()

@@ -1,4 +1,4 @@
-"""How much of the journal waits for one webhook, counted as it happens; nothing of it is kept."""
+"""Counts the entries of the journal that wait for one webhook, without keeping them."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,18 @@ class Backlog:
         """Time of the next entry; None while no entry waits."""
         self._wanted = wanted
         self._counted = 0
-        """All entries up to this cursor are counted, or were settled before."""
+        """All entries up to this cursor are counted or settled."""
 
     def begin(self, cursor: int) -> None:
-        """Everything up to there is settled."""
+        """All entries up to the cursor are settled."""
         self._counted, self.waiting, self.oldest_wall = cursor, 0, None
 
     def follows(self, entry: JournalEntry) -> bool:
-        """Whether it is the next one: otherwise the journal must tell what lies between."""
+        """Whether it is the next entry; otherwise entries between must be read from the journal."""
         return entry.cursor == self._counted + 1
 
     def count(self, entry: JournalEntry) -> bool:
-        """Whether one more waits."""
+        """Whether the entry waits now."""
         if entry.cursor <= self._counted:
             return False
         self._counted = entry.cursor
@@ -47,7 +47,7 @@ class Backlog:
                 return
 
     def is_next(self, entry: JournalEntry) -> None:
-        # Of those that left the journal it is not known how many were counted: this one waits.
+        # Entries that left the journal may have been counted too: at least this one waits.
         self.waiting = max(self.waiting, 1)
         self.oldest_wall = entry.wall
 
@@ -55,10 +55,10 @@ class Backlog:
         self.waiting = max(self.waiting - 1, 0)
 
     def lost(self, entries: int) -> None:
-        """They left the journal; some of them may not have been wanted at all."""
+        """They left the journal; the webhook did not want all of them."""
         self.waiting = max(self.waiting - entries, 0)
 
     def caught_up(self, cursor: int) -> None:
-        """Everything up to there is settled after all: nothing can wait but what came later."""
+        """All entries up to the cursor are settled."""
         if cursor >= self._counted:
             self.waiting = 0

@@ -1,7 +1,7 @@
 """Carries the journal to one webhook: in order, at least once, at the target's own pace.
 
-The journal is the queue, so an outage costs no memory and a crash loses nothing: what was not
-settled is read again. Each courier runs by itself; a slow target delays no other.
+The journal is the queue, so an outage costs no memory and a crash loses nothing: unsettled entries
+are read again. Each courier runs by itself; a slow target delays no other.
 """
 
 import asyncio
@@ -23,15 +23,14 @@ from agent.core.webhook import (
     Result,
     WebhookState,
     WebhookView,
-    body_of,
-    delivery_name,
     wants,
 )
 from agent.deliver.webhooks.backlog import PAGE, Backlog
 from agent.deliver.webhooks.cursor import Progress
-from agent.deliver.webhooks.request import Line, Reply
-from agent.deliver.webhooks.retry import AgeLimit, Patience
-from agent.errors import ConfigError, StoreError
+from agent.deliver.webhooks.request import Reply
+from agent.deliver.webhooks.retry import AgeLimit, Patience, wait_for
+from agent.deliver.webhooks.target import Target
+from agent.errors import StoreError
 from agent.store.database import Store
 
 log = logging.getLogger(__name__)
@@ -39,11 +38,11 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 50
 """Entries, at most, that a crash lets be sent twice."""
 TICK = 60.0
-"""An event that was missed is found after so long: waking is a courtesy, the journal decides."""
+"""Seconds after which the journal is read again without a wake-up."""
 AFTER_FAULT = 5.0
 MOST_IN_A_ROW = 10
 """Entries put aside without a delivery between them. A target that refuses more than that refuses
-everything: then it is not the entry's fault, and they wait as they do for one that is down.
+everything: then the entries wait as for a target that is down.
 """
 
 
@@ -63,14 +62,11 @@ class Courier:
     ) -> None:
         self.declared = declared
         self._store = store
-        self._machine = machine
-        self._version = version
         self._results = results
+        self._target = Target(declared, results, machine=machine, version=version)
         self._patience = Patience(pace, jitter)
         self._age = AgeLimit(declared.longest_age * 3600)
         self._progress: Progress | None = None
-        self._line: Line | None = None
-        self._stale = False
         self._backlog = Backlog(self._wants)
         self._in_a_row = 0
         self._problem = ""
@@ -82,7 +78,7 @@ class Courier:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    # what others ask and tell
+    # requests of others
 
     def view(self) -> WebhookView:
         state = WebhookState.SENDING if self._backlog.waiting else WebhookState.IDLE
@@ -106,7 +102,7 @@ class Courier:
 
     def retry(self) -> int:
         """Try now, dead letters included; returns their number."""
-        self._again = [one.cursor for one in self.dead()]
+        self._again = [letter.cursor for letter in self.dead()]
         self._patience.end()
         self._in_a_row = 0
         self._hurry.set()
@@ -114,8 +110,8 @@ class Courier:
         return len(self._again)
 
     def reopen(self) -> None:
-        """Read its secret and its certificates again before the next try."""
-        self._stale = True
+        """Read its secret and its certificates again, and try now."""
+        self._target.reopen()
         self._hurry.set()
 
     def offer(self, entry: JournalEntry) -> None:
@@ -130,7 +126,7 @@ class Courier:
     # the life of a courier
 
     async def run(self) -> None:
-        """Until it is cancelled; a fault of ours is logged, and it goes on from its progress."""
+        """Until it is cancelled; after an internal error it goes on from its progress."""
         while True:
             try:
                 await self._deliver()
@@ -143,9 +139,7 @@ class Courier:
             await asyncio.sleep(AFTER_FAULT)
 
     async def _close(self) -> None:
-        if self._line is not None:
-            await self._line.close()
-            self._line = None
+        await self._target.close()
         if self._progress is not None:
             with contextlib.suppress(StoreError):
                 await self._progress.save()
@@ -172,7 +166,7 @@ class Courier:
             if len(page) < PAGE:
                 await progress.save()
                 self._backlog.caught_up(progress.cursor)
-                await _wait_for(self._wake, TICK)
+                await wait_for(self._wake, TICK)
                 await self._backlog.count_ahead(self._store)
 
     async def _find_progress(self) -> Progress:
@@ -227,22 +221,7 @@ class Courier:
 
     async def _send(self, entry: JournalEntry) -> Reply:
         self._patience.begin_try()
-        try:
-            if self._stale and self._line is not None:
-                await self._line.close()
-                self._line = None
-            self._stale = False
-            if self._line is None:
-                self._line = await Line.open(self.declared, self._version)
-        except ConfigError as error:
-            # Unsigned would be worse than late: the receiver could not tell it from a forgery.
-            reply = Reply(Answer.LATER, problem=str(error))
-        else:
-            body = body_of(entry, self._machine, self._version)
-            reply = await self._line.post(body, entry.kind, delivery_name(entry))
-        taken = reply.answer is Answer.TAKEN
-        self._results[Result.DELIVERED if taken else Result.FAILED] += 1
-        return reply
+        return await self._target.send(entry)
 
     async def _delivered(self) -> None:
         self._delivered_wall = time.time()
@@ -258,7 +237,7 @@ class Courier:
             )
 
     async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
-        """Wait for the next try. `at_fault`: the target, not the entry."""
+        """Wait for the next try. `at_fault`: the failure is the target's, not the entry's."""
         if not self._problem:
             log.warning("webhook %s: %s; the agent tries again", self.declared.name, reply.problem)
         self._problem = reply.problem
@@ -267,18 +246,18 @@ class Courier:
             self._reported_failing = True
             await self._report("webhook_failing", f"deliveries fail: {reply.problem}", bad=True)
         self._next_try_wall = time.time() + wait
-        if await _wait_for(self._hurry, wait):
+        if await wait_for(self._hurry, wait):
             self._hurry.clear()
         self._next_try_wall = None
 
     async def _put_aside(self, progress: Progress, entry: JournalEntry, reply: Reply) -> None:
-        """Go on with the next entries. One event until the next delivery, not one per entry."""
+        """Go on with the next entries; one `webhook_dead` event until the next delivery."""
         self._results[Result.DEAD] += 1
         self._in_a_row += 1
         self._patience.next_entry()
         self._problem = reply.problem
         await progress.put_aside(entry, reply.problem)
-        # No event about an event about webhooks: two webhooks would answer each other for ever.
+        # No event about a webhook's own events: two webhooks would answer each other for ever.
         if not self._reported_dead and not entry.kind.startswith(OWN_KINDS):
             self._reported_dead = True
             sentence = f"it refused an event, which was put aside: {reply.problem}"
@@ -289,12 +268,12 @@ class Courier:
         while self._again:
             cursor = self._again[0]
             letter = progress.dead.get(cursor)
-            found = await self._store.history(after=cursor - 1, limit=1)
-            if letter is None or not found or found[0].cursor != cursor:
+            page = await self._store.history(after=cursor - 1, limit=1)
+            if letter is None or not page or page[0].cursor != cursor:
                 await progress.forget(cursor)  # the journal dropped it
                 self._results[Result.EXPIRED] += letter is not None
             else:
-                reply = await self._send(found[0])
+                reply = await self._send(page[0])
                 if reply.answer is Answer.TAKEN:
                     await progress.forget(cursor)
                     await self._delivered()
@@ -314,13 +293,3 @@ class Courier:
             await self._store.append(entry)
         except StoreError as error:
             log.error("%s", error)
-
-
-async def _wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Whether it came in time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

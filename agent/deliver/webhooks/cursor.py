@@ -1,5 +1,6 @@
-"""The cursor of a webhook and the entries that its target refused for good, as small rows of the
-database: the entries themselves stay in the journal.
+"""The cursor of a webhook, and the entries that its target refused for good, in the database.
+
+The entries themselves stay in the journal.
 """
 
 import json
@@ -12,12 +13,12 @@ from agent.core.webhook import DeadLetter
 from agent.store.database import Store
 
 MOST_DEAD = 500
-"""Dead letters kept of one webhook; beyond that the oldest is forgotten."""
+"""Dead letters of one webhook; beyond them the oldest is forgotten."""
 _CURSOR, _DEAD = "webhook.", "webhook_dead."
 
 
 class Progress:
-    """One webhook's cursor and its dead letters; what a method changed is on the disk after it."""
+    """One webhook's cursor and its dead letters; a change is on the disk when its method ends."""
 
     def __init__(
         self, store: Store, name: str, cursor: int, dead: Mapping[int, DeadLetter]
@@ -32,14 +33,14 @@ class Progress:
 
     @classmethod
     async def find(cls, store: Store, name: str) -> "Progress | None":
-        """None: nothing was ever sent under this name."""
+        """None for a new name."""
         text = await store.get_fact(_CURSOR + name)
         if text is None:
             return None
         facts = await store.get_facts(f"{_DEAD}{name}.")
         letters = [DeadLetter(**json.loads(fact)) for fact in facts.values()]
-        letters.sort(key=lambda one: one.cursor)
-        return cls(store, name, int(text), {one.cursor: one for one in letters})
+        letters.sort(key=lambda letter: letter.cursor)
+        return cls(store, name, int(text), {letter.cursor: letter for letter in letters})
 
     @classmethod
     async def begin(cls, store: Store, name: str, cursor: int) -> "Progress":
@@ -49,7 +50,7 @@ class Progress:
 
     @property
     def unsaved(self) -> int:
-        """Entries that would be sent again after a crash now."""
+        """Entries that are sent again after a crash."""
         return self.cursor - self._saved
 
     async def save(self) -> None:

@@ -1,8 +1,7 @@
-"""Connections to where a URL of someone's choice leads, judged by the address and nothing else.
+"""Connections to the address of a webhook's URL, refused by the address alone.
 
-The address is judged twice: when the name is looked up, to say so in words, and when the socket
-to it is made, which is the one that counts. A name that gives another address the second time,
-or a URL that spells an address in an odd way, comes past the second one too.
+The address is checked twice: when the name is resolved, for a clear error, and when the socket is
+made, which also covers a name that changes its address and any spelling of an address.
 """
 
 import asyncio
@@ -22,18 +21,18 @@ KEPT_OPEN = 3.0
 a POST into one that just closed counts as failed.
 """
 _FIRST = 10
-"""Addresses of one name that are looked at."""
+"""Addresses of one name that are checked."""
 
 
 class AddressDenied(OSError):
-    """Nothing is sent there, whatever the name says."""
+    """Nothing is sent to this address."""
 
     def __init__(self, address: str, why: str) -> None:
         super().__init__(f"nothing is sent to {address}: {why}")
 
 
 def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
-    """`private`: whether this machine and private networks may be reached."""
+    """`private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, place = info
@@ -52,7 +51,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
 
 
 class GuardedResolver(AbstractResolver):
-    """Asks the machine's own resolver, and passes on what may be connected to."""
+    """Asks the machine's resolver, and returns the allowed addresses."""
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
@@ -93,12 +92,12 @@ class GuardedResolver(AbstractResolver):
 
 
 def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
-    """In a thread of its own: a resolver that hangs for half a minute must take none of the few
-    that everything else shares, nor hold up the agent's end.
+    """In a thread of its own: a resolver may hang for half a minute, and must neither take one of
+    the shared threads nor delay the agent's end.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Any]] = loop.create_future()
-    # The caller may be gone by then: its error must not reach the loop's handler.
+    # Its caller may have gone: the error must not reach the loop's handler.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(found: list[Any] | None, error: Exception | None) -> None:
@@ -114,7 +113,7 @@ def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
         try:
             found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            failed = error if isinstance(error, OSError) else OSError("it is no name")
+            failed = error if isinstance(error, OSError) else OSError("it is not a valid name")
         with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
             loop.call_soon_threadsafe(settle, found, failed)
 

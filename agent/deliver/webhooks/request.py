@@ -1,5 +1,6 @@
-"""One POST to one webhook: signed, bounded, never redirected. It says how it went, and no more:
-neither the URL nor the secret nor what was sent stands in its words.
+"""One POST to one webhook: signed, bounded, never redirected.
+
+Its errors contain neither the URL nor the secret nor the event.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from agent.deliver.webhooks.guarded_address import AddressDenied, open_connector
 from agent.errors import ConfigError
 
 _SAID = 1024
-"""Bytes of an answer that are read; what it says changes nothing."""
+"""Bytes of an answer that are read; only its status counts."""
 _PATIENCE = 1.0
 
 
@@ -30,12 +31,12 @@ class Reply:
     status: int | None = None
     problem: str = ""
     wait: float = 0.0
-    """Seconds that it asks us to wait; 0 = it does not."""
+    """Seconds that the target asks to wait; 0 without a wish."""
     said: str = ""
 
 
 class Line:
-    """A way to one webhook; it keeps its connection while there is more to send."""
+    """A connection to one webhook, kept while there is more to send."""
 
     def __init__(self, declared: WebhookDeclaration, secret: bytes, http: aiohttp.ClientSession):
         self._declared = declared
@@ -76,7 +77,7 @@ class Line:
         url = self._declared.url
         async with self._http.post(url, data=body, headers=headers, allow_redirects=False) as back:
             verdict, said = judge_answer(back.status), b""
-            # Read, so that the connection can be used again; the verdict is known without it.
+            # Read, so that the connection can be used again.
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with asyncio.timeout(_PATIENCE):
                     said = await back.content.read(_SAID)
@@ -97,7 +98,7 @@ def _answered(status: int) -> str:
 
 
 def problem_of(error: Exception, timeout: float) -> str:
-    """In our words: what the library says of an error may hold the whole URL."""
+    """The cause without the library's text, which may hold the whole URL."""
     if isinstance(error, TimeoutError):
         return f"it did not answer within {timeout:g} s"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -106,15 +107,15 @@ def problem_of(error: Exception, timeout: float) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is refused: {error.certificate_error}"
     if isinstance(cause, ssl.SSLError):
-        return f"there is no TLS with it: {cause.reason or 'refused'}"
+        return f"TLS with it fails: {cause.reason or 'refused'}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be looked up"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
-        return "what it answers is no HTTP"
+        return "its answer is not HTTP"
     if isinstance(cause, OSError):
-        # Not its own words: "Connect call failed" says neither why nor that it is a refusal.
+        # The library's "Connect call failed" does not tell the cause.
         why = os.strerror(cause.errno) if cause.errno else type(cause).__name__
         return f"it cannot be reached: {why}"
     return f"it cannot be reached: {type(error).__name__}"

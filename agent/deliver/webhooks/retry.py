@@ -1,5 +1,6 @@
-"""When a webhook is tried again, and which entries are too old to be sent at all."""
+"""When a webhook is tried again, and which entries are too old to be sent."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ from agent.core.breaker import Breaker, BreakerState
 from agent.core.webhook import Pace, next_wait
 
 CLOCK_JUMP = 3600.0
-"""A wall clock that ran so far ahead of the boot clock was set: ages by it are wrong."""
+"""Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
 
 
 class Patience:
@@ -26,18 +27,18 @@ class Patience:
 
     @property
     def gone(self) -> bool:
-        """Whether so many tries failed that it is worth a word."""
+        """Whether so many tries failed that the circuit opened."""
         return self._breaker.opened_at is not None
 
     def begin_try(self) -> None:
         self._breaker = self._breaker.after_try(boot_now(), self._pace.circuit)
 
     def end(self) -> None:
-        """It took something, or a person asked for a try now."""
+        """After a delivery, or when an operator asked for a try now."""
         self._breaker, self.failures = Breaker(), 0
 
     def next_entry(self) -> None:
-        """The entry was at fault, not the target: the next one is tried at once."""
+        """After a failure of the entry, not of the target: the next entry is tried at once."""
         self.failures = 0
 
     def after_failure(self, asked_wait: float, *, at_fault: bool) -> float:
@@ -51,7 +52,7 @@ class Patience:
 
 
 class AgeLimit:
-    """Begun when its webhook begins."""
+    """Whether an entry is too old, by the clock at the start of its webhook."""
 
     def __init__(self, seconds: float, *, wall: Callable[[], float] = time.time) -> None:
         self._seconds = seconds
@@ -61,5 +62,15 @@ class AgeLimit:
     def is_over(self, wall: float) -> bool:
         now_wall = self._wall()
         if now_wall - boot_now() - self._apart > CLOCK_JUMP:
-            return False  # the clock was set: what looks old need not be
+            return False  # the clock was set: ages by it are wrong
         return now_wall - wall > self._seconds
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -464,7 +464,7 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
     await eventually(lambda: webhooks.views()[0].circuit.value != "closed")
     assert webhooks.views()[0].problem == "it cannot be reached: Connection refused"
     assert webhooks.views()[1].problem in (
-        "what it answers is no HTTP",
+        "its answer is not HTTP",
         "it closed the connection without an answer",
     )
     journal = await bench.store.history(limit=1000)

@@ -213,7 +213,7 @@ async def test_the_error_names_the_address_found_instead() -> None:
     assert reply.problem.startswith("it cannot be reached:")
     async with Receiver().open() as plain:
         reply = await send(plain.url.replace("http", "https"), private=True)
-        assert reply.problem.startswith("there is no TLS with it:")
+        assert reply.problem.startswith("TLS with it fails:")
 
 
 @pytest.mark.parametrize(
