@@ -82,6 +82,11 @@ FAMILIES: tuple[Row, ...] = (
     flag("wa_session_enabled", "1 when the instance is enabled.", lambda v: v.instance.enabled),
     flag("wa_session_wanted", "1 when it is enabled and not stopped by hand.", is_wanted),
     flag("wa_session_given_up", "1 when only a person can bring it back.", has_given_up),
+    flag(
+        "wa_session_needs_passkey",
+        "1 when its account is known to need a passkey to link.",
+        lambda v: v.record.needs_passkey,
+    ),
     flag("wa_session_silent", "1 when far fewer messages arrive than usual.", is_silent),
     flag("wa_session_in_incident", "1 while it is in an incident.", lambda v: v.in_incident),
     state_set(

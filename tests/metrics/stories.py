@@ -422,6 +422,15 @@ STORIES = (
         1,
         always(sessions(**LOST, **MEMBER, reason="client_outdated")),
     ),
+    *(
+        _fires(name, "a code was scanned", 1, always(sessions(**TO_SCAN, reason=reason)))
+        for name, reason in (
+            ("WaSessionPasskeyRequired", "passkey_required"),
+            ("WaSessionPasskeySuspected", "passkey_suspected"),
+        )
+    ),
+    _quiet("WaSessionPasskeyRequired", "waits for a scan", 1, always(sessions(**TO_SCAN))),
+    _quiet("WaSessionPasskeySuspected", "waits for a scan", 1, always(sessions(**TO_SCAN))),
     _quiet("WaDiskFills", "a large copy in the first half hour", 40, lambda t: _disk(30 - t / 200)),
     _quiet("WaSessionDown", "its backend is down", 8, always(on_backend(False, **HELD))),
     _fires("WaSessionDown", "lost on a backend that is up", 8, always(on_backend(True, **LOST))),

@@ -108,6 +108,8 @@ ALERTS = """
     WaSessionGivenUp 0 critical
     WaSessionTemporaryBan 0 critical
     WaSessionClientOutdated 0 critical
+    WaSessionPasskeyRequired 0 critical
+    WaSessionPasskeySuspected 0 warning
     WaSessionSilent 0 warning
     WaReconnectStorm 0 warning
     WaFleetReconnectStorm 0 critical

@@ -79,6 +79,7 @@ def _agent(client: Client, state: Path) -> Iterator[Finding]:
     if agent["dbus_connected"] is False:
         yield wrong("dbus", "the agent lost D-Bus", "systemctl status dbus")
     yield from _alerts(client)
+    yield from _passkeys(client)
 
 
 def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
@@ -109,6 +110,18 @@ def _alerts(client: Client) -> Iterator[Finding]:
         yield ok("alerts", "none fires")
     if problem := board["alertmanager_problem"]:
         yield note("alertmanager", problem, "is [alerts] alertmanager right, and does it run?")
+
+
+def _passkeys(client: Client) -> Iterator[Finding]:
+    """Accounts that are linked at a desk only: a pairing that is lost stays lost from afar."""
+    marked = [instance for instance in client.instances() if instance["needs_passkey"]]
+    if waiting := [each["id"] for each in marked if not each["paired"]]:
+        sentence = f"WhatsApp wants a passkey of the owners of {', '.join(waiting[:10])}"
+        yield wrong("passkey", sentence, "link them at a desk: wa-agent pair, then wa-agent import")
+    elif marked:
+        names = ", ".join(each["id"] for each in marked[:10])
+        sentence = f"{len(marked)} pairings could only be made again at a desk: {names}"
+        yield note("passkey", sentence, "keep a copy elsewhere: wa-agent export ID FILE")
 
 
 _STATES = {

@@ -79,6 +79,8 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     yield f"{details['id']} is {details['connection_status']}{ago}; health: {health}"
     if details["sentence"]:
         yield details["sentence"]
+    if details["needs_passkey"]:
+        yield "its account needs a passkey to link: no automatic step ends its pairing"
     yield from _proof(details)
     if (probe := details["probe"]) is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"

@@ -178,6 +178,8 @@ INHIBITIONS = (
     ),
     # It was down before its circuit opened, and says why.
     Inhibition("WaSessionDown", ("WaCircuitOpen", "WaSessionNeedsScan"), ("session",)),
+    Inhibition("WaSessionPasskeyRequired", ("WaSessionNeedsScan",), ("session",)),
+    Inhibition("WaSessionPasskeySuspected", ("WaSessionNeedsScan",), ("session",)),
     Inhibition("WaSessionCorrupted", ("WaSessionDown",), ("session",)),
     Inhibition("WaSessionMemoryCritical", ("WaSessionMemoryHigh",), ("session",)),
     Inhibition("WaHostMemoryCritical", ("WaHostMemoryHigh",)),

@@ -10,6 +10,7 @@ from agent.core.model import Health
 from agent.core.reasons import REASONS, reason_of
 from agent.core.recovery.repair import Ending, needs_repair
 from agent.core.view import InstanceView
+from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 FINAL = tuple(code for code, reason in REASONS.items() if reason.final)
 """WhatsApp ended the pairing or the account."""
@@ -99,6 +100,8 @@ INCIDENT_REASON = "wa_agent_incident_reason"
 """Each 1, with a label `reason`, while there is one."""
 TEMPORARY_BAN = _reason("temporary_ban")
 CLIENT_OUTDATED = _reason("client_outdated")
+PASSKEY = _reason(PASSKEY_REQUIRED)
+PASSKEY_MAYBE = _reason(PASSKEY_SUSPECTED)
 
 RECONNECTS = Series(
     "wa_session_reconnects_total",

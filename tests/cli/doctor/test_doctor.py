@@ -152,6 +152,18 @@ async def test_another_version_that_runs_is_noted(doctor: Doctor, house: House) 
     assert "lost D-Bus" in (await doctor.wrong())["dbus"]
 
 
+async def test_accounts_that_need_a_passkey_are_named(doctor: Doctor, house: House) -> None:
+    view = make_view("sales")
+    for paired, level in ((True, "note"), (False, "wrong")):
+        record = replace(view.record, needs_passkey=True, paired=paired)
+        house.supervisor.known[InstanceId("sales")] = replace(view, record=record)
+        [found] = (await doctor())[1]["passkey"]
+        assert found["level"] == level
+        assert "sales" in found["sentence"]
+    house.supervisor.known[InstanceId("sales")] = view
+    assert "passkey" not in (await doctor())[1]
+
+
 async def test_a_wrong_setting_is_told_and_the_rest_still_looked_at(
     doctor: Doctor, tmp_path: Path
 ) -> None:

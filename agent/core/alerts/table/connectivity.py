@@ -86,6 +86,22 @@ def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
             "WhatsApp no longer accepts the client of {session}",
         ),
         Alert(
+            "WaSessionPasskeyRequired",
+            group,
+            Severity.CRITICAL,
+            0.0,
+            OfSession(s.PASSKEY),
+            "WhatsApp wants a passkey of the owner of {session}: it can only be linked at a desk",
+        ),
+        Alert(
+            "WaSessionPasskeySuspected",
+            group,
+            Severity.WARNING,
+            0.0,
+            OfSession(s.PASSKEY_MAYBE),
+            "WhatsApp took the code of {session} and linked nothing; it may want a passkey",
+        ),
+        Alert(
             "WaSessionsEndedTogether",
             group,
             Severity.CRITICAL,

@@ -1,0 +1,62 @@
+"""The command notes that an account needs a passkey, and asks twice before its pairing ends."""
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from agent.core.model import InstanceId
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+from tests.fakes.supervisor import make_view
+
+SALES = InstanceId("sales")
+ENDS = (("logout", "--yes"), ("cleanup", "--yes"), ("delete",))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def marked(house: House) -> House:
+    view = make_view("sales")
+    record = replace(view.record, needs_passkey=True)
+    house.supervisor.known[SALES] = replace(view, record=record)
+    return house
+
+
+@pytest.mark.parametrize(("verb", "options"), [(one[0], one[1:]) for one in ENDS])
+async def test_the_id_is_asked_for_once_more(
+    cli: Cli, marked: House, verb: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await cli(verb, "sales", *options)
+    assert refused.status == 4
+    wrong = await cli(verb, "sales", *options, "--confirm-passkey", "shop")
+    assert wrong.status == 4
+    monkeypatch.setattr("sys.stdin", Terminal("shop\n"))
+    assert (await cli(verb, "sales", *options)).status == 4
+    assert SALES in marked.supervisor.known
+    assert marked.supervisor.repairs.asked == []
+    monkeypatch.setattr("sys.stdin", Terminal("sales\n"))
+    done = await cli(verb, "sales", *options)
+    assert done.status == 0
+    assert "passkey" in done.out
+
+
+@pytest.mark.parametrize(("verb", "options"), [(one[0], one[1:]) for one in ENDS])
+async def test_the_option_answers_the_question(
+    cli: Cli, marked: House, verb: str, options: tuple[str, ...]
+) -> None:
+    done = await cli(verb, "sales", *options, "--confirm-passkey", "sales")
+    assert done.status == 0
+
+
+async def test_an_operator_notes_it_and_takes_it_back(cli: Cli, house: House) -> None:
+    house.supervisor.known[SALES] = make_view("sales")
+    assert (await cli("passkey", "sales", "needed")).status == 0
+    assert "passkey" in (await cli("show", "sales")).out
+    assert "passkey" in (await cli("why", "sales")).out
+    assert (await cli("passkey", "sales", "not-needed")).status == 0
+    assert "passkey" not in (await cli("show", "sales")).out
