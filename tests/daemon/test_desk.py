@@ -154,13 +154,18 @@ class Person:
                 assert made["result"].get("value") == "public-key", made
                 yield
 
-    async def links(self, desk: asyncio.subprocess.Process, eventually: Any) -> None:
-        """As soon as the program says that the code is there to be scanned."""
+    async def reads(self, desk: asyncio.subprocess.Process, words: bytes) -> bytes:
+        """What the program said until then."""
         assert desk.stdout is not None
         said = b""
         async with asyncio.timeout(30):
-            while b"link the phone" not in said:
+            while words not in said:
                 said += await desk.stdout.readuntil(b"\n")
+        return said
+
+    async def links(self, desk: asyncio.subprocess.Process, eventually: Any) -> None:
+        """As soon as the program says that the code is there to be scanned."""
+        await self.reads(desk, b"link the phone")
         async with self.authenticator():
             assert not self.headless()
             self.stand_in.scan(ACCOUNT, "desk")
@@ -211,6 +216,24 @@ async def test_a_person_with_a_passkey_pairs_from_the_invitation_to_connected(
     again = await person.pair("--to", line, "--page", person.page)
     out = (await again.communicate())[0].decode()
     assert (again.returncode, "used already" in out) == (4, True), out
+
+
+async def test_a_window_that_is_closed_ends_it_and_opens_no_other(
+    agent: RunningAgent, person: Person
+) -> None:
+    line = await invite(agent, person)
+    desk = await person.pair("--to", line, "--page", person.page)
+    said = await person.reads(desk, b"link the phone")
+    async with aiohttp.ClientSession() as http:
+        port = person.browser_port()
+        shown = await (await http.get(f"http://127.0.0.1:{port}/json/version")).json()
+        async with http.ws_connect(shown["webSocketDebuggerUrl"]) as browser:
+            await browser.send_json({"id": 1, "method": "Browser.close"})
+            out = said + (await desk.communicate())[0]
+    assert (desk.returncode, b"the window was closed" in out) == (4, True), out
+    (folder,) = person.folders.iterdir()
+    assert f"kept in {folder}".encode() in out and (folder / "session" / "profile").is_dir()
+    assert await agent.status(ID) == "DISCONNECTED"
 
 
 # what is refused, and nothing of it is left
