@@ -343,7 +343,8 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
         "No server can answer it: link the account at a desk, in an ordinary browser with the"
-        " owner's own passkey (`wa-agent pair`), then import that session here.",
+        " owner's own passkey: `wa-agent invite` here for an instance of engine web, `wa-agent"
+        " pair` there.",
         counts_as_failure=False,
     ),
     Reason(
@@ -352,7 +353,8 @@ ROWS = (
         Permanence.RETRY,
         ConnectionStatus.QR_REQUIRED,
         "Scan the new code once more. If that ends the same way, link the account at a desk with"
-        " the owner's own passkey (`wa-agent pair`), then import that session here.",
+        " the owner's own passkey: `wa-agent invite` here for an instance of engine web, `wa-agent"
+        " pair` there.",
         counts_as_failure=False,
     ),
     Reason(
