@@ -19,7 +19,7 @@ PARTS = (
     *("instance.js", "code.js", "chart.js", "history.js", "evidence.js", "settings.js"),
     *("dashboard.css", "icon.svg", "docs.js", "page.css"),
 )
-"""The files that the pages ask for, each at /page/NAME."""
+"""The files of the pages, each at /page/NAME."""
 
 _TYPES = {
     "html": "text/html",

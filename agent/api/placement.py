@@ -1,7 +1,7 @@
-"""Where an instance lives: on this machine, or as which session of which backend.
+"""Where an instance runs: on this machine, or as a session of a backend.
 
-`backend` and `remote` may stand in a body beside `settings` or in them; they are kept as
-settings. Whether what they name is there is for supervision to say.
+`backend` and `remote` may stand in a body beside `settings` or in them; they are stored as
+settings. Supervision checks that they exist.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,12 @@ from agent.errors import InvalidRequest, NotFound, Refused
 
 PLACE = (
     Field("backend", STRING, "the [[backend]] that runs it, short for settings.backend", most=48),
-    Field("remote", STRING, "its name there, short for settings.remote; default: the id", most=256),
+    Field(
+        "remote",
+        STRING,
+        "its name on the backend, short for settings.remote; default: the id",
+        most=256,
+    ),
 )
 _PLACE = ("backend", "remote")
 
@@ -42,7 +47,7 @@ def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Changed settings of an instance that exists: it stays the session that it is."""
+    """Changed settings of an existing instance, which keeps its backend and session."""
     _check_engine(instance.engine, settings)
     present = {k: v for k, v in instance.settings.items() if k in _PLACE and instance.backend}
     moved = Instance(instance.id, instance.engine, True, {**present, **settings})
@@ -57,23 +62,22 @@ def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def engine_of(call: Call, backend: str) -> str:
-    """The engine of a backend that somebody named."""
+    """The engine of a named backend."""
     try:
         return call.supervisor.backends.view(backend).engine
     except NotFound:
-        found = ", ".join(sorted(view.name for view in call.supervisor.backends.views()))
-        cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {found or 'none'}"
+        names = ", ".join(sorted(view.name for view in call.supervisor.backends.views()))
+        cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {names or 'none'}"
         raise _wrong("backend", cause, code="unknown_backend") from None
 
 
 def only_backend(call: Call) -> str:
-    """The backend that is meant where a body names neither engine nor backend; "" = none is
-    declared."""
-    found = sorted(view.name for view in call.supervisor.backends.views())
-    if len(found) > 1:
-        cause = f"missing, name a backend ({', '.join(found)}) or an engine"
+    """The only backend, for a body with neither engine nor backend; "" = none is declared."""
+    names = sorted(view.name for view in call.supervisor.backends.views())
+    if len(names) > 1:
+        cause = f"missing, name a backend ({', '.join(names)}) or an engine"
         raise _wrong("backend", cause, code="which_backend")
-    return found[0] if found else ""
+    return names[0] if names else ""
 
 
 def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Turns the agent's pictures into the JSON that the interface shows."""
+"""The agent's views as JSON."""
 
 import time
 from dataclasses import asdict
@@ -64,7 +64,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
 
 
 def _proved(view: InstanceView) -> str | None:
-    """When the state was last proved: an age would be old by the time it is read."""
+    """The time at which the state was last proved."""
     return None if view.proof_age is None else wall_text(view.seen_wall - view.proof_age)
 
 

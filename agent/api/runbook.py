@@ -1,4 +1,4 @@
-"""The runbook as a page, which every alert links to. The text is public: no key is asked for."""
+"""The runbook as a page, which every alert links to. It is public and needs no key."""
 
 import re
 from functools import cache
@@ -22,15 +22,15 @@ async def show_runbook(call: Call) -> web.Response:
 def _page() -> bytes:
     frame = (PAGE / "runbook.html").read_text(encoding="utf-8")
     table = sorted(alert_table(), key=lambda alert: alert.name)
-    known = [(alert, said) for alert in table if (said := paragraphs().get(alert.name))]
-    names = "".join(f'<li><a href="#{one.anchor}">{one.name}</a></li>' for one, _ in known)
-    parts = "\n".join(_part(one, said) for one, said in known)
+    rows = [(alert, text) for alert in table if (text := paragraphs().get(alert.name))]
+    names = "".join(f'<li><a href="#{alert.anchor}">{alert.name}</a></li>' for alert, _ in rows)
+    parts = "\n".join(_part(alert, text) for alert, text in rows)
     whole = frame.replace("<!-- names -->", names).replace("<!-- paragraphs -->", parts)
     return whole.encode()
 
 
-def _part(alert: Alert, said: str) -> str:
-    text = _CODE.sub(r"<code>\1</code>", escape(said, quote=False))
+def _part(alert: Alert, paragraph: str) -> str:
+    text = _CODE.sub(r"<code>\1</code>", escape(paragraph, quote=False))
     return (
         f'<section id="{alert.anchor}"><h2>{alert.name}</h2>'
         f'<p class="soft small">{alert.severity} · {alert.group}</p><p>{text}</p></section>'

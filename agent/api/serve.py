@@ -1,4 +1,4 @@
-"""Opens the HTTP interface and closes it again without dropping what is in flight."""
+"""Opens the HTTP interface, and closes it without dropping requests in flight."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ log = bound(Category.API)
 _MAX_HEADERS = 64
 _GRACE_FOR_UNHEARD = 2.0
 _PORT_AGAIN = 2.0
-"""Seconds between two tries for a port that another program has."""
+"""Seconds between two tries to bind a port that another program has."""
 
 
 class Server:
@@ -65,7 +65,7 @@ class Server:
         self._parts = parts
         self._own_socket = opened.own_socket
         self.routes = opened.routes
-        """The kernel's news of routes, where systemd handed it over with the others."""
+        """The kernel's messages about routes, if systemd passed that socket."""
 
     async def listen(self, sock: socket.socket) -> None:
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
@@ -75,7 +75,7 @@ class Server:
         sock.listen(BACKLOG)
 
     async def get_missing_ports(self) -> None:
-        """Try for the ports that another program had, until each of them is ours."""
+        """Try to bind the ports that another program has, until each is bound."""
         missing = self._parts.not_listening
         while missing:
             await asyncio.sleep(_PORT_AGAIN)
@@ -91,7 +91,7 @@ class Server:
                 log.info("listening on %s now: it is free", describe(sock))
 
     async def close(self) -> None:
-        """Take no one new in, answer who is in, then end. Bounded by the runner's time limit."""
+        """Refuse new connections, answer the open ones, then end, within the runner's limit."""
         await self._stop_accepting()
         self._remove_own_socket()
         await self._hear_the_last()
@@ -106,10 +106,10 @@ class Server:
         self._parts.audit.close()
 
     async def _stop_accepting(self) -> None:
-        """First no further accept, then a turn of the loop, then the end of listening.
+        """Stop accepting, let the loop turn, then stop listening.
 
-        A server that is closed between the accept and the making of its connection resets that
-        client (asyncio asserts that the server is open), and he was promised an answer.
+        Closed between the accept and the making of a connection, a server resets that client
+        (asyncio asserts that the server is open), whose request must be answered.
         """
         loop = asyncio.get_running_loop()
         for server in self._listening:
@@ -120,10 +120,10 @@ class Server:
             server.close()
 
     async def _hear_the_last(self) -> None:
-        """Who was accepted a moment ago is about to send: closing now would refuse him."""
+        """Wait for requests of clients that were accepted a moment ago."""
         loop = asyncio.get_running_loop()
         deadline, calm = loop.time() + _GRACE_FOR_UNHEARD, 0
-        # More than one look: one that the kernel has handed over may not be a connection yet.
+        # Several times: an accepted socket may not be a connection yet.
         while loop.time() < deadline and calm < 5:
             unheard = any(connection.unheard for connection in self._entrance.connections)
             calm = 0 if unheard else calm + 1
@@ -137,7 +137,7 @@ class Server:
             if path.lstat().st_ino == inode:
                 path.unlink()
         except OSError:
-            pass  # gone already, or another agent's by now
+            pass  # it is gone, or another agent's
 
 
 async def serve(
@@ -155,10 +155,10 @@ async def serve(
     places: Mapping[str, str],
     listen: str = "",
 ) -> Server:
-    """Listen on what systemd handed over, and bind ourselves what it did not.
+    """Listen on systemd's sockets, and bind those that it did not pass.
 
-    `socket_path` is where the Unix socket goes when `section.socket` names none; `listen` is the
-    address that systemd was to open, where that is another one than `section.listen`.
+    `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
+    systemd should have opened, if it is not `section.listen`.
     """
     ring = await KeyRing.open(store)
     parts = Parts(
@@ -214,14 +214,14 @@ async def serve(
         await server.listen(sock)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
     for cause in opened.missing.values():
-        again = f"the agent tries it again every {_PORT_AGAIN:g} s"
+        again = f"the agent tries to bind it every {_PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
     return server
 
 
 @dataclass(slots=True)
 class Opened:
-    """The sockets, how to reach them, and the file of the Unix socket that is ours to remove."""
+    """The sockets, their addresses, and the Unix socket's file, which the agent removes."""
 
     sockets: list[socket.socket] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
@@ -248,7 +248,7 @@ def _open_sockets(
         if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
             try:
                 opened.add(bind_tcp(section.listen))
-            except TryLater as error:  # no session stays down for it
+            except TryLater as error:  # sessions run without it
                 opened.missing[section.listen] = str(error)
         path = Path(section.socket) if section.socket else socket_path
         if path is not None and socket.AF_UNIX not in families:

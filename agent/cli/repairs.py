@@ -113,12 +113,12 @@ def repair(options: argparse.Namespace) -> int:
     else:
         instances = [client.get(f"/api/instance/{instance_or_refuse(options.id)}")]
     repaired = repair_all(client, instances, options)
-    lines = table_lines(("ID", "HEALTH", "WHY", "RESULT"), [each.row for each in repaired])
+    lines = table_lines(("ID", "HEALTH", "WHY", "RESULT"), [result.row for result in repaired])
     return print_answer(
         options,
-        [each.shown for each in repaired],
+        [result.shown for result in repaired],
         *(lines if repaired else ["nothing needs a repair"]),
-        good=all(each.good for each in repaired),
+        good=all(result.good for result in repaired),
     )
 
 

@@ -53,7 +53,7 @@ def queries() -> Iterator[str]:
 
 
 def dashboard_file() -> str:
-    found = {
+    dashboard = {
         "title": "WhatsApp sessions (wa-agent)",
         "uid": "wa-agent",
         "tags": ["wa-agent"],
@@ -84,7 +84,7 @@ def dashboard_file() -> str:
         },
         "panels": list(_panels()),
     }
-    return json.dumps(found, indent=1) + "\n"
+    return json.dumps(dashboard, indent=1) + "\n"
 
 
 _DATASOURCE = {"type": "prometheus", "uid": "${source}"}

@@ -184,9 +184,9 @@ class Exporter:
                 parts += (self._head(family, openmetrics), text)
         if openmetrics:
             parts.append(END_OF_OPENMETRICS)
-        found = b"".join(parts)
+        answer = b"".join(parts)
         self._last_cost = time.perf_counter() - begun
-        return found, OPENMETRICS if openmetrics else PLAIN
+        return answer, OPENMETRICS if openmetrics else PLAIN
 
     def _samples(self) -> Iterator[tuple[Family, bytes]]:
         views = self._views()

@@ -21,8 +21,8 @@ def webhook_samples(figures: WebhookFigures) -> Iterator[tuple[Family, str]]:
     yield (
         DELIVERIES,
         "".join(
-            sample(DELIVERIES.name, figures.results.get(one.value, 0), result=one.value)
-            for one in Result
+            sample(DELIVERIES.name, figures.results.get(result.value, 0), result=result.value)
+            for result in Result
         ),
     )
     yield LENGTH, sample(LENGTH.name, figures.waiting, kind=KIND)

@@ -97,16 +97,16 @@ async def create(call: Call) -> web.Response:
 async def list_instances(call: Call) -> Json:
     query = call.query
     limit = query.get("limit", 100)
-    found = [
+    views = [
         view
         for id, view in sorted(call.supervisor.views().items())
         if call.caller.sees(id) and _wanted(call, view)
     ]
-    rest = [view for view in found if view.instance.id > query.get("after", "")]
+    rest = [view for view in views if view.instance.id > query.get("after", "")]
     page = rest[:limit]
     return {
         "instances": [show_instance(view) for view in page],
-        "total": len(found),
+        "total": len(views),
         "next": page[-1].instance.id if len(rest) > limit else None,
     }
 
@@ -187,7 +187,7 @@ async def read_history(call: Call, id: InstanceId | None) -> Json:
     limit = query.get("limit", 100)
     if "before" in query and "after" in query:
         raise InvalidRequest("cannot use before and after together", field="after")
-    found = await call.supervisor.history(
+    entries = await call.supervisor.history(
         id,
         before=query.get("before"),
         after=query.get("after"),
@@ -195,8 +195,8 @@ async def read_history(call: Call, id: InstanceId | None) -> Json:
         kinds=query.get("kind", ()),
     )
     return {
-        "events": [show_event(entry) for entry in found],
-        "next": found[-1].cursor if len(found) == limit else None,
+        "events": [show_event(entry) for entry in entries],
+        "next": entries[-1].cursor if len(entries) == limit else None,
     }
 
 

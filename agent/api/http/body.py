@@ -70,7 +70,7 @@ async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
 def parse_object(raw: bytes) -> dict[str, Any]:
     """One JSON object, or InvalidRequest; never any other exception."""
     try:
-        found = json.loads(
+        parsed = json.loads(
             raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_twins
         )
     except (ValueError, RecursionError) as error:
@@ -78,12 +78,12 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(
             f"cannot read the body as JSON: {cause[:200]}", field="body", code="invalid_json"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise InvalidRequest(
             "cannot use the body: it must be a JSON object", field="body", code="invalid_json"
         )
-    _check_values(found)
-    return found
+    _check_values(parsed)
+    return parsed
 
 
 def _no_constant(word: str) -> Any:
@@ -91,15 +91,15 @@ def _no_constant(word: str) -> Any:
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError("an object has the same name twice")
-    return found
+    return members
 
 
-def _check_values(found: Any) -> None:
+def _check_values(parsed: Any) -> None:
     """Refuses valid JSON that other programs cannot take: depth, infinities, half characters."""
-    waiting: list[tuple[Any, int]] = [(found, 1)]
+    waiting: list[tuple[Any, int]] = [(parsed, 1)]
     while waiting:
         value, depth = waiting.pop()
         if depth > DEEPEST:

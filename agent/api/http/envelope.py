@@ -22,16 +22,16 @@ def new_request_id() -> str:
     return secrets.token_hex(8)
 
 
-def json_answer(found: Any, status: int = 200) -> web.Response:
+def json_answer(content: Any, status: int = 200) -> web.Response:
     return web.Response(
-        body=json.dumps(found, separators=(",", ":"), allow_nan=False).encode() + b"\n",
+        body=json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n",
         status=status,
         content_type="application/json",
     )
 
 
-def created(found: Any, location: str) -> web.Response:
-    answer = json_answer(found, 201)
+def created(content: Any, location: str) -> web.Response:
+    answer = json_answer(content, 201)
     answer.headers["Location"] = location
     return answer
 

@@ -44,21 +44,23 @@ class Field:
     """For OpenAPI: the strings, or items of a list, that the handler accepts. It checks them."""
 
     def schema(self, *, query: bool = False) -> dict[str, Any]:
-        found: dict[str, Any] = {"type": self.kind, "description": self.meaning}
+        schema: dict[str, Any] = {"type": self.kind, "description": self.meaning}
         if self.kind == STRINGS:
-            found["items"] = {"type": STRING}
+            schema["items"] = {"type": STRING}
         if self.pattern:
-            (found["items"] if self.kind == STRINGS else found)["pattern"] = f"^(?:{self.pattern})$"
+            (schema["items"] if self.kind == STRINGS else schema)["pattern"] = (
+                f"^(?:{self.pattern})$"
+            )
         if query and self.kind == INTEGER:  # as _from_text reads it: no sign, few digits
-            found["minimum"], found["maximum"] = 0, MOST_IN_QUERY
+            schema["minimum"], schema["maximum"] = 0, MOST_IN_QUERY
         if self.choices:
-            (found["items"] if self.kind == STRINGS else found)["enum"] = list(self.choices)
+            (schema["items"] if self.kind == STRINGS else schema)["enum"] = list(self.choices)
         words = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")
         if self.least is not None:
-            found["min" + words] = self.least
+            schema["min" + words] = self.least
         if self.most is not None:
-            found["max" + words] = self.most
-        return found
+            schema["max" + words] = self.most
+        return schema
 
 
 CONFIRM_PASSKEY = Field(
@@ -70,23 +72,23 @@ CONFIRM_PASSKEY = Field(
 )
 
 
-def read_body(found: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
+def read_body(body: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
     """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
-    for name in found:
+    for name in body:
         if name not in rows:
             raise _wrong(name, "unknown field; known: " + (", ".join(rows) or "none"))
     for field in rows.values():
-        if field.required and field.name not in found:
+        if field.required and field.name not in body:
             raise _wrong(field.name, "it is missing")
-    return {name: _check(rows[name], value) for name, value in found.items()}
+    return {name: _check(rows[name], value) for name, value in body.items()}
 
 
-def read_query(found: Iterable[tuple[str, str]], fields: Iterable[Field]) -> dict[str, Any]:
+def read_query(pairs: Iterable[tuple[str, str]], fields: Iterable[Field]) -> dict[str, Any]:
     """The same for a query string; a list is given with commas or by repeating its name."""
     rows = {field.name: field for field in fields}
     read: dict[str, Any] = {}
-    for name, text in found:
+    for name, text in pairs:
         field = rows.get(name)
         if field is None:
             raise _wrong(name, "unknown parameter; known: " + (", ".join(rows) or "none"))

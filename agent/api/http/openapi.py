@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the route table: it cannot fall behind."""
+"""The OpenAPI description, made from the route table."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from agent.core.model import ID_PATTERN
 _PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
 _RIGHTS = {
     Right.OPEN: "No key needed",
-    Right.SOME: "Any key; the answer holds what that key may see",
+    Right.SOME: "Any key; the answer is limited to its instances",
     Right.READ: "Scope read",
     Right.OPERATE: "Scope operate",
     Right.ADMIN: "Scope admin",
@@ -25,7 +25,7 @@ _ERROR = {
     "properties": {
         "error": {"type": "string", "description": "stable code"},
         "message": {"type": "string", "description": "one sentence"},
-        "field": {"type": ["string", "null"], "description": "what was wrong in the request"},
+        "field": {"type": ["string", "null"], "description": "the wrong field of the request"},
         "request": {"type": "string", "description": "the request's name, also in the log"},
     },
 }
@@ -81,7 +81,7 @@ def _operation(route: Route) -> dict[str, Any]:
         {"name": f.name, "in": "query", "required": f.required, "schema": f.schema(query=True)}
         for f in route.query
     ]
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": route.summary,
         "description": _needs(route),
         "operationId": route.method.lower() + re.sub(r"\W+", "_", plain_path(route.path)),
@@ -89,25 +89,25 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": _responses(route),
     }
     if route.right is not Right.OPEN:
-        found["security"] = [{"key": []}]
+        operation["security"] = [{"key": []}]
     if route.invite:
-        found["security"] = [{"invite": []}]
+        operation["security"] = [{"invite": []}]
     if route.hook:
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": {"type": "object"}}},
         }
     if route.takes_archive:
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {"application/octet-stream": {"schema": {"format": "binary"}}},
         }
     if route.body is not None:
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": any(f.required for f in route.body),
             "content": {"application/json": {"schema": _object(route.body)}},
         }
-    return found
+    return operation
 
 
 def _object(fields: Iterable[Field]) -> dict[str, Any]:
@@ -121,22 +121,22 @@ def _object(fields: Iterable[Field]) -> dict[str, Any]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    responses: dict[str, Any] = {
         str(status): {"description": HTTPStatus(status).phrase} for status in route.answers
     }
     for status in _refusals(route):
-        found.setdefault(
+        responses.setdefault(
             str(status),
             {
                 "description": HTTPStatus(status).phrase,
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
             },
         )
-    return found
+    return responses
 
 
 def _refusals(route: Route) -> Iterator[int]:
-    """Each by its status: a `default` would call every answer a right one."""
+    """Each by its status: a `default` would allow every answer."""
     yield from (400, 403)  # a foreign host, a foreign page, a secret in the address
     if route.right is not Right.OPEN or route.invite:
         yield 401

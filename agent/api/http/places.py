@@ -1,8 +1,8 @@
-"""Where connections stand: before a whole head, in a request, or idle; each with its own places.
+"""Limits for connections by their stage: before a whole head, in a request, or idle.
 
-127.0.0.1 is everybody on this machine. Whoever opens connections and sends nothing loses the
-oldest of them to the newest, and takes no place from those who ask. Who asks too much at once
-is refused, but for the few requests that this machine's care depends on.
+127.0.0.1 is shared by all programs on this machine. Connections that send nothing close the oldest
+of their own stage, and take no place from requests. Requests over the limit are refused, but for
+those that monitoring depends on.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ class Place(StrEnum):
 
 
 class Standing(Protocol):
-    """A connection as its places see it."""
+    """A connection that can be closed for another one."""
 
     def give_way(self) -> None:
         """Close at once: another one needs the place."""
@@ -29,7 +29,7 @@ class Standing(Protocol):
 
 @dataclass(slots=True)
 class Places:
-    """How many stand where, by address and together."""
+    """The connections of each stage, counted by address and in total."""
 
     per_address: int = 64
     """Requests at a time, and as many idle connections."""
@@ -38,7 +38,7 @@ class Places:
     requests: int = 512
     idle: int = 512
     kept_free: int = 32
-    """Requests more that the scrape, the probes and the webhooks of backends may take."""
+    """More requests that scrapes, probes and the webhooks of backends may take."""
     gave_way: int = 0
     refused: int = 0
     _standing: dict[Place, dict[Standing, str]] = field(
@@ -47,25 +47,25 @@ class Places:
     """The oldest first; each with its address."""
     _counted: Counter[tuple[Place, str]] = field(default_factory=Counter)
 
-    def stand(self, one: Standing, address: str, place: Place) -> None:
-        self.leave(one)
-        self._standing[place][one] = address
+    def stand(self, connection: Standing, address: str, place: Place) -> None:
+        self.leave(connection)
+        self._standing[place][connection] = address
         self._counted[place, address] += 1
         if place is Place.HEAD:
             self._make_room(place, address, self.heads_per_address, self.heads)
         elif place is Place.IDLE:
             self._make_room(place, address, self.per_address, self.idle)
 
-    def leave(self, one: Standing) -> None:
+    def leave(self, connection: Standing) -> None:
         for place, standing in self._standing.items():
-            address = standing.pop(one, None)
+            address = standing.pop(connection, None)
             if address is not None:
                 self._counted[place, address] -= 1
                 if not self._counted[place, address]:
                     del self._counted[place, address]
 
     def crowded(self, address: str, *, needed: bool) -> bool:
-        """Whether this request, which stands here already, is one too many."""
+        """Whether this request, which is counted already, is over the limit."""
         more = self.kept_free if needed else 0
         crowded = (
             self._counted[Place.REQUEST, address] > self.per_address + more
@@ -84,7 +84,10 @@ class Places:
             self._close_oldest(place, lambda _whose: True)
 
     def _close_oldest(self, place: Place, of: Callable[[str], bool]) -> None:
-        oldest = next((one for one, whose in self._standing[place].items() if of(whose)), None)
+        oldest = next(
+            (connection for connection, address in self._standing[place].items() if of(address)),
+            None,
+        )
         if oldest is not None:
             self.leave(oldest)
             self.gave_way += 1

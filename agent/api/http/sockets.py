@@ -1,4 +1,4 @@
-"""The sockets to listen on: handed over by systemd, or bound here."""
+"""The sockets to listen on: passed by systemd, or bound here."""
 
 import errno
 import ipaddress
@@ -19,24 +19,25 @@ BACKLOG = 1024
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
-    """What systemd handed to this very process; the variables go, so that no child uses them."""
+    """The sockets that systemd passed to this process; removes the variables, so that no child uses
+    them."""
     meant_for = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
     if meant_for != str(pid) or not count.isdigit():
         return []
-    found = []
+    sockets = []
     for number in range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count)):
         sock = _usable(number)
         if sock is None:
-            log.warning("descriptor %d from systemd is a socket of no use here: not used", number)
+            log.warning("descriptor %d from systemd is not a listening socket: not used", number)
             continue
-        found.append(sock)
-    return found
+        sockets.append(sock)
+    return sockets
 
 
 def _usable(number: int) -> socket.socket | None:
-    """One that listens, or the kernel's news of routes."""
+    """A socket that listens, or the kernel's messages about routes."""
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             return None
@@ -61,7 +62,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
 
 
 def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
-    """`TryLater` where another program has the port, or the machine not yet the address."""
+    """`TryLater` while another program has the port or the machine lacks the address."""
     host, port = parse_listen(listen)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -99,7 +100,7 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
 
 
 def _holder(port: int) -> str:
-    """Who has the port, as far as this user may know."""
+    """The program that has the port, as far as this user may see it."""
     import psutil  # a MiB that an agent which got its port never needs
 
     try:
@@ -114,7 +115,7 @@ def _holder(port: int) -> str:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Bound with mode 0660. A socket that somebody listens on is never taken away."""
+    """Bound with mode 0660. A socket that another agent listens on is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -126,12 +127,12 @@ def bind_unix(path: Path) -> socket.socket:
             # The file takes its mode from the socket: at no moment is it open to others.
             os.fchmod(sock.fileno(), 0o660)
             sock.bind(short)
-            Path(short).chmod(0o660)  # whatever the umask took away
+            Path(short).chmod(0o660)  # the umask may have removed bits
             sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
             if error.errno == errno.EADDRINUSE:
-                raise TryLater(f"cannot listen on {path}: another agent was faster") from error
+                raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
             raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
     finally:
         os.close(folder)
@@ -141,10 +142,10 @@ def bind_unix(path: Path) -> socket.socket:
 
 def _remove_stale(path: Path, short: str) -> None:
     try:
-        found = os.lstat(short)
+        status = os.lstat(short)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(status.st_mode):
         raise ConfigError(f"cannot listen on {path}: a file that is no socket has that path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2.0)

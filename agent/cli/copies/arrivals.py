@@ -1,4 +1,4 @@
-"""What `import` found and what became of it: the list, connected or not, able to read or not."""
+"""The result of `import`: the list of sessions, and whether they connect and can read."""
 
 import argparse
 import time
@@ -30,29 +30,29 @@ def wait_for_first_messages(
 ) -> dict[str, Any]:
     """Its first messages once they are counted, or as far as they came by then."""
     client = client_of(options)
-    found: dict[str, Any] = {}
+    first: dict[str, Any] = {}
 
     def wait() -> dict[str, Any]:
         wait_until_connected(client, id, max(deadline - time.monotonic(), 0.0))
-        while not found.get("over"):
-            found.update(_first_messages(client, id))
+        while not first.get("over"):
+            first.update(_first_messages(client, id))
             if time.monotonic() >= deadline:
                 break
             time.sleep(_EVERY)
-        return found
+        return first
 
     return with_progress(
         f"waiting for {id}",
         wait,
-        lambda: f", {found['sentence']}" if found else "",
+        lambda: f", {first['sentence']}" if first else "",
         quiet=wants_json(options),
     )
 
 
 def _first_messages(client: Client, id: str) -> dict[str, Any]:
-    told = client.get(f"/api/instance/{id}/details")["first_messages"]
+    first = client.get(f"/api/instance/{id}/details")["first_messages"]
     # A session without a pairing has none to wait for.
-    return told or {"over": True, "unread": 0, "sentence": "it was not paired"}
+    return first or {"over": True, "unread": 0, "sentence": "it was not paired"}
 
 
 def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> None:
@@ -76,18 +76,18 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
         options,
         [
             {
-                "name": one.session.name,
-                "program": one.session.program,
-                "account": one.session.account,
-                "written": one.session.written,
-                "pre_keys": one.session.pre_keys,
-                "records": one.session.records,
-                "id": one.id,
-                "problem": one.session.problem,
-                "code": one.session.code,
-                "result": one.result,
+                "name": planned.session.name,
+                "program": planned.session.program,
+                "account": planned.session.account,
+                "written": planned.session.written,
+                "pre_keys": planned.session.pre_keys,
+                "records": planned.session.records,
+                "id": planned.id,
+                "problem": planned.session.problem,
+                "code": planned.session.code,
+                "result": planned.result,
             }
-            for one in plan
+            for planned in plan
         ],
         ("NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"),
         lambda row: (

@@ -95,11 +95,11 @@ def import_sessions(options: argparse.Namespace) -> int:
         with SOURCES[program](Path(options.source), options.id) as archive:
             instance = _send(options, archive, options.id, Path(options.source).name)
         return _finish(options, instance)
-    found = _found(options)
-    plan = [Planned(session, _id_for(session, options)) for session in found]
+    sessions = _found(options)
+    plan = [Planned(session, _id_for(session, options)) for session in sessions]
     if options.dry_run:
         print_plan(options, plan)
-        return 4 if any(one.session.problem for one in plan) else 0
+        return 4 if any(planned.session.problem for planned in plan) else 0
     return _import(options, _chosen(options, plan))
 
 
@@ -116,7 +116,10 @@ def _one_session(options: argparse.Namespace) -> str:
     path = Path(options.source)
     if path.is_dir():
         try:
-            profiles = [path, *(each for each in path.iterdir() if each.name.startswith("session"))]
+            profiles = [
+                path,
+                *(folder for folder in path.iterdir() if folder.name.startswith("session")),
+            ]
             return "wwebjs" if any(has_pairing(profile) for profile in profiles) else ""
         except OSError as error:
             raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="source") from error
@@ -128,16 +131,17 @@ def _found(options: argparse.Namespace) -> "list[FoundSession]":
 
     hints = Hints(options.keys, options.pattern, options.stopped)
     words = f"reading {shown(options.source)}"
-    found = with_progress(
+    sessions = with_progress(
         words, lambda: find_sessions(options.source, hints), str, quiet=wants_json(options)
     )
-    if missing := set(options.only) - {one.name for one in found}:
+    if missing := set(options.only) - {session.name for session in sessions}:
+        names = ", ".join(session.name for session in sessions[:20])
         raise InvalidRequest(
-            f"cannot import {min(missing)}: the source has {', '.join(o.name for o in found[:20])}",
+            f"cannot import {min(missing)}: the source has {names}",
             field="only",
             code="no_session",
         )
-    return [one for one in found if not options.only or one.name in options.only]
+    return [session for session in sessions if not options.only or session.name in options.only]
 
 
 def _id_for(session: "FoundSession", options: argparse.Namespace) -> str:
@@ -165,7 +169,7 @@ def _chosen(options: argparse.Namespace, plan: Sequence[Planned]) -> Sequence[Pl
             f"cannot import {len(plan)} sessions at once: add --all, or --only NAME for each",
             code="several_sessions",
         )
-    ids = [one.id for one in plan if not one.session.problem]
+    ids = [planned.id for planned in plan if not planned.session.problem]
     if twice := next((id for id in ids if ids.count(id) > 1), None):
         raise Refused(
             f"cannot import two sessions as {twice or 'one id'}: import each with --only NAME and"
@@ -177,17 +181,17 @@ def _chosen(options: argparse.Namespace, plan: Sequence[Planned]) -> Sequence[Pl
 
 def _import(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
     imported = []
-    for one in plan:
-        if one.session.problem:
-            one.result = f"refused: {one.session.problem}"
+    for planned in plan:
+        if planned.session.problem:
+            planned.result = f"refused: {planned.session.problem}"
             continue
         try:
-            imported.append(_import_one(options, one))
-            one.result = "imported"
+            imported.append(_import_one(options, planned))
+            planned.result = "imported"
         except WaError as error:
             if len(plan) == 1:
                 raise
-            one.result = f"failed: {error}"
+            planned.result = f"failed: {error}"
     if len(plan) == 1:
         return _finish(options, imported[0])
     readable = _wait_for_all(options, plan) if options.wait is not None else True
@@ -195,39 +199,39 @@ def _import(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
     return 0 if readable and len(imported) == len(plan) else 4
 
 
-def _finish(options: argparse.Namespace, told: dict[str, Any]) -> int:
+def _finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     """Of one session: its report, and with --wait whether it reads."""
     if options.wait is None:
-        print_imported(options, told)
+        print_imported(options, instance)
         return 0
-    first = wait_for_first_messages(options, told["id"], time.monotonic() + options.wait)
-    print_imported(options, {**told, "first_messages": first})
+    first = wait_for_first_messages(options, instance["id"], time.monotonic() + options.wait)
+    print_imported(options, {**instance, "first_messages": first})
     return 4 if first["unread"] else 0
 
 
 def _wait_for_all(options: argparse.Namespace, plan: Sequence[Planned]) -> bool:
     readable, deadline = True, time.monotonic() + options.wait
-    for one in plan:
-        if one.result != "imported":
+    for planned in plan:
+        if planned.result != "imported":
             continue
         try:
-            first = wait_for_first_messages(options, one.id, deadline)
-            one.result = first["sentence"]
+            first = wait_for_first_messages(options, planned.id, deadline)
+            planned.result = first["sentence"]
             readable = readable and not first["unread"]
         except WaError as error:
-            one.result, readable = f"imported; {error}", False
+            planned.result, readable = f"imported; {error}", False
     return readable
 
 
-def _import_one(options: argparse.Namespace, one: Planned) -> dict[str, Any]:
-    if not one.id:
+def _import_one(options: argparse.Namespace, planned: Planned) -> dict[str, Any]:
+    if not planned.id:
         raise InvalidRequest(
-            f"cannot import {one.session.name}: its name is no id, give one after the source",
+            f"cannot import {planned.session.name}: its name is no id, give one after the source",
             field="id",
         )
-    id = InstanceId(one.id)
-    with pack_found(one.session, id) as archive:
-        return _send(options, archive, id, one.session.name)
+    id = InstanceId(planned.id)
+    with pack_found(planned.session, id) as archive:
+        return _send(options, archive, id, planned.session.name)
 
 
 def _send(

@@ -41,15 +41,15 @@ def look_at_archive(path: Path) -> "FoundSession":
     from agent.vault.copies.unpack import unpack_apart
     from agent.vault.copies.untar import Limits
 
-    found = FoundSession(OURS, path.name)
+    session = FoundSession(OURS, path.name)
     with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, open_archive(path, None) as raw:
         if is_sealed(raw):
             sealed = "it is sealed for an agent, which alone can open it: import it there"
-            return replace(found, problem=sealed, code="sealed")
+            return replace(session, problem=sealed, code="sealed")
         try:
             arrived = unpack_apart(Path(folder), raw, Limits())
         except WaError as error:
-            return replace(found, problem=str(error), code=error.code)
+            return replace(session, problem=str(error), code=error.code)
     manifest = arrived.manifest
     paths = [file.path for file in manifest.listing.files]
     lacking = file_rules(manifest.engine).lacks(paths)
@@ -75,14 +75,14 @@ def look_at_local_auth(path: Path) -> "FoundSession":
     from agent.engines.web.profile.local_auth import find_local_auth, refuse_open
     from agent.moving.session import FoundSession
 
-    found = FoundSession("whatsapp-web.js", path.name)
+    session = FoundSession("whatsapp-web.js", path.name)
     try:
         profile = find_local_auth(path)
-        found = replace(found, name=profile.name, written=profile.stat().st_mtime)
+        session = replace(session, name=profile.name, written=profile.stat().st_mtime)
         refuse_open(profile)
     except WaError as error:
-        return replace(found, problem=str(error), code=error.code)
-    return found
+        return replace(session, problem=str(error), code=error.code)
+    return session
 
 
 def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:

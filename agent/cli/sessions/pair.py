@@ -162,9 +162,9 @@ def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) ->
         f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
         " never run it: two that run one session throw each other out"
     )
-    told = {"file": str(options.out), "kept": str(folder)}
+    written = {"file": str(options.out), "kept": str(folder)}
     done = f"{options.out} written; on the agent's machine: wa-agent import {options.out.name}"
-    return print_answer(options, told, done)
+    return print_answer(options, written, done)
 
 
 def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
@@ -183,8 +183,8 @@ def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> 
         _say(f"the agent has the session; a copy is in {sent}: never run it")
         raise
     shutil.rmtree(sent)
-    told = {"id": invitation.id, "connection_status": "CONNECTED"}
-    return print_answer(options, told, f"{invitation.id} is connected")
+    connected = {"id": invitation.id, "connection_status": "CONNECTED"}
+    return print_answer(options, connected, f"{invitation.id} is connected")
 
 
 def _new_folder(id: str) -> Path:

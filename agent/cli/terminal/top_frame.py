@@ -96,7 +96,7 @@ def draw(
         ends = "_" if scroll.typing else "  (Esc shows all)"
         lines.append((f"FILTER  {clean(scroll.filter)}{ends}", "warn"))
     lines.append((_row(columns, {name: name for name in (*columns, "WHY")}), "head"))
-    rows = [one for one in worst_first(sight.instances) if _fits(one, scroll.filter)]
+    rows = [instance for instance in worst_first(sight.instances) if _fits(instance, scroll.filter)]
     room = len(rows) if height == 0 else max(height - len(lines), 1)
     if len(rows) > room:
         room = max(room - 1, 1)
@@ -106,8 +106,11 @@ def draw(
     scroll.page = room
     shown = rows[scroll.first : scroll.first + room]
     lines += [
-        (_row(columns, _cells(one, sight.figures.get(str(one["id"]), {}), now)), tone_of(one))
-        for one in shown
+        (
+            _row(columns, _cells(instance, sight.figures.get(str(instance["id"]), {}), now)),
+            tone_of(instance),
+        )
+        for instance in shown
     ]
     if len(shown) < len(rows):
         more = len(rows) - scroll.first - len(shown)
@@ -122,7 +125,7 @@ def draw(
 
 
 def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
-    tones = [tone_of(one) for one in sight.instances]
+    tones = [tone_of(instance) for instance in sight.instances]
     agent = sight.health.get("agent", {})
     clock = datetime.fromtimestamp(now).strftime("%H:%M:%S")
     first = (
@@ -137,14 +140,18 @@ def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
     if lost:
         age = duration(now - sight.at_wall)
         lines.append((f"NOT LIVE: {clean(lost)}; this picture is {age} old", "bad"))
-    lines += [(f"INCIDENT  {clean(one['sentence'])}", "bad") for one in sight.incidents]
+    lines += [(f"INCIDENT  {clean(incident['sentence'])}", "bad") for incident in sight.incidents]
     loud = sorted(
-        (one for one in sight.alerts if one["severity"] != "none" and not one["silenced_by"]),
-        key=lambda one: str(one["severity"]),  # critical comes before warning
+        (
+            alert
+            for alert in sight.alerts
+            if alert["severity"] != "none" and not alert["silenced_by"]
+        ),
+        key=lambda alert: str(alert["severity"]),  # critical comes before warning
     )
-    for one in loud[:3]:
-        tone = "bad" if one["severity"] == "critical" else "warn"
-        lines.append((f"ALERT  {clean(one['name'])}: {clean(one['sentence'])}", tone))
+    for alert in loud[:3]:
+        tone = "bad" if alert["severity"] == "critical" else "warn"
+        lines.append((f"ALERT  {clean(alert['name'])}: {clean(alert['sentence'])}", tone))
     if len(loud) > 3:
         lines.append((f"ALERT  and {len(loud) - 3} more: wa-agent alerts", "warn"))
     return lines

@@ -65,10 +65,10 @@ class GuardedResolver(AbstractResolver):
             self._looking[key] = _look_up(host, port, family)
             self._looking[key].add_done_callback(lambda _: self._looking.pop(key, None))
         # A caller that stops waiting must not end it for the other callers.
-        found = await asyncio.shield(self._looking[key])
+        addresses = await asyncio.shield(self._looking[key])
         good: list[ResolveResult] = []
         denied: AddressDenied | None = None
-        for kind, _, protocol, _, place in found[:_FIRST]:
+        for kind, _, protocol, _, place in addresses[:_FIRST]:
             address = str(place[0])
             if why := refuse_address(address, private=self._private):
                 denied = denied or AddressDenied(address, why)
@@ -100,22 +100,22 @@ def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
     # Its caller may have gone: the error must not reach the loop's handler.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def settle(found: list[Any] | None, error: Exception | None) -> None:
+    def settle(addresses: list[Any] | None, error: Exception | None) -> None:
         if future.done():
             return
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(found or [])
+            future.set_result(addresses or [])
 
     def work() -> None:
-        found, failed = None, None
+        addresses, failed = None, None
         try:
-            found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             failed = error if isinstance(error, OSError) else OSError("it is not a valid name")
         with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
-            loop.call_soon_threadsafe(settle, found, failed)
+            loop.call_soon_threadsafe(settle, addresses, failed)
 
     threading.Thread(target=work, name="webhook name", daemon=True).start()
     return future
