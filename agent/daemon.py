@@ -153,7 +153,15 @@ class Daemon:
             backends = None
             if self._config.backend:
                 backends = await self._open_host(host.name, units.BACKENDS)
-            ground = Ground(store, host, backends, self._bus, self._wakes, self._backend_wakes)
+            ground = Ground(
+                store,
+                host,
+                backends,
+                self._bus,
+                self._wakes,
+                self._backend_wakes,
+                lambda: self._open_host(host.name, units.PACKS),
+            )
             return await self._run_on(ground, older=older)
         finally:
             await store.close()
@@ -179,13 +187,23 @@ class Daemon:
             raise
 
     async def _open_host(self, choice: str, kind: units.Kind) -> Host:
-        state, local = self._config.agent.state_path, kind is units.INSTANCES
+        state = self._config.agent.state_path
+        wake, run, root = {
+            units.INSTANCES.prefix: (self._wakes.wake, "run", self._config.session_root),
+            units.BACKENDS.prefix: (
+                self._backend_wakes.wake,
+                "run-backends",
+                self._config.backends_root,
+            ),
+            # A pack has no passes, and all that it keeps is in its run folder.
+            units.PACKS.prefix: (_nothing, "run-packs", state / "run-packs"),
+        }[kind.prefix]
         return await open_host(
             choice,
-            wake=self._wakes.wake if local else self._backend_wakes.wake,
+            wake=wake,
             worker=self._config.worker,
-            run_dir=state / ("run" if local else "run-backends"),
-            session_root=self._config.session_root if local else self._config.backends_root,
+            run_dir=state / run,
+            session_root=root,
             cache_root=self._config.cache_root,
             kind=kind,
         )
@@ -200,6 +218,7 @@ class Daemon:
             await load_instances(registry, store, root, self._config.instance, older=older)
             told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
             await supervision.backends.take_over(self._config.backend, told)
+            supervision.packs.take_over()
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()
@@ -280,6 +299,7 @@ class Daemon:
                 tasks.create_task(supervision.loop.run(), name="passes")
                 if ground.backend_host is not None:
                     tasks.create_task(supervision.backends.loop.run(), name="backends")
+                tasks.create_task(supervision.packs.run(), name="packs")
                 tasks.create_task(supervision.sampler.run(), name="sampling")
                 tasks.create_task(
                     keep_trends(supervision.trends, supervision.registry.facts), name="trends"
@@ -373,6 +393,7 @@ class Daemon:
             chosen = supervision.settings.config.stop
             times = StopTimes(chosen.prepare, chosen.save, chosen.close)
             await close_sessions(every, host, times, save_records, hurry=self._signals.hurry)
+        await supervision.packs.close(leave_workers=leave)
         await supervision.backends.close(leave_workers=leave)
         await write(store.append(_said("agent_stopped", "the agent stopped in order")))
         await write(note_stop(store, self._state))
@@ -412,6 +433,9 @@ class Daemon:
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
+
+
+def _nothing(_id: InstanceId) -> None: ...
 
 
 async def _running(host: Host) -> list[InstanceId]:

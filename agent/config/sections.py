@@ -179,6 +179,14 @@ class WorkerSection:
         low=0,
         restart=True,
     )
+    pack: int = setting(
+        1,
+        "sessions of the baileys engine in one Node process, from each session's next start:"
+        " less memory, and less apart: one process holds the keys of all of them, and all"
+        " of them reconnect when it ends; 1 = a Node for each session",
+        low=1,
+        high=100,
+    )
     warm: bool = setting(
         True, "true = the process host forks workers from one preloaded process", restart=True
     )

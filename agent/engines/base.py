@@ -7,6 +7,7 @@ worker, verdicts to the core. Standard library only: it lives in every worker.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socket
 from typing import Any, Protocol
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
@@ -139,3 +140,30 @@ class Backend(Protocol):
 OpenBackend = Callable[[Path, Mapping[str, Any], BackendReporter], Backend]
 """Each remote engine's module `backend` has an `open_backend` of this type: folder, settings,
 reporter."""
+
+
+class Pack(Protocol):
+    """What several workers' sessions share, in a process of its own."""
+
+    @property
+    def sessions(self) -> int:
+        """How many use it now."""
+
+    async def open(self) -> None: ...
+
+    async def serve(self, listener: socket) -> None:
+        """Take in workers until cancelled."""
+
+    async def watch(self, alive: Callable[[], None]) -> None:
+        """`alive` is called each time it was found to answer."""
+
+    async def prepare_stop(self) -> None: ...
+
+    async def save(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+OpenPack = Callable[[InstanceId, Callable[[str], None]], Pack]
+"""Each packable engine's module `pack` has an `open_pack` of this type: the pack's name, and what
+hears why the pack can do no more."""

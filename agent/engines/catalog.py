@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import settings_of
 from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenBackend, OpenEngine
+from agent.engines.base import OpenBackend, OpenEngine, OpenPack
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
@@ -33,6 +33,8 @@ class EngineEntry:
     remote: bool = False
     """True where the sessions live on a server of someone else's: `open_backend` is offered, and
     one worker per backend holds them all."""
+    packable: bool = False
+    """True where several workers' sessions may share one process: `open_pack` is offered."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
     counts_messages: bool = True
@@ -53,6 +55,7 @@ CATALOG = {
             "WhatsApp without a browser: the npm package baileys in one Node process per instance",
             "agent.engines.baileys",
             tls=False,
+            packable=True,
         ),
         EngineEntry(
             "sandbox",
@@ -230,6 +233,20 @@ def load_backend(name: str) -> OpenBackend:
         )
     open_backend: OpenBackend = _offer(entry, "backend", "open_backend")
     return open_backend
+
+
+def load_pack(name: str) -> OpenPack:
+    """What the workers of several sessions of that engine share."""
+    entry = find_engine(name)
+    if not entry.packable:
+        raise ConfigError(f"cannot pack sessions of engine {name}", field="engine")
+    open_pack: OpenPack = _offer(entry, "pack", "open_pack")
+    return open_pack
+
+
+def is_packable(name: str) -> bool:
+    entry = CATALOG.get(name)
+    return entry is not None and entry.packable
 
 
 def _offer(entry: EngineEntry, part: str, name: str) -> Any:

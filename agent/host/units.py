@@ -75,6 +75,10 @@ INSTANCES = Kind(
 BACKENDS = Kind("wa-backend@", Path("/run/wa-backend"), INSTALLED_BACKENDS, ("--backend",))
 """Backends are named by the same rule as instances."""
 
+INSTALLED_PACKS = Path("/run/wa-pack")
+PACKS = Kind("wa-pack@", INSTALLED_PACKS, INSTALLED_PACKS, ("--pack",))
+"""What several workers' sessions share; it keeps nothing on the disk."""
+
 
 def object_path(unit: str) -> str:
     """The unit's D-Bus object, escaped as systemd does it."""

@@ -16,8 +16,9 @@ from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
+from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import PASSING, Findings, passing_entry, step_entry
+from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
 from agent.supervise.passes.lost_folder import FolderLooks
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
@@ -58,6 +59,7 @@ class Supervision:
     carried: CarriedCounters
     snapshots: SnapshotClock
     backends: Backends
+    packs: Packs
     rounds: Rounds
     trends: Trends
     room: Room
@@ -109,6 +111,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             base.keeping, registry, config.session_root, lambda: settings.config.sessions
         ),
         backends=base.backends,
+        packs=base.packs,
         rounds=Rounds(
             registry,
             every=lambda: settings.config.crypto.round,
@@ -274,8 +277,8 @@ def _observer(base: Shared, findings: Findings) -> Observer:
         if findings.note(facts, happening):
             base.wake(facts.id)
         registry.touch(facts)
-        if happening.kind == "repair_step":
-            base.notes.write(step_entry(facts, happening))
+        if happening.kind in WITH_TEXT:
+            base.notes.write(text_entry(facts, happening))
         if happening.kind in PASSING and bus.wants(happening.kind):
             bus.publish_passing(passing_entry(facts, happening))
 

@@ -181,6 +181,8 @@ class Facts:
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     engine_version: str = ""
     enabled_by_operator: bool = False
+    pack: str = ""
+    """The pack of its worker, as of its last start; "" = none."""
     limited_run: str = ""
     """The run whose worker is held to its limits; another run may have begun past us."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -8,8 +8,9 @@ from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.health import HealthPolicy
+from agent.core.packs import MEMORY
 from agent.core.words import LEAST_MEMORY
-from agent.engines.catalog import memory_of
+from agent.engines.catalog import is_packable, memory_of
 from agent.host.base import Limits
 from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
@@ -66,6 +67,9 @@ class Settings:
         own = _own_limit(facts)
         if own is not None:
             return own
+        joins = not facts.unit.runs and self.config.worker.pack > 1
+        if facts.pack or (joins and is_packable(facts.instance.engine)):
+            return min(self.config.memory.instance or MEMORY, MEMORY)
         # Never promise more than memory_max: the host kills the worker there.
         walls = (self.config.worker.memory_max, memory_of(facts.instance.engine))
         everybody = self.config.memory.instance

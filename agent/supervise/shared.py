@@ -1,7 +1,7 @@
 """What deciding, acting and asking share: built first, and handed on as one value."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
+from agent.supervise.packs import Packs
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
@@ -43,6 +44,8 @@ class Ground:
     bus: EventBus
     wakes: Wakes
     backend_wakes: Wakes
+    open_packs: Callable[[], Awaitable[Host]]
+    """Opens the host of the packs, when one is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Shared:
     turns: Turns
     registry: Registry
     backends: Backends
+    packs: Packs
     host: Host
     """Local workers and seats with backends alike."""
     incidents: Incidents
@@ -103,7 +107,13 @@ def build_shared(config: Config, ground: Ground) -> Shared:
     turns = Turns(_gates(settings, wake), room, reaching, backends.ask)
     sources = ViewSources(ground.host, turns, settings, incidents.has, backends.server_version)
     registry = Registry(ground.store, sources, config.session_root, facts)
-    host = Seats(ground.host, backends, facts.get, turns.gates.no_login)
+    packs = Packs(
+        open_host=ground.open_packs,
+        size=lambda: settings.config.worker.pack,
+        session_root=config.session_root,
+        facts=facts,
+    )
+    host = Seats(ground.host, backends, facts.get, turns.gates.no_login, packs)
     keeping = Keeping(
         registry,
         ground.store,
@@ -120,6 +130,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         turns=turns,
         registry=registry,
         backends=backends,
+        packs=packs,
         host=host,
         incidents=incidents,
         keeping=keeping,

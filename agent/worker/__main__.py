@@ -1,4 +1,5 @@
 """`python -m agent.worker ID`: the worker of one instance. `--backend NAME`: of one backend.
+`--pack NAME`: what the workers of a pack of sessions share.
 
 `--warm`: the process that instances' workers are forked from.
 """
@@ -24,8 +25,13 @@ def main(argv: list[str]) -> int:
         from agent.worker.backend.run import run_backend
 
         return run_backend(argv[1])
+    if len(argv) == 2 and argv[0] == "--pack":
+        import_asyncio_without_tls()
+        from agent.worker.pack import run_pack
+
+        return run_pack(argv[1])
     if len(argv) != 1:
-        print("usage: python -m agent.worker ID | --backend NAME", file=sys.stderr)
+        print("usage: python -m agent.worker ID | --backend NAME | --pack NAME", file=sys.stderr)
         return 78
     if not _needs_tls(argv[0]):
         import_asyncio_without_tls()

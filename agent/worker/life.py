@@ -104,9 +104,10 @@ class Life:
         log.info("closed in order") if in_order else log.error("closed, but not all was saved")
         return 0 if in_order else 1
 
-    async def end(self, server: LinkServer) -> None:
+    async def end(self, server: LinkServer | None) -> None:
         self._done.set()
-        await server.close()
+        if server is not None:
+            await server.close()
         self.notifier.close()
         for number in ENDING_SIGNALS:
             # All is saved: a signal from here on may not turn a good end into a bad one.

@@ -49,6 +49,7 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         EventBus(10),
         Wakes(),
         Wakes(),
+        None,
     )
     assemble(replace(config, **watched), ground)
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

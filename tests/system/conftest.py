@@ -86,7 +86,7 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
 
     yield make
     bed.try_run("systemctl", "unmask", "--runtime", "wa-instance@good.service")
-    ours = ("wa-instance@*.service", "wa-backend@*.service")
+    ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
     bed.try_run("systemctl", "stop", *ours, within=120)
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)

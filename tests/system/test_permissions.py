@@ -24,6 +24,7 @@ ALLOWED = {
     "restart": ["RestartUnit", "ss", [OURS, "replace"]],
     "stop": ["StopUnit", "ss", [OURS, "replace"]],
     "backend": ["StopUnit", "ss", ["wa-backend@known.service", "replace"]],
+    "pack": ["StopUnit", "ss", ["wa-pack@baileys-1.service", "replace"]],
 }
 FORBIDDEN = {
     "limits": ["SetUnitProperties", "sba(sv)", [OURS, True, LIMIT]],

@@ -16,6 +16,7 @@ UNITS = [
     "wa-agent-routes.socket",
     "wa-instance@x.service",
     "wa-backend@x.service",
+    "wa-pack@x.service",
     "wa-instances.slice",
     "wa-limits.service",
     "wa-limits.socket",
@@ -38,6 +39,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
         ("wa-agent.service", 1.2),
         ("wa-instance@x.service", 1.8),
         ("wa-backend@x.service", 1.1),
+        ("wa-pack@x.service", 1.2),
         ("wa-repair.service", 1.3),
         ("wa-limits.service", 1.2),
     ],
@@ -52,7 +54,8 @@ def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: flo
 
 
 @pytest.mark.parametrize(
-    "unit", ["wa-agent.service", "wa-instance@x.service", "wa-backend@x.service"]
+    "unit",
+    ["wa-agent.service", "wa-instance@x.service", "wa-backend@x.service", "wa-pack@x.service"],
 )
 def test_f62_a_clouds_metadata_is_out_of_reach_of_every_unit(bed: Bed, unit: str):
     denied = bed.show(unit, "IPAddressDeny").split()
@@ -60,7 +63,7 @@ def test_f62_a_clouds_metadata_is_out_of_reach_of_every_unit(bed: Bed, unit: str
 
 
 def test_workers_are_stopped_before_the_agent_and_outlive_it(bed: Bed):
-    for unit in ("wa-instance@x.service", "wa-backend@x.service"):
+    for unit in ("wa-instance@x.service", "wa-backend@x.service", "wa-pack@x.service"):
         assert "wa-agent.service" in bed.show(unit, "After").split()
         for tie in ("Requires", "BindsTo", "PartOf", "Wants"):
             assert "wa-agent.service" not in bed.show(unit, tie).split()

@@ -30,6 +30,7 @@ _OURS = (
     units.INSTANCES_SLICE,
     "wa-instance@*.service",
     "wa-backend@*.service",
+    "wa-pack@*.service",
 )
 _SHOWN = (
     "Id,LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainCode,NRestarts,UnitFileState,"
@@ -115,7 +116,7 @@ def _worker_logs(state: Path) -> list[Path]:
 
     logs = [
         path
-        for kind in ("run", "run-backends")
+        for kind in ("run", "run-backends", "run-packs")
         for path in state.glob(f"{kind}/*/worker.log")
         if not path.parent.is_symlink()
     ]

@@ -111,6 +111,7 @@ OWN_AFFAIR = frozenset(
         "qr_idle",
         "passkey_required",
         "passkey_suspected",
+        "pack_ended",
         "restart_required",
         "conflict",
         "temporary_ban",

@@ -83,6 +83,14 @@ ROWS = (
         fresh_worker=True,
     ),
     Reason(
+        "pack_ended",
+        "the Node that it shares with the other sessions of its pack ended",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Nothing to do; if it repeats, the pack's log says why, and [worker] pack = 1 parts them.",
+        base=0.5,
+    ),
+    Reason(
         "injection_failed",
         "WhatsApp Web loaded, but the injected script did not find the modules it needs",
         Permanence.RETRY,

@@ -6,40 +6,27 @@ worker: the end of the command pipe is the end of the client, and the kernel kil
 
 import asyncio
 import ctypes
-import json
-import logging
 import os
 import signal
-import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEnd, OnEvent
 from agent.engines.baileys.node import ENVIRONMENT, FLAGS
 from agent.errors import EngineError
 
-log = logging.getLogger(__name__)
-
 START = 20.0
 """Seconds until a new client must be ready."""
-LONGEST_LINE = 256 << 10
-MOST_GARBAGE = 3
-"""So many lines that are no JSON object end a client."""
-MOST_LINES, LINES_WITHIN = 50_000, 10.0
-"""So many lines within so many seconds are a flood, which ends a client."""
-AT_ONCE = 100
-"""So many lines are read before the worker's other tasks have their turn."""
 MAIN = Path(__file__).parent / "client" / "main.mjs"
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
-OnEvent = Callable[[Mapping[str, Any]], None]
-OnEnd = Callable[[str], None]
 
+class Client(Conversation):
+    """A running Node that is this process's own."""
 
-class Client:
-    """A running Node; `ended` says in words why it does no more."""
+    hangs_after = 10.0
+    """Seconds without a line of a client that was asked for one: its loop stands still."""
 
     def __init__(
         self,
@@ -47,19 +34,9 @@ class Client:
         commands: asyncio.StreamWriter,
         on_event: OnEvent,
     ) -> None:
+        super().__init__(commands, on_event)
         self.pid = process.pid
-        self.ended = ""
-        self.heard_at = time.monotonic()
-        """When it last wrote a line: its loop turned then."""
         self._process = process
-        self._commands = commands
-        self._on_event = on_event
-        self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._next = 0
-        self._garbage = 0
-        self._lines, self._counted_from = 0, self.heard_at
-        self._fatal = ""
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
@@ -91,7 +68,7 @@ class Client:
         client._reading = asyncio.create_task(client._read(events, on_end), name="client")
         try:
             async with asyncio.timeout(START):
-                await asyncio.shield(client._ready)
+                await asyncio.shield(client.ready)
         except TimeoutError as error:
             await client.kill()
             raise EngineError(
@@ -103,37 +80,9 @@ class Client:
             raise
         return client
 
-    @property
-    def alive(self) -> bool:
-        return not self.ended
-
-    async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        """EngineError `timeout` where the client's loop did not answer in time."""
-        if self.ended:
-            raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
-        self._next += 1
-        number = self._next
-        answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
-        line = json.dumps({"id": number, "do": do, **more}).encode() + b"\n"
-        try:
-            async with asyncio.timeout(within):
-                # One buffer for all callers: lines never mix, whoever gives up meanwhile.
-                self._commands.write(line)
-                await self._commands.drain()
-                return await answer
-        except TimeoutError as error:
-            raise EngineError(
-                f"cannot {do}: the client did not answer within {within:g} s", code="timeout"
-            ) from error
-        except OSError as error:
-            raise EngineError(f"cannot {do}: the client is gone", code="not_ready") from error
-        finally:
-            self._answers.pop(number, None)
-
     async def close(self, within: float = 5.0) -> None:
         """End it in order: what it was to write is on the disk before (the caller saved)."""
-        self._end("it was closed")
+        self.end("it was closed")
         if self._process.returncode is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
@@ -141,7 +90,7 @@ class Client:
         await self.kill()
 
     async def kill(self, why: str = "it was killed") -> None:
-        self._end(why)
+        self.end(why)
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -150,97 +99,28 @@ class Client:
             self._reading.cancel()
             await asyncio.wait({self._reading})
 
-    def _end(self, why: str) -> bool:
-        """True the first time."""
-        if self.ended:
-            return False
-        self.ended = why
-        self._commands.close()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EngineError(f"the client ended: {why}", code="not_ready"))
-        return True
-
     async def _read(self, events: int, on_end: OnEnd) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=LONGEST_LINE)
         transport, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(events, "rb", 0)
         )
-        why = ""
         try:
-            while not why:
-                try:
-                    line = await reader.readline()
-                except ValueError:
-                    why = f"it sent a line of more than {LONGEST_LINE} bytes"
-                    break
-                if not line:
-                    break
-                self.heard_at = time.monotonic()
-                why = self._count() or self._take(line)
-                if self._lines % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        except Exception as error:
-            log.exception("an event of the client cannot be used")
-            why = f"the worker could not use an event of it ({type(error).__name__})"
+            why = await self.read(reader)
         finally:
             transport.close()
         if not why:
             status = await self._process.wait()
-            why = self._fatal or _how_ended(status)
-        if self._end(why):
+            why = self.fatal or _how_ended(status)
+        if self.end(why):
             if self._process.returncode is None:
                 self._process.kill()
-            if not self._ready.done():
-                self._ready.set_exception(
+            if not self.ready.done():
+                self.ready.set_exception(
                     EngineError(f"cannot start the client: {why}", code="node_failed")
                 )
                 return
             on_end(why)
-
-    def _count(self) -> str:
-        if self.heard_at - self._counted_from > LINES_WITHIN:
-            self._lines, self._counted_from = 0, self.heard_at
-        self._lines += 1
-        if self._lines <= MOST_LINES:
-            return ""
-        return f"it sent more than {MOST_LINES} lines within {LINES_WITHIN:.0f} s"
-
-    def _take(self, line: bytes) -> str:
-        """Why the client must end; "" where all is well."""
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
-        if not isinstance(event, dict):
-            self._garbage += 1
-            few = self._garbage < MOST_GARBAGE
-            return "" if few else f"it sent {self._garbage} lines that are no JSON objects"
-        if "answer" in event:
-            self._take_answer(event)
-        elif event.get("event") == "ready":
-            if not self._ready.done():
-                self._ready.set_result(None)
-        elif event.get("event") == "fatal":
-            self._fatal = f"{event.get('name')} {event.get('code') or ''}".strip()
-            log.error("the client failed with %s%s", self._fatal, f"\n{event.get('stack', '')}")
-        else:
-            self._on_event(event)
-        return ""
-
-    def _take_answer(self, event: Mapping[str, Any]) -> None:
-        number = event["answer"]
-        answer = self._answers.get(number) if isinstance(number, int) else None
-        if answer is None or answer.done():
-            return
-        error = event.get("error")
-        if isinstance(error, dict):
-            words, code = str(error.get("message", "")), str(error.get("code", "engine"))
-            answer.set_exception(EngineError(words[:300], code=code[:40]))
-            return
-        ok = event.get("ok")
-        answer.set_result(ok if isinstance(ok, dict) else {})
 
 
 async def _writer(fd: int) -> asyncio.StreamWriter:

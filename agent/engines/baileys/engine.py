@@ -11,6 +11,7 @@ from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.files import set_aside
 from agent.engines.baileys.node import find_node
+from agent.engines.baileys.pack_client import PackedClient, read_place
 from agent.engines.baileys.packages import find_packages
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_settings
@@ -27,8 +28,6 @@ OLD_FRAME = 20.0
 SENDING, ANSWER = 60.0, 8.0
 """Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
 STARTS_WITHIN = 600.0
-HANGS = 10.0
-"""Seconds without a line of a client that was asked for one: its loop stands still."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "BaileysEngine":
@@ -43,7 +42,8 @@ class BaileysEngine:
         self._settings = settings
         self._state = SessionState(folder, reporter)
         self._cache = cache_folder()
-        self._client: Client | None = None
+        self._pack = read_place(folder.parent)
+        self._client: Client | PackedClient | None = None
         self._stopping = False
         self._ends: list[float] = []
         self._asked_at: float | None = None
@@ -206,7 +206,7 @@ class BaileysEngine:
 
     # the client's process
 
-    async def _open(self) -> Client:
+    async def _open(self) -> Client | PackedClient:
         if self._client is not None and self._client.alive and not self._state.spoiled:
             return self._client
         await self._end_client()
@@ -219,7 +219,12 @@ class BaileysEngine:
         # What is missing may be there for the next try.
         node = await asyncio.to_thread(find_node)
         packages = find_packages(self._cache)
-        client = await Client.start(node, packages, self._state.hear, self._client_ended)
+        heard, ended = self._state.hear, self._client_ended
+        client: Client | PackedClient
+        if self._pack is not None:
+            client = await PackedClient.join(self._pack, self._folder, heard, ended)
+        else:
+            client = await Client.start(node, packages, heard, ended)
         self._client, self._state.spoiled = client, True
         answer = await client.call("open", 20.0, **self._orders())
         self._state.spoiled = False
@@ -256,14 +261,14 @@ class BaileysEngine:
                 log.warning("the client did not save in order: %s", error)
         await client.close()
 
-    async def _end_hanging(self, client: Client) -> None:
+    async def _end_hanging(self, client: Client | PackedClient) -> None:
         """A loop that stands still is no client: the next connect starts another.
 
         A machine under load answers late, so one late answer is not yet such a loop.
         """
         now = time.monotonic()
         silent = now - max(self._asked_at or now, client.heard_at)
-        if client is self._client and silent >= HANGS:
+        if client is self._client and silent >= client.hangs_after:
             self._asked_at = None
             await client.kill("its loop stood still")
             self._client_ended(f"its loop did not answer within {silent:.0f} s; it was killed")
@@ -273,10 +278,14 @@ class BaileysEngine:
         self._client = None
         self._state.forget_code()
         self._ends.append(time.monotonic())
+        if self._pack is not None:
+            self._state.happened("pack_ended", text=why)
+            self._state.change(Status.DISCONNECTED, "pack_ended", raw=why)
+            return
         self._state.happened("error", code="client_ended")
         self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
 
-    def _connected(self, what: str) -> Client:
+    def _connected(self, what: str) -> Client | PackedClient:
         client = self._client
         if client is None or not self._state.connected or self._stopping:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")

@@ -17,6 +17,7 @@ from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
+from agent.supervise.packs import Packs
 
 HOLD_TIMEOUT = 10.0
 FIRST_LOOK = 15.0
@@ -33,6 +34,7 @@ class Seats:
         backends: Backends,
         facts_of: Callable[[InstanceId], Facts | None],
         no_login: Callable[[float], None],
+        packs: Packs,
     ) -> None:
         """`no_login` is called for each start that found its session connected already."""
         self.name = host.name
@@ -40,6 +42,7 @@ class Seats:
         self._backends = backends
         self._facts_of = facts_of
         self._no_login = no_login
+        self._packs = packs
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         found = dict(await self._host.list())
@@ -55,6 +58,7 @@ class Seats:
 
     async def start(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
+            await self._place(instance)
             await self._host.start(instance)
             return
         one = self._reached(name, instance)
@@ -72,6 +76,7 @@ class Seats:
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
+            await self._place(instance)
             await self._host.restart(instance)
             return
         one = self._reached(name, instance)
@@ -118,6 +123,10 @@ class Seats:
     def _backend_of(self, instance: InstanceId) -> str:
         facts = self._facts_of(instance)
         return facts.instance.backend if facts is not None else ""
+
+    async def _place(self, instance: InstanceId) -> None:
+        if (facts := self._facts_of(instance)) is not None:
+            await self._packs.place(facts)
 
     def _reached(self, name: str, instance: InstanceId) -> BackendFacts:
         one = self._backends.all.get(name)

@@ -80,8 +80,8 @@ class Findings:
                 return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case "key_regeneration" | "repair_step":
-                return False  # what a repair does over there is no error
+            case "key_regeneration" | "repair_step" | "pack_ended":
+                return False  # no error of its own: a repair's step, or counted as a drop
             case kind:
                 facts.counters.errors[kind] += 1
                 return False
@@ -170,10 +170,14 @@ class Findings:
         return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
 
 
-def step_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    """What a backend's worker did within one step of a repair."""
-    sentence = _text(happening.detail.get("text"))
-    return JournalEntry("repair_step", sentence, Category.RECOVERY, facts.id, time.time())
+WITH_TEXT = {"repair_step": Category.RECOVERY, "pack_ended": Category.SESSION}
+"""Happenings whose own text goes into the story: what a backend's worker did within one step of a
+repair, and how the pack of a session ended."""
+
+
+def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
+    sentence, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
+    return JournalEntry(happening.kind, sentence, category, facts.id, time.time())
 
 
 def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -49,8 +49,9 @@ class Heard:
 class Bench:
     """One session of the account, started and stopped at will."""
 
-    def __init__(self, whatsapp: WhatsApp, folder: Path) -> None:
+    def __init__(self, whatsapp: WhatsApp, folder: Path, account: str = ACCOUNT) -> None:
         self.whatsapp = whatsapp
+        self.account = account
         self.folder = folder
         self.heard = Heard()
         self._engine: BaileysEngine | None = None
@@ -92,7 +93,7 @@ class Bench:
         await self.pair_with(code.text)
 
     async def pair_with(self, code: str) -> None:
-        await asyncio.to_thread(self.whatsapp.scan, code, ACCOUNT)
+        await asyncio.to_thread(self.whatsapp.scan, code, self.account)
         await self.is_now("DISCONNECTED", "restart_required")
         await self.engine.connect()
         await self.is_now("CONNECTED")
@@ -105,7 +106,7 @@ class Bench:
     async def hear(self, text: str, sender: str = PEER, within: float = 20.0) -> None:
         """A peer writes, and the session reads it."""
         before = self.heard.count("message", direction="in")
-        await asyncio.to_thread(self.whatsapp.say, sender, ACCOUNT, text)
+        await asyncio.to_thread(self.whatsapp.say, sender, self.account, text)
         await self.until(lambda: self.heard.count("message", direction="in") > before, within)
 
     async def send(self, text: str, to: str = PEER) -> None:

@@ -35,26 +35,52 @@ process.on("unhandledRejection", (error) => emit({ event: "stray", name: error?.
 
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
-const session = new Session(await load("baileys"), load, emit);
+const library = await load("baileys");
+const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
+
+// Opens a session once; its events carry its name.
+function sessionOf(order) {
+  const { session: name = "" } = order;
+  if (!sessions.has(name)) {
+    const mark = name ? { session: name } : {};
+    sessions.set(name, new Session(library, load, (event) => emit({ ...event, ...mark })));
+  }
+  return sessions.get(name);
+}
 
 const WORKS = {
-  open: (order) => session.open(order),
-  connect: () => session.connect(),
-  disconnect: () => session.disconnect(),
-  look: (order) => session.look(order),
-  pairing_code: (order) => session.pairingCode(order),
-  send: (order) => session.send(order),
-  file_part: (order) => session.filePart(order),
-  logout: () => session.logout(),
-  save: () => session.save(),
-  free: () => globalThis.gc?.(),
+  open: (session, order) => session.open(order),
+  connect: (session) => session.connect(),
+  disconnect: (session) => session.disconnect(),
+  look: (session, order) => session.look(order),
+  pairing_code: (session, order) => session.pairingCode(order),
+  send: (session, order) => session.send(order),
+  file_part: (session, order) => session.filePart(order),
+  logout: (session) => session.logout(),
+  save: (session) => session.save(),
 };
+
+// About the whole process: nothing here begins a session.
+const OWN_WORKS = {
+  free: () => globalThis.gc?.(),
+  tick: () => {},
+  // Hang up, and wait until all is on the disk; what a broken store refused is its own report.
+  async forget({ session: name = "" }) {
+    const session = sessions.get(name);
+    await session?.disconnect().catch(() => {});
+    sessions.delete(name);
+  },
+};
+
+async function work(order) {
+  if (Object.hasOwn(OWN_WORKS, order.do)) return OWN_WORKS[order.do](order);
+  if (Object.hasOwn(WORKS, order.do)) return WORKS[order.do](sessionOf(order), order);
+  throw Object.assign(new Error("no such command"), { code: "invalid_request" });
+}
 
 async function take(line) {
   const order = JSON.parse(line);
   try {
-    const work = WORKS[order.do];
-    if (!work) throw Object.assign(new Error("no such command"), { code: "invalid_request" });
     emit({ answer: order.id, ok: (await work(order)) ?? {} });
   } catch (error) {
     emit({ answer: order.id, error: { code: error.code ?? "engine", message: String(error.message).slice(0, 300) } });

@@ -1,0 +1,142 @@
+"""`[worker] pack`: sessions of the baileys engine share a Node, under the whole agent."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from scripts.benches.processes import children
+from tests.conftest import Eventually
+from tests.daemon.conftest import PATIENT, RunningAgent, alive
+from tests.daemon.test_baileys import SLOWER, cache, whatsapp
+from tests.standin.baileys.run import WhatsApp
+
+__all__ = ["cache", "whatsapp"]
+
+IDS = {"desk": "5511900000001", "shop": "5511900000011", "till": "5511900000021"}
+PEER = "5511900000002"
+TWO = {"WA_AGENT_WORKER__PACK": "2"}
+
+
+class Packed:
+    """Three sessions in packs of two."""
+
+    def __init__(self, agent: RunningAgent, whatsapp: WhatsApp, eventually: Eventually) -> None:
+        self.agent = agent
+        self.whatsapp = whatsapp
+        self.eventually = eventually
+
+    async def scan(self, id: str) -> None:
+        body = {"id": id, "engine": "baileys", "settings": {"url": self.whatsapp.socket}}
+        await self.agent.do("POST", "/api/instance", body)
+        await self.eventually(lambda: self.agent.status(id), "QR_REQUIRED", within=40)
+        code = await self.agent.do("GET", f"/api/instance/{id}/qr")
+        await asyncio.to_thread(self.whatsapp.scan, code["qr"], IDS[id])
+        await self.connected(id)
+
+    async def connected(self, *ids: str) -> None:
+        for id in ids:
+            await self.eventually(lambda id=id: self.agent.status(id), "CONNECTED", within=60)
+
+    def logins(self, id: str) -> int:
+        return int(self.whatsapp.device(IDS[id])["logins"])
+
+    async def back(self, **logins: int) -> None:
+        """Logged in again since it had so many logins, and connected."""
+        for id, before in logins.items():
+            await self.eventually(
+                lambda id=id, before=before: self.logins(id) > before, True, within=60
+            )
+        await self.connected(*logins)
+
+    def keeper(self, pack: str) -> int:
+        """The pack's own process."""
+        note = self.agent.state / "run-packs" / pack / "run.json"
+        return int(json.loads(note.read_text())["pid"])
+
+    def pack_of(self, id: str) -> str:
+        note = self.agent.state / "sessions" / id / "pack.json"
+        return str(json.loads(note.read_text())["pack"]) if note.exists() else ""
+
+    async def nodes(self, id: str) -> set[int]:
+        """What the session's own worker started."""
+        return children([await self.agent.pid(id)])
+
+    async def says(self, id: str) -> None:
+        path, body = f"/api/instance/{id}/messages", {"to": PEER, "text": f"from {id}"}
+        assert (await self.agent.do("POST", path, body))["outcome"] == "sent"
+
+    async def codes(self, id: str) -> int:
+        return len([s for _, s in await self.agent.story(id) if "→ QR_REQUIRED" in s])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, cache, eventually: Eventually
+) -> None:
+    agent = make_agent()
+    packed = Packed(agent, whatsapp, eventually)
+    agent.state.mkdir(mode=0o700)
+    (agent.state / "cache").symlink_to(cache)
+    await agent.start(PATIENT | SLOWER | TWO)
+    for id in IDS:
+        await packed.scan(id)
+    assert [packed.pack_of(id) for id in IDS] == ["baileys-1", "baileys-1", "baileys-2"]
+    assert [await packed.nodes(id) for id in IDS] == [set(), set(), set()]
+
+    # Node ends: both sessions of its pack say so and come back, the third knows nothing of it.
+    (node,) = children([packed.keeper("baileys-1")])
+    before = {id: packed.logins(id) for id in IDS}
+    os.kill(node, signal.SIGKILL)
+    await packed.back(desk=before["desk"], shop=before["shop"])
+    words = "Node of pack baileys-1, which 2 sessions share, ended: it was ended by SIGKILL"
+    for id in ("desk", "shop"):
+        assert any(words in sentence for _, sentence in await agent.story(id)), id
+        await packed.says(id)
+    assert packed.logins("till") == before["till"]
+
+    # A worker ends: only its own session logs in again.
+    before = {id: packed.logins(id) for id in IDS}
+    os.kill(await agent.pid("desk"), signal.SIGKILL)
+    await packed.back(desk=before["desk"])
+    await packed.says("desk")
+    assert (packed.logins("shop"), packed.logins("till")) == (before["shop"], before["till"])
+
+    # The pack's own process ends.
+    os.kill(packed.keeper("baileys-1"), signal.SIGKILL)
+    await packed.back(desk=before["desk"] + 1, shop=before["shop"])
+    assert packed.logins("till") == before["till"]
+
+    # The agent ends: the next one takes all of it over, and no session logs in.
+    keepers = [packed.keeper(pack) for pack in ("baileys-1", "baileys-2")]
+    before = {id: packed.logins(id) for id in IDS}
+    await agent.kill()
+    await agent.start(PATIENT | SLOWER | TWO)
+    await packed.connected(*IDS)
+    assert [packed.keeper(pack) for pack in ("baileys-1", "baileys-2")] == keepers
+    assert {id: packed.logins(id) for id in IDS} == before
+    await packed.says("till")
+
+    # The last session of a pack is deleted: its process ends; a stop of one harms no other.
+    await agent.do("DELETE", "/api/instance/till")
+    await eventually(lambda: alive(keepers[1]), False, within=40)
+    await agent.do("POST", "/api/instance/desk/stop")
+    await eventually(lambda: whatsapp.device(IDS["desk"])["connected"], False)
+    assert packed.logins("shop") == before["shop"]
+    await agent.do("POST", "/api/instance/desk/start")
+    await packed.connected("desk")
+
+    # Without packs again: each session leaves at its own next start, without a code.
+    await agent.stop()
+    assert not any(alive(keeper) for keeper in keepers)
+    await agent.start(PATIENT | SLOWER)
+    await packed.connected("desk", "shop")
+    for id in ("desk", "shop"):
+        assert packed.pack_of(id) == ""
+        assert len(await packed.nodes(id)) == 1
+        await packed.says(id)
+        assert await packed.codes(id) == 1, "one scan is enough"

@@ -1,0 +1,174 @@
+"""A pack: sessions of several workers in one Node, each ended and hurt on its own."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.engines.baileys.files import CREDS
+from scripts.benches.processes import tree
+from tests.engines.baileys.conftest import Bench
+from tests.standin.baileys.run import WhatsApp
+
+NAME = "baileys-1"
+ACCOUNTS = ("5511900000001", "5511900000021", "5511900000031")
+
+
+class PackProcess:
+    """The pack's process as its unit starts it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "RUNTIME_DIRECTORY": str(folder),
+            "WA_SESSION_ROOT": str(folder.parent),
+            "WA_CACHE_PATH": str(cache),
+        }
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def node(self) -> int:
+        _, pid = tree(self.pid)
+        return pid
+
+    async def start(self) -> None:
+        command = (sys.executable, "-m", "agent.worker", "--pack", NAME)
+        with self.log.open("ab") as out:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, env=self._env, stdout=out, stderr=out
+            )
+
+    async def ended(self) -> int:
+        assert self._process is not None
+        async with asyncio.timeout(20):
+            return await self._process.wait()
+
+    async def stop(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self.ended()
+
+
+@pytest.fixture
+async def pack(tmp_path: Path, cache: Path) -> AsyncIterator[PackProcess]:
+    folder = tmp_path / "run-packs" / NAME
+    folder.mkdir(parents=True)
+    process = PackProcess(folder, cache)
+    await process.start()
+    yield process
+    await process.stop()
+
+
+@pytest.fixture
+async def sessions(
+    pack: PackProcess,
+    whatsapp: WhatsApp,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[list[Bench]]:
+    """Three paired sessions of the pack."""
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
+    found = []
+    for number, account in enumerate(ACCOUNTS):
+        folder = tmp_path / f"i{number}" / "session"
+        folder.mkdir(parents=True)
+        place = {"pack": NAME, "socket": str(pack.folder / "pack.sock")}
+        (folder.parent / "pack.json").write_text(json.dumps(place))
+        found.append(Bench(whatsapp, folder, account))
+    await asyncio.gather(*(each.pair() for each in found))
+    yield found
+    await asyncio.gather(*(each.stop() for each in found))
+
+
+async def test_sessions_share_a_node_and_none_is_hurt_by_another(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    first, second, third = sessions
+    assert [pid for pid in tree(os.getpid()) if "main.mjs" in _words(pid)] == [pack.node]
+    for bench in sessions:
+        await bench.talk("in a pack")
+        answer = await bench.engine.probe(deep=True)
+        assert answer.detail["pid"] == pack.node
+
+    # A stop, a start and a logout of one leave the others' connections alone.
+    await first.stop()
+    await first.start()
+    await first.is_now("CONNECTED")
+    await first.talk("again")
+    await second.engine.logout()
+    await second.is_now("DISCONNECTED", "logout")
+    assert third.whatsapp.device(third.account)["logins"] == 1
+    assert third.heard.last.status == "CONNECTED"
+
+    # A damaged store ends its own session only, and stays as it is.
+    await first.stop()
+    whole = (first.folder / CREDS).read_bytes()
+    (first.folder / CREDS).write_bytes(b"{")
+    await first.start()
+    await first.is_now("AUTH_FAILURE", "session_damaged")
+    assert (first.folder / CREDS).read_bytes() == b"{"
+    (first.folder / CREDS).write_bytes(whole)
+    await first.engine.connect()
+    await first.is_now("CONNECTED")
+    await third.talk("all the while")
+    assert third.whatsapp.device(third.account)["logins"] == 1
+
+
+async def test_each_session_names_the_pack_whose_node_ended_and_comes_back(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    os.kill(pack.node, signal.SIGKILL)
+    words = f"Node of pack {NAME}, which 3 sessions share, ended: it was ended by SIGKILL"
+    for bench in sessions:
+        await bench.is_now("DISCONNECTED", "pack_ended")
+        assert bench.heard.last.raw == words
+    assert await pack.ended() == 1
+    assert words in pack.log.read_text()
+    await pack.start()
+    for bench in sessions:
+        await bench.engine.connect()
+        await bench.is_now("CONNECTED")
+        await bench.talk("back")
+
+
+async def test_a_node_that_hangs_is_ended_and_told(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    os.kill(pack.node, signal.SIGSTOP)
+    for bench in sessions:
+        await bench.is_now("DISCONNECTED", "pack_ended", within=30)
+        assert f"pack {NAME}, which 3 sessions share" in bench.heard.last.raw
+        assert "its loop did not answer within 1" in bench.heard.last.raw
+    assert await pack.ended() == 1
+
+
+async def test_a_killed_process_of_the_pack_takes_its_node_with_it(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    node = pack.node
+    os.kill(pack.pid, signal.SIGKILL)
+    for bench in sessions:
+        await bench.is_now("DISCONNECTED", "pack_ended")
+        assert NAME in bench.heard.last.raw
+    await sessions[0].until(lambda: not Path(f"/proc/{node}/cmdline").exists())
+    await pack.ended()
+    await pack.start()
+    await sessions[0].engine.connect()
+    await sessions[0].is_now("CONNECTED")
+
+
+def _words(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
