@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from agent.errors import ConfigError, HostError
 from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
+from scripts.benches.packs import PackProcess, cost_of_a_crash
 from scripts.benches.peers import PM2, NotHere, install_pm2
 from scripts.benches.processes import launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
@@ -40,6 +41,9 @@ BOT, KEPT, WEB = "plain bot", "pm2 with bots", "wa-agent, web engine"
 MEMORY, START = 55.0, 1.5
 """What a session may use together with its worker (MiB), and how long a paired one may start."""
 KINDS = (OURS, BOT, KEPT, WEB)
+PACKS = (8, 20)
+PACKED = 14.0
+"""What a session may use in the largest of these packs, with its worker (MiB)."""
 DISK = "/var/tmp"
 """Not in memory: what is written and synced costs what it really costs."""
 BOT_PROGRAM = Path(__file__).with_name("plain_bot.mjs")
@@ -72,30 +76,50 @@ class Workers:
     def __init__(
         self, workers: Sequence[LoneWorker], scan: Callable[[LoneWorker, int], Awaitable[None]]
     ) -> None:
-        self._workers, self._scan = workers, scan
+        self.workers, self._scan = workers, scan
 
     async def pair(self, number: int) -> None:
-        worker = self._workers[number]
+        worker = self.workers[number]
         await worker.start()
         await worker.until_code()
         await self._scan(worker, number)
         await worker.until_connected()
 
     async def stop(self, number: int) -> None:
-        await self._workers[number].stop()
+        await self.workers[number].stop()
 
     async def start(self, number: int) -> float:
         begun = time.perf_counter()
-        await self._workers[number].start()
-        await self._workers[number].until_connected()
+        await self.workers[number].start()
+        await self.workers[number].until_connected()
         return time.perf_counter() - begun
 
     def pids(self) -> list[int]:
-        return [pid for worker in self._workers for pid in tree(worker.pid)]
+        return [pid for worker in self.workers for pid in tree(worker.pid)]
 
     async def close(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             await worker.stop()
+
+
+class PackedWorkers(Workers):
+    """Our workers, whose sessions share one Node."""
+
+    def __init__(
+        self,
+        workers: Sequence[LoneWorker],
+        scan: Callable[[LoneWorker, int], Awaitable[None]],
+        pack: PackProcess,
+    ) -> None:
+        super().__init__(workers, scan)
+        self._pack = pack
+
+    def pids(self) -> list[int]:
+        return [*self._pack.pids, *super().pids()]
+
+    async def close(self) -> None:
+        await super().close()
+        await self._pack.stop()
 
 
 class Bots:
@@ -232,6 +256,10 @@ def measure(instances: int, *, quick: bool) -> Report:
                 continue
             for measure_, values in measured.items():
                 figures[measure_][name] += values
+        for size in PACKS:
+            print(f"measuring a pack of {size} ...", file=sys.stderr)
+            for measure_, values in asyncio.run(_pack_round(size, times, cache)).items():
+                figures[f"{measure_} in {size}"][OURS] += values
     rows = [
         Row(
             f"memory of one of {instances}, connected and idle",
@@ -242,6 +270,7 @@ def measure(instances: int, *, quick: bool) -> Report:
         Row("processes of one", "", figures["processes"]),
         Row("processor time of one, idle", "s/min", figures["cpu"]),
         Row("from stopped to connected, paired", "s", figures["start"], Goal("", START)),
+        *(row for size in PACKS for row in _pack_rows(size, figures)),
     ]
     node = subprocess.run([find_node(), "--version"], capture_output=True, text=True, check=True)
     versions = {
@@ -266,13 +295,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         fleet = await _open_fleet(name, root, count, cache, stack)
         stack.push_async_callback(fleet.close)
-        for number in range(count):
-            await fleet.pair(number)
-        # The first login of a session costs more than each later one; a fleet runs on later ones.
-        starts = []
-        for number in range(count):
-            await fleet.stop(number)
-            starts.append(await fleet.start(number))
+        starts = await _pair_and_restart(fleet, count)
         await asyncio.sleep(times.settle)
         pids = fleet.pids()
         spent = await spent_in(pids, times.idle)
@@ -282,6 +305,52 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
             "cpu": [spent / count],
             "start": [statistics.median(starts)],
         }
+
+
+def _pack_rows(size: int, figures: Mapping[str, Mapping[str, list[float]]]) -> list[Row]:
+    goal = Goal("", PACKED) if size == max(PACKS) else None
+    return [
+        Row(f"memory of one, pack of {size}", "MiB PSS", figures[f"memory in {size}"], goal),
+        Row(f"of that in the shared Node, pack of {size}", "MiB PSS", figures[f"node in {size}"]),
+        Row(f"from stopped to connected, pack of {size}", "s", figures[f"start in {size}"]),
+        Row(f"Node killed: all {size} connected again", "s", figures[f"crash in {size}"]),
+    ]
+
+
+async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[float]]:
+    root = Path(tempfile.mkdtemp(prefix="wa-bench-", dir=DISK))
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, root, ignore_errors=True)
+        whatsapp = WhatsApp(root / "whatsapp.log")
+        stack.callback(whatsapp.end)
+        pack = PackProcess(root / "run-packs" / "baileys-1", cache)
+        folders = [root / f"i{number}" for number in range(size)]
+        fleet = PackedWorkers(*_our_workers(folders, whatsapp, cache), pack)
+        for folder in folders:
+            pack.join(folder)
+        stack.push_async_callback(fleet.close)
+        await pack.start()
+        starts = await _pair_and_restart(fleet, size)
+        await asyncio.sleep(times.settle)
+        memory = {pid: pss(pid) for pid in fleet.pids()}
+        shared = sum(memory[pid] for pid in pack.pids)
+        return {
+            "memory": [sum(memory.values()) / size],
+            "node": [shared / size],
+            "start": [statistics.median(starts)],
+            "crash": [await cost_of_a_crash(fleet.workers, fleet.pids)],
+        }
+
+
+async def _pair_and_restart(fleet: Fleet, count: int) -> list[float]:
+    """The first login of a session costs more than each later one; a fleet runs on later ones."""
+    for number in range(count):
+        await fleet.pair(number)
+    starts = []
+    for number in range(count):
+        await fleet.stop(number)
+        starts.append(await fleet.start(number))
+    return starts
 
 
 async def _open_fleet(
@@ -303,6 +372,13 @@ async def _open_fleet(
     stack.callback(whatsapp.end)
     if name != OURS:
         return (Bots if name == BOT else KeptBots)(root, count, whatsapp, find_packages(cache))
+    return Workers(*_our_workers(folders, whatsapp, cache))
+
+
+def _our_workers(
+    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path
+) -> tuple[list[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
+    """With what plays the phone for one that shows a code."""
     settings = {"url": whatsapp.socket}
     workers = [LoneWorker(folder, "baileys", settings, cache) for folder in folders]
 
@@ -313,4 +389,4 @@ async def _open_fleet(
         await worker.until(ConnectionStatus.DISCONNECTED)
         await worker.link.call("connect", timeout=WITHIN)
 
-    return Workers(workers, scan)
+    return workers, scan
