@@ -35,7 +35,7 @@ def whatsapp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhatsApp]:
 def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     if not machine.init:
         machine.boot()
-    _bring_packages(machine)
+    bring_packages(machine)
     fleet = Fleet(machine, (ID,))
     machine.run("systemctl", "start", "wa-agent.socket", AGENT)
     machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
@@ -45,7 +45,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
         fleet.cli("delete", ID)
 
 
-def _bring_packages(machine: Bed) -> None:
+def bring_packages(machine: Bed) -> None:
     """The tests' own copy of them, as readable for the workers as a fetch leaves them."""
     folder = packages_folder(machine.path(CACHE))
     folder.mkdir(parents=True, exist_ok=True)

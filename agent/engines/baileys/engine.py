@@ -5,20 +5,20 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys.client import Client
 from agent.engines.baileys.files import set_aside
-from agent.engines.baileys.node import find_node
 from agent.engines.baileys.pack_client import PackedClient, read_place
-from agent.engines.baileys.packages import find_packages
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_settings
 from agent.engines.baileys.version_note import read_version
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.errors import EngineError, InvalidRequest, WaError
+
+if TYPE_CHECKING:
+    from agent.engines.baileys.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,7 @@ class BaileysEngine:
             await asyncio.wait({self._work})
 
     async def disconnect(self) -> None:
-        await self._stop_connecting()
-        async with self._busy:
-            await self._hang_up()
+        await self.close()
         self._state.change(Status.DISCONNECTED)
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
@@ -206,7 +204,7 @@ class BaileysEngine:
 
     # the client's process
 
-    async def _open(self) -> Client | PackedClient:
+    async def _open(self) -> "Client | PackedClient":
         if self._client is not None and self._client.alive and not self._state.spoiled:
             return self._client
         await self._end_client()
@@ -216,20 +214,28 @@ class BaileysEngine:
             raise EngineError(
                 f"the client ended {len(self._ends)} times in ten minutes", code="client_crashed"
             )
-        # What is missing may be there for the next try.
-        node = await asyncio.to_thread(find_node)
-        packages = find_packages(self._cache)
-        heard, ended = self._state.hear, self._client_ended
-        client: Client | PackedClient
-        if self._pack is not None:
-            client = await PackedClient.join(self._pack, self._folder, heard, ended)
-        else:
-            client = await Client.start(node, packages, heard, ended)
+        client = await self._begin_client()
         self._client, self._state.spoiled = client, True
         answer = await client.call("open", 20.0, **self._orders())
         self._state.spoiled = False
         self._state.note_identity(answer)
         return client
+
+    async def _begin_client(self) -> "Client | PackedClient":
+        heard, ended = self._state.hear, self._client_ended
+        if self._pack is not None:
+            return await PackedClient.join(self._pack, self._folder, heard, ended, self._find_parts)
+        # Not above: what a session of a pack does not need costs no memory there.
+        from agent.engines.baileys.client import Client
+
+        return await Client.start(*await self._find_parts(), heard, ended)
+
+    async def _find_parts(self) -> tuple[Path, Path]:
+        """Node and the packages; ConfigError says what is missing, and the next try looks again."""
+        from agent.engines.baileys.node import find_node
+        from agent.engines.baileys.packages import find_packages
+
+        return await asyncio.to_thread(find_node), find_packages(self._cache)
 
     async def _end_client(self) -> None:
         client, self._client = self._client, None
@@ -261,7 +267,7 @@ class BaileysEngine:
                 log.warning("the client did not save in order: %s", error)
         await client.close()
 
-    async def _end_hanging(self, client: Client | PackedClient) -> None:
+    async def _end_hanging(self, client: "Client | PackedClient") -> None:
         """A loop that stands still is no client: the next connect starts another.
 
         A machine under load answers late, so one late answer is not yet such a loop.
@@ -285,7 +291,7 @@ class BaileysEngine:
         self._state.happened("error", code="client_ended")
         self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
 
-    def _connected(self, what: str) -> Client | PackedClient:
+    def _connected(self, what: str) -> "Client | PackedClient":
         client = self._client
         if client is None or not self._state.connected or self._stopping:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")

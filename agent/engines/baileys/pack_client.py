@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,18 @@ class PackedClient(Conversation):
 
     @classmethod
     async def join(
-        cls, place: PackPlace, session: Path, on_event: OnEvent, on_end: OnEnd
+        cls,
+        place: PackPlace,
+        session: Path,
+        on_event: OnEvent,
+        on_end: OnEnd,
+        find_parts: Callable[[], Awaitable[object]],
     ) -> "PackedClient":
-        """`on_end` hears why the pack's Node ended, unless `close` or `kill` ended this share."""
-        sock = await _connect(place)
+        """`on_end` hears why the pack's Node ended, unless `close` or `kill` ended this share.
+
+        `find_parts` is asked for what a pack needs that does not run: it raises what is missing.
+        """
+        sock = await _connect(place, find_parts)
         folder = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             socket.send_fds(sock, [b"\n"], [folder])
@@ -113,7 +121,7 @@ class PackedClient(Conversation):
             self.ready.set_exception(EngineError(why, code="node_failed"))
 
 
-async def _connect(place: PackPlace) -> socket.socket:
+async def _connect(place: PackPlace, find_parts: Callable[[], Awaitable[object]]) -> socket.socket:
     deadline = time.monotonic() + WITHIN
     while True:
         try:
@@ -123,6 +131,7 @@ async def _connect(place: PackPlace) -> socket.socket:
                 raise EngineError(
                     f"cannot join pack {place.name}: its process does not run", code="node_failed"
                 ) from error
+            await find_parts()
         await asyncio.sleep(AGAIN)
 
 

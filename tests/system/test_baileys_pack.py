@@ -1,0 +1,123 @@
+"""A pack on systemd: two sessions of the baileys engine in the Node of one hardened unit."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.standin.baileys.run import WhatsApp
+from tests.system.bed import Bed
+from tests.system.fleet import AGENT, Fleet
+from tests.system.test_baileys_worker import MISBEHAVE, bring_packages, whatsapp
+
+__all__ = ["whatsapp"]
+
+IDS = {"pack1": "5511900000041", "pack2": "5511900000051"}
+PEER = "5511900000002"
+PACK, RUN = "wa-pack@baileys-1.service", "/run/wa-pack/baileys-1"
+CONFIG = "/etc/wa-agent/agent.toml"
+
+
+@pytest.fixture(scope="module")
+def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
+    if not machine.init:
+        machine.boot()
+    bring_packages(machine)
+    fleet = Fleet(machine, tuple(IDS))
+    machine.run("systemctl", "start", "wa-agent.socket", AGENT)
+    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    before = machine.run("cat", CONFIG)
+    machine.write(CONFIG, before + "\n[worker]\npack = 8\n")
+    machine.run("systemctl", "reload", AGENT)
+    for id, account in IDS.items():
+        fleet.cli("create", id, "--engine", "baileys", "--set", f"url={whatsapp.socket}")
+        machine.until(lambda id=id: fleet.statuses()[id] == "QR_REQUIRED", within=60)
+        whatsapp.scan(str(fleet.cli("qr", id)["qr"]), account)
+    fleet.until_connected(within=60)
+    yield fleet
+    for id in IDS:
+        fleet.cli("delete", id)
+    machine.write(CONFIG, before)
+    machine.run("systemctl", "reload", AGENT)
+
+
+def logins(whatsapp: WhatsApp) -> list[int]:
+    return [int(whatsapp.device(account)["logins"]) for account in IDS.values()]
+
+
+def back(fleet: Fleet, whatsapp: WhatsApp, before: list[int]) -> None:
+    def all_again() -> bool:
+        return all(now > old for now, old in zip(logins(whatsapp), before, strict=True))
+
+    fleet.bed.until(all_again, within=90)
+    fleet.until_connected(within=60)
+    for id in IDS:
+        assert fleet.cli("send", id, PEER, "still here")["outcome"] == "sent"
+
+
+def node_of(bed: Bed) -> int:
+    keeper = bed.outside_pid(int(bed.show(PACK, "MainPID")))
+    (node,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    return int(node)
+
+
+@pytest.mark.timeout(280)
+def test_two_sessions_share_a_node_that_sees_no_folder(fleet: Fleet, whatsapp: WhatsApp) -> None:
+    bed, node = fleet.bed, node_of(fleet.bed)
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{node}/status").read_text().splitlines()
+    )
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["Uid"].split()[0]) not in (0, os.getuid())
+    assert not Path(f"/proc/{node}/root/var/lib/wa-agent/sessions").exists()
+    owner = bed.run("stat", "-c", "%U:%G %a", f"{RUN}/pack.sock").strip()
+    assert owner == "wa-worker:wa 660"
+    for id in IDS:
+        assert fleet.cli("send", id, PEER, "packed")["outcome"] == "sent"
+        kinds = bed.run("sh", "-c", f"stat -c %U /var/lib/wa-agent/sessions/{id}/session/*.json")
+        assert set(kinds.split()) == {"wa-worker"}
+
+    before = logins(whatsapp)
+    os.kill(node, signal.SIGKILL)
+    back(fleet, whatsapp, before)
+    for id in IDS:
+        told = bed.run("wa-agent", "events", id)
+        assert "Node of pack baileys-1, which 2 sessions share, ended" in told
+
+    # The agent restarts: its sessions and their pack run on.
+    before, run = logins(whatsapp), bed.show(PACK, "InvocationID")
+    bed.run("systemctl", "restart", AGENT)
+    fleet.until_connected(within=60)
+    assert (logins(whatsapp), bed.show(PACK, "InvocationID")) == (before, run)
+
+
+@pytest.mark.timeout(280)
+def test_a_node_that_leaks_is_ended_and_its_sessions_come_back(
+    fleet: Fleet, whatsapp: WhatsApp
+) -> None:
+    bed, folder = fleet.bed, "/opt/wa-misbehave-pack"
+    bed.write(f"{folder}/misbehave.mjs", MISBEHAVE.read_text())
+    line = f'exec node --import {folder}/misbehave.mjs "$@"'
+    bed.write(f"{folder}/node", f"#!/bin/sh\nMISBEHAVE={RUN}/misbehave {line}\n")
+    bed.run("chmod", "-R", "a+rX", folder)
+    bed.run("chmod", "a+x", f"{folder}/node")
+    drop_in = f"/etc/systemd/system/{PACK}.d/node.conf"
+    bed.write(drop_in, f"[Service]\nEnvironment=WA_NODE={folder}/node\n")
+    try:
+        before = logins(whatsapp)
+        bed.run("systemctl", "daemon-reload")
+        bed.run("systemctl", "restart", PACK)
+        back(fleet, whatsapp, before)
+        before = logins(whatsapp)
+        bed.path(f"{RUN}/misbehave").write_text("leak")
+        bed.path(f"{RUN}/misbehave").chmod(0o644)
+        words = "MiB, and 384 MiB is its limit"
+        bed.until(lambda: words in bed.journal("-u", PACK, "-n", "50"), within=60)
+        back(fleet, whatsapp, before)
+        for id in IDS:
+            assert words in bed.run("wa-agent", "events", id)
+    finally:
+        bed.path(drop_in).unlink()
+        bed.run("systemctl", "daemon-reload")
