@@ -9,6 +9,7 @@ from typing import Any
 from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
+from agent.engines.baileys.pack_client import read_place
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES
 from agent.engines.web.settings import SHELL
@@ -27,6 +28,7 @@ def examine(config: Config, running: Counter[str]) -> Iterator[Finding]:
     yield from _browser(config, env, kinds, wanted=bool(running["web"] or kinds))
     wanted = bool(running["baileys"] or _settings_of(config, "baileys"))
     yield from _node(config, env, installed=installed, wanted=wanted)
+    yield from _packs(config)
 
 
 def _browser_kinds(config: Config) -> set[str]:
@@ -76,3 +78,19 @@ def _node(
         yield wrong("baileys", problem.sentence, problem.cure)
     if not problems:
         yield ok("baileys", "the baileys engine can run")
+
+
+def _packs(config: Config) -> Iterator[Finding]:
+    """The sessions of each pack, as of their last start."""
+    sizes: Counter[str] = Counter()
+    with suppress(OSError, WaError):
+        for folder in scan(config.session_root):
+            if (place := read_place(config.session_root / folder.id)) is not None:
+                sizes[place.name] += 1
+    if sizes:
+        words = ", ".join(f"{name}: {count} sessions" for name, count in sorted(sizes.items()))
+        yield ok("packs", f"{words}; one Node reads the keys of all sessions of its pack")
+    full = [name for name, count in sorted(sizes.items()) if count > config.worker.pack]
+    if full:
+        words = f"more sessions than [worker] pack = {config.worker.pack}: {', '.join(full)}"
+        yield note("packs", words, "`wa-agent restart ID` moves a session")

@@ -132,3 +132,18 @@ async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_th
     assert status == 1
     assert {one["level"] for one in found["baileys"]} == {"wrong"}
     assert any("scripts/install --with baileys" in one["advice"] for one in found["baileys"])
+
+
+async def test_the_packs_and_their_sessions_are_listed(
+    doctor: Doctor, state: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        folder = create(state / "sessions", Instance(InstanceId(f"p{number}"), "baileys", True, {}))
+        (folder / "pack.json").write_text(f'{{"pack": "baileys-1", "socket": "{state}/x"}}')
+    config = tmp_path / "packs.toml"
+    config.write_text("[worker]\npack = 3\n")
+    _, found = await doctor("--config", str(config))
+    (only,) = found["packs"]
+    assert (only["level"], only["sentence"].split(";")[0]) == ("ok", "baileys-1: 3 sessions")
+    _, found = await doctor()
+    assert "wa-agent restart ID" in found["packs"][1]["advice"]
