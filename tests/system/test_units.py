@@ -39,7 +39,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
         ("wa-agent.service", 1.2),
         ("wa-instance@x.service", 1.8),
         ("wa-backend@x.service", 1.1),
-        ("wa-pack@x.service", 1.2),
+        ("wa-pack@x.service", 1.1),
         ("wa-repair.service", 1.3),
         ("wa-limits.service", 1.2),
     ],
