@@ -1,5 +1,6 @@
 """Gives the finished session to the agent that invited: sealed, over HTTP, acknowledged."""
 
+import hashlib
 import http.client
 import json
 import time
@@ -53,7 +54,10 @@ def seal_session(
 
 def look(invitation: Invitation) -> dict[str, Any]:
     """The instance as the agent sees it, and whether the invitation is used."""
-    return _ask(invitation, "GET")
+    seen = _ask(invitation, "GET")
+    if not isinstance(seen.get("used"), bool):
+        raise AgentUnreachable(f"cannot use {invitation.url}: another program answers there")
+    return seen
 
 
 def look_before(invitation: Invitation) -> None:
@@ -63,12 +67,16 @@ def look_before(invitation: Invitation) -> None:
 
 
 def send(invitation: Invitation, file: Path, say: Callable[[str], None]) -> None:
-    """Returns when the agent has acknowledged the session."""
+    """Returns when the agent has acknowledged the session, by its sum."""
+    with file.open("rb") as body:
+        sha256 = hashlib.file_digest(body, "sha256").hexdigest()
     for wait in _TRIES:
         time.sleep(wait)
         try:
             with file.open("rb") as body:
-                _ask(invitation, "POST", body, file.stat().st_size)
+                taken = _ask(invitation, "POST", body, file.stat().st_size)
+                if taken.get("sha256") != sha256:
+                    raise AgentUnreachable("the agent did not acknowledge the session")
         except (AgentUnreachable, ServerSaidNo) as error:
             if isinstance(error, ServerSaidNo) and error.http != 503:
                 raise
@@ -100,7 +108,8 @@ def wait_until_connected(invitation: Invitation, seconds: float) -> None:
             hopeless_since = now
         elif now - hopeless_since >= _SETTLED:
             raise Refused(
-                f"{invitation.id} is not connected: {seen['sentence']}"[:500], code=reason[:64]
+                f"{invitation.id} is not connected: {seen.get('sentence', '')}"[:500],
+                code=reason[:64],
             )
         if now >= deadline:
             state = f"{seen.get('connection_status', 'unknown')}, {seen.get('sentence', '')}"
@@ -137,9 +146,8 @@ def _ask(
         said = json.loads(raw)
     except ValueError:
         said = None
-    if not isinstance(said, dict):
-        said = {}
-        status = max(status, 502)  # something else answers there
+    if not isinstance(said, dict) or status in range(202, 400):
+        said, status = {}, 502  # another program answers there
     if status >= 400:
         raise ServerSaidNo(status, said)
     return said

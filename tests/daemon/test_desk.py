@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from agent.core.invitation import HEADER, Invitation, parse_invitation
+from agent.core.model import InstanceId
 from agent.desk.hand_over import seal_session
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
@@ -205,7 +206,7 @@ async def test_a_person_with_a_passkey_pairs_from_the_invitation_to_connected(
     assert "asks for your passkey" in out
     assert await agent.status(ID) == "CONNECTED"
     shown = await agent.show(ID)
-    assert (shown["account"], shown["enabled"]) == (ACCOUNT, True)
+    assert (shown["account"], shown["enabled"], shown["needs_passkey"]) == (ACCOUNT, True, True)
     assert list(person.folders.iterdir()) == [], "what the agent runs is nowhere else"
     kinds = [kind for kind, _ in await agent.story(ID)]
     assert {"invited", "imported", "invite_used"} <= set(kinds)
@@ -306,65 +307,92 @@ def uploads(good: Path, line: Invitation, tmp_path: Path) -> dict[str, tuple[str
     }
 
 
-async def test_an_upload_that_is_wrong_is_named_and_leaves_nothing(
-    make_agent: Any, tmp_path: Path
-) -> None:
-    agent = make_agent("\n[sessions]\nimport_unpacked = 1048576\nimport_files = 100\n")
-    await agent.start()
-    path = f"/api/instance/{ID}/pairing"
+@dataclass
+class Desks:
+    """Whoever sends something to an agent with instances that wait for it."""
 
-    async def upload(content: bytes, door: str) -> tuple[int, str]:
-        connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
+    agent: RunningAgent
+
+    async def send(self, content: bytes, door: str, id: str = ID) -> tuple[int, str]:
+        connector = aiohttp.UnixConnector(str(self.agent.state / "api.sock"))
         headers = {HEADER: door, "Content-Type": "application/octet-stream"}
+        where = f"http://localhost/api/instance/{id}/pairing"
         async with aiohttp.ClientSession(connector=connector) as desk:
-            answer = await desk.post(
-                f"http://localhost{path}", data=io.BytesIO(content), headers=headers
-            )
+            answer = await desk.post(where, data=io.BytesIO(content), headers=headers)
             return answer.status, (await answer.json()).get("error", "")
 
-    async def invited(id: str = ID) -> Invitation:
-        made = await agent.do("POST", f"/api/instance/{id}/invite")
-        return parse_invitation(made["line"], id)
+    async def invited(self, id: str = ID) -> Invitation:
+        made = await self.agent.do("POST", f"/api/instance/{id}/invite")
+        return parse_invitation(made["line"], InstanceId(id))
 
+
+@pytest.fixture
+async def desks(make_agent: Any) -> Desks:
+    agent = make_agent("\n[sessions]\nimport_unpacked = 1048576\nimport_files = 100\n")
+    await agent.start()
     for id, engine in ((ID, "web"), ("other", "web"), ("box", "sandbox")):
         body = {"id": id, "engine": engine, "enabled": False}
         await agent.do("POST", "/api/instance", body)
+    return Desks(agent)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return paired_folder(tmp_path / "good")
+
+
+async def test_an_upload_that_is_wrong_is_named_and_leaves_nothing(
+    desks: Desks, good: Path, tmp_path: Path
+) -> None:
+    agent = desks.agent
     status, refused = await agent.ask("POST", "/api/instance/box/invite")
     assert (status, refused["error"]) == (409, "not_supported")
-
-    void, line = await invited(), await invited()
-    good = paired_folder(tmp_path / "good")
-    assert await upload(sealed(good, void), void.door) == (401, "invite_unknown")
+    void, line = await desks.invited(), await desks.invited()
+    assert await desks.send(sealed(good, void), void.door) == (401, "invite_unknown")
     for name, (code, content) in uploads(good, line, tmp_path).items():
-        assert (await upload(content, line.door))[1] == code, name
+        assert (await desks.send(content, line.door))[1] == code, name
     shown = await agent.show(ID)
     assert (shown["account"], shown["paired"], shown["enabled"]) == ("", False, False)
     assert not any((agent.state / "sessions" / ".staging").iterdir())
     assert not (await agent.do("GET", "/api/trash"))["trash"]
 
+
+async def test_an_invitation_is_good_for_one_upload_until_it_is_revoked(
+    desks: Desks, good: Path
+) -> None:
+    agent, line = desks.agent, await desks.invited()
     assert (await agent.do("DELETE", f"/api/instance/{ID}/invite"))["revoked"] is True
-    assert await upload(sealed(good, line), line.door) == (401, "invite_unknown")
-    line = await invited()
+    assert await desks.send(sealed(good, line), line.door) == (401, "invite_unknown")
+    line = await desks.invited()
     whole = sealed(good, line)
-    twice = await asyncio.gather(upload(whole, line.door), upload(whole, line.door))
+    twice = await asyncio.gather(desks.send(whole, line.door), desks.send(whole, line.door))
     assert sorted(status for status, _ in twice) in ([201, 403], [201, 503]), twice
-    assert await upload(whole, line.door) == (403, "invite_used")
+    assert await desks.send(whole, line.door) == (403, "invite_used")
     status, refused = await agent.ask("POST", f"/api/instance/{ID}/invite")
     assert (status, refused["error"]) == (409, "already_paired")
+    kinds = [kind for kind, _ in await agent.story(ID)]
+    assert [kinds.count(kind) for kind in ("invited", "invite_revoked", "invite_used")] == [2, 1, 1]
 
-    # by a file, which the administrator imports
-    line, file = await invited("other"), tmp_path / "other.wa-sealed"
+
+async def test_a_file_of_a_desk_is_imported_once_where_it_belongs(
+    desks: Desks, good: Path, tmp_path: Path
+) -> None:
+    agent, line, file = desks.agent, await desks.invited(), tmp_path / "shop.wa-sealed"
     file.write_bytes(sealed(good, line))
-    status, out = await cli(agent, "import", file, ID)
-    assert (status, "sealed for instance other" in out) == (4, True), out
+    status, out = await cli(agent, "import", file, "other")
+    assert (status, "sealed for instance shop" in out) == (4, True), out
     status, out = await cli(agent, "import", file, "--dry-run")
     assert (status, "sealed for an agent" in out) == (4, True), out
     status, out = await cli(agent, "import", file, "--json")
     assert status == 0 and json.loads(out)["enabled"] is True, out
     status, out = await cli(agent, "import", file)
     assert (status, "used already" in out) == (4, True), out
+
+    line = await desks.invited("other")
     file.write_bytes(sealed(good, replace(line, token="")))
     status, out = await cli(agent, "import", file)
+    assert status == 0, out
+    status, out = await cli(agent, "import", file)
     assert (status, "paired already" in out) == (4, True), out
-    kinds = [kind for kind, _ in await agent.story(ID)]
-    assert [kinds.count(kind) for kind in ("invited", "invite_revoked", "invite_used")] == [3, 1, 1]
+    refused = await desks.send(sealed(good, line), line.door, "other")
+    assert refused == (409, "already_paired"), "somebody else paired it meanwhile"

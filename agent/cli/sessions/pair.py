@@ -93,8 +93,9 @@ def print_invitation(options: argparse.Namespace, client: Client) -> int:
         way = "" if made["url"] else " --out FILE, then here: wa-agent import FILE"
         _say(
             f"for one pairing of {options.id}, until {moment(made['expires'])}; at the desk:"
-            f" pipx run wa-agent pair --to LINE{way}\nfingerprint {made['fingerprint']}"
+            f" pipx run wa-agent pair --to LINE{way}"
         )
+        _say(f"fingerprint {made['fingerprint']}")
     return print_answer(options, made, clean(made["line"]))
 
 
@@ -145,7 +146,7 @@ def _link(options: argparse.Namespace, session: Path) -> None:
     paired = asyncio.run(pair(session, desk, _say))
     if paired.needs_passkey:
         (session.parent / _NEEDS_PASSKEY).touch()
-    _say(f"linked as {clean(paired.account)}; the window is closed")
+    _say(f"linked as {paired.account}; the window is closed")
 
 
 def _seal(folder: Path, invitation: Invitation, target: Path) -> None:
@@ -199,4 +200,4 @@ def _home(variable: str, usual: str) -> Path:
 
 
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    print(clean(sentence), file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """`wa-agent pair` without a browser: what it asks before, and how it gives a session away."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -52,7 +53,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             answer = played.answer(self.command)
             if answer is None:
                 return  # the connection ends without an answer
-            status, said = answer
+            status, said = answer(body) if callable(answer) else answer
             raw = json.dumps(said).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))
@@ -104,6 +105,10 @@ UNUSED = (200, {"used": False, "connection_status": "DISCONNECTED", "reason": ""
 CONNECTED = (200, {"used": True, "connection_status": "CONNECTED", "reason": "", "sentence": ""})
 
 
+def take(body: bytes) -> tuple[int, dict[str, str]]:
+    return 201, {"id": ID, "sha256": hashlib.sha256(body).hexdigest()}
+
+
 def quiet(_: str) -> None: ...
 
 
@@ -114,7 +119,7 @@ def pair(*words: object) -> int:
 def test_a_kept_session_is_sent_and_its_copy_removed_once_the_agent_is_connected(
     server: Server, invitation: Invitation, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.answers = {"GET": [UNUSED, CONNECTED], "POST": [(201, {})]}
+    server.answers = {"GET": [UNUSED, CONNECTED], "POST": [take]}
     assert pair("--to", invitation.line(), "--kept", kept) == 0
     out = capsys.readouterr()
     assert out.out == "sales is connected\n"
@@ -145,7 +150,7 @@ def test_a_copy_that_the_agent_has_is_never_given_again(
     server: Server, invitation: Invitation, kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.answers = {"GET": [UNUSED, (200, {**CONNECTED[1], "connection_status": "LOADING"})]}
-    server.answers["POST"] = [(201, {})]
+    server.answers["POST"] = [take]
     assert pair("--to", invitation.line(), "--kept", kept, "--wait", "0.05") == 75
     sent = kept.with_name(f"{kept.name}.sent")
     assert sent.is_dir() and str(sent) in capsys.readouterr().err
@@ -186,12 +191,28 @@ def test_a_busy_agent_is_asked_again(
     file, said = tmp_path / "sealed", []
     file.write_bytes(b"x" * 10)
     busy = (503, {"error": "try_later", "message": "another import is under way"})
-    server.answers = {"POST": [busy, (201, {})], "GET": [UNUSED]}
+    server.answers = {"POST": [busy, take], "GET": [UNUSED]}
     hand_over.send(invitation, file, said.append)
     assert said == ["another import is under way; trying again"]
     server.answers = {"POST": [None], "GET": [UNUSED]}
     with pytest.raises(AgentUnreachable):
         hand_over.send(invitation, file, quiet)
+
+
+@pytest.mark.parametrize(
+    "answer", [(201, {}), (200, {"sha256": "0" * 64}), (302, {}), (200, []), (204, None)]
+)
+def test_only_the_right_sum_is_an_acknowledgement(
+    server: Server, invitation: Invitation, tmp_path: Path, answer: Any
+) -> None:
+    file = tmp_path / "sealed"
+    file.write_bytes(b"x" * 10)
+    server.answers = {"POST": [answer], "GET": [UNUSED]}
+    with pytest.raises((AgentUnreachable, hand_over.ServerSaidNo)):
+        hand_over.send(invitation, file, quiet)
+    server.answers = {"GET": [answer]}
+    with pytest.raises((AgentUnreachable, hand_over.ServerSaidNo)):
+        hand_over.look_before(invitation)
 
 
 def test_waiting_ends_with_the_agents_reason(server: Server, invitation: Invitation) -> None:
