@@ -8,8 +8,8 @@ from agent.core.words import PASSKEY_SUSPECTED
 Status = ConnectionStatus
 
 ENDED_WITH_PASSKEY = (
-    "Its account needs a passkey to link again, so the agent keeps the files as they are: link it"
-    " at a desk (`wa-agent pair`), or give them up with `wa-agent cleanup`."
+    "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
+    " it at a desk: `wa-agent cleanup ID`, then `wa-agent invite ID`."
 )
 
 

@@ -23,6 +23,7 @@ zombie_pings = 15
 
 [phases]
 login = 4
+pairing = 4
 sync = 4
 
 [reconnect]
@@ -62,7 +63,11 @@ DOWN = {
     "outdated": ("DISCONNECTED", "no longer accepts this version"),
 }
 """Where it ends, and a piece of its story."""
-UNPAIRED = {"no-qr": ("QR_REQUIRED", "cleanup: done")}
+UNPAIRED = {
+    "no-qr": ("QR_REQUIRED", "cleanup: done"),
+    "passkey": ("QR_REQUIRED", "asks the account's owner for a passkey"),
+    "no-pairing": ("QR_REQUIRED", "never completed the pairing"),
+}
 """The same of what befalls who was never paired."""
 SECONDS = {
     "temp-ban": "6",
@@ -122,6 +127,8 @@ def test_every_fault_ends_as_promised_and_is_told(bed: Bed, fleet: Fleet):
         bed.try_run("wa-agent", "sandbox", "fault", f"f-{fault}", fault, *lasting)
         if fault == "stuck-loading":
             bed.run("wa-agent", "restart", "f-stuck-loading")
+        if fault in ("passkey", "no-pairing"):
+            bed.run("wa-agent", "sandbox", "scan", f"f-{fault}")
 
     for fault, (status, told) in DOWN.items():
         ends(fleet, fault, status, told, within=120)

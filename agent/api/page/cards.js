@@ -108,6 +108,7 @@ export function makeHelp(id, current) {
       scan.hidden =
         onPage ||
         one.connection_status !== "QR_REQUIRED" ||
+        one.reason === "passkey_required" ||
         !one.should_run ||
         Boolean(action) ||
         !may("operate", one.id);

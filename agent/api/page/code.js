@@ -4,21 +4,16 @@ import { may } from "/page/fleet.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { make, setAttribute, setSince, setText, setUntil } from "/page/show.js";
 
+const PHONE_WITHOUT = ", if it asks your phone for no passkey";
+
 export function makeCode() {
   const state = { id: null, timer: null, url: null };
   const image = make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 });
   const said = make("p", { name: "soft", role: "status" }),
     left = make("p", { name: "soft small", "aria-hidden": "true" });
   const pairing = makePairing(() => state.id);
-  const place = make(
-    "section",
-    { name: "panel qr", hidden: true },
-    make("h2", { text: "Scan with WhatsApp" }),
-    image,
-    said,
-    left,
-    pairing,
-  );
+  const title = make("h2");
+  const place = make("section", { name: "panel qr", hidden: true }, title, image, said, left, pairing);
 
   function forget() {
     if (state.url) URL.revokeObjectURL(state.url);
@@ -80,6 +75,7 @@ export function makeCode() {
       const wanted =
         Boolean(one) && one.connection_status === "QR_REQUIRED" && one.should_run && may("operate", one.id);
       place.hidden = !wanted;
+      setText(title, "Scan with WhatsApp" + (one && one.reason === "passkey_required" ? PHONE_WITHOUT : ""));
       pairing.hidden = !wanted || one.engine === "sandbox"; // its phone has no keys to type on
       if (!wanted) stop();
       else if (state.timer === null) state.timer = setTimeout(fetchCode, 0);

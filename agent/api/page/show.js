@@ -62,6 +62,7 @@ export function statusOf(one) {
     if (one.should_run) return one.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
     return ["off", one.enabled ? "Stopped" : "Disabled"];
   }
+  if (one.reason === "passkey_required") return ["warn", "Needs a passkey"];
   if (one.reason === "zombie") return ["bad", "Does not answer"];
   if (isHeld(one)) return ["warn", "Held back"];
   if (!isUnwell(one) || tone === "bad") return [tone, word];

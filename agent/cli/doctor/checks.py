@@ -116,10 +116,9 @@ def _passkeys(client: Client) -> Iterator[Finding]:
     """Accounts that are linked at a desk only: a pairing that is lost stays lost from afar."""
     marked = [instance for instance in client.instances() if instance["needs_passkey"]]
     if waiting := [each["id"] for each in marked if not each["paired"]]:
-        sentence = f"WhatsApp wants a passkey of the owners of {', '.join(waiting[:10])}"
-        yield wrong(
-            "passkey", sentence, "link them at a desk: wa-agent invite, then wa-agent pair there"
-        )
+        sentence = f"WhatsApp asks for a passkey to link: {', '.join(waiting[:10])}"
+        advice = "link them at a desk: wa-agent invite ID here, then wa-agent pair there"
+        yield wrong("passkey", sentence, advice)
     elif marked:
         names = ", ".join(each["id"] for each in marked[:10])
         sentence = f"{len(marked)} pairings could only be made again at a desk: {names}"

@@ -350,9 +350,8 @@ ROWS = (
         "WhatsApp asks the account's owner for a passkey before it links a device",
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
-        "No server can answer it: link the account at a desk, in an ordinary browser with the"
-        " owner's own passkey: `wa-agent invite` here for an instance of engine web, `wa-agent"
-        " pair` there.",
+        "No server can answer it: its owner links the account at a desk with `wa-agent pair`, after"
+        " `wa-agent invite ID` (for another engine `wa-agent create NAME --engine web --invite`).",
         counts_as_failure=False,
     ),
     Reason(
@@ -360,9 +359,8 @@ ROWS = (
         "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
         Permanence.RETRY,
         ConnectionStatus.QR_REQUIRED,
-        "Scan the new code once more. If that ends the same way, link the account at a desk with"
-        " the owner's own passkey: `wa-agent invite` here for an instance of engine web, `wa-agent"
-        " pair` there.",
+        "Scan the new code once more. If that ends the same way, its owner links the account at a"
+        " desk with `wa-agent pair`, after `wa-agent invite ID` (else `create --invite`).",
         counts_as_failure=False,
     ),
     Reason(

@@ -91,7 +91,7 @@ def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             0.0,
             OfSession(s.PASSKEY),
-            "WhatsApp wants a passkey of the owner of {session}: it can only be linked at a desk",
+            "WhatsApp asks the owner of {session} for a passkey: it can only be linked at a desk",
         ),
         Alert(
             "WaSessionPasskeySuspected",
@@ -99,7 +99,7 @@ def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
             Severity.WARNING,
             0.0,
             OfSession(s.PASSKEY_MAYBE),
-            "WhatsApp took the code of {session} and linked nothing; it may want a passkey",
+            "WhatsApp accepted the code of {session} and linked nothing; it may want a passkey",
         ),
         Alert(
             "WaSessionsEndedTogether",
