@@ -14,7 +14,6 @@ from typing import Any
 
 from agent.core.figures.trend import Trends
 from agent.core.model import (
-    Instance,
     InstanceId,
     JournalEntry,
     Override,
@@ -47,8 +46,10 @@ from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.creation import Creation, check_settings_of
 from agent.supervise.requests.passkey import must_confirm_passkey
-from agent.supervise.requests.repairs import Repairs, SetUp, is_paired
+from agent.supervise.requests.repairs import Repairs, is_paired
+from agent.supervise.requests.set_up import SettingUp
 from agent.supervise.story import entry
+from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
@@ -76,6 +77,7 @@ class Supervisor:
         figures: OwnFigures,
         asking: Asking,
         checking: Checking,
+        incidents: Incidents,
         repairs: Repairs,
         keeping: Keeping,
         moving: Moving,
@@ -94,6 +96,15 @@ class Supervisor:
         self.status, self.history = figures.status, store.history
         self.qr, self.command, self.send = asking.qr, asking.command, asking.send
         self.check_now = checking.check_now
+        self.set_up = SettingUp(
+            repairs=repairs,
+            registry=registry,
+            host=host,
+            incidents=incidents,
+            asking=asking,
+            create=creation.create,
+            enable=self.enable,
+        ).set_up
         self._registry = registry
         self._store = store
         self._host = host
@@ -224,10 +235,6 @@ class Supervisor:
                 await self._store.forget_facts([name])
             except WaError as error:
                 log.error("cannot finish the deletion of %s: %s", id, error, extra=about(id))
-
-    async def set_up(self, wanted: Instance) -> SetUp:
-        """Created if it is missing, made healthy if it is there; a code to scan or CONNECTED."""
-        return await self.repairs.set_up(wanted, self.create, self.enable)
 
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self._session_root)

@@ -52,7 +52,6 @@ def repairs(facts: Facts) -> Repairs:
         "ladder": SimpleNamespace(request=request),
         "incidents": SimpleNamespace(),
         "checking": SimpleNamespace(check_now=check_now),
-        "asking": SimpleNamespace(),
         "wake": lambda _: None,
     }
     return Repairs(**parts, limit=LIMIT)

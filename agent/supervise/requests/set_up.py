@@ -1,0 +1,135 @@
+"""Setting an instance up: it exists, is healthy, and shows a code to scan or is connected."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent.clock import boot_now
+from agent.core.model import ConnectionStatus, HealthVerdict, Instance, InstanceId
+from agent.core.reasons import reason_of
+from agent.core.recovery.repair import Ending
+from agent.engines.base import Qr
+from agent.errors import LinkError, Refused, TryLater
+from agent.host.base import Host
+from agent.supervise.facts import Facts
+from agent.supervise.passes.picture import desired_of
+from agent.supervise.registry import Registry
+from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
+from agent.supervise.requests.repairs import GOES_ON, POLL, RepairResult, Repairs
+from agent.supervise.turns.incidents import Incidents
+from agent.supervise.turns.memory import MEMORY_FULL
+
+SETUP_TIMEOUT = 120.0
+REFUSALS = 4
+"""Starts in a row that failed, after which a set-up answers with what they met."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """An instance that is ready to be scanned, or that is connected."""
+
+    id: InstanceId
+    created: bool
+    result: RepairResult
+    qr: Qr | None
+    """None: it is connected."""
+
+
+class SettingUp:
+    def __init__(
+        self,
+        *,
+        repairs: Repairs,
+        registry: Registry,
+        host: Host,
+        incidents: Incidents,
+        asking: Asking,
+        create: Callable[[Instance], Awaitable[object]],
+        enable: Callable[[InstanceId], Awaitable[object]],
+    ) -> None:
+        self._repairs = repairs
+        self._registry = registry
+        self._host = host
+        self._incidents = incidents
+        self._asking = asking
+        self._create = create
+        self._enable = enable
+        self._creating: dict[InstanceId, asyncio.Lock] = {}
+
+    async def set_up(self, wanted: Instance) -> SetUp:
+        """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
+        result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        asked_at = boot_now()
+
+        def in_vain(facts: Facts) -> bool:
+            return waits_in_vain(facts, self._incidents.fellows(facts), asked_at)
+
+        # Who asks for the same new one meanwhile joins: it is created once.
+        lock = self._creating.setdefault(wanted.id, asyncio.Lock())
+        async with lock:
+            facts = self._registry.facts.get(wanted.id)
+            if facts is None:
+                await self._create(wanted)
+        if facts is None:
+            self._creating.pop(wanted.id, None)
+        elif wanted.engine and facts.instance.engine != wanted.engine:
+            raise Refused(
+                f"cannot set up {wanted.id} with {wanted.engine}: it exists and its engine is"
+                f" {facts.instance.engine}",
+                field="engine",
+                code="other_engine",
+            )
+        else:
+            if not desired_of(facts, self._host).should_run:
+                await self._enable(wanted.id)
+            result = await self._repairs.ensure_healthy(wanted.id, in_vain)
+            _must_have_helped(facts, result)
+        qr = await self._code_or_connected(wanted.id, in_vain)
+        return SetUp(wanted.id, facts is None, result, qr)
+
+    async def _code_or_connected(
+        self, id: InstanceId, in_vain: Callable[[Facts], bool]
+    ) -> Qr | None:
+        """Wait for a code to scan; None once it is connected."""
+        deadline = time.monotonic() + SETUP_TIMEOUT
+        while time.monotonic() < deadline:
+            facts = self._registry.get(id)
+            if facts.record.status is ConnectionStatus.CONNECTED:
+                return None
+            if facts.hold == MEMORY_FULL:
+                raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
+            await self._repairs.until_there(facts)
+            if facts.action.failures >= REFUSALS:
+                raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
+            if in_vain(facts):
+                refuse_silent(facts)
+            if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
+                _refuse_hopeless(id, facts.verdict)
+            if facts.record.status is ConnectionStatus.QR_REQUIRED:
+                try:
+                    if (shown := await self._asking.qr(id)) is not None and shown.expires_in > 0:
+                        return shown
+                except (LinkError, Refused):
+                    pass  # its worker is being replaced; the next look finds the new one
+            await self._repairs.wait(asyncio.Event(), POLL)
+        because = f": {why}" if (why := facts.action.refusal or facts.sentence) else ""
+        raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
+
+
+def _must_have_helped(facts: Facts, result: RepairResult) -> None:
+    if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
+        _refuse_hopeless(facts.id, facts.verdict)
+    if result.ending in (Ending.GAVE_UP, GOES_ON):
+        refuse_silent(facts)
+    if result.ending == Ending.GAVE_UP:
+        raise TryLater(f"cannot set up {facts.id}: {result.sentence}", code="no_qr")
+    if result.ending == GOES_ON:
+        still = f"the repair of {facts.id} still goes on: {result.sentence}"
+        raise TryLater(still, code="repair_goes_on")
+
+
+def _refuse_hopeless(id: InstanceId, verdict: HealthVerdict) -> None:
+    if verdict.reason != "qr_idle":  # asking for its code wakes that one
+        raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
