@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from scripts.benches.processes import children
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent, alive
 from tests.daemon.test_baileys import SLOWER, cache, whatsapp
+from tests.daemon.test_vault import cli
 from tests.standin.baileys.run import WhatsApp
 
 __all__ = ["cache", "whatsapp"]
@@ -73,22 +75,9 @@ class Packed:
         return len([s for _, s in await self.agent.story(id) if "→ QR_REQUIRED" in s])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
-    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, cache, eventually: Eventually
-) -> None:
-    agent = make_agent()
-    packed = Packed(agent, whatsapp, eventually)
-    agent.state.mkdir(mode=0o700)
-    (agent.state / "cache").symlink_to(cache)
-    await agent.start(PATIENT | SLOWER | TWO)
-    for id in IDS:
-        await packed.scan(id)
-    assert [packed.pack_of(id) for id in IDS] == ["baileys-1", "baileys-1", "baileys-2"]
-    assert [await packed.nodes(id) for id in IDS] == [set(), set(), set()]
-
-    # Node ends: both sessions of its pack say so and come back, the third knows nothing of it.
+async def end_a_node(packed: Packed) -> None:
+    """Both sessions of its pack say so and come back, the third knows nothing of it."""
+    agent = packed.agent
     (node,) = children([packed.keeper("baileys-1")])
     before = {id: packed.logins(id) for id in IDS}
     os.kill(node, signal.SIGKILL)
@@ -99,19 +88,24 @@ async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
         await packed.says(id)
     assert packed.logins("till") == before["till"]
 
-    # A worker ends: only its own session logs in again.
+
+async def end_a_worker_and_a_pack(packed: Packed) -> None:
+    """Only their own sessions log in again."""
+    agent = packed.agent
     before = {id: packed.logins(id) for id in IDS}
     os.kill(await agent.pid("desk"), signal.SIGKILL)
     await packed.back(desk=before["desk"])
     await packed.says("desk")
     assert (packed.logins("shop"), packed.logins("till")) == (before["shop"], before["till"])
 
-    # The pack's own process ends.
     os.kill(packed.keeper("baileys-1"), signal.SIGKILL)
     await packed.back(desk=before["desk"] + 1, shop=before["shop"])
     assert packed.logins("till") == before["till"]
 
-    # The agent ends: the next one takes all of it over, and no session logs in.
+
+async def replace_the_agent(packed: Packed) -> None:
+    """The next one takes all of it over, and no session logs in."""
+    agent = packed.agent
     keepers = [packed.keeper(pack) for pack in ("baileys-1", "baileys-2")]
     before = {id: packed.logins(id) for id in IDS}
     await agent.kill()
@@ -121,18 +115,43 @@ async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
     assert {id: packed.logins(id) for id in IDS} == before
     await packed.says("till")
 
-    # The last session of a pack is deleted: its process ends; a stop of one harms no other.
+
+async def delete_and_stop(packed: Packed) -> None:
+    """The last session of a pack ends its process; a stop of one harms no other."""
+    agent, whatsapp = packed.agent, packed.whatsapp
+    keeper, logins = packed.keeper("baileys-2"), packed.logins("shop")
     await agent.do("DELETE", "/api/instance/till")
-    await eventually(lambda: alive(keepers[1]), False, within=40)
+    await packed.eventually(lambda: alive(keeper), False, within=40)
     await agent.do("POST", "/api/instance/desk/stop")
-    await eventually(lambda: whatsapp.device(IDS["desk"])["connected"], False)
-    assert packed.logins("shop") == before["shop"]
+    await packed.eventually(lambda: whatsapp.device(IDS["desk"])["connected"], False)
+    assert packed.logins("shop") == logins
     await agent.do("POST", "/api/instance/desk/start")
     await packed.connected("desk")
 
-    # Without packs again: each session leaves at its own next start, without a code.
+
+async def move_out_and_in(packed: Packed) -> None:
+    """The archive knows no pack, and the session finds one."""
+    agent = packed.agent
+    archive = agent.state.parent / "shop.tar.gz"
+    status, said = await cli(agent, "export", "shop", archive)
+    assert status == 0, said
+    await agent.do("DELETE", "/api/instance/shop")
+    status, said = await cli(agent, "import", archive, "shop")
+    assert status == 0, said
+    assert packed.pack_of("shop") == ""
+    await agent.do("POST", "/api/instance/shop/enable")
+    await packed.connected("shop")
+    assert packed.pack_of("shop") == "baileys-1"
+    await packed.says("shop")
+    assert await packed.codes("shop") == 1
+
+
+async def leave_the_packs(packed: Packed) -> None:
+    """Each session leaves at its own next start, without a code."""
+    agent = packed.agent
+    keeper = packed.keeper("baileys-1")
     await agent.stop()
-    assert not any(alive(keeper) for keeper in keepers)
+    assert not alive(keeper)
     await agent.start(PATIENT | SLOWER)
     await packed.connected("desk", "shop")
     for id in ("desk", "shop"):
@@ -140,3 +159,28 @@ async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
         assert len(await packed.nodes(id)) == 1
         await packed.says(id)
         assert await packed.codes(id) == 1, "one scan is enough"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_packed_sessions_live_through_every_end_and_move_without_a_code(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    cache: Path,
+    eventually: Eventually,
+) -> None:
+    agent = make_agent()
+    packed = Packed(agent, whatsapp, eventually)
+    agent.state.mkdir(mode=0o700)
+    (agent.state / "cache").symlink_to(cache)
+    await agent.start(PATIENT | SLOWER | TWO)
+    for id in IDS:
+        await packed.scan(id)
+    assert [packed.pack_of(id) for id in IDS] == ["baileys-1", "baileys-1", "baileys-2"]
+    assert [await packed.nodes(id) for id in IDS] == [set(), set(), set()]
+    await end_a_node(packed)
+    await end_a_worker_and_a_pack(packed)
+    await replace_the_agent(packed)
+    await delete_and_stop(packed)
+    await move_out_and_in(packed)
+    await leave_the_packs(packed)

@@ -158,6 +158,26 @@ def test_a_node_that_misbehaves_is_told_apart_and_cured(
     fleet.until_connected(within=60)
 
 
+@pytest.mark.timeout(280)
+def test_a_node_that_leaks_is_ended_by_the_memory_rule(
+    fleet: Fleet, whatsapp: WhatsApp, misbehave: Path
+) -> None:
+    bed, file = fleet.bed, "/etc/wa-agent/agent.toml"
+    before, logins = bed.run("cat", file), whatsapp.device(ACCOUNT)["logins"]
+    bed.write(file, f"{before}\n[memory]\ninterval = 1\ninstance = {200 << 20}\n")
+    try:
+        bed.run("systemctl", "reload", AGENT)
+        misbehave.write_text("leak")
+        misbehave.chmod(0o644)
+        bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=90)
+        assert "memory critical" in bed.run("wa-agent", "events", ID)
+        fleet.until_connected(within=60)
+        assert fleet.cli("send", ID, PEER, "cured")["outcome"] == "sent"
+    finally:
+        bed.write(file, before)
+        bed.run("systemctl", "reload", AGENT)
+
+
 def test_the_doctor_says_that_the_engine_can_run(fleet: Fleet) -> None:
     done = fleet.bed.try_run("wa-agent", "doctor", "--json")
     assert '"the baileys engine can run"' in done.stdout, done.stdout

@@ -188,7 +188,7 @@ class Pack:
         with suppress(OSError, ValueError, RecursionError):
             while line := await reader.readline():
                 order = json.loads(line)
-                if order.get("do") not in ORDERS or len(member.orders) >= ORDERS_AT_ONCE:
+                if not is_order(order) or len(member.orders) >= ORDERS_AT_ONCE:
                     raise ValueError
                 task = asyncio.create_task(self._carry_out(member, order), name="order")
                 member.orders.add(task)
@@ -228,6 +228,12 @@ class Pack:
 
 
 open_pack = Pack
+
+
+def is_order(raw: object) -> bool:
+    if not isinstance(raw, dict) or "within" in raw or "self" in raw:
+        return False
+    return raw.get("do") in ORDERS and type(raw.get("id")) is int
 
 
 async def take_folder(sock: socket.socket) -> int:

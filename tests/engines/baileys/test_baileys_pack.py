@@ -4,9 +4,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,6 +171,61 @@ async def test_a_killed_process_of_the_pack_takes_its_node_with_it(
     await pack.start()
     await sessions[0].engine.connect()
     await sessions[0].is_now("CONNECTED")
+
+
+async def test_a_connection_that_is_no_worker_s_harms_no_session(
+    pack: PackProcess, sessions: list[Bench], tmp_path: Path
+) -> None:
+    mine = os.open(tmp_path, os.O_RDONLY)
+    other = str(sessions[0].folder)
+    lines = [
+        None,  # no folder at all
+        b"no JSON",
+        b"[]",
+        b'{"do": "tick", "id": 1}',
+        b'{"do": "forget", "id": 1, "session": "1"}',
+        b'{"do": "open", "id": 1, "within": 1}',
+        b'{"do": "open", "id": "x"}',
+        b"x" * (3 << 20),
+    ]
+    for line in lines:
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(str(pack.folder / "pack.sock"))
+            stranger.settimeout(10)
+            socket.send_fds(stranger, [b"\n"], [] if line is None else [mine])
+            with suppress(OSError):  # it is hung up while it writes
+                await asyncio.to_thread(stranger.sendall, (line or b"") + b"\n")
+            left = await asyncio.to_thread(_rest, stranger)
+            assert b"answer" not in left, line
+    # Another session's folder, named instead of handed over, is not the one that is opened.
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(pack.folder / "pack.sock"))
+        socket.send_fds(stranger, [b"\n"], [mine])
+        order = {"do": "open", "id": 1, "folder": other, "paired": False, "session": "1"}
+        stranger.sendall(json.dumps(order).encode() + b"\n")
+        answer = await asyncio.to_thread(_until_answer, stranger)
+    assert answer["ok"] == {"paired": False, "account": ""}
+    os.close(mine)
+    for bench in sessions:
+        await bench.talk("unharmed")
+        assert bench.whatsapp.device(bench.account)["logins"] == 1
+
+
+def _rest(sock: socket.socket) -> bytes:
+    found = b""
+    with suppress(OSError):
+        while part := sock.recv(65536):
+            found += part
+    return found
+
+
+def _until_answer(sock: socket.socket) -> dict[str, Any]:
+    sock.settimeout(10)
+    with sock.makefile("rb") as lines:
+        for line in lines:
+            if "answer" in (said := json.loads(line)):
+                return dict(said)
+    raise AssertionError("no answer")
 
 
 def _words(pid: int) -> str:
