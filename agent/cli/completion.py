@@ -40,7 +40,7 @@ autoload -U +X bashcompinit && bashcompinit
 def add(commands: Subparsers) -> None:
     example = "bash > /etc/bash_completion.d/wa-agent"
     parser = add_command(commands, "completion", completion, "print a completion script", example)
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
 
 
 def completion(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-// What can be done with a session: one table for its page, the cards, the list and the bulk actions.
+// The actions on a session: one table for its page, the cards, the list and the bulk actions.
 import { get, post, send } from "/page/agent.js";
 import { act, confirm } from "/page/dialogs.js";
 
@@ -65,7 +65,7 @@ export const ACTIONS = [
   {
     key: "try-now",
     label: "Try now",
-    line: "Connects at once, whatever the waiting time says.",
+    line: "Connects at once, without waiting for its next try.",
     fits: mayTry,
     run: tryNow,
   },
@@ -197,7 +197,7 @@ export const ACTIONS = [
 
 const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 
-// The one action that helps now, or null where none does: then the sentence says what a person does.
+// The action that helps now, or null: then the sentence has the advice.
 export function helpful(one) {
   if (one.connection_status === "QR_REQUIRED" && one.should_run)
     return one.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
@@ -234,7 +234,7 @@ export function perform(button, action, id) {
 
 const lastQuestion = (id, label) => ({
   title: "Lose the pairing of " + id + "?",
-  text: "WhatsApp wants a passkey before it links this account again. No server can show one: its owner must link it at a desk. Once this pairing is gone, no scan from afar brings it back.",
+  text: "WhatsApp wants a passkey before it links this account again. No server can show one: its owner must link it at a desk. Once this pairing is gone, only a link at a desk brings it back.",
   yes: label + " all the same",
   typed: id,
 });

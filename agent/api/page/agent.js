@@ -1,4 +1,4 @@
-// Talks to the agent: the key, requests, and what happens, over a WebSocket that comes back.
+// Talks to the agent: the key, requests, and events over a WebSocket that reconnects.
 const KEY = "wa-agent-key";
 const SILENCE = 13000; // the agent says something every 5 s
 const LONGEST_PAUSE = 10000;
@@ -13,7 +13,7 @@ export function useKey(text) {
   else sessionStorage.removeItem(KEY);
 }
 
-// The agent's clock: a phone's may be minutes off, and countdowns would be too.
+// The agent's clock: a phone's clock may be minutes off.
 export const now = () => Date.now() + state.ahead;
 
 export class Refused extends Error {
@@ -126,7 +126,7 @@ export class Live {
 
   listen() {
     clearTimeout(this.watch);
-    this.watch = setTimeout(() => this.lost("the agent fell silent"), SILENCE);
+    this.watch = setTimeout(() => this.lost("the agent sends nothing"), SILENCE);
   }
 
   lost(why) {

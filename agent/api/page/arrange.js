@@ -1,4 +1,4 @@
-// Children in this order, each moved only where it must be: a reader's focus stays.
+// Puts children in this order and moves as few as possible: a reader's focus stays.
 export function arrange(list, wanted) {
   const focused = /** @type {HTMLElement | null} */ (document.activeElement);
   const keep = new Set(wanted);

@@ -1,4 +1,4 @@
-// What needs somebody: incidents and alerts, the worst first, each with what to do about it.
+// Incidents and alerts, the worst first, each with its advice.
 import { fleet, may } from "/page/fleet.js";
 import { release } from "/page/actions.js";
 import { act } from "/page/dialogs.js";
@@ -66,10 +66,10 @@ export function drawAttention(part, instance) {
 const loud = () => (fleet.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
 const began = (one) => Date.parse(one.fired || one.since);
 
-// Where the code itself is shown, that it waits for a scan need not be said above it.
+// A page that shows the code leaves out the alert about the missing scan.
 const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", one.instance);
 
-// An incident has a row of its own, with who is held and the way to let them go.
+// An incident has a row of its own, with its members and the button that releases them.
 const alertOf = (group) => loud().find((one) => one.name === "WaFleetIncident" && groupOf(one) === group);
 const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
 const saidByIncident = (one) =>
@@ -150,11 +150,11 @@ function makeRow() {
     ask: make("button", {
       type: "button",
       name: "quiet",
-      text: "What to do",
+      text: "Advice",
       "aria-expanded": "false",
       "aria-controls": id,
     }),
-    free: make("button", { type: "button", text: "Let them try" }),
+    free: make("button", { type: "button", text: "Let all try" }),
     advice: make("div", { name: "advice", id, hidden: true }),
     drawn: "",
   };

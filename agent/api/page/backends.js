@@ -1,4 +1,4 @@
-// The servers of someone else's: does each answer, since when, and how many sessions are on it.
+// Backends: whether the server answers, since when, and the number of its sessions.
 import { checkBackend } from "/page/actions.js";
 import { fleet, may } from "/page/fleet.js";
 import { act } from "/page/dialogs.js";
@@ -83,7 +83,7 @@ function makeRow(name, onChoose) {
 
 function drawRow(row, one) {
   const tone = one.up ? "good" : one.checked || one.reason ? "bad" : "busy";
-  setPill(row.pill, tone, one.up ? "Answers" : tone === "busy" ? "Not asked yet" : "Down");
+  setPill(row.pill, tone, one.up ? "Answers" : tone === "busy" ? "Not checked yet" : "Down");
   row.item.className = "backend " + tone;
   setText(row.what, one.engine + (one.version ? " " + one.version : "") + " at " + one.url);
   setText(row.why, one.sentence || (one.up ? "" : one.reason.replaceAll("_", " ")));
@@ -92,7 +92,7 @@ function drawRow(row, one) {
     row.nextText,
     one.circuit === "closed"
       ? ""
-      : "The agent asks it rarely after failures" + (one.next_check ? "; asked again " : ""),
+      : "The agent checks it rarely after failures" + (one.next_check ? "; next check " : ""),
   );
   setUntil(row.nextTime, one.circuit === "closed" ? null : one.next_check);
   row.next.hidden = one.circuit === "closed";

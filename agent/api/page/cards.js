@@ -1,4 +1,4 @@
-// Sessions as cards: status, why, what comes next, two lines, the action that helps, a menu.
+// Sessions as cards: status, reason, next try, two lines, the action that helps, a menu.
 import { fleet, may } from "/page/fleet.js";
 import { helpful, perform } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";

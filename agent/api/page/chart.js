@@ -70,7 +70,7 @@ export function makeChart(name, { words, floor, binary = false }) {
             x: wide / 2,
             y: HIGH / 2,
             "text-anchor": "middle",
-            text: "No line yet: points come every minute",
+            text: "No points yet: the agent adds one every minute",
           }),
         );
         setAttribute(svg, "aria-label", name + ": no line yet");
@@ -199,7 +199,7 @@ export function makeUptime() {
           " % connected, of " +
           duration(total / 1000).trim() +
           " in the journal"
-        : "The journal has nothing of this time.";
+        : "The journal has no events of this time.";
       setText(said, words);
       setAttribute(bar, "aria-label", words);
       setText(from, label + " ago");

@@ -41,14 +41,14 @@ export async function createInstance() {
     maxlength: 128,
     autocomplete: "off",
     spellcheck: "false",
-    placeholder: "the same as here",
+    placeholder: "the same as its id",
   });
   const elsewhere = make(
     "div",
     { name: "fields", hidden: true },
     make("label", { for: "new-backend", text: "Backend" }),
     backend,
-    make("label", { for: "new-remote", text: "Its name there" }),
+    make("label", { for: "new-remote", text: "Its name on the backend" }),
     remote,
   );
   const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });

@@ -1,4 +1,4 @@
-// The page as a whole: who looks, which view, is it live.
+// The whole page: the key, the view, the state of the connection.
 import { Refused, hasKey, useKey } from "/page/agent.js";
 import { enter, fleet, leave, live, refresh, start } from "/page/fleet.js";
 import { makeInstance } from "/page/instance.js";
@@ -7,7 +7,7 @@ import { announce } from "/page/story.js";
 import { note } from "/page/dialogs.js";
 import { at, duration, setText, tick } from "/page/show.js";
 
-// `failed`: why the last look did not succeed; `why`: why the connection was lost.
+// `failed`: the error of the last look; `why`: the reason of a lost connection.
 const state = { inside: false, failed: "", why: "", again: null, place: null };
 const overview = makeOverview(at("overview"));
 const instance = makeInstance(at("instance"));
@@ -148,7 +148,7 @@ at("entrance-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = at("entrance-key").value.trim();
   if (!/^wak_[a-z0-9]{8}_[A-Za-z0-9_-]+$/.test(given)) {
-    setText(at("entrance-wrong"), "This is no key of the agent: keys begin with wak_.");
+    setText(at("entrance-wrong"), "This is not a key of the agent: keys begin with wak_.");
     return;
   }
   useKey(given);

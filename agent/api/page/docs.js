@@ -1,5 +1,5 @@
 "use strict";
-// The interface for people, from its own description: each route, who may use it, what it takes.
+// The HTTP interface for people, from its OpenAPI description: routes, rights and fields.
 /** @type {[string, RegExp][]} */
 const AREAS = [
   ["Backends", /\/(backends|hooks|removed|remote-settings)\b/],

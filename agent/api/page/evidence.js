@@ -1,4 +1,4 @@
-// Why a session fails, as far as it can be seen: its worker's last lines, its page, failed starts.
+// Evidence of a failing session: its worker's last lines, its page, failed starts.
 import { Refused, get, send } from "/page/agent.js";
 import { fleet, may } from "/page/fleet.js";
 import { act, copyButton } from "/page/dialogs.js";
@@ -108,7 +108,7 @@ export function makeEvidence() {
         "p",
         {},
         make("strong", { text: "Failed start, " + clock(timeOf(one.name)) }),
-        make("span", { text: ": " + (one.seen.why || "no cause noted") }),
+        make("span", { text: ": " + (one.seen.why || "no cause recorded") }),
       ),
       make("div", { name: "actions" }, open, show),
       seen,

@@ -1,4 +1,4 @@
-// What the page knows: the last answers, and the figures of the last minutes.
+// The data of the page: the last answers, and the figures of the last minutes.
 import { Live, Refused, get, now } from "/page/agent.js";
 
 const POINTS = 200;
@@ -53,7 +53,7 @@ export function may(right, id) {
   return right !== "admin" && id !== undefined && fleet.caller.instances.includes(id);
 }
 
-// Everything anew; then listen from the newest event on.
+// Reads everything, then listens from the newest event on.
 export async function enter() {
   fleet.caller = await get("/api/caller");
   await loadStory();
@@ -188,7 +188,7 @@ function note(measured) {
   for (const [id, one] of fleet.instances) {
     const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
     kept.now = measured[id] || kept.now;
-    // Only of those that somebody looks at: the past of the others is with the agent.
+    // Only of the shown sessions: the agent has the past of the others.
     if (fresh && kept.asked) {
       push(kept.memory, one.memory_bytes);
       push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);

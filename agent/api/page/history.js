@@ -1,4 +1,4 @@
-// What a session's past looks like: when it served, its memory and its messages.
+// A session's past: the times of its service, its memory and its messages.
 import { Refused, get, now } from "/page/agent.js";
 import { fleet } from "/page/fleet.js";
 import { makeChart, makeUptime, partsOf } from "/page/chart.js";

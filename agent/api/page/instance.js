@@ -1,4 +1,4 @@
-// One session's page: what it is, why, the action that helps, its code, its story and its past.
+// One session's page: its state and reason, the action that helps, its code, story and past.
 import { Refused, get } from "/page/agent.js";
 import { fleet, may, wantLines } from "/page/fleet.js";
 import { ACTIONS, fault, faultNames, perform, scan } from "/page/actions.js";
@@ -27,7 +27,7 @@ export function makeInstance(place) {
   const gone = make("p", {
     name: "panel",
     hidden: true,
-    text: "The agent has no session of this name (any more).",
+    text: "The agent has no session of this name.",
   });
   const help = makeHelp(null, current);
   const code = makeCode(),
@@ -40,7 +40,7 @@ export function makeInstance(place) {
   const facts = make("dl", { name: "facts" }),
     repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
-  const category = makeChoice("Which part of its story", [], () => drawTold());
+  const category = makeChoice("Which events of its story", [], () => drawTold());
   const lines = make("button", {
     type: "button",
     name: "quiet",
@@ -293,7 +293,7 @@ function makeActions(current) {
     { name: "panel actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
     make("summary", {}, make("h2", { text: "Actions" })),
     list(false),
-    make("h3", { text: "These end the pairing, or remove the session" }),
+    make("h3", { text: "Actions that end the pairing or remove the session" }),
     list(true),
   );
   return {

@@ -1,4 +1,4 @@
-// The machine and the agent beside the sessions: their figures, and what repairs came to.
+// The figures of the machine, of the agent and of the repairs.
 import { fleet, reads } from "/page/fleet.js";
 import { bytes, duration, make, percent, setSince, setText } from "/page/show.js";
 
@@ -43,7 +43,7 @@ export function makeMachine() {
 function systemRows() {
   const { agent } = fleet.health,
     { system } = fleet.system;
-  // The one that always fires is no trouble: it proves that alerts arrive.
+  // WaDeadMansSwitch always fires: it proves that alerts arrive.
   const count = (state) =>
     (fleet.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
   return [

@@ -1,4 +1,4 @@
-// A small menu that opens at a button: the actions of one session, each with what it does.
+// The menu of a session: its actions, each with a line of description.
 import { fitting, perform } from "/page/actions.js";
 import { make } from "/page/show.js";
 

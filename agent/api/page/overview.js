@@ -1,4 +1,4 @@
-// Every session at once: what needs a person, cards or a table, the story, the machine.
+// All sessions: alerts and incidents, cards or a table, the story, the machine.
 import { Refused } from "/page/agent.js";
 import { fleet, may, older, wantLines } from "/page/fleet.js";
 import { choose, drawStory, makeChoice } from "/page/story.js";
@@ -63,7 +63,7 @@ export function makeOverview(place) {
   const story = make("ol", { name: "story" });
   const olderButton = make("button", { type: "button", text: "Show older", click: showOlder });
   const category = makeChoice(
-    "Which part of the story",
+    "Which events of the story",
     CATEGORIES.map((one) => [one, one[0] + one.slice(1).toLowerCase()]),
     () => {
       state.told = FIRST;
@@ -179,7 +179,9 @@ export function makeOverview(place) {
         ? empty("Nothing fits", "No session matches your search and filters.")
         : empty(
             "No instance yet",
-            may("operate") ? "Create the first one. Its page shows the code to scan." : "Your key sees none.",
+            may("operate")
+              ? "Create the first one. Its page shows the code to scan."
+              : "Your key may see no session.",
           ),
     );
     if (!total && may("operate")) none.firstElementChild.append(first);

@@ -44,7 +44,7 @@ export function makeSettings(changed) {
     try {
       settings = JSON.parse(field.value);
     } catch (error) {
-      setText(wrong, "This is no JSON: " + error.message);
+      setText(wrong, "This is not JSON: " + error.message);
       return;
     }
     setText(wrong, "");

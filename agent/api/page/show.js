@@ -18,7 +18,7 @@ export function make(kind, options, ...inside) {
   return found;
 }
 
-// Only what changed is touched: a reader's place, a selection and a screen reader stay calm.
+// Changes only changed parts: a reader's scroll, a selection and a screen reader are not disturbed.
 export function setText(element, text) {
   const wanted = text === null || text === undefined ? "" : String(text);
   if (element.textContent !== wanted) element.textContent = wanted;
@@ -49,7 +49,7 @@ const isDown = (one) =>
   one.should_run &&
   one.reason !== "not_looked_yet" &&
   one.reason !== "masked";
-// It waits for others: for the network, its backend, the one that is tried first, memory.
+// It waits for the network, its backend, the canary of an incident, or memory.
 const isHeld = (one) =>
   Boolean(one.hold) && one.should_run && (STATUS[one.connection_status] || [])[0] === "busy";
 export const isUnwell = (one) =>

@@ -152,7 +152,7 @@ function draw(one, named, fresh) {
   );
 }
 
-// Said aloud to who cannot see it: only what concerns an instance's status, and not in floods.
+// For screen readers: only events about an instance's status, and few at a time.
 const aloud = { waiting: [], timer: null };
 export function announce(event) {
   if (!["status", "repaired", "alert", "alert_over", "incident", "deleted", "created"].includes(event.kind))

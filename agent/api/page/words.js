@@ -1,4 +1,4 @@
-// The words of the page for what the interface names by a code.
+// The words of the page for the codes of the interface.
 const VERDICTS = {
   healthy: "well",
   disconnected: "nothing to do",
@@ -19,7 +19,7 @@ const WORKERS = {
 
 const plain = (code) => (code || "").replaceAll("_", " ");
 
-// "nothing to do" is no answer where a person must scan.
+// A session that needs a scan does not say "nothing to do".
 export function verdictWord(one) {
   if (
     one.connection_status === "QR_REQUIRED" ||
@@ -33,7 +33,7 @@ export function verdictWord(one) {
   return VERDICTS[one.health.verdict] || plain(one.health.verdict);
 }
 export const PASSKEY = "needs a passkey to link";
-// The account behind a session, and whether a lost pairing of it comes back from afar.
+// The account of a session, and whether it needs a passkey to link again.
 export const accountWord = (one) => [one.account, one.needs_passkey && PASSKEY].filter(Boolean).join(" · ");
 export const pauseWord = (one) => CIRCUITS[one.circuit] || plain(one.circuit);
 export const workerWord = (state) => WORKERS[state] || plain(state);

@@ -45,8 +45,8 @@ def add(commands: Subparsers) -> None:
         default=AUTO,
         help="the program that wrote it; auto recognises it",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what is there, import nothing")
-    parser.add_argument("--all", action="store_true", help="import every session that was found")
+    parser.add_argument("--dry-run", action="store_true", help="list the sessions, import nothing")
+    parser.add_argument("--all", action="store_true", help="import every session of the source")
     parser.add_argument(
         "--only",
         metavar="NAME",
@@ -58,7 +58,7 @@ def add(commands: Subparsers) -> None:
         "--keys",
         metavar="PLACE",
         default="",
-        help="where a database's sessions keep their keys: a folder or a redis:// address",
+        help="folder or redis:// address with the keys of a database's sessions",
     )
     parser.add_argument(
         "--pattern",
@@ -68,7 +68,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--stopped",
         action="store_true",
-        help="the sessions' own program is stopped, whatever seems to use the source",
+        help="confirm that the sessions' own program is stopped",
     )
     parser.add_argument("--replace", action="store_true", help="retire that instance first")
     parser.add_argument("--enable", action="store_true", help="run it at once")

@@ -181,7 +181,7 @@ async def test_settings_are_changed_and_a_message_is_tried_on_the_page(
         await watcher.click(".fields .primary:not([disabled])")
 
     await write("{no")
-    await watcher.until("document.querySelector('.fields .wrong').innerText.includes('no JSON')")
+    await watcher.until("document.querySelector('.fields .wrong').innerText.includes('not JSON')")
     await write('{"no_such_setting": 1}')
     await watcher.until(
         "document.querySelector('.fields .wrong').innerText.includes('no_such_setting')"

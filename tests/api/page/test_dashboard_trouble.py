@@ -226,7 +226,7 @@ async def test_an_incident_has_one_row_and_only_those_it_holds_say_so(
     for id in ("a", "b", "c"):
         await agent.fault(id, "drop", 600)
     await watcher.until(f"{OVERVIEW}.some((t) => t.includes('connection_lost on 3 instances'))")
-    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('What to do'))")
+    await watcher.until(f"{OVERVIEW}.some((t) => t.includes('Advice'))")
     rows = await watcher.run(OVERVIEW)
     assert sum("fail alike" in row or "connection_lost" in row for row in rows) == 1, rows
     words = "[...document.querySelectorAll('[data-id] .pill')].map((e) => e.textContent)"
