@@ -28,7 +28,7 @@ class Invitation:
 
     @property
     def door(self) -> str:
-        """What is sent openly: it opens the upload, and the token itself is sealed in there."""
+        """A hash of the token that the desk sends openly; the upload carries the token, sealed."""
         return hashlib.sha256(f"wa-agent door {self.token}".encode()).hexdigest()
 
     @property
@@ -37,7 +37,7 @@ class Invitation:
 
 
 def fingerprint(public_key: bytes) -> str:
-    """What two people compare: half of the key's SHA-256."""
+    """Half of the key's SHA-256, short enough for two people to compare."""
     return hashlib.sha256(public_key).hexdigest()[:32]
 
 

@@ -61,7 +61,7 @@ def look(invitation: Invitation) -> dict[str, Any]:
 
 
 def look_before(invitation: Invitation) -> None:
-    """Before the person links: whether the agent answers, and takes this invitation."""
+    """Ask the agent for the invitation before the person links a phone in vain."""
     if look(invitation)["used"] is True:
         raise Refused("cannot pair: this invitation was used already", code="invite_used")
 

@@ -36,13 +36,13 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a pairing needs of this machine and of the person."""
+    """The browser, the folder of the bundle, WhatsApp's page, and the time for the person."""
 
     program: Program
     cache: Path
     url: str = WHATSAPP
     within: float = 900.0
-    """Seconds for the person."""
+    """Seconds."""
 
 
 class _Reporter:
@@ -152,4 +152,5 @@ def _ended(claim: Claim) -> Exception:
             code="window_closed",
         )
     why = f" ({claim.raw})" if claim.raw else ""
-    return Refused(f"cannot pair: {_sentence(claim.reason)}{why}", code=claim.reason)
+    code = claim.reason or "not_connected"
+    return Refused(f"cannot pair: {_sentence(claim.reason)}{why}", code=code)

@@ -70,7 +70,7 @@ def cache() -> Path:
 @pytest.fixture
 async def stand_in() -> AsyncIterator[StandIn]:
     found = await StandIn.open(qr_every=300, alive_every=0.5)
-    found.passkey = "ask"
+    found.passkey, found.passkey_limit = "ask", 60.0
     yield found
     await found.close()
 

@@ -1,11 +1,9 @@
 """A session leaves as an archive, or comes in from one."""
 
 import asyncio
-import hashlib
-import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,22 +20,22 @@ from agent.core.model import (
 )
 from agent.core.view import InstanceView
 from agent.engines.catalog import file_rules, find_engine
-from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
+from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.copies.invites import Invites
+from agent.supervise.copies.received import Received, open_nameless, received
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.pack import Packed, export_snapshot
-from agent.vault.copies.seal import Sealed, Unsealed, is_sealed
+from agent.vault.copies.seal import Sealed
 from agent.vault.copies.snapshots import Snapshot, find_snapshot
 from agent.vault.copies.staging import discard, put_in_place
 from agent.vault.copies.unpack import Arrived, read_archive_manifest, unpack
 from agent.vault.copies.untar import Archive, Limits
-from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.trash import Retired
 
@@ -68,7 +66,7 @@ class Wanted:
     replace: bool
     enable: bool
     sealed: Sealed | None = None
-    """It came from a desk: an unpaired instance of that id is given its session."""
+    """The seal of a desk's session, which goes into an instance that exists and is not paired."""
 
 
 class Moving:
@@ -105,7 +103,7 @@ class Moving:
         else:
             snapshot = await self._keeping.snapshot(id, "for an export")
         assert snapshot.manifest is not None
-        with await asyncio.to_thread(self._open_nameless) as file:
+        with await asyncio.to_thread(open_nameless, self._root) as file:
             work = partial(export_snapshot, self._root, snapshot, file)
             total = snapshot.manifest.listing.size
             packed = await self._keeping.in_thread(id, "export", work, total)
@@ -123,43 +121,44 @@ class Moving:
         enable: bool = False,
     ) -> Import:
         """Refused when the id exists, unless it shall be replaced: then the old one is retired."""
-        async with self._received(pieces) as (file, sha256):
-            archive, sealed = await asyncio.to_thread(self._open, file)
+        async with self._received(pieces) as archive:
+            content, sealed = await asyncio.to_thread(archive.open)
             if sealed is not None:
-                id = id or sealed.id
+                id, enable = id or sealed.id, True
                 if sealed.token:
                     await self.invites.check_sealed(id, sealed)
-            manifest = await asyncio.to_thread(read_archive_manifest, archive, self._limits())
-            enable = enable or sealed is not None
+            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
             wanted = Wanted(id or manifest.id, replace, enable, sealed)
             async with self._arriving_as(wanted.id):
-                return await self._import(file, wanted, manifest, sha256)
+                return await self._import(archive, wanted, manifest)
 
     async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
-        """What a desk sends may do nothing but pair the instance that it was invited to."""
-        async with self._arriving_as(id), self._received(pieces) as (file, sha256):
-            archive, sealed = await asyncio.to_thread(self._open, file)
+        """A desk's upload may do nothing but pair the instance of its invitation."""
+        async with self._arriving_as(id), self._received(pieces) as archive:
+            content, sealed = await asyncio.to_thread(archive.open)
             if sealed is None:
                 raise InvalidRequest(
                     f"cannot import {id}: the upload is not sealed", field="archive", code="damaged"
                 )
             await self.invites.check_sealed(id, sealed)
-            manifest = await asyncio.to_thread(read_archive_manifest, archive, self._limits())
+            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
             wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
-            return await self._import(file, wanted, manifest, sha256)
+            return await self._import(archive, wanted, manifest)
 
     # inside
 
-    async def _import(
-        self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
-    ) -> Import:
+    def _received(self, pieces: AsyncIterable[bytes]) -> AbstractAsyncContextManager[Received]:
+        most = self._settings().import_packed
+        return received(pieces, self._root, self.invites.key_file, most)
+
+    async def _import(self, archive: Received, wanted: Wanted, manifest: Manifest) -> Import:
         _check_engine(manifest)
         self._check_free(wanted, manifest)
-        archive, _ = await asyncio.to_thread(self._open, file)
-        retired = await self._bring_in(archive, wanted, manifest, sha256)
+        content, _ = await asyncio.to_thread(archive.open)
+        retired = await self._bring_in(content, wanted, manifest, archive.sha256)
         if wanted.sealed is not None and wanted.sealed.token:
-            await self.invites.use(wanted.id, sha256)
-        return Import(self._registry.view(wanted.id), sha256, retired)
+            await self.invites.use(wanted.id, archive.sha256)
+        return Import(self._registry.view(wanted.id), archive.sha256, retired)
 
     @asynccontextmanager
     async def _arriving_as(self, id: InstanceId) -> AsyncIterator[None]:
@@ -171,29 +170,6 @@ class Moving:
         finally:
             self._arriving.discard(id)
             await asyncio.to_thread(discard, self._root, id, "import")
-
-    @asynccontextmanager
-    async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
-        """A file that holds what came, and its SHA-256."""
-        digest, size, most = hashlib.sha256(), 0, self._settings().import_packed
-        with await asyncio.to_thread(self._open_nameless) as file:
-            async for piece in pieces:
-                size += len(piece)
-                if size > most:
-                    raise TooLarge(
-                        f"cannot take the archive: it has more than {most} bytes", field="archive"
-                    )
-                digest.update(piece)
-                await asyncio.to_thread(file.write, piece)
-            yield file, digest.hexdigest()
-
-    def _open(self, file: IO[bytes]) -> tuple[Archive, Sealed | None]:
-        """The archive from its beginning, and what it is sealed for, if it is."""
-        file.seek(0)
-        if not is_sealed(file):
-            return file, None
-        opened = Unsealed(file, self.invites.key_file)
-        return opened, opened.sealed
 
     async def _bring_in(
         self, file: Archive, wanted: Wanted, manifest: Manifest, sha256: str
@@ -256,7 +232,7 @@ class Moving:
             old.action.task.cancel()
         async with old.busy, self._keeping.locks[old.id]:
             self._registry.get(old.id)
-            self._check_free(wanted, manifest)  # a phone may have paired it meanwhile
+            self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
             said = entry(old, "replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
             await self._registry.save(old, [said])
@@ -308,11 +284,6 @@ class Moving:
     def _limits(self) -> Limits:
         chosen = self._settings()
         return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
-
-    def _open_nameless(self) -> IO[bytes]:
-        """A file beside the sessions that only this process can open and no crash leaves behind."""
-        with open_own(self._root, STAGING):
-            return tempfile.TemporaryFile(dir=self._root / STAGING)
 
 
 def _check_engine(manifest: Manifest) -> None:

@@ -1,7 +1,7 @@
 """Invitations to pair an instance at a desk: one token each, kept as a hash, good for one upload.
 
-The token itself travels sealed, inside the upload. What the desk sends openly is the token's
-`door`, a hash that opens the route and seals nothing; the store keeps a hash of that.
+The token travels sealed, inside the upload. The desk openly sends its `door`, a hash that opens the
+route and seals nothing; the store keeps a hash of the door.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Invites:
             raise Forbidden("cannot accept this invitation: it has expired", code="invite_expired")
 
     async def check_sealed(self, id: InstanceId, sealed: Sealed) -> None:
-        """Whether what was opened belongs to this instance and its invitation."""
+        """Refuses a seal for another instance, or with another token than its invitation's."""
         if sealed.id != id:
             raise Refused(
                 f"cannot import {id}: the session was sealed for instance {sealed.id}",
@@ -126,7 +126,7 @@ class Invites:
         await self.check_door(id, Invitation(id, b"", sealed.token).door)
 
     def refuse_unfit(self, id: InstanceId, manifest: Manifest) -> None:
-        """Whether this instance may be given that session, which somebody else packed."""
+        """Refuses a session that this instance must not get from a desk."""
         candidate = self._find(id)
         _refuse_paired(candidate)
         if manifest.engine != candidate.instance.engine:
@@ -135,7 +135,7 @@ class Invites:
                 f" {manifest.engine}",
                 code="other_engine",
             )
-        # The engine's own files beside them would be acted on: a page that it shows, for one.
+        # The engine would use its other files: `pages` holds documents that it serves.
         listing = manifest.listing
         paths = [*listing.folders, *(file.path for file in listing.files)]
         odd = next((path for path in paths if path.partition("/")[0] not in _FROM_DESK), None)

@@ -1,4 +1,4 @@
-"""An archive sealed for one agent: only the holder of its key file reads it, piece by piece.
+"""An archive sealed for one agent, whose key file opens it, piece by piece.
 
 The file: MAGIC, the recipient's fingerprint, the length of a libsodium sealed box and the box (the
 stream's key, and for which instance and invitation it was sealed), then frames of a length and a
@@ -27,7 +27,7 @@ _KEY = 32
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a sealed archive says in its box."""
+    """The instance and the invitation that the box names."""
 
     id: InstanceId
     token: str

@@ -44,6 +44,8 @@ class StandIn:
         self.passkey = ""
         """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
         "silent" = nothing more happens."""
+        self.passkey_limit = 1.5
+        """Seconds in which the passkey must come."""
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
         self.refuses = ""
@@ -119,7 +121,8 @@ class StandIn:
         if self.passkey:
             client.asks_for, client.challenge = account, os.urandom(32)
             challenge = base64.b64encode(client.challenge).decode()
-            client.tell("pairing", passkey=self.passkey == "ask", challenge=challenge)
+            asked, limit = self.passkey == "ask", self.passkey_limit
+            client.tell("pairing", passkey=asked, challenge=challenge, limit=limit)
             return ""
         return self._link(client, account)
 

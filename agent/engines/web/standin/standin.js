@@ -398,13 +398,13 @@
   const plays = {
     code: ({ ref }) => offerCode(ref),
     idle: () => { Socket.state = 'UNPAIRED_IDLE' },
-    pairing: ({ passkey, challenge }) => {
+    pairing: ({ passkey, challenge, limit = 1.5 }) => {
       Conn.ref = null;
       Socket.state = Stream.info = 'PAIRING';
       if (!passkey) return;
       const text = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)));
       const asked = challenge ? Uint8Array.from(atob(challenge), (each) => each.charCodeAt(0)) : bytes(32);
-      const publicKey = { challenge: asked, rpId: location.hostname, timeout: 1500, userVerification: 'required' };
+      const publicKey = { challenge: asked, rpId: location.hostname, timeout: limit * 1000, userVerification: 'required' };
       navigator.credentials.get({ publicKey }).then(
         ({ response }) => toServer({ do: 'passkey_answered', client: text(response.clientDataJSON),
           authenticator: text(response.authenticatorData), signature: text(response.signature) }),
