@@ -27,7 +27,7 @@ from agent.api.handlers import (
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
-from agent.api.http.auth import NOBODY, Right, identify, require
+from agent.api.http.auth import ANONYMOUS, Right, identify, require
 from agent.api.http.call import Call, Json, Parts, Route, read_call
 from agent.api.http.envelope import (
     HEADERS,
@@ -120,7 +120,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
-    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, whatever its count of attempts", (), answers=(202,)),  # noqa: E501
+    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501
     Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close the circuit of an instance, or of the backend of that name", ()),  # noqa: E501
     Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, times of the next ones, and circuits"),  # noqa: E501
     Route("GET", "/performance-metrics", SOME, figures.performance, "Performance of each instance and of the machine; averageResponseTime: mean seconds of the probes in the last 5 minutes, null without an answered probe"),  # noqa: E501
@@ -181,7 +181,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
-        caller = NOBODY if route.hook else identify(request, parts.section, parts.ring)
+        caller = ANONYMOUS if route.hook else identify(request, parts.section, parts.ring)
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)

@@ -1,7 +1,7 @@
-"""What happens, live over a WebSocket; without an upgrade, the history of all instances.
+"""Events, live over a WebSocket; without an upgrade, the history of all instances.
 
-A listener that comes back names the last cursor it saw and gets the rest from the journal
-before anything new, without gap or repetition.
+A listener that comes back names its last cursor and gets the later entries from the journal before
+new ones, without gap or repetition.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
 _PAGE = 500
 _LOUDEST = 20
-"""Messages that a listener may send in a minute; it has nothing to say."""
+"""Messages that a listener may send in a minute; the agent ignores them."""
 
 
 async def events(call: Call) -> web.StreamResponse:
@@ -65,14 +65,14 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
         heartbeat=max(every, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
     )
     await listener.prepare(call.request)
-    # Subscribed before the journal is read: what happens meanwhile waits, nothing is lost.
+    # Subscribed before the journal is read: events meanwhile wait in the queue.
     subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
     call.parts.listeners[listener] = call.request.transport
     reading = asyncio.create_task(_watch_incoming(listener), name="events reader")
     writing = asyncio.create_task(
         _write(call, listener, subscription, wanted, every), name="events writer"
     )
-    # Of its own: while a listener does not read, the writer is stuck in the middle of a send.
+    # A task of its own: the writer may hang in a send to a listener that does not read.
     dropping = asyncio.create_task(subscription.ended(), name="events dropped")
     tasks = (reading, writing, dropping)
     try:
@@ -111,7 +111,7 @@ async def _write(
         if entry is None:
             return
         if entry.cursor == 0:
-            # In no journal: a listener that comes back goes on where the journal was.
+            # It is in no journal: a listener that comes back resumes at the journal's cursor.
             await _send_event(listener, replace(entry, cursor=cursor or 0))
         elif cursor is None or entry.cursor > cursor:
             await _send_event(listener, entry)
@@ -119,7 +119,7 @@ async def _write(
 
 
 async def _is_from_another_journal(call: Call, cursor: int) -> bool:
-    """A journal that was lost counts from 1 again: who resumes far ahead of it heard nothing."""
+    """A recreated journal counts from 1 again: the listener's cursor is ahead of it."""
     newest = await call.supervisor.history(None, limit=1)
     return cursor > (newest[0].cursor if newest else 0)
 
@@ -148,23 +148,23 @@ async def _send(listener: web.WebSocketResponse, found: dict[str, Any]) -> None:
 
 
 async def _watch_incoming(listener: web.WebSocketResponse) -> None:
-    """Returns when the listener leaves or talks too much."""
+    """Returns when the listener leaves or sends too much."""
     loop = asyncio.get_running_loop()
-    begun, heard = loop.time(), 0
+    begun, received = loop.time(), 0
     async for message in listener:
         if message.type is WSMsgType.ERROR:
             return
         if loop.time() - begun > 60:
-            begun, heard = loop.time(), 0
-        heard += 1
-        if heard > _LOUDEST:
+            begun, received = loop.time(), 0
+        received += 1
+        if received > _LOUDEST:
             return
 
 
 async def say_goodbye(
     listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
 ) -> None:
-    """Closes with the reason where the other side still reads, and lets go in any case."""
+    """Closes with the reason if the listener still reads, and aborts if it does not."""
     slow = reason.startswith("too slow")
     code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
     try:
@@ -173,6 +173,6 @@ async def say_goodbye(
     except (TimeoutError, ConnectionError):
         pass
     finally:
-        # Closing alone waits for a full send buffer that nobody empties.
+        # close() alone waits for a full send buffer that the listener does not read.
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from agent.api.http.auth import NOBODY, Caller
+from agent.api.http.auth import ANONYMOUS, Caller
 from agent.api.http.connection import Connection
 from agent.api.http.guard import is_hook
 from agent.core.model import Category
@@ -43,7 +43,7 @@ class Audit:
         self, request: web.Request, caller: Caller, id: str | None, status: int, more: str
     ) -> None:
         """Writes neither query nor body, which may hold secrets."""
-        if caller == NOBODY:
+        if caller == ANONYMOUS:
             return  # open routes change nothing; `refused` writes the refusals
         action = f"{request.method} {request.path} → {status} {more}".rstrip()
         address = address_of(request)

@@ -62,7 +62,7 @@ class Caller:
         return self.may(Right.READ, instance)
 
 
-NOBODY = Caller("nobody")
+ANONYMOUS = Caller("anonymous")
 
 
 def parse_scopes(words: list[str]) -> tuple[str, ...]:
@@ -133,13 +133,13 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     transport = request.transport
     peer = transport.get_extra_info("socket") if transport is not None else None
     if peer is None:
-        return NOBODY
+        return ANONYMOUS
     if peer.family == socket.AF_UNIX:
         # Its mode is 0660: root, the agent's user and its group can open it.
-        return Caller(_unix_name(peer), Right.ADMIN) if section.trust_socket else NOBODY
+        return Caller(_unix_name(peer), Right.ADMIN) if section.trust_socket else ANONYMOUS
     if section.trust_loopback and _both_ends_are_here(request):
         return Caller("loopback", Right.ADMIN)
-    return NOBODY
+    return ANONYMOUS
 
 
 def _token_of(request: web.Request) -> str | None:

@@ -1,4 +1,4 @@
-"""Alerts: what is active, and the files for Prometheus, Alertmanager and Grafana."""
+"""The active alerts, and the files for Prometheus, Alertmanager and Grafana."""
 
 import argparse
 import os

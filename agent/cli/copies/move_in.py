@@ -35,7 +35,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="an archive of ours, a folder, a database file or dump, or the address of a database",
+        help="an archive of wa-agent, a folder, a database's file, dump or address",
     )
     parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
     parser.add_argument(

@@ -177,7 +177,7 @@ LOOKS: Mapping[str, Callable[[Path], "FoundSession"]] = {
     OURS: look_at_archive,
     "wwebjs": look_at_local_auth,
 }
-"""What is in such a source, before anything is touched."""
+"""Describes the session of such a source without changing it."""
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
 """Writes our archive into a folder in another program's layout; returns the folder."""

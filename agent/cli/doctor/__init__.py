@@ -1,1 +1,1 @@
-"""`wa-agent doctor` and `wa-agent bundle`: what is checked, and what is packed for a report."""
+"""`wa-agent doctor`: its checks, and the archive of `--bundle`."""

@@ -1,4 +1,4 @@
-"""The doctor's checks of the agent: its state folder, its database, and what it answers."""
+"""The doctor's checks of the agent: its state folder, its database, and its answers."""
 
 import os
 from collections import Counter

@@ -43,7 +43,7 @@ def _drawing(client: Client, id: str) -> tuple[str, str]:
 
 
 def _paint(drawing: str) -> str:
-    """White on black whatever the terminal's own colours are: a scanner needs the contrast."""
+    """White on black in every terminal: a scanner needs the contrast."""
     if not sys.stdout.isatty():
         return drawing
     return "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())

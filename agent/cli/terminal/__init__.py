@@ -1,1 +1,1 @@
-"""What the commands print: tables, lists, progress, the frame of `top`."""
+"""The output of the commands: tables, lists, progress, the frame of `top`."""

@@ -1,4 +1,4 @@
-"""What a person sees: aligned tables, colours on a terminal only, foreign text made harmless."""
+"""Text for people: aligned tables, colours on a terminal, foreign text without control codes."""
 
 import json
 import sys

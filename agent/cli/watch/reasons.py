@@ -8,7 +8,7 @@ from agent.cli.terminal.show import table_lines
 from agent.core.reasons import reasons_table
 
 _KEYS = ("code", "title", "does", "delay", "status", "advice")
-_HEADS = ("reason", "what it means", "what the agent does", "delay", "status", "what to do")
+_HEADS = ("reason", "meaning", "action of the agent", "delay", "status", "advice")
 
 
 def add(commands: Subparsers) -> None:
