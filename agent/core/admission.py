@@ -1,13 +1,16 @@
-"""Who may start now: order, spacing, parallel starts, and the machine's login budget.
+"""Who may start now: order, spacing, parallel starts, the machine's login budget, the queue."""
 
-Values in, values out; turns/queues keeps the queue.
-"""
-
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.core.model import InstanceId
 from agent.core.setting import setting
+
+ASK_AGAIN = 5.0
+"""Seconds after which a waiting instance asks again, if it was not woken."""
+ABSENT = 3 * ASK_AGAIN
+"""An instance that has not asked for so long is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +152,104 @@ def _earliest(gate: Gate, policy: StartPolicy, now: float, *, idle: bool) -> flo
         return now
     # A clock that was set back must not hold the queue.
     return min(gate.last_begun, now) + policy.stagger
+
+
+class LoginBudget:
+    """The logins of the whole machine: one budget for its own sessions and those on backends."""
+
+    def __init__(self, policy: Callable[[], StartPolicy]) -> None:
+        self._policy = policy
+        self.bucket = Bucket(math.inf, 0.0)  # full: filling cuts it to what the settings say
+
+    def left(self, now: float) -> float | None:
+        """Logins that may be taken at once; None: as many as one likes."""
+        policy = self._policy()
+        return None if policy.login_every <= 0 else self.bucket.filled(policy, now).level
+
+    def give_back(self, now: float) -> None:
+        self.bucket = self.bucket.give_back(self._policy(), now)
+
+
+class StartQueue:
+    """Sessions that wait for a turn to log in, and those under way.
+
+    A reconnect begins no process, so it waits for no stagger; starts and reconnects share the
+    parallel limit and the budget of logins. The agent and the simulation keep it.
+    """
+
+    def __init__(
+        self,
+        policy: Callable[[], StartPolicy],
+        budget: LoginBudget,
+        *,
+        idle: Callable[[], bool],
+        jitter: Callable[[], float],
+    ) -> None:
+        """`jitter` gives the random seconds by which the next start is put off."""
+        self._policy = policy
+        self._budget = budget
+        self._idle = idle
+        self._jitter = jitter
+        self.starts: dict[InstanceId, float] = {}
+        self.reconnects: dict[InstanceId, float] = {}
+        """Waiting sessions, in order, and when each asked last."""
+        self.under_way: set[InstanceId] = set()
+        self._last_begun: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self.starts) + len(self.reconnects)
+
+    @property
+    def first(self) -> list[InstanceId]:
+        """The next start and the next reconnect."""
+        return [next(iter(queue)) for queue in (self.starts, self.reconnects) if queue]
+
+    def before(self, instance: InstanceId) -> int | None:
+        """How many go before it; None: it waits for no turn."""
+        queues = [list(queue) for queue in (self.starts, self.reconnects) if instance in queue]
+        return min((queue.index(instance) for queue in queues), default=None)
+
+    def ask(self, instance: InstanceId, now: float, *, reconnects: bool = False) -> float | None:
+        """None: go now, and call `settled` when it came to something. A time: ask again then."""
+        if instance in self.under_way:
+            return None
+        queue = self.reconnects if reconnects else self.starts
+        queue[instance] = now
+        if not _is_next(instance, queue, now):
+            return now + ASK_AGAIN
+        gate = Gate(self._budget.bucket, len(self.under_way), self._last_begun)
+        policy = for_reconnects(self._policy()) if reconnects else self._policy()
+        admission = admit([instance], gate, policy, now, idle=self._idle())
+        if not admission.admitted:
+            return now + ASK_AGAIN if admission.ask_again is None else admission.ask_again
+        self._budget.bucket = admission.gate.bucket
+        if not reconnects:
+            self._last_begun = now + self._jitter()
+        self.under_way.add(instance)
+        self.starts.pop(instance, None)
+        self.reconnects.pop(instance, None)
+        return None
+
+    def settled(self, instance: InstanceId) -> bool:
+        """It connected, waits for a scan, failed or is stuck. False: it was not under way."""
+        was_under_way = instance in self.under_way
+        self.under_way.discard(instance)
+        return was_under_way
+
+    def leave(self, instance: InstanceId, now: float) -> bool:
+        """It waits for no turn any more, unless it has asked at `now` or later."""
+        left = [q for q in (self.starts, self.reconnects) if q.get(instance, now) < now]
+        for queue in left:
+            del queue[instance]
+        return bool(left)
+
+
+def _is_next(instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
+    """No session that still asks stands before it."""
+    for waiting, asked in queue.items():
+        if waiting == instance:
+            return True
+        if now - asked < ABSENT:
+            return False
+    raise AssertionError("asked and not in the queue")

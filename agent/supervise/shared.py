@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Config
-from agent.core.admission import StartPolicy
 from agent.core.figures.trend import Trends
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.reasons import reason_of
@@ -28,7 +27,7 @@ from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import Room
-from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
+from agent.supervise.turns.queues import Gates
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
@@ -163,18 +162,13 @@ def _waits_for_its_address(facts: Facts, host: Host) -> bool:
 
 
 def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
-    budget = LoginBudget(settings.start_policy)
-
-    def gate(policy: Callable[[], StartPolicy]) -> StartGate:
-        return StartGate(
-            policy,
-            budget,
-            wake=wake,
-            idle=settings.machine_is_idle,
-            jitter=lambda: random.uniform(0.0, settings.config.start.spread),
-        )
-
-    return Gates(gate(settings.start_policy), lambda: gate(settings.remote_start_policy), budget)
+    return Gates(
+        settings.start_policy,
+        settings.remote_start_policy,
+        wake=wake,
+        idle=settings.machine_is_idle,
+        jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+    )
 
 
 def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) -> Room:

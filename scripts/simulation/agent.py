@@ -338,7 +338,7 @@ class Agent:
             return None
         reconnects = kind is RecoveryKind.RECONNECT
         lane = self._lanes[known.session.place.name]
-        lane.wait(known.instance.id, ActionKind.CONNECT if reconnects else ActionKind.START)
+        lane.wait(known.instance.id, ActionKind.CONNECT if reconnects else ActionKind.START, at)
         self._machine.later(at, lane.admit)
         return at + 5.0
 
@@ -376,7 +376,7 @@ class Agent:
             self._look_by(known, wait, at)
             return
         lane = self._lanes[known.session.place.name]
-        lane.wait(known.instance.id, ActionKind.START if plan.starts else ActionKind.CONNECT)
+        lane.wait(known.instance.id, ActionKind.START if plan.starts else ActionKind.CONNECT, at)
         lane.admit(at)
 
     def _begin(self, instance: InstanceId, at: float) -> None:

@@ -1,9 +1,8 @@
 """Starts spread over time: one lane for the machine, one for each backend, by the core's rules."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from agent.core.admission import Bucket, Gate, StartPolicy, admit, for_reconnects
+from agent.core.admission import LoginBudget, StartPolicy, StartQueue
 from agent.core.model import ActionKind, InstanceId
 from scripts.simulation.faults import CAPACITY
 from scripts.simulation.session import Session
@@ -26,49 +25,55 @@ class Lane:
         self._policy = policy
         self._sessions = sessions
         self._start = begin
-        self._gate = Gate(Bucket(policy.logins, 0.0))
-        self._waiting: dict[InstanceId, ActionKind] = {}
+        self._queue = StartQueue(
+            lambda: policy, LoginBudget(lambda: policy), idle=lambda: True, jitter=lambda: 0.0
+        )
         self._begun: dict[InstanceId, tuple[int, float]] = {}
         """Starts under way: the session's turn, and since when."""
         self._asks_at = float("inf")
 
-    def wait(self, instance: InstanceId, kind: ActionKind) -> None:
-        self._waiting[instance] = kind
+    def wait(self, instance: InstanceId, kind: ActionKind, at: float) -> None:
+        """It stands in one line only, and what it had under way is over."""
+        queue = self._queue
+        own, other = queue.starts, queue.reconnects
+        if kind is ActionKind.CONNECT:
+            own, other = other, own
+        queue.settled(instance)
+        other.pop(instance, None)
+        own[instance] = at
 
     def begun(self, instance: InstanceId, at: float) -> None:
         self._begun[instance] = (self._sessions[instance].turn, at)
 
     def settled(self, instance: InstanceId, at: float) -> None:
         """What was under way came to something: the next one need not wait any longer."""
-        if self._begun.pop(instance, None) is not None and self._waiting:
+        self._queue.settled(instance)
+        if self._begun.pop(instance, None) is not None and self._queue.waiting:
             self._ask_again(at, at)
 
     def admit(self, at: float) -> None:
         again = at + max(self._policy.stagger, 1.0)
-        reconnects = for_reconnects(self._policy)
-        for kind, policy in ((ActionKind.CONNECT, reconnects), (ActionKind.START, self._policy)):
-            waiting = [one for one, wanted in self._waiting.items() if wanted is kind]
-            if not waiting:
-                continue
-            under_way = self._under_way(at)
-            gate = replace(self._gate, under_way=under_way)
-            outcome = admit(waiting, gate, policy, at, idle=under_way == 0)
-            self._gate = outcome.gate
-            again = min(again, outcome.ask_again or again)
-            for instance in outcome.admitted:
-                del self._waiting[instance]
+        queue = self._queue
+        for line, reconnects in ((queue.reconnects, True), (queue.starts, False)):
+            self._end_stuck(at)
+            for instance in list(line):
+                if instance not in line:
+                    continue  # admitted while one before it began
+                if (wait := queue.ask(instance, at, reconnects=reconnects)) is not None:
+                    again = min(again, wait)
+                    break
                 self._start(instance, at)
-        if self._waiting:
+                if instance not in self._begun:
+                    queue.settled(instance)
+        if queue.waiting:
             self._ask_again(again, at)
 
-    def _under_way(self, at: float) -> int:
-        """Starts that have come to nothing yet; a stuck one does not hold the others for ever."""
-        self._begun = {
-            one: (turn, since)
-            for one, (turn, since) in self._begun.items()
-            if self._sessions[one].turn == turn and at - since < 60.0
-        }
-        return len(self._begun)
+    def _end_stuck(self, at: float) -> None:
+        """A start that has come to nothing does not hold the others for ever."""
+        for instance, (turn, since) in list(self._begun.items()):
+            if self._sessions[instance].turn != turn or at - since >= 60.0:
+                del self._begun[instance]
+                self._queue.settled(instance)
 
     def _ask_again(self, when: float, at: float) -> None:
         if at < self._asks_at <= when:

@@ -1,8 +1,10 @@
 """The queue in front of starts."""
 
-from agent.core.admission import StartPolicy
+from dataclasses import replace
+
+from agent.core.admission import ABSENT, ASK_AGAIN, StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.turns.queues import ABSENT, ASK_AGAIN, Gates, LoginBudget, StartGate
+from agent.supervise.turns.queues import Gates
 
 A, B, C = (InstanceId(name) for name in "abc")
 
@@ -11,13 +13,14 @@ def gate(
     woken: list[InstanceId],
     *,
     idle: bool = False,
-    budget: LoginBudget | None = None,
+    remote: dict[str, float] | None = None,
     **policy: float,
-) -> StartGate:
+) -> Gates:
     rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
-    return StartGate(
+    elsewhere = replace(rules, **(remote or {}))
+    return Gates(
         lambda: rules,
-        budget or LoginBudget(lambda: rules),
+        lambda: elsewhere,
         wake=woken.append,
         idle=lambda: idle,
         jitter=lambda: 0.0,
@@ -77,7 +80,7 @@ def test_one_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next():
     it.leave(B, 105.0)
     assert (it.before(B), it.before(C), woken) == (None, 0, [C])
     it.leave(A, 105.0)
-    assert it.under_way == 1, "what is under way waits for nothing"
+    assert it.ask(C, 105.0) is not None, "a, which is under way, keeps its place"
 
 
 def test_one_whose_pass_hangs_holds_up_nobody_for_long():
@@ -129,17 +132,13 @@ def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
     assert it.ask(ids[4], 101.0, reconnects=True) is not None
 
 
-def fleet(**policy: float) -> tuple[StartGate, Gates]:
+def fleet(**policy: float) -> Gates:
     """This machine, one at a time, and its backends, two at a time each."""
-    rules = StartPolicy(**{"stagger": 0.0, "parallel": 2, "login_every": 0.0, **policy})
-    budget = LoginBudget(lambda: rules)
-    local = gate([], parallel=1, budget=budget, **policy)
-    made = {"parallel": 2, "stagger": 0.0, **policy}
-    return local, Gates(local, lambda: gate([], budget=budget, **made), budget)
+    return gate([], stagger=0.0, parallel=1, remote={"parallel": 2}, **policy)
 
 
 def test_each_backend_has_a_gate_of_its_own():
-    local, gates = fleet()
+    gates = fleet()
     assert gates.ask(A, 100.0) is None
     assert gates.ask(B, 100.0) is not None, "the machine starts one at a time"
     assert gates.ask(C, 100.0, lane="evo") is None, "which is nothing to a backend"
@@ -150,11 +149,11 @@ def test_each_backend_has_a_gate_of_its_own():
     gates.settled(C)
     assert gates.ask(E, 100.0, lane="evo") is None
     gates.withdraw(D)
-    assert local.under_way == 1
+    assert gates.ask(B, 100.0) is not None, "a is still under way on this machine"
 
 
 def test_the_login_budget_is_one_for_this_machine_and_all_backends():
-    _, gates = fleet(logins=2, login_every=1.0)
+    gates = fleet(logins=2, login_every=1.0)
     assert gates.ask(A, 100.0, lane="evo") is None
     assert gates.ask(B, 100.0, lane="desk") is None
     assert gates.ask(C, 100.0) == 101.0, "two were in it, wherever they went"
@@ -162,7 +161,7 @@ def test_the_login_budget_is_one_for_this_machine_and_all_backends():
 
 
 def test_a_start_that_finds_its_session_connected_gives_its_login_back():
-    _, gates = fleet(logins=1, login_every=60.0)
+    gates = fleet(logins=1, login_every=60.0)
     assert gates.ask(A, 100.0, lane="evo") is None
     assert gates.ask(B, 100.0, lane="evo") == 160.0
     gates.no_login(100.0)

@@ -23,7 +23,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
 from agent.supervise.turns.memory import Room
-from agent.supervise.turns.queues import Gates, LoginBudget, StartGate
+from agent.supervise.turns.queues import Gates
 from agent.supervise.turns.turns import Turns
 
 MIB = 1 << 20
@@ -49,26 +49,20 @@ class House:
             wake=self.woken.append,
         )
         rules = StartPolicy(stagger=0.0, parallel=9, login_every=0.0)
-        logins = LoginBudget(lambda: rules)
-
-        def gate() -> StartGate:
-            return StartGate(
-                lambda: rules,
-                logins,
-                wake=self.woken.append,
-                idle=lambda: True,
-                jitter=lambda: 0.0,
-            )
-
+        gates = Gates(
+            lambda: rules,
+            lambda: rules,
+            wake=self.woken.append,
+            idle=lambda: True,
+            jitter=lambda: 0.0,
+        )
         reaching = Reaching(
             policy=lambda: ReachPolicy(look_every=0.0, look_timeout=3.0),
             session_root=Path("/nonexistent"),
             wake=self.woken.append,
             wanted=lambda _: True,
         )
-        self.turns = Turns(
-            Gates(gate(), gate, logins), self.room, reaching, lambda _facts, _now: None
-        )
+        self.turns = Turns(gates, self.room, reaching, lambda _facts, _now: None)
 
 
 @pytest.fixture
