@@ -21,7 +21,7 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     # The agent's libraries cost every other command a tenth of a second.
-    from agent.daemon import main
+    from agent.daemon.main import main
 
     return main(config_path(options.config, os.environ), overrides_of(options))
 

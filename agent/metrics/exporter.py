@@ -156,9 +156,13 @@ class Exporter:
         status: Callable[[], AgentStatus],
         state_path: Path,
         *,
+        backends: Callable[[], Iterable[BackendView]] = tuple,
+        webhooks: Callable[[], WebhookFigures] = WebhookFigures,
+        alert_deliveries: Callable[[], Mapping[str, int]] = dict,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_now,
     ) -> None:
+        """`alert_deliveries`: to an Alertmanager by result; empty without one."""
         self._views = views
         self._status = status
         self._wall = wall
@@ -169,10 +173,9 @@ class Exporter:
         self.http = HttpFigures()
         self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
-        self.backends: Callable[[], Iterable[BackendView]] = tuple
-        self.webhooks: Callable[[], WebhookFigures] = WebhookFigures
-        self.alert_deliveries: Callable[[], Mapping[str, int]] = dict
-        """Deliveries to an Alertmanager by result; empty without one."""
+        self.backends = backends
+        self.webhooks = webhooks
+        self.alert_deliveries = alert_deliveries
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format of the Accept header."""

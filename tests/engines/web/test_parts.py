@@ -492,7 +492,7 @@ def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> N
 
 def test_s9_what_listens_or_fetches_loads_no_old_network_library() -> None:
     code = (
-        "import sys, agent.daemon, agent.cli.main, agent.engines.web.fetch, agent.deliver.bus;"
+        "import sys, agent.daemon.main, agent.cli.main, agent.engines.web.fetch, agent.deliver.bus;"
         "import agent.engines.evolution.backend, agent.engines.whaticket.backend;"
         "print([m for m in sys.modules if m.split('.')[0] in"
         " ('pyppeteer', 'websockets', 'urllib3')])"

@@ -1,0 +1,230 @@
+"""One run of the agent: looks at its state folder, builds its parts, runs and stops them."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.api.serve import Server
+from agent.config import Config, load_config, unused_variables
+from agent.core.model import InstanceId
+from agent.daemon.parts import open_parts
+from agent.daemon.signals import Signals
+from agent.daemon.stop import stop_in_order
+from agent.daemon.tasks import Tasks
+from agent.deliver.bus import EventBus
+from agent.errors import TryLater, WaError
+from agent.host import units
+from agent.host.base import Host
+from agent.host.choose import open_host
+from agent.host.only_agent import only_agent
+from agent.log import set_up_logging
+from agent.logfiles import open_files
+from agent.store.database import Store
+from agent.supervise.assemble import assemble
+from agent.supervise.backends.notes import CIRCUITS
+from agent.supervise.copies.snapshots import finish_cut_short
+from agent.supervise.loop import Wakes
+from agent.supervise.shared import Ground
+from agent.supervise.start_up import find_declared_problem, line_up, load_instances
+from agent.supervise.state_folder import (
+    StatePlaces,
+    go_on,
+    refuse_foreign_state,
+    refuse_missing_state,
+    running_elsewhere,
+    state_is_missing,
+    used_mark,
+)
+from agent.vault.identity import found_sessions, scan
+
+log = logging.getLogger(__name__)
+
+LATEST_CIRCUITS = 1000
+NEXT_START = 5.0
+"""Seconds until the service manager may try again what needs another moment (a late mount)."""
+
+
+def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
+    """Run the agent until it is stopped; the exit status says how it ended."""
+    try:
+        config = _read_config(config_path, overrides)
+        set_up_logging(config.agent.log_level, config.agent.log_format)
+        if config.log.folder:
+            chosen, form = config.log, config.agent.log_format
+            open_files(
+                Path(chosen.folder),
+                form,
+                max_bytes=chosen.max_bytes,
+                keep=chosen.keep,
+                repairs_name=chosen.repairs_name,
+            )
+        for sentence in unused_variables(os.environ, config.backend):
+            log.warning("%s", sentence)
+        with only_agent(config.agent.state_path):
+            return asyncio.run(Daemon(config, config_path, overrides).run())
+    except WaError as error:
+        log.error("%s", error)
+        if isinstance(error, TryLater) and "NOTIFY_SOCKET" in os.environ:
+            time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
+        return error.exit_status
+
+
+class Daemon:
+    """One run of the agent."""
+
+    def __init__(
+        self, config: Config, config_path: Path | None, overrides: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._overrides = overrides
+        self._signals = Signals()
+        self._wakes = Wakes()
+        self._backend_wakes = Wakes()
+        self._bus = EventBus(config.api.event_queue)
+        self._state = StatePlaces(
+            config.agent.state_path,
+            config.session_root,
+            config.cache_root,
+            used_mark(os.environ, installed=False),
+        )
+
+    async def run(self) -> int:
+        self._signals.listen()
+        root = self._config.session_root
+        state = self._config.agent.state_path
+        if await asyncio.to_thread(state_is_missing, self._state):
+            await self._refuse_missing_state()
+        await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(finish_cut_short, root)
+        store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
+        store.on_append = self._bus.publish
+        try:
+            host = await self._open_host(self._config.agent.host, units.INSTANCES)
+            await self._refuse_foreign_state(store, host)
+            older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
+            backends = None
+            if self._config.backend:
+                backends = await self._open_host(host.name, units.BACKENDS)
+            ground = Ground(
+                store,
+                host,
+                backends,
+                self._bus,
+                self._wakes,
+                self._backend_wakes,
+                lambda: self._open_host(host.name, units.PACKS),
+            )
+            return await self._run_on(ground, older=older)
+        finally:
+            await store.close()
+            log.info("database closed; the agent has stopped")
+            self._signals.ignore()
+
+    async def _refuse_missing_state(self) -> None:
+        """Workers that run without a state here are evidence: this is no first start."""
+        host = await self._open_host(self._config.agent.host, units.INSTANCES)
+        try:
+            running = {*await _running(host), *running_elsewhere(self._state)}
+        finally:
+            await host.close(leave_workers=True)
+        refuse_missing_state(self._state, running)
+
+    async def _refuse_foreign_state(self, store: Store, host: Host) -> None:
+        rows = {instance.id for instance, _ in await store.instances()}
+        folders = {found.id for found in await asyncio.to_thread(scan, self._config.session_root)}
+        try:
+            refuse_foreign_state(self._state, rows | folders, await _running(host))
+        except WaError:
+            await host.close(leave_workers=True)
+            raise
+
+    async def _open_host(self, choice: str, kind: units.Kind) -> Host:
+        state = self._config.agent.state_path
+        wake, run, root = {
+            units.INSTANCES.prefix: (self._wakes.wake, "run", self._config.session_root),
+            units.BACKENDS.prefix: (
+                self._backend_wakes.wake,
+                "run-backends",
+                self._config.backends_root,
+            ),
+            # A pack has no passes, and all that it keeps is in its run folder.
+            units.PACKS.prefix: (_nothing, "run-packs", state / "run-packs"),
+        }[kind.prefix]
+        return await open_host(
+            choice,
+            wake=wake,
+            worker=self._config.worker,
+            run_dir=state / run,
+            session_root=root,
+            cache_root=self._config.cache_root,
+            kind=kind,
+        )
+
+    async def _run_on(self, ground: Ground, *, older: bool) -> int:
+        supervision = assemble(self._config, ground)
+        store, host = ground.store, ground.host
+        leave = False
+        server: Server | None = None
+        try:
+            registry, root = supervision.registry, self._config.session_root
+            await load_instances(registry, store, root, self._config.instance, older=older)
+            told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
+            await supervision.backends.take_over(self._config.backend, told)
+            supervision.packs.take_over()
+            for id in await line_up(registry, supervision.seats, supervision.room):
+                self._wakes.wake(id)
+            await supervision.handover.take_over()
+            await supervision.carried.take_over()
+            if not supervision.carried.ended_in_order:
+                supervision.figures.repairs_before = supervision.figures.repairs()
+            supervision.figures.expect(supervision.registry.facts)
+            parts = await open_parts(self._config, supervision, ground, self._places())
+            server = parts.server
+            tasks = Tasks(
+                self._config,
+                parts,
+                self._signals,
+                lambda: _read_config(self._config_path, self._overrides),
+            )
+            status = await tasks.run()
+        finally:
+            # Whatever ended it, an order or a failure: sessions are saved and closed.
+            leave = await host.agent_is_restarting()
+            written = await stop_in_order(
+                supervision,
+                ground,
+                server,
+                self._state,
+                leave=leave,
+                hurry=self._signals.hurry,
+            )
+        return status if written else 1
+
+    def _places(self) -> dict[str, str]:
+        """For whoever looks at this machine: not at another state than this agent's."""
+        config = self._config
+        found = {
+            "state": config.agent.state_path,
+            "sessions": config.session_root,
+            "cache": config.cache_root,
+            "socket": config.api_socket,
+        }
+        if self._config_path is not None:
+            found["config"] = self._config_path
+        places = {name: str(path.absolute()) for name, path in found.items()}
+        return {**places, "listen": config.scraped_at}
+
+
+def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
+    return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
+
+
+def _nothing(_id: InstanceId) -> None: ...
+
+
+async def _running(host: Host) -> list[InstanceId]:
+    return [id for id, unit in (await host.list()).items() if unit.runs]

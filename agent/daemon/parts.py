@@ -1,0 +1,66 @@
+"""What stands around supervision: metrics, alerts, webhooks, and the HTTP interface over all."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.api.serve import Server, serve
+from agent.config import Config
+from agent.deliver.webhooks.all import Webhooks
+from agent.metrics.exporter import Exporter
+from agent.supervise.assemble import Supervision
+from agent.supervise.periodic.alerts import Alerting, alertmanager_of
+from agent.supervise.requests.evidence import Evidence
+from agent.supervise.shared import Ground
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    supervision: Supervision
+    ground: Ground
+    alerting: Alerting
+    webhooks: Webhooks
+    server: Server
+
+
+async def open_parts(
+    config: Config, supervision: Supervision, ground: Ground, places: Mapping[str, str]
+) -> Parts:
+    supervisor, store = supervision.supervisor, ground.store
+    alertmanager = alertmanager_of(config.alerts)
+    webhooks = Webhooks(
+        config.webhook,
+        store,
+        ground.bus,
+        machine=config.alerts.machine or socket.gethostname(),
+        version=supervisor.status().version,
+    )
+    exporter = Exporter(
+        supervisor.views,
+        supervisor.status,
+        config.agent.state_path,
+        backends=supervisor.backends.views,
+        webhooks=webhooks.figures,
+        alert_deliveries=lambda: {} if alertmanager is None else alertmanager.deliveries,
+    )
+    alerting = Alerting(
+        lambda: supervision.settings.config,
+        supervisor.views,
+        supervisor.status,
+        exporter,
+        store,
+        alertmanager,
+    )
+    server = await serve(
+        config.api,
+        supervisor,
+        store,
+        exporter,
+        socket_path=config.api_socket,
+        alerts=alerting.board,
+        webhooks=webhooks,
+        evidence=Evidence(ground.host, config.session_root, supervision.sampler),
+        places=places,
+        listen=await ground.host.missing_address(),
+    )
+    return Parts(supervision, ground, alerting, webhooks, server)

@@ -1,0 +1,66 @@
+"""The orderly stop: what ends first, what is saved, what is closed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from agent.api.serve import Server
+from agent.daemon.tasks import said
+from agent.errors import WaError
+from agent.supervise.assemble import Supervision
+from agent.supervise.shared import Ground
+from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
+from agent.supervise.state_folder import StatePlaces, note_stop
+
+log = logging.getLogger(__name__)
+
+
+async def stop_in_order(
+    supervision: Supervision,
+    ground: Ground,
+    server: Server | None,
+    state: StatePlaces,
+    *,
+    leave: bool,
+    hurry: asyncio.Event,
+) -> bool:
+    """Schedules have ended with the TaskGroup; what follows keeps this order.
+
+    False when the disk took not all of it: that keeps no session from being closed.
+    """
+    written, store, host = True, ground.store, ground.host
+    supervision.supervisor.repairs.stop()
+    facts = supervision.registry.facts.values()
+    every = [one for one in facts if not one.instance.backend]
+    log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
+
+    async def write(what: Awaitable[object]) -> None:
+        nonlocal written
+        try:
+            await what
+        except WaError as error:
+            written = False
+            log.error("the stop goes on: %s", error)
+
+    async def save_records() -> None:
+        await write(supervision.registry.save_all(closing=not leave))
+        await write(supervision.handover.keep())
+
+    if leave:
+        await save_records()
+        await leave_sessions(every)
+    else:
+        chosen = supervision.settings.config.stop
+        times = StopTimes(chosen.prepare, chosen.save, chosen.close)
+        await close_sessions(every, host, times, save_records, hurry=hurry)
+    await supervision.packs.close(leave_workers=leave)
+    await supervision.backends.close(leave_workers=leave)
+    await write(store.append(said("agent_stopped", "the agent stopped in order")))
+    await write(note_stop(store, state))
+    if server is not None:
+        await server.close()
+    # Nothing shows them any more: what the next agent begins with is what was shown last.
+    await supervision.carried.keep()
+    ground.bus.close()
+    await host.close(leave_workers=leave)
+    return written

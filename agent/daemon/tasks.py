@@ -1,0 +1,127 @@
+"""The tasks of a running agent, in one group: any one that fails ends them all."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from agent.config import Config
+from agent.core.model import Category, JournalEntry
+from agent.daemon.parts import Parts
+from agent.daemon.signals import Signals
+from agent.errors import ConfigError
+from agent.log import set_level
+from agent.supervise.periodic.performance_log import log_performance
+from agent.supervise.periodic.upkeep import check_database, sweep_trash
+from agent.supervise.periodic.usage import keep_trends
+from agent.supervise.periodic.watchdog import Watchdog
+from agent.supervise.reload import Reload, take_on
+
+log = logging.getLogger(__name__)
+
+
+class StopAsked(Exception):
+    """Ends the TaskGroup when an orderly stop was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    config: Config
+    """As it was at the start."""
+    parts: Parts
+    signals: Signals
+    read_config: Callable[[], Config]
+
+    async def run(self) -> int:
+        """Until a stop is asked for or a task fails; the exit status."""
+        store = self.parts.ground.store
+        watchdog = Watchdog(self.parts.supervision.loop, store.answers)
+        status = 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, work in self._all(watchdog).items():
+                    group.create_task(work, name=name)
+                # Modules and settings stay: the collector does not walk them again in each burst
+                # of new sessions, and not while nothing happens.
+                gc.freeze()
+                watchdog.say("READY=1")
+                await store.append(said("agent_started", "the agent started"))
+                log.info("ready on %s", ", ".join(self.parts.server.addresses))
+        except* StopAsked:
+            pass
+        except* Exception as failures:
+            status = 1
+            for failure in failures.exceptions:
+                log.error("a part of the agent failed", exc_info=failure)
+        watchdog.say("STOPPING=1")
+        return status
+
+    def _all(self, watchdog: Watchdog) -> dict[str, Coroutine[Any, Any, object]]:
+        """By name."""
+        supervision, parts = self.parts.supervision, self.parts
+        settings, views = supervision.settings, supervision.supervisor.views
+        config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
+        found: dict[str, Coroutine[Any, Any, object]] = {
+            "passes": supervision.loop.run(),
+            "packs": supervision.packs.run(),
+            "sampling": supervision.sampler.run(),
+            "trends": keep_trends(supervision.trends, supervision.registry.facts),
+            "incidents": supervision.incidents.run(),
+            "addresses": supervision.reaching.run(parts.server.routes),
+            "rounds": supervision.rounds.run(),
+            "loop lag": supervision.figures.watch_lag(),
+            "handover": supervision.handover.run(),
+            "snapshots": supervision.snapshots.run(),
+            "watchdog": watchdog.run(),
+            "performance log": log_performance(
+                views, lambda: settings.config.log.performance_interval
+            ),
+            "deletions": supervision.supervisor.finish_deletions(),
+            "alerts": parts.alerting.run(),
+            "webhooks": parts.webhooks.run(),
+            "ports": parts.server.get_missing_ports(),
+            "trash": sweep_trash(config.session_root, lambda: settings.config.sessions.trash_days),
+            "database check": check_database(parts.ground.store, copy),
+            "reload": self._reload_when_asked(),
+            "stop": self._end_when_asked(),
+        }
+        if parts.ground.backend_host is not None:
+            found["backends"] = supervision.backends.loop.run()
+        if parts.alerting.alertmanager is not None:
+            found["alertmanager"] = parts.alerting.alertmanager.run()
+        return found
+
+    async def _end_when_asked(self) -> None:
+        await self.signals.stop.wait()
+        raise StopAsked
+
+    async def _reload_when_asked(self) -> None:
+        supervision = self.parts.supervision
+        reach = Reload(
+            supervision.settings,
+            supervision.registry,
+            self.parts.ground.store,
+            self.config.session_root,
+            self.parts.ground.wakes,
+            supervision.backends,
+        )
+        while True:
+            await self.signals.reload.wait()
+            self.signals.reload.clear()
+            try:
+                config = self.read_config()
+            except ConfigError as error:
+                log.error("the old settings stay in force: %s", error)
+                supervision.settings.refused = True
+                continue
+            await take_on(config, reach)
+            self.parts.webhooks.apply(config.webhook)
+            set_level(config.agent.log_level)
+            log.info("settings read again")
+
+
+def said(kind: str, sentence: str) -> JournalEntry:
+    return JournalEntry(kind, sentence, Category.SYSTEM, wall=time.time())
