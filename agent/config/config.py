@@ -34,7 +34,7 @@ from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.repair import RecoveryPolicy
+from agent.core.recovery.policy import RecoveryPolicy
 
 
 @dataclass(frozen=True, slots=True)

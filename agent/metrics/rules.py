@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from agent.core.alerts.alert import INHIBITIONS, Alert, Because, Inhibition
-from agent.core.alerts.expression import duration
+from agent.core.alerts.reading import duration
 from agent.metrics.runbook import link, what_to_do
 
 JOB = "wa-agent"

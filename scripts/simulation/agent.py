@@ -36,12 +36,12 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     begin_repair,
     wants_repair,
 )

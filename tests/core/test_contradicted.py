@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Instance, InstanceId, ProbeFact
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     begin_repair,
     wants_repair,
 )

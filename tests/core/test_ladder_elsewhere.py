@@ -15,13 +15,13 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     Repair,
     begin_repair,
     join_repair,

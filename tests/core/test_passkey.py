@@ -20,13 +20,13 @@ from agent.core.observed import is_guarded
 from agent.core.reconcile import plan_actions, plan_asked
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     begin_repair,
     join_repair,
 )

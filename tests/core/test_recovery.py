@@ -21,17 +21,16 @@ from agent.core.model import (
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reconcile import plan_actions
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
+from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     Repair,
     Stage,
     Trouble,
-    Unpair,
     begin_repair,
     hurry_repair,
     join_repair,

@@ -1,7 +1,7 @@
 """Conditions that can be written as PromQL and asked of the agent's own views alike.
 
-A condition is a small tree; its result is a value for each set of labels, and an empty
-result means that nothing is wrong. The words are Prometheus' own.
+A condition is a small tree over readings of series; its result is a value for each set of labels,
+and an empty result means that nothing is wrong. The words are Prometheus' own.
 """
 
 import math
@@ -9,122 +9,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.core.alerts.history import Steps
-from agent.core.alerts.source import BRIDGE, Expression, Key, Series, Sight, Vector
+from agent.core.alerts.source import BRIDGE, Expression, Series, Sight, Vector
 from agent.core.model import InstanceId
-
-_FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
-    "increase": Steps.increase,
-    "changes": Steps.changes,
-    "min_over_time": Steps.least,
-    "max_over_time": Steps.greatest,
-    "avg_over_time": Steps.mean,
-    "present_over_time": Steps.present,
-}
-_OF_ONE_VALUE = {"increase": 0.0, "changes": 0.0, "present_over_time": 1.0}
-"""The result for a series that never changed; for the other functions it is that value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """A function of a series' last so many seconds."""
-
-    function: str
-    series: Series
-    seconds: float
-    offset: float = 0.0
-    exact: bool = False
-    """An increase that is compared with a number of things that happened.
-
-    Prometheus' own `increase` draws the samples out to the ends of the window, so that two
-    restarts are 2.002. The last value less the first is exact, as long as the counter did not
-    begin at 0 in between.
-    """
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return self.series.labels
-
-    def promql(self) -> str:
-        offset = f" offset {duration(self.offset)}" if self.offset else ""
-        window = f"{self.series.selector()}[{duration(self.seconds)}]{offset}"
-        if not self.exact:
-            return self.series.over_summed(f"{self.function}({window})")
-        return self.series.over_summed(
-            f"(max_over_time({window}) - min_over_time({window})"
-            f" unless resets({window}) > 0 or floor(increase({window})))"
-        )
-
-    def vector(self, sight: Sight) -> Vector:
-        end = sight.now - self.offset
-        measure, past = _FUNCTIONS[self.function], sight.history.past(self.series)
-        steps_of: Mapping[Key, Steps] = past.steps
-        found: Vector = {}
-        if not self.offset:
-            # All but a few have held one value: what it comes to is known without a look at each.
-            constant = _OF_ONE_VALUE.get(self.function)
-            last = past.last_values
-            found = dict(last) if constant is None else dict.fromkeys(last, constant)
-            steps_of = past.moving
-        for key, steps in steps_of.items():
-            value = measure(steps, end - self.seconds, end)
-            if value is not None:
-                found[key] = value
-            else:
-                found.pop(key, None)
-        return found
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield self.series, self.seconds + self.offset
-
-
-@dataclass(frozen=True, slots=True)
-class Predict:
-    """Where the series will be `ahead` seconds from now if it goes on as in the last seconds."""
-
-    series: Series
-    seconds: float
-    ahead: float
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return self.series.labels
-
-    def promql(self) -> str:
-        window = f"{self.series.selector()}[{duration(self.seconds)}]"
-        return f"predict_linear({window}, {self.ahead:.12g})"
-
-    def vector(self, sight: Sight) -> Vector:
-        start = sight.now - self.seconds
-        lines = {
-            key: steps.line(start, sight.now, self.ahead)
-            for key, steps in sight.history.of(self.series).items()
-        }
-        return {key: value for key, value in lines.items() if value is not None}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield self.series, self.seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Age:
-    """How long ago the moment is that the series tells."""
-
-    series: Series
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return self.series.labels
-
-    def promql(self) -> str:
-        return f"(time() - {self.series.selector()})"
-
-    def vector(self, sight: Sight) -> Vector:
-        return {key: sight.now_wall - at for key, at in self.series.vector(sight).items()}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
-
 
 _ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
     "+": operator.add,
@@ -283,52 +169,9 @@ class UnlessBackend:
         yield from self.condition.windows()
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
-    series: Series
-
-    @property
-    def labels(self) -> frozenset[str]:
-        return frozenset()
-
-    def promql(self) -> str:
-        return f"absent({self.series.selector()})"
-
-    def vector(self, sight: Sight) -> Vector:
-        return {} if self.series.vector(sight) else {(): 1.0}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
-
-
-@dataclass(frozen=True, slots=True)
-class Always:
-    @property
-    def labels(self) -> frozenset[str]:
-        return frozenset()
-
-    def promql(self) -> str:
-        return "vector(1)"
-
-    def vector(self, sight: Sight) -> Vector:
-        return {(): 1.0}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
-
-
 def bracketed(expression: Expression) -> str:
     simple = not isinstance(expression, Binary | OfSession | UnlessBackend)
     return expression.promql() if simple else f"({expression.promql()})"
-
-
-def duration(seconds: float) -> str:
-    """As Prometheus writes it, in its largest whole unit."""
-    milliseconds = round(seconds * 1000)
-    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if milliseconds and milliseconds % length == 0:
-            return f"{milliseconds // length}{unit}"
-    return f"{milliseconds}ms"
 
 
 def _divide(left: float, right: float) -> float:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble, Unpair
+from agent.core.recovery.policy import Unpair
+from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""

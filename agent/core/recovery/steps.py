@@ -13,13 +13,13 @@ from agent.core.observed import is_guarded, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ending import find_ending, stage_left, was_being_published
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Decision,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     Repair,
     Stage,
     Trouble,

@@ -26,13 +26,13 @@ from agent.core.model import (
 )
 from agent.core.recovery.actions import plan_needs_scan, plan_step
 from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
     Ending,
     Goal,
     RecoveryKind,
-    RecoveryPolicy,
     Repair,
     begin_repair,
     join_repair,

@@ -24,8 +24,9 @@ from agent.core.alerts import (
 )
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Unit
-from agent.core.alerts.expression import _FUNCTIONS, Absent, Binary, Fold, Over, duration
+from agent.core.alerts.expression import Binary, Fold
 from agent.core.alerts.history import Steps
+from agent.core.alerts.reading import _FUNCTIONS, Absent, Over, duration
 from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.source import Series
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override

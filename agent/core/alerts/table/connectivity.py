@@ -2,13 +2,8 @@
 
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertPolicy, Group, Severity, Unit
-from agent.core.alerts.expression import (
-    Binary,
-    Fold,
-    OfSession,
-    Over,
-    UnlessBackend,
-)
+from agent.core.alerts.expression import Binary, Fold, OfSession, UnlessBackend
+from agent.core.alerts.reading import Over
 from agent.core.alerts.source import Expression
 from agent.core.alerts.table.terms import (
     HOUR,

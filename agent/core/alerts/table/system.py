@@ -2,14 +2,8 @@
 
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertPolicy, Group, Severity, Unit
-from agent.core.alerts.expression import (
-    Absent,
-    Age,
-    Always,
-    Binary,
-    Over,
-    Predict,
-)
+from agent.core.alerts.expression import Binary
+from agent.core.alerts.reading import Absent, Age, Always, Over, Predict
 from agent.core.alerts.table.terms import (
     HOUR,
     MINUTE,

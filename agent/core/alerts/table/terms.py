@@ -2,7 +2,8 @@
 
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Because
-from agent.core.alerts.expression import Binary, Over
+from agent.core.alerts.expression import Binary
+from agent.core.alerts.reading import Over
 from agent.core.alerts.source import Expression, Series
 
 MINUTE = 60.0
