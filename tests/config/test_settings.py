@@ -619,7 +619,8 @@ def test_what_a_backend_may_say_its_engine_understands(load, text):
     settings = import_module(f"agent.engines.{one.engine}.settings")
     told = worker_settings(one, secrets_of(one)) | {"hook": "s" * 43}
     read = settings.read_settings(told)
-    assert (read.name, read.place.url, read.place.timeout) == (one.name, one.url, one.timeout)
+    server = read.server
+    assert (server.name, server.url, server.timeout) == (one.name, one.url, one.timeout)
 
 
 def test_secrets_come_from_their_files(load, tmp_path, caplog):
