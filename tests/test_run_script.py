@@ -38,8 +38,7 @@ async def start(tmp_path: Path, unused_tcp_port_factory: Any) -> AsyncIterator[C
     """Begins it in a clone that has its packages already."""
     clone = tmp_path / "clone"
     (clone / "scripts").mkdir(parents=True)
-    for name in ("run", "run.toml"):
-        (clone / "scripts" / name).write_bytes((SCRIPTS / name).read_bytes())
+    (clone / "scripts/run").write_bytes((SCRIPTS / "run").read_bytes())
     (clone / "scripts/run").chmod(0o755)
     (clone / "scripts/venv").write_text(f"#!/bin/sh\necho {sys.prefix}\n")
     (clone / "scripts/venv").chmod(0o755)
@@ -158,7 +157,7 @@ async def test_s9_a_first_run_that_fails_leaves_nothing_behind(tmp_path: Path) -
     """No half environment, which the next run would take for a whole one, and no state folder."""
     clone = tmp_path / "clone"
     (clone / "scripts/locks").mkdir(parents=True)
-    for name in ("run", "run.toml", "venv", "packages", "locks/run.txt"):
+    for name in ("run", "venv", "packages", "locks/run.txt"):
         shutil.copy(SCRIPTS / name, clone / "scripts" / name)
     shutil.copy(SCRIPTS.parent / "pyproject.toml", clone)
     before = sorted(clone.rglob("*"))

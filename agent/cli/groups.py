@@ -1,6 +1,17 @@
 """All commands, in the order of the help."""
 
-from agent.cli import agent, backends, completion, config, keys, repairs, tune, webhooks
+from agent.cli import (
+    agent,
+    backends,
+    completion,
+    config,
+    demo,
+    install_units,
+    keys,
+    repairs,
+    tune,
+    webhooks,
+)
 from agent.cli.alerts import command as alerts
 from agent.cli.command import Group
 from agent.cli.copies import move_in, snapshots, trash
@@ -19,6 +30,7 @@ from agent.cli.watch import events, health, reasons, top, why
 
 GROUPS: tuple[Group, ...] = (
     agent,
+    demo,
     instances,
     passkey,
     backends,
@@ -41,6 +53,7 @@ GROUPS: tuple[Group, ...] = (
     web,
     alerts,
     doctor,
+    install_units,
     tune,
     config,
     completion,

@@ -1,7 +1,11 @@
 """Installing on a running machine, and taking it away again: nothing of a session is lost."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +57,41 @@ def test_install_live_uninstall_and_install_again_keeps_the_sessions(bare: Bed):
     kept = bare.run("ls", f"{backup}/state/sessions/s1/session").split()
     assert kept == ["sandbox.json"]
     assert bare.run("stat", "-c", "%a", backup).strip() == "700"
+
+
+def test_a_program_of_pip_becomes_a_service_and_ceases_to_be_one(bare: Bed, tmp_path: Path):
+    """The wheel in an environment of root's: the same units, users and rights."""
+    dist = [SOURCE / "scripts/dist", "--out", tmp_path]
+    env = {**os.environ, "WA_DIST_VENV": sys.prefix}
+    subprocess.run(dist, env=env, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.copy(wheel, bare.root / "opt")
+    bare.run(CHECKOUT / "scripts/venv", "run", "/opt/by-pip", within=300)
+    pip = ("/opt/by-pip/bin/pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall")
+    bare.run(*pip, f"/opt/{wheel.name}", within=120)
+    program = "/opt/by-pip/bin/wa-agent"
+
+    bare.run("chown", "nobody", "/opt/by-pip/share/wa-agent/scripts/install-units")
+    refused = bare.try_run(program, "install-units")
+    assert (refused.returncode, "not only root may change" in refused.stderr) == (4, True)
+    assert bare.show(AGENT, "LoadState") == "not-found"
+    bare.run("chown", "root", "/opt/by-pip/share/wa-agent/scripts/install-units")
+
+    bare.run(program, "install-units", within=200)
+    assert "/usr/local/lib/wa-agent/venv/bin/wa-agent run" in bare.show(AGENT, "ExecStart")
+    fleet = Fleet(bare, ("s1", "s2"))
+    fleet.make()
+    runs = fleet.runs()
+    bare.run(program, "install-units", within=200)
+    fleet.until_connected()
+    assert fleet.runs() == runs, "an upgrade restarts no session"
+    doctor = bare.try_run("wa-agent", "doctor").stdout
+    assert not [line for line in doctor.splitlines() if line.startswith("FAIL")], doctor
+
+    bare.run(program, "install-units", "--remove", within=200)
+    assert bare.show(AGENT, "LoadState") == "not-found"
+    assert bare.run("ls", "/var/lib/wa-agent/sessions").split() == ["s1", "s2"]
+    assert bare.run(program, "--version").startswith("wa-agent "), "pip's program is pip's"
 
 
 @pytest.mark.parametrize(

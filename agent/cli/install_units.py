@@ -1,0 +1,80 @@
+"""`install-units`: a service of this machine, from a program that pip installed."""
+
+import argparse
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.cli.command import Subparsers, add_command
+from agent.errors import Refused
+
+PREFIX = "/usr/local/lib/wa-agent"
+_HIDDEN = tuple(map(Path, ("/home", "/root", "/tmp", "/var", "/run")))
+"""The services cannot read below these."""
+_CLEAN = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def add(commands: Subparsers) -> None:
+    summary = "make this program, installed by pip as root, a service of the machine"
+    parser = add_command(commands, "install-units", install_units, summary)
+    parser.add_argument(
+        "--with",
+        dest="engine",
+        choices=("baileys",),
+        help="also fetch the npm packages of this engine",
+    )
+    parser.add_argument(
+        "--remove", action="store_true", help="take the service away; every session stays"
+    )
+
+
+def install_units(options: argparse.Namespace) -> int:
+    program = Path(sys.prefix)
+    share = program / "share" / "wa-agent" / "scripts"
+    if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
+        raise Refused(
+            f"cannot install units for {program}: install the program by pip into a virtual"
+            " environment of its own, as /opt/wa-agent-venv; a checkout has scripts/install",
+            code="no_environment",
+        )
+    if os.geteuid() != 0:
+        raise Refused("cannot install units: run it as root", code="not_root")
+    _refuse_foreign(program)
+    arguments: list[str | Path] = [
+        share / "install-units",
+        "--prefix",
+        PREFIX,
+        "--program",
+        program,
+    ]
+    arguments += ["--baileys", "yes"] if options.engine else []
+    if options.remove:
+        arguments = [share / "uninstall", "--prefix", PREFIX]
+    return subprocess.run(["/bin/sh", *arguments], env=_CLEAN, check=False).returncode
+
+
+def _refuse_foreign(program: Path) -> None:
+    """Root and the services run what lies there: root alone may be able to change it."""
+    python = Path(sys.executable).resolve()
+    for place in (program.resolve(), python):
+        if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
+            raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
+    for path in (python, *python.parents, *program.resolve().parents, *_tree(program)):
+        found = path.lstat()
+        writable = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
+        if found.st_uid != 0 or writable:
+            raise Refused(
+                f"cannot install units: not only root may change {path}", code="not_only_roots"
+            )
+
+
+def _tree(top: Path) -> Iterator[Path]:
+    yield top
+    for folder, below, files in os.walk(top):
+        yield from (Path(folder, name) for name in (*below, *files))
