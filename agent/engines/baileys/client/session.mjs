@@ -43,16 +43,16 @@ export class Session {
       this.#hangUp();
     });
     this.#state = await this.#store.open(settings.paired);
-    // A pairing code that led to no device: the library would log in with its number, and WhatsApp
-    // would call that a logout.
-    const { creds } = this.#state;
-    if (creds.me && !creds.account && creds.pairingCode) Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
     return this.#identity();
   }
 
   async connect() {
     if (this.#socket) return;
     this.#endedWith = null;
+    // A pairing code that led to no device: the library would log in with its number, and WhatsApp
+    // would call that a logout.
+    const { creds } = this.#state;
+    if (creds.me && !creds.account && creds.pairingCode) Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
     const { url, version, browser, proxy } = this.#settings;
     const agents = proxy ? await this.#agents(proxy) : {};
     const socket = this.#lib.makeWASocket({

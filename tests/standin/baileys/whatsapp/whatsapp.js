@@ -212,7 +212,7 @@ export class WhatsApp {
     else if (stanza.tag === 'message') await this.#takeMessage(connection, stanza);
     else if (stanza.tag === 'receipt') await this.#takeReceipt(connection, stanza);
     else if (stanza.tag === 'ack' && !stanza.attrs.error) {
-      connection.device.kept.delete(stanza.attrs.id);
+      connection.device?.kept.delete(stanza.attrs.id);
     }
   }
 
