@@ -4,7 +4,6 @@ A folder that was deleted or replaced keeps its inode for us, and our session go
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,8 @@ class OwnFolder:
 
     def make_refuge(self, path: Path) -> Path:
         """An empty folder for what the engine saves elsewhere; the agent may read it."""
+        import shutil  # its archives' libraries would lie in the memory of every worker
+
         try:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(mode=0o700)
