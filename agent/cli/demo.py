@@ -33,7 +33,7 @@ def add(commands: Subparsers) -> None:
 
 
 def demo(options: argparse.Namespace) -> int:
-    from agent.daemon import main
+    from agent.daemon.main import main
 
     state = (options.state or _state_folder()).absolute()
     _make_private(state)
