@@ -1,6 +1,8 @@
 """Invitations: for one instance, for a time, for one upload, and never kept in clear."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -115,3 +117,9 @@ async def test_a_new_one_voids_the_last_and_a_revoked_one_is_void(bed):
     assert await bed.invites.revoke(ID) is True
     with pytest.raises(Unauthorized):
         await bed.invites.check_door(ID, second.door)
+
+
+def test_an_agent_without_invitations_carries_no_cipher():
+    code = "import sys, agent.daemon; print({'nacl', 'agent.desk'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
