@@ -121,7 +121,7 @@ def _lines(backend: dict[str, Any]) -> list[str]:
 
 def sessions(options: argparse.Namespace) -> int:
     path = f"/api/backends/{options.backend}/sessions"
-    answer = client_of(options).request("GET", path, seconds=_SECONDS).json()
+    answer = client_of(options).get(path, seconds=_SECONDS)
     keys = ("remote", "title", "status", "account", "instance")
     rows = [tuple(session.get(key) or "-" for key in keys) for session in answer["sessions"]]
     rows += [(gone["remote"], "-", "missing", "-", gone["instance"]) for gone in answer["missing"]]
@@ -134,13 +134,13 @@ def sessions(options: argparse.Namespace) -> int:
 def adopt(options: argparse.Namespace) -> int:
     body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
     path = f"/api/backends/{options.backend}/adopt"
-    made = client_of(options).request("POST", path, body=body, seconds=_SECONDS).json()
+    made = client_of(options).post(path, body, _SECONDS)
     return print_answer(options, made, f"{made['id']} is {made['remote']} on {made['backend']}")
 
 
 def check(options: argparse.Namespace) -> int:
     path = f"/api/backends/{options.backend}/check"
-    backend = client_of(options).request("POST", path, seconds=_SECONDS).json()
+    backend = client_of(options).post(path, seconds=_SECONDS)
     return print_answer(options, backend, *_lines(backend), good=backend["up"])
 
 

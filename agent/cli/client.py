@@ -70,11 +70,15 @@ class Client:
     silent: str = ""
     """The error of every request; "" = requests are sent."""
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self.request("GET", path, query=query).json()
+    def get(
+        self, path: str, query: Mapping[str, Any] | None = None, seconds: float = _SECONDS
+    ) -> dict[str, Any]:
+        return self.request("GET", path, query=query, seconds=seconds).json()
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return self.request("POST", path, body=body).json()
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SECONDS
+    ) -> dict[str, Any]:
+        return self.request("POST", path, body=body, seconds=seconds).json()
 
     def request(
         self,

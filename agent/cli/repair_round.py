@@ -104,7 +104,7 @@ def _in_full(engine: str, step: str) -> str:
 def _repair(client: Client, instance: dict[str, Any]) -> Repaired:
     try:
         path = f"/api/instance/{instance['id']}/recover"
-        result = client.request("POST", path, seconds=SECONDS).json()
+        result = client.post(path, seconds=SECONDS)
     except AgentSaidNo as error:
         return _repaired(instance, str(error), good=False)
     return _repaired(instance, result["ending"].replace("_", " ") or "well", good=result["healthy"])

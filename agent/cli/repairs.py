@@ -68,7 +68,7 @@ def ask(options: argparse.Namespace) -> int:
     def send(body: dict[str, Any] | None) -> dict[str, Any]:
         return with_progress(
             f"{options.verb} {options.id}",
-            lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
+            lambda: client.post(path, body, SECONDS),
             lambda: _step_now(client, options.id),
         )
 
@@ -167,7 +167,7 @@ def set_up(options: argparse.Namespace) -> int:
     path = "/api/v1/whatsapp/setup"
     instance = with_progress(
         f"setting up {options.id}",
-        lambda: client.request("POST", path, body=body, seconds=SECONDS).json(),
+        lambda: client.post(path, body, SECONDS),
         lambda: _step_now(client, options.id),
     )
     if wants_json(options):

@@ -7,7 +7,7 @@ from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, InstanceView
 from agent.metrics.repairs import repair_samples
 from agent.metrics.sessions import STATUSES
-from agent.metrics.text import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, sample
+from agent.metrics.text import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, histogram_lines, sample
 
 Samples = Iterator[tuple[Family, str]]
 
@@ -74,13 +74,9 @@ _DURATIONS = {
 def _duration_samples(status: AgentStatus) -> Samples:
     for what, histogram in status.durations.histograms.items():
         name = f"wa_agent_session_{what}_seconds"
-        so_far, lines = 0, []
-        bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
-        for bound, count in zip(bounds, histogram.counts, strict=True):
-            so_far += count
-            lines.append(f'{name}_bucket{{le="{bound}"}} {so_far}\n')
-        lines += (sample(f"{name}_sum", histogram.total), sample(f"{name}_count", so_far))
-        yield Family(name, HISTOGRAM, _DURATIONS[what]), "".join(lines)
+        bounds = (f"{bound:g}" for bound in histogram.bounds)
+        lines = histogram_lines(name, bounds, histogram.counts, histogram.total)
+        yield Family(name, HISTOGRAM, _DURATIONS[what]), lines
 
 
 def _loop_samples(status: AgentStatus) -> Samples:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from agent.metrics.text import COUNTER, HISTOGRAM, Family, sample
+from agent.metrics.text import COUNTER, HISTOGRAM, Family, histogram_lines, sample
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
@@ -42,17 +42,9 @@ class _Histogram:
 
     def lines(self, route: str) -> str:
         if not self.text:
-            self.text = "".join(self._made(route))
+            bounds = map(str, _BOUNDS)
+            self.text = histogram_lines(SECONDS.name, bounds, self.counts, self.total, route=route)
         return self.text
-
-    def _made(self, route: str) -> Iterator[str]:
-        so_far = 0
-        for bound, count in zip((*_BOUNDS, None), self.counts, strict=True):
-            so_far += count
-            le = "+Inf" if bound is None else str(bound)
-            yield sample(f"{SECONDS.name}_bucket", so_far, route=route, le=le)
-        yield sample(f"{SECONDS.name}_sum", self.total, route=route)
-        yield sample(f"{SECONDS.name}_count", so_far, route=route)
 
 
 class HttpFigures:

@@ -1,6 +1,7 @@
 """The text formats of Prometheus: families, escaping, numbers, and the choice of the format."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,6 +57,19 @@ def number(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
     return repr(round(value, 6))
+
+
+def histogram_lines(
+    name: str, bounds: Iterable[str], counts: Iterable[int], total: float, **labels: str
+) -> str:
+    """`counts`: of each bound alone, then of all larger values."""
+    so_far, lines = 0, []
+    for bound, count in zip((*bounds, "+Inf"), counts, strict=True):
+        so_far += count
+        lines.append(sample(f"{name}_bucket", so_far, **labels, le=bound))
+    lines.append(sample(f"{name}_sum", total, **labels))
+    lines.append(sample(f"{name}_count", so_far, **labels))
+    return "".join(lines)
 
 
 def sample(name: str, value: float, **labels: str) -> str:

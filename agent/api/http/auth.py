@@ -10,13 +10,13 @@ import ipaddress
 import re
 import secrets
 import socket
-import struct
 import time
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from aiohttp import web
 
+from agent.api.http.connection import address_of
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
@@ -132,11 +132,11 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
         return ring.caller(token)
     transport = request.transport
     peer = transport.get_extra_info("socket") if transport is not None else None
-    if peer is None:
+    if transport is None or peer is None:
         return ANONYMOUS
     if peer.family == socket.AF_UNIX:
         # Its mode is 0660: root, the agent's user and its group can open it.
-        return Caller(_unix_name(peer), Right.ADMIN) if section.trust_socket else ANONYMOUS
+        return Caller(address_of(transport), Right.ADMIN) if section.trust_socket else ANONYMOUS
     if section.trust_loopback and _both_ends_are_here(request):
         return Caller("loopback", Right.ADMIN)
     return ANONYMOUS
@@ -154,11 +154,6 @@ def _token_of(request: web.Request) -> str | None:
         if word.strip().startswith("bearer."):
             return word.strip().removeprefix("bearer.")
     return None
-
-
-def _unix_name(peer: socket.socket) -> str:
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return f"uid {struct.unpack('3i', raw)[1]}"
 
 
 def _both_ends_are_here(request: web.Request) -> bool:

@@ -54,7 +54,7 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._address = _address_of(transport)
+        self._address = address_of(transport)
         self._entrance.connections.add(self)
         super().connection_made(transport)
         self._arm()
@@ -158,7 +158,8 @@ class Connection(RequestHandler):
         return answer
 
 
-def _address_of(transport: asyncio.Transport) -> str:
+def address_of(transport: asyncio.Transport) -> str:
+    """The client's address, or `uid N` on the Unix socket."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -17,6 +17,7 @@ from agent.cli.command import (
     client_of,
     wants_json,
 )
+from agent.cli.doctor.agent_settings import places_of
 from agent.cli.places import config_path
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean, moment, table_lines
@@ -179,8 +180,5 @@ def _running_listen(options: argparse.Namespace) -> dict[str, str]:
     """The HTTP address of the running agent, unless the command line gives one."""
     if options.listen or options.config or options.state:
         return {}
-    try:
-        places = client_of(options).get("/api/health")["agent"].get("places", {})
-    except WaError:
-        return {}
-    return {"api.listen": places["listen"]} if places.get("listen") else {}
+    listen = places_of(client_of(options)).get("listen")
+    return {"api.listen": listen} if listen else {}

@@ -123,7 +123,7 @@ def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) 
     return _wait(
         options,
         words,
-        lambda client: client.request("POST", path, body=body, seconds=LONGEST).json(),
+        lambda client: client.post(path, body, LONGEST),
     )
 
 

@@ -29,9 +29,7 @@ def settings_in_use(
     path, overrides = config_path(options.config, os.environ), overrides_of(options)
     if options.config or options.state:
         return path, overrides
-    places = _places_of(client)
-    if not places:
-        return path, overrides
+    places = places_of(client) if names_an_agent_here(client) else {}
     if "config" in places:
         path = Path(places["config"])
     paths = {key: places[name] for name, key in _KEYS.items() if name in places}
@@ -42,9 +40,8 @@ def names_an_agent_here(client: Client) -> bool:
     return not client.url and bool(client.sockets or os.environ.get("WA_AGENT_SOCKET"))
 
 
-def _places_of(client: Client) -> Mapping[str, str]:
-    if not names_an_agent_here(client):
-        return {}
+def places_of(client: Client) -> Mapping[str, str]:
+    """The paths and the HTTP address of the running agent; empty without an answer."""
     try:
         places = client.get("/api/health")["agent"].get("places", {})
     except WaError:

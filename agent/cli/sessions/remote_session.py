@@ -34,7 +34,7 @@ def list_removed(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/removed"
     return print_list(
         options,
-        client_of(options).request("GET", path, seconds=_SECONDS).json()["removed"],
+        client_of(options).get(path, seconds=_SECONDS)["removed"],
         ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
         lambda row: (
             row["name"],
@@ -52,7 +52,7 @@ def restore(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
     answer = with_progress(
         f"putting {options.name} of {options.id} back",
-        lambda: client.request("POST", path, seconds=_RESTORE_SECONDS).json(),
+        lambda: client.post(path, seconds=_RESTORE_SECONDS),
         quiet=wants_json(options),
     )
     return print_answer(

@@ -27,7 +27,7 @@ def add(commands: Subparsers) -> None:
 
 def pairing_code(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/pairing-code"
-    code = client.request("POST", path, body={"phone": options.phone}, seconds=_SECONDS).json()
+    code = client.post(path, {"phone": options.phone}, _SECONDS)
     valid = f"valid for {code['expires_in'] / 60:.0f} min"
     how = f"on the phone: linked devices, link with phone number; {valid}"
     return print_answer(options, code, code["code"], how)
