@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.daemon.conftest import PATIENT
+from tests.daemon.test_vault import cli
 
 SETTINGS = """
 [recovery]
@@ -130,3 +131,15 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     await agent.do("POST", f"/api/instance/sales/snapshots/{newest}/restore", {"force": True})
     assert (await agent.show("sales"))["needs_passkey"] is True
     await eventually(lambda: stored(agent, "sales")["needs_passkey"], True)
+
+    # An archive says it wherever it goes, and a database that is rebuilt from the folders.
+    file = agent.state.parent / "sales.tar.gz"
+    assert (await cli(agent, "export", "sales", file))[0] == 0
+    assert (await cli(agent, "import", file, "copy"))[0] == 0
+    assert stored(agent, "copy")["needs_passkey"] is True
+    await agent.stop()
+    for part in agent.state.glob("agent.db*"):
+        part.unlink()
+    await agent.start(PATIENT)
+    for id in ("sales", "copy"):
+        assert (await agent.show(id))["needs_passkey"] is True

@@ -72,6 +72,23 @@ async def test_the_next_code_is_found(
     assert second.number >= 2
 
 
+async def test_a_scan_that_leads_nowhere_is_a_pairing_under_way(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    standin = await make_stand_in(opens_after=600.0)
+    session = (await make_bench(standin, pace=replace(PACE, code_holds=0.5))).hold("sales")
+    await session.connect()
+    assert await session.qr() is not None
+    assert standin.instances["sales"].scan()
+
+    async def phase() -> str:
+        claim = (await session.probe()).claim
+        assert not claim.paired
+        return claim.phase
+
+    await eventually(phase, "pairing")
+
+
 async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None:
     session = any_bench.hold("sales")
     with pytest.raises(InvalidRequest, match="phone is no number"):
