@@ -11,6 +11,7 @@ import pytest
 
 from agent.errors import WaError
 from agent.moving.recognise import Hints, find_sessions
+from agent.moving.tables import lasting_user
 from tests.moving.conftest import (
     SCHEMA,
     Keys,
@@ -185,3 +186,20 @@ def test_what_holds_no_session_or_cannot_be_read_has_its_code(
     with pytest.raises(WaError) as caught:
         find_sessions(make(places), Hints())
     assert caught.value.code == code, caught.value
+
+
+def test_what_its_program_is_just_writing_is_in_use_and_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "bot", BROKEN["damaged"])
+    monkeypatch.setattr("agent.moving.folders.user_of_folder", lambda _: "node (process 7)")
+    [session] = find_sessions(str(tmp_path), Hints())
+    assert (session.code, "node (process 7) uses it" in session.problem) == ("in_use", True)
+    [session] = find_sessions(str(tmp_path), Hints(stopped=True))
+    assert (session.code, dict(session.keys)) == ("damaged", {}), "nothing half-read is moved"
+
+
+def test_a_client_that_has_just_ended_uses_nothing() -> None:
+    seen = ["psql", "psql", ""]
+    assert lasting_user(lambda: seen.pop(0)) == ""
+    assert lasting_user(lambda: "whaticket") == "whaticket"
