@@ -210,6 +210,19 @@ async def test_a_connection_that_is_no_worker_s_harms_no_session(
         await bench.talk("unharmed")
         assert bench.whatsapp.device(bench.account)["logins"] == 1
 
+    # One folder has one worker: the next is taken in when Node has let go of the first.
+    mine = os.open(sessions[0].folder, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as second:
+        second.connect(str(pack.folder / "pack.sock"))
+        socket.send_fds(second, [b"\n"], [mine])
+        second.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(second.recv, 1)
+        await sessions[0].stop()
+        second.settimeout(10)
+        assert b"ready" in await asyncio.to_thread(second.recv, 4096)
+    os.close(mine)
+
 
 def _rest(sock: socket.socket) -> bytes:
     found = b""
