@@ -97,3 +97,18 @@ async def test_a_profile_is_shown_before_it_is_copied(tmp_path: Path, make_agent
         fcntl.lockf(lock, fcntl.LOCK_EX)  # as a browser's database does
         status, out = await cli(agent, "import", tmp_path, "shop", "--dry-run", "--json")
     assert (status, json.loads(out)[0]["code"]) == (4, "profile_in_use"), out
+
+
+async def test_of_several_each_tells_how_far_it_came(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "bots" / "sales", keys_of())
+    write_folder(tmp_path / "bots" / "deaf", keys_of(pre_keys=0))
+    agent = make_agent()
+    await agent.start({"WA_NODE": "/no/node"})
+    words = ("--all", "--enable", "--wait", "1", "--json")
+    status, out = await cli(agent, "import", tmp_path / "bots", *words)
+    told = {row["name"]: row["result"] for row in json.loads(out)}
+    assert (status, sorted(told)) == (4, ["deaf", "sales"]), out
+    assert told["sales"].startswith("imported; cannot wait"), told
+    assert told["deaf"].startswith("refused: it holds credentials without"), told
