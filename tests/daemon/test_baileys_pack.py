@@ -87,6 +87,7 @@ async def end_a_node(packed: Packed) -> None:
         assert any(words in sentence for _, sentence in await agent.story(id)), id
         await packed.says(id)
     assert packed.logins("till") == before["till"]
+    assert "incident: pack_ended" not in agent.log.read_text(), "the cause is known"
 
 
 async def end_a_worker_and_a_pack(packed: Packed) -> None:
