@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agent.core.model import InstanceId
 from agent.core.setting import setting
@@ -170,31 +170,25 @@ class LoginBudget:
         self.bucket = self.bucket.give_back(self._policy(), now)
 
 
+@dataclass(slots=True, eq=False)
 class StartQueue:
     """Sessions that wait for a turn to log in, and those under way.
 
     A reconnect begins no process, so it waits for no stagger; starts and reconnects share the
     parallel limit and the budget of logins. The agent and the simulation keep it.
+
+    `jitter` gives the random seconds by which the next start is put off.
     """
 
-    def __init__(
-        self,
-        policy: Callable[[], StartPolicy],
-        budget: LoginBudget,
-        *,
-        idle: Callable[[], bool],
-        jitter: Callable[[], float],
-    ) -> None:
-        """`jitter` gives the random seconds by which the next start is put off."""
-        self._policy = policy
-        self._budget = budget
-        self._idle = idle
-        self._jitter = jitter
-        self.starts: dict[InstanceId, float] = {}
-        self.reconnects: dict[InstanceId, float] = {}
-        """Waiting sessions, in order, and when each asked last."""
-        self.under_way: set[InstanceId] = set()
-        self._last_begun: float | None = None
+    policy: Callable[[], StartPolicy]
+    budget: LoginBudget
+    idle: Callable[[], bool]
+    jitter: Callable[[], float]
+    starts: dict[InstanceId, float] = field(init=False, default_factory=dict)
+    reconnects: dict[InstanceId, float] = field(init=False, default_factory=dict)
+    """Waiting sessions, in order, and when each asked last."""
+    under_way: set[InstanceId] = field(init=False, default_factory=set)
+    _last_begun: float | None = field(init=False, default=None)
 
     @property
     def waiting(self) -> int:
@@ -218,14 +212,14 @@ class StartQueue:
         queue[instance] = now
         if not _is_next(instance, queue, now):
             return now + ASK_AGAIN
-        gate = Gate(self._budget.bucket, len(self.under_way), self._last_begun)
-        policy = for_reconnects(self._policy()) if reconnects else self._policy()
-        admission = admit([instance], gate, policy, now, idle=self._idle())
+        gate = Gate(self.budget.bucket, len(self.under_way), self._last_begun)
+        policy = for_reconnects(self.policy()) if reconnects else self.policy()
+        admission = admit([instance], gate, policy, now, idle=self.idle())
         if not admission.admitted:
             return now + ASK_AGAIN if admission.ask_again is None else admission.ask_again
-        self._budget.bucket = admission.gate.bucket
+        self.budget.bucket = admission.gate.bucket
         if not reconnects:
-            self._last_begun = now + self._jitter()
+            self._last_begun = now + self.jitter()
         self.under_way.add(instance)
         self.starts.pop(instance, None)
         self.reconnects.pop(instance, None)

@@ -11,6 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -41,49 +42,39 @@ class Wakes:
         self.rung.set()
 
 
+@dataclass(slots=True, eq=False)
 class Loop:
-    """Runs passes side by side, bounded, each instance by itself."""
+    """Runs passes side by side, bounded, each instance by itself.
 
-    def __init__(
-        self,
-        wakes: Wakes,
-        run_pass: RunPass,
-        *,
-        parallel: int,
-        retry_after: Callable[[], float],
-        lane_of: Callable[[InstanceId], str] = lambda _instance: "",
-        lane_parallel: int = 64,
-    ) -> None:
-        """`lane_of`: what passes share a fate with others wait for, "" = nothing.
+    `lane_of`: what passes share a fate with others wait for, "" = nothing. Each such lane has its own places, so that a slow server leaves those of other lanes free.
+    """
 
-        Each such lane has its own places, so that a slow server leaves those of other lanes free.
-        """
-        self._wakes = wakes
-        self._run_pass = run_pass
-        self._parallel = parallel
-        self._retry_after = retry_after
-        self._lane_of = lane_of
-        self._lane_parallel = lane_parallel
-        self._running: dict[InstanceId, str] = {}
-        """The lane of each pass under way."""
-        self._taken: Counter[str] = Counter()
-        """Places taken in each lane."""
-        self._due: dict[InstanceId, float] = {}
-        self._heap: list[tuple[float, InstanceId]] = []
-        self._sleeps_until = 0.0
-        self._stopping = False
-        self._full_since: float | None = None
-        """Since then every place is taken, a pass waits for one, and none has ended."""
-        self.turned_at = boot_now()
-        self.passes = 0
-        self.passes_failed = 0
-        self.late = 0
-        """Passes that began more than a second after their time."""
-        self.pass_seconds = 0.0
-        self.last_pass_at: float | None = None
+    wakes: Wakes
+    run_pass: RunPass
+    parallel: int
+    retry_after: Callable[[], float]
+    lane_of: Callable[[InstanceId], str] = lambda _instance: ""
+    lane_parallel: int = 64
+    _running: dict[InstanceId, str] = field(init=False, default_factory=dict)
+    """The lane of each pass under way."""
+    _taken: Counter[str] = field(init=False, default_factory=Counter)
+    """Places taken in each lane."""
+    _due: dict[InstanceId, float] = field(init=False, default_factory=dict)
+    _heap: list[tuple[float, InstanceId]] = field(init=False, default_factory=list)
+    _sleeps_until: float = field(init=False, default=0.0)
+    _stopping: bool = field(init=False, default=False)
+    _full_since: float | None = field(init=False, default=None)
+    """Since then every place is taken, a pass waits for one, and none has ended."""
+    turned_at: float = field(init=False, default_factory=boot_now)
+    passes: int = field(init=False, default=0)
+    passes_failed: int = field(init=False, default=0)
+    late: int = field(init=False, default=0)
+    """Passes that began more than a second after their time."""
+    pass_seconds: float = field(init=False, default=0.0)
+    last_pass_at: float | None = field(init=False, default=None)
 
     def forget(self, instance: InstanceId) -> None:
-        self._wakes.woken.pop(instance, None)
+        self.wakes.woken.pop(instance, None)
         self._due.pop(instance, None)
 
     def behind(self, now: float) -> float:
@@ -97,7 +88,7 @@ class Loop:
     def stop(self) -> None:
         """Begin no further pass."""
         self._stopping = True
-        self._wakes.rung.set()
+        self.wakes.rung.set()
 
     async def run(self) -> None:
         """Serve until `stop`; passes under way are finished or cancelled by the caller's group."""
@@ -114,17 +105,17 @@ class Loop:
             if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
                 self.late += now - at > 1.0
                 del self._due[instance]
-                self._wakes.woken[instance] = None
+                self.wakes.woken[instance] = None
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
-        for instance in list(self._wakes.woken):
-            lane = self._lane_of(instance)
-            if self._taken[lane] >= (self._lane_parallel if lane else self._parallel):
+        for instance in list(self.wakes.woken):
+            lane = self.lane_of(instance)
+            if self._taken[lane] >= (self.lane_parallel if lane else self.parallel):
                 if not lane:
                     self._full_since = self._full_since or now
                 continue
             if instance not in self._running:
-                del self._wakes.woken[instance]
+                del self.wakes.woken[instance]
                 self._running[instance] = lane
                 self._taken[lane] += 1
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
@@ -135,14 +126,14 @@ class Loop:
         self._sleeps_until = min(self._heap[0][0], turn) if self._heap else turn
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._sleeps_until - now):
-                await self._wakes.rung.wait()
-        self._wakes.rung.clear()
+                await self.wakes.rung.wait()
+        self.wakes.rung.clear()
 
     async def _one_pass(self, instance: InstanceId) -> None:
         begun = boot_now()
-        again: float | None = begun + self._retry_after()
+        again: float | None = begun + self.retry_after()
         try:
-            again = await self._run_pass(instance)
+            again = await self.run_pass(instance)
         except Exception:
             # One instance's trouble must not end the others' supervision.
             self.passes_failed += 1
@@ -154,8 +145,8 @@ class Loop:
             self._taken[lane] -= 1
             if not lane:
                 self._full_since = None
-            if self._wakes.woken:  # who waited for this place, or was woken during the pass
-                self._wakes.rung.set()
+            if self.wakes.woken:  # who waited for this place, or was woken during the pass
+                self.wakes.rung.set()
         now = boot_now()
         self.passes += 1
         self.pass_seconds += now - begun
@@ -169,4 +160,4 @@ class Loop:
         self._due[instance] = at
         heapq.heappush(self._heap, (at, instance))
         if at < self._sleeps_until:
-            self._wakes.rung.set()
+            self.wakes.rung.set()

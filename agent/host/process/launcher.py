@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
@@ -16,26 +17,19 @@ from agent.log import about
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Launcher:
-    def __init__(
-        self,
-        places: Places,
-        settings: WorkerSection,
-        warm: WarmProcess,
-        *,
-        forkable: Collection[str],
-        program: Sequence[str],
-    ) -> None:
-        """`program`: what Python runs; `forkable`: engines whose workers may be forked."""
-        self._places = places
-        self._settings = settings
-        self._warm = warm
-        self._forkable = forkable
-        self._program = program
+    """`program`: what Python runs; `forkable`: engines whose workers may be forked."""
+
+    places: Places
+    settings: WorkerSection
+    warm: WarmProcess
+    forkable: Collection[str]
+    program: Sequence[str]
 
     async def launch(self, instance: InstanceId, run: str) -> Child:
-        folder = self._places.folder(instance)
-        environment = worker_environment(instance, run, self._places, self._settings)
+        folder = self.places.folder(instance)
+        environment = worker_environment(instance, run, self.places, self.settings)
         try:
             make_run_dir(folder)
             (folder / "link.sock").unlink(missing_ok=True)
@@ -45,7 +39,7 @@ class Launcher:
         try:
             child = await self._fork(instance, environment, out)
             if child is None:
-                child = Child.spawned(spawn([*self._program, instance], environment, out))
+                child = Child.spawned(spawn([*self.program, instance], environment, out))
         except OSError as error:
             raise HostError(f"cannot start a worker for {instance}: {error}") from error
         finally:
@@ -57,16 +51,16 @@ class Launcher:
     ) -> Child | None:
         """None when it must be spawned: the engine forbids it, or the warm process failed."""
         if (
-            not self._settings.warm
-            or engine_of(self._places.session_root, instance) not in self._forkable
+            not self.settings.warm
+            or engine_of(self.places.session_root, instance) not in self.forkable
         ):
             return None
         try:
-            pid = await self._warm.fork(instance, environment, out)
+            pid = await self.warm.fork(instance, environment, out)
         except HostError as error:
             log.warning("%s; spawning it", error)
             return None
-        child = Child.forked(pid, self._warm.pid)
+        child = Child.forked(pid, self.warm.pid)
         if child is None:
             log.warning("the forked worker of %s ended at once", instance, extra=about(instance))
         return child

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dbus_fast import BusType, Message, MessageType
@@ -52,25 +52,21 @@ class Greeting:
     """destination, path, interface, member"""
 
 
+@dataclass(slots=True, eq=False)
 class SystemBus:
     """`on_up` and `on_down` are called in the loop at each connect and each loss."""
 
-    def __init__(
-        self,
-        greeting: Greeting,
-        on_up: Callable[[], None],
-        on_down: Callable[[], None],
-        on_signal: Callable[[Message], None],
-    ) -> None:
-        self._greeting = greeting
-        self._on_up = on_up
-        self._on_down = on_down
-        self._on_signal = on_signal
-        self._bus: MessageBus | None = None
-        self._up = asyncio.Event()
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._keeper: asyncio.Task[None] | None = None
-        self.reconnects = 0
+    greeting: Greeting
+    on_up: Callable[[], None]
+    on_down: Callable[[], None]
+    on_signal: Callable[[Message], None]
+    _bus: MessageBus | None = field(init=False, default=None)
+    _up: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _calls: asyncio.Semaphore = field(
+        init=False, default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE)
+    )
+    _keeper: asyncio.Task[None] | None = field(init=False, default=None)
+    reconnects: int = field(init=False, default=0)
 
     async def open(self) -> None:
         """Connect now, and again whenever the connection is lost, until `close`."""
@@ -139,18 +135,18 @@ class SystemBus:
             self._bus = bus
             try:
                 bus.add_message_handler(self._signalled)
-                for message in _greeting_calls(self._greeting):
+                for message in _greeting_calls(self.greeting):
                     _values(await _ask_on(bus, message))
             except BaseException:
                 self._drop()
                 raise
         self._up.set()
-        self._on_up()
+        self.on_up()
         return bus
 
     def _signalled(self, message: Message) -> None:
         if message.message_type is MessageType.SIGNAL:
-            self._on_signal(message)
+            self.on_signal(message)
 
     async def _keep(self, bus: MessageBus) -> None:
         while True:
@@ -160,7 +156,7 @@ class SystemBus:
             except Exception as error:  # whatever ended the connection, the cure is the same
                 cause = _cause(error)
             self._drop()
-            self._on_down()
+            self.on_down()
             log.warning("the system bus went away (%s); reconnecting", cause)
             bus = await self._reconnect()
             self.reconnects += 1

@@ -1,6 +1,7 @@
 """Hears systemd's signals: what they make stale in the cache, and whom they wake."""
 
 import asyncio
+from dataclasses import dataclass
 
 from dbus_fast import Message
 
@@ -10,20 +11,13 @@ from agent.host.systemd.jobs import Jobs
 from agent.host.systemd.unit_cache import UnitCache
 
 
+@dataclass(slots=True, eq=False)
 class Signals:
-    def __init__(
-        self,
-        kind: units.Kind,
-        cache: UnitCache,
-        jobs: Jobs,
-        wake: Wake,
-        files_changed: asyncio.Event,
-    ) -> None:
-        self._kind = kind
-        self._cache = cache
-        self._jobs = jobs
-        self._wake = wake
-        self._files_changed = files_changed
+    kind: units.Kind
+    cache: UnitCache
+    jobs: Jobs
+    wake: Wake
+    files_changed: asyncio.Event
 
     def hear(self, message: Message) -> None:
         if message.member == "PropertiesChanged":
@@ -35,29 +29,29 @@ class Signals:
         elif message.member == "UnitFilesChanged" or (
             message.member == "Reloading" and message.body == [False]
         ):
-            self._files_changed.set()
+            self.files_changed.set()
 
     def _properties_changed(self, message: Message) -> None:
         unit = units.unit_of_path(message.path or "")
-        instance = self._kind.id_of(unit) if unit else None
+        instance = self.kind.id_of(unit) if unit else None
         if instance is None:
             return
         _, changed, invalidated = message.body
         plain = {name: value.value for name, value in changed.items()}
-        if self._cache.changed(instance, plain, invalidated):
-            self._wake(instance)
+        if self.cache.changed(instance, plain, invalidated):
+            self.wake(instance)
 
     def _job_removed(self, message: Message) -> None:
         _, path, unit, result = message.body
-        instance = self._kind.id_of(unit)
+        instance = self.kind.id_of(unit)
         if instance is not None:
-            self._cache.mark_stale(instance)
-            self._jobs.removed(path, result)
-            self._wake(instance)
+            self.cache.mark_stale(instance)
+            self.jobs.removed(path, result)
+            self.wake(instance)
 
     def _unit_came_or_went(self, message: Message) -> None:
-        instance = self._kind.id_of(message.body[0])
+        instance = self.kind.id_of(message.body[0])
         if instance is not None:
             # Not believed but asked: a reload removes every unit and makes it again.
-            self._cache.mark_stale(instance)
-            self._wake(instance)
+            self.cache.mark_stale(instance)
+            self.wake(instance)

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_now
@@ -19,24 +20,18 @@ from agent.supervise.backends.notes import Say
 from agent.supervise.facts import Facts
 
 
+@dataclass(slots=True, eq=False)
 class Returns:
-    def __init__(
-        self,
-        members: Callable[[BackendFacts], list[Facts]],
-        wake: Callable[[InstanceId], None],
-        settings: Callable[[], BackendsSection],
-        say: Say,
-    ) -> None:
-        self._members = members
-        self._wake = wake
-        self._settings = settings
-        self._say = say
-        self._tasks: set[asyncio.Task[None]] = set()
+    members: Callable[[BackendFacts], list[Facts]]
+    wake: Callable[[InstanceId], None]
+    settings: Callable[[], BackendsSection]
+    say: Say
+    _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
 
     def look(self, backend: BackendFacts) -> None:
         """A look at the backend is over: its sessions begin to wait, or come back."""
         backend.outage, turn = judge_outage(
-            backend.outage, up=backend.up, now=boot_now(), patience=self._settings().patience
+            backend.outage, up=backend.up, now=boot_now(), patience=self.settings().patience
         )
         if turn is Turn.LEFT:
             self._left(backend)
@@ -51,19 +46,19 @@ class Returns:
 
     def _left(self, backend: BackendFacts) -> None:
         backend.since_wall = time.time()
-        members = self._members(backend)
+        members = self.members(backend)
         backend.away = {facts.id for facts in members}
         backend.asking.clear()
         sentence = f"it is down: {backend.sentence}; {len(members)} sessions wait for it"
-        self._say(backend, "backend_down", sentence, bad=True)
+        self.say(backend, "backend_down", sentence, bad=True)
         for facts in members:
-            self._wake(facts.id)
+            self.wake(facts.id)
 
     def _returned(self, backend: BackendFacts) -> None:
         backend.since_wall = time.time()
-        members = [facts for facts in self._members(backend) if facts.id in backend.away]
+        members = [facts for facts in self.members(backend) if facts.id in backend.away]
         sentence = f"it is up; the agent checks its {len(members)} sessions in turn"
-        self._say(backend, "backend_up", sentence)
+        self.say(backend, "backend_up", sentence)
         backend.away = {facts.id for facts in members}
         random.shuffle(members)
         self._begin(backend, self._bring_back(backend, members))
@@ -75,7 +70,7 @@ class Returns:
 
     async def _look_again(self, backend: BackendFacts) -> None:
         """After a blink: only asking the sessions shows what it was to them."""
-        for facts in self._members(backend):
+        for facts in self.members(backend):
             facts.next_probe, facts.asked.try_at_once = 0.0, True
             await self._wake_in_turn(facts)
 
@@ -91,5 +86,5 @@ class Returns:
             await self._wake_in_turn(facts)
 
     async def _wake_in_turn(self, facts: Facts) -> None:
-        self._wake(facts.id)
-        await asyncio.sleep(1.0 / self._settings().back_rate)
+        self.wake(facts.id)
+        await asyncio.sleep(1.0 / self.settings().back_rate)

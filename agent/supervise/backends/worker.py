@@ -34,24 +34,18 @@ class WorkerListener:
     """The worker releases sessions without an instance."""
 
 
+@dataclass(slots=True, eq=False)
 class BackendWorkers:
     """Acts on one backend's worker at a time; what it finds is written into its facts."""
 
-    def __init__(
-        self,
-        host: Host,
-        listener: WorkerListener,
-        link_stats: LinkStats,
-        say: Callable[[BackendFacts, str, str], object],
-    ) -> None:
-        self._host = host
-        self._listener = listener
-        self._link_stats = link_stats
-        self._say = say
+    host: Host
+    listener: WorkerListener
+    link_stats: LinkStats
+    say: Callable[[BackendFacts, str, str], object]
 
     async def look(self, one: BackendFacts) -> None:
         """Find it, and bring it up and near as far as that goes now."""
-        self._note(one, await self._host.status(one.name))
+        self._note(one, await self.host.status(one.name))
         if one.unit.state is UnitState.ACTIVE:
             if one.link is None and boot_now() >= one.next_attach:
                 await self._attach(one)
@@ -62,7 +56,7 @@ class BackendWorkers:
         """Reach one that runs already and hear its first word; start none."""
         deadline = boot_now() + within
         try:
-            self._note(one, await self._host.status(one.name))
+            self._note(one, await self.host.status(one.name))
             while one.unit.state is UnitState.ACTIVE and boot_now() < deadline and not one.up:
                 if one.link is None:
                     await self._attach(one)
@@ -75,33 +69,33 @@ class BackendWorkers:
     async def read_anew(self, one: BackendFacts) -> None:
         """Its settings changed: a worker that runs has the old ones."""
         try:
-            if (await self._host.status(one.name)).runs:
-                await self._host.restart(one.name)
+            if (await self.host.status(one.name)).runs:
+                await self.host.restart(one.name)
         except WaError as error:
             log.warning("cannot restart the worker of backend %s: %s", one.name, error)
 
     async def stop(self, one: BackendFacts) -> None:
         one.our_stop = True
         try:
-            await self._host.stop(one.name)
+            await self.host.stop(one.name)
         except WaError as error:
             log.error("cannot close the worker of backend %s in order: %s", one.name, error)
 
     async def close(self, *, leave_workers: bool) -> None:
-        await self._host.close(leave_workers=leave_workers)
+        await self.host.close(leave_workers=leave_workers)
 
     def _note(self, one: BackendFacts, unit: UnitStatus) -> None:
         before, one.unit = one.unit, unit
         if unit.restarts > before.restarts and unit.run:
-            self._say(one, "restarted", "its worker ended, and the host started it again")
+            self.say(one, "restarted", "its worker ended, and the host started it again")
         if unit.runs:
             one.stopped_by_hand = one.our_stop = False
             return
         stopped = before.runs and unit.state is UnitState.INACTIVE and not unit.job_pending
-        operators_act_past_us = self._host.name == "systemd"
+        operators_act_past_us = self.host.name == "systemd"
         if stopped and operators_act_past_us and not one.our_stop and not one.stopped_by_hand:
             one.stopped_by_hand = True
-            self._say(
+            self.say(
                 one, "operator", "an operator stopped its worker: it stays stopped until a start"
             )
 
@@ -112,8 +106,8 @@ class BackendWorkers:
         patient = one.unit.exit_status == MISCONFIGURED
         try:
             if one.unit.state is UnitState.FAILED:
-                await self._host.reset_failed(one.name)
-            await self._host.start(one.name)
+                await self.host.reset_failed(one.name)
+            await self.host.start(one.name)
         except WaError as error:
             wait = min(FIRST_DELAY * 2.0 ** min(one.failed_starts, 16), LONGEST_DELAY)
             one.failed_starts += 1
@@ -121,7 +115,7 @@ class BackendWorkers:
             log.warning("cannot start the worker of backend %s: %s", one.name, error)
             return
         one.failed_starts = 0
-        one.unit = await self._host.status(one.name)
+        one.unit = await self.host.status(one.name)
         if one.unit.state is UnitState.ACTIVE:
             await self._attach(one)
 
@@ -148,15 +142,15 @@ class BackendWorkers:
             one.link = None
 
     async def _open_link(self, one: BackendFacts) -> Link:
-        listener = self._listener
+        listener = self.listener
         return await Link.open(
-            self._host.link_path(one.name),
+            self.host.link_path(one.name),
             one.name,
             only_process(one.unit.main_pid),
             lambda id, run, claim: listener.claimed(one, id, run, claim),
             lambda id, run, what: listener.happened(one, id, run, what),
             lambda why: listener.lost(one, why),
-            stats=self._link_stats,
+            stats=self.link_stats,
             limits=BACKEND_LINK,
             speaks_for=lambda id: id in one.roster,
             on_server=lambda _run, claim: listener.server(one, claim),
@@ -164,7 +158,7 @@ class BackendWorkers:
 
     async def _call_the_roll(self, one: BackendFacts, link: Link) -> None:
         """Its file told it already; what changed while it had no agent is told again."""
-        await self._listener.drop_strangers(one)
+        await self.listener.drop_strangers(one)
         places = asyncio.Semaphore(CALLS_AT_ONCE)
 
         async def hold(id: InstanceId) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -69,47 +69,35 @@ class Wanted:
     """The seal of a desk's session, which goes into an instance that exists and is not paired."""
 
 
+@dataclass(slots=True, eq=False)
 class Moving:
-    def __init__(
-        self,
-        keeping: Keeping,
-        registry: Registry,
-        store: Store,
-        host: Host,
-        root: Path,
-        *,
-        invites: Invites,
-        settings: Callable[[], SessionsSection],
-        forget: Callable[[InstanceId], None],
-        wake: Callable[[InstanceId], None],
-    ) -> None:
-        self._keeping = keeping
-        self._registry = registry
-        self._store = store
-        self._host = host
-        self._root = root
-        self.invites = invites
-        self._settings = settings
-        self._forget = forget
-        self._wake = wake
-        self._arriving: set[InstanceId] = set()
+    keeping: Keeping
+    registry: Registry
+    store: Store
+    host: Host
+    root: Path
+    invites: Invites
+    settings: Callable[[], SessionsSection]
+    forget: Callable[[InstanceId], None]
+    wake: Callable[[InstanceId], None]
+    _arriving: set[InstanceId] = field(init=False, default_factory=set)
 
     @asynccontextmanager
     async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
         """Of a snapshot made now, or of the one of that name."""
-        facts = self._registry.get(id)
+        facts = self.registry.get(id)
         if name:
-            snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
+            snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
         else:
-            snapshot = await self._keeping.snapshot(id, "for an export")
+            snapshot = await self.keeping.snapshot(id, "for an export")
         assert snapshot.manifest is not None
-        with await asyncio.to_thread(open_nameless, self._root) as file:
-            work = partial(export_snapshot, self._root, snapshot, file)
+        with await asyncio.to_thread(open_nameless, self.root) as file:
+            work = partial(export_snapshot, self.root, snapshot, file)
             total = snapshot.manifest.listing.size
-            packed = await self._keeping.in_thread(id, "export", work, total)
+            packed = await self.keeping.in_thread(id, "export", work, total)
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
-            await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
+            await self.keeping.say(facts, "exported", sentence, name=snapshot.name)
             yield Export(file, snapshot, packed)
 
     async def import_archive(
@@ -148,8 +136,8 @@ class Moving:
     # inside
 
     def _received(self, pieces: AsyncIterable[bytes]) -> AbstractAsyncContextManager[Received]:
-        most = self._settings().import_packed
-        return received(pieces, self._root, self.invites.key_file, most)
+        most = self.settings().import_packed
+        return received(pieces, self.root, self.invites.key_file, most)
 
     async def _import(self, archive: Received, wanted: Wanted, manifest: Manifest) -> Import:
         _check_engine(manifest)
@@ -158,7 +146,7 @@ class Moving:
         retired = await self._bring_in(content, wanted, manifest, archive.sha256)
         if wanted.sealed is not None and wanted.sealed.token:
             await self.invites.use(wanted.id, archive.sha256)
-        return Import(self._registry.view(wanted.id), archive.sha256, retired)
+        return Import(self.registry.view(wanted.id), archive.sha256, retired)
 
     @asynccontextmanager
     async def _arriving_as(self, id: InstanceId) -> AsyncIterator[None]:
@@ -169,7 +157,7 @@ class Moving:
             yield
         finally:
             self._arriving.discard(id)
-            await asyncio.to_thread(discard, self._root, id, "import")
+            await asyncio.to_thread(discard, self.root, id, "import")
 
     async def _bring_in(
         self, file: Archive, wanted: Wanted, manifest: Manifest, sha256: str
@@ -177,13 +165,13 @@ class Moving:
         id = wanted.id
         arrived = await self._unpack(file, id, manifest.listing.size)
         self._check_free(wanted, manifest)
-        old, told = self._registry.facts.get(id), arrived.manifest
+        old, told = self.registry.facts.get(id), arrived.manifest
         enabled = wanted.enable or (old is not None and old.instance.enabled)
         made = Instance(id, told.engine, enabled, told.settings, time.time())
         if old is not None and wanted.sealed is not None:
             made = replace(old.instance, enabled=enabled)
         if old is None:
-            async with self._keeping.locks[id]:
+            async with self.keeping.locks[id]:
                 retired = await self._put(made, told, replaces=False)
         else:
             retired = await self._replace(old, made, told, wanted)
@@ -207,8 +195,8 @@ class Moving:
         return name
 
     async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
-        work = partial(unpack, self._root, file, id, self._limits())
-        arrived = await self._keeping.in_thread(id, "import", work, size)
+        work = partial(unpack, self.root, file, id, self._limits())
+        arrived = await self.keeping.in_thread(id, "import", work, size)
         if arrived.manifest.paired and arrived.state is not SessionFiles.WHOLE:
             raise InvalidRequest(
                 f"cannot import {id}: the archive is whole, but its session is {arrived.state}"
@@ -230,16 +218,16 @@ class Moving:
         """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
         if old.action.task is not None and old.action.is_start:
             old.action.task.cancel()
-        async with old.busy, self._keeping.locks[old.id]:
-            self._registry.get(old.id)
+        async with old.busy, self.keeping.locks[old.id]:
+            self.registry.get(old.id)
             self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
             said = entry(old, "replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
-            await self._registry.save(old, [said])
-            await self._host.stop(old.id)
-            await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
-            self._registry.drop(old)
-            self._forget(old.id)
+            await self.registry.save(old, [said])
+            await self.host.stop(old.id)
+            await self.store.remove(old.id, entry(old, "replaced", "replaced by an import"))
+            self.registry.drop(old)
+            self.forget(old.id)
             try:
                 return await self._put(made, manifest, replaces=True)
             except WaError as error:
@@ -251,7 +239,7 @@ class Moving:
     async def _put(self, made: Instance, manifest: Manifest, *, replaces: bool) -> Retired | None:
         return await asyncio.to_thread(
             put_in_place,
-            self._root,
+            self.root,
             "import",
             Identity(
                 made,
@@ -265,13 +253,13 @@ class Moving:
         )
 
     async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
-        await self._store.add(made, record, said)
-        facts = self._registry.add(made, record)
-        facts.enabled_by_operator = self._host.enabled_by_operator(made.id)
-        self._wake(made.id)
+        await self.store.add(made, record, said)
+        facts = self.registry.add(made, record)
+        facts.enabled_by_operator = self.host.enabled_by_operator(made.id)
+        self.wake(made.id)
 
     def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:
-        if wanted.id not in self._registry.facts or wanted.replace:
+        if wanted.id not in self.registry.facts or wanted.replace:
             return
         if wanted.sealed is None:
             raise Refused(
@@ -282,7 +270,7 @@ class Moving:
         self.invites.refuse_unfit(wanted.id, manifest)
 
     def _limits(self) -> Limits:
-        chosen = self._settings()
+        chosen = self.settings()
         return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
 
 

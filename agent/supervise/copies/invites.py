@@ -53,26 +53,19 @@ class _Kept:
     used_wall: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
 class Invites:
-    def __init__(
-        self,
-        store: InviteStore,
-        key_file: Path,
-        *,
-        find: Callable[[InstanceId], Candidate],
-        seconds: Callable[[], float],
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        """`find` raises NotFound for an unknown id."""
-        self.key_file = key_file
-        self._store = store
-        self._find = find
-        self._seconds = seconds
-        self._wall = wall
+    """`find` raises NotFound for an unknown id."""
+
+    store: InviteStore
+    key_file: Path
+    find: Callable[[InstanceId], Candidate]
+    seconds: Callable[[], float]
+    wall: Callable[[], float] = time.time
 
     async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
         """A new invitation, and the time of its end; the one before it is void."""
-        candidate = self._find(id)
+        candidate = self.find(id)
         _refuse_paired(candidate)
         if candidate.instance.engine != ENGINE:
             raise Refused(
@@ -82,19 +75,19 @@ class Invites:
             )
         public = await asyncio.to_thread(make_key, self.key_file)
         made = Invitation(id, public, secrets.token_urlsafe(32), url)
-        expires = self._wall() + self._seconds()
+        expires = self.wall() + self.seconds()
         kept = _Kept(_hash(made.door), candidate.instance.created_wall, expires)
-        await self._store.put_fact(_FACT + id, json.dumps(asdict(kept)))
-        await self._say(id, "invited", f"invited a desk to pair it, for {self._seconds():g} s")
+        await self.store.put_fact(_FACT + id, json.dumps(asdict(kept)))
+        await self._say(id, "invited", f"invited a desk to pair it, for {self.seconds():g} s")
         return made, expires
 
     async def revoke(self, id: InstanceId) -> bool:
         """Whether there was an unused one."""
-        self._find(id)
+        self.find(id)
         kept = await self._read(id)
         if kept is None or kept.used_wall:
             return False
-        await self._store.forget_facts([_FACT + id])
+        await self.store.forget_facts([_FACT + id])
         await self._say(id, "invite_revoked", "its invitation to pair at a desk was revoked")
         return True
 
@@ -113,7 +106,7 @@ class Invites:
             raise Forbidden(
                 "cannot accept this invitation: it was used already", code="invite_used"
             )
-        if self._wall() > max(kept.expires_wall, kept.used_wall + self._seconds() * bool(used)):
+        if self.wall() > max(kept.expires_wall, kept.used_wall + self.seconds() * bool(used)):
             raise Forbidden("cannot accept this invitation: it has expired", code="invite_expired")
 
     async def check_sealed(self, id: InstanceId, sealed: Sealed) -> None:
@@ -127,7 +120,7 @@ class Invites:
 
     def refuse_unfit(self, id: InstanceId, manifest: Manifest) -> None:
         """Refuses a session that this instance must not get from a desk."""
-        candidate = self._find(id)
+        candidate = self.find(id)
         _refuse_paired(candidate)
         if manifest.engine != candidate.instance.engine:
             raise Refused(
@@ -150,21 +143,19 @@ class Invites:
     async def use(self, id: InstanceId, sha256: str) -> None:
         kept = await self._read(id)
         if kept is not None:
-            used = asdict(kept) | {"used_wall": self._wall()}
-            await self._store.put_fact(_FACT + id, json.dumps(used))
+            used = asdict(kept) | {"used_wall": self.wall()}
+            await self.store.put_fact(_FACT + id, json.dumps(used))
         await self._say(id, "invite_used", f"a desk paired it, SHA-256 of the upload {sha256}")
 
     async def _read(self, id: InstanceId) -> _Kept | None:
-        text = await self._store.get_fact(_FACT + id)
+        text = await self.store.get_fact(_FACT + id)
         return None if text is None else _Kept(**json.loads(text))
 
     def _is_of_present(self, id: InstanceId, kept: _Kept) -> bool:
-        return self._find(id).instance.created_wall == kept.created_wall
+        return self.find(id).instance.created_wall == kept.created_wall
 
     async def _say(self, id: InstanceId, kind: str, sentence: str) -> None:
-        await self._store.append(
-            JournalEntry(kind, sentence, Category.SESSION, id, self._wall(), {})
-        )
+        await self.store.append(JournalEntry(kind, sentence, Category.SESSION, id, self.wall(), {}))
 
 
 def _refuse_paired(candidate: Candidate) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import boot_now
@@ -23,36 +24,30 @@ SWEEP_EVERY = 3600.0
 AFTER_FAILURE = 600.0
 
 
+@dataclass(slots=True, eq=False)
 class SnapshotClock:
-    def __init__(
-        self,
-        keeping: Keeping,
-        registry: Registry,
-        root: Path,
-        settings: Callable[[], SessionsSection],
-    ) -> None:
-        self._keeping = keeping
-        self._registry = registry
-        self._root = root
-        self._settings = settings
-        self._not_before: dict[InstanceId, float] = {}
-        self._swept_at: float | None = None
+    keeping: Keeping
+    registry: Registry
+    root: Path
+    settings: Callable[[], SessionsSection]
+    _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
+    _swept_at: float | None = field(init=False, default=None)
 
     async def run(self) -> None:
         try:
             await self._look_at_what_is_there()
             while True:
                 await self._sweep_if_due()
-                for facts in list(self._registry.facts.values()):
+                for facts in list(self.registry.facts.values()):
                     if self._is_due(facts, time.time()):
                         await self._take(facts)
-                interval = self._settings().snapshot_interval
+                interval = self.settings().snapshot_interval
                 await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
         finally:
-            self._keeping.stop()
+            self.keeping.stop()
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
-        chosen = self._settings()
+        chosen = self.settings()
         if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
             return False
         if facts.instance.backend:
@@ -72,40 +67,40 @@ class SnapshotClock:
         return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
 
     async def _take(self, facts: Facts) -> None:
-        pause = min(AFTER_FAILURE, self._settings().snapshot_interval)
+        pause = min(AFTER_FAILURE, self.settings().snapshot_interval)
         try:
-            taken = await self._keeping.take(facts, "by the clock")
+            taken = await self.keeping.take(facts, "by the clock")
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return
         except WaError as error:
             if not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
-                await self._keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
+                await self.keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause
 
     async def _look_at_what_is_there(self) -> None:
-        for facts in list(self._registry.facts.values()):
+        for facts in list(self.registry.facts.values()):
             try:
-                found = await asyncio.to_thread(newest_good, self._root, facts.id)
+                found = await asyncio.to_thread(newest_good, self.root, facts.id)
             except WaError as error:
                 log.warning("%s", error)
                 continue
             if found is not None and found.manifest is not None:
                 facts.last_snapshot_wall = found.manifest.taken_wall
-                self._registry.touch(facts)
+                self.registry.touch(facts)
 
     async def _sweep_if_due(self) -> None:
         now = boot_now()
         if self._swept_at is not None and now - self._swept_at < SWEEP_EVERY:
             return
         self._swept_at = now
-        before = time.time() - self._settings().trash_days * 86400
+        before = time.time() - self.settings().trash_days * 86400
         try:
-            trash = await asyncio.to_thread(list_trash, self._root)
+            trash = await asyncio.to_thread(list_trash, self.root)
             # Who can come back from the trash keeps his snapshots.
-            known = {*self._registry.facts, *(one.id for one in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, self._root, known, before):
+            known = {*self.registry.facts, *(one.id for one in trash)}
+            for name in await asyncio.to_thread(sweep_snapshots, self.root, known, before):
                 log.info("removed the snapshot %s", name)
         except WaError as error:
             log.warning("%s", error)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -76,31 +76,23 @@ def finish_cut_short(root: Path) -> None:
         log.error("%s", error)
 
 
+@dataclass(slots=True, eq=False)
 class Keeping:
     """Everything that is done with copies of sessions. What repairs need of it is `Keeper`."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        store: Store,
-        host: Host,
-        root: Path,
-        *,
-        settings: Callable[[], SessionsSection],
-        save_timeout: Callable[[], float],
-        wake: Callable[[InstanceId], None],
-    ) -> None:
-        self.under_way: dict[InstanceId, Progress] = {}
-        self._registry = registry
-        self._store = store
-        self._host = host
-        self._root = root
-        self._settings = settings
-        self._save_timeout = save_timeout
-        self._wake = wake
-        self._few = asyncio.Semaphore(AT_ONCE)
-        self.locks: defaultdict[InstanceId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._stopping = threading.Event()
+    registry: Registry
+    store: Store
+    host: Host
+    root: Path
+    settings: Callable[[], SessionsSection]
+    save_timeout: Callable[[], float]
+    wake: Callable[[InstanceId], None]
+    under_way: dict[InstanceId, Progress] = field(init=False, default_factory=dict)
+    _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    locks: defaultdict[InstanceId, asyncio.Lock] = field(
+        init=False, default_factory=lambda: defaultdict(asyncio.Lock)
+    )
+    _stopping: threading.Event = field(init=False, default_factory=threading.Event)
 
     def stop(self) -> None:
         """A copy under way in a thread must not hold up the end: it stops at its next piece."""
@@ -110,11 +102,11 @@ class Keeping:
 
     async def snapshots(self, id: InstanceId) -> list[Snapshot]:
         """Newest first, the unusable ones too."""
-        self._registry.get(id)
-        return await asyncio.to_thread(list_snapshots, self._root, id)
+        self.registry.get(id)
+        return await asyncio.to_thread(list_snapshots, self.root, id)
 
     async def has_good_snapshot(self, id: InstanceId) -> bool:
-        return await asyncio.to_thread(newest_good, self._root, id) is not None
+        return await asyncio.to_thread(newest_good, self.root, id) is not None
 
     def may_roll_back(self, engine: str) -> bool:
         return may_roll_back(engine)
@@ -123,7 +115,7 @@ class Keeping:
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """One now; Refused or TryLater says why there is none."""
-        return await self.take(self._registry.get(id), why)
+        return await self.take(self.registry.get(id), why)
 
     async def back_up(self, facts: Facts, why: str) -> str:
         """Before something that destroys: what is on the disk, whole or not; its name."""
@@ -143,13 +135,13 @@ class Keeping:
             )
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
-            keep = max(self._settings().snapshots, 1)
-            await asyncio.to_thread(prune_snapshots, self._root, facts.id, keep)
+            keep = max(self.settings().snapshots, 1)
+            await asyncio.to_thread(prune_snapshots, self.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall = manifest.taken_wall
-            self._registry.touch(facts)
+            self.registry.touch(facts)
         listing = manifest.listing
         sentence = (
             f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
@@ -169,7 +161,7 @@ class Keeping:
             subject = Subject(
                 facts.instance, record.paired, record.account, why, backup, record.needs_passkey
             )
-            take = partial(take_snapshot, self._root, subject)
+            take = partial(take_snapshot, self.root, subject)
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
             except VaultError as error:
@@ -187,7 +179,7 @@ class Keeping:
         try:
             if facts.link is None:
                 raise LinkError(f"cannot ask {facts.id} to save: its worker cannot be reached")
-            await facts.link.call("save", {}, timeout=self._save_timeout())
+            await facts.link.call("save", {}, timeout=self.save_timeout())
         except (LinkError, EngineError) as error:
             if must_save:
                 raise TryLater(
@@ -206,16 +198,16 @@ class Keeping:
 
     async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
-        facts = self._registry.get(id)
-        snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
+        facts = self.registry.get(id)
+        snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
         if facts.action.task is not None and facts.action.is_start:
             facts.action.task.cancel()
         async with facts.busy, self.locks[id]:
-            self._registry.get(id)  # it may have been deleted meanwhile
+            self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
                 instance = facts.instance
-                await asyncio.to_thread(refuse_roll_back, self._root, instance, snapshot)
-            await asyncio.to_thread(must_have_room, self._root, snapshot)
+                await asyncio.to_thread(refuse_roll_back, self.root, instance, snapshot)
+            await asyncio.to_thread(must_have_room, self.root, snapshot)
             said = entry(
                 facts,
                 "restoring",
@@ -223,31 +215,31 @@ class Keeping:
                 Category.RECOVERY,
             )
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-            await self._registry.save(facts, [said])
+            await self.registry.save(facts, [said])
             try:
-                await self._host.stop(id)
+                await self.host.stop(id)
                 restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
                 manifest = restored.manifest
                 facts.record = replace(
                     forgive(facts.record), paired=manifest.paired, account=manifest.account
                 )
-                await self._registry.save(facts)
+                await self.registry.save(facts)
             finally:
-                self._wake(id)
+                self.wake(id)
         return restored
 
     async def must_have_room(self, facts: Facts) -> None:
-        newest = await asyncio.to_thread(newest_good, self._root, facts.id)
+        newest = await asyncio.to_thread(newest_good, self.root, facts.id)
         if newest is not None:
-            await asyncio.to_thread(must_have_room, self._root, newest)
+            await asyncio.to_thread(must_have_room, self.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
         """The newest good snapshot that can still be read; its worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
-            for found in await asyncio.to_thread(list_snapshots, self._root, facts.id):
+            for found in await asyncio.to_thread(list_snapshots, self.root, facts.id):
                 try:
-                    await asyncio.to_thread(refuse_roll_back, self._root, facts.instance, found)
+                    await asyncio.to_thread(refuse_roll_back, self.root, facts.instance, found)
                     await self._put_back(facts, found, f"snapshot {found.name} was restored")
                     return found.name
                 except Refused as error:
@@ -268,7 +260,7 @@ class Keeping:
             "restore",
             partial(
                 restore_snapshot,
-                self._root,
+                self.root,
                 facts.instance,
                 snapshot,
                 why,
@@ -307,4 +299,4 @@ class Keeping:
         said = entry(facts, kind, sentence, Category.SESSION, **detail)
         level = logging.WARNING if kind == "snapshot_failed" else logging.INFO
         bound(said.category, facts.id, __name__).log(level, "%s", sentence)
-        await self._store.append(said)
+        await self.store.append(said)

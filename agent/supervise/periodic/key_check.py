@@ -5,6 +5,7 @@ Crossing the threshold wakes a session at once; this is the net below that, and 
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.figures.repair_statistics import RepairStatistics
@@ -16,38 +17,29 @@ from agent.supervise.passes.findings import judge_keys
 from agent.supervise.registry import Registry
 
 
+@dataclass(slots=True, eq=False)
 class Rounds:
-    def __init__(
-        self,
-        registry: Registry,
-        *,
-        every: Callable[[], float],
-        policy: Callable[[], CryptoPolicy],
-        statistics: Callable[[], RepairStatistics],
-        wake: Callable[[InstanceId], None],
-        checked: Callable[[str, float], None],
-    ) -> None:
-        self._registry = registry
-        self._every = every
-        self._policy = policy
-        self._statistics = statistics
-        self._wake = wake
-        self._checked = checked
+    registry: Registry
+    every: Callable[[], float]
+    policy: Callable[[], CryptoPolicy]
+    statistics: Callable[[], RepairStatistics]
+    wake: Callable[[InstanceId], None]
+    checked: Callable[[str, float], None]
 
     async def run(self) -> None:
-        before = self._statistics()
+        before = self.statistics()
         while True:
-            await asyncio.sleep(self._every())
+            await asyncio.sleep(self.every())
             begun = boot_now()
             before = self._go_round(before)
-            self._checked("keys", boot_now() - begun)
+            self.checked("keys", boot_now() - begun)
 
     def _go_round(self, before: RepairStatistics) -> RepairStatistics:
-        every, now = list(self._registry.facts.values()), boot_now()
+        every, now = list(self.registry.facts.values()), boot_now()
         failing = [facts for facts in every if self._fails(facts, now)]
         for facts in failing:
-            self._wake(facts.id)
-        found = self._statistics()
+            self.wake(facts.id)
+        found = self.statistics()
         healed = found.repaired + found.cleaned - before.repaired - before.cleaned
         bound(Category.CRYPTO).info(
             "round: %d sessions checked, the keys of %d fail; since the last one %d repaired,"
@@ -60,4 +52,4 @@ class Rounds:
         return found
 
     def _fails(self, facts: Facts, now: float) -> bool:
-        return judge_keys(facts, self._policy(), now).signal is not None
+        return judge_keys(facts, self.policy(), now).signal is not None

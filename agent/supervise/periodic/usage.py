@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import boot_now
@@ -43,43 +44,34 @@ MOST = 1 << 50
 """A larger number is no figure of a process."""
 
 
+@dataclass(slots=True, eq=False)
 class Sampler:
-    """Measures all workers every so often; frees and restarts, one at a time."""
+    """Measures all workers every so often; frees and restarts, one at a time.
 
-    def __init__(
-        self,
-        registry: Registry,
-        config: Callable[[], Config],
-        *,
-        policy: Callable[[], MemoryPolicy],
-        limit: Callable[[Facts], int],
-        well: Callable[[Facts], bool],
-        wake: Callable[[InstanceId], None],
-        checked: Callable[[str, float], None],
-        note: Callable[[JournalEntry], object],
-    ) -> None:
-        """`well`: its engine is in no incident, so that a restarted session can connect again."""
-        self._registry = registry
-        self._config = config
-        self._policy = policy
-        self._limit = limit
-        self._well = well
-        self._wake = wake
-        self._checked = checked
-        self._note = note
-        self._watched_until = 0.0
-        self._shown_at: dict[InstanceId, float] = {}
-        self._measured: dict[InstanceId, int] = {}
-        """The process of each that was measured last."""
+    `well`: its engine is in no incident, so that a restarted session can connect again.
+    """
+
+    registry: Registry
+    config: Callable[[], Config]
+    policy: Callable[[], MemoryPolicy]
+    limit: Callable[[Facts], int]
+    well: Callable[[Facts], bool]
+    wake: Callable[[InstanceId], None]
+    checked: Callable[[str, float], None]
+    note: Callable[[JournalEntry], object]
+    _watched_until: float = field(init=False, default=0.0)
+    _shown_at: dict[InstanceId, float] = field(init=False, default_factory=dict)
+    _measured: dict[InstanceId, int] = field(init=False, default_factory=dict)
+    """The process of each that was measured last."""
 
     async def run(self) -> None:
-        await asyncio.sleep(self._config().start.first_check)
+        await asyncio.sleep(self.config().start.first_check)
         while True:
             begun = boot_now()
             await self.sample()
             await self.care()
-            self._checked("memory", boot_now() - begun)
-            next_look = boot_now() + self._config().memory.interval
+            self.checked("memory", boot_now() - begun)
+            next_look = boot_now() + self.config().memory.interval
             while (left := next_look - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self.sample_new()
@@ -87,15 +79,15 @@ class Sampler:
 
     async def sample(self) -> None:
         self._measured = self._running()
-        found = await measure_whole(self._measured, self._registry.facts)
+        found = await measure_whole(self._measured, self.registry.facts)
         now = boot_now()
-        for facts in list(self._registry.facts.values()):
+        for facts in list(self.registry.facts.values()):
             usage = found.get(facts.id)
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
-                history = facts.run.memory_history.note(usage.memory_bytes, self._policy(), now)
+                history = facts.run.memory_history.note(usage.memory_bytes, self.policy(), now)
                 facts.run.memory_history = history
-            self._registry.touch(facts)
+            self.registry.touch(facts)
 
     def watch(self) -> None:
         """A client asked for the figures of all instances: keep them fresh for a while."""
@@ -121,10 +113,10 @@ class Sampler:
         self._shown_at = {
             id: at for id, at in self._shown_at.items() if id in running
         } | dict.fromkeys(wanted, now)
-        for id, usage in (await measure_whole(wanted, self._registry.facts)).items():
-            if (facts := self._registry.facts.get(id)) is not None:
+        for id, usage in (await measure_whole(wanted, self.registry.facts)).items():
+            if (facts := self.registry.facts.get(id)) is not None:
                 _note(facts, usage)
-                self._registry.touch(facts)
+                self.registry.touch(facts)
 
     async def sample_new(self) -> None:
         """Those whose worker began since the last look at all, once each.
@@ -135,56 +127,56 @@ class Sampler:
         new = {
             id: pid
             for id, pid in self._running().items()
-            if self._measured.get(id) != pid and self._registry.facts[id].unit.since <= settled
+            if self._measured.get(id) != pid and self.registry.facts[id].unit.since <= settled
         }
         if not new:
             return
         self._measured |= new
-        for id, usage in (await measure_whole(new, self._registry.facts)).items():
-            if (facts := self._registry.facts.get(id)) is not None:
+        for id, usage in (await measure_whole(new, self.registry.facts)).items():
+            if (facts := self.registry.facts.get(id)) is not None:
                 _note(facts, usage)
-                self._registry.touch(facts)
+                self.registry.touch(facts)
 
     def _running(self) -> dict[InstanceId, int]:
-        if not self._config().memory.measure:
+        if not self.config().memory.measure:
             return {}
         return {
             id: facts.unit.main_pid
-            for id, facts in self._registry.facts.items()
+            for id, facts in self.registry.facts.items()
             if facts.unit.runs and facts.unit.main_pid
         }
 
     async def care(self) -> None:
         """Gentle first: ask to free caches; then at most one graceful restart at a time."""
-        policy, now = self._policy(), boot_now()
+        policy, now = self.policy(), boot_now()
         budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
-            facts = self._registry.facts[action.id]
+            facts = self.registry.facts[action.id]
             said = bound(Category.MEMORY, facts.id)
             if action.step is MemoryStep.FREE:
                 said.info("the agent asked it to free its caches: %s", action.reason)
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {action.reason}"
-                self._note(entry(facts, "memory", sentence, Category.MEMORY))
+                self.note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:
                 said.warning("restarts gracefully: %s", action.reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = action.reason
-                self._wake(facts.id)
+                self.wake(facts.id)
 
     def _seen(self) -> list[InstanceMemory]:
         return [
             InstanceMemory(
                 facts.id,
                 facts.run.memory_bytes,
-                self._limit(facts),
+                self.limit(facts),
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.action.task is not None or bool(facts.asked.restart_for),
-                restartable=facts.record.status is ConnectionStatus.CONNECTED and self._well(facts),
+                restartable=facts.record.status is ConnectionStatus.CONNECTED and self.well(facts),
             )
-            for facts in self._registry.facts.values()
+            for facts in self.registry.facts.values()
             if facts.run.memory_bytes is not None and facts.unit.runs
         ]
 

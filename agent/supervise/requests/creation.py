@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
@@ -18,33 +18,24 @@ from agent.supervise.turns.memory import Room
 from agent.vault.identity import create as create_folder
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Creation:
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        store: Store,
-        session_root: Path,
-        backends: Backends,
-        room: Room,
-        wake: Callable[[InstanceId], None],
-    ) -> None:
-        self._registry = registry
-        self._store = store
-        self._session_root = session_root
-        self._backends = backends
-        self._room = room
-        self._wake = wake
+    registry: Registry
+    store: Store
+    session_root: Path
+    backends: Backends
+    room: Room
+    wake: Callable[[InstanceId], None]
 
     async def create(self, instance: Instance) -> InstanceView:
         self._check_engine(instance)
-        if instance.id in self._registry.facts:
+        if instance.id in self.registry.facts:
             raise Refused(
                 f"cannot create {instance.id}: it exists already", field="id", code="exists"
             )
         made = replace(instance, created_wall=instance.created_wall or time.time())
         # The folder first: a crash in between leaves an empty folder, never a lost session.
-        await asyncio.to_thread(create_folder, self._session_root, made)
+        await asyncio.to_thread(create_folder, self.session_root, made)
         record = SessionRecord(status_since_wall=time.time())
         said = JournalEntry(
             "created",
@@ -52,13 +43,13 @@ class Creation:
             instance=made.id,
             wall=time.time(),
         )
-        await self._store.add(made, record, said)
-        facts = self._registry.add(made, record)
+        await self.store.add(made, record, said)
+        facts = self.registry.add(made, record)
         facts.saved.identity = identity_of(facts)
-        self._wake(facts.id)
+        self.wake(facts.id)
         # A start that has to wait for memory says so in its answer.
-        facts.hold = facts.hold or self._room.hold(facts)
-        return self._registry.view(facts.id)
+        facts.hold = facts.hold or self.room.hold(facts)
+        return self.registry.view(facts.id)
 
     def _check_engine(self, instance: Instance) -> None:
         try:
@@ -67,7 +58,7 @@ class Creation:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         check_settings_of(instance)
         if known.remote or instance.backend:
-            check_place(self._backends, instance)
+            check_place(self.backends, instance)
 
 
 def check_settings_of(instance: Instance) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, HealthVerdict, Instance, InstanceId
@@ -37,26 +37,16 @@ class SetUp:
     """None: it is connected."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class SettingUp:
-    def __init__(
-        self,
-        *,
-        repairs: Repairs,
-        registry: Registry,
-        host: Host,
-        incidents: Incidents,
-        asking: Asking,
-        create: Callable[[Instance], Awaitable[object]],
-        enable: Callable[[InstanceId], Awaitable[object]],
-    ) -> None:
-        self._repairs = repairs
-        self._registry = registry
-        self._host = host
-        self._incidents = incidents
-        self._asking = asking
-        self._create = create
-        self._enable = enable
-        self._creating: dict[InstanceId, asyncio.Lock] = {}
+    repairs: Repairs
+    registry: Registry
+    host: Host
+    incidents: Incidents
+    asking: Asking
+    create: Callable[[Instance], Awaitable[object]]
+    enable: Callable[[InstanceId], Awaitable[object]]
+    _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
     async def set_up(self, wanted: Instance) -> SetUp:
         """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
@@ -64,14 +54,14 @@ class SettingUp:
         asked_at = boot_now()
 
         def in_vain(facts: Facts) -> bool:
-            return waits_in_vain(facts, self._incidents.fellows(facts), asked_at)
+            return waits_in_vain(facts, self.incidents.fellows(facts), asked_at)
 
         # Who asks for the same new one meanwhile joins: it is created once.
         lock = self._creating.setdefault(wanted.id, asyncio.Lock())
         async with lock:
-            facts = self._registry.facts.get(wanted.id)
+            facts = self.registry.facts.get(wanted.id)
             if facts is None:
-                await self._create(wanted)
+                await self.create(wanted)
         if facts is None:
             self._creating.pop(wanted.id, None)
         elif wanted.engine and facts.instance.engine != wanted.engine:
@@ -82,9 +72,9 @@ class SettingUp:
                 code="other_engine",
             )
         else:
-            if not desired_of(facts, self._host).should_run:
-                await self._enable(wanted.id)
-            result = await self._repairs.ensure_healthy(wanted.id, in_vain)
+            if not desired_of(facts, self.host).should_run:
+                await self.enable(wanted.id)
+            result = await self.repairs.ensure_healthy(wanted.id, in_vain)
             _must_have_helped(facts, result)
         qr = await self._code_or_connected(wanted.id, in_vain)
         return SetUp(wanted.id, facts is None, result, qr)
@@ -95,12 +85,12 @@ class SettingUp:
         """Wait for a code to scan; None once it is connected."""
         deadline = time.monotonic() + SETUP_TIMEOUT
         while time.monotonic() < deadline:
-            facts = self._registry.get(id)
+            facts = self.registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
                 return None
             if facts.hold == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
-            await self._repairs.until_there(facts)
+            await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:
                 raise TryLater(f"cannot start {id}: {facts.action.refusal}", code="server_refused")
             if in_vain(facts):
@@ -109,11 +99,11 @@ class SettingUp:
                 _refuse_hopeless(id, facts.verdict)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:
                 try:
-                    if (shown := await self._asking.qr(id)) is not None and shown.expires_in > 0:
+                    if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
                         return shown
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
-            await self._repairs.wait(asyncio.Event(), POLL)
+            await self.repairs.wait(asyncio.Event(), POLL)
         because = f": {why}" if (why := facts.action.refusal or facts.sentence) else ""
         raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
 

@@ -5,6 +5,7 @@ Nothing that runs is ever stopped for it, and a worker that is restarted keeps i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from agent.core.findings.memory import lacks_room
 from agent.core.model import InstanceId
@@ -16,25 +17,20 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 """The holds of here, which have a sentence of their own."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Room:
-    """Keeps what is promised to the workers that run or begin, and who waits for room."""
+    """Keeps what is promised to the workers that run or begin, and who waits for room.
 
-    def __init__(
-        self,
-        *,
-        limit: Callable[[Facts], int],
-        budget: Callable[[], int],
-        wanted: Callable[[Facts], bool],
-        wake: Callable[[InstanceId], None],
-    ) -> None:
-        """`wanted`: should it run at all?"""
-        self._limit = limit
-        self._budget = budget
-        self._wanted = wanted
-        self._wake = wake
-        self._promised: dict[InstanceId, int] = {}
-        self._sum = 0
-        self._waiting: dict[InstanceId, None] = {}
+    `wanted`: should it run at all?
+    """
+
+    limit: Callable[[Facts], int]
+    budget: Callable[[], int]
+    wanted: Callable[[Facts], bool]
+    wake: Callable[[InstanceId], None]
+    _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
+    _sum: int = field(init=False, default=0)
+    _waiting: dict[InstanceId, None] = field(init=False, default_factory=dict)
 
     def note(self, facts: Facts) -> None:
         """Its worker was looked at: while it runs it has its room."""
@@ -46,7 +42,7 @@ class Room:
     def promise(self, facts: Facts) -> None:
         if facts.instance.backend:
             return
-        limit = self._limit(facts)
+        limit = self.limit(facts)
         self._sum += limit - self._promised.get(facts.id, 0)
         self._promised[facts.id] = limit
         self._waiting.pop(facts.id, None)
@@ -57,7 +53,7 @@ class Room:
 
     def hold(self, facts: Facts) -> str:
         """Why it may not start now; "" when it may, when it runs, or when it should not run."""
-        if facts.unit.runs or not self._wanted(facts) or not self.lacks(facts):
+        if facts.unit.runs or not self.wanted(facts) or not self.lacks(facts):
             return ""
         self._waiting.setdefault(facts.id)
         return DISK_FULL if facts.folder.disk_problem else MEMORY_FULL
@@ -67,12 +63,12 @@ class Room:
         if facts.instance.backend or facts.id in self._promised:
             return ""
         return facts.folder.disk_problem or lacks_room(
-            self._sum, len(self._promised), self._limit(facts), self._budget()
+            self._sum, len(self._promised), self.limit(facts), self.budget()
         )
 
     def _take_back(self, id: InstanceId) -> None:
         if id in self._promised:
             self._sum -= self._promised.pop(id)
             for waiting in self._waiting:  # who still lacks room says so again
-                self._wake(waiting)
+                self.wake(waiting)
             self._waiting.clear()
