@@ -45,42 +45,28 @@ class CheckTimes:
         return dict(self._times)
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class OwnFigures:
     """Measured as it runs; `status` is the picture of the moment."""
 
-    def __init__(
-        self,
-        *,
-        host: Host,
-        store: Store,
-        loop: Loop,
-        registry: Registry,
-        link_stats: LinkStats,
-        incidents: Incidents,
-        ladder: Ladder,
-        settings: Settings,
-        checks: CheckTimes,
-        gates: Gates,
-        database: Path,
-    ) -> None:
-        self._host = host
-        self._store = store
-        self._loop = loop
-        self._registry = registry
-        self._link_stats = link_stats
-        self._incidents = incidents
-        self._ladder = ladder
-        self._settings = settings
-        self._checks = checks
-        self._gates = gates
-        self._database = database
-        self.repairs_before = RepairStatistics()
-        """What an agent that was killed had counted: part of the statistics, not of /metrics."""
-        self._started_wall = time.time()
-        self._lag = 0.0
-        self._to_restore = 0
-        self._pending: set[InstanceId] = set()
-        """Those of them that came to nothing yet."""
+    host: Host
+    store: Store
+    loop: Loop
+    registry: Registry
+    link_stats: LinkStats
+    incidents: Incidents
+    ladder: Ladder
+    settings: Settings
+    checks: CheckTimes
+    gates: Gates
+    database: Path
+    repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
+    """What an agent that was killed had counted: part of the statistics, not of /metrics."""
+    _started_wall: float = field(init=False, default_factory=time.time)
+    _lag: float = field(init=False, default=0.0)
+    _to_restore: int = field(init=False, default=0)
+    _pending: set[InstanceId] = field(init=False, default_factory=set)
+    """Those of them that came to nothing yet."""
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """These are to be looked at before the agent calls itself ready."""
@@ -97,51 +83,51 @@ class OwnFigures:
             self._lag = max(boot_now() - begun - wait, 0.0)
 
     def repairs(self) -> RepairStatistics:
-        return self._ladder.statistics
+        return self.ladder.statistics
 
     def status(self) -> AgentStatus:
         now = boot_now()
         ready, settled = self._brought_back()
-        stats = self._store.stats
+        stats = self.store.stats
         return AgentStatus(
             version=VERSION,
-            host=self._host.name,
+            host=self.host.name,
             started_wall=self._started_wall,
             ready=ready,
             restoring=(settled, self._to_restore),
-            passes_total=self._loop.passes,
-            pass_seconds_total=self._loop.pass_seconds,
-            last_pass_age=now - self._loop.turned_at,
-            passes_late=self._loop.late,
+            passes_total=self.loop.passes,
+            pass_seconds_total=self.loop.pass_seconds,
+            last_pass_age=now - self.loop.turned_at,
+            passes_late=self.loop.late,
             loop_lag=self._lag,
             db_writes=stats.writes,
             db_write_seconds=stats.write_seconds,
             db_errors={**_NO_ERRORS, **stats.errors},
-            link_refusals={**_NO_REFUSALS, **self._link_stats.refused},
-            dbus_connected=self._host.connected,
-            jobs_pending=self._host.jobs_pending,
-            incidents=self._incidents.members(),
+            link_refusals={**_NO_REFUSALS, **self.link_stats.refused},
+            dbus_connected=self.host.connected,
+            jobs_pending=self.host.jobs_pending,
+            incidents=self.incidents.members(),
             incident_reasons={
-                group: one.code for group, one in self._incidents.active.items() if one.code
+                group: one.code for group, one in self.incidents.active.items() if one.code
             },
             repairs=self.repairs(),
             repairs_before=self.repairs_before,
-            durations=self._registry.durations,
-            waiting_starts=self._gates.waiting,
-            logins_left=self._gates.logins_left(now),
-            db_bytes=_size_of(self._database),
+            durations=self.registry.durations,
+            waiting_starts=self.gates.waiting,
+            logins_left=self.gates.logins_left(now),
+            db_bytes=_size_of(self.database),
             log_dropped=lines_lost(),
-            checks=self._checks.all(),
-            config_read_wall=self._settings.read_wall,
-            config_refused=self._settings.refused,
-            alive_limit=max(self._settings.config.health.interval, 30.0),
+            checks=self.checks.all(),
+            config_read_wall=self.settings.read_wall,
+            config_refused=self.settings.refused,
+            alive_limit=max(self.settings.config.health.interval, 30.0),
         )
 
     def _brought_back(self) -> tuple[bool, int]:
         """Whether a pass has seen every instance, and how many starts have an outcome. An outcome
         counts once: a session that drops later is no part of the start any more.
         """
-        facts = self._registry.facts
+        facts = self.registry.facts
         there = [(id, facts[id]) for id in self._pending if id in facts]
         self._pending = {id for id, one in there if not _is_settled(one)}
         return all(one.observed for _, one in there), self._to_restore - len(self._pending)

@@ -46,7 +46,8 @@ class Wakes:
 class Loop:
     """Runs passes side by side, bounded, each instance by itself.
 
-    `lane_of`: what passes share a fate with others wait for, "" = nothing. Each such lane has its own places, so that a slow server leaves those of other lanes free.
+    `lane_of`: what passes share a fate with others wait for, "" = nothing. Each such lane has its
+    own places, so that a slow server leaves those of other lanes free.
     """
 
     wakes: Wakes

@@ -66,30 +66,27 @@ class ReachNews:
     """What the history says of it; None: it is not worth a line (the sandbox's own)."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Reaching:
-    """Asked before whatever logs in; told of each failure and success."""
+    """Asked before whatever logs in; told of each failure and success.
 
-    def __init__(
-        self,
-        *,
-        policy: Callable[[], ReachPolicy],
-        session_root: Path,
-        wake: Callable[[InstanceId], None],
-        wanted: Callable[[Facts], bool],
-    ) -> None:
-        """`wanted`: whether it should run, is not connected, and may be by itself."""
-        self._policy = policy
-        self._root = session_root
-        self._wake = wake
-        self._wanted = wanted
-        self._all: dict[Address, Watched] = {}
-        self._of: dict[InstanceId, tuple[object, Watched | None]] = {}
-        """By instance: the settings that this was found from, and what it needs."""
-        self._places = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._changed = asyncio.Event()
-        self.on_news: list[Callable[[ReachNews], None]] = []
-        self.on_route: list[Callable[[], None]] = []
-        """Called when the kernel's routes change."""
+    `wanted`: whether it should run, is not connected, and may be by itself.
+    """
+
+    policy: Callable[[], ReachPolicy]
+    session_root: Path
+    wake: Callable[[InstanceId], None]
+    wanted: Callable[[Facts], bool]
+    _all: dict[Address, Watched] = field(init=False, default_factory=dict)
+    _of: dict[InstanceId, tuple[object, Watched | None]] = field(init=False, default_factory=dict)
+    """By instance: the settings that this was found from, and what it needs."""
+    _places: asyncio.Semaphore = field(
+        init=False, default_factory=lambda: asyncio.Semaphore(LOOKS_AT_ONCE)
+    )
+    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    on_news: list[Callable[[ReachNews], None]] = field(init=False, default_factory=list)
+    on_route: list[Callable[[], None]] = field(init=False, default_factory=list)
+    """Called when the kernel's routes change."""
 
     # what passes ask
 
@@ -99,7 +96,7 @@ class Reaching:
         if watched is None or facts.asked.past_looks or not watched.reach.away:
             return ""
         watched.waiting[facts.id] = facts
-        may = ask_reach(watched.reach, self._policy(), boot_now())
+        may = ask_reach(watched.reach, self.policy(), boot_now())
         return "" if may is May.TRY else UNREACHABLE
 
     def sentence(self, facts: Facts) -> str:
@@ -121,7 +118,7 @@ class Reaching:
         watched = self._watched(facts)
         if watched is None or facts.asked.past_looks:
             return None
-        match ask_reach(watched.reach, self._policy(), now):
+        match ask_reach(watched.reach, self.policy(), now):
             case May.TRY:
                 watched.reach = begin_try(watched.reach, now)
                 watched.waiting.pop(facts.id, None)
@@ -129,11 +126,11 @@ class Reaching:
             case May.LOOK:
                 watched.waiting[facts.id] = facts
                 self._begin_look(watched)
-                return now + self._policy().look_timeout + 1.0
+                return now + self.policy().look_timeout + 1.0
             case May.WAIT:
                 watched.waiting[facts.id] = facts
                 self._changed.set()
-                moment = next_moment(watched.reach, self._policy())
+                moment = next_moment(watched.reach, self.policy())
                 return max(min(moment, now + ASK_AGAIN), now + 0.05)
 
     # what passes tell
@@ -143,7 +140,7 @@ class Reaching:
         watched = self._watched(facts)
         if watched is None or watched.reach.away:
             return
-        if boot_now() - watched.looked_at > self._policy().look_every:
+        if boot_now() - watched.looked_at > self.policy().look_every:
             watched.waiting[facts.id] = facts
             self._begin_look(watched)
 
@@ -153,7 +150,7 @@ class Reaching:
             return
         tried, now = facts.record.attempts > 0, boot_now()
         before = watched.reach
-        watched.reach = after_failure(before, code, self._policy(), now, tried=tried)
+        watched.reach = after_failure(before, code, self.policy(), now, tried=tried)
         if code in NETWORK_CODES and not watched.reach.away:
             # Looked at before its own delay is over: what is away costs no attempt.
             watched.waiting[facts.id] = facts
@@ -218,21 +215,21 @@ class Reaching:
             listener()
 
     def _is_waited_for(self, watched: Watched) -> bool:
-        if watched.reach.away_since is None or self._policy().look_every <= 0:
+        if watched.reach.away_since is None or self.policy().look_every <= 0:
             return False
-        for facts in [one for one in watched.waiting.values() if not self._wanted(one)]:
+        for facts in [one for one in watched.waiting.values() if not self.wanted(one)]:
             del watched.waiting[facts.id]
         return bool(watched.waiting)
 
     def _begin_look(self, watched: Watched) -> None:
-        if watched.looking is None and self._policy().look_every > 0:
+        if watched.looking is None and self.policy().look_every > 0:
             watched.looked_at = boot_now()
             watched.looking = asyncio.get_running_loop().create_task(
                 self._look(watched), name=f"look at {watched.address.name}"
             )
 
     async def _look(self, watched: Watched) -> None:
-        policy, was_away = self._policy(), watched.reach.away_since is not None
+        policy, was_away = self.policy(), watched.reach.away_since is not None
         try:
             async with self._places:
                 cause = await look(watched.address, policy.look_timeout)
@@ -280,7 +277,7 @@ class Reaching:
         ids = list(watched.waiting)
         random.shuffle(ids)
         for id in ids:
-            self._wake(id)
+            self.wake(id)
 
     def _watched(self, facts: Facts) -> Watched | None:
         settings = facts.instance.settings
@@ -289,7 +286,7 @@ class Reaching:
             return known[1]
         if known is not None and known[1] is not None:
             known[1].waiting.pop(facts.id, None)
-        folder = self._root / facts.id / "session"
+        folder = self.session_root / facts.id / "session"
         address = needed_address(facts.instance.engine, settings, folder)
         watched = None
         if address is not None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from agent.clock import boot_now
 from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, is_well
@@ -33,31 +34,24 @@ from agent.supervise.facts import Facts
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Incidents:
-    """Fed by every failure and success; asked before every try."""
+    """Fed by every failure and success; asked before every try.
 
-    def __init__(
-        self,
-        policy: Callable[[], IncidentPolicy],
-        all_facts: Mapping[InstanceId, Facts],
-        wake: Callable[[InstanceId], None],
-        tell: Callable[[JournalEntry], object],
-        *,
-        out_of_reach: Callable[[Facts], bool],
-        reconnect: Callable[[], ReconnectPolicy],
-    ) -> None:
-        """`out_of_reach`: the address that it needs is away, so a try would prove nothing."""
-        self._policy = policy
-        self._all = all_facts
-        self._wake = wake
-        self._tell = tell
-        self._out_of_reach = out_of_reach
-        self._reconnect = reconnect
-        self._no_turns: set[str] = set()
-        """Groups none of whose members has an address that can be reached."""
-        self._released_wall: dict[str, float] = {}
-        self._changed = asyncio.Event()
-        self._book = IncidentBook()
+    `out_of_reach`: the address that it needs is away, so a try would prove nothing.
+    """
+
+    policy: Callable[[], IncidentPolicy]
+    all_facts: Mapping[InstanceId, Facts]
+    wake: Callable[[InstanceId], None]
+    tell: Callable[[JournalEntry], object]
+    out_of_reach: Callable[[Facts], bool]
+    reconnect: Callable[[], ReconnectPolicy]
+    _no_turns: set[str] = field(init=False, default_factory=set)
+    """Groups none of whose members has an address that can be reached."""
+    _released_wall: dict[str, float] = field(init=False, default_factory=dict)
+    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _book: IncidentBook = field(init=False, default_factory=IncidentBook)
 
     @property
     def active(self) -> dict[str, Incident]:
@@ -70,7 +64,7 @@ class Incidents:
             for group in list(self.active):
                 self._give_turn(group, now)
             turns = [
-                next_turn(one, self._policy(), boot_now())
+                next_turn(one, self.policy(), boot_now())
                 for group, one in self.active.items()
                 if group not in self._no_turns
             ]
@@ -86,10 +80,10 @@ class Incidents:
     def failed(self, facts: Facts, code: str) -> None:
         failure = Failure(facts.id, group_of(facts), code, boot_now())
         if self._book.is_free(failure):
-            facts.record = uncounted(facts.record, self._reconnect(), time.time())
+            facts.record = uncounted(facts.record, self.reconnect(), time.time())
         all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
         declared = self._book.failed(
-            failure, self._policy(), self._population, all_the_way=all_the_way
+            failure, self.policy(), self._population, all_the_way=all_the_way
         )
         self._changed.set()
         if declared is not None:
@@ -144,7 +138,7 @@ class Incidents:
         incident = self.active.get(group_of(facts))
         if incident is None or facts.id not in incident.members:
             return []
-        return [self._all[id] for id in incident.members if id in self._all]
+        return [self.all_facts[id] for id in incident.members if id in self.all_facts]
 
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
@@ -153,7 +147,7 @@ class Incidents:
         group = group_of(facts)
         population = self._population().get(group, 0)
         failing = self._book.failing.now(group, boot_now())
-        return odd_one_out(facts.id, failing, population, self._policy())
+        return odd_one_out(facts.id, failing, population, self.policy())
 
     def released_wall(self, facts: Facts) -> float:
         return self._released_wall.get(group_of(facts), 0.0)
@@ -178,7 +172,7 @@ class Incidents:
         self._wake_all(group)
 
     def _give_turn(self, group: str, now: float) -> None:
-        policy, not_well = self._policy(), self._not_well
+        policy, not_well = self.policy(), self._not_well
         match self._book.give_turn(group, policy, now, not_well, self._is_away):
             case Turn.OVER:
                 self.release(group, "all its members are well")
@@ -188,27 +182,27 @@ class Incidents:
                 self._send_ahead(self.active[group])
 
     def _is_away(self, id: InstanceId) -> bool:
-        return id in self._all and self._out_of_reach(self._all[id])
+        return id in self.all_facts and self.out_of_reach(self.all_facts[id])
 
     def _not_well(self, incident: Incident) -> list[InstanceId]:
-        members = (self._all[id] for id in incident.members if id in self._all)
+        members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
         return [one.id for one in members if one.verdict is None or not is_well(one.verdict)]
 
     def _send_ahead(self, incident: Incident) -> None:
         """Its canary tries for all: its own delays and rounds may wait no longer."""
         assert incident.canary is not None
-        facts = self._all[incident.canary]
+        facts = self.all_facts[incident.canary]
         facts.asked.try_at_once = True
         if facts.repair.last is not None and not facts.repair.last.over:
             facts.repair.last = hurry_repair(facts.repair.last)
         self._say(
             "canary", f"tries first for the members of the incident {incident.code}", incident
         )
-        self._wake(facts.id)
+        self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:
         log.warning("%s", sentence)
-        self._tell(
+        self.tell(
             JournalEntry(
                 kind,
                 sentence,
@@ -221,17 +215,17 @@ class Incidents:
 
     def _population(self) -> dict[str, int]:
         population: dict[str, int] = {}
-        for facts in self._all.values():
+        for facts in self.all_facts.values():
             group = group_of(facts)
             population[group] = population.get(group, 0) + 1
         return population
 
     def _of(self, group: str) -> Iterable[Facts]:
-        return (facts for facts in self._all.values() if group_of(facts) == group)
+        return (facts for facts in self.all_facts.values() if group_of(facts) == group)
 
     def _wake_all(self, group: str) -> None:
         for facts in self._of(group):
-            self._wake(facts.id)
+            self.wake(facts.id)
 
 
 def group_of(facts: Facts) -> str:
