@@ -87,7 +87,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
         assert observation.claim is not None
         verdict = _by_claim(observation, observation.claim, policy, now)
         verdict = _add_disagreement(observation, verdict)
-    if observation.hold == UNREACHABLE and is_the_networks(observation, verdict):
+    if observation.wait_reason == UNREACHABLE and is_the_networks(observation, verdict):
         verdict = waiting(observation)
     return _add_signals(verdict, observation.signals)
 
@@ -147,7 +147,7 @@ def _hopeless_past(observation: Observation) -> HealthVerdict | None:
 
 def _backend_away(observation: Observation) -> HealthVerdict | None:
     """A backend that is away makes its last claim about the session worthless."""
-    return waiting(observation) if observation.hold in AWAY else None
+    return waiting(observation) if observation.wait_reason in AWAY else None
 
 
 def _without_worker(
@@ -326,7 +326,7 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
         return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
     if given_up := gave_up(observation, policy.reconnect):
         return given_up_after(observation, given_up)
-    if observation.hold:
+    if observation.wait_reason:
         return waiting(observation)
     sentence = f"its worker failed ({unit.result})"
     return conclude(observation, Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)

@@ -252,9 +252,9 @@ class Observation:
     at_wall: float = 0.0
     """The wall clock at `at`: what the record's `..._wall` times are measured against."""
     signals: tuple[Signal, ...] = ()
-    hold: str = ""
+    wait_reason: str = ""
     """Why its whole group waits: backend_down, network_down, incident and the like."""
-    hold_sentence: str = ""
+    wait_sentence: str = ""
     """More of it than the word says; "" = nothing."""
     back_at: float | None = None
     """When the address that it needs could last be reached again; None: it was never away."""

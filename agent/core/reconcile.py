@@ -119,7 +119,7 @@ def may_restart(unit: UnitStatus, *, well: bool) -> bool:
 
 def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
     """Whether a start or reconnect by ourselves is allowed: reason, attempts, delay, breaker."""
-    if observation.hold or now < observation.not_before:
+    if observation.wait_reason or now < observation.not_before:
         return False
     if gave_up(observation, policy.reconnect):
         return False

@@ -81,11 +81,11 @@ class InstanceView:
     """When an open circuit lets one trial through."""
     repair: Repair | None = None
     """The last repair, over or not."""
-    hold: str = ""
+    wait_reason: str = ""
     """Why it waits for others of its kind; "" = it does not."""
     in_incident: bool = False
     """It is a member of an incident that goes on, which speaks for it."""
-    hold_sentence: str = ""
+    wait_sentence: str = ""
     """More of it than the word says; "" = nothing."""
     turns_before: int | None = None
     """It waits for its turn to start or reconnect, so many before it; None: it does not."""

@@ -38,8 +38,8 @@ _AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 def waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
     """Until a time of its own has come it is no network that it waits for."""
     own_time = ended.permanence in NOT_SOON and now < observation.not_before
-    return bool(observation.hold) and not (
-        own_time and observation.hold in ("network_down", UNREACHABLE)
+    return bool(observation.wait_reason) and not (
+        own_time and observation.wait_reason in ("network_down", UNREACHABLE)
     )
 
 
@@ -53,7 +53,7 @@ def is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
 
 
 def waiting(observation: Observation) -> HealthVerdict:
-    known = observation.hold_sentence or HOLDS.get(observation.hold, observation.hold)
+    known = observation.wait_sentence or HOLDS.get(observation.wait_reason, observation.wait_reason)
     sentence = f"waiting: {known}"
     state = Status.RECONNECTING
-    return conclude(observation, Health.DISCONNECTED, state, observation.hold, sentence)
+    return conclude(observation, Health.DISCONNECTED, state, observation.wait_reason, sentence)

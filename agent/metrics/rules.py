@@ -45,7 +45,7 @@ def rules_file(alerts: Iterable[Alert], site: Site) -> str:
 
 
 def _rule(alert: Alert, site: Site) -> list[str]:
-    hold = alert.hold * site.patience
+    hold = alert.for_seconds * site.patience
     return [
         f"      - alert: {alert.name}",
         # PromQL has double quotes of its own; it never has single ones here.

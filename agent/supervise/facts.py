@@ -166,7 +166,7 @@ class Facts:
     counters: Counters = field(default_factory=Counters)
     verdict: HealthVerdict | None = None
     sentence: str = ""
-    hold: str = ""
+    wait_reason: str = ""
     """Why it waits for others, as the last pass found it."""
     link: WorkerLink | None = None
     awaited: asyncio.Event | None = None

@@ -284,7 +284,7 @@ class Supervisor:
 
     def _view_with_hold(self, facts: Facts) -> InstanceView:
         """A start that has to wait for memory says so in its answer."""
-        facts.hold = facts.hold or self._turns.room.hold(facts)
+        facts.wait_reason = facts.wait_reason or self._turns.room.hold(facts)
         return self.view(facts.id)
 
     def _interrupt_start(self, facts: Facts) -> None:

@@ -97,9 +97,11 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
-        hold=facts.hold if desired.should_run and is_held(verdict, facts.hold) else "",
+        wait_reason=facts.wait_reason
+        if desired.should_run and is_held(verdict, facts.wait_reason)
+        else "",
         in_incident=sources.in_incident(facts),
-        hold_sentence=sources.turns.says(facts),
+        wait_sentence=sources.turns.says(facts),
         turns_before=sources.turns.gates.before(facts.id),
         crypto_operations=decrypted,
         crypto_lately=judge_crypto(facts.crypto, sources.settings.config.crypto, now).errors,

@@ -163,7 +163,7 @@ class Agent:
             return
         observation = self._observe(known, at)
         verdict = judge_health(observation, HEALTH, at)
-        if observation.hold not in AWAY and self._remember(known, observation, verdict, at):
+        if observation.wait_reason not in AWAY and self._remember(known, observation, verdict, at):
             observation = self._observe(known, at)
             verdict = judge_health(observation, HEALTH, at)
             self._lanes[known.session.place.name].settled(known.instance.id, at)
@@ -284,7 +284,8 @@ class Agent:
                 wall,
                 jitter,
                 until_wall=until,
-                ours=not observation.hold or known.record.status is ConnectionStatus.CONNECTED,
+                ours=not observation.wait_reason
+                or known.record.status is ConnectionStatus.CONNECTED,
             )
             self._reaches.failed(known, session.reason, at)
             self._crowd.failed(known, session.reason, at)
@@ -303,9 +304,9 @@ class Agent:
             known.repair = begin_repair(verdict, Goal.HEAL, wall)
         peers = judge_crypto(known.crypto, CRYPTO, at).peers if known.session.keys else ()
         around = Circumstances(
-            well=self._crowd.well(known) and observation.hold not in {*AWAY, UNREACHABLE},
+            well=self._crowd.well(known) and observation.wait_reason not in {*AWAY, UNREACHABLE},
             odd_one_out=self._crowd.odd_one_out(known, at),
-            canary=not observation.hold,
+            canary=not observation.wait_reason,
             can_log_out=bool(known.instance.backend),
             good_snapshot=known.session.restorable,
             may_roll_back=known.instance.engine == WEB,

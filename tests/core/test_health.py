@@ -375,7 +375,7 @@ def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
         code,
     )
     assert plan_actions(waits, verdict, POLICY, NOW) is None
-    assert judge_health(replace(waits, hold="network_down"), POLICY, NOW) == verdict
+    assert judge_health(replace(waits, wait_reason="network_down"), POLICY, NOW) == verdict
     due = judge_health(waits, POLICY, NOW + 3000)
     start = plan_actions(waits, due, POLICY, NOW + 3000)
     assert (due.reason, start.actions) == ("not_running", (ActionKind.START,))
@@ -383,10 +383,10 @@ def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
 
 @pytest.mark.parametrize("reason", ["temporary_ban", "client_outdated"])
 def test_who_waits_for_a_time_of_his_own_does_not_wait_for_the_network(reason):
-    waits = replace(dropped(reason), hold="network_down", not_before=NOW + 100)
+    waits = replace(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
     found = judge_health(waits, POLICY, NOW)
     assert (found.state, found.reason) == (S.DISCONNECTED, reason)
     due = replace(waits, not_before=NOW)
     assert judge_health(due, POLICY, NOW).reason == "network_down"
-    lost = replace(dropped("connection_lost"), hold="network_down", not_before=NOW + 100)
+    lost = replace(dropped("connection_lost"), wait_reason="network_down", not_before=NOW + 100)
     assert judge_health(lost, POLICY, NOW).reason == "network_down"

@@ -45,7 +45,7 @@ def test_an_instance_knows_its_backend_and_its_name_there():
     ids=["connected", "dropped", "zombie", "silent", "activating", "no seat"],
 )
 def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observation, hold):
-    held = replace(observation, hold=hold)
+    held = replace(observation, wait_reason=hold)
     verdict = judge_health(held, POLICY, NOW)
     assert (verdict.health, verdict.reason) == (Health.DISCONNECTED, hold)
     assert verdict.state is S.RECONNECTING
@@ -56,7 +56,7 @@ def test_while_its_backend_is_away_it_inherits_that_and_tries_nothing(observatio
 
 def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout():
     gone = SessionRecord(paired=True, reason="logout")
-    held = replace(without_worker(record=gone), instance=REMOTE, hold="backend_down")
+    held = replace(without_worker(record=gone), instance=REMOTE, wait_reason="backend_down")
     assert judge_health(held, POLICY, NOW).reason == "logout"
 
 

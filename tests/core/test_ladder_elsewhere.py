@@ -312,7 +312,7 @@ def test_who_has_nothing_to_lose_is_repaired_again_soon_after_one_that_was_asked
 
 
 def test_a_held_session_that_shows_its_code_is_well():
-    held = replace(CODE, hold="incident")
+    held = replace(CODE, wait_reason="incident")
     verdict = judge_health(held, HEALTH, NOW)
     repair = begin_repair(
         judge_health(connecting(NEVER_PAIRED, ago=99), HEALTH, NOW), Goal.WORKING_QR, WALL

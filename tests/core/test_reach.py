@@ -222,8 +222,8 @@ Status = ConnectionStatus
 def held(claim, **changes):
     return seen(
         claim=claim,
-        hold="unreachable",
-        hold_sentence="cannot reach web.whatsapp.com: no route to host",
+        wait_reason="unreachable",
+        wait_sentence="cannot reach web.whatsapp.com: no route to host",
         **changes,
     )
 

@@ -139,7 +139,7 @@ def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
 )
 def test_who_waits_for_something_that_is_not_its_own_does_nothing(hold):
     for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
-        assert plan(replace(observation, hold=hold)) == []
+        assert plan(replace(observation, wait_reason=hold)) == []
 
 
 def repairing(trouble, stage):

@@ -778,7 +778,7 @@ def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, aro
         probe=None,
         files=SessionFiles.WHOLE,
         unit=replace(observation.unit, state=UnitState.ACTIVE, masked=False),
-        hold="",
+        wait_reason="",
     )
     verdict = judge_health(ended, HEALTH, NOW)
     assert not needs_repair(verdict)

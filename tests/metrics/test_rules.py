@@ -77,7 +77,7 @@ def expected(story: Story) -> dict[float, list[ActiveAlert]]:
         t: [
             ActiveAlert(one, (), AlertState.FIRING, 0.0, 0.0)
             for one in (alert, switch)
-            if t >= one.hold
+            if t >= one.for_seconds
         ]
         for t in story.moments()
     }

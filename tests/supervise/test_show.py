@@ -70,7 +70,7 @@ async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
 async def test_an_outage_is_told_only_of_those_that_wait_for_its_end(verdict, reason, told):
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
     facts.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
-    facts.hold = "network_down"
-    assert view_of(facts, SOURCES).hold == ("network_down" if told else "")
+    facts.wait_reason = "network_down"
+    assert view_of(facts, SOURCES).wait_reason == ("network_down" if told else "")
     facts.instance = replace(facts.instance, enabled=False)
-    assert view_of(facts, SOURCES).hold == ""
+    assert view_of(facts, SOURCES).wait_reason == ""

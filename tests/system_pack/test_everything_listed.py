@@ -189,7 +189,7 @@ async def test_a_real_scrape_has_every_metric_that_was_promised(
 
 def test_the_table_has_every_alert_that_was_promised() -> None:
     def told(alert: Alert) -> tuple[str, float, Severity]:
-        return alert.name, alert.hold, alert.severity
+        return alert.name, alert.for_seconds, alert.severity
 
     rows = [line.split() for line in ALERTS.split("\n") if line.strip()]
     wanted = {(name, float(hold), Severity(severity)) for name, hold, severity in rows}

@@ -128,7 +128,7 @@ class Alert:
     name: str
     group: Group
     severity: Severity
-    hold: float
+    for_seconds: float
     """So many seconds the condition must hold before it fires."""
     condition: Expression
     summary: str

@@ -109,7 +109,7 @@ def advance(
         for labels, value in vector.items():
             before = active.get((alert.name, labels))
             one = replace(_goes_on(before, alert, labels, value, now), reason=reason(alert, labels))
-            if one.state is AlertState.PENDING and now - one.since >= alert.hold * patience:
+            if one.state is AlertState.PENDING and now - one.since >= alert.for_seconds * patience:
                 one = replace(one, state=AlertState.FIRING, fired_at=now)
                 changes.append(Change(one))
             following[alert.name, labels] = one

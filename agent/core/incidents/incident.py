@@ -91,7 +91,7 @@ class Incident:
 
     @property
     def hold(self) -> str:
-        """The word for Observation.hold."""
+        """The word for Observation.wait_reason."""
         return "incident" if self.kind is IncidentKind.CHANGE else "network_down"
 
     @property
@@ -197,7 +197,7 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
 
 
 def hold_of(incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool) -> str:
-    """The word for Observation.hold: "" when this instance may try by itself.
+    """The word for Observation.wait_reason: "" when this instance may try by itself.
 
     `fresh`: it would need a new worker. A change holds those and its members; in an outage
     nobody can do anything.

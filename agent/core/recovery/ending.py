@@ -41,7 +41,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     helped = _helped(repair)
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
-    if case.observation.hold:
+    if case.observation.wait_reason:
         return None
     if verdict.reason == "ping_failed":
         # The next pings decide: a zombie looks the same after its failed pings are forgotten.

@@ -21,8 +21,8 @@ def picture(
     host: Host,
     policy: ReconnectPolicy,
     *,
-    hold: str = "",
-    hold_sentence: str = "",
+    wait_reason: str = "",
+    wait_sentence: str = "",
     signals: tuple[Signal, ...] = (),
     back_at: float | None = None,
 ) -> Observation:
@@ -44,8 +44,8 @@ def picture(
         not_before=now if facts.asked.try_at_once else earliest,
         at_wall=now_wall,
         signals=signals,
-        hold=hold,
-        hold_sentence=hold_sentence,
+        wait_reason=wait_reason,
+        wait_sentence=wait_sentence,
         back_at=back_at,
     )
 

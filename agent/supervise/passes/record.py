@@ -115,7 +115,7 @@ class Recorder:
             now_wall,
             self.jitter(),
             until_wall=drop.until_wall,
-            ours=not observation.hold or facts.record.status is Status.CONNECTED,
+            ours=not observation.wait_reason or facts.record.status is Status.CONNECTED,
         )
         if code != "logout" or not facts.asked.logout:
             facts.counters.errors[code] += 1

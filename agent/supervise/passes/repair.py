@@ -169,7 +169,7 @@ class Ladder:
         good_snapshot = await keeper.has_good_snapshot(facts.id)
         # All else is asked after that wait: an incident may have been declared meanwhile.
         # What was judged while its backend was away says nothing of it, though it may be back.
-        held = bool(self.hold(facts)) or observation.hold in AWAY
+        held = bool(self.hold(facts)) or observation.wait_reason in AWAY
         around = Circumstances(
             well=self.incidents.well(facts) and not held,
             odd_one_out=self.incidents.odd_one_out(facts),

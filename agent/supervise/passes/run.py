@@ -113,26 +113,26 @@ class Passes:
         entries += self.recorder.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.hold != self._hold(facts):
+        if facts.record is not judged or facts.wait_reason != self._hold(facts):
             observation, verdict = self._judge_now(facts)
         facts.sentence = verdict.sentence
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self._policy()
-        facts.hold = self._hold(facts)
-        if facts.hold == UNREACHABLE:
+        facts.wait_reason = self._hold(facts)
+        if facts.wait_reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
         observation = picture(
             facts,
             self.observer.host,
             policy.reconnect,
-            hold=facts.hold,
-            hold_sentence=self.turns.says(facts),
+            wait_reason=facts.wait_reason,
+            wait_sentence=self.turns.says(facts),
             signals=self.findings.signals(facts),
             back_at=self.turns.reaching.back_at(facts),
         )
-        if not facts.hold and waits_for_network(observation):
+        if not facts.wait_reason and waits_for_network(observation):
             self.turns.reaching.doubt(facts)
         return observation, judge_health(observation, policy, boot_now())
 

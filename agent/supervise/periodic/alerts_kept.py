@@ -37,7 +37,7 @@ class PendingRow:
         entries = frozenset(
             (one.name, one.labels, one.since)
             for one in active
-            if one.state is AlertState.PENDING and one.alert.hold
+            if one.state is AlertState.PENDING and one.alert.for_seconds
         )
         if entries == self._entries and (not entries or now - self._at < REFRESH):
             return None

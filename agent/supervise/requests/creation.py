@@ -48,7 +48,7 @@ class Creation:
         facts.saved.identity = identity_of(facts)
         self.wake(facts.id)
         # A start that has to wait for memory says so in its answer.
-        facts.hold = facts.hold or self.room.hold(facts)
+        facts.wait_reason = facts.wait_reason or self.room.hold(facts)
         return self.registry.view(facts.id)
 
     def _check_engine(self, instance: Instance) -> None:

@@ -218,9 +218,9 @@ class Repairs:
     async def until_there(self, facts: Facts) -> None:
         """While its server is away the caller gets an answer soon: no wait would help."""
         deadline = time.monotonic() + AWAY_PATIENCE
-        while facts.hold in AWAY:
+        while facts.wait_reason in AWAY:
             if time.monotonic() > deadline:
-                raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.hold)
+                raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
             await self.wait(asyncio.Event(), POLL)
 
     def _must_be_wanted(self, facts: Facts) -> None:

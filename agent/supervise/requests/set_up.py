@@ -88,7 +88,7 @@ class SettingUp:
             facts = self.registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
                 return None
-            if facts.hold == MEMORY_FULL:
+            if facts.wait_reason == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             await self.repairs.until_there(facts)
             if facts.action.failures >= REFUSALS:

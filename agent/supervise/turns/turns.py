@@ -44,9 +44,9 @@ class Turns:
 
     def says(self, facts: Facts) -> str:
         """More than the word of its hold; "" = nothing."""
-        if facts.hold == UNREACHABLE:
+        if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
-        return self.room.lacks(facts) if facts.hold in LACKS else ""
+        return self.room.lacks(facts) if facts.wait_reason in LACKS else ""
 
     def settled(self, facts: Facts) -> None:
         self.gates.settled(facts.id)

@@ -127,7 +127,11 @@ async def test_a_listed_instance_says_what_the_dashboard_shows(peopled: House) -
     id = InstanceId("sales")
     view = peopled.supervisor.known[id]
     peopled.supervisor.known[id] = replace(
-        view, circuit="open", circuit_opens_wall=1768471200.0, hold="an incident", proof_age=2.5
+        view,
+        circuit="open",
+        circuit_opens_wall=1768471200.0,
+        wait_reason="an incident",
+        proof_age=2.5,
     )
     async with peopled.local(base_url="http://localhost") as local:
         found = await (await local.get("/api/instances")).json()

@@ -58,7 +58,7 @@ async def test_repairing_needs_operate(house, local, path):
 
 
 async def test_reconnecting_is_shown_for_whom_the_key_may_see(house, local):
-    put(house, "sales", circuit="open", hold="incident")
+    put(house, "sales", circuit="open", wait_reason="incident")
     put(house, "other")
     key = await house.key("instance:sales")
     async with house.local() as session:
