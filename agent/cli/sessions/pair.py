@@ -55,12 +55,14 @@ def add_pair(commands: Subparsers) -> None:
     parser.add_argument(
         "--id", type=instance_id, default="paired", help="name of the session, for a public key"
     )
-    parser.add_argument("--page", metavar="URL", default="", help="another page than WhatsApp's")
+    parser.add_argument(
+        "--page", metavar="URL", default="", help="address of the page; default: WhatsApp Web"
+    )
     parser.add_argument(
         "--browser",
         metavar="PROGRAM",
         default=os.environ.get("WA_BROWSER", ""),
-        help="Chromium or Chrome, where it is not found",
+        help="path of Chromium or Chrome; default: searched for",
     )
     parser.add_argument(
         "--within", type=float, default=900.0, metavar="SECONDS", help="time for linking"

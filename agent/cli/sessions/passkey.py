@@ -1,4 +1,4 @@
-"""`passkey`: note that an account needs one to link; and the second question of what unpairs it."""
+"""`passkey`: notes that an account needs a passkey; asks twice before such a pairing ends."""
 
 import argparse
 import sys
@@ -41,7 +41,7 @@ def add_confirm(parser: argparse.ArgumentParser) -> None:
 
 
 def ask_twice(options: argparse.Namespace, send: Callable[[dict[str, Any]], T]) -> T:
-    """`send` takes what is added to the request's body."""
+    """`send` takes the fields to add to the request's body."""
     confirmed = options.confirm_passkey
     try:
         return send({FIELD: confirmed} if confirmed else {})
