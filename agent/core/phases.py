@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.core.model import ClaimFact, ConnectionStatus
 from agent.core.setting import setting
 
-PHASES = ("process", "attached", "loaded", "injected", "login", "pairing", "sync")
+PHASES = ("process", "attached", "loaded", "injected", "pairing", "login", "sync")
 """In the order in which a start passes through them; an engine may leave some out."""
 
 IN_WORDS = {

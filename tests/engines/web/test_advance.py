@@ -123,3 +123,15 @@ def test_a_title_cannot_write_into_the_log() -> None:
 )
 def test_the_browsers_word_for_a_failed_load_is_understood(word: str, code: str) -> None:
     assert network_code(word) == code
+
+
+def test_a_pairing_that_was_completed_goes_on_to_its_login() -> None:
+    advance = Advance(0.0)
+    for claim in (
+        starting("login"),
+        starting("login", Status.QR_REQUIRED),
+        starting("pairing"),
+        starting("login", Status.LOADING, paired=True),
+        starting("sync", Status.LOADING, paired=True),
+    ):
+        assert advance.forward(claim) == claim
