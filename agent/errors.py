@@ -1,6 +1,6 @@
 """The one family of errors.
 
-Each class is a promise that somebody reacts to it differently: its `code` is stable
+The API or the CLI reacts to each class differently: its `code` is stable
 in the API, its `http` status and its `exit_status` are what the two fronts answer.
 """
 

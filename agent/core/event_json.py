@@ -1,4 +1,4 @@
-"""A journal entry and a moment as everybody is shown them: in the API, over the socket, sent."""
+"""A journal entry and a moment as they are shown: in the API, over the socket, sent."""
 
 from datetime import UTC, datetime
 from typing import Any

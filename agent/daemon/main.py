@@ -205,7 +205,7 @@ class Daemon:
         return status if written else 1
 
     def _places(self) -> dict[str, str]:
-        """For whoever looks at this machine: not at another state than this agent's."""
+        """The paths of this agent's own state, for doctor and the API."""
         config = self._config
         found = {
             "state": config.agent.state_path,

@@ -65,7 +65,7 @@ class Supervision:
     room: Room
     reaching: Reaching
     seats: Host
-    """The host as everybody above it sees it: local workers and seats with backends."""
+    """Local workers and seats with backends."""
 
 
 def assemble(config: Config, ground: Ground) -> Supervision:

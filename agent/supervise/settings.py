@@ -61,7 +61,7 @@ class Settings:
         )
 
     def memory_limit(self, facts: Facts) -> int:
-        """Bytes, 0 = no limit: its own setting, else everybody's, where its engine needs it all."""
+        """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
         if facts.instance.backend:
             return 0  # no process here is its own
         own = _own_limit(facts)
@@ -72,8 +72,8 @@ class Settings:
             return min(self.config.memory.instance or MEMORY, MEMORY)
         # Never promise more than memory_max: the host kills the worker there.
         walls = (self.config.worker.memory_max, memory_of(facts.instance.engine))
-        everybody = self.config.memory.instance
-        return everybody and min((everybody, *(wall for wall in walls if wall)))
+        shared = self.config.memory.instance
+        return shared and min((shared, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
         return memory_budget(self._machine, self.config.memory)

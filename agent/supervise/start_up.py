@@ -56,7 +56,7 @@ async def load_instances(
 
 
 async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
-    """Mark who waits for a start; all ids in the order in which they should be looked at."""
+    """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     every = list(registry.facts.values())
     for facts in every:

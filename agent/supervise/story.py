@@ -58,7 +58,7 @@ def tell(one: JournalEntry, *, failed: bool = False) -> None:
 
 
 class Notes:
-    """Writes history for those who cannot wait; it goes down with the next commit."""
+    """Writes history without waiting: with the next commit."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

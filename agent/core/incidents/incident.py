@@ -132,7 +132,7 @@ OWN_AFFAIR = frozenset(
 def is_shared(code: str) -> bool:
     """Whether one that tries could show anything to the others that fail so.
 
-    After a ban or a logout nobody tries: to hold others for them would hold them for ever.
+    A banned or logged-out session makes no try: the others would wait for it for ever.
     Many that come up unpaired are no logouts: a page that changed looks like that too.
     """
     if code in OWN_AFFAIR:
@@ -175,10 +175,10 @@ def find_incident(
 def odd_one_out(
     instance: InstanceId, failing: Mapping[InstanceId, str], population: int, policy: IncidentPolicy
 ) -> bool:
-    """Whether nobody else of its engine fails as this instance does.
+    """Whether no other instance of its engine fails as this one does.
 
-    `failing`: everyone of the engine that is not well now, and with which phase or reason.
-    Two that fail alike for hours are no crowd, but they have one cause, and it is not theirs.
+    `failing`: each instance of the engine that fails now, and with which phase or reason.
+    Two instances that fail alike for hours share one cause, which is not their own.
     """
     code = failing.get(instance, "")
     alike = sum(other == code for one, other in failing.items() if one != instance)
@@ -199,8 +199,8 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
 def hold_of(incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool) -> str:
     """The word for Observation.wait_reason: "" when this instance may try by itself.
 
-    `fresh`: it would need a new worker. A change holds those and its members; in an outage
-    nobody can do anything.
+    `fresh`: it would need a new worker. An incident holds those and its members; in an outage
+    all wait.
     """
     if incident is None or incident.group != group or instance == incident.canary:
         return ""

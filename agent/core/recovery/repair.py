@@ -226,7 +226,7 @@ def wants_repair(
 
 
 def outlive_repair(last: Repair, verdict: HealthVerdict) -> Repair:
-    """The person who was waited for has come: what goes wrong from now on is new."""
+    """A person has put it right since: a later failure is a new one."""
     outlived = last.outlived or (last.ending is Ending.NEEDS_PERSON and verdict.healthy)
     return replace(last, outlived=outlived)
 

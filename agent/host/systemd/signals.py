@@ -1,4 +1,4 @@
-"""Hears systemd's signals: what they make stale in the cache, and whom they wake."""
+"""Hears systemd's signals: which cache entries grow stale, which instances wake."""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The worker of each backend: started, started again, reached, told whom to hold, stopped."""
+"""The worker of each backend: start, restart, link, its list of sessions, stop."""
 
 import asyncio
 import logging

@@ -45,7 +45,7 @@ ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20
 
 PASSING = ("message", "ack")
-"""Happenings that are told to who listens, and are in no journal."""
+"""Happenings that go to the listeners for events and into no journal."""
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
@@ -181,7 +181,7 @@ def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
 
 
 def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    """A message or an acknowledgement for who listens: without its text and without its peer."""
+    """A message or an acknowledgement for the listeners: without its text and without its peer."""
     told = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
     if happening.kind == "ack":
         sentence = f"a message is {told['ack'] or 'acknowledged'}"

@@ -79,7 +79,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
         # Its files are its server's; what it says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
-        facts.folder.disk_problem = ""  # who runs is never stopped for it
+        facts.folder.disk_problem = ""  # a running worker is never stopped for it
     else:
         await asyncio.to_thread(_look_at_disk, facts, observer)
 

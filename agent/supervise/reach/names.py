@@ -1,7 +1,7 @@
 """Names to addresses, beside the event loop and beside everything else that waits in threads.
 
 The resolver of the C library cannot be interrupted: where its name servers are away each question
-takes many seconds. Here it has threads of its own, a few, that nobody waits for at the end.
+takes many seconds. Here it has threads of its own, a few, that the agent's end does not wait for.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ async def _resolve(host: str, port: int) -> list[str]:
             found = error
         finally:
             _asked.release()
-        with suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+        with suppress(RuntimeError):  # the loop is closed: no session needs the answer
             loop.call_soon_threadsafe(settle, found)
 
     threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Who waits for which address, the looks at it, and who is woken when it is back.
+"""Which sessions wait for which address, the looks at it, and the wake-ups when it is back.
 
 One state per address, shared by all sessions that need it. Nothing is looked at while no session
 that needs it wants to try. The rules are the core's (core.reach).
@@ -41,7 +41,7 @@ LOOKS_AT_ONCE = 32
 LOOKS_APART = 1.0
 """Seconds in which many that lose their connection share one look."""
 ASK_AGAIN = 5.0
-"""Seconds after which a session that waits asks by itself, should nobody wake it."""
+"""Seconds after which a session that waits asks by itself, if it is not woken."""
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Reaching:
     # what passes ask
 
     def hold(self, facts: Facts) -> str:
-        """The word while its address is away; "" while it is not, or nobody can tell."""
+        """The word while its address is away; "" while it is there, or unknown."""
         watched = self._watched(facts)
         if watched is None or facts.asked.past_looks or not watched.reach.away:
             return ""

@@ -40,7 +40,7 @@ REPAIR_TIMEOUT = 300.0
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
 GOES_ON = "goes_on"
-"""The ending of a repair that takes longer than who asked for it waits."""
+"""The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
 
 

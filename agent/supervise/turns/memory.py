@@ -19,7 +19,7 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Room:
-    """Keeps what is promised to the workers that run or begin, and who waits for room.
+    """Keeps what is promised to the workers that run or begin, and which sessions wait for room.
 
     `wanted`: should it run at all?
     """

@@ -27,7 +27,7 @@ def run_backend(name: str) -> int:
 
 
 class _FromBackend:
-    """The backend's reporter; whom it speaks to is set when they are there."""
+    """The backend's reporter; its receivers are set once they exist."""
 
     def __init__(self, crashed: Callable[[BaseException], None]) -> None:
         self.crashed = crashed
