@@ -102,6 +102,8 @@ def _migrate(db: Database, opening: Opening) -> list[str]:
     copy = copy_before_migration(opening.path, version, opening.now_wall())
     try:
         steps = migrate(db, opening.migrations, opening.now_wall())
+        # Into the file's header: the package reads the version there and refuses a downgrade.
+        db.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
         # A step that fails fails again: that is this program's fault, not the file's.
         raise StoreError(str(explain("migrate", opening.path, error)), code=MIGRATION) from error

@@ -1,0 +1,108 @@
+"""A minimal Debian in a machine of its own: none of our files, packages or tools are in it."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.system.bed import SOURCE, Bed, free_port
+
+SIZE = "3g"
+# What a bare machine has; and what apt may fetch on it: the package's dependencies are among them.
+BASE = "systemd-sysv,dbus,openssh-server"
+OFFERED = "python3 polkitd unattended-upgrades"
+DOWNLOAD = (
+    "APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq --yes --no-install-recommends --download-only"
+    f' install {OFFERED} && mkdir "$1/srv/debian"'
+    ' && mv "$1"/var/cache/apt/archives/*.deb "$1/srv/debian"'
+    ' && cd "$1/srv/debian" && apt-ftparchive packages . > Packages'
+)
+
+
+def make_debian() -> Bed:
+    """Laid out, not booted. Its packages come from a folder of its own: no network is needed."""
+    place = Path(tempfile.mkdtemp(prefix="wa-bed-", dir="/tmp"))
+    bed = Bed(place, place / "root", console=place / "console")
+    try:
+        _do("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "tmpfs", place)
+        hook = f"--customize-hook={DOWNLOAD}"
+        options = ("--quiet", "--variant=minbase", f"--include={BASE}", hook)
+        _do("mmdebstrap", *options, "bookworm", bed.root)
+        for source in (bed.root / "etc/apt").glob("sources.list*"):
+            shutil.rmtree(source) if source.is_dir() else source.unlink()
+        debian = "deb [trusted=yes] file:/srv/debian ./\n"
+        bed.write("/etc/apt/sources.list.d/debian.list", debian)
+        bed.write("/etc/systemd/journald.conf.d/bed.conf", "[Journal]\nRateLimitIntervalSec=0\n")
+        bed.write("/etc/hostname", "bare\n")
+        for unit in ("ssh.service", "apt-daily.timer", "apt-daily-upgrade.timer"):
+            (bed.root / "etc/systemd/system" / unit).symlink_to("/dev/null")
+        bed.port = free_port()
+        bed.write(
+            "/etc/systemd/system/wa-agent-http.socket.d/bed.conf",
+            f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\n",
+        )
+    except BaseException:
+        bed.close()
+        raise
+    return bed
+
+
+@contextlib.contextmanager
+def full_disk(bed: Bed, left: int) -> Iterator[None]:
+    """The machine's only file system has so many bytes left."""
+    status = os.statvfs(bed.place)
+    used = (status.f_blocks - status.f_bfree) * status.f_frsize
+    _do("mount", "-o", f"remount,size={used + left}", bed.place)
+    try:
+        yield
+    finally:
+        _do("mount", "-o", f"remount,size={SIZE}", bed.place)
+
+
+def apt(bed: Bed, *words: str) -> subprocess.CompletedProcess[str]:
+    quiet = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q")
+    return bed.try_run(*quiet, "--no-install-recommends", *words, within=300)
+
+
+# Packages
+
+
+def build(out: Path, *more: str) -> Path:
+    command = [SOURCE / "scripts/package", "--out", out, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(done.stdout.splitlines()[0])
+
+
+def next_version(package: Path, out: Path, version: str, change: Callable[[Path], None]) -> Path:
+    """The same package with another version; `change` edits its unpacked tree."""
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        tree = Path(folder) / "tree"
+        _do("dpkg-deb", "--raw-extract", package, tree)
+        edit(tree / "DEBIAN/control", r"(?m)^Version: .*", f"Version: {version}")
+        edit(program(tree) / "__init__.py", r"(?m)^VERSION = .*", f'VERSION = "{version}"')
+        change(tree)
+        new = out / f"wa-agent_{version}.deb"
+        _do("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, new)
+    return new
+
+
+def program(tree: Path) -> Path:
+    (init,) = tree.glob("opt/wa-agent/package/venv/lib/python3*/site-packages/agent/__init__.py")
+    return init.parent
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace one place, found by a regular expression."""
+    text, count = re.subn(old, lambda _: new, path.read_text())
+    assert count == 1, f"{path}: {old!r} is there {count} times"
+    path.write_text(text)
+
+
+def _do(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
