@@ -1,9 +1,8 @@
 #!/bin/sh
-# One round over the sessions of a whaticket-like server, for cron, containers and CI: reads its log
-# and renews the keys of the sessions that cannot decrypt any more. --help names the usage forms,
-# the settings (environment variables) and the exit statuses.
+# Renews the keys of sessions of a whaticket-like server that cannot decrypt messages. For cron,
+# containers and CI. --help prints the arguments, the environment variables and the exit statuses.
 #   scripts/auto-fix-sessions.sh all|ID [--debug] [--dry-run]
-# This file finds a Python and hands over to agent/engines/whaticket/repair_once.py, which needs the
+# This file finds a Python and runs agent/engines/whaticket/repair_once.py, which needs the
 # standard library only: a copy of the folders `agent` and `scripts` is enough.
 set -eu
 umask 077

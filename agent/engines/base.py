@@ -96,9 +96,7 @@ class RemoteEngine(Engine, Protocol):
 
     async def renew(self) -> None:
         """Give the pairing up: away with what the server holds of it, then a fresh one with a QR.
-
-        What can be backed up is backed up before.
-        """
+        What can be backed up is backed up before."""
 
 
 class BackendReporter(Protocol):
@@ -114,10 +112,8 @@ class Backend(Protocol):
     """One server and all of its sessions that are ours to watch; lives in one worker."""
 
     async def open(self) -> None:
-        """Begin to watch. A server that is away is no error here: it is reported.
-
-        Sessions may be held before it has come back, and before it was called.
-        """
+        """Begin to watch. A server that is away is no error here: it is reported. Sessions may be
+        held before it has come back, and before it was called."""
 
     async def check(self) -> ServerClaim:
         """Ask the server now whether it is well; never raises for what the server does."""
@@ -131,7 +127,7 @@ class Backend(Protocol):
     def release(self, id: InstanceId) -> None:
         """Watch it no more; nothing is done to it."""
 
-    async def hook(self, told: Mapping[str, Any]) -> None:
+    async def hook(self, raw: Mapping[str, Any]) -> None:
         """The server itself said that something happened (a webhook's body)."""
 
     async def close(self) -> None: ...

@@ -95,29 +95,18 @@ def find_engine(name: str) -> EngineEntry:
     """The entry of that name; ConfigError lists the known ones."""
     entry = CATALOG.get(name)
     if entry is None:
-        known = "; ".join(f"{each.name} ({each.line})" for each in CATALOG.values())
+        engines = "; ".join(f"{entry.name} ({entry.line})" for entry in CATALOG.values())
         raise ConfigError(
-            f"cannot use engine {name!r:.60}: unknown, known are: {known}",
+            f"cannot use engine {name!r:.60}: unknown, known are: {engines}",
             field="engine",
             code="unknown_engine",
         )
     return entry
 
 
-def memory_of(name: str) -> int:
-    """Bytes that a session of that engine needs at most; 0 = the engine does not know."""
-    entry = CATALOG.get(name)
-    return entry.memory if entry is not None else 0
-
-
-def finds_records(name: str) -> bool:
-    entry = CATALOG.get(name)
-    return entry is not None and entry.finds_records
-
-
-def counts_messages(name: str) -> bool:
-    entry = CATALOG.get(name)
-    return entry is None or entry.counts_messages
+def entry_of(name: str) -> EngineEntry:
+    """For an engine that is gone an entry that promises nothing."""
+    return CATALOG.get(name) or EngineEntry(name, "", "")
 
 
 def remote_engines() -> frozenset[str]:
@@ -126,10 +115,7 @@ def remote_engines() -> frozenset[str]:
 
 def backend_settings(name: str) -> Any:
     """The default settings that only backends of this engine have; None: no such engine."""
-    entry = CATALOG.get(name)
-    if entry is None or not entry.remote:
-        return None
-    return import_module(f"{entry.module}.settings").BackendSettings()
+    return _rules(CATALOG[name]).BackendSettings() if entry_of(name).remote else None
 
 
 def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
@@ -137,14 +123,13 @@ def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
     from agent.engines.remote.declaration import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
-    entry = CATALOG[backend.engine]
-    yield from import_module(f"{entry.module}.settings").find_faults(backend)
+    yield from _rules(CATALOG[backend.engine]).find_faults(backend)
 
 
 def describe_engine(name: str) -> dict[str, Any]:
     """What people must know of it, and its settings: of an instance, or (remote) of a backend."""
     entry = find_engine(name)
-    rules = import_module(f"{entry.module}.settings")
+    rules = _rules(entry)
     table = rules.BackendSettings() if entry.remote else rules.read_settings({})
     settings = [
         {
@@ -172,19 +157,16 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     if entry.remote:
         _check_place(own)
     else:
-        read_settings = import_module(f"{entry.module}.settings").read_settings
-        read_settings(own)
+        _rules(entry).read_settings(own)
 
 
 def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
-    """What a session of that engine must reach to log in; `folder` is the engine's own.
-
-    None: the engine refuses these settings, or the worker of its backend asks the server.
-    """
+    """What a session of that engine must reach to log in; `folder` is the engine's own. None: the
+    engine refuses these settings, or the worker of its backend asks the server."""
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
         return None
-    rules = import_module(f"{entry.module}.settings")
+    rules = _rules(entry)
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
     try:
         address: Address = rules.needed_address(rules.read_settings(own), folder)
@@ -218,7 +200,7 @@ def load_engine(name: str) -> OpenEngine:
             field="engine",
             code="engine_is_remote",
         )
-    open_engine: OpenEngine = _offer(entry, "engine", "open_engine")
+    open_engine: OpenEngine = _import(entry, "engine").open_engine
     return open_engine
 
 
@@ -231,7 +213,7 @@ def load_backend(name: str) -> OpenBackend:
             field="engine",
             code="engine_is_local",
         )
-    open_backend: OpenBackend = _offer(entry, "backend", "open_backend")
+    open_backend: OpenBackend = _import(entry, "backend").open_backend
     return open_backend
 
 
@@ -240,18 +222,17 @@ def load_pack(name: str) -> OpenPack:
     entry = find_engine(name)
     if not entry.packable:
         raise ConfigError(f"cannot pack sessions of engine {name}", field="engine")
-    open_pack: OpenPack = _offer(entry, "pack", "open_pack")
+    open_pack: OpenPack = _import(entry, "pack").open_pack
     return open_pack
 
 
-def is_packable(name: str) -> bool:
-    entry = CATALOG.get(name)
-    return entry is not None and entry.packable
+def _rules(entry: EngineEntry) -> Any:
+    return import_module(f"{entry.module}.settings")
 
 
-def _offer(entry: EngineEntry, part: str, name: str) -> Any:
+def _import(entry: EngineEntry, part: str) -> Any:
     try:
-        return getattr(import_module(f"{entry.module}.{part}"), name)
+        return import_module(f"{entry.module}.{part}")
     except ImportError as error:
         raise ConfigError(
             f"cannot load engine {entry.name}: {error}",

@@ -10,6 +10,12 @@ from typing import Protocol
 
 from agent.core.words import SessionFiles
 
+try:
+    # hashlib would bring OpenSSL into every worker: half a megabyte.
+    from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]
+except ImportError:  # another Python names it otherwise
+    from hashlib import sha256 as _sha256
+
 
 @dataclass(frozen=True, slots=True)
 class FilesReport:
@@ -47,6 +53,10 @@ class FileRules:
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
     """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
+
+
+def sha256(content: bytes) -> str:
+    return str(_sha256(content).hexdigest())
 
 
 def damaged(path: Path, cause: str) -> FilesReport:

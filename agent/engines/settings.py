@@ -72,6 +72,11 @@ def address_of(url: str, proxy: str) -> Address:
     return Address(f"{_PLAIN_TO_HTTP.get(parts.scheme, 'https')}://{parts.netloc}/", proxy)
 
 
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _split(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)

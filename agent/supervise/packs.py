@@ -15,7 +15,7 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId, UnitState
 from agent.core.packs import choose_pack
 from agent.engines.baileys.pack_client import FILE, PackPlace, read_place
-from agent.engines.catalog import is_packable
+from agent.engines.catalog import entry_of
 from agent.errors import HostError, WaError
 from agent.files import write_whole
 from agent.host.base import Host
@@ -56,7 +56,7 @@ class Packs:
     def take_over(self) -> None:
         """Read which pack each session has."""
         for facts in self._facts.values():
-            if is_packable(facts.instance.engine):
+            if entry_of(facts.instance.engine).packable:
                 place = read_place(self._root / facts.id)
                 facts.pack = place.name if place is not None else ""
                 if facts.pack:  # its process may run without a session that runs
@@ -65,7 +65,7 @@ class Packs:
     async def place(self, facts: Facts) -> None:
         """Before each start of a session's worker: choose its pack, and have that run."""
         engine = facts.instance.engine
-        if not is_packable(engine):
+        if not entry_of(engine).packable:
             return
         places = {each.id: each.pack for each in self._facts.values() if each.pack}
         name = choose_pack(places, facts.id, engine, self._size())

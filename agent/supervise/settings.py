@@ -10,7 +10,7 @@ from agent.core.findings.memory import memory_budget
 from agent.core.health import HealthPolicy
 from agent.core.packs import MEMORY
 from agent.core.words import LEAST_MEMORY
-from agent.engines.catalog import is_packable, memory_of
+from agent.engines.catalog import entry_of
 from agent.host.base import Limits
 from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
@@ -68,10 +68,10 @@ class Settings:
         if own is not None:
             return own
         joins = not facts.unit.runs and self.config.worker.pack > 1
-        if facts.pack or (joins and is_packable(facts.instance.engine)):
+        if facts.pack or (joins and entry_of(facts.instance.engine).packable):
             return min(self.config.memory.instance or MEMORY, MEMORY)
         # Never promise more than memory_max: the host kills the worker there.
-        walls = (self.config.worker.memory_max, memory_of(facts.instance.engine))
+        walls = (self.config.worker.memory_max, entry_of(facts.instance.engine).memory)
         shared = self.config.memory.instance
         return shared and min((shared, *(wall for wall in walls if wall)))
 

@@ -16,7 +16,7 @@ from agent.core.view import (
     InstanceView,
     is_held,
 )
-from agent.engines.catalog import counts_messages
+from agent.engines.catalog import entry_of
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.passes.picture import desired_from
@@ -52,7 +52,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
     record = facts.saved.record or facts.record
     breaker, rules = breaker_of(record), sources.settings.config.reconnect.breaker
     opens_in = breaker.opens_in(now_wall, rules)
-    counted = counts_messages(facts.instance.engine)
+    counted = entry_of(facts.instance.engine).counts_messages
     decrypted = (
         {"ok": facts.counters.messages["in"], "failed": facts.counters.errors["crypto"]}
         if counted

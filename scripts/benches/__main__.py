@@ -1,4 +1,4 @@
-"""`scripts/bench SUBJECT`: measure, print the table, keep it and a plot under .cache/bench/."""
+"""Measure one subject, print its table, and keep table and plot in .cache/bench/."""
 
 import argparse
 import signal
@@ -41,31 +41,36 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     subjects = parser.add_subparsers(dest="subject", required=True)
-    found = subjects.add_parser("footprint", help="memory, processor time, starts, kills, adoption")
-    found.add_argument("--instances", type=int, default=200, metavar="N")
-    words = "the agent alone once more with so many; 0 = not"
-    found.add_argument("--many", type=int, default=1000, metavar="N", help=words)
-    found.add_argument("--only", choices=footprint.SYSTEMS, metavar="NAME", action="append")
-    found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
-    found = subjects.add_parser("systemd", help="the installed agent, and its units without it")
-    found.add_argument("--instances", type=int, default=100, metavar="N")
-    found.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
+    subject = subjects.add_parser(
+        "footprint", help="memory, processor time, starts, kills, adoption"
+    )
+    subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
+    words = "sessions of one more run of the agent alone; 0 = no such run"
+    subject.add_argument("--many", type=int, default=1000, metavar="N", help=words)
+    words = f"measure this program only: {', '.join(footprint.SYSTEMS)}"
+    subject.add_argument(
+        "--only", choices=footprint.SYSTEMS, metavar="NAME", action="append", help=words
+    )
+    subject.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
+    subject = subjects.add_parser("systemd", help="the installed agent, and its units without it")
+    subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
+    subject.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
     for name, meaning in (
         ("web", "one browser per session, and whatsapp-web.js' own"),
         ("baileys", "one Node per session, a plain bot, pm2 with such bots, and the web engine"),
     ):
-        found = subjects.add_parser(name, help=meaning)
-        found.add_argument("--instances", type=int, default=8, metavar="N")
-        found.add_argument("--quick", action="store_true", help="one round, shorter windows")
-    found = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
-    found.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
-    found.add_argument("--quick", action="store_true", help="a shorter window")
+        subject = subjects.add_parser(name, help=meaning)
+        subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
+        subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
+    subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
+    subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
+    subject.add_argument("--quick", action="store_true", help="a shorter window")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),
     ):
-        found = subjects.add_parser(name, help=meaning)
-        found.add_argument("--quick", action="store_true", help="fewer runs")
+        subject = subjects.add_parser(name, help=meaning)
+        subject.add_argument("--quick", action="store_true", help="fewer runs")
     return parser
 
 

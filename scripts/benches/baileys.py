@@ -26,7 +26,6 @@ from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
-from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, HostError
 from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker
@@ -36,6 +35,7 @@ from scripts.benches.peers import PM2, NotHere, install_pm2
 from scripts.benches.processes import launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
 from tests.standin.baileys.run import WhatsApp, why_not
+from tests.standin.web.stand_in import StandIn
 
 BOT, KEPT, WEB = "plain bot", "pm2 with bots", "wa-agent, web engine"
 MEMORY, START = 55.0, 1.5

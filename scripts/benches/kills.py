@@ -153,8 +153,8 @@ def table(found: Run, read: int, logins: int) -> str:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos baileys", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, metavar="N")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
+    parser.add_argument("--kills", type=int, default=200, metavar="N", help="number of kills")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random moments")
     options = parser.parse_args(argv)
     if reason := why_not("baileys"):
         print(f"scripts/chaos: {reason}", file=sys.stderr)

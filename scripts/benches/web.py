@@ -23,13 +23,13 @@ from agent.engines.web.browser.process import Browser, version_of
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn
 from agent.errors import HostError
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import pss, spent_in, tree
 from scripts.benches.puppeteer import PEER
 from scripts.benches.report import OURS, Goal, Report, Row
+from tests.standin.web.stand_in import StandIn
 
 THEIRS, FULL = "whatsapp-web.js", "wa-agent, full chromium"
 SHARE = 0.4

@@ -198,8 +198,10 @@ def measure(machine: Machine) -> list[Said]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos vm")
-    parser.add_argument("--tree", type=Path, help="keeps the machine's Debian for the next run")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument(
+        "--tree", type=Path, help="folder that keeps the machine's Debian for the next run"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="wa-chaos-") as folder:

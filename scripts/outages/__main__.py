@@ -1,11 +1,12 @@
-"""Take the network from real sessions in real time, and see when they are connected again.
+"""Take the network from running sessions, and measure when they are connected again.
 
   scripts/chaos outage                             10, 30 and 120 s, 1, 2 and 100 sessions
   scripts/chaos outage --seconds 900 --sessions 1,2 --on sandbox,backend
 
-Sandboxes lose their network, browsers the way to the stand-in page, sessions of a stand-in server
-that server, which comes back with nothing connected. Ends with 1 where one is connected later than
-10 s after its network (100: and the budget of logins), or needed more than two logins.
+Sandbox sessions lose their network, browsers their way to the stand-in page, and backend sessions
+their stand-in server, which comes back with no session connected. Exit status 1 if a session is
+connected later than 10 s after its network (with 100 sessions: plus the time that the budget of
+logins costs), or logged in more than twice.
 """
 
 import argparse
@@ -117,11 +118,15 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seconds", type=_numbers, default=[10, 30, 120])
-    parser.add_argument("--sessions", type=_numbers, default=[1, 2, 100])
-    parser.add_argument("--on", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--seconds", type=_numbers, default=[10, 30, 120], help="lengths of the outages"
+    )
+    parser.add_argument(
+        "--sessions", type=_numbers, default=[1, 2, 100], help="numbers of sessions"
+    )
+    parser.add_argument("--on", default=",".join(KINDS), help=f"kinds, of {', '.join(KINDS)}")
     parser.add_argument("--parallel", type=int, default=4, help="agents at a time")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     given = parser.parse_args()
     kinds = given.on.split(",")
     if unknown := set(kinds) - set(KINDS):

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn as Page
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.line import Line, line_to
 from tests.standin.evolution.server import KEY
 from tests.standin.evolution.server import StandIn as Server
+from tests.standin.web.stand_in import StandIn as Page
 
 ROOT = Path(__file__).parents[2]
 # What follows a connection is as it comes; only the first start is not spread.

@@ -1,13 +1,13 @@
-"""Play a day of faults to a fleet: the agent's own core against a fixed retry and nobody.
+"""Simulate a day of faults for a fleet: the agent's core, a fixed retry, and no supervision.
 
   scripts/simulate --instances 2000
   scripts/simulate --instances 100000 --svg simulation.svg
-  scripts/simulate --outages            what one outage costs, beyond its own length
+  scripts/simulate --outages            how long sessions need after one outage
   scripts/simulate --stuck              how long a session that hangs on a backend needs
-  scripts/simulate --budgets            the agent's day with its limits on starts lifted
+  scripts/simulate --budgets            the agent's day without its limits on starts, one by one
   scripts/simulate fleet                many machines, one owner for each session
 
-Virtual time, seeded: the same arguments give the same table.
+Time is virtual, and the random numbers have a seed: the same arguments give the same table.
 """
 
 import argparse
@@ -71,8 +71,8 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--instances", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--instances", type=int, default=2000, help="sessions")
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers")
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--outages", action="store_true", help="single outages instead of a day")

@@ -87,7 +87,9 @@ def test_its_status_never_flaps_no_repair_ends_its_pairing_and_it_is_restarted_o
 
 
 def test_a_list_that_stays_wrong_costs_one_restart_in_all_rounds_and_no_success_is_told():
-    probe = ProbeFact(True, NOW - 1, 0.1, disagrees="its list says close and the session is open")
+    probe = ProbeFact(
+        True, NOW - 1, 0.1, disagrees="the server's list says close and the session is open"
+    )
     observation = seen(instance=THERE, probe=probe)
     verdict = judge_health(observation, HEALTH, NOW)
     repair, wall, kinds = begin_repair(verdict, Goal.HEAL, WALL), WALL, []

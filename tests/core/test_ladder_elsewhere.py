@@ -281,7 +281,7 @@ def test_in_an_incident_one_without_a_pairing_goes_all_the_way_for_the_others():
 
 
 def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_called_recovered():
-    disagrees = "its list says close and the session is open"
+    disagrees = "the server's list says close and the session is open"
     open_there = seen(instance=THERE, probe=ProbeFact(True, NOW - 1, 0.1, disagrees=disagrees))
     for goal in (Goal.HEAL, Goal.WORKING_QR):
         verdict = judge_health(open_there, HEALTH, NOW)

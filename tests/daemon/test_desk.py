@@ -22,13 +22,13 @@ from agent.core.model import InstanceId
 from agent.desk.hand_over import seal_session
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from agent.vault.copies.seal import Sealed, Sealing, make_key
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
 from tests.daemon.test_web import SETTINGS
 from tests.lacking import lacks
+from tests.standin.web.stand_in import StandIn
 from tests.vault.copies.test_archives import build, manifest_of, member
 
 pytestmark = pytest.mark.slow

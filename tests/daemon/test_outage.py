@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.engines.web.standin.server import StandIn
 from tests.daemon.conftest import SETTINGS
 from tests.daemon.line import line_to
 from tests.daemon.test_backends import standin, table
 from tests.daemon.test_web import cache
+from tests.standin.web.stand_in import StandIn
 
 __all__ = ["cache", "standin"]
 

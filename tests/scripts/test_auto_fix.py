@@ -423,7 +423,7 @@ async def test_it_logs_in_and_again_when_its_token_is_too_old(place: Place) -> N
     [
         ("disconnect", 500, 1, "cannot disconnect 7: 500 no"),
         ("disconnect", 403, 4, "the key is refused"),
-        ("disconnect", 404, 3, "the server does not know this route"),
+        ("disconnect", 404, 3, "the server has no such route"),
         ("start-session", 500, 1, "cannot start 7: 500 no"),
     ],
 )
@@ -1052,9 +1052,9 @@ SETTINGS = (
 
 async def test_its_help_names_every_setting_it_reads(place: Place) -> None:
     shown = (await place.run("--help")).out
-    assert shown.startswith("One round over the sessions")
+    assert shown.startswith("usage: scripts/auto-fix-sessions.sh all|ID")
     package = SCRIPT.parents[1] / "agent" / "engines" / "whaticket"
-    code = (package / "once" / "options.py").read_text().partition('"""\n\n_OF_SETTING')[2]
+    code = (package / "once" / "options.py").read_text().partition('"""\n\n_TEXTS')[2]
     code += (package / "repair_once.py").read_text()
     for name in SETTINGS:
         assert name in shown

@@ -29,14 +29,14 @@ def server_fault(what: str, answer: Answer) -> ServerDown | None:
     if answer.status == 401:
         return ServerDown(what, "refused_key", "it refuses the key")
     if answer.status == 403 and "Missing global api key" in refusal_words(answer.body):
-        return ServerDown(what, "refused_key", "it wants its global key")
+        return ServerDown(what, "refused_key", "it requires its global key")
     if answer.status == 503 and inside(answer.body, "code") == "LICENSE_REQUIRED":
-        return ServerDown(what, "licence_missing", "it waits for its licence to be activated")
+        return ServerDown(what, "licence_missing", "its licence is not activated")
     if answer.status > 500:
         return ServerDown(what, "failing", f"it answers {answer.status}")
     no_route = answer.body is None or refusal_words(answer.body).startswith("Cannot ")
     if answer.status == 404 and no_route:
-        return ServerDown(what, "not_found", "it does not know this address")
+        return ServerDown(what, "not_found", "it has no such route")
     return None
 
 

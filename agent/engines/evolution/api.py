@@ -1,6 +1,7 @@
 """The server's routes in both of its dialects: one request each, its answer read."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from agent.engines.evolution.answers import (
@@ -27,19 +28,16 @@ _NO_SESSION = "wa-agent-check"
 """No session has this name: the server refuses it without asking WhatsApp."""
 
 
+@dataclass(slots=True)
 class EvolutionApi:
-    """`old` = it speaks 1.8; learnt from its version or from its list."""
-
-    def __init__(
-        self, http: RemoteHttp, doubt: Callable[[], None], answered: Callable[[], None]
-    ) -> None:
-        """`doubt`: called where an answer may mean that the server is down; `answered`: at each
-        other answer."""
-        self.old = False
-        self.version = ""
-        self._http = http
-        self._doubt = doubt
-        self._answered = answered
+    http: RemoteHttp
+    doubt: Callable[[], None]
+    """Called where an answer may mean that the server is down."""
+    answered: Callable[[], None]
+    """Called at each other answer."""
+    old: bool = False
+    """It speaks 1.8; learnt from its version or from its list."""
+    version: str = ""
 
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
@@ -49,10 +47,10 @@ class EvolutionApi:
         live = read_state(answer.body) if answer.good else None
         if live is not None:
             return live
-        self._doubt()
+        self.doubt()
         if answer.status >= 500:
             raise ServerDown(f"GET {path}", "failing", f"it answers {answer.status}")
-        raise ServerDown(f"GET {path}", "garbage", "its answer is no state")
+        raise ServerDown(f"GET {path}", "garbage", "its answer holds no state")
 
     async def connect(self, name: str, phone: str = "") -> Shown:
         """In `close` the session begins to connect; in `connecting` the answer is its last code."""
@@ -166,24 +164,24 @@ class EvolutionApi:
             return alive.seconds, None
         rows = read_rows(listed.body)
         if rows is None:
-            raise ServerDown("use its list", "not_found", "it answers as no Evolution API does")
+            raise ServerDown("use its list", "not_found", "its answer is not Evolution API's")
         self.old = self.old or rows.old
         return listed.seconds, rows
 
     async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
-        answer = await self._http.ask("GET", path, timeout=timeout, urgent=True)
+        answer = await self.http.ask("GET", path, timeout=timeout, urgent=True)
         if (down := server_fault(what, answer)) is not None:
             raise down
         if answer.status >= 500:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
         if not answer.good and not is_missing(answer):
-            raise ServerDown(what, "not_found", "it answers as no Evolution API does")
+            raise ServerDown(what, "not_found", "its answer is not Evolution API's")
         return answer
 
     async def learn_version(self, timeout: float) -> None:
         """Evolution 2.x asks the internet before it answers: slow, and it hides failures."""
         try:
-            answer = await self._http.ask("GET", "/", timeout=timeout, urgent=True)
+            answer = await self.http.ask("GET", "/", timeout=timeout, urgent=True)
         except ServerDown:
             return
         if version := text(inside(answer.body, "version"), 40):
@@ -202,17 +200,19 @@ class EvolutionApi:
     ) -> Answer:
         """The answer; ServerDown where it tells that the server itself is not well."""
         try:
-            answer = await self._http.ask(
+            answer = await self.http.ask(
                 method, path, body, query=query, timeout=timeout, urgent=urgent
             )
             if (down := server_fault(f"{method} {path}", answer)) is not None:
                 raise down
         except ServerDown:
-            self._doubt()
+            self.doubt()
             raise
-        self._answered()
+        self.answered()
         return answer
 
 
 def _missing(what: str, name: str) -> EngineError:
-    return EngineError(f"cannot {what} {name}: it is not there", code="remote_missing")
+    return EngineError(
+        f"cannot {what} {name}: the server has no such session", code="remote_missing"
+    )

@@ -104,16 +104,16 @@ def is_paired(row: Row | None, open_until: float) -> bool:
 def disagreement(live: Live, row: Row | None) -> str:
     """The sentence on how the list contradicts the live state; "" = they agree."""
     if live is Live.UNLOADED:
-        return "its database holds the session and its process does not"
+        return "the server's database holds the session and its process does not"
     if live is Live.MISSING:
-        return "its list shows the session and it is not there" if row is not None else ""
+        return "the server's list shows a session that it does not have" if row is not None else ""
     if row is None:
-        return f"the session is {live} and its list does not show it"
+        return f"the session is {live} and the server's list does not show it"
     if row.live or row.status == live:
         return ""
     # Reconnects by itself leave "open" in the row; the last code nobody scanned "connecting".
     if live is Live.OPEN or (live is Live.CLOSE and row.status == Live.OPEN):
-        return f"its list says {row.status:.20} and the session is {live}"
+        return f"the server's list says {row.status:.20} and the session is {live}"
     return ""
 
 

@@ -16,10 +16,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the next worker may know of a session at its start.
-
-    Never that it was unpaired: a phone may have scanned a code since.
-    """
+    """What the next worker may know of a session at its start. Never that it was unpaired: a phone
+    may have scanned a code since."""
 
     paired: bool = False
     account: str = ""

@@ -40,13 +40,13 @@ def outcome(answer: Answer) -> dict[str, Any]:
     if answer.good:
         id = text(inside(answer.body, "key", "id"), 120)
         if not id:
-            return {"id": "", "outcome": "unknown", "cause": "an answer without the message's id"}
+            return {"id": "", "outcome": "unknown", "cause": "the answer holds no message id"}
         ack = ACKS.get(str(answer.body.get("status")), "clock")
         return {"id": id, "outcome": "sent", "ack": ack}
     if is_missing(answer):
-        raise EngineError("cannot send: the session is not there", code="remote_missing")
+        raise EngineError("cannot send: the server has no such session", code="remote_missing")
     if _unknown_number(answer.body):
-        raise EngineError("cannot send: the number has no WhatsApp", code="number_unknown")
+        raise EngineError("cannot send: the number is not on WhatsApp", code="number_unknown")
     if any(sign in words for sign in _NOT_CONNECTED):
         raise EngineError("cannot send: not connected", code="not_connected")
     if answer.status >= 500:

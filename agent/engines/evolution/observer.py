@@ -146,7 +146,7 @@ class Observer:
         await self.state()
         await self.row()
         if view.live is Live.OPEN or view.paired:
-            raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
+            raise EngineError("cannot get a pairing code: it waits for no scan", code="not_waiting")
         if view.live is Live.CONNECTING:
             # The number counts only when a login begins; there is no pairing to lose here.
             await api.logout(self.remote)
@@ -157,7 +157,7 @@ class Observer:
         await self.take_shown(await api.connect(self.remote, digits))
         code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
         if code is None:
-            raise EngineError("cannot get a pairing code: none came", code="not_ready")
+            raise EngineError("cannot get a pairing code: the server sent none", code="not_ready")
         left = pace.code_holds - (time.monotonic() - code.at)
         return {"code": code.pairing_code, "expires_in": round(max(1.0, left), 1)}
 

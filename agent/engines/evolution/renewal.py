@@ -78,9 +78,7 @@ class Renewal:
 
     async def is_logged_out(self, has_ended: Callable[[], bool] = lambda: False) -> bool:
         """Whether it says `close` twice in a row: between two tries it does so for a moment.
-
-        `has_ended`: by the webhook; by then it may connect again, for a new code.
-        """
+        `has_ended`: by the webhook; by then it may connect again, for a new code."""
         closes = 0
 
         def closed(live: Live) -> bool:
@@ -120,9 +118,9 @@ class Renewal:
                 # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
                 # of the next session of that name, and both replace each other without an end.
                 raise EngineError(
-                    f"cannot remove {name} now: it is paired and WhatsApp does not answer it, and a"
-                    " server of version 1.8 would keep its connection alive beside the next one; it"
-                    " comes back by itself with WhatsApp, or after a restart of the server",
+                    f"cannot remove {name} now: WhatsApp does not answer its connection, and"
+                    " Evolution API 1.8 would keep that connection beside the new session's; try"
+                    " again once WhatsApp answers, or restart the server",
                     code="no_effect",
                 )
         await api.delete(name)

@@ -111,9 +111,9 @@ class EvolutionSession:
             await self._observer.state()
             if view.live in (Live.OPEN, Live.CONNECTING) and self._api.old:
                 raise EngineError(
-                    f"cannot restart {self.remote}: a server of version 1.8 ignores it for one"
-                    " that connects, and for one that is open it begins a second connection"
-                    " beside the first: both replace each other without an end",
+                    f"cannot restart {self.remote}: Evolution API 1.8 ignores a restart of a"
+                    " connecting session; for an open one it opens a second connection, and the"
+                    " two replace each other endlessly",
                     code="remote_refused",
                 )
             # In `close` a restart is refused, and a connect does the same.
@@ -273,7 +273,7 @@ class EvolutionSession:
             self._dead = proof is Proof.DEAD
         if self._dead:
             raise EngineError(
-                "cannot query WhatsApp through the session: it says open and does not answer",
+                "cannot query WhatsApp through the session: it says open and gives no answer",
                 code="zombie",
             )
 
@@ -295,7 +295,7 @@ class EvolutionSession:
     def _report_change(self, claim: Claim) -> None:
         """News only: an endless loop says `connecting` many times a second."""
         # The agent has the newer of the last claim reported and the last one answered.
-        for known in (self._reported, self._probed):
-            if known is None or (known.status, known.reason) != (claim.status, claim.reason):
+        for earlier in (self._reported, self._probed):
+            if earlier is None or (earlier.status, earlier.reason) != (claim.status, claim.reason):
                 self._report(claim)
                 return

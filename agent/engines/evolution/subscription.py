@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -32,43 +33,35 @@ class Hooked(StrEnum):
     FAILED = "failed"
 
 
+@dataclass(slots=True)
 class Subscription:
     """Keeps the webhooks of all sessions as they should be, a few at a time, in the background."""
 
-    def __init__(
-        self,
-        api: EvolutionApi,
-        base: str,
-        url: str,
-        *,
-        again: float,
-        ready: Callable[[], Awaitable[bool]],
-        crashed: Callable[[BaseException], None],
-    ) -> None:
-        """`base`: how our addresses begin ("" = no webhooks); `again`: seconds to a new look;
-        `ready`: the server is up, and which dialect it speaks is known."""
-        self._api = api
-        self._base = base
-        self._url = url
-        self._again = again
-        self._ready = ready
-        self._crashed = crashed
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._states: dict[str, tuple[Hooked, float]] = {}
-        self._looking: dict[str, asyncio.Task[None]] = {}
+    api: EvolutionApi
+    base: str
+    """How our addresses begin; "" = no webhooks."""
+    url: str
+    again: float
+    """Seconds to a new look."""
+    ready: Callable[[], Awaitable[bool]]
+    """The server is up, and which dialect it speaks is known."""
+    crashed: Callable[[BaseException], None]
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    _states: dict[str, tuple[Hooked, float]] = field(default_factory=dict)
+    _looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def word(self, name: str) -> Hooked:
-        if not self._base:
+        if not self.base:
             return Hooked.OFF
         return self._states.get(name, (Hooked.UNKNOWN, 0.0))[0]
 
     def want(self, name: str, *, now: bool = False) -> None:
         """Look at this session's webhook and set it if need be; `now`: whatever was seen before."""
-        if not self._base or name in self._looking:
+        if not self.base or name in self._looking:
             return
         state, at = self._states.get(name, (Hooked.UNKNOWN, 0.0))
         settled = state in (Hooked.OURS, Hooked.TAKEN)
-        if not now and settled and time.monotonic() - at < self._again:
+        if not now and settled and time.monotonic() - at < self.again:
             return
         task = asyncio.create_task(self._see_to(name), name=f"webhook {name}")
         self._looking[name] = task
@@ -89,7 +82,7 @@ class Subscription:
         async with self._turns:
             before, state = self.word(name), Hooked.FAILED
             try:
-                if await self._ready():
+                if await self.ready():
                     state = await self._look(name)
             except ServerDown:
                 pass  # the server's check tells it; the next deep probe looks again
@@ -101,31 +94,31 @@ class Subscription:
             self._states[name] = (state, time.monotonic())
 
     async def _look(self, name: str) -> Hooked:
-        events = OLD_EVENTS if self._api.old else EVENTS
+        events = OLD_EVENTS if self.api.old else EVENTS
         try:
-            raw = await self._api.find("webhook", name)
+            raw = await self.api.find("webhook", name)
         except EngineError as error:
             if error.code == "remote_missing":
                 return Hooked.UNKNOWN  # it is set once the session is created
             raise
         url, enabled, listed = _read(raw)
-        if enabled and url and not url.startswith(self._base):
+        if enabled and url and not url.startswith(self.base):
             return Hooked.TAKEN
-        if not enabled or url != self._url or not set(events) <= listed:
-            await self._api.set("webhook", name, self._body(events))
+        if not enabled or url != self.url or not set(events) <= listed:
+            await self.api.set("webhook", name, self._body(events))
         return Hooked.OURS
 
     def _body(self, events: tuple[str, ...]) -> dict[str, Any]:
-        if self._api.old:
+        if self.api.old:
             flat = {"webhook_by_events": False, "webhook_base64": False}
-            return {"enabled": True, "url": self._url, "events": list(events), **flat}
+            return {"enabled": True, "url": self.url, "events": list(events), **flat}
         nested = {"headers": {}, "byEvents": False, "base64": False}
-        return {"webhook": {"enabled": True, "url": self._url, "events": list(events), **nested}}
+        return {"webhook": {"enabled": True, "url": self.url, "events": list(events), **nested}}
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         self._looking.pop(name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
+            self.crashed(error)
 
 
 def _read(raw: Any) -> tuple[str, bool, set[str]]:

@@ -16,10 +16,8 @@ LARGEST_BODY = 8 << 20
 
 
 class ServerDown(EngineError):
-    """The server gave no usable answer, which says nothing of the session.
-
-    `code` is always the same, so no caller acts on the session; `reason` is ServerClaim's word.
-    """
+    """The server gave no usable answer, which says nothing of the session. `code` is always the
+    same, so no caller acts on the session; `reason` is ServerClaim's word."""
 
     code = "backend_down"
 

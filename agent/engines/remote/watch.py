@@ -1,4 +1,4 @@
-"""The state of a backend's server, told when it changes.
+"""The state of a backend's server, reported when it changes.
 
 A failed request says little of the server: one session may hang. So the watch asks
 for one check and reports what the check found.
@@ -7,6 +7,7 @@ for one check and reports what the check found.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from agent.core.words import ServerClaim
 
@@ -14,28 +15,19 @@ DOUBT_EVERY = 1.0
 """Seconds between two checks that failed requests ask for."""
 
 
+@dataclass(slots=True)
 class ServerWatch:
-    """Holds the newest ServerClaim; `tell` gets each that differs from the one before."""
+    """Holds the newest ServerClaim; `report` gets each that differs from the one before."""
 
-    def __init__(
-        self,
-        check: Callable[[], Awaitable[ServerClaim]],
-        tell: Callable[[ServerClaim], None],
-        crashed: Callable[[BaseException], None],
-    ) -> None:
-        """`check` raises for no fault of the server; any exception goes to `crashed`."""
-        self._check = check
-        self._tell = tell
-        self._crashed = crashed
-        self._claim: ServerClaim | None = None
-        self._checking: asyncio.Task[ServerClaim] | None = None
-        self._checked_at = float("-inf")
-        self._later: asyncio.TimerHandle | None = None
-
-    @property
-    def claim(self) -> ServerClaim | None:
-        """The newest one; None before the first check."""
-        return self._claim
+    ask: Callable[[], Awaitable[ServerClaim]]
+    """Raises for no fault of the server; any exception goes to `crashed`."""
+    report: Callable[[ServerClaim], None]
+    crashed: Callable[[BaseException], None]
+    claim: ServerClaim | None = None
+    """The newest one; None before the first check."""
+    _checking: asyncio.Task[ServerClaim] | None = None
+    _checked_at: float = float("-inf")
+    _later: asyncio.TimerHandle | None = None
 
     async def check(self) -> ServerClaim:
         """Ask now; callers at the same time share one check."""
@@ -51,7 +43,7 @@ class ServerWatch:
 
     def answered(self) -> None:
         """A request succeeded; where the server is said to be down a check follows."""
-        if self._claim is not None and not self._claim.up:
+        if self.claim is not None and not self.claim.up:
             self.doubt()
 
     async def close(self) -> None:
@@ -71,18 +63,18 @@ class ServerWatch:
         self._checking.add_done_callback(self._ended)
 
     async def _run(self) -> ServerClaim:
-        claim = await self._check()
-        before, self._claim = self._claim, claim
-        if before is None or _news(before) != _news(claim):
-            self._tell(claim)
+        claim = await self.ask()
+        before, self.claim = self.claim, claim
+        if before is None or _state(before) != _state(claim):
+            self.report(claim)
         return claim
 
     def _ended(self, task: "asyncio.Task[ServerClaim]") -> None:
         self._checking = None
         self._checked_at = time.monotonic()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._crashed(error)
+            self.crashed(error)
 
 
-def _news(claim: ServerClaim) -> tuple[object, ...]:
+def _state(claim: ServerClaim) -> tuple[object, ...]:
     return (claim.up, claim.reason, claim.version)

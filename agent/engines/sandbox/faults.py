@@ -109,18 +109,18 @@ class Faults:
 
     def next_end(self) -> float | None:
         """Seconds until the next fault ends by itself."""
-        ends = [each.until_wall for each in self._active.values() if each.until_wall is not None]
+        ends = [fault.until_wall for fault in self._active.values() if fault.until_wall is not None]
         return max(0.0, min(ends) - time.time()) if ends else None
 
     def _keep(self) -> None:
-        kept = {
+        lasting = {
             name: {"until_wall": fault.until_wall, "arguments": dict(fault.arguments)}
             for name, fault in self._active.items()
             if fault.kept
         }
         try:
-            if kept:
-                write_shared(self._path, json.dumps({"version": 1, "faults": kept}).encode())
+            if lasting:
+                write_shared(self._path, json.dumps({"version": 1, "faults": lasting}).encode())
             else:
                 self._path.unlink(missing_ok=True)
             self._keep_network()
@@ -148,7 +148,9 @@ def _read(path: Path) -> dict[str, Fault]:
     """What an earlier worker kept; a file that cannot be read holds no faults."""
     try:
         raw = json.loads(path.read_bytes())["faults"]
-        faults = [Fault(name, each["until_wall"], each["arguments"]) for name, each in raw.items()]
+        faults = [
+            Fault(name, entry["until_wall"], entry["arguments"]) for name, entry in raw.items()
+        ]
         for fault in faults:
             assert fault.until_wall is None or fault.until_wall > 0
             assert isinstance(fault.arguments, dict)

@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import SessionFiles
-from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
+from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken, sha256
 from agent.files import write_whole
-
-# OpenSSL behind hashlib would cost a small worker half a megabyte.
-try:
-    from _sha256 import sha256  # type: ignore[import-not-found]
-except ImportError:
-    from hashlib import sha256
 
 NAME = "sandbox.json"
 
@@ -93,7 +87,7 @@ def write_shared(path: Path, content: bytes) -> None:
 
 def _checksum(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return str(sha256(text.encode()).hexdigest())
+    return sha256(text.encode())
 
 
 RULES = FileRules(check, lost_store)

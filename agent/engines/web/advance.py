@@ -1,7 +1,4 @@
-"""The progress of a start. The same phase once more is no progress.
-
-Pure: `now` is handed in.
-"""
+"""The progress of a start. The same phase once more is no progress. Pure: `now` is handed in."""
 
 from dataclasses import replace
 

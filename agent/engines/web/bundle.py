@@ -4,12 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-try:
-    # hashlib would bring all of OpenSSL into every worker, for one sum.
-    from _sha256 import sha256  # type: ignore[import-not-found]
-except ImportError:  # another Python names it otherwise
-    from hashlib import sha256
-
+from agent.engines.files import sha256
 from agent.errors import ConfigError
 
 VERSION = "4.6.0"
@@ -35,7 +30,7 @@ def read_bundle(cache: Path) -> str:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", code="bundle_missing") from error
-    if sha256(content).hexdigest() != SHA256:
+    if sha256(content) != SHA256:
         raise ConfigError(
             f"cannot use {path}: its checksum is not that of {NAME} {VERSION};"
             " remove the file and fetch it again",

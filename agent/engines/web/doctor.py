@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,6 @@ from agent.engines.web.bundle import read_bundle
 from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError
 
-__all__ = ["Finding", "examine"]
-
 _SHM_NEEDED = 64 * 1024 * 1024
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
@@ -23,7 +22,7 @@ def examine(
 ) -> list[Finding]:
     """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
     named = (os.environ if env is None else env).get("WA_BROWSER", "")
-    found = [
+    findings = [
         # One that is named is the only one, whatever an instance asks for.
         *(
             _of(partial(find_browser, kind, named))
@@ -35,7 +34,7 @@ def examine(
         _shared_memory(),
         _fonts(),
     ]
-    return [each for each in found if each is not None]
+    return [finding for finding in findings if finding is not None]
 
 
 def _of(need: Callable[[], object]) -> Finding | None:
@@ -57,12 +56,10 @@ def _sandbox() -> Finding | None:
 
 
 def _shared_memory() -> Finding | None:
-    try:
-        found = os.statvfs("/dev/shm")
-    except OSError:
-        size = 0
-    else:
-        size = found.f_frsize * found.f_blocks
+    size = 0
+    with suppress(OSError):
+        status = os.statvfs("/dev/shm")
+        size = status.f_frsize * status.f_blocks
     if size >= _SHM_NEEDED:
         return None
     return Finding(
@@ -74,9 +71,8 @@ def _shared_memory() -> Finding | None:
 
 
 def _fonts() -> Finding | None:
-    for folder in _FONT_FOLDERS:
-        if any(Path(folder).rglob("*.[to]tf")):
-            return None
+    if any(any(Path(folder).rglob("*.[to]tf")) for folder in _FONT_FOLDERS):
+        return None
     return Finding(
         "fonts_missing",
         "no font is installed, pictures of the page show no text",

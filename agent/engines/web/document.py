@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.engines.raw import text
+from agent.engines.settings import origin_of
+
 SILENT = 25.0
 """Seconds in which nothing moved on in a document that is not ready."""
 PORTAL = 511
@@ -59,14 +62,13 @@ def parse_document(raw: Any) -> Document | None:
     """A look at the document, checked field by field; None when it is none."""
     if not isinstance(raw, Mapping):
         return None
-    status, modules = _count(raw.get("status"), 999), _count(raw.get("modules"), 10**7)
     return Document(
         address=_shown(raw.get("address"), 120),
         origin=_shown(raw.get("origin"), 120),
-        status=status,
+        status=_count(raw.get("status"), 999),
         title=_shown(raw.get("title"), 60),
         complete=raw.get("complete") is True,
-        modules=modules,
+        modules=_count(raw.get("modules"), 10**7),
         form=raw.get("form") is True,
         words=str(raw.get("words", ""))[:2000],
     )
@@ -78,7 +80,7 @@ def judge_document(document: Document, wanted: str, idle: float) -> Strange | No
         portal = document.status == PORTAL
         return Strange("captive_portal" if portal else "page_http_error", document.shown)
     settled = document.complete or idle >= SILENT
-    if document.origin and document.origin != _origin(wanted):
+    if document.origin and document.origin != origin_of(wanted):
         # It may be on its way through several addresses.
         if not settled:
             return None
@@ -99,18 +101,13 @@ def _is_whatsapps(origin: str) -> bool:
     return host == _DOMAIN or host.endswith(f".{_DOMAIN}")
 
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 def _count(raw: Any, most: int) -> int:
     return raw if type(raw) is int and 0 <= raw <= most else 0
 
 
 def _shown(raw: Any, limit: int) -> str:
-    text = raw if isinstance(raw, str) else ""
-    return "".join(each if each.isprintable() else " " for each in text)[:limit].strip()
+    printable = (sign if sign.isprintable() else " " for sign in text(raw, 4096))
+    return "".join(printable)[:limit].strip()
 
 
 LOOK = """(() => {

@@ -43,19 +43,19 @@ SETTLED = 5.0
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "WebEngine":
     """What the machine lacks for it, a start tells: it may be there for the next one."""
-    known = read_settings(settings)
+    chosen = read_settings(settings)
     cache = cache_folder()
 
     def needs() -> Needs:
         try:
-            program = find_browser(known.browser, os.environ.get("WA_BROWSER", ""))
+            program = find_browser(chosen.browser, os.environ.get("WA_BROWSER", ""))
             find_setpriv()
-            script = page_script(known.url, page_config(known.device_name), read_bundle(cache))
+            script = page_script(chosen.url, page_config(chosen.device_name), read_bundle(cache))
         except ConfigError as error:
             raise EngineError(str(error), code=error.code) from error
         return Needs(program, script)
 
-    return WebEngine(folder, known, needs, reporter)
+    return WebEngine(folder, chosen, needs, reporter)
 
 
 class WebEngine:
@@ -82,7 +82,7 @@ class WebEngine:
         self._new_pairing = NewPairing(
             folder, self._session, self._view, self._starts, self._publish
         )
-        self._told: Claim | None = None
+        self._reported: Claim | None = None
         self._stopping = False
         self._tidying = False
 
@@ -182,7 +182,7 @@ class WebEngine:
             self._reporter.progress()
             await self._starts.save_lost_store()
             if not await self._session.close():
-                log.warning("the browser did not end in order; its page was closed before")
+                log.warning("the browser did not end cleanly; its page was closed before")
         await self._record.write()
         self._reporter.progress()
         await asyncio.to_thread(make_durable, self._folder, self._reporter.progress)
@@ -198,7 +198,9 @@ class WebEngine:
         if name == "pairing_code":
             digits = phone_of(arguments)
             if self._view.claim.status is not Status.QR_REQUIRED:
-                raise EngineError("cannot get a pairing code: no scan is due", code="not_waiting")
+                raise EngineError(
+                    "cannot get a pairing code: it waits for no scan", code="not_waiting"
+                )
             notify = arguments.get("notify") is not False
             return await page_calls.pairing_code(self._session.page, digits, notify=notify)
         if name == "screenshot":
@@ -272,8 +274,8 @@ class WebEngine:
         if self._starts.takes_up():
             return
         claim, facts = self._view.claim, self._view.facts
-        if self._told is None or replace(claim, raw="") != replace(self._told, raw=""):
-            self._told = claim
+        if self._reported is None or replace(claim, raw="") != replace(self._reported, raw=""):
+            self._reported = claim
             if claim.status is Status.CONNECTED and not self._tidying:
                 self._tidying = True
                 self._tasks.start(self._tidy(), "collect garbage")

@@ -40,10 +40,9 @@ def fetch_bundle(cache: Path) -> Path:
 
 def keep_bundle(cache: Path, content: bytes) -> Path:
     """Write it into the cache in one step; EngineError when it is not the one we know."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
         raise EngineError(
-            f"cannot use this bundle: sha256 {found} is not that of {NAME} {VERSION}",
+            f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}",
             code="bundle_changed",
         )
     path = bundle_path(cache)

@@ -44,10 +44,8 @@ def lost_store(session: Path) -> str:
 
 
 def store_is_gone(session: Path) -> str:
-    """Why a browser that runs has lost its store; "" where the store is there.
-
-    A deletion under a browser that writes may leave parts: a database without CURRENT is none.
-    """
+    """Why a browser that runs has lost its store; "" where the store is there. A deletion under a
+    browser that writes may leave parts: a database without CURRENT is none."""
     return _missing(
         session,
         "no database any more",
@@ -76,8 +74,8 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
             return FilesReport(SessionFiles.DAMAGED, problem)
     # A page that was only looked at leaves a store behind too. The engine's note knows of a
     # pairing that came about while no agent was there to record it.
-    known = paired or _note_says_paired(folder)
-    return FilesReport(SessionFiles.WHOLE if known else SessionFiles.UNPAIRED)
+    is_paired = paired or _note_says_paired(folder)
+    return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
 
 
 def _note_says_paired(folder: SessionFolder) -> bool:

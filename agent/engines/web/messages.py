@@ -60,9 +60,9 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     kind = message.get("type", "text")
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
-        known = ", ".join(_READ)
+        kinds = ", ".join(_READ)
         raise InvalidRequest(
-            f"cannot send {kind!r:.40}: the web engine sends {known}", field="type"
+            f"cannot send {kind!r:.40}: the web engine sends {kinds}", field="type"
         )
     name, content, more = read(message)
     # The bundle's link previews come from servers of its authors.

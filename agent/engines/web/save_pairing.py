@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _MARKS = 3
 _MARK_LIMIT = 4.0
 """Seconds for one mark: a record may end at a block's border, where no search finds it whole."""
-_EVERY = 0.1
+_EVERY = 0.05
 _FILE_LIMIT = 64 * 1024 * 1024
 _STORE = Path("Default") / "Local Storage"
 
@@ -48,10 +48,8 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
         async with asyncio.timeout(within):
             marked = await page.ask("mark", mark, within=within) is True
             await page.leave(within=within)
-            while marked and not await asyncio.to_thread(  # noqa: ASYNC110 - files tell nothing
-                holds_mark, profile_path(session), mark
-            ):
-                await asyncio.sleep(0.05)
+            if marked:
+                await _wait_for(mark, profile_path(session))
 
 
 async def _local_storage_is_written(page: Page, profile: Path) -> bool:
@@ -61,13 +59,17 @@ async def _local_storage_is_written(page: Page, profile: Path) -> bool:
             return False
         try:
             async with asyncio.timeout(_MARK_LIMIT):
-                while not await asyncio.to_thread(holds_mark, profile, mark):  # noqa: ASYNC110
-                    await asyncio.sleep(_EVERY)
+                await _wait_for(mark, profile)
         except TimeoutError:
             continue
         await page.ask("mark", "", within=_MARK_LIMIT)
         return True
     return False
+
+
+async def _wait_for(mark: str, profile: Path) -> None:
+    while not await asyncio.to_thread(holds_mark, profile, mark):  # noqa: ASYNC110 - only to be read
+        await asyncio.sleep(_EVERY)
 
 
 def holds_mark(profile: Path, mark: str) -> bool:
@@ -81,6 +83,6 @@ def holds_mark(profile: Path, mark: str) -> bool:
                 content = file.read(_FILE_LIMIT)
         except OSError:  # gone since it was listed
             continue
-        if any(each in content for each in sought):
+        if any(bytes_of in content for bytes_of in sought):
             return True
     return False

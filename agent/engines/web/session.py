@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.engines.settings import origin_of
 from agent.engines.web.browser.arguments import Program
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser
-from agent.engines.web.browser.scripts import origin_of
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile.folder import Lock, prepare_profile
 from agent.engines.web.profile.notes import read_note, read_page
@@ -45,22 +45,16 @@ class Needs:
     """Large, and needed for a moment only."""
 
 
+@dataclass(slots=True)
 class Session:
     """At most one browser at a time, on the one profile in `folder`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: WebSettings,
-        needs: Callable[[], Needs],
-        listener: Listener,
-    ) -> None:
-        self._folder = folder
-        self._settings = settings
-        self._needs = needs
-        self._listener = listener
-        self._browser: Browser | None = None
-        self._page: Page | None = None
+    folder: Path
+    settings: WebSettings
+    needs: Callable[[], Needs]
+    listener: Listener
+    _browser: Browser | None = None
+    _page: Page | None = None
 
     @property
     def alive(self) -> bool:
@@ -79,23 +73,23 @@ class Session:
 
     async def open(self) -> None:
         """A browser with an empty page that listens; EngineError says what failed."""
-        needs = await asyncio.to_thread(self._needs)
+        needs = await asyncio.to_thread(self.needs)
         lock = await self._take_profile()
         if lock != "free":
             log.info("removed the lock that another browser left in the profile (%s)", lock)
         pinned = await asyncio.to_thread(
-            read_page, self._folder, self._settings.page, read_note(self._folder)
+            read_page, self.folder, self.settings.page, read_note(self.folder)
         )
         browser = await Browser.start(
             needs.program,
-            profile_path(self._folder),
-            proxy=self._settings.proxy,
-            loopback=self._settings.url.startswith("http://"),
+            profile_path(self.folder),
+            proxy=self.settings.proxy,
+            loopback=self.settings.url.startswith("http://"),
         )
         self._browser = browser
         browser.on_end(lambda status: self._ended(browser, status))
         self._page = await Page.open(
-            browser.debugger, needs.script, browser.version, self._listener.word
+            browser.debugger, needs.script, browser.version, self.listener.word
         )
         if pinned is not None:
             await self._page.serve(pinned, within=RELOAD)
@@ -105,7 +99,7 @@ class Session:
         deadline = asyncio.get_running_loop().time() + PROFILE_WAIT
         while True:
             try:
-                return await asyncio.to_thread(prepare_profile, self._folder)
+                return await asyncio.to_thread(prepare_profile, self.folder)
             except EngineError as error:
                 late = asyncio.get_running_loop().time() >= deadline
                 if error.code != "profile_in_use" or late:
@@ -114,12 +108,12 @@ class Session:
 
     async def load(self) -> None:
         await self.page.loading.watch()
-        await self.page.navigate(self._settings.url, within=LOAD)
+        await self.page.navigate(self.settings.url, within=LOAD)
 
     async def load_past_caches(self) -> None:
         """As a browser that never saw this page: caches forgotten, the service worker passed by."""
-        await self.page.loading.forget_caches(origin_of(self._settings.url))
-        await self.page.navigate(self._settings.url, within=LOAD)
+        await self.page.loading.forget_caches(origin_of(self.settings.url))
+        await self.page.navigate(self.settings.url, within=LOAD)
 
     async def reload(self) -> bool:
         """The mild cure; False when the browser does not even take that."""
@@ -128,7 +122,7 @@ class Session:
             with suppress(EngineError):  # a page that crashed or hangs does not answer
                 await page.loading.watch(within=0.1 if page.crashed else 1.0)
             # A page that hangs cannot be asked to leave, only its browser can be told.
-            await page.navigate(self._settings.url, within=RELOAD)
+            await page.navigate(self.settings.url, within=RELOAD)
             await page.evaluate("1", within=RELOAD)
         except EngineError as error:
             log.warning("%s", error)
@@ -142,7 +136,7 @@ class Session:
         if browser is None:
             return True
         if page is not None and browser.alive:
-            await leave_page(page, self._folder, within=LEAVE)
+            await leave_page(page, self.folder, within=LEAVE)
         return await browser.close(within)
 
     async def kill(self) -> None:
@@ -164,4 +158,4 @@ class Session:
         # One that was forgotten ends because we wanted it.
         if browser is self._browser:
             self._forget()
-            self._listener.gone(status, browser.last_words())
+            self.listener.gone(status, browser.last_words())

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,34 +39,25 @@ LOOK_EVERY = 1.0
 _LOOK_WITHIN = 3.0
 
 
+@dataclass(slots=True)
 class Starts:
     """The folder, the browser's session, and what is known of both."""
 
-    def __init__(  # noqa: PLR0917 - the parts of one engine
-        self,
-        folder: Path,
-        settings: WebSettings,
-        session: Session,
-        view: SessionView,
-        record: Record,
-        publish: Callable[[], None],
-        tasks: Tasks,
-    ) -> None:
-        """`publish` reports what the view claims now."""
-        self._folder = folder
-        self._settings = settings
-        self._session = session
-        self._view = view
-        self._record = record
-        self._publish = publish
-        self._tasks = tasks
-        self._work: asyncio.Task[None] | None = None
-        self._follower: asyncio.Task[None] | None = None
-        self._browser_ends: deque[float] = deque()
-        self._reloads: deque[float] = deque()
-        self._past_caches_at = -PAST_CACHES_EVERY
-        self._is_passing_caches = False
-        self._stopping = False
+    folder: Path
+    settings: WebSettings
+    session: Session
+    view: SessionView
+    record: Record
+    publish: Callable[[], None]
+    """Reports what the view claims now."""
+    tasks: Tasks
+    _work: asyncio.Task[None] | None = None
+    _follower: asyncio.Task[None] | None = None
+    _browser_ends: deque[float] = field(default_factory=deque)
+    _reloads: deque[float] = field(default_factory=deque)
+    _past_caches_at: float = -PAST_CACHES_EVERY
+    _is_passing_caches: bool = False
+    _stopping: bool = False
 
     @property
     def working(self) -> bool:
@@ -76,17 +68,17 @@ class Starts:
         return not self.working and not self._stopping
 
     def begin(self, work: Work) -> None:
-        self._work = self._tasks.start(work(), "web session")
+        self._work = self.tasks.start(work(), "web session")
 
     def connect(self) -> None:
         """The agent wants a connection: the next try, with all of its own attempts."""
         self._browser_ends.clear()
         self._past_caches_at = -PAST_CACHES_EVERY
-        if not self._session.alive:
+        if not self.session.alive:
             self.begin(self.start)
-        elif self._view.claim.reason in FRESH_PAGE:
+        elif self.view.claim.reason in FRESH_PAGE:
             self.begin(self.load_past_caches)
-        elif self._view.needs_revival(boot_now()):
+        elif self.view.needs_revival(boot_now()):
             self.begin(self.revive)
 
     def stop(self) -> None:
@@ -100,36 +92,36 @@ class Starts:
         """After an end of the page or the browser; too many of them are the agent's turn."""
         if not self.may_begin:
             return
-        self._view.interrupted(word)
-        if self._too_many(self._browser_ends, self._settings.browser_starts, STARTS_WINDOW):
-            self._view.failed("page_crashed", word)
-            self._publish()
+        self.view.interrupted(word)
+        if self._too_many(self._browser_ends, self.settings.browser_starts, STARTS_WINDOW):
+            self.view.failed("page_crashed", word)
+            self.publish()
             return
         self.begin(work)
 
     def navigated(self, address: str, *, unreachable: bool) -> None:
         """The page shows another document; while none of our ways goes on, it went by itself."""
-        self._view.new_document(address, boot_now())
+        self.view.new_document(address, boot_now())
         if self.working or self._stopping:
             return
         if unreachable:
-            self._view.failed("connection_lost", "the page cannot be reached")
-        elif not self._view.has_ended and self._too_many(self._reloads, RELOADS, RELOADS_WINDOW):
+            self.view.failed("connection_lost", "the page cannot be reached")
+        elif not self.view.has_ended and self._too_many(self._reloads, RELOADS, RELOADS_WINDOW):
             self._reloads.clear()
             shown = f"{RELOADS + 1} times in {RELOADS_WINDOW:.0f} s"
-            self._view.failed("page_reloads", f"the page loaded itself again {shown}")
+            self.view.failed("page_reloads", f"the page reloaded itself {shown}")
         else:
             self._follow()
 
     def takes_up(self) -> bool:
         """Whether what is to be published now is dealt with here first."""
-        claim = self._view.claim
+        claim = self.view.claim
         if claim.reason not in FRESH_PAGE or self._stopping:
             return False
         if self.working:
             # The old document still speaks, and another one is on its way.
             return self._is_passing_caches
-        if not self._session.alive:
+        if not self.session.alive:
             return False
         if boot_now() - self._past_caches_at >= PAST_CACHES_EVERY:
             log.warning("%s (%s): loading the page past every cache", claim.reason, claim.raw)
@@ -141,18 +133,18 @@ class Starts:
         return True
 
     async def start(self) -> None:
-        if self._record.paired and (lost := await asyncio.to_thread(lost_store, self._folder)):
+        if self.record.paired and (lost := await asyncio.to_thread(lost_store, self.folder)):
             log.error("not starting a browser: the session is paired, and %s", lost)
-            self._view.lost(lost)
-            self._publish()
+            self.view.lost(lost)
+            self.publish()
             return
-        self._view.begin(boot_now(), "attached")
-        self._publish()
+        self.view.begin(boot_now(), "attached")
+        self.publish()
         try:
-            await self._session.open()
-            self._view.begin(boot_now(), "loaded")
-            self._publish()
-            await self._session.load()
+            await self.session.open()
+            self.view.begin(boot_now(), "loaded")
+            self.publish()
+            await self.session.load()
         except (WaError, TimeoutError) as error:
             await self._failed(error)
         else:
@@ -160,52 +152,50 @@ class Starts:
 
     async def save_lost_store(self) -> bool:
         """Where the files of the pairing are gone under the browser: write them again from it.
-
-        True: they are there again, and no browser runs any more.
-        """
-        if not (self._record.paired and self._session.alive):
+        True: they are there again, and no browser runs any more."""
+        if not (self.record.paired and self.session.alive):
             return False
-        lost = await asyncio.to_thread(store_is_gone, self._folder)
+        lost = await asyncio.to_thread(store_is_gone, self.folder)
         if not lost:
             return False
         log.error(
             "the session's files are gone under its browser (%s): saving its copy",
             lost,
         )
-        saved = await asyncio.to_thread(rescue, self._folder, self._session.browser_pid)
-        await self._session.kill()
+        saved = await asyncio.to_thread(rescue, self.folder, self.session.browser_pid)
+        await self.session.kill()
         if saved:
-            await self._record.write_again()
+            await self.record.write_again()
             log.warning("the session's files are back, from its browser")
         else:
-            self._view.lost(lost)
-            self._publish()
+            self.view.lost(lost)
+            self.publish()
         return saved
 
     async def come_back_from_loss(self) -> None:
         if await self.save_lost_store():
-            self._view.interrupted("storage_initialization_error")
+            self.view.interrupted("storage_initialization_error")
             await self.start()
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""
-        self._view.revive(boot_now())
-        self._publish()
-        if await self._session.reload():
+        self.view.revive(boot_now())
+        self.publish()
+        if await self.session.reload():
             self._follow()
         else:
-            await self._session.kill()
+            await self.session.kill()
             await self.start()
-        self._view.silent = False
+        self.view.silent = False
 
     async def load_past_caches(self) -> None:
         """Load the page as a browser that never saw it, with the pairing that it has."""
         self._past_caches_at = boot_now()
-        self._view.begin(boot_now(), "loaded")
-        self._publish()
+        self.view.begin(boot_now(), "loaded")
+        self.publish()
         self._is_passing_caches = True
         try:
-            await self._session.load_past_caches()
+            await self.session.load_past_caches()
         except (WaError, TimeoutError) as error:
             self._is_passing_caches = False
             await self._failed(error)
@@ -217,55 +207,55 @@ class Starts:
     async def _give_up(self, claim: Claim) -> None:
         """What came is not the page that is wanted, past the caches too: the agent's turn."""
         await self.leave_diagnostics(f"{claim.reason}: {claim.raw}")
-        self._view.failed(claim.reason, claim.raw)
-        await self._session.close()
-        self._publish()
+        self.view.failed(claim.reason, claim.raw)
+        await self.session.close()
+        self.publish()
 
     async def _failed(self, error: Exception) -> None:
         log.warning("%s", error)
         await self.leave_diagnostics(str(error))
-        await self._session.kill()
+        await self.session.kill()
         code = error.code if isinstance(error, WaError) else ""
-        self._view.failed(REASON_OF.get(code, "page_crashed"), str(error))
-        self._publish()
+        self.view.failed(REASON_OF.get(code, "page_crashed"), str(error))
+        self.publish()
 
     async def leave_diagnostics(self, why: str) -> None:
-        page = self._session.page if self._session.alive else None
-        await self._record.keep_diagnostics(why, page, self._view)
+        page = self.session.page if self.session.alive else None
+        await self.record.keep_diagnostics(why, page, self.view)
 
     def _follow(self) -> None:
         if not runs(self._follower):
-            self._follower = self._tasks.start(self._follow_page(), "web page")
+            self._follower = self.tasks.start(self._follow_page(), "web page")
 
     async def _follow_page(self) -> None:
         """Look at the document until it is WhatsApp's and ready, or is called what it is."""
-        while self._session.alive and not self._stopping:
+        while self.session.alive and not self._stopping:
             await asyncio.sleep(LOOK_EVERY)
             if self.working:
                 continue
-            if not self._view.is_loading:
+            if not self.view.is_loading:
                 break
             try:
                 await self._look()
             except EngineError:
                 continue  # a busy page; its silence is the probes' to judge
-            self._publish()
-        if self._session.alive and not self._stopping:
-            await self._session.page.loading.rest()
+            self.publish()
+        if self.session.alive and not self._stopping:
+            await self.session.page.loading.rest()
 
     async def _look(self) -> None:
-        page = self._session.page
+        page = self.session.page
         raw = await page.evaluate(LOOK, within=_LOOK_WITHIN)
         if not isinstance(raw, dict):
             return
         document = parse_document(raw.get("document"))
         if document is None:
             return
-        self._view.loaded(page.loading.bytes, document, boot_now())
-        self._view.look(raw.get("read"), boot_now())
-        strange = judge_document(document, self._settings.url, self._view.idle(boot_now()))
+        self.view.loaded(page.loading.bytes, document, boot_now())
+        self.view.look(raw.get("read"), boot_now())
+        strange = judge_document(document, self.settings.url, self.view.idle(boot_now()))
         if strange is not None:
-            self._view.failed(strange.reason, strange.raw)
+            self.view.failed(strange.reason, strange.raw)
 
     def _too_many(self, moments: "deque[float]", limit: int, window: float) -> bool:
         now = boot_now()

@@ -151,8 +151,8 @@ def left_for(story: Story, address: str) -> Story:
 
 def _logged_out(story: Story) -> Story:
     # What is named beside a plain logout says more, if it is a word that we know.
-    known = story.announced if web_reason(story.announced) != "unknown" else ""
-    return replace(story, ended=known or "LOGOUT", was_connected=False)
+    reason = story.announced if web_reason(story.announced) != "unknown" else ""
+    return replace(story, ended=reason or "LOGOUT", was_connected=False)
 
 
 def claim_of(facts: PageFacts | None, story: Story) -> Claim:

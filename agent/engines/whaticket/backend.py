@@ -15,10 +15,10 @@ from agent.engines.remote.watch import ServerWatch
 from agent.engines.tasks import Tasks
 from agent.engines.whaticket.keys.files import make_private
 from agent.engines.whaticket.keys.store import open_store
-from agent.engines.whaticket.log_errors import ErrorsTold
+from agent.engines.whaticket.log_errors import ErrorReporter
 from agent.engines.whaticket.logs.sources import Logs
 from agent.engines.whaticket.server import WhaticketServer
-from agent.engines.whaticket.session import Ground, WhaticketSession
+from agent.engines.whaticket.session import Shared, WhaticketSession
 from agent.engines.whaticket.settings import WhaticketSettings, read_settings
 from agent.errors import EngineError
 
@@ -39,15 +39,15 @@ class WhaticketBackend:
     def __init__(
         self, folder: Path, settings: WhaticketSettings, reporter: BackendReporter
     ) -> None:
-        self._kept = make_private(folder)
+        self._folder = make_private(folder)
         self._server = WhaticketServer(settings, RemoteHttp(settings.server, {}))
-        self._store = open_store(settings, self._kept)
+        self._store = open_store(settings, self._folder)
         self._watch = ServerWatch(self._ask, reporter.server, reporter.crashed)
-        self._ground = Ground(self._server, self._store, settings, self._watch.doubt)
+        self._shared = Shared(self._server, self._store, settings, self._watch.doubt)
         self._held: dict[InstanceId, WhaticketSession] = {}
         self._reporters: dict[InstanceId, Reporter] = {}
-        self._errors = ErrorsTold(self._server, self._store, self._held, self._reporters)
-        self._logs = Logs(settings, self._kept, self._errors.take, reporter.crashed)
+        self._errors = ErrorReporter(self._server, self._store, self._held, self._reporters)
+        self._logs = Logs(settings, self._folder, self._errors.take, reporter.crashed)
         self._tasks = Tasks(reporter.crashed)
 
     async def open(self) -> None:
@@ -66,7 +66,7 @@ class WhaticketBackend:
     def hold(
         self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
     ) -> WhaticketSession:
-        session = WhaticketSession(id, remote_name(settings), self._ground, reporter)
+        session = WhaticketSession(id, remote_name(settings), self._shared, reporter)
         self._held[id], self._reporters[id] = session, reporter
         return session
 
@@ -105,5 +105,5 @@ class WhaticketBackend:
     async def _sweep_daily(self) -> None:
         while True:
             if gone := await asyncio.to_thread(self._store.shelf.sweep):
-                log.info("%d removals of keys were old enough to be deleted", gone)
+                log.info("%d old backups of removed keys deleted", gone)
             await asyncio.sleep(_SWEEP_EVERY)

@@ -99,3 +99,28 @@ def _split(route: str) -> tuple[str, str]:
     """Verb and path; `:id` and `:whatsappId` are understood as {id}."""
     verb, _, path = route.strip().partition(" ")
     return verb.upper(), _OLD_PLACE.sub("{id}", path.strip())
+
+
+_COMMUNITY = Contract(
+    list=Route("GET", "/whatsapp/"),
+    state=Route("GET", "/whatsapp/{id}"),
+    start=Route("POST", "/whatsappsession/{id}"),
+    disconnect=Route("DELETE", "/whatsappsession/{id}"),
+    new_qr=Route("PUT", "/whatsappsession/{id}"),
+    logout=Route("DELETE", "/whatsappsession/{id}"),
+    create=Route("POST", "/whatsapp/"),
+    send=Route("POST", "/api/messages/send"),
+)
+
+PRESETS: Mapping[str, Contract] = {
+    "spec": replace(
+        _COMMUNITY,
+        start=Route("PUT", "/whatsapp/{id}/start-session"),
+        disconnect=Route("PUT", "/whatsapp/{id}/disconnect"),
+        disconnect_keeps_pairing=True,
+    ),
+    "community": _COMMUNITY,
+    "saas": _COMMUNITY,
+    "ticketz": replace(_COMMUNITY, restart=Route("GET", "/whatsappsession/refresh/{id}")),
+}
+"""The kinds of servers that are known. In every public one `disconnect` logs out at WhatsApp."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from agent.core.words import ConnectionStatus as Status
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.store import Plan, SessionStore
-from agent.engines.whaticket.rows import Row, claim_of_row
+from agent.engines.whaticket.rows import Row, claim_of_row, no_such_session
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.errors import EngineError
@@ -26,11 +26,6 @@ SETTLE = 0.5
 """Seconds in which a server that still writes would write again."""
 AGAIN = ("remote_refused", "backend_down")
 """Error codes after which the same request may succeed a little later."""
-Look = Callable[[Row], bool]
-Tell = Callable[[str], None]
-
-
-def _unheard(_sentence: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +36,8 @@ class Round:
     store: SessionStore
     settings: WhaticketSettings
     id: str
-    tell: Tell = _unheard
-    """Hears of each step that was done, in words for people."""
+    report: Callable[[str], None] = lambda _step: None
+    """Takes each step that was done, in words for people."""
     tries: int = 3
     """Of each request that takes the session down or up."""
     pause: float = 1.0
@@ -52,21 +47,17 @@ class Round:
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
         """Down, the work, up again; up also when either fails. The first error is raised."""
         await self.must_have_whole_creds(stored=True)
-        problem: EngineError | None = None
         try:
             await self.go_down()
-            self.tell("disconnect: the server says that it is down")
+            self.report("disconnect: the server says that it is down")
             await work()
-        except EngineError as error:
-            problem = error
-        try:
-            await self.come_up()
-        except EngineError as error:
-            if problem is None:
-                raise
-            log.warning("%s", error)
-        if problem is not None:
-            raise problem
+        except EngineError:
+            try:
+                await self.come_up()
+            except EngineError as error:
+                log.warning("%s", error)
+            raise
+        await self.come_up()
 
     async def go_down(self) -> None:
         """Return when the server says twice that nothing of it runs; EngineError otherwise."""
@@ -102,17 +93,17 @@ class Round:
         While it runs it has good ones in memory and writes them again, so it is left alone.
         `stored`: those of a connected session must be there as well, or we look at a wrong place.
         """
-        found = await self.store.look(self.id)
-        if found == "damaged":
+        files = await self.store.look(self.id)
+        if files == "damaged":
             raise EngineError(
                 f"cannot start {self.id} again: its creds are damaged, and a start would replace"
-                " them by empty ones",
+                " them with empty ones",
                 code="session_damaged",
             )
-        if stored and found in ("absent", "unpaired") and (await self.look()).connected:
+        if stored and files in ("absent", "unpaired") and (await self.look()).connected:
             raise EngineError(
-                f"cannot touch the keys of {self.id}: it is connected, and where its creds should"
-                " be are none; a start would begin a new pairing",
+                f"cannot touch the keys of {self.id}: it is connected, but its creds are not where"
+                " the settings say; a start would begin a new pairing",
                 code="session_missing",
             )
 
@@ -126,11 +117,11 @@ class Round:
     async def come_up(self) -> None:
         """Return when it is connected; a QR code instead means that the pairing is gone."""
         await self.again(self.begin)
-        self.tell("start-session: the server takes it up")
+        self.report("start-session: the server takes it up")
         await self.wait("connect", self._is_up)
-        self.tell("wait: it is connected")
+        self.report("wait: it is connected")
 
-    async def wait(self, what: str, wanted: Look) -> Row:
+    async def wait(self, what: str, wanted: Callable[[Row], bool]) -> Row:
         deadline = time.monotonic() + self.settings.own.connect_within
         while not wanted(row := await self.look()):
             if time.monotonic() > deadline:
@@ -145,9 +136,7 @@ class Round:
     async def look(self) -> Row:
         row = await self.server.state(self.id)
         if row is None:
-            raise EngineError(
-                f"cannot find {self.id}: the server knows no such session", code="remote_missing"
-            )
+            raise no_such_session(self.id)
         return row
 
     async def must_stay_gone(self, plan: Plan) -> None:

@@ -11,9 +11,6 @@ NOTHING = "nothing_to_remove"
 """The error's code where there is nothing that could be taken out: nothing was interrupted."""
 
 
-def _unheard() -> None: ...
-
-
 async def plan_records(
     store: SessionStore, id: str, peers: Sequence[str], *, damaged: bool
 ) -> Plan:
@@ -30,8 +27,8 @@ async def regenerate(
     peers: Sequence[str],
     *,
     damaged: bool = False,
-    going_down: Callable[[], None] = _unheard,
-    taken: Callable[[], None] = _unheard,
+    going_down: Callable[[], None] = lambda: None,
+    taken: Callable[[], None] = lambda: None,
 ) -> None:
     """Down, those records away, up again: Baileys makes new ones with the next message.
 
@@ -41,7 +38,7 @@ async def regenerate(
     """
     plan = await plan_records(round.store, round.id, peers, damaged=damaged)
     if not plan:
-        about = "none is stored of these peers" if peers else "no peer is named"
+        about = "no record of these peers is stored" if peers else "no peer is named"
         raise EngineError(
             f"cannot regenerate keys of {round.id}: {about}, and no stored record is damaged",
             code=NOTHING,
@@ -55,7 +52,7 @@ async def regenerate(
             await round.store.take_out(round.id, plan, "new keys with single peers")
             await round.must_stay_gone(plan)
         taken()
-        round.tell(f"back up and remove: {len(plan.files)} files, {len(plan.keys)} keys in Redis")
+        round.report(f"back up and remove: {len(plan.files)} files, {len(plan.keys)} keys in Redis")
 
     await round.must_have_whole_creds(stored=True)
     going_down()

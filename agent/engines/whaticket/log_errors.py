@@ -11,13 +11,12 @@ from agent.core.words import Happening, InstanceId
 from agent.engines.base import Reporter
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.store import SessionStore
-from agent.engines.whaticket.logs.lines import Found
-from agent.engines.whaticket.logs.owner import Names, NoOwner, names_of
+from agent.engines.whaticket.logs.lines import LogError
+from agent.engines.whaticket.logs.owner import Attribution, Names, NoOwner, names_of
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.rows import Row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.session import WhaticketSession
-from agent.engines.whaticket.whose import Attribution
 
 PER_PEER, PER_SESSION, STRETCH = 10, 60, 10.0
 """So many errors are told in so many seconds; the agent counts to five in five minutes."""
@@ -28,7 +27,7 @@ _COUNTED_FOR = 3600.0
 
 
 @dataclass(slots=True)
-class ErrorsTold:
+class ErrorReporter:
     """Errors whose line names no session are looked up by the peer's keys, by one task."""
 
     server: WhaticketServer
@@ -42,7 +41,7 @@ class ErrorsTold:
     _since: float = field(default_factory=time.monotonic)
     _limits: dict[tuple[InstanceId, str | None], LogLimit] = field(default_factory=dict)
     _whose: Attribution = field(init=False)
-    _waiting: deque[tuple[Found, int, float]] = field(default_factory=deque)
+    _waiting: deque[tuple[LogError, int, float]] = field(default_factory=deque)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _answers: dict[str, tuple[float, InstanceId | NoOwner]] = field(default_factory=dict)
 
@@ -56,12 +55,12 @@ class ErrorsTold:
             self._whose.reconnects.note(whose, turn.session or stream, now)
             if not isinstance(whose, NoOwner) and (session := self.held.get(whose)) is not None:
                 session.note_turn(turn)
-        for (found, stream), count in batch.found.items():
-            whose = names.whose(found.session, stream)
+        for (error, stream), count in batch.errors.items():
+            whose = names.whose(error.session, stream)
             if not isinstance(whose, NoOwner):
-                self._tell(whose, found, count)
+                self._report(whose, error, count)
             elif whose is NoOwner.UNKNOWN:
-                self._look_up_later(found, count, now)
+                self._look_up_later(error, count, now)
 
     async def run(self) -> None:
         """Look up whose peer it is; ends by being cancelled."""
@@ -69,10 +68,10 @@ class ErrorsTold:
             await self._woken.wait()
             self._woken.clear()
             while self._waiting:
-                found, count, at = self._waiting.popleft()
-                whose = await self._owner(found, at)
+                error, count, at = self._waiting.popleft()
+                whose = await self._owner(error, at)
                 if not isinstance(whose, NoOwner):
-                    self._tell(whose, found, count)
+                    self._report(whose, error, count)
                 elif whose is NoOwner.UNKNOWN:
                     self._count(count)
 
@@ -87,21 +86,21 @@ class ErrorsTold:
             sentences.append(f"{self.hidden} more errors were too many to report one by one")
         return sentences
 
-    def _look_up_later(self, found: Found, count: int, at: float) -> None:
+    def _look_up_later(self, error: LogError, count: int, at: float) -> None:
         if len(self._waiting) >= _MOST_WAITING:
             self._count(count)
             return
-        self._waiting.append((found, count, at))
+        self._waiting.append((error, count, at))
         self._woken.set()
 
-    async def _owner(self, found: Found, at: float) -> InstanceId | NoOwner:
-        if not found.peer:
-            return await self._whose.whose(found, at)
-        now, peer = time.monotonic(), found.address or found.peer
+    async def _owner(self, error: LogError, at: float) -> InstanceId | NoOwner:
+        if not error.peer:
+            return await self._whose.whose(error, at)
+        now, peer = time.monotonic(), error.address or error.peer
         asked, answer = self._answers.get(peer, (float("-inf"), NoOwner.UNKNOWN))
         if now - asked < (_UNKNOWN_HOLDS if answer is NoOwner.UNKNOWN else _ANSWER_HOLDS):
             return answer
-        answer = await self._whose.whose(found, at)
+        answer = await self._whose.whose(error, at)
         if len(self._answers) >= _MOST_LIMITS:
             self._answers.clear()
         self._answers[peer] = (now, answer)
@@ -123,13 +122,13 @@ class ErrorsTold:
         held = {id: (session.remote, session.server_id) for id, session in self.held.items()}
         return names_of(held, last[0] if last is not None else None)
 
-    def _tell(self, id: InstanceId, found: Found, count: int) -> None:
+    def _report(self, id: InstanceId, error: LogError, count: int) -> None:
         reporter = self.reporters.get(id)
         if reporter is None:
             return
-        detail = {"text": found.text, "peer": found.peer, "pattern": found.name}
+        detail = {"text": error.text, "peer": error.peer, "pattern": error.name}
         for _ in range(min(count, PER_PEER)):
-            if self._may(id, found.peer, PER_PEER) and self._may(id, None, PER_SESSION):
+            if self._may(id, error.peer, PER_PEER) and self._may(id, None, PER_SESSION):
                 reporter.happened(Happening("crypto_error", dict(detail)))
             else:
                 self.hidden += 1

@@ -23,13 +23,13 @@ def read_text(message: Mapping[str, Any]) -> Text:
     """InvalidRequest names the field that this engine cannot send."""
     to, text = message.get("to"), message.get("text")
     if message.get("type", "text") != "text":
-        raise InvalidRequest("cannot send: this engine sends a text", field="type")
+        raise InvalidRequest("cannot send: this engine sends texts only", field="type")
     if not isinstance(text, str) or not text:
         raise InvalidRequest("cannot send: text is missing", field="text")
     if not isinstance(to, str) or not _PHONE.fullmatch(bare := to.split("@")[0].strip()):
         raise InvalidRequest("cannot send: `to` is no phone number", field="to")
     if to.endswith("@g.us"):
-        raise InvalidRequest("cannot send: this engine writes to no groups", field="to")
+        raise InvalidRequest("cannot send: this engine cannot send to groups", field="to")
     return Text(re.sub(r"[^0-9]", "", bare), text)
 
 

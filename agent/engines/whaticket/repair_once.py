@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines.remote.plain_http import PlainHttp
@@ -97,7 +97,6 @@ class OneRound:
     store: SessionStore
     stopping: bool = False
     worst: int = 0
-    _whys: list[str] = field(default_factory=list)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -160,9 +159,8 @@ class OneRound:
             for due in over
             if due.session != UNNAMED and due.session not in {task.session for task in cut_off}
         ]
-        for due in over:
-            if due.session == UNNAMED:
-                self._complain_of_unnamed(due.count)
+        if unnamed := sum(due.count for due in over if due.session == UNNAMED):
+            self._complain_of_unnamed(unnamed)
         return [task for task in (*cut_off, *tasks) if what in ("all", task.session)]
 
     def _complain_of_unnamed(self, count: int) -> None:
@@ -208,7 +206,7 @@ class OneRound:
 
     def _healed(self, id: str) -> None:
         """The round that took its damaged keys out was cut off, and it came up by itself."""
-        self.memory.errors = [each for each in self.memory.errors if each.session != id]
+        self.memory.forget_errors(id)
         self.memory.stats.repaired += 1
         self.voice.note("INFO", id, "recovered: it has connected since its interrupted last round")
 

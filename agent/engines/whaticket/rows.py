@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.core.engine_words import web_reason
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
+from agent.engines.raw import text
 from agent.errors import EngineError
 
 Status = ConnectionStatus
-_LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,6 @@ class Row:
     """The text of the QR code to scan now: a secret."""
     number: str = ""
     """The phone number it is paired with, where the server keeps it."""
-    retries: int = 0
     token: str = field(default="", repr=False)
     """What sends through this session, where each has its own."""
     stored: bool = False
@@ -50,15 +48,13 @@ def parse_row(raw: object) -> Row | None:
     id = raw.get("id")
     if isinstance(id, bool) or not isinstance(id, int | str) or not str(id):
         return None
-    retries = raw.get("retries")
     return Row(
-        id=str(id)[:_LONGEST],
-        name=_text(raw, "name")[:_LONGEST],
-        status=_text(raw, "status")[:60],
-        qrcode=_text(raw, "qrcode")[:4000],
-        number=_text(raw, "number")[:60],
-        retries=retries if isinstance(retries, int) and not isinstance(retries, bool) else 0,
-        token=_text(raw, "token")[:4000],
+        id=str(id)[:200],
+        name=text(raw.get("name")),
+        status=text(raw.get("status"), 60),
+        qrcode=text(raw.get("qrcode"), 4000),
+        number=text(raw.get("number"), 60),
+        token=text(raw.get("token"), 4000),
         stored=bool(raw.get("session")),
     )
 
@@ -69,7 +65,7 @@ def parse_rows(raw: object) -> list[Row] | None:
         raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
     if not isinstance(raw, list):
         return None
-    rows = [parse_row(each) for each in raw]
+    rows = list(map(parse_row, raw))
     return None if None in rows else [row for row in rows if row is not None]
 
 
@@ -104,8 +100,8 @@ _WORDS: Mapping[str, tuple[Status, str, str]] = {
 def claim_of_row(row: Row) -> Claim:
     """What the server's word says, without what else is known of the session."""
     word = row.status.upper()
-    known = _WORDS.get(word)
-    status, reason, phase = known or (Status.DISCONNECTED, web_reason(word), "")
+    other = (Status.DISCONNECTED, web_reason(word), "")
+    status, reason, phase = _WORDS.get(word, other)
     return Claim(status, reason, phase, account=row.number, raw=row.status)
 
 
@@ -113,19 +109,20 @@ def missing_claim() -> Claim:
     return Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
 
 
-def _text(raw: Mapping[str, Any], key: str) -> str:
-    value = raw.get(key)
-    return value if isinstance(value, str) else ""
+def no_such_session(name: str) -> EngineError:
+    return EngineError(
+        f"cannot find {name!r:.60}: the server knows no such session", code="remote_missing"
+    )
 
 
 def id_of(remote: str, rows: Iterable[Row]) -> str:
     """The server's id of the session with this id or name; "" when there is none."""
     rows = list(rows)
-    found = [row.id for row in rows if row.id == remote]
-    found = found or [row.id for row in rows if row.name == remote]
-    if len(found) > 1:
+    ids = [row.id for row in rows if row.id == remote]
+    ids = ids or [row.id for row in rows if row.name == remote]
+    if len(ids) > 1:
         raise EngineError(
             f"cannot tell which session is {remote!r:.60}: several have that name",
             code="remote_ambiguous",
         )
-    return found[0] if found else ""
+    return ids[0] if ids else ""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from agent.engines.raw import inside
 from agent.engines.remote.answers import Answer, Http, ServerDown
 from agent.engines.remote.recent import Recent
 from agent.engines.whaticket.contract import Route
@@ -43,7 +44,7 @@ class WhaticketServer:
         await self.rows.close()
         await self._http.close()
 
-    # what the server knows
+    # questions
 
     async def state(self, id: str) -> Row | None:
         """None: it does not know that session."""
@@ -67,14 +68,12 @@ class WhaticketServer:
         self.answered_in = answer.seconds
         return rows
 
-    # what it is asked to do
+    # actions
 
     async def do(self, what: str, route: Route | None, id: str = "", body: Any = None) -> Answer:
         """`what` for people: "start session 7". The list is no longer good afterwards."""
         if route is None:
-            raise EngineError(
-                f"cannot {what}: this server has no route for it", code="not_supported"
-            )
+            raise _no_route(what)
         try:
             answer = await self.ask(route, id, body)
         finally:
@@ -82,18 +81,18 @@ class WhaticketServer:
         if answer.status == 404:
             if not id or await self._knows(id, answer):
                 raise EngineError(
-                    f"cannot {what}: the server does not know {route}", code="not_supported"
+                    f"cannot {what}: the server has no route {route}", code="not_supported"
                 )
-            raise EngineError(f"cannot {what}: {_told(answer)}", code="remote_missing")
+            raise EngineError(f"cannot {what}: {_refusal(answer)}", code="remote_missing")
         if not answer.good:
-            raise EngineError(f"cannot {what}: {_told(answer)}", code="remote_refused")
+            raise EngineError(f"cannot {what}: {_refusal(answer)}", code="remote_refused")
         return answer
 
     async def send(self, token: str, body: Mapping[str, Any]) -> Answer:
         """Another token than the rest: the session's own, or one made for sending."""
         route = self.contract.send
         if route is None:
-            raise EngineError("cannot send: this server has no route for it", code="not_supported")
+            raise _no_route("send")
         if not token:
             raise EngineError(
                 "cannot send: the session has no token, and no key is set", code="no_token"
@@ -113,7 +112,9 @@ class WhaticketServer:
             token = await self._log_in(token, urgent)
             answer = await self._ask(route, id, body, token, urgent)
         if answer.status in _REFUSALS:
-            raise ServerDown(f"ask {route}", "refused_key", f"it is refused ({answer.status})")
+            raise ServerDown(
+                f"ask {route}", "refused_key", f"the server refuses the token ({answer.status})"
+            )
         return answer
 
     async def _ask(self, route: Route, id: str, body: Any, token: str, urgent: bool) -> Answer:
@@ -148,17 +149,16 @@ class WhaticketServer:
         if answer.status in (*_REFUSALS, 400):
             raise ServerDown(what, "refused_key", "user or password is refused")
         if answer.status == 404:
-            raise ServerDown(what, "not_found", "the server does not know this route")
+            raise ServerDown(what, "not_found", "the server has no such route")
         self._must_be_good(route, answer)
-        token = answer.body.get("token") if isinstance(answer.body, Mapping) else None
+        token = inside(answer.body, "token")
         if not isinstance(token, str) or not token or any(not "!" <= c <= "~" for c in token):
             raise ServerDown(what, "garbage", "the answer holds no token")
         return token
 
     async def _knows(self, id: str, refused: Answer) -> bool:
         """What a 404 means: its list knows the session, so it was the route that is not there."""
-        error = refused.body.get("error") if isinstance(refused.body, Mapping) else None
-        if error == NO_SESSION:
+        if inside(refused.body, "error") == NO_SESSION:
             return False
         return any(row.id == id for row in await self.rows.get())
 
@@ -166,14 +166,18 @@ class WhaticketServer:
         if answer.status >= 500:
             raise ServerDown(f"ask {route}", "failing", f"it answers {answer.status}")
         if answer.status == 404:
-            raise ServerDown(f"ask {route}", "not_found", "the server does not know this route")
+            raise ServerDown(f"ask {route}", "not_found", "the server has no such route")
         if not answer.good:
-            raise ServerDown(f"ask {route}", "garbage", f"it answers {_told(answer)}")
+            raise ServerDown(f"ask {route}", "garbage", f"it answers {_refusal(answer)}")
 
 
-def _told(answer: Answer) -> str:
+def _no_route(what: str) -> EngineError:
+    return EngineError(f"cannot {what}: this server has no route for it", code="not_supported")
+
+
+def _refusal(answer: Answer) -> str:
     """The status and the server's own error code, if it looks like one: bodies may hold more."""
-    error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
+    error = inside(answer.body, "error")
     if isinstance(error, str) and len(error) <= 60 and error.replace("_", "").isalnum():
         return f"{answer.status} {error}"
     return str(answer.status)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.messages import read_text, send_text
-from agent.engines.whaticket.rows import Row, id_of, missing_claim
+from agent.engines.whaticket.rows import Row, id_of, missing_claim, no_such_session
 from agent.engines.whaticket.server import NOT_RUNNING, WhaticketServer
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.engines.whaticket.turns import Turn
@@ -27,8 +28,8 @@ _LOOK_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What all sessions of one backend stand on."""
+class Shared:
+    """What all sessions of one backend share."""
 
     server: WhaticketServer
     store: SessionStore
@@ -40,22 +41,22 @@ class Ground:
 class WhaticketSession:
     """Repairs run in tasks of their own: they end, also when the request is cancelled."""
 
-    def __init__(self, id: InstanceId, remote: str, ground: Ground, reporter: Reporter) -> None:
+    def __init__(self, id: InstanceId, remote: str, shared: Shared, reporter: Reporter) -> None:
         self.id = id
         self.remote = remote or id
-        self._server = ground.server
-        self._store = ground.store
-        self._settings = ground.settings
-        self._doubt = ground.doubt
+        self._server = shared.server
+        self._store = shared.store
+        self._settings = shared.settings
+        self._doubt = shared.doubt
         self._reporter = reporter
-        self._view = SessionView(ground.settings.server.prove)
+        self._view = SessionView(shared.settings.server.prove)
         self._busy = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed, expected=(EngineError, InvalidRequest))
         self.server_id = self.remote if self.remote.isdigit() else ""
         """What the routes take; "" = not known yet."""
 
-    # what is
+    # questions
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         try:
@@ -68,7 +69,7 @@ class WhaticketSession:
         claim = missing_claim() if row is None else await self._claim(row)
         if not deep:
             return ProbeAnswer(claim, {} if row is None else {"status": row.status})
-        listed = next((each for each in rows if each.id == id), None)
+        listed = next((row for row in rows if row.id == id), None)
         return ProbeAnswer(claim, self._view.answers(row, listed, time.monotonic()))
 
     async def qr(self) -> Qr | None:
@@ -95,7 +96,7 @@ class WhaticketSession:
         if not runs(self._looking):
             self._looking = self._tasks.start(self._look(), "look")
 
-    # what is to be done
+    # actions
 
     async def connect(self) -> None:
         id = await self._find() or await self._create()
@@ -149,9 +150,9 @@ class WhaticketSession:
         try:
             await self._alone("regenerate keys", key_changes.regenerate(self._round(row.id), peers))
         except EngineError as error:
-            self._tell_regenerated(peers, ok=False, code=error.code)
+            self._report_keys(peers, {"ok": False, "code": error.code})
             raise
-        self._tell_regenerated(peers, ok=True)
+        self._report_keys(peers, {"ok": True})
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         text = read_text(message)
@@ -182,10 +183,10 @@ class WhaticketSession:
         )
 
     async def free_memory(self) -> None:
-        """Nothing of it is in our memory."""
+        """The session is in its server's memory."""
 
     async def prepare_stop(self) -> None:
-        """The session goes on without us."""
+        """The session goes on at its server."""
 
     async def save(self) -> None:
         """Its server saves it."""
@@ -196,14 +197,13 @@ class WhaticketSession:
             self._looking.cancel()
         await self._tasks.wait()
 
-    # the rounds
+    # repairs
 
     async def _renew(self, round: Round) -> None:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
             await store.copy_all(round.id, "the session starts over")
-            what = f"renew {round.id}"
-            await self._server.do(what, contract.new_qr, round.id)
+            await self._server.do(f"renew {round.id}", contract.new_qr, round.id)
         else:
             await store.must_have_room(round.id, await store.plan_all(round.id))
             await round.go_down()
@@ -214,10 +214,9 @@ class WhaticketSession:
     def _must_change_keys(self, what: str) -> None:
         key_changes.must_be_possible(what, self._server.contract, self._store)
 
-    def _tell_regenerated(self, peers: list[str], *, ok: bool, code: str = "") -> None:
+    def _report_keys(self, peers: list[str], outcome: Mapping[str, Any]) -> None:
         for peer in peers:
-            detail = {"peer": peer, "ok": ok, **({"code": code} if code else {})}
-            self._reporter.happened(Happening("key_regeneration", detail))
+            self._reporter.happened(Happening("key_regeneration", {"peer": peer, **outcome}))
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """One at a time, and to its end."""
@@ -232,7 +231,7 @@ class WhaticketSession:
         finally:
             self.look_soon()
 
-    # small things
+    # small steps
 
     async def _look(self) -> None:
         try:
@@ -245,10 +244,8 @@ class WhaticketSession:
     async def _claim(self, row: Row) -> Claim:
         files = "unknown"
         if not row.connected:
-            try:
+            with suppress(EngineError):
                 files = await self._store.look(row.id)
-            except EngineError:
-                files = "unknown"
         claim = self._view.judge(row, files, time.monotonic())
         return claim if claim.account else replace(claim, account=row.number)
 
@@ -256,10 +253,7 @@ class WhaticketSession:
         id = await self._find()
         row = await self._server.state(id) if id else None
         if row is None:
-            raise EngineError(
-                f"cannot find {self.remote!r:.60}: the server knows no such session",
-                code="remote_missing",
-            )
+            raise no_such_session(self.remote)
         return row
 
     async def _find(self) -> str:
@@ -270,18 +264,14 @@ class WhaticketSession:
         return self.server_id
 
     async def _create(self) -> str:
-        body = {"name": self.remote}
-        await self._server.do(f"create {self.remote!r:.60}", self._server.contract.create, "", body)
-        id = await self._find()
-        if not id:
-            raise EngineError(
-                f"cannot create {self.remote!r:.60}: it is not in the server's list",
-                code="remote_missing",
-            )
-        return id
+        what, body = f"create {self.remote!r:.60}", {"name": self.remote}
+        await self._server.do(what, self._server.contract.create, "", body)
+        if id := await self._find():
+            return id
+        raise EngineError(f"cannot {what}: it is not in the server's list", code="remote_missing")
 
     def _round(self, id: str) -> Round:
-        return Round(self._server, self._store, self._settings, id, self._tell_step)
+        return Round(self._server, self._store, self._settings, id, self._report_step)
 
-    def _tell_step(self, sentence: str) -> None:
+    def _report_step(self, sentence: str) -> None:
         self._reporter.happened(Happening("repair_step", {"text": sentence}))

@@ -17,8 +17,14 @@ from agent.engines.remote.declaration import (
     refuse,
     url_fault,
 )
-from agent.engines.whaticket.contract import ROUTES, WITHOUT_ID, Contract, adjust, route_fault
-from agent.engines.whaticket.presets import PRESETS
+from agent.engines.whaticket.contract import (
+    PRESETS,
+    ROUTES,
+    WITHOUT_ID,
+    Contract,
+    adjust,
+    route_fault,
+)
 
 SOURCES = ("file", "folder", "journal", "command", "pm2")
 # Not an option of journalctl: it begins with no hyphen.
@@ -34,8 +40,8 @@ def _sources_fault(sources: Sequence[str]) -> str:
 def _source_fault(text: str) -> str:
     kind, colon, what = text.partition(":")
     if kind not in SOURCES or not colon or not what.strip():
-        known = ", ".join(f"{name}:…" for name in SOURCES)
-        return f"{text!r:.80} is no source of log lines; known: {known}"
+        kinds = ", ".join(f"{name}:…" for name in SOURCES)
+        return f"{text!r:.80} is no source of log lines; known: {kinds}"
     if kind == "journal":
         return "" if _UNIT.fullmatch(what) else f"{text!r:.80} names no unit"
     if kind == "command":

@@ -68,13 +68,13 @@ _BROWSER = re.compile(
 
 def read_turn(line: str, session: str = "") -> Turn | None:
     """`session`: what the line's surroundings call it; better than the name in the line."""
-    if found := _BROWSER.search(line):
-        return Turn(session or found["id"], False, blocked=True)
+    if hit := _BROWSER.search(line):
+        return Turn(session or hit["id"], False, blocked=True)
     for pattern in _LINES:
-        if found := pattern.search(line):
-            opened = found["state"] in ("open", "READY")
-            reason = "" if opened else _reason(found["why"].strip())
-            name = found["name"].strip() or _first(_NAME, found["why"])
+        if hit := pattern.search(line):
+            opened = hit["state"] in ("open", "READY")
+            reason = "" if opened else _reason(hit["why"].strip())
+            name = hit["name"].strip() or _first(_NAME, hit["why"])
             return Turn(session or name, opened, reason)
     return None
 
@@ -91,5 +91,5 @@ def _reason(why: str) -> str:
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:
-    found = pattern.search(text)
-    return found[1] if found else ""
+    hit = pattern.search(text)
+    return hit[1] if hit else ""

@@ -134,5 +134,7 @@ class SessionView:
         if self._disagreed >= 2:
             state = row.status if row is not None else "nothing"
             raw = listed.status if listed is not None else "nothing"
-            detail["disagrees"] = f"its list says {raw}, asked for it alone it says {state}"
+            detail["disagrees"] = (
+                f"the server's list says {raw}, its answer for the session alone says {state}"
+            )
         return detail

@@ -19,7 +19,7 @@ from agent.core.findings.first_messages import note_read, note_unread
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
-from agent.engines.catalog import counts_messages
+from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import Facts
@@ -29,7 +29,7 @@ from agent.supervise.settings import Settings
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """What its errors about keys add up to, as far as its engine counts messages."""
-    counted = counts_messages(facts.instance.engine)
+    counted = entry_of(facts.instance.engine).counts_messages
     return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
 
 

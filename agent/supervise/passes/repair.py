@@ -42,7 +42,7 @@ from agent.core.recovery.repair import (
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import with_repair
 from agent.core.waiting import AWAY
-from agent.engines.catalog import finds_records
+from agent.engines.catalog import entry_of
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers
@@ -178,7 +178,7 @@ class Ladder:
             good_snapshot=good_snapshot,
             may_roll_back=keeper.may_roll_back(facts.instance.engine),
             peers=failing_peers(facts, self.settings.config.crypto),
-            finds_records=finds_records(facts.instance.engine),
+            finds_records=entry_of(facts.instance.engine).finds_records,
         )
         return Case(observation, verdict, around, self._policy(), time.time())
 

@@ -103,7 +103,7 @@ async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None
 async def test_no_pairing_code_where_there_is_a_pairing(bench: Bench) -> None:
     bench.standin.add("sales", "open")
     session = bench.hold("sales")
-    with pytest.raises(EngineError, match="no scan is due") as caught:
+    with pytest.raises(EngineError, match="it waits for no scan") as caught:
         await session.command("pairing_code", {"phone": "5511988887777"})
     assert caught.value.code == "not_waiting"
     assert bench.standin.instances["sales"].state == "open"

@@ -69,7 +69,7 @@ async def test_the_list_is_the_database_and_the_state_is_asked_for(
         return str(detail.get("disagrees", ""))
 
     assert await disagrees() == "", "once is not enough"
-    await eventually(disagrees, "its list says close and the session is open")
+    await eventually(disagrees, "the server's list says close and the session is open")
     instance.row.set(connectionStatus="open")
     await asyncio.sleep(PACE.list_holds)
     assert "disagrees" not in (await session.probe(deep=True)).detail
@@ -124,7 +124,7 @@ async def test_one_that_the_process_lost_is_told_apart_from_a_missing_one(
     async def disagrees() -> str:
         return str((await session.probe(deep=True)).detail.get("disagrees", ""))
 
-    await eventually(disagrees, "its database holds the session and its process does not")
+    await eventually(disagrees, "the server's database holds the session and its process does not")
     await session.renew()
     assert (await session.qr()) is not None
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.engines.web.standin.server import StandIn
 from agent.link.client import Link, Peer
+from tests.standin.web.stand_in import StandIn
 
 ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]

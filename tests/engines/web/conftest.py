@@ -8,10 +8,10 @@ import pytest
 
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from tests.engines.web.bench import ROOT, Bench
 from tests.lacking import lacks
+from tests.standin.web.stand_in import StandIn
 
 
 @pytest.fixture(scope="session")

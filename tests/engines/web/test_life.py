@@ -13,9 +13,9 @@ from agent.engines.web.browser.process import Browser
 from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.local_auth import import_local_auth
 from agent.engines.web.profile.notes import read_note
-from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError, Refused
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 

@@ -1,8 +1,8 @@
 """WhatsApp's page asks for a passkey: it is told, and never answered."""
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.standin.server import StandIn
 from tests.engines.web.bench import ACCOUNT, Bench
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 

@@ -10,8 +10,8 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.engines.web.profile.notes import read_note
 from agent.engines.web.save_pairing import holds_mark
-from agent.engines.web.standin.server import StandIn
 from tests.engines.web.bench import ACCOUNT, Bench
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 SETTLED = (Status.CONNECTED, Status.QR_REQUIRED, Status.AUTH_FAILURE)

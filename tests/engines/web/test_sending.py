@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError
 from agent.supervise.requests.uploads import PART, in_parts
 from tests.engines.web.bench import ACCOUNT, Bench
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 TO = "5511888888888"

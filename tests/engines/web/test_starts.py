@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.standin import fronts
-from agent.engines.web.standin.server import StandIn
 from tests.engines.web.bench import ACCOUNT, Bench
+from tests.standin.web import fronts
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 
@@ -144,7 +144,7 @@ async def test_a_page_that_loads_itself_again_and_again_is_named_and_left_to_the
 ) -> None:
     stand_in.reload_every = 2.0
     await bench.start()
-    assert "loaded itself again" in await given_up(bench, "page_reloads")
+    assert "reloaded itself" in await given_up(bench, "page_reloads")
     stand_in.reload_every = 0
     await bench.link.call("connect")
     await bench.claimed(Status.QR_REQUIRED)

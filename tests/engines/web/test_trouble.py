@@ -16,9 +16,9 @@ import pytest
 
 from agent.core.model import ConnectionStatus
 from agent.engines.web.files import has_pairing
-from agent.engines.web.standin.server import StandIn
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 

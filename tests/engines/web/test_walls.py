@@ -18,10 +18,10 @@ from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.profile.folder import Lock, read_lock
 from agent.engines.web.profile.local_auth import export_local_auth, import_local_auth
 from agent.engines.web.profile.notes import read_note, write_note
-from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError
 from tests.engines.web.bench import Bench, lives, processes_below
 from tests.lacking import lacks, not_lent
+from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 NOBODY = 65534

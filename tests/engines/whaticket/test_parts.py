@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
-from agent.engines.whaticket.contract import Route
+from agent.engines.whaticket.contract import PRESETS, Route
 from agent.engines.whaticket.keys.peers import Peers, address_of_jid, user_of, with_mapped
 from agent.engines.whaticket.keys.removed import safe_name
 from agent.engines.whaticket.logs.owner import NoOwner, names_of
-from agent.engines.whaticket.presets import PRESETS
 from agent.engines.whaticket.rows import Row, claim_of_row, parse_row, parse_rows
 from agent.engines.whaticket.settings import Source, read_settings
 from agent.engines.whaticket.turns import Turn, read_turn

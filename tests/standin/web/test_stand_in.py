@@ -17,9 +17,9 @@ from agent.engines.web.browser.process import Browser
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.server import StandIn
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
+from tests.standin.web.stand_in import StandIn
 
 ACCOUNT = "5511999999999"
 

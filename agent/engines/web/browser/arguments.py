@@ -95,9 +95,9 @@ def find_browser(kind: str, named: str = "") -> Program:
                 code="browser_missing",
             )
         return Program("headless-shell" if "headless" in path.name else "chromium", path)
-    for each in BINARIES[kind]:
-        if Path(each).is_file():
-            return Program(kind, Path(each))
+    for path in map(Path, BINARIES[kind]):
+        if path.is_file():
+            return Program(kind, path)
     package = PACKAGES[kind]
     raise ConfigError(
         f"cannot find a {kind} browser in {', '.join(BINARIES[kind])}; install it:"
@@ -143,13 +143,13 @@ def command_line(
 
 def find_setpriv() -> str:
     """What ends a browser together with the process that started it."""
-    found = in_path("setpriv")
-    if found is None:
+    setpriv = in_path("setpriv")
+    if setpriv is None:
         raise ConfigError(
             "cannot start a browser: setpriv is missing; install it: apt-get install util-linux",
             code="setpriv_missing",
         )
-    return found
+    return setpriv
 
 
 def in_path(name: str) -> str | None:
@@ -163,19 +163,19 @@ def in_path(name: str) -> str | None:
 
 def user_agent(version: str) -> str:
     """What a person's browser of that version says, from `Chromium 156.0.8078.79` or the like."""
-    found = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
-    if found is None:
+    numbers = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
+    if numbers is None:
         return ""
     return (
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
-        f" Chrome/{found[1]}.0.0.0 Safari/537.36"
+        f" Chrome/{numbers[1]}.0.0.0 Safari/537.36"
     )
 
 
 def user_agent_metadata(version: str) -> dict[str, object]:
     """The same in the newer words of client hints."""
-    found = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
-    major, full = (found[1], found[0]) if found else ("", "")
+    numbers = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
+    major, full = (numbers[1], numbers[0]) if numbers else ("", "")
     brands = [("Chromium", major), ("Google Chrome", major), ("Not_A Brand", "24")]
     return {
         "brands": [{"brand": name, "version": number} for name, number in brands],

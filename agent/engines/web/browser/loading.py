@@ -47,9 +47,7 @@ class Loading:
 
     async def forget_caches(self, origin: str) -> None:
         """What the browser remembers of the page, never what the page keeps of the session.
-
-        IndexedDB and local storage hold the pairing: they are not named here.
-        """
+        IndexedDB and local storage hold the pairing: they are not named here."""
         await self.watch()
         await self._call("Network.setBypassServiceWorker", {"bypass": True})
         await self._call("Network.setCacheDisabled", {"cacheDisabled": True})

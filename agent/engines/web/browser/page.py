@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from agent.engines.settings import origin_of
 from agent.engines.web.browser.arguments import user_agent, user_agent_metadata
 from agent.engines.web.browser.connection import Debugger
 from agent.engines.web.browser.loading import Loading
-from agent.engines.web.browser.scripts import HIDE_CODES, SHOW_CODES, origin_of
+from agent.engines.web.browser.scripts import HIDE_CODES, SHOW_CODES
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,9 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 class Page:
     """Calls raise EngineError; `tell` gets the page's words, and `page_crashed`, `navigated`."""
 
-    def __init__(self, browser: Debugger, debugger: Debugger, target: str, tell: Tell) -> None:
+    def __init__(self, browser: Debugger, debugger: Debugger, tell: Tell) -> None:
         self._browser = browser
         self._debugger = debugger
-        self._target = target
         self._tell = tell
         self.loading = Loading(debugger)
         self._ear: asyncio.Task[None] | None = None
@@ -44,19 +44,17 @@ class Page:
         """Attach to the browser's first page; `script` runs in each document before its own."""
         async with asyncio.timeout(within):
             target = await _first_page(browser, within)
-            page = cls(browser, await browser.attach(target, within=within), target, tell)
+            page = cls(browser, await browser.attach(target, within=within), tell)
             page._listen()
+            agent = {
+                "userAgent": user_agent(version),
+                "userAgentMetadata": user_agent_metadata(version),
+            }
             for method, params in (
                 ("Inspector.enable", {}),
                 ("Page.enable", {}),
                 ("Page.addScriptToEvaluateOnNewDocument", {"source": script}),
-                (
-                    "Emulation.setUserAgentOverride",
-                    {
-                        "userAgent": user_agent(version),
-                        "userAgentMetadata": user_agent_metadata(version),
-                    },
-                ),
+                ("Emulation.setUserAgentOverride", agent),
             ):
                 await page.call(method, params, within=within)
         page._ear = asyncio.create_task(page._listen_to_words(), name="page words")
@@ -118,7 +116,7 @@ class Page:
 
     async def ask(self, function: str, *arguments: Any, within: float) -> Any:
         """Call one of observer.js's functions."""
-        raw = ", ".join(json.dumps(each) for each in arguments)
+        raw = ", ".join(map(json.dumps, arguments))
         # A page that has none of ours is told apart from one that fails.
         return await self.evaluate(
             f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null", within=within
@@ -169,8 +167,8 @@ class Page:
         body = base64.b64encode(document.encode()).decode()
 
         def paused(event: Mapping[str, Any]) -> None:
-            known = event.get("frameId") == self.frame or not self.frame
-            task = asyncio.ensure_future(self._answer(event, body if known else None))
+            is_main = event.get("frameId") == self.frame or not self.frame
+            task = asyncio.ensure_future(self._answer(event, body if is_main else None))
             task.add_done_callback(_look)
 
         self._debugger.on("Fetch.requestPaused", paused)
@@ -180,16 +178,12 @@ class Page:
         await self.call("Fetch.enable", {"patterns": patterns}, within=within)
 
     async def _answer(self, event: Mapping[str, Any], body: str | None) -> None:
-        id = event.get("requestId")
-        if body is None:
-            await self.call("Fetch.continueRequest", {"requestId": id}, within=10)
-            return
-        headers = [{"name": "content-type", "value": "text/html; charset=utf-8"}]
-        await self.call(
-            "Fetch.fulfillRequest",
-            {"requestId": id, "responseCode": 200, "responseHeaders": headers, "body": body},
-            within=10,
-        )
+        method, params = "Fetch.continueRequest", {"requestId": event.get("requestId")}
+        if body is not None:
+            headers = [{"name": "content-type", "value": "text/html; charset=utf-8"}]
+            method = "Fetch.fulfillRequest"
+            params |= {"responseCode": 200, "responseHeaders": headers, "body": body}
+        await self.call(method, params, within=10)
 
     def _listen(self) -> None:
         self._debugger.on("Inspector.targetCrashed", self._crashed)
@@ -269,9 +263,9 @@ _NETWORK_CODES = {
 
 async def _first_page(browser: Debugger, within: float) -> str:
     raw = await browser.call("Target.getTargets", within=within)
-    for each in raw.get("targetInfos", []):
-        if each.get("type") == "page":
-            return str(each["targetId"])
+    for target in raw.get("targetInfos", []):
+        if target.get("type") == "page":
+            return str(target["targetId"])
     made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=within)
     return str(made["targetId"])
 

@@ -218,8 +218,8 @@ _DESKTOP = (
 
 def _environment(*, visible: bool = False) -> dict[str, str]:
     """No bus, no notify socket, no settings of ours: nothing of that is the page's business."""
-    kept = (*_KEPT, *_DESKTOP) if visible else _KEPT
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    names = (*_KEPT, *_DESKTOP) if visible else _KEPT
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def version_of(program: Program) -> str:

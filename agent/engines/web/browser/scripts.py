@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from agent.engines.settings import origin_of
 
 
 def page_script(url: str, config: str, bundle: str, *, person: bool = False) -> str:
@@ -19,11 +20,6 @@ def page_script(url: str, config: str, bundle: str, *, person: bool = False) -> 
         f"try {{\n{bundle}\n}} catch (error) {{ __waAgent.failed(error) }}\n"
         f"__waAgent.watch();\n}})()"
     )
-
-
-def origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 # A style sheet made here is not subject to the page's rules on inline styles.

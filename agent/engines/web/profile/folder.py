@@ -84,9 +84,9 @@ def prepare_profile(session: Path) -> Lock:
             raise EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
         lock = read_lock(profile)
         if lock is Lock.LIVE:
-            raise EngineError(
-                f"cannot use {profile}: {_who(holder(profile))} has it open", code="profile_in_use"
-            )
+            pid = holder(profile)
+            browser = f"process {pid}" if pid else "another browser"
+            raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
         if lock is not Lock.FREE:
             _remove_socket_folder(profile)
             for name in LOCKS:
@@ -100,9 +100,7 @@ def prepare_profile(session: Path) -> Lock:
 
 def _remove_socket_folder(profile: Path) -> None:
     """What a killed full browser leaves in the folder for temporary files: a socket and a cookie.
-
-    Only where that cookie is the profile's own: such a folder belongs to this profile.
-    """
+    Only where that cookie is the profile's own: such a folder belongs to this profile."""
     with suppress(OSError):
         folder = (profile / LOCKS[1]).readlink().parent
         own = (profile / LOCKS[2]).readlink() == (folder / LOCKS[2]).readlink()
@@ -110,10 +108,6 @@ def _remove_socket_folder(profile: Path) -> None:
             for name in LOCKS[1:]:
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
-
-
-def _who(pid: int | None) -> str:
-    return f"process {pid}" if pid else "another browser"
 
 
 def make_durable(session: Path, progress: Callable[[], None]) -> None:

@@ -26,51 +26,38 @@ def find_local_auth(path: Path) -> Path:
     if has_pairing(path):
         return path
     try:
-        found = sorted(
-            each for each in path.iterdir() if each.name.startswith("session") and has_pairing(each)
-        )
+        entries = [entry for entry in path.iterdir() if entry.name.startswith("session")]
+        profiles = sorted(filter(has_pairing, entries))
     except OSError as error:
         raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="path") from error
-    if not found:
+    if not profiles:
         raise InvalidRequest(
             f"cannot import {path}: neither it nor a session folder in it holds a pairing"
             " (Default/IndexedDB)",
             field="path",
             code="no_session",
         )
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found[:20])
+    if len(profiles) > 1:
+        names = ", ".join(profile.name for profile in profiles[:20])
         raise Refused(f"cannot import {path}: name one of {names}", code="several_sessions")
-    return found[0]
+    return profiles[0]
 
 
 def import_local_auth(source: Path, session: Path) -> int:
     """Copy it into an instance's session folder; the bytes copied. The source stays as it is."""
-    found = find_local_auth(source)
-    refuse_open(found)
+    profile = find_local_auth(source)
+    refuse_open(profile)
     target = profile_path(session)
     if os.path.lexists(target):
         raise Refused(f"cannot import into {session}: there is a profile already", code="exists")
-    return _copy_whole(found, target)
-
-
-def refuse_open(profile: Path) -> None:
-    """Two browsers with one session throw each other out."""
-    if read_lock(profile) is Lock.LIVE:
-        raise Refused(
-            f"cannot import {profile}: a browser ({_name(holder(profile))}) has it open;"
-            " stop it first",
-            code="profile_in_use",
-        )
+    return _copy_whole(profile, target)
 
 
 def export_local_auth(
     session: Path, target: Path, client_id: str = "", *, replace: bool = False
 ) -> Path:
-    """Write `target`/session[-client_id] as LocalAuth wants it; the folder made.
-
-    `replace`: what is there already is moved aside, never deleted.
-    """
+    """Write `target`/session[-client_id] as LocalAuth wants it; the folder made. `replace`: what is
+    there already is moved aside, never deleted."""
     if client_id and not _CLIENT.fullmatch(client_id):
         raise InvalidRequest(
             f"cannot use client id {client_id!r:.80}: letters, digits, - and _ only", field="client"
@@ -86,12 +73,7 @@ def export_local_auth(
             raise Refused(
                 f"cannot export to {folder}: it exists; --force moves it aside", code="exists"
             )
-        if read_lock(folder) is Lock.LIVE:
-            raise Refused(
-                f"cannot replace {folder}: a browser ({_name(holder(folder))}) has it open;"
-                " stop it first",
-                code="profile_in_use",
-            )
+        refuse_open(folder, "replace")
     target.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -103,8 +85,16 @@ def export_local_auth(
     return folder
 
 
-def _name(pid: int | None) -> str:
-    return f"process {pid}" if pid else "of another machine or user"
+def refuse_open(profile: Path, verb: str = "import") -> None:
+    """Two browsers with one session throw each other out."""
+    if read_lock(profile) is not Lock.LIVE:
+        return
+    pid = holder(profile)
+    browser = f"process {pid}" if pid else "of another machine or user"
+    raise Refused(
+        f"cannot {verb} {profile}: a browser ({browser}) has it open; stop it first",
+        code="profile_in_use",
+    )
 
 
 def forget_note(session: Path) -> None:
@@ -120,11 +110,9 @@ def _copy_whole(source: Path, target: Path) -> int:
         size = _copy(source, part, 0)
         put_in_place(part, target)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise VaultError(f"cannot copy {source}: {error}") from error
-    except VaultError:
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
     return size
 
 

@@ -83,6 +83,6 @@ def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | N
 
 
 def _keep_newest(folder: Path, pattern: str, count: int) -> None:
-    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
-    for path in found[:-count]:
+    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    for path in files[:-count]:
         path.unlink(missing_ok=True)

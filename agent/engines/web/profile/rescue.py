@@ -24,9 +24,7 @@ _STORES = (("Default", "IndexedDB"), ("Default", "Local Storage"))
 
 def rescue(session: Path, browser: int) -> bool:
     """Write the profile again from what the browser holds; True when there is a pairing's store.
-
-    The browser's process group is halted and not set going again: end it in any case.
-    """
+    The browser's process group is halted and not set going again: end it in any case."""
     profile = profile_path(session)
     fresh = session / f".{profile.name}.rescued"
     try:
@@ -34,9 +32,9 @@ def rescue(session: Path, browser: int) -> bool:
             os.killpg(browser, signal.SIGSTOP)
         session.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(fresh, ignore_errors=True)
-        found = {path for pid in _tree(browser) for path in _copy_open_files(pid, profile, fresh)}
+        copied = {path for pid in _tree(browser) for path in _copy_open_files(pid, profile, fresh)}
         whole = _complete(fresh)
-        log.warning("%d files of the deleted profile were still open", len(found))
+        log.warning("%d files of the deleted profile were still open", len(copied))
         if not whole:
             shutil.rmtree(fresh, ignore_errors=True)
             return False

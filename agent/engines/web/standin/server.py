@@ -1,6 +1,6 @@
-"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages, trouble.
+"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages.
 
-For tests and for `wa-agent sandbox web`; standard library only, on loopback only.
+For `wa-agent sandbox web` and for tests; standard library only, on loopback only.
 """
 
 import asyncio
@@ -9,23 +9,45 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.engines.web.standin.client import Client
 from agent.engines.web.standin.frames import receive_text
-from agent.engines.web.standin.fronts import KEEPER, Front
 from agent.engines.web.standin.passkey import is_answer
-from agent.engines.web.standin.replies import is_for_us, send_front, send_reply
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BODY_LIMIT = 10_000
+_POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
+"""As strict as the real site's: a script put into the page by other means does not run."""
 _FILES = {
     "/": ("page.html", "text/html"),
     "/standin.js": ("standin.js", "text/javascript"),
     "/phone": ("phone.html", "text/html"),
     "/phone.js": ("phone.js", "text/javascript"),
 }
+
+
+Answer = tuple[str, str, bytes]
+"""Status, content type and content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    """Without what follows the question mark."""
+    head: str
+    fields: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_for_us(self) -> bool:
+        """Whether no other site's page in the same browser asks."""
+        host, origin = self.fields.get("host", ""), self.fields.get("origin", "")
+        local = host.rpartition(":")[0] in ("127.0.0.1", "localhost")
+        return local and origin in ("", f"http://{host}")
 
 
 class StandIn:
@@ -35,27 +57,13 @@ class StandIn:
         self.clients: list[Client] = []
         self.devices: dict[str, str] = {}
         """Linked devices and their accounts."""
-        self.requests: list[str] = []
-        self.heads: list[str] = []
-        """The requests' heads, as the browser sent them."""
         self.syncs = True
         """False: a login stays in its sync until `synced` is told."""
-        self.answers_sends = True
         self.passkey = ""
         """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
         "silent" = nothing more happens."""
         self.passkey_limit = 1.5
         """Seconds in which the passkey must come."""
-        self.front: Front | None = None
-        """What comes in place of the page; None: the page."""
-        self.refuses = ""
-        """A stream's mode that each page is told as soon as it says hello; "" = none."""
-        self.missing = ""
-        """Modules that the page does not define, separated by commas."""
-        self.reload_every = 0.0
-        """Seconds after which each page loads itself again; 0 = never."""
-        self.padding, self.pace = 0, 0.0
-        """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
         self.qr_every, self.qr_codes, self.alive_every = qr_every, qr_codes, alive_every
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -82,41 +90,22 @@ class StandIn:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    # what a phone, or trouble, can do
-
-    def page(self, name: str = "") -> Client:
-        """The newest open page (of that name)."""
-        found = [each for each in self.clients if not name or each.name == name]
-        if not found:
-            raise LookupError(f"no page {name} is open")
-        return found[-1]
-
-    def scan(self, account: str, name: str = "") -> str:
-        """A phone of that account scans the code; its device's id, "" while a passkey is due."""
-        return self.scan_of(self.page(name), account)
-
     def scan_of(self, client: Client, account: str) -> str:
+        """A phone of that account scans the code; the new device's id."""
         if not client.code:
             raise LookupError("no code is shown")
-        return self._pair(client, account)
-
-    def enter_code(self, code: str) -> str:
-        """A phone enters a pairing code."""
-        for client in self.clients:
-            if client.link_code and client.link_code == code:
-                return self._pair(client, str(client.received[-1].get("phone", "")))
-        raise LookupError("no page shows this code")
+        return self.pair(client, account)
 
     def log_out(self, account: str, reason: str = "user_initiated") -> None:
         """The phone removes its linked devices."""
-        for device, whose in list(self.devices.items()):
-            if whose == account:
+        for device, owner in list(self.devices.items()):
+            if owner == account:
                 del self.devices[device]
                 for client in self.clients:
                     if client.device == device:
                         client.tell("logout", reason=reason)
 
-    def _pair(self, client: Client, account: str) -> str:
+    def pair(self, client: Client, account: str) -> str:
         client.code = client.link_code = ""
         if self.passkey:
             client.asks_for, client.challenge = account, os.urandom(32)
@@ -134,15 +123,12 @@ class StandIn:
 
     # the page's side
 
-    def _take(self, client: Client, raw: Mapping[str, Any]) -> None:
+    def take(self, client: Client, raw: Mapping[str, Any]) -> None:
         client.received.append(raw)
         match raw.get("do"):
             case "hello":
                 client.name = str(raw.get("name", ""))
                 client.device = str(raw.get("device", ""))
-                if self.refuses:
-                    client.tell("stream", mode=self.refuses, socket=self.refuses)
-                    return
                 if not client.device:
                     client.codes_left = self.qr_codes
                     self.show_next_code(client)
@@ -159,7 +145,7 @@ class StandIn:
                 self._link(client, client.asks_for)
             case "logout":
                 self.devices.pop(str(raw.get("device")), None)
-            case "send" if self.answers_sends:
+            case "send":
                 client.tell("sent", id=raw.get("id"), result="OK", t=1)
 
     def show_next_code(self, client: Client) -> None:
@@ -199,66 +185,55 @@ class StandIn:
             writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await self.read_request(reader)
+        if request.path == "/ws":
+            await self._talk(reader, writer, request.fields.get("sec-websocket-key", ""))
+        else:
+            await self.respond(writer, request)
+
+    async def read_request(self, reader: asyncio.StreamReader) -> Request:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         method, path = head.split(" ", 2)[:2]
-        self.requests.append(path)
-        self.heads.append(head)
         fields = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])
         }
-        if path == "/ws":
-            await self._talk(reader, writer, fields.get("sec-websocket-key", ""))
-        else:
-            front = self.front if path.split("?")[0] == "/" else None
-            size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
-            body = await reader.readexactly(size)
-            if front is not None:
-                await send_front(writer, front)
-                return
-            status, kind, content = self._answer(method, path.split("?")[0], fields, body)
-            slow = path.startswith("/standin.js") and bool(self.pace)
-            if slow:
-                content += b"\n/*" + b"x" * self.padding + b"*/"
-            await send_reply(writer, status, kind, content, pace=self.pace if slow else 0.0)
+        size = min(int(fields.get("content-length") or 0), _BODY_LIMIT)
+        return Request(method, path.split("?")[0], head, fields, await reader.readexactly(size))
 
-    def _answer(
-        self, method: str, path: str, fields: Mapping[str, str], body: bytes
-    ) -> tuple[str, str, bytes]:
-        if not is_for_us(fields):
+    async def respond(self, writer: asyncio.StreamWriter, request: Request) -> None:
+        status, kind, content = self.answer(request)
+        write_head(writer, status, kind, len(content))
+        writer.write(content)
+        await writer.drain()
+
+    def answer(self, request: Request) -> Answer:
+        path = request.path
+        if not request.is_for_us:
             return "403 Forbidden", "text/plain", b"not for another site's page"
-        if method == "POST" and path == "/phone":
-            return self._play(body)
+        if request.method == "POST" and path == "/phone":
+            return self._play(request.body)
         if path == "/pages":
             rows = [
                 {
-                    "number": each.number,
-                    "name": each.name,
-                    "account": self.devices.get(each.device, ""),
-                    "code": bool(each.code),
+                    "number": client.number,
+                    "name": client.name,
+                    "account": self.devices.get(client.device, ""),
+                    "code": bool(client.code),
                 }
-                for each in self.clients
+                for client in self.clients
             ]
             return "200 OK", "application/json", json.dumps(rows).encode()
-        if path == "/keeper.js":
-            return "200 OK", "text/javascript", KEEPER
         if path not in _FILES:
             return "404 Not Found", "text/plain", b"no such page"
         name, kind = _FILES[path]
-        content = Path(__file__).with_name(name).read_bytes()
-        if path == "/standin.js" and self.missing:
-            content = f"globalThis.__missing = {json.dumps(self.missing)};\n".encode() + content
-        if path == "/" and self.reload_every:
-            milliseconds = round(self.reload_every * 1000)
-            script = f"setTimeout(() => location.reload(), {milliseconds})"
-            content += f'<script nonce="standin">{script}</script>\n'.encode()
-        return "200 OK", kind, content
+        return "200 OK", kind, Path(__file__).with_name(name).read_bytes()
 
-    def _play(self, body: bytes) -> tuple[str, str, bytes]:
+    def _play(self, body: bytes) -> Answer:
         """A click on the phone's page."""
         try:
             raw = json.loads(body)
-            client = next(each for each in self.clients if each.number == raw["page"])
+            client = next(page for page in self.clients if page.number == raw["page"])
             _ACTS[raw["do"]](self, client)
         except (ValueError, KeyError, TypeError, LookupError, StopIteration) as error:
             return "409 Conflict", "text/plain", f"cannot do that: {error}".encode()
@@ -278,10 +253,21 @@ class StandIn:
         living = asyncio.ensure_future(self._live(client))
         try:
             while (text := await receive_text(reader)) is not None:
-                self._take(client, json.loads(text))
+                self.take(client, json.loads(text))
         finally:
             living.cancel()
             self.clients.remove(client)
+
+
+def write_head(
+    writer: asyncio.StreamWriter, status: str, kind: str, length: int, headers: str = ""
+) -> None:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\n{headers}"
+        f"Content-Length: {length}\r\nContent-Security-Policy: {_POLICY}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(head.encode())
 
 
 _ACTS: Mapping[str, Callable[[StandIn, Client], object]] = {

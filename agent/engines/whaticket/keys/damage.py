@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from agent.engines.raw import inside, text
+
 _JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"
 _SENDER_KEY = re.compile(
@@ -24,21 +26,18 @@ def worth_reading(name: str) -> bool:
 
 def is_record(name: str, raw: bytes) -> bool:
     """Whether Baileys can read and use what is stored under that name; `null` is an absent one."""
-    try:
-        told = json.loads(raw)
-    except (ValueError, RecursionError):
+    record = _parsed(raw)
+    if record is _BROKEN:
         return False
-    if told is None:
-        return True
     kind = next((kind for kind in _KINDS if name.startswith(kind)), "")
-    return _KINDS[kind](told) if kind else True
+    return record is None or not kind or _KINDS[kind](record)
 
 
 def own_groups(damaged: Iterable[str], own_users: Iterable[str]) -> frozenset[str]:
     """The groups whose damaged sender key is the account's own: it must be given out again."""
     users = frozenset(own_users)
-    found = (_SENDER_KEY.fullmatch(name) for name in damaged)
-    return frozenset(each["group"] for each in found if each and each["user"] in users)
+    keys = (_SENDER_KEY.fullmatch(name) for name in damaged)
+    return frozenset(key["group"] for key in keys if key and key["user"] in users)
 
 
 def memory_of(group: str) -> str:
@@ -46,12 +45,19 @@ def memory_of(group: str) -> str:
     return f"{_MEMORY}{group}"
 
 
-def own_users(creds: object) -> frozenset[str]:
-    """The digits of the account's own number and LID."""
-    me = creds.get("me") if isinstance(creds, Mapping) else None
-    raw = (me.get("id"), me.get("lid")) if isinstance(me, Mapping) else ()
-    digits = (re.match(r"\d+", each) for each in raw if isinstance(each, str))
-    return frozenset(each[0] for each in digits if each)
+def state_of_creds(raw: bytes) -> str:
+    """unpaired, paired or damaged."""
+    creds = _parsed(raw)
+    if not isinstance(creds, dict):
+        return "damaged"
+    return "paired" if inside(creds, "me", "id") else "unpaired"
+
+
+def own_users(raw: bytes) -> frozenset[str]:
+    """The digits of the account's own number and LID, by its creds."""
+    creds = _parsed(raw)
+    ids = (text(inside(creds, "me", kind)) for kind in ("id", "lid"))
+    return frozenset(digits[0] for id in ids if (digits := re.match(r"\d+", id)))
 
 
 def _is_session(raw: Any) -> bool:
@@ -61,7 +67,7 @@ def _is_session(raw: Any) -> bool:
     if _bytes(raw) is not None:
         return bool(_bytes(raw))  # forks that store libsignal's own bytes
     sessions = raw.get("_sessions")
-    return isinstance(sessions, Mapping) and all(_is_entry(each) for each in sessions.values())
+    return isinstance(sessions, Mapping) and all(map(_is_entry, sessions.values()))
 
 
 def _is_entry(raw: Any) -> bool:
@@ -73,13 +79,12 @@ def _is_entry(raw: Any) -> bool:
     pair = ratchet.get("ephemeralKeyPair")
     if not isinstance(pair, Mapping):
         return False
-    texts = (
+    keys = (
         *(pair.get("pubKey"), pair.get("privKey"), ratchet.get("rootKey")),
         *(ratchet.get("lastRemoteEphemeralKey"), index.get("baseKey")),
         index.get("remoteIdentityKey"),
     )
-    chains = raw["_chains"].values()
-    return all(_is_key(text) for text in texts) and all(_is_chain(chain) for chain in chains)
+    return all(map(_is_key, keys)) and all(map(_is_chain, raw["_chains"].values()))
 
 
 def _is_chain(raw: Any) -> bool:
@@ -93,17 +98,10 @@ def _is_key(raw: Any) -> bool:
     return isinstance(raw, str) and len(_decoded(raw) or b"") in (32, 33)
 
 
-def _is_sender_key(told: Any) -> bool:
+def _is_sender_key(raw: Any) -> bool:
     """Baileys stores the states of a sender key as JSON in bytes; some forks as they are."""
-    if isinstance(told, Mapping):
-        raw = _bytes(told)
-        if raw is None:
-            return False
-        try:
-            told = json.loads(raw)
-        except (ValueError, RecursionError):
-            return False
-    return isinstance(told, list) and all(_is_state(each) for each in told)
+    states = _parsed(_bytes(raw) or b"") if isinstance(raw, Mapping) else raw
+    return isinstance(states, list) and all(map(_is_state, states))
 
 
 def _is_state(raw: Any) -> bool:
@@ -126,6 +124,16 @@ def _is_identity(raw: Any) -> bool:
 
 def _is_memory(raw: Any) -> bool:
     return isinstance(raw, Mapping)
+
+
+_BROKEN = object()
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return _BROKEN
 
 
 def _bytes(raw: Any) -> bytes | None:

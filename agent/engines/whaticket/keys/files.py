@@ -41,5 +41,8 @@ def read_json(path: Path) -> Any:
 
 
 def failed(verb: str, path: Path | str, error: OSError) -> EngineError:
-    why = (error.strerror or type(error).__name__).lower()
-    return EngineError(f"cannot {verb} {path}: {why}", code="files")
+    return EngineError(f"cannot {verb} {path}: {cause_of(error)}", code="files")
+
+
+def cause_of(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

@@ -14,15 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.engines.whaticket.keys.damage import is_record, own_users, worth_reading
+from agent.engines.whaticket.keys.damage import is_record, own_users, state_of_creds, worth_reading
 from agent.engines.whaticket.keys.files import failed, write_private
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
 from agent.engines.whaticket.keys.removed import (
     FILES,
-    KeptFile,
+    FileEntry,
     Removal,
     Shelf,
-    done,
     is_safe_name,
     measure,
     opened,
@@ -50,25 +49,19 @@ class AuthFolder:
     def look(self, id: str) -> str:
         """absent, unpaired, paired, damaged or unreadable, by its creds."""
         try:
-            with opened(self.path(id)) as fd:
-                raw = json.loads(_read_settled(self.path(id), fd, CREDS))
-        except (ValueError, RecursionError):
-            return "damaged"
+            return state_of_creds(self._creds(id))
         except EngineError as error:
             gone = isinstance(error.__cause__, FileNotFoundError)
             return "absent" if gone else "unreadable"
-        if not isinstance(raw, dict):
-            return "damaged"
-        me = raw.get("me")
-        return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
 
     def own_users(self, id: str) -> frozenset[str]:
-        with (
-            contextlib.suppress(EngineError, ValueError, RecursionError),
-            opened(self.path(id)) as fd,
-        ):
-            return own_users(json.loads(_read_settled(self.path(id), fd, CREDS)))
+        with contextlib.suppress(EngineError):
+            return own_users(self._creds(id))
         return frozenset()
+
+    def _creds(self, id: str) -> bytes:
+        with opened(self.path(id)) as fd:
+            return _read_settled(self.path(id), fd, CREDS)
 
     def holds(self, id: str, address: str) -> bool:
         """Whether this session has talked with that address."""
@@ -90,24 +83,20 @@ class AuthFolder:
     def names(self, id: str, peers: Peers) -> list[str]:
         """The files of these peers alone."""
         with opened(self.path(id)) as fd:
-            found = _names_in(fd)
-        suffix = len(_SUFFIX)
-        return [n for n in found if n.endswith(_SUFFIX) and peers.owns(n[:-suffix])]
+            return [name for name, key in _keys_in(fd) if peers.owns(key)]
 
     def damaged(self, id: str) -> list[str]:
-        """The files whose content is no record that Baileys can use.
-
-        Baileys empties a file before it writes it: the same must be read twice.
-        """
-        found, path, suffix = [], self.path(id), len(_SUFFIX)
+        """The files whose content is no record that Baileys can use. Baileys empties a file before
+        it writes it: the same must be read twice."""
+        damaged, path = [], self.path(id)
         with opened(path) as fd:
-            for name in _names_in(fd):
-                if not name.endswith(_SUFFIX) or not worth_reading(name[:-suffix]):
+            for name, key in _keys_in(fd):
+                if not worth_reading(key):
                     continue
                 with contextlib.suppress(EngineError):  # a link or a giant is none of ours
-                    if _is_damaged(path, fd, name):
-                        found.append(name)
-        return found
+                    if _is_damaged(path, fd, name, key):
+                        damaged.append(name)
+        return damaged
 
     def ids(self) -> list[str]:
         """Every session that has a folder here; EngineError where they cannot be listed."""
@@ -115,14 +104,14 @@ class AuthFolder:
         before, after = place.name.split("{id}")
         try:
             with os.scandir(place.parent) as entries:
-                folders = [each.name for each in entries if each.is_dir()]
+                folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise failed("list the sessions in", place.parent, error) from error
         names = (n for n in folders if n.startswith(before) and n.endswith(after))
         ids = sorted(name[len(before) : len(name) - len(after)] for name in names)
         return [id for id in ids if is_safe_name(id)]
 
-    def measure(self, id: str, names: Iterable[str]) -> tuple[KeptFile, ...]:
+    def measure(self, id: str, names: Iterable[str]) -> tuple[FileEntry, ...]:
         """Every one of them read; EngineError for one that cannot be."""
         path = self.path(id)
         with opened(path) as fd:
@@ -157,49 +146,50 @@ class AuthFolder:
                     _move(file, path, source_fd, target, target_fd)
         sync(path.parent if moved else path)
         self._read_again(removal, path, target)
-        return shelf.write(done(removal))
+        return shelf.write(replace(removal, state="done"))
 
     def copy(self, shelf: Shelf, removal: Removal, id: str) -> Removal:
         """A copy of what the manifest lists, of a session that cannot be stopped first."""
         path, target = self.path(id), removal.path / FILES
         _make(target)
-        kept = []
+        entries = []
         with opened(path) as fd, opened(target) as target_fd:
             for file in removal.files:
                 write_private(target / file.name, _read_settled(path, fd, file.name))
-                kept.append(replace(file, sha256=measure(target, target_fd, file.name).sha256))
-        return shelf.write(done(replace(removal, source=str(path), files=tuple(kept))))
+                entries.append(replace(file, sha256=measure(target, target_fd, file.name).sha256))
+        copied = replace(removal, source=str(path), files=tuple(entries), state="done")
+        return shelf.write(copied)
 
     def put_back(self, shelf: Shelf, removal: Removal, id: str) -> None:
         """What stands in the way was moved aside before."""
-        path, kept = self.path(id), removal.path / FILES
-        self._read_again(removal, path, kept, back=False)
-        if not (removal.whole and not os.path.lexists(path) and _moved_at_once(kept, path)):
+        path, backup = self.path(id), removal.path / FILES
+        self._read_again(removal, path, backup, back=False)
+        if not (removal.whole and not os.path.lexists(path) and _moved_at_once(backup, path)):
             _make(path)
-            with opened(kept) as kept_fd, opened(path) as path_fd:
+            with opened(backup) as backup_fd, opened(path) as path_fd:
                 for file in removal.files:
                     if _is_there(file.name, path_fd):
                         raise EngineError(
-                            f"cannot put back {path / file.name}: it is there again", code="files"
+                            f"cannot put back {path / file.name}: it exists again", code="files"
                         )
-                    _move(file, kept, kept_fd, path, path_fd)
+                    _move(file, backup, backup_fd, path, path_fd)
         sync(path.parent)
         shelf.write(replace(removal, state="put_back"))
 
-    def _read_again(self, removal: Removal, path: Path, kept: Path, *, back: bool = True) -> None:
+    def _read_again(self, removal: Removal, path: Path, backup: Path, *, back: bool = True) -> None:
         """What lies on the shelf is what the manifest says."""
         if not removal.files:
             return
-        with opened(kept) as fd:
-            changed = [f for f in removal.files if measure(kept, fd, f.name).sha256 != f.sha256]
+        with opened(backup) as fd:
+            changed = [f for f in removal.files if measure(backup, fd, f.name).sha256 != f.sha256]
             if not changed:
                 return
             if back and os.path.lexists(path):
                 with opened(path) as path_fd:
                     for file in changed:
-                        _move(file, kept, fd, path, path_fd)
+                        _move(file, backup, fd, path, path_fd)
         raise EngineError(
-            f"cannot keep {kept / changed[0].name}: it changed while it was moved", code="files"
+            f"cannot keep {backup / changed[0].name}: it changed while it was moved", code="files"
         )
 
 
@@ -215,8 +205,7 @@ def _read_settled(folder: Path, fd: int, name: str) -> bytes:
     return last
 
 
-def _is_damaged(folder: Path, fd: int, name: str) -> bool:
-    key = name[: -len(_SUFFIX)]
+def _is_damaged(folder: Path, fd: int, name: str, key: str) -> bool:
     if is_record(key, read_file(folder, fd, name)[0]):
         return False
     return not is_record(key, _read_settled(folder, fd, name))
@@ -235,7 +224,7 @@ def _moved_at_once(source: Path, target: Path) -> bool:
     return True
 
 
-def _move(file: KeptFile, source: Path, source_fd: int, target: Path, target_fd: int) -> None:
+def _move(file: FileEntry, source: Path, source_fd: int, target: Path, target_fd: int) -> None:
     try:
         os.rename(file.name, file.name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
         return
@@ -263,6 +252,12 @@ def _move(file: KeptFile, source: Path, source_fd: int, target: Path, target_fd:
 def _names_in(fd: int) -> list[str]:
     with os.scandir(fd) as entries:
         return sorted(entry.name for entry in entries)
+
+
+def _keys_in(fd: int) -> list[tuple[str, str]]:
+    """Files of keys, each with its key's name."""
+    names = (name for name in _names_in(fd) if name.endswith(_SUFFIX))
+    return [(name, name.removesuffix(_SUFFIX)) for name in names]
 
 
 def _make(path: Path) -> None:

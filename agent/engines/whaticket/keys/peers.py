@@ -22,13 +22,11 @@ class Peers:
     users: frozenset[str]
 
     def owns(self, name: str) -> bool:
-        """Whether that key is one of theirs, and one that a new handshake replaces.
-
-        Never creds, pre-keys or app-state keys; nor `sender-key-memory`, which is ours.
-        """
+        """Whether that key is one of theirs, and one that a new handshake replaces. Never creds,
+        pre-keys or app-state keys; nor `sender-key-memory`, which is ours."""
         for pattern in _OWNED:
-            if found := pattern.fullmatch(name):
-                return found["user"] in self.users
+            if owned := pattern.fullmatch(name):
+                return owned["user"] in self.users
         return False
 
 
@@ -42,23 +40,20 @@ _OWNED = (
 
 def user_of(peer: str) -> str:
     """`5511999999999`, `123456789012345_1`, `5511999999999.3` → the digits; "" for no address."""
-    found = _ADDRESS.fullmatch(peer.strip())
-    if found:
-        return found["user"]
-    found = _JID.fullmatch(peer.strip())
-    return found["user"] if found else ""
+    address = _ADDRESS.fullmatch(peer.strip()) or _JID.fullmatch(peer.strip())
+    return address["user"] if address else ""
 
 
 def address_of_jid(jid: str) -> str:
     """The Signal address of a JID: `user.device`, of a LID `user_1.device`; "" for a group."""
-    found = _JID.fullmatch(jid)
-    if found is None or found["server"] not in _AGENTS:
+    parts = _JID.fullmatch(jid)
+    if parts is None or parts["server"] not in _AGENTS:
         return ""
-    return f"{found['user']}{_AGENTS[found['server']]}.{found['device'] or 0}"
+    return f"{parts['user']}{_AGENTS[parts['server']]}.{parts['device'] or 0}"
 
 
-def same_peer(one: str, other: str) -> bool:
-    user = user_of(one)
+def same_peer(peer: str, other: str) -> bool:
+    user = user_of(peer)
     return bool(user) and user == user_of(other)
 
 
@@ -69,5 +64,5 @@ def mappings_of(user: str) -> tuple[str, str]:
 
 def with_mapped(users: Iterable[str], mapped: Iterable[object]) -> Peers:
     """Those users and what the mappings say they are called otherwise."""
-    more = {user_of(each) for each in mapped if isinstance(each, str)}
+    more = {user_of(name) for name in mapped if isinstance(name, str)}
     return Peers(frozenset(users) | (more - {""}))

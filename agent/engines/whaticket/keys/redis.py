@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.engines.whaticket.keys.damage import is_record, own_users, worth_reading
+from agent.engines.whaticket.keys.damage import is_record, own_users, state_of_creds, worth_reading
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
 from agent.engines.whaticket.keys.resp import Resp, RespError, read_address
 from agent.errors import ConfigError, EngineError
@@ -25,7 +25,7 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptKey:
+class KeyDump:
     key: str
     """As it is named, `surrogateescape` for what is no UTF-8."""
     kind: str
@@ -61,23 +61,16 @@ class RedisKeys:
 
     async def look(self, id: str) -> str:
         """absent, unpaired, paired or damaged, by the creds."""
-        async with self._explained("look at the keys"):
-            [raw] = await self.resp.ask(["GET", _raw(self.prefix(id) + "creds")])
-        if raw is None:
-            return "absent"
-        try:
-            told = json.loads(raw)
-        except (ValueError, RecursionError):
-            return "damaged"
-        if not isinstance(told, dict):
-            return "damaged"
-        me = told.get("me")
-        return "paired" if isinstance(me, dict) and me.get("id") else "unpaired"
+        creds = await self._creds(id)
+        return "absent" if creds is None else state_of_creds(creds)
 
     async def own_users(self, id: str) -> frozenset[str]:
+        return own_users(await self._creds(id) or b"")
+
+    async def _creds(self, id: str) -> bytes | None:
         async with self._explained("look at the keys"):
             [raw] = await self.resp.ask(["GET", _raw(self.prefix(id) + "creds")])
-        return own_users(_text_in(raw))
+        return None if raw is None else bytes(raw)
 
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
         """Which of these sessions have talked with that address."""
@@ -103,13 +96,13 @@ class RedisKeys:
 
     async def ids(self) -> list[str]:
         """Every session that has keys here."""
-        found = set()
+        ids = set()
         async with self._explained("list the sessions"):
             async for key in self._scan(self._before):
                 id, after, _ = key.removeprefix(self._before).partition(self._after)
                 if id and after:
-                    found.add(id)
-        return sorted(found)
+                    ids.add(id)
+        return sorted(ids)
 
     async def damaged(self, id: str) -> list[str]:
         """Whole keys whose value is no record that Baileys can use, read twice."""
@@ -143,9 +136,9 @@ class RedisKeys:
             if cursor == b"0":
                 return
 
-    async def read(self, keys: Sequence[str]) -> list[KeptKey]:
+    async def read(self, keys: Sequence[str]) -> list[KeyDump]:
         """All of them, whatever they hold; what is gone by now is left out."""
-        found = []
+        dumps = []
         async with self._explained("back up the keys"):
             for batch in _batches(keys):
                 raw = await self.resp.ask(
@@ -154,18 +147,18 @@ class RedisKeys:
                 for at, key in enumerate(batch):
                     kind, ttl, dump = raw[3 * at : 3 * at + 3]
                     if dump is not None:
-                        found.append(KeptKey(key, kind, int(ttl), dump))
-        return found
+                        dumps.append(KeyDump(key, kind, int(ttl), dump))
+        return dumps
 
-    async def delete(self, kept: Sequence[KeptKey]) -> None:
+    async def delete(self, dumps: Sequence[KeyDump]) -> None:
         """Only what is still as it was backed up; EngineError otherwise."""
         async with self._explained("delete the keys"):
-            for batch in _batches(kept):
-                names = [_raw(each.key) for each in batch]
+            for batch in _batches(dumps):
+                names = [_raw(k.key) for k in batch]
                 async with self.resp.turn() as redis:
                     await redis.ask(["WATCH", *names])
-                    dumps = await redis.ask(*(("DUMP", name) for name in names))
-                    if any(now not in (k.dump, None) for k, now in zip(batch, dumps, strict=True)):
+                    stored = await redis.ask(*(("DUMP", name) for name in names))
+                    if any(now not in (k.dump, None) for k, now in zip(batch, stored, strict=True)):
                         raise _Changed
                     *_, done = await redis.ask(["MULTI"], ["DEL", *names], ["EXEC"])
                     if done is None:
@@ -176,14 +169,14 @@ class RedisKeys:
             counts = await self.resp.ask(*(("EXISTS", _raw(key)) for key in keys))
         return [key for key, there in zip(keys, counts, strict=True) if there]
 
-    async def restore(self, kept: Sequence[KeptKey]) -> None:
+    async def restore(self, dumps: Sequence[KeyDump]) -> None:
         """Back as they were; one that is there again is refused, before any is written."""
-        if there := await self.present([each.key for each in kept]):
+        if there := await self.present([k.key for k in dumps]):
             raise EngineError(
-                f"cannot put back {len(kept)} keys: {len(there)} are there again", code="redis"
+                f"cannot put back {len(dumps)} keys: {len(there)} exist again", code="redis"
             )
         async with self._explained("put the keys back"):
-            for batch in _batches(kept):
+            for batch in _batches(dumps):
                 back = (("RESTORE", _raw(k.key), max(k.ttl, 0), k.dump) for k in batch)
                 *_, done = await self.resp.ask(["MULTI"], *back, ["EXEC"])
                 for answer in done or ():
@@ -202,34 +195,34 @@ class RedisKeys:
             ) from None
 
 
-def render_keys(kept: Sequence[KeptKey]) -> bytes:
+def render_keys(dumps: Sequence[KeyDump]) -> bytes:
     raw = [
         {
-            "key": base64.b64encode(_raw(each.key)).decode(),
-            "kind": each.kind,
-            "ttl": each.ttl,
-            "dump": base64.b64encode(each.dump).decode(),
-            "sha256": hashlib.sha256(each.dump).hexdigest(),
+            "key": base64.b64encode(_raw(k.key)).decode(),
+            "kind": k.kind,
+            "ttl": k.ttl,
+            "dump": base64.b64encode(k.dump).decode(),
+            "sha256": hashlib.sha256(k.dump).hexdigest(),
         }
-        for each in kept
+        for k in dumps
     ]
     return json.dumps(raw, indent=1).encode() + b"\n"
 
 
-def parse_keys(raw: bytes) -> list[KeptKey]:
+def parse_keys(raw: bytes) -> list[KeyDump]:
     """ValueError where it is not what `render_keys` wrote."""
-    found = []
+    dumps = []
     try:
-        for told in json.loads(raw):
-            key = base64.b64decode(told["key"], validate=True)
-            dump = base64.b64decode(told["dump"], validate=True)
-            if hashlib.sha256(dump).hexdigest() != told["sha256"]:
+        for entry in json.loads(raw):
+            key = base64.b64decode(entry["key"], validate=True)
+            dump = base64.b64decode(entry["dump"], validate=True)
+            if hashlib.sha256(dump).hexdigest() != entry["sha256"]:
                 raise ValueError("a checksum is wrong")
             name = key.decode("utf-8", "surrogateescape")
-            found.append(KeptKey(name, str(told["kind"]), int(told["ttl"]), dump))
+            dumps.append(KeyDump(name, str(entry["kind"]), int(entry["ttl"]), dump))
     except (KeyError, TypeError) as error:
         raise ValueError("it is no backup of keys") from error
-    return found
+    return dumps
 
 
 def _raw(key: str) -> bytes:
@@ -274,6 +267,6 @@ def _cause(error: Exception, timeout: float) -> str:
         case TimeoutError():
             return f"no answer from Redis within {timeout:g} s"
         case ValueError():
-            return "the program that answers is no Redis"
+            return "the program that answers is not Redis"
         case _:
             return "no connection to Redis"

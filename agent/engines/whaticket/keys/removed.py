@@ -13,12 +13,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.engines.whaticket.keys.files import (
     LARGEST,
+    cause_of,
     failed,
     make_private,
     read_json,
@@ -39,7 +40,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFile:
+class FileEntry:
     name: str
     size: int
     sha256: str
@@ -62,7 +63,7 @@ class Removal:
     """The folder that the files were in."""
     whole: bool = False
     """The folder itself was moved, not single files."""
-    files: tuple[KeptFile, ...] = ()
+    files: tuple[FileEntry, ...] = ()
     keys: int = 0
     keys_sha256: str = ""
 
@@ -99,7 +100,7 @@ class Shelf:
     def begin(self, remote: str, why: str) -> Removal:
         """A new empty one, on the disk."""
         wall = self.clock()
-        folder = make_private(self.root / self.folder / safe_name(remote))
+        folder = self._folder(remote)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
         for number in range(1, 10_000):
             path = folder / (stamp if number == 1 else f"{stamp}.{number}")
@@ -116,11 +117,11 @@ class Shelf:
 
     def device(self, remote: str) -> int:
         """The file system that its removals lie on."""
-        return make_private(self.root / FOLDER / safe_name(remote)).stat().st_dev
+        return self._folder(remote).stat().st_dev
 
     def must_have_room(self, remote: str, size: int) -> None:
         """Before anything is touched: so many bytes are really laid in, and given back."""
-        folder = make_private(self.root / FOLDER / safe_name(remote))
+        folder = self._folder(remote)
         trial = folder / ".trial"
         try:
             trial.unlink(missing_ok=True)
@@ -130,14 +131,17 @@ class Shelf:
             finally:
                 os.close(fd)
         except OSError as error:
-            why = (error.strerror or type(error).__name__).lower()
             raise EngineError(
-                f"cannot back up the keys of {remote} in {folder}: {why} ({size // 1024} KiB are"
-                " needed); the session is left as it is, make room on the agent's disk",
+                f"cannot back up the keys of {remote} in {folder}: {cause_of(error)}"
+                f" ({size // 1024} KiB are needed); the session was not touched; free space on"
+                " the agent's disk",
                 code="disk_full" if error.errno in _FULL else "files",
             ) from error
         finally:
             trial.unlink(missing_ok=True)
+
+    def _folder(self, remote: str) -> Path:
+        return make_private(self.root / self.folder / safe_name(remote))
 
     def write(self, removal: Removal) -> Removal:
         raw = asdict(removal)
@@ -148,11 +152,11 @@ class Shelf:
     def find(self, remote: str, name: object) -> Removal:
         """The removal of that name; InvalidRequest when there is none."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidRequest("cannot put back: `name` names no removal", field="name")
+            raise InvalidRequest("cannot put back: `name` is no removal's name", field="name")
         path = self.root / self.folder / safe_name(remote) / name
         removal = _read_manifest(path)
         if removal is None or removal.remote != remote:
-            raise InvalidRequest(f"cannot put back {name}: there is none", field="name")
+            raise InvalidRequest(f"cannot put back {name}: there is no such removal", field="name")
         return removal
 
     def all(self, remote: str) -> list[Removal]:
@@ -161,23 +165,21 @@ class Shelf:
             return []
         folder = self.root / self.folder / safe_name(remote)
         try:
-            names = sorted(each.name for each in folder.iterdir())
+            names = sorted(entry.name for entry in folder.iterdir())
         except OSError:
             return []
-        found = (_read_manifest(folder / name) for name in names if _NAME.fullmatch(name))
-        return [removal for removal in found if removal is not None]
+        removals = (_read_manifest(folder / name) for name in names if _NAME.fullmatch(name))
+        return [removal for removal in removals if removal is not None]
 
     def sweep(self) -> int:
         """Delete what was removed long ago; nothing that has no manifest of ours."""
         gone = 0
         try:
-            remotes = [
-                each for each in (self.root / self.folder).iterdir() if not each.is_symlink()
-            ]
+            entries = list((self.root / self.folder).iterdir())
         except OSError:
             return 0
-        for folder in remotes:
-            for removal in self.all(folder.name) if _SAFE.fullmatch(folder.name) else []:
+        for folder in entries:
+            for removal in self.all(folder.name) if not folder.is_symlink() else []:
                 if self.clock() - removal.wall > self.keep:
                     shutil.rmtree(removal.path, ignore_errors=True)
                     gone += 1
@@ -192,7 +194,7 @@ def safe_name(remote: str) -> str:
     """A session's name as a folder's: no path tricks, whatever the server calls it."""
     if not is_safe_name(remote):
         raise EngineError(
-            f"cannot keep files of {remote!r:.60}: its name is not one of a folder",
+            f"cannot keep files of {remote!r:.60}: its name cannot name a folder",
             code="remote_name",
         )
     return remote
@@ -211,12 +213,12 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def measure(folder: Path, fd: int, name: str) -> KeptFile:
+def measure(folder: Path, fd: int, name: str) -> FileEntry:
     """Read a regular file whole; a link, pipe or giant in its place is refused."""
     content, status = read_file(folder, fd, name)
     digest = hashlib.sha256(content).hexdigest()
     mode = stat.S_IMODE(status.st_mode)
-    return KeptFile(name, len(content), digest, mode, status.st_uid, status.st_gid)
+    return FileEntry(name, len(content), digest, mode, status.st_uid, status.st_gid)
 
 
 def read_file(folder: Path, fd: int, name: str) -> tuple[bytes, os.stat_result]:
@@ -234,10 +236,6 @@ def read_file(folder: Path, fd: int, name: str) -> tuple[bytes, os.stat_result]:
     return content, status
 
 
-def done(removal: Removal) -> Removal:
-    return replace(removal, state="done")
-
-
 def _read_manifest(path: Path) -> Removal | None:
     raw = read_json(path / MANIFEST) if not path.is_symlink() else None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT or raw.get("version") != 1:
@@ -251,7 +249,7 @@ def _read_manifest(path: Path) -> Removal | None:
             str(raw["state"]),
             str(raw["source"]),
             raw["whole"] is True,
-            tuple(_read_file_entry(each) for each in raw["files"]),
+            tuple(map(_read_file_entry, raw["files"])),
             int(raw["keys"]),
             str(raw["keys_sha256"]),
         )
@@ -259,9 +257,9 @@ def _read_manifest(path: Path) -> Removal | None:
         return None
 
 
-def _read_file_entry(raw: Mapping[str, Any]) -> KeptFile:
+def _read_file_entry(raw: Mapping[str, Any]) -> FileEntry:
     name = str(raw["name"])
     if "/" in name or name in ("", ".", ".."):
         raise ValueError("a file's name leads elsewhere")
     numbers = (int(raw[key]) for key in ("mode", "uid", "gid"))
-    return KeptFile(name, int(raw["size"]), str(raw["sha256"]), *numbers)
+    return FileEntry(name, int(raw["size"]), str(raw["sha256"]), *numbers)

@@ -10,8 +10,8 @@ from agent.engines.whaticket.keys.damage import memory_of, own_groups
 from agent.engines.whaticket.keys.files import write_private
 from agent.engines.whaticket.keys.folder import AuthFolder
 from agent.engines.whaticket.keys.peers import Peers, user_of
-from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, render_keys
-from agent.engines.whaticket.keys.removed import KEYS, Removal, Shelf, done
+from agent.engines.whaticket.keys.redis import KeyDump, RedisKeys, parse_keys, render_keys
+from agent.engines.whaticket.keys.removed import KEYS, Removal, Shelf
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.errors import EngineError, InvalidRequest
 
@@ -61,20 +61,18 @@ class SessionStore:
         return await self.redis.look(id) if self.redis is not None else "unknown"
 
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
-        """Which of these sessions have talked with that address.
-
-        Whose keys were taken out fails on until new ones are agreed: the backups count as well.
-        """
-        found: list[str] = []
+        """Which of these sessions have talked with that address. Whose keys were taken out fails on
+        until new ones are agreed: the backups count as well."""
+        holders: list[str] = []
         if (folder := self.folder) is not None:
-            found = await in_thread(lambda: [id for id in ids if folder.holds(id, address)])
+            holders = await in_thread(lambda: [id for id in ids if folder.holds(id, address)])
         elif self.redis is not None:
-            found = await self.redis.holding(ids, address)
-        return found or await in_thread(self._held, ids, address)
+            holders = await self.redis.holding(ids, address)
+        return holders or await in_thread(self._held, ids, address)
 
     def _held(self, ids: Sequence[str], address: str) -> list[str]:
-        name = f"session-{address}"
-        return [id for id in ids if any(_holds(each, name) for each in self.shelf.all(id))]
+        name, all_of = f"session-{address}", self.shelf.all
+        return [id for id in ids if any(_holds(removal, name) for removal in all_of(id))]
 
     # taking out
 
@@ -83,23 +81,19 @@ class SessionStore:
         users = frozenset(user for peer in peers if (user := user_of(peer)))
         if not users:
             raise InvalidRequest("cannot choose keys: no peer is named", field="peers")
-        known = Peers(users)
-        files: Sequence[str] = ()
-        keys: Sequence[str] = ()
+        owners, files, keys = Peers(users), [], []
         if (folder := self.folder) is not None:
-            known = await in_thread(folder.other_names, id, known.users)
+            owners = await in_thread(folder.other_names, id, owners.users)
         if self.redis is not None:
-            known = await self.redis.other_names(id, known.users)
-            keys = await self.redis.names(id, known)
+            owners = await self.redis.other_names(id, owners.users)
+            keys = await self.redis.names(id, owners)
         if folder is not None:
-            files = await in_thread(folder.names, id, known)
+            files = await in_thread(folder.names, id, owners)
         return Plan(tuple(files), tuple(keys))
 
     async def plan_damaged(self, id: str) -> Plan:
-        """The session's records that Baileys cannot use, of all peers.
-
-        A damaged sender key of our own takes with it the note who has it: it is given out again.
-        """
+        """The session's records that Baileys cannot use, of all peers. A damaged sender key of our
+        own takes with it the note who has it: it is given out again."""
         files: list[str] = []
         keys: list[str] = []
         own = await self.own_users(id)
@@ -124,20 +118,13 @@ class SessionStore:
 
     async def ids(self) -> list[str]:
         """Every session that has something here."""
-        found: set[str] = set()
-        if self.folder is not None:
-            found |= set(await in_thread(self.folder.ids))
-        if self.redis is not None:
-            found |= set(await self.redis.ids())
-        return sorted(found)
+        by_folder = await in_thread(self.folder.ids) if self.folder is not None else []
+        by_redis = await self.redis.ids() if self.redis is not None else []
+        return sorted({*by_folder, *by_redis})
 
     async def plan_all(self, id: str) -> Plan:
-        files: Sequence[str] = ()
-        keys: Sequence[str] = ()
-        if self.folder is not None:
-            files = await in_thread(self.folder.all_names, id)
-        if self.redis is not None:
-            keys = await self.redis.names(id)
+        files = await in_thread(self.folder.all_names, id) if self.folder is not None else ()
+        keys = await self.redis.names(id) if self.redis is not None else ()
         return Plan(tuple(files), tuple(keys), whole=True)
 
     async def must_have_room(self, id: str, plan: Plan) -> None:
@@ -150,30 +137,30 @@ class SessionStore:
         size += len(plan.keys) * ROOM_PER_KEY
         await in_thread(self.shelf.must_have_room, id, size)
 
-    async def back_up(self, id: str, plan: Plan, why: str) -> tuple[Removal, list[KeptKey]]:
+    async def back_up(self, id: str, plan: Plan, why: str) -> tuple[Removal, list[KeyDump]]:
         """Everything read once, and what is in Redis written down and read back."""
         removal = await in_thread(self.shelf.begin, id, why)
         if self.folder is not None and plan.files:
             files = await in_thread(self.folder.measure, id, plan.files)
             removal = replace(removal, files=files)
-        kept: list[KeptKey] = []
+        dumps: list[KeyDump] = []
         if self.redis is not None and plan.keys:
-            kept = await self.redis.read(plan.keys)
-            raw = render_keys(kept)
+            dumps = await self.redis.read(plan.keys)
+            raw = render_keys(dumps)
             await in_thread(_write_keys, removal.path / KEYS, raw)
             digest = hashlib.sha256(raw).hexdigest()
-            removal = replace(removal, keys=len(kept), keys_sha256=digest)
+            removal = replace(removal, keys=len(dumps), keys_sha256=digest)
         await in_thread(self.shelf.write, removal)
-        return removal, kept
+        return removal, dumps
 
     async def take_out(self, id: str, plan: Plan, why: str) -> Removal:
         """Back up, then away with it. Nothing goes that was not backed up."""
-        removal, kept = await self.back_up(id, plan, why)
-        if self.redis is not None and kept:
-            await self.redis.delete(kept)
+        removal, dumps = await self.back_up(id, plan, why)
+        if self.redis is not None and dumps:
+            await self.redis.delete(dumps)
         if (folder := self.folder) is not None and removal.files:
             return await in_thread(folder.take_out, self.shelf, removal, id, whole=plan.whole)
-        return await in_thread(self.shelf.write, done(removal))
+        return await in_thread(self.shelf.write, replace(removal, state="done"))
 
     async def copy_all(self, id: str, why: str) -> Removal | None:
         """For a session whose server takes its keys away itself."""
@@ -183,7 +170,7 @@ class SessionStore:
         removal, _ = await self.back_up(id, plan, why)
         if (folder := self.folder) is not None and removal.files:
             return await in_thread(folder.copy, self.shelf, removal, id)
-        return await in_thread(self.shelf.write, done(removal))
+        return await in_thread(self.shelf.write, replace(removal, state="done"))
 
     async def came_back(self, id: str, plan: Plan) -> list[str]:
         """Removed records that are there again: the server still writes."""
@@ -202,14 +189,13 @@ class SessionStore:
         if removal.state == "put_back":
             raise EngineError(f"cannot put back {removal.name}: it was already", code="files")
         if self.redis is not None and removal.keys:
-            kept = await in_thread(_read_keys, removal)
-            gone = set(await self.redis.present([each.key for each in kept]))
-            await self.redis.restore([each for each in kept if each.key not in gone])
+            dumps = await in_thread(_read_keys, removal)
+            there = set(await self.redis.present([dump.key for dump in dumps]))
+            await self.redis.restore([dump for dump in dumps if dump.key not in there])
         if (folder := self.folder) is not None and removal.files:
             await in_thread(folder.put_back, self.shelf, removal, id)
             return
-        put_back = replace(removal, state="put_back")
-        await in_thread(self.shelf.write, put_back)
+        await in_thread(self.shelf.write, replace(removal, state="put_back"))
 
     async def in_the_way(self, id: str, removal: Removal) -> Plan:
         """What would have to go before this removal can come back."""
@@ -221,28 +207,30 @@ class SessionStore:
             now = set(await in_thread(self.folder.all_names, id))
             files = tuple(file.name for file in removal.files if file.name in now)
         if self.redis is not None and removal.keys:
-            kept = await in_thread(_read_keys, removal)
-            keys = tuple(await self.redis.present([each.key for each in kept]))
+            dumps = await in_thread(_read_keys, removal)
+            keys = tuple(await self.redis.present([dump.key for dump in dumps]))
         return Plan(files, keys)
 
 
-def open_store(settings: WhaticketSettings, kept: Path, shelf: Shelf | None = None) -> SessionStore:
+def open_store(
+    settings: WhaticketSettings, folder: Path, shelf: Shelf | None = None
+) -> SessionStore:
     own, server = settings.own, settings.server
-    folder = AuthFolder(own.auth_folder.rstrip("/")) if own.auth_folder else None
+    auth = AuthFolder(own.auth_folder.rstrip("/")) if own.auth_folder else None
     keys = None
     if own.redis_url:
         keys = RedisKeys(own.redis_url, own.redis_pattern, server.timeout, server.ca_file)
-    return SessionStore(shelf or Shelf(kept), folder, keys)
+    return SessionStore(shelf or Shelf(folder), auth, keys)
 
 
 def _holds(removal: Removal, name: str) -> bool:
     if any(file.name == f"{name}.json" for file in removal.files):
         return True
     try:
-        kept = _read_keys(removal) if removal.keys else []
+        dumps = _read_keys(removal) if removal.keys else []
     except EngineError:
         return False
-    return any(each.key.endswith(f":{name}") for each in kept)
+    return any(dump.key.endswith(f":{name}") for dump in dumps)
 
 
 def _write_keys(path: Path, raw: bytes) -> None:
@@ -251,7 +239,7 @@ def _write_keys(path: Path, raw: bytes) -> None:
         raise EngineError(f"cannot back up keys: {path} reads differently", code="files")
 
 
-def _read_keys(removal: Removal) -> list[KeptKey]:
+def _read_keys(removal: Removal) -> list[KeyDump]:
     path = removal.path / KEYS
     try:
         raw = path.read_bytes()

@@ -6,48 +6,50 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.engines.whaticket.keys.files import cause_of
+
 MOST_FILES = 200
 _ROTATED_BY_PM2 = re.compile(r"__\d{4}-\d\d-\d\d")
 
 
 @dataclass(slots=True)
-class Found:
+class LogFiles:
     files: list[tuple[str, os.stat_result]] = field(default_factory=list)
     trouble: str = ""
     """Why some of them cannot be read."""
 
 
-def find_logs(kind: str, what: str) -> Found:
-    found = Found()
-    for path in _paths(kind, what, found):
+def find_logs(kind: str, what: str) -> LogFiles:
+    logs = LogFiles()
+    for path in _paths(kind, what, logs):
         try:
             status = Path(path).stat()
         except OSError as error:
             if kind == "file":
-                found.trouble = unreadable(path, error)
+                logs.trouble = unreadable(path, error)
             continue
         if stat.S_ISREG(status.st_mode):
-            found.files.append((path, status))
+            logs.files.append((path, status))
         elif kind == "file":
-            found.trouble = f"cannot read {path}: it is no file"
-    if len(found.files) > MOST_FILES:
-        found.trouble = f"cannot follow all of {what}: more than {MOST_FILES} files"
-        found.files = sorted(found.files, key=lambda file: file[1].st_mtime)[-MOST_FILES:]
-    return found
+            logs.trouble = f"cannot read {path}: it is no file"
+    if len(logs.files) > MOST_FILES:
+        logs.trouble = f"cannot follow all of {what}: more than {MOST_FILES} files"
+        logs.files = sorted(logs.files, key=lambda file: file[1].st_mtime)[-MOST_FILES:]
+    return logs
 
 
 def unreadable(path: str, error: OSError) -> str:
-    return f"cannot read {path}: {(error.strerror or 'unknown').lower()}"
+    return f"cannot read {path}: {cause_of(error)}"
 
 
-def _paths(kind: str, what: str, found: Found) -> list[str]:
+def _paths(kind: str, what: str, logs: LogFiles) -> list[str]:
     if kind == "file":
         return [what]
     folder, app = (what, "") if kind == "folder" else _pm2_place(what)
     try:
         names = sorted(entry.name for entry in Path(folder).iterdir())
     except OSError as error:
-        found.trouble = unreadable(folder, error)
+        logs.trouble = unreadable(folder, error)
         return []
     return [str(Path(folder, name)) for name in names if _wants(kind, name, app)]
 

@@ -61,7 +61,7 @@ _NEEDLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LogError:
     """One error about keys."""
 
     name: str
@@ -89,14 +89,14 @@ class _Block:
 
 @dataclass(slots=True)
 class LineReader:
-    """Reads one stream of lines. The caller that feeds it empties `found` and `turns`."""
+    """Reads one stream of lines. The caller that feeds it empties `errors` and `turns`."""
 
     log_session: re.Pattern[str] | None = None
     own: tuple[CryptoPattern, ...] = ()
     """The settings' patterns."""
     dated: bool = False
     """`now` is the time that a line was written at: tell it."""
-    found: list[Found] = field(default_factory=list)
+    errors: list[LogError] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     _reader: LogReader = field(default_factory=LogReader)
     _address: str = ""
@@ -115,7 +115,7 @@ class LineReader:
         line = raw[:LONGEST_RECORD].decode("utf-8", "replace").rstrip("\r")
         if "\x1b" in line:
             line = _ANSI.sub("", line)
-        line = line[_stamp_end(line) :]
+        line = _STAMP.sub("", line, count=1)
         if self._pretty:
             if line[:1] in (" ", "\t") and len(self._pretty) < _MOST_OF_RECORD:
                 self._pretty.append(line[:LONGEST_LINE])
@@ -135,11 +135,12 @@ class LineReader:
         if quiet:
             self._end_pretty(now)
             self._end_block(now)
-        ripe = [block for block in self._blocks if now - block.at >= wait]
-        if ripe:
-            self._blocks = [block for block in self._blocks if now - block.at < wait]
-        for block in ripe:
-            self._tell(block.finding, block.address, block.session, block.at)
+        blocks, self._blocks = self._blocks, []
+        for block in blocks:
+            if now - block.at < wait:
+                self._blocks.append(block)
+            else:
+                self._add(block.finding, block.address, block.session, block.at)
 
     def _awaits(self) -> bool:
         return bool(self._pretty) or self._reader.waiting is not None
@@ -161,9 +162,9 @@ class LineReader:
             self._session = session  # the lines below it say no more whose it is
         for finding in done:
             if finding.effect is Effect.SUMMARY:
-                self._tell_summary(finding, [finding.peer], session, now)
+                self._add_summary(finding, [finding.peer], session, now)
             elif finding.effect is not Effect.BENIGN:
-                self._tell(finding, "", session, now)
+                self._add(finding, "", session, now)
         if self._reader.waiting is not None:
             self._session = self._session or session
 
@@ -180,7 +181,7 @@ class LineReader:
         self._address = self._session = ""
         if len(self._blocks) > _MOST_BLOCKS:
             oldest = self._blocks.pop(0)
-            self._tell(oldest.finding, oldest.address, oldest.session, oldest.at)
+            self._add(oldest.finding, oldest.address, oldest.session, oldest.at)
 
     # records: what the server's logger writes of one thing
 
@@ -198,22 +199,22 @@ class LineReader:
             return
         addresses = [a for jid in jids_of(record) if (a := address_of_jid(jid))]
         if finding.effect is Effect.SUMMARY:
-            self._tell_summary(finding, addresses, session, now)
+            self._add_summary(finding, addresses, session, now)
         else:
             address = addresses[0] if addresses else ""
-            self._tell(_with_peer(finding, address), address, session, now)
+            self._add(_with_peer(finding, address), address, session, now)
 
-    def _tell_summary(
+    def _add_summary(
         self, finding: CryptoFinding, addresses: list[str], session: str, now: float
     ) -> None:
         """One message, one error: with what libsignal said of it before."""
         address = addresses[0] if addresses else ""
         block = self._summed_up(addresses, now)
         if block is None:
-            self._tell(_with_peer(finding, address), address, session, now)
+            self._add(_with_peer(finding, address), address, session, now)
         else:
             raw = block.finding if block.finding.peer else _with_peer(block.finding, address)
-            self._tell(raw, block.address or address, session or block.session, now)
+            self._add(raw, block.address or address, session or block.session, now)
 
     def _summed_up(self, raw: list[str], now: float) -> _Block | None:
         """The block that this record is about; it is told once, with what both say."""
@@ -225,18 +226,18 @@ class LineReader:
         self._blocks.remove(block)
         return block
 
-    def _tell(self, finding: CryptoFinding, address: str, session: str, at: float) -> None:
+    def _add(self, finding: CryptoFinding, address: str, session: str, at: float) -> None:
         if finding.effect is Effect.BENIGN:
             return
         text = words_of(finding.name)
         stretch = at - at % _STRETCH if self.dated else 0.0
-        self.found.append(Found(finding.name, text, finding.peer, address, session, stretch))
+        self.errors.append(LogError(finding.name, text, finding.peer, address, session, stretch))
 
     def _session_in(self, line: str) -> str:
         if self.log_session is None:
             return ""
-        found = self.log_session.search(line[:2000])
-        return (found[1] or "")[:200] if found else ""
+        named = self.log_session.search(line[:2000])
+        return (named[1] or "")[:200] if named else ""
 
 
 def is_of_interest(raw: bytes, more: tuple[bytes, ...] = ()) -> bool:
@@ -246,10 +247,8 @@ def is_of_interest(raw: bytes, more: tuple[bytes, ...] = ()) -> bool:
 
 
 def needle_of(own: CryptoPattern) -> bytes:
-    """What is in every line that the pattern is in: its longest run of plain letters.
-
-    Bytes know no capitals beyond ASCII, and an expression's signs are not in the line.
-    """
+    """What is in every line that the pattern is in: its longest run of plain letters. Bytes know no
+    capitals beyond ASCII, and an expression's signs are not in the line."""
     text = own.name.removeprefix("own: ")
     return max(re.findall(r"[ -~]+", text), key=len, default="").lower().encode()
 
@@ -270,11 +269,6 @@ WORDS: Mapping[str, str] = {
 def words_of(name: str) -> str:
     """A line that the agent reads as the same finding, made by ourselves."""
     return WORDS.get(name, name)
-
-
-def _stamp_end(line: str) -> int:
-    found = _STAMP.match(line)
-    return found.end() if found else 0
 
 
 def _with_peer(finding: CryptoFinding, address: str) -> CryptoFinding:

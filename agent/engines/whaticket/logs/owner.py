@@ -1,12 +1,15 @@
 """Which session an error in a log belongs to, by names and by who reconnects at that moment."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.core.words import InstanceId
+from agent.engines.whaticket.keys.store import SessionStore
+from agent.engines.whaticket.logs.lines import LogError
 from agent.engines.whaticket.rows import Row
+from agent.errors import EngineError
 
 _FILE_OF = re.compile(r"(?:session|whatsapp|wpp|baileys)[-_.](.{1,200})")
 
@@ -42,19 +45,17 @@ class Names:
 
 def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | None) -> Names:
     """`held`: our id → what we were told it is called there, and the server's id ("" unknown).
-
-    `rows` None: the server's list was never seen.
-    """
+    `rows` None: the server's list was never seen."""
     ours: dict[str, InstanceId] = {}
     others: set[str] = set()
     by_name: dict[str, set[str]] = {}
-    known = list(rows) if rows is not None else []
+    listed = list(rows or ())
     server_ids = {server_id: id for id, (_, server_id) in held.items() if server_id}
-    for row in known:
+    for row in listed:
         by_name.setdefault(row.name, set()).add(row.id)
     for id, (remote, server_id) in held.items():
         ours |= {name: id for name in (id, remote, server_id) if name}
-    for row in known:
+    for row in listed:
         unique = row.name and len(by_name[row.name]) == 1
         mine = server_ids.get(row.id) or ours.get(row.id)
         if mine is None and unique and not _server_id_of(held, ours.get(row.name)):
@@ -63,9 +64,9 @@ def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | N
             ours |= {row.id: mine, **({row.name: mine} if unique else {})}
         else:
             others |= {row.id, *([row.name] if row.name else [])}
-    count = len(known) if rows is not None else len(held)
+    count = len(listed) if rows is not None else len(held)
     only = next(iter(held)) if count == 1 and len(held) == 1 else None
-    if only is not None and known and ours.get(known[0].id) != only:
+    if only is not None and listed and ours.get(listed[0].id) != only:
         only = None
     return Names(ours, frozenset(others - set(ours)), only)
 
@@ -78,8 +79,8 @@ def _server_id_of(held: Mapping[InstanceId, tuple[str, str]], id: InstanceId | N
 def _in_file_name(stream: str) -> tuple[str, ...]:
     if not stream:
         return ()
-    found = _FILE_OF.fullmatch(stream)
-    return (stream, found[1]) if found else (stream,)
+    named = _FILE_OF.fullmatch(stream)
+    return (stream, named[1]) if named else (stream,)
 
 
 _MOMENT = 30.0
@@ -108,5 +109,36 @@ class Reconnects:
         return InstanceId(near[0]) if len(near) == 1 and "/" not in near[0] else None
 
 
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) < _MOMENT
+@dataclass(slots=True)
+class Attribution:
+    """The session of an error that names a peer at most: by stored keys, or by a reconnect."""
+
+    store: SessionStore
+    names: Callable[[], Names]
+    ids: Callable[[], Awaitable[Iterable[str]]]
+    """The server's ids of all its sessions."""
+    reconnects: Reconnects = field(default_factory=Reconnects)
+
+    async def whose(self, error: LogError, at: float) -> InstanceId | NoOwner:
+        """For a line that names no session and stands in no session's file."""
+        holders = await self._holders(error) if error.peer else []
+        if len(holders) == 1:
+            return self._ours(holders[0])
+        alone = self.reconnects.only_at(at)
+        if alone is not None and (not holders or alone in map(self._ours, holders)):
+            return alone
+        return NoOwner.UNKNOWN
+
+    async def _holders(self, error: LogError) -> list[str]:
+        """The sessions that have, or had, keys with that peer."""
+        if not self.store.usable:
+            return []
+        try:
+            return await self.store.holding(
+                sorted(await self.ids()), error.address or f"{error.peer}.0"
+            )
+        except EngineError:
+            return []
+
+    def _ours(self, id: str) -> InstanceId | NoOwner:
+        return self.names().ours.get(id, NoOwner.OTHER)

@@ -6,7 +6,6 @@ which ends with us.
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -18,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.engines.whaticket.logs.splitter import Splitter
-from agent.engines.whaticket.logs.stream import Batch, Stream
+from agent.engines.whaticket.keys.files import cause_of
+from agent.engines.whaticket.logs.records import parse_record
+from agent.engines.whaticket.logs.stream import Batch, Splitter, Stream
 from agent.engines.whaticket.settings import Source
 from agent.errors import EngineError
 
@@ -82,18 +82,12 @@ class Program:
                 limit=_CHUNK,
             )
         except OSError as error:
-            why = (error.strerror or "unknown").lower()
-            raise EngineError(f"cannot run {arguments[0]}: {why}", code="log_source") from error
+            cause = cause_of(error)
+            raise EngineError(f"cannot run {arguments[0]}: {cause}", code="log_source") from error
 
     def _arguments(self) -> list[str]:
         if self.source.kind == "command":
-            try:
-                arguments = shlex.split(self.source.what)
-            except ValueError as error:
-                raise EngineError(f"cannot run a command: {error}", code="log_source") from error
-            if not arguments:
-                raise EngineError("cannot run a command: it is empty", code="log_source")
-            return arguments
+            return shlex.split(self.source.what)  # the settings refuse one that cannot be split
         program = shutil.which("journalctl")
         if program is None:
             raise EngineError(
@@ -112,8 +106,7 @@ class Program:
     def _take_journal(self, chunk: bytes) -> Batch:
         batch, now = Batch(), time.monotonic()
         for line in self._splitter.feed(chunk):
-            raw = _entry(line)
-            if raw is None:
+            if (raw := parse_record(line)) is None:
                 continue
             if isinstance(cursor := raw.get("__CURSOR"), str):
                 self.cursor = cursor[:500]
@@ -137,16 +130,8 @@ class Program:
         if process.stderr is None:
             return
         while chunk := await process.stderr.read(4096):
-            if lines := chunk.decode("utf-8", "replace").split("\n"):
-                self.complaint = next((each for each in reversed(lines) if each.strip()), "")[:200]
-
-
-def _entry(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return raw if isinstance(raw, dict) else None
+            lines = chunk.decode("utf-8", "replace").split("\n")
+            self.complaint = next((line for line in reversed(lines) if line.strip()), "")[:200]
 
 
 def _message(raw: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, read_line
+from agent.engines.raw import text
 
 LONGEST_LINE = 8192
 LONGEST_RECORD = 256 << 10
@@ -22,6 +23,10 @@ _SESSION_FIELDS = ("sessionId", "whatsappId", "session", "id")
 def record_in(line: str) -> dict[str, Any] | None:
     if len(line) >= LONGEST_RECORD or not line.endswith("}"):
         return None
+    return parse_record(line)
+
+
+def parse_record(line: str | bytes) -> dict[str, Any] | None:
     try:
         raw = json.loads(line)
     except (ValueError, RecursionError):
@@ -35,11 +40,11 @@ def read_pretty(lines: list[str]) -> dict[str, Any]:
     inner: dict[str, dict[str, Any]] = {"key": {}, "err": {}}
     group = ""
     for line in lines[1:]:
-        found = _FIELD.match(line)
-        if found is None:
+        field = _FIELD.match(line)
+        if field is None:
             continue
         depth = len(line) - len(line.lstrip())
-        name, value = found[1], found[2].strip().rstrip(",").strip('"')
+        name, value = field[1], field[2].strip().rstrip(",").strip('"')
         if depth <= 4:
             group = name if name in inner else ""
             if not group:
@@ -56,8 +61,8 @@ def finding_in(
     error = record.get("err") or record.get("error")
     if isinstance(error, Mapping):
         words = f"{_text(error, 'type')}: {_text(error, 'message')}"
-        if (found := read_line(words, own)) is not None:
-            return found
+        if (finding := read_line(words, own)) is not None:
+            return finding
     return read_line(_text(record, "msg"), own)
 
 
@@ -69,9 +74,9 @@ def jids_of(record: Mapping[str, Any]) -> list[str]:
     if not key.get("fromMe"):
         # The chat of an own message is the receiver, whose keys are another's.
         names += ["remoteJid", "remoteJidAlt", "senderPn"]
-    found = [_text(key, name) for name in names]
-    found += [_text(record, name) for name in ("sender", "author")]
-    return [jid for jid in found if jid]
+    jids = [_text(key, name) for name in names]
+    jids += [_text(record, name) for name in ("sender", "author")]
+    return [jid for jid in jids if jid]
 
 
 def session_of(record: Mapping[str, Any]) -> str:
@@ -87,5 +92,4 @@ def message_of(record: Mapping[str, Any]) -> str:
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:
-    value = raw.get(name)
-    return value[:LONGEST_LINE] if isinstance(value, str) else ""
+    return text(raw.get(name), LONGEST_LINE)

@@ -33,17 +33,15 @@ class Mark:
 
     def stands_in(self, file: BinaryIO) -> bool:
         """Whether the file goes through this place; it is read up to there."""
-        if not self.head_length or _hash(file.read(self.head_length)) != self.head:
+        if not self.head_length or hash_of(file.read(self.head_length)) != self.head:
             return False
         if not self.last_length:
             return _skip(file, self.position - self.head_length)
-        begin = self.position - self.last_length
-        if begin < self.head_length:
+        begin, read = self.position - self.last_length, self.head_length
+        if begin < read:
             file.seek(0)
-            begin_from = 0
-        else:
-            begin_from = self.head_length
-        return _skip(file, begin - begin_from) and _hash(file.read(self.last_length)) == self.last
+            read = 0
+        return _skip(file, begin - read) and hash_of(file.read(self.last_length)) == self.last
 
 
 def read_mark(raw: Mapping[str, Any]) -> Mark | None:
@@ -62,14 +60,10 @@ def read_mark(raw: Mapping[str, Any]) -> Mark | None:
     return mark if good else None
 
 
-def hash_of(content: bytes) -> str:
-    return _hash(content)
-
-
 def missed(path: Path, mark: Mark, skip: frozenset[str]) -> Iterator[tuple[Path, int]]:
     """The files, oldest first, that hold what came after the mark and before the present log,
     each with where to begin. `skip`: keys of files that are read anyway."""
-    old = [each for each in _siblings(path) if each[2] not in skip]
+    old = [sibling for sibling in _siblings(path) if sibling[2] not in skip]
     for at, (_, file, _) in enumerate(old):
         if _stands_in(mark, file):
             yield file, mark.position
@@ -100,16 +94,16 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 
 def _siblings(path: Path) -> list[tuple[float, Path, str]]:
     """The log's old parts, by the time of their last change: name.1, name-20261120, name.2.gz."""
-    found = []
+    siblings = []
     try:
         with os.scandir(path.parent) as entries:
             for entry in entries:
                 if entry.name.startswith((path.name + ".", path.name + "-")) and entry.is_file():
                     status = entry.stat()
-                    found.append((status.st_mtime, Path(entry.path), key_of(status)))
+                    siblings.append((status.st_mtime, Path(entry.path), key_of(status)))
     except OSError:
         return []
-    return sorted(found)[-_MOST_OLD:]
+    return sorted(siblings)[-_MOST_OLD:]
 
 
 def _stands_in(mark: Mark, path: Path) -> bool:
@@ -128,5 +122,5 @@ def _skip(file: BinaryIO, count: int) -> bool:
     return True
 
 
-def _hash(content: bytes) -> str:
+def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

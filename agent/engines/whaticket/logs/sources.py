@@ -49,13 +49,13 @@ class Logs:
     def __init__(
         self,
         settings: WhaticketSettings,
-        kept: Path,
+        folder: Path,
         take: Callable[[Batch], None],
         crashed: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._file = kept / "logs.json"
+        self._file = folder / "logs.json"
         self._take = take
         self._clock = clock
         self.states = [SourceState(source) for source in settings.logs]
@@ -64,9 +64,9 @@ class Logs:
         self._saved_wall = 0.0
 
     async def open(self) -> None:
-        kept = await asyncio.to_thread(self._read_kept)
+        positions = await asyncio.to_thread(self._read_positions)
         for state in self.states:
-            where = kept.get(str(state.source))
+            where = positions.get(str(state.source))
             where = where if isinstance(where, dict) else {}
             watching = state.source.kind in ("journal", "command")
             work = self._run_program(state, where) if watching else self._follow(state, where)
@@ -95,10 +95,12 @@ class Logs:
 
     # one source
 
-    async def _follow(self, state: SourceState, kept: dict[str, Any]) -> None:
+    async def _follow(self, state: SourceState, positions: dict[str, Any]) -> None:
         source = state.source
         chosen = self._settings
-        follower = Follower(source.kind, source.what, chosen.log_session, kept, chosen.patterns)
+        follower = Follower(
+            source.kind, source.what, chosen.log_session, positions, chosen.patterns
+        )
         state.where = follower.positions
         try:
             while True:
@@ -114,9 +116,9 @@ class Logs:
             state.where = lambda: last
             follower.close()
 
-    async def _run_program(self, state: SourceState, kept: dict[str, Any]) -> None:
+    async def _run_program(self, state: SourceState, positions: dict[str, Any]) -> None:
         program = Program(state.source, self._settings.log_session, self._settings.patterns)
-        cursor = kept.get("cursor")
+        cursor = positions.get("cursor")
         program.cursor = cursor if isinstance(cursor, str) else ""
         state.where = lambda: {"cursor": program.cursor}
         pause = _FIRST_PAUSE
@@ -129,7 +131,7 @@ class Logs:
                         self._note(state, batch)
                         if program.complaint or time.monotonic() - begun > _FIRST_PAUSE:
                             self._say(state, _complaint(state.source, program.complaint))
-                self._say(state, f"cannot read {state.source}: it ended")
+                self._say(state, f"cannot read {state.source}: its program ended")
             except EngineError as error:
                 self._say(state, str(error))
             if state.lines == lines and program.cursor and program.complaint:
@@ -142,8 +144,8 @@ class Logs:
         state.lines += batch.lines
         state.passed_over += batch.passed_over
         if batch.passed_over:
-            log.warning("%d bytes of %s were passed over", batch.passed_over, state.source)
-        if batch.found or batch.turns:
+            log.warning("%d bytes of %s were skipped", batch.passed_over, state.source)
+        if batch.errors or batch.turns:
             self._take(batch)
 
     def _say(self, state: SourceState, trouble: str) -> None:
@@ -153,7 +155,7 @@ class Logs:
 
     # what must outlive us
 
-    def _read_kept(self) -> dict[str, Any]:
+    def _read_positions(self) -> dict[str, Any]:
         raw = read_json(self._file)
         if not isinstance(raw, dict) or raw.get("version") != 1:
             return {}

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.core.findings.crypto_patterns import CryptoPattern
-from agent.engines.whaticket.logs.lines import Found, LineReader
-from agent.engines.whaticket.logs.splitter import Splitter
+from agent.engines.whaticket.logs.lines import SUMMARY_WAIT, LineReader, LogError
+from agent.engines.whaticket.logs.records import LONGEST_RECORD
 from agent.engines.whaticket.logs.times import LogClock
 from agent.engines.whaticket.turns import Turn
 
@@ -15,10 +15,42 @@ _MOST_KINDS = 1000
 
 
 @dataclass(slots=True)
+class Splitter:
+    """Bytes in, whole lines out; what has no end yet is kept, within bounds."""
+
+    partial: bytes = b""
+    skipping: bool = False
+    """The line is longer than any that we read: it is passed over to its end."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        first, newline, rest = chunk.partition(b"\n")
+        if not newline:
+            self._keep(chunk)
+            return []
+        lines = [] if self.skipping else [self.partial + first]
+        self.partial, self.skipping = b"", False
+        if rest:
+            *whole, last = rest.split(b"\n")
+            lines += whole
+            self._keep(last)
+        return lines
+
+    def clear(self) -> None:
+        self.partial, self.skipping = b"", False
+
+    def _keep(self, piece: bytes) -> None:
+        if self.skipping:
+            return
+        self.partial += piece
+        if len(self.partial) > LONGEST_RECORD:
+            self.partial, self.skipping = b"", True
+
+
+@dataclass(slots=True)
 class Batch:
     """What one reading found. However long the log, this stays small."""
 
-    found: Counter[tuple[Found, str]] = field(default_factory=Counter)
+    errors: Counter[tuple[LogError, str]] = field(default_factory=Counter)
     """Each with the stream it stood in, and how often."""
     turns: list[tuple[Turn, str]] = field(default_factory=list)
     lines: int = 0
@@ -60,14 +92,11 @@ class Stream:
 
     def _hand_over(self, now: float, batch: Batch, *, quiet: bool, ends: bool = False) -> None:
         reader = self.reader
-        if ends:
-            reader.settle(now, quiet=True, wait=0.0)
-        else:
-            reader.settle(now, quiet=quiet)
-        for found in reader.found:
-            if len(batch.found) < _MOST_KINDS:
-                batch.found[(found, self.hint)] += 1
+        reader.settle(now, quiet=quiet, wait=0.0 if ends else SUMMARY_WAIT)
+        for error in reader.errors:
+            if len(batch.errors) < _MOST_KINDS:
+                batch.errors[(error, self.hint)] += 1
         batch.turns += [(turn, self.hint) for turn in reader.turns[-_MOST_KINDS:]]
         del batch.turns[:-_MOST_KINDS]
-        reader.found.clear()
+        reader.errors.clear()
         reader.turns.clear()

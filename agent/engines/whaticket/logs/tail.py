@@ -16,8 +16,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern
 from agent.engines.whaticket.logs import rotated
 from agent.engines.whaticket.logs.find import find_logs, unreadable
 from agent.engines.whaticket.logs.rotated import Mark, hash_of, key_of, read_mark
-from agent.engines.whaticket.logs.splitter import Splitter
-from agent.engines.whaticket.logs.stream import Batch, Stream
+from agent.engines.whaticket.logs.stream import Batch, Splitter, Stream
 from agent.engines.whaticket.logs.times import LogClock
 
 CHUNK = 256 << 10
@@ -39,7 +38,7 @@ class Tail:
     head_length: int = 0
     last: bytes = b""
     """What stands just before `position`, a little of it."""
-    kept: Mark | None = None
+    earlier: Mark | None = None
     """Where an earlier life stood, until it was compared with the file."""
     read_at: float = 0.0
 
@@ -50,8 +49,8 @@ class Tail:
 
     @property
     def mark(self) -> Mark:
-        if self.kept is not None:
-            return self.kept
+        if self.earlier is not None:
+            return self.earlier
         return Mark(self.position, self.head, self.head_length, hash_of(self.last), len(self.last))
 
 
@@ -62,7 +61,7 @@ class Follower:
     kind: str
     what: str
     log_session: re.Pattern[str] | None = None
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Mapping[str, Any] = field(default_factory=dict)
     """What `positions` gave in an earlier life."""
     own: tuple[CryptoPattern, ...] = ()
     history: int = 0
@@ -78,8 +77,8 @@ class Follower:
 
     def poll(self, now: float) -> Batch:
         batch = Batch()
-        found = find_logs(self.kind, self.what)
-        paths, self.trouble = found.files, found.trouble
+        logs = find_logs(self.kind, self.what)
+        paths, self.trouble = logs.files, logs.trouble
         here = {key_of(status) for _, status in paths}
         if not self._scanned:
             self._catch_up(here, now, batch)
@@ -101,7 +100,7 @@ class Follower:
 
     def positions(self) -> dict[str, Any]:
         if not self._scanned:
-            return dict(self.kept)
+            return dict(self.earlier)
         return {key: {"path": tail.path, **asdict(tail.mark)} for key, tail in self._tails.items()}
 
     def close(self) -> None:
@@ -114,21 +113,21 @@ class Follower:
         if key in self._tails:
             self._tails[key].path = path
             return
-        known = self.kept.get(key) if not self._scanned else None
-        is_new = self._scanned or any(each.get("path") == path for each in self.kept.values())
+        raw_mark = self.earlier.get(key) if not self._scanned else None
+        is_new = self._scanned or any(raw.get("path") == path for raw in self.earlier.values())
         start = 0 if is_new else max(status.st_size - self.history, 0)
         if (tail := self._open(path, key, start, now)) is None:
             return
-        if known is not None and (mark := read_mark(known)) is not None:
-            tail.position, tail.kept = mark.position, mark
+        if raw_mark is not None and (mark := read_mark(raw_mark)) is not None:
+            tail.position, tail.earlier = mark.position, mark
             tail.head, tail.head_length = mark.head, mark.head_length
         elif start and self.history:
             tail.stream.splitter = Splitter(skipping=True)
 
     def _catch_up(self, here: Collection[str], now: float, batch: Batch) -> None:
         """What was rotated away since an earlier life read it."""
-        met = frozenset(self.kept)
-        for key, raw in self.kept.items():
+        met = frozenset(self.earlier)
+        for key, raw in self.earlier.items():
             path, mark = Path(str(raw.get("path"))), read_mark(raw)
             if mark is None:
                 continue
@@ -145,12 +144,13 @@ class Follower:
         not have heard of the rotation yet."""
         try:
             with os.scandir(path.parent) as entries:
-                found = next((e.path for e in entries if e.is_file() and _has_key(e, key)), None)
+                files = (entry for entry in entries if entry.is_file())
+                renamed = next((e.path for e in files if key_of(e.stat()) == key), None)
         except OSError:
             return None
-        tail = self._open(found, key, mark.position, now) if found is not None else None
+        tail = self._open(renamed, key, mark.position, now) if renamed is not None else None
         if tail is not None:
-            tail.kept, tail.head, tail.head_length = mark, mark.head, mark.head_length
+            tail.earlier, tail.head, tail.head_length = mark, mark.head, mark.head_length
             if not _stands_here(tail):
                 self._tails.pop(key)
                 os.close(tail.fd)
@@ -159,12 +159,10 @@ class Follower:
 
     def _read_to_end(self, tail: Tail, now: float, batch: Batch) -> None:
         """It is older than all that is read after it."""
-        more = True
-        while more:
+        batch.more = True
+        while batch.more:
             batch.more = False
             self._read(tail, now, batch)
-            more = batch.more
-        batch.more = False
 
     def _read_old(self, path: Path, start: int, now: float, batch: Batch) -> None:
         """An old part, whole from there on; it grows no more."""
@@ -202,10 +200,10 @@ class Follower:
         try:
             size = os.fstat(tail.fd).st_size
             if size < tail.behind or (size > tail.behind and not _stands_here(tail)):
-                if tail.kept is None:  # else the old parts were looked through already
+                if tail.earlier is None:  # else the old parts were looked through already
                     self._read_copy(tail, now, batch)
                 _begin_again(tail)
-            tail.kept = None
+            tail.earlier = None
             if size - tail.behind > self.most_behind:
                 batch.passed_over += size - self.most_behind - tail.behind
                 tail.position, tail.last = size - self.most_behind, b""
@@ -227,18 +225,14 @@ class Follower:
 
     def _read_copy(self, tail: Tail, now: float, batch: Batch) -> None:
         """The file was cut: what was written just before stands in the copy that was made."""
-        for old, start in rotated.missed(Path(tail.path), tail.mark, frozenset(self._tails)):
-            self._read_old(old, start, now, batch)
-            return
+        missed = rotated.missed(Path(tail.path), tail.mark, frozenset(self._tails))
+        if (copy := next(missed, None)) is not None:
+            self._read_old(*copy, now, batch)
 
     def _drop(self, key: str, now: float, batch: Batch) -> None:
         tail = self._tails.pop(key)
         tail.stream.idle(now, batch, ends=True)
         os.close(tail.fd)
-
-
-def _has_key(entry: "os.DirEntry[str]", key: str) -> bool:
-    return key_of(entry.stat()) == key
 
 
 def _goes_on(path: Path, key: str, mark: Mark) -> bool:

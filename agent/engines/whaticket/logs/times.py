@@ -62,18 +62,18 @@ class LogClock:
 def read_stamp(raw: bytes) -> Stamp | None:
     """None where the line says no time."""
     head = raw[:_LOOKS_AT]
-    if raw[:1] == b"{" and (found := _EPOCH_MS.search(raw[:4096])):
-        return Stamp(int(found[1]) / 1000.0, zoned=True)
-    if found := _DATE.search(head) or _DAY_FIRST.search(head):
+    if raw[:1] == b"{" and (hit := _EPOCH_MS.search(raw[:4096])):
+        return Stamp(int(hit[1]) / 1000.0, zoned=True)
+    if hit := _DATE.search(head) or _DAY_FIRST.search(head):
         try:
-            day = datetime(int(found["y"]), int(found["mo"]), int(found["d"]), tzinfo=UTC)
+            day = datetime(int(hit["y"]), int(hit["mo"]), int(hit["d"]), tzinfo=UTC)
         except ValueError:
             return None
-        seconds = day.timestamp() + _of_day(found["clock"])
-        zone = found["zone"]
-        return Stamp(seconds - _offset(zone), zoned=True) if zone else Stamp(seconds)
-    if found := _CLOCK.match(head):
-        return Stamp(_of_day(found["clock"]), dated=False)
+        seconds = day.timestamp() + _of_day(hit["clock"])
+        zone = hit["zone"]
+        return Stamp(seconds - offset_of(zone), zoned=True) if zone else Stamp(seconds)
+    if hit := _CLOCK.match(head):
+        return Stamp(_of_day(hit["clock"]), dated=False)
     return None
 
 
@@ -102,7 +102,7 @@ def zone_of(path: Path, now: float) -> float:
     except OSError:
         return local
     stamps = (read_stamp(line) for line in reversed(lines))
-    last = next((each for each in stamps if each is not None and not each.zoned), None)
+    last = next((stamp for stamp in stamps if stamp is not None and not stamp.zoned), None)
     return local if last is None else _zone_by(last, changed, local)
 
 
@@ -122,7 +122,8 @@ def _of_day(clock: bytes) -> float:
     return hours * 3600.0 + minutes * 60.0 + seconds
 
 
-def _offset(zone: bytes) -> float:
+def offset_of(zone: bytes) -> float:
+    """Seconds ahead of UTC: `Z`, `+02:00`, `-0300`."""
     text = zone.strip()
     if text == b"Z":
         return 0.0

@@ -11,20 +11,20 @@ from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, judge_crypto,
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect, read_line
 from agent.core.words import InstanceId
 from agent.engines.remote.answers import ServerDown
+from agent.engines.whaticket.keys.files import cause_of
 from agent.engines.whaticket.keys.removed import is_safe_name
 from agent.engines.whaticket.keys.store import SessionStore
-from agent.engines.whaticket.logs.lines import Found
-from agent.engines.whaticket.logs.owner import Names, NoOwner, names_of
+from agent.engines.whaticket.logs.lines import LogError
+from agent.engines.whaticket.logs.owner import Attribution, Names, NoOwner, names_of
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.logs.tail import Follower
-from agent.engines.whaticket.logs.times import LogClock, zone_of
+from agent.engines.whaticket.logs.times import LogClock, offset_of, zone_of
 from agent.engines.whaticket.once.memory import UNNAMED, Errors, Memory
 from agent.engines.whaticket.once.options import Options
 from agent.engines.whaticket.once.say import Voice
 from agent.engines.whaticket.rows import Row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.turns import Turn
-from agent.engines.whaticket.whose import Attribution
 from agent.errors import ConfigError
 
 REACH = 600.0
@@ -53,7 +53,7 @@ class LogRound:
     memory: Memory
     voice: Voice
     now: float = field(default_factory=time.time)
-    found: Counter[tuple[Found, str]] = field(default_factory=Counter)
+    errors: Counter[tuple[LogError, str]] = field(default_factory=Counter)
     turns: list[tuple[Turn, str]] = field(default_factory=list)
     hints: set[str] = field(default_factory=set)
     _positions: dict[str, Any] = field(default_factory=dict)
@@ -74,23 +74,23 @@ class LogRound:
         try:
             every = sorted(folder.iterdir())
         except OSError as error:
-            raise ConfigError(f"cannot use LOG_FILE: {folder}: {_why(error)}") from error
-        for each in every:
-            text = str(each)
-            if text.startswith(before) and text.endswith(after) and each.is_file():
+            raise ConfigError(f"cannot use LOG_FILE: {folder}: {cause_of(error)}") from error
+        for file in every:
+            text = str(file)
+            if text.startswith(before) and text.endswith(after) and file.is_file():
                 id = text[len(before) : len(text) - len(after)]
                 if is_safe_name(id):
                     self.hints.add(id)
-                    yield each, id
+                    yield file, id
 
     def _read(self, path: Path, hint: str) -> None:
-        kept = self._kept(path)
+        earlier = self._earlier(path)
         first = not self._met_before()
         follower = Follower(
             "file",
             str(path),
             self.options.backend.log_session,
-            kept,
+            earlier,
             history=self.options.max_read,
             most_behind=self.options.max_read,
             hint=hint,
@@ -109,7 +109,7 @@ class LogRound:
         finally:
             follower.close()
 
-    def _kept(self, path: Path) -> Mapping[str, Any]:
+    def _earlier(self, path: Path) -> Mapping[str, Any]:
         """Where this log was read up to, and its old parts that may still grow."""
         names = (f"{path}.", f"{path}-")
         return {
@@ -130,7 +130,7 @@ class LogRound:
             self.voice.warn(
                 f"{batch.passed_over} bytes of {path} were not read: more came than MAX_READ"
             )
-        self.found.update(batch.found)
+        self.errors.update(batch.errors)
         self.turns += batch.turns
 
     def _zone(self, path: Path) -> float:
@@ -142,9 +142,7 @@ class LogRound:
             case "local":
                 return float(time.localtime(self.now).tm_gmtoff)
             case zone:
-                digits = zone[1:].replace(":", "")
-                seconds = int(digits[:2]) * 3600.0 + int(digits[2:]) * 60.0
-                return -seconds if zone[0] == "-" else seconds
+                return offset_of(zone.encode())
 
 
 @dataclass(slots=True)
@@ -181,14 +179,14 @@ async def attribute(read: LogRound, sessions: Sessions, memory: Memory) -> None:
     for turn, stream in read.turns:
         owner = names.whose(turn.session, stream)
         whose.reconnects.note(owner, turn.session or stream, turn.at)
-    for (found, stream), count in read.found.items():
-        owner = names.whose(found.session, stream)
+    for (error, stream), count in read.errors.items():
+        owner = names.whose(error.session, stream)
         if owner is NoOwner.UNKNOWN:
-            owner = await whose.whose(found, found.at)
+            owner = await whose.whose(error, error.at)
         # With every session of the server known, one that is not ours is only one without a name.
-        session = found.session if owner is NoOwner.OTHER else str(owner)
+        session = error.session if owner is NoOwner.OTHER else str(owner)
         session = UNNAMED if owner is NoOwner.UNKNOWN or not is_safe_name(session) else session
-        memory.errors.append(Errors(found.at, session, found.peer, found.text, count))
+        memory.errors.append(Errors(error.at, session, error.peer, error.text, count))
     since = read.now - read.options.window - REACH
     memory.errors = sorted((e for e in memory.errors if e.at >= since), key=lambda e: e.at)
 
@@ -196,23 +194,23 @@ async def attribute(read: LogRound, sessions: Sessions, memory: Memory) -> None:
 def over_threshold(errors: Sequence[Errors], options: Options) -> list[Due]:
     """Who had so many errors within one window, by the judgement that the agent makes."""
     policy = CryptoPolicy(window=options.window, errors=options.threshold)
-    found = []
-    for session in sorted({each.session for each in errors}):
-        own = [each for each in errors if each.session == session]
+    due = []
+    for session in sorted({entry.session for entry in errors}):
+        own = [entry for entry in errors if entry.session == session]
         count = _most_at_once(own, policy)
         if count >= options.threshold:
-            peers = tuple(dict.fromkeys(each.peer for each in own if each.peer))
-            found.append(Due(session, count, peers, any(not each.peer for each in own)))
-    return found
+            peers = tuple(dict.fromkeys(entry.peer for entry in own if entry.peer))
+            due.append(Due(session, count, peers, not all(entry.peer for entry in own)))
+    return due
 
 
 def _most_at_once(errors: Sequence[Errors], policy: CryptoPolicy) -> int:
     window, most = CryptoWindow(), 0
-    read = [(each, _finding(each)) for each in errors]
-    for each, finding in sorted(read, key=lambda one: (one[0].at, _sums_up(one[1]))):
-        for _ in range(min(each.count, _MOST_OF_ONE)):
-            window = note_error(window, finding, policy, each.at)
-        most = max(most, judge_crypto(window, policy, each.at).errors)
+    read = [(entry.at, _finding(entry), entry.count) for entry in errors]
+    for at, finding, count in sorted(read, key=lambda row: (row[0], _sums_up(row[1]))):
+        for _ in range(min(count, _MOST_OF_ONE)):
+            window = note_error(window, finding, policy, at)
+        most = max(most, judge_crypto(window, policy, at).errors)
     return most
 
 
@@ -230,7 +228,3 @@ def _is_young(path: Path, now: float) -> bool:
         return now - path.stat().st_mtime < _OLD
     except OSError:
         return False
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or "unknown").lower()

@@ -70,11 +70,14 @@ class Memory:
             {
                 "version": 1,
                 "positions": self.positions,
-                "errors": [asdict(each) for each in self.errors],
-                "down": {id: asdict(each) for id, each in self.down.items()},
+                "errors": [asdict(errors) for errors in self.errors],
+                "down": {id: asdict(down) for id, down in self.down.items()},
                 "stats": asdict(self.stats),
             },
         )
+
+    def forget_errors(self, session: str) -> None:
+        self.errors = [errors for errors in self.errors if errors.session != session]
 
     def is_down(self, id: str, down: Down) -> None:
         """On the disk before the session is touched."""
@@ -111,15 +114,15 @@ def open_memory(folder: Path, *, writes: bool) -> Memory:
 
 def _fill(memory: Memory, raw: Mapping[str, Any]) -> None:
     memory.positions = {str(key): dict(where) for key, where in raw["positions"].items()}
-    memory.errors = [Errors(**_known(Errors, each)) for each in raw["errors"]]
-    for id, each in raw["down"].items():
-        one = _known(Down, each)
-        memory.down[str(id)] = Down(**{**one, "peers": tuple(one.get("peers", ()))})
-    memory.stats = Stats(**_known(Stats, raw["stats"]))
+    memory.errors = [Errors(**_fields(Errors, errors)) for errors in raw["errors"]]
+    for id, entry in raw["down"].items():
+        down = _fields(Down, entry)
+        memory.down[str(id)] = Down(**{**down, "peers": tuple(down.get("peers", ()))})
+    memory.stats = Stats(**_fields(Stats, raw["stats"]))
 
 
-def _known(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in fields(kind)}
+def _fields(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
     return {name: value for name, value in raw.items() if name in names}
 
 

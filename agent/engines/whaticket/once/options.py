@@ -12,54 +12,65 @@ from agent.engines.whaticket.settings import WhaticketSettings, read_settings
 from agent.errors import ConfigError, InvalidRequest
 
 USAGE = """\
-One round over the sessions of a whaticket-like server: reads its log, and renews the keys of the
-sessions that cannot decrypt any more. For cron, containers and CI, where wa-agent does not run;
-where it does, the same words are handed to `wa-agent repair`. Needs Python 3.11 and nothing else.
-  scripts/auto-fix-sessions.sh all|ID [--debug] [--dry-run]
-  scripts/auto-fix-sessions.sh ID --reset [--debug] [--dry-run]   give the pairing up, whole folder
-  scripts/auto-fix-sessions.sh ID --put-back NAME                 undo what BACKUP_DIR/ID/NAME holds
-  scripts/auto-fix-sessions.sh --stats
-A session with THRESHOLD errors within WINDOW seconds is disconnected; when it is down, the records
-of the peers that fail are backed up and removed, in its files and in Redis; where the log names no
-peer, its records that cannot be read (never creds or app state keys: the pairing stays). Then it is
-started again and awaited. Where nothing is there to remove, nothing is interrupted, and the round
-fails and says so. What a round took down is in STATE_DIR/memory.json until it is up again: a later
-round brings it up.
-Settings are environment variables; what has no default here may be left away:
-  BACKEND_URL=http://127.0.0.1:8080    BACKEND_TOKEN (or BACKEND_TOKEN_FILE), or BACKEND_USER and
-  BACKEND_PASSWORD (or BACKEND_PASSWORD_FILE)    CA_FILE
+usage: scripts/auto-fix-sessions.sh all|ID [--debug] [--dry-run]
+       scripts/auto-fix-sessions.sh ID --reset [--debug] [--dry-run]
+       scripts/auto-fix-sessions.sh ID --put-back NAME
+       scripts/auto-fix-sessions.sh --stats
+
+Reads what a whaticket-like server has logged since the last run, and renews the keys of the
+sessions that cannot decrypt messages. For cron, containers and CI. Needs Python 3.11, no packages.
+If a wa-agent runs on this machine, the script passes its arguments on to `wa-agent repair`.
+  all|ID            every session, or the one with this id
+  --debug           print each step to stderr
+  --dry-run         print what would be done, change nothing
+  --reset           end the pairing: back up and remove all keys of the session, then start it
+  --put-back NAME   restore the backup BACKUP_DIR/ID/NAME
+  --stats           print the totals of all runs
+A session with THRESHOLD errors within WINDOW seconds is disconnected. Once it is down, the key
+records of the failing peers are backed up and removed, from files and from Redis; if the log names
+no peer, the records that cannot be read. Creds and app state keys stay, and so does the pairing.
+Then the session is started, and the script waits until it is connected. If there is no record to
+remove, the session is not interrupted and the run fails. STATE_DIR/memory.json lists the sessions
+that a run left down; the next run starts them.
+
+Environment variables, with their defaults:
+  BACKEND_URL=http://127.0.0.1:8080
+  BACKEND_TOKEN (or BACKEND_TOKEN_FILE), or BACKEND_USER and BACKEND_PASSWORD (or
+                   BACKEND_PASSWORD_FILE)
+  CA_FILE          certificates to trust instead of this machine's
   LOG_FILE         the server's log, or one log per session: /path/{id}.log
-  LOG_SESSION      a regular expression after which a log line names its session, or whose one group
-                   does; without it a peer's keys, the only session, or the only one that reconnects
-                   at that moment tell whose an error is
-  LOG_ZONE         auto, utc, local or +HH:MM: the zone of log times that name none; auto asks when
-                   the log was last written
-  SESSIONS_DIR     the auth folders: /path/{id}, or the folder that holds one for each session
+  LOG_SESSION      regular expression: its one group, or the word after it, is the session that a
+                   log line names. Without it the session is found by the peer's keys, by being the
+                   only session, or by being the only one that reconnected at that time
+  LOG_ZONE=auto    zone of log times that name none: utc, local, +HH:MM, or auto (by the time at
+                   which the log file was last written)
+  SESSIONS_DIR     the auth folders: /path/{id}, or the folder that holds them
   REDIS_URL        redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss://, unix:///path?db=0
   REDIS_PATTERN=sessions:{id}:*
-  THRESHOLD=5  WINDOW=300  WAIT=60 (seconds until down, and until connected)  POLL=1  TIMEOUT=10
-  TRIES=3  PAUSE=2 (seconds before a second try; doubles)
-  DISCONNECT_ROUTE='PUT /whatsapp/{id}/disconnect'  must keep the pairing; most public forks' do not
-  START_ROUTE='PUT /whatsapp/{id}/start-session'  STATE_ROUTE='GET /whatsapp/{id}'
-  LIST_ROUTE='GET /whatsapp/'  LOGIN_ROUTE='POST /auth/login'
-  AUDIT_LOG=logs/auto-fix-sessions.log    STATE_DIR: what is remembered; do not let it get lost
-  BACKUP_DIR: what was removed, STATE_DIR/removed if not said; KEEP_DAYS=7
-  WA_AGENT_SOCKET=/run/wa-agent/api.sock  MAX_READ=16777216 (bytes of a log that one round reads)
-  PYTHON           the Python to use; else the first one that is new enough
-Log lines without a time count as of the round that reads them; at the first round they do not.
-Exit status: 0 done, 1 failed, 2 wrong use, 3 not found, 4 refused, 5 server or Redis not reachable,
-75 another round runs, 78 configuration.
+  THRESHOLD=5      errors          WINDOW=300      seconds
+  WAIT=60          seconds until a session is down, and until it is connected
+  POLL=1           seconds between two checks of that
+  TIMEOUT=10       seconds for one request
+  TRIES=3          tries of a request      PAUSE=2  seconds before the second one; doubles
+  DISCONNECT_ROUTE='PUT /whatsapp/{id}/disconnect'  must keep the pairing; in most public forks it
+                   does not
+  START_ROUTE='PUT /whatsapp/{id}/start-session'    STATE_ROUTE='GET /whatsapp/{id}'
+  LIST_ROUTE='GET /whatsapp/'                       LOGIN_ROUTE='POST /auth/login'
+  AUDIT_LOG=logs/auto-fix-sessions.log
+  STATE_DIR        what the next run needs; do not delete it
+  BACKUP_DIR       removed keys, STATE_DIR/removed by default      KEEP_DAYS=7
+  WA_AGENT_SOCKET=/run/wa-agent/api.sock
+  MAX_READ=16777216  bytes of a log that one run reads
+  PYTHON           the Python to use; by default the first one that is new enough
+A log line without a time counts as written now, but not in the first run.
+Exit status: 0 done, 1 failed, 2 wrong arguments, 3 not found, 4 refused, 5 server or Redis not
+reachable, 75 another run is active, 78 wrong configuration.
 """
 
-_OF_SETTING: Mapping[str, str] = {
+_TEXTS: Mapping[str, str] = {
     "url": "BACKEND_URL",
-    "key": "BACKEND_TOKEN",
     "user": "BACKEND_USER",
-    "password": "BACKEND_PASSWORD",
     "ca_file": "CA_FILE",
-    "timeout": "TIMEOUT",
-    "log_session": "LOG_SESSION",
-    "auth_folder": "SESSIONS_DIR",
     "redis_url": "REDIS_URL",
     "redis_pattern": "REDIS_PATTERN",
     "disconnect_route": "DISCONNECT_ROUTE",
@@ -67,6 +78,13 @@ _OF_SETTING: Mapping[str, str] = {
     "state_route": "STATE_ROUTE",
     "list_route": "LIST_ROUTE",
     "login_route": "LOGIN_ROUTE",
+}
+"""Settings of the engine that are taken as they are: their variables."""
+_OTHERS: Mapping[str, str] = {
+    "password": "BACKEND_PASSWORD",
+    "timeout": "TIMEOUT",
+    "log_session": "LOG_SESSION",
+    "auth_folder": "SESSIONS_DIR",
     "disconnect_within": "WAIT",
     "connect_within": "WAIT",
 }
@@ -143,8 +161,8 @@ def read_orders(argv: Sequence[str]) -> Orders:
         raise BadUse(f"cannot use {what!r:.60} as a session's id")
     if not what and "--stats" not in flags:
         raise BadUse("say all, a session, or --stats; see --help")
-    for flag, given in (("--reset", "--reset" in flags), ("--put-back", bool(put_back))):
-        if given and what in ("", "all"):
+    for flag, is_given in (("--reset", "--reset" in flags), ("--put-back", bool(put_back))):
+        if is_given and what in ("", "all"):
             raise BadUse(f"{flag} changes a pairing: name the one session")
     return Orders(
         what,
@@ -160,10 +178,10 @@ def read_orders(argv: Sequence[str]) -> Orders:
 class Environment:
     """Where the settings are taken from; each is checked as it is taken."""
 
-    told: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     def text(self, name: str, default: str = "") -> str:
-        value = self.told.get(name) or default
+        value = self.variables.get(name) or default
         if any(char < " " or char == "\x7f" for char in value):
             raise ConfigError(f"cannot use {name}: it has more than one line, or control signs")
         return value
@@ -185,13 +203,13 @@ class Environment:
         if not (file := self.text(f"{name}_FILE")):
             return self.text(name)
         try:
-            found = Path(file).read_text("utf-8").strip()
+            secret = Path(file).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = (getattr(error, "strerror", None) or "it is no text").lower()
             raise ConfigError(f"cannot read {name}_FILE {file}: {why}") from error
-        if any(char < " " for char in found):
+        if any(char < " " for char in secret):
             raise ConfigError(f"cannot use {name}_FILE: it has more than one line")
-        return found
+        return secret
 
 
 def read_state_dir(env: Environment) -> tuple[Path, Path]:
@@ -232,24 +250,20 @@ def read_options(env: Environment, orders: Orders) -> Options:
 
 def _backend(env: Environment) -> WhaticketSettings:
     wait = max(env.seconds("WAIT", 60.0), 0.05)
+    given = {setting: env.text(variable) for setting, variable in _TEXTS.items()}
     raw = {
         "name": "auto-fix-sessions",
-        "url": env.text("BACKEND_URL", "http://127.0.0.1:8080"),
+        "url": "http://127.0.0.1:8080",
         "key": env.secret("BACKEND_TOKEN"),
-        "user": env.text("BACKEND_USER"),
         "password": env.secret("BACKEND_PASSWORD"),
-        "ca_file": env.text("CA_FILE"),
         "timeout": max(env.seconds("TIMEOUT", 10.0), 0.05),
         "log_session": _session_expression(env.text("LOG_SESSION")),
         "auth_folder": _folders(env.text("SESSIONS_DIR")),
-        "redis_url": env.text("REDIS_URL"),
-        "redis_pattern": env.text("REDIS_PATTERN", "sessions:{id}:*"),
         "disconnect_keeps_pairing": True,
         "disconnect_within": wait,
         "connect_within": wait,
+        **{setting: value for setting, value in given.items() if value},
     }
-    for name in ("disconnect", "start", "state", "list", "login"):
-        raw[f"{name}_route"] = env.text(f"{name.upper()}_ROUTE")
     try:
         return read_settings(raw)
     except ConfigError as error:
@@ -260,7 +274,7 @@ def _in_our_words(error: ConfigError) -> str:
     """The engine names its setting; who runs the script knows a variable."""
     if error.field == "key":
         return "cannot ask the server: set BACKEND_TOKEN, or BACKEND_USER and BACKEND_PASSWORD"
-    name = _OF_SETTING.get(error.field or "", "")
+    name = {**_TEXTS, **_OTHERS}.get(error.field or "", "")
     _, _, why = str(error).partition(": ")
     return f"cannot use {name}: {why}" if name else str(error)
 

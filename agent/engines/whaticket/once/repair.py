@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agent.core.words import ConnectionStatus
 from agent.engines.remote.answers import ServerDown
@@ -135,7 +136,7 @@ class Repairer:
             else:
                 stats.repaired += 1
             stats.repair_seconds += seconds
-            memory.errors = [each for each in memory.errors if each.session != task.session]
+            memory.forget_errors(task.session)
             self.voice.note("INFO", task.session, f"{result.text} in {seconds:.1f} s")
         else:
             stats.failed += 1
@@ -146,14 +147,17 @@ class Repairer:
         memory.save()
 
     def _round(self, task: Task) -> Round:
-        def tell(step: str) -> None:
-            self.voice.note("INFO", task.session, step)
-
         options = self.options
         return Round(
-            self.server, self.store, options.backend, task.session, tell,
-            options.tries, options.pause, options.poll,
-        )  # fmt: skip
+            self.server,
+            self.store,
+            options.backend,
+            task.session,
+            partial(self.voice.note, "INFO", task.session),
+            options.tries,
+            options.pause,
+            options.poll,
+        )
 
 
 def is_down_still(row: Row) -> bool:

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.engines.whaticket.keys.files import cause_of
 from agent.engines.whaticket.once.memory import Stats
 from agent.errors import ConfigError
 
@@ -30,8 +31,7 @@ class Voice:
             if self.audit.stat().st_size > _ROTATE_AT:
                 self.audit.replace(self.audit.with_name(self.audit.name + ".1"))
         except OSError as error:
-            why = (error.strerror or "unknown").lower()
-            raise ConfigError(f"cannot write {self.audit}: {why}") from error
+            raise ConfigError(f"cannot write {self.audit}: {cause_of(error)}") from error
 
     def note(self, level: str, session: str, text: str) -> None:
         """Into the audit log; with --debug also to stderr."""

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from agent.engines.whaticket.keys.redis import KeptKey, RedisKeys, parse_keys, render_keys
+from agent.engines.whaticket.keys.redis import KeyDump, RedisKeys, parse_keys, render_keys
 from agent.engines.whaticket.keys.resp import Conversation
 from agent.errors import EngineError
 from tests.standin.whaticket.keys import RedisKeys as TheirKeys
@@ -143,7 +143,7 @@ async def test_every_type_is_backed_up_and_comes_back(keys, redis_client):
     after = await everything(redis_client)
     assert {key: value[0] for key, value in after.items()} == {k: v[0] for k, v in before.items()}
     assert 0 < after[b"sessions:7:b"][1] <= 500_000
-    with pytest.raises(EngineError, match="are there again"):
+    with pytest.raises(EngineError, match="exist again"):
         await keys.restore(kept)
 
 
@@ -255,6 +255,6 @@ def test_a_backup_that_is_damaged_is_not_believed(raw):
 
 
 def test_values_are_in_no_repr():
-    kept = KeptKey("sessions:7:creds", "string", -1, b"secret value")
+    kept = KeyDump("sessions:7:creds", "string", -1, b"secret value")
     assert parse_keys(render_keys([kept])) == [kept]
     assert "secret" not in repr(kept)

@@ -80,7 +80,7 @@ def test_a_manifest_that_was_changed_is_not_believed(tmp_path, auth, change):
     removal = remove(shelf, auth, "session-5511.0")
     place = removal.path / "manifest.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
-    with pytest.raises(InvalidRequest, match="there is none"):
+    with pytest.raises(InvalidRequest, match="there is no such removal"):
         shelf.find("7", removal.name)
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_written_over_when_it_is_put_back(tmp_path, auth):
     shelf = Shelf(tmp_path)
     removal = remove(shelf, auth, "session-5511.0")
     (auth.path("7") / "session-5511.0.json").write_text("newer")
-    with pytest.raises(EngineError, match="it is there again"):
+    with pytest.raises(EngineError, match="it exists again"):
         auth.put_back(shelf, removal, "7")
     assert (auth.path("7") / "session-5511.0.json").read_text() == "newer"
 

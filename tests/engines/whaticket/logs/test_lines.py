@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.findings.crypto_patterns import PATTERNS, Effect, own_pattern, read_line
 from agent.engines.whaticket.logs.lines import WORDS, LineReader, is_of_interest
-from agent.engines.whaticket.logs.splitter import Splitter
+from agent.engines.whaticket.logs.stream import Splitter
 from agent.engines.whaticket.turns import Turn
 from tests.standin.whaticket import words
 
@@ -29,7 +29,7 @@ def read(*texts: str, reader: LineReader | None = None) -> LineReader:
 
 def told(*texts: str, **how: object) -> list[tuple[str, str, str]]:
     reader = LineReader(**how)  # type: ignore[arg-type]
-    return [(f.name, f.peer, f.session) for f in read(*texts, reader=reader).found]
+    return [(f.name, f.peer, f.session) for f in read(*texts, reader=reader).errors]
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_an_error_waits_for_the_servers_own_line_and_no_longer():
     for line in words.bad_mac(f"{PEER}.3").encode().split(b"\n"):
         reader.feed(line, 1.0)
     reader.settle(1.1, quiet=True)
-    assert reader.found == []
+    assert reader.errors == []
     reader.settle(2.0, quiet=True)
-    assert reader.found == []
+    assert reader.errors == []
     reader.settle(2.7, quiet=True)
-    assert [found.address for found in reader.found] == [f"{PEER}.3"]
+    assert [found.address for found in reader.errors] == [f"{PEER}.3"]
 
 
 def test_a_dump_leaves_nothing_behind():
@@ -200,11 +200,11 @@ def test_a_dump_leaves_nothing_behind():
     reader = read(
         words.closing_session(private), words.bad_mac(f"{PEER}.3"), words.closing_session(private)
     )
-    shown = repr([dataclasses.asdict(found) for found in reader.found]) + repr(reader)
+    shown = repr([dataclasses.asdict(found) for found in reader.errors]) + repr(reader)
     assert private not in shown
     assert "privKey" not in shown
     assert "Buffer" not in shown
-    [found] = reader.found
+    [found] = reader.errors
     assert found.text == "Bad MAC"
 
 
@@ -221,7 +221,7 @@ def test_our_words_are_read_by_the_agent_as_the_same_finding():
 @given(st.lists(st.text(max_size=120), max_size=40))
 def test_no_text_breaks_the_reader_and_nothing_of_it_is_told(lines):
     reader = read(*lines)
-    assert {found.text for found in reader.found} <= set(WORDS.values())
+    assert {found.text for found in reader.errors} <= set(WORDS.values())
 
 
 fragments = st.sampled_from(
@@ -249,7 +249,7 @@ def test_any_order_of_real_lines_stays_bounded(lines):
         assert len(reader._pretty) <= 120
     reader.settle(100.0, quiet=True, wait=0.0)
     assert reader._blocks == []
-    assert all(f.peer in ("", PEER, LID, "123456789012345") for f in reader.found)
+    assert all(f.peer in ("", PEER, LID, "123456789012345") for f in reader.errors)
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(1, 60), max_size=20))
@@ -285,7 +285,7 @@ def test_the_settings_own_words_are_found_in_text_and_in_records():
     )
     reader = read(*texts, reader=LineReader(own=own))
     reader.settle(99.0, quiet=True, wait=0.0)
-    assert [found.name for found in reader.found] == ["own: Ratchet Ünsinn odd"] * 2
-    again = read_line(reader.found[0].text, own)
+    assert [found.name for found in reader.errors] == ["own: Ratchet Ünsinn odd"] * 2
+    again = read_line(reader.errors[0].text, own)
     assert again is not None and again.effect is Effect.COUNTS
-    assert read(*texts[:2]).found == []
+    assert read(*texts[:2]).errors == []

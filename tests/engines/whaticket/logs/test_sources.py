@@ -25,7 +25,7 @@ BASE = {"url": "http://127.0.0.1:1", "key": "k"}
 
 
 def names(batch: Batch) -> list[str]:
-    return sorted(name for (f, _), n in batch.found.items() for name in [f.peer or f.name] * n)
+    return sorted(name for (f, _), n in batch.errors.items() for name in [f.peer or f.name] * n)
 
 
 def follow(kind: str, what: Path | str, **how) -> Follower:
@@ -146,7 +146,7 @@ def test_positions_hold_over_a_restart(tmp_path):
     first.close()
     with log.open("a") as file:
         file.write(error(PEER))
-    second = Follower("file", str(log), kept=kept)
+    second = Follower("file", str(log), earlier=kept)
     assert read(second) == [PEER]
 
 
@@ -163,7 +163,7 @@ def test_a_rotation_while_we_were_away_loses_nothing(tmp_path):
         file.write(error(PEER))
     log.rename(tmp_path / "app.log.1")
     log.write_text(error(OTHER))
-    assert read(Follower("file", str(log), kept=kept)) == [PEER, OTHER]
+    assert read(Follower("file", str(log), earlier=kept)) == [PEER, OTHER]
 
 
 def test_no_key_of_a_dump_is_in_what_is_kept(tmp_path):
@@ -239,7 +239,7 @@ def test_every_line_is_read_once_whatever_happens_to_the_file(tmp_path_factory, 
         elif step == "restart":
             kept = json.loads(json.dumps(follower.positions()))
             follower.close()
-            follower = Follower("file", str(log), kept=kept)
+            follower = Follower("file", str(log), earlier=kept)
         elif step == "poll":
             found += len(names(follower.poll(now)))
         else:
@@ -524,7 +524,7 @@ def away(log: Path, *peers: str) -> dict:
 
 
 def came_back(log: Path, kept: dict) -> list[str]:
-    return read(Follower("file", str(log), kept=kept))
+    return read(Follower("file", str(log), earlier=kept))
 
 
 NUMBERS = [f"551133333000{number}" for number in range(9)]

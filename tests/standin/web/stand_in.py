@@ -1,0 +1,108 @@
+"""The stand-in of WhatsApp Web with what only tests need: whole phones, and faults on command."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agent.engines.web.standin import server
+from agent.engines.web.standin.client import Client
+from agent.engines.web.standin.server import Answer, Request, write_head
+from tests.standin.web.fronts import KEEPER, Front
+
+
+class StandIn(server.StandIn):
+    """WhatsApp as far as the page can see it."""
+
+    def __init__(self, **times: Any) -> None:
+        super().__init__(**times)
+        self.requests: list[str] = []
+        self.heads: list[str] = []
+        """The requests' heads, as the browser sent them."""
+        self.answers_sends = True
+        self.front: Front | None = None
+        """What comes in place of the page; None: the page."""
+        self.refuses = ""
+        """A stream's mode that each page is told as soon as it says hello; "" = none."""
+        self.missing = ""
+        """Modules that the page does not define, separated by commas."""
+        self.reload_every = 0.0
+        """Seconds after which each page loads itself again; 0 = never."""
+        self.padding, self.pace = 0, 0.0
+        """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
+
+    def page(self, name: str = "") -> Client:
+        """The newest open page (of that name)."""
+        pages = [client for client in self.clients if not name or client.name == name]
+        if not pages:
+            raise LookupError(f"no page {name} is open")
+        return pages[-1]
+
+    def scan(self, account: str, name: str = "") -> str:
+        """A phone of that account scans the code; its device's id, "" while a passkey is due."""
+        return self.scan_of(self.page(name), account)
+
+    def enter_code(self, code: str) -> str:
+        """A phone enters a pairing code."""
+        for client in self.clients:
+            if client.link_code and client.link_code == code:
+                return self.pair(client, str(client.received[-1].get("phone", "")))
+        raise LookupError("no page shows this code")
+
+    def take(self, client: Client, raw: Mapping[str, Any]) -> None:
+        if raw.get("do") == "hello" and self.refuses:
+            client.received.append(raw)
+            client.name, client.device = str(raw.get("name", "")), str(raw.get("device", ""))
+            client.tell("stream", mode=self.refuses, socket=self.refuses)
+        elif raw.get("do") == "send" and not self.answers_sends:
+            client.received.append(raw)
+        else:
+            super().take(client, raw)
+
+    async def read_request(self, reader: asyncio.StreamReader) -> Request:
+        request = await super().read_request(reader)
+        self.requests.append(request.head.split(" ", 2)[1])
+        self.heads.append(request.head)
+        return request
+
+    async def respond(self, writer: asyncio.StreamWriter, request: Request) -> None:
+        if self.front is not None and request.path == "/":
+            await _send_front(writer, self.front)
+        elif self.pace and request.path == "/standin.js":
+            status, kind, content = self.answer(request)
+            content += b"\n/*" + b"x" * self.padding + b"*/"
+            write_head(writer, status, kind, len(content))
+            await _send_slowly(writer, content, self.pace)
+        else:
+            await super().respond(writer, request)
+
+    def answer(self, request: Request) -> Answer:
+        if request.path == "/keeper.js":
+            return "200 OK", "text/javascript", KEEPER
+        status, kind, content = super().answer(request)
+        if request.path == "/standin.js" and self.missing:
+            content = f"globalThis.__missing = {json.dumps(self.missing)};\n".encode() + content
+        if request.path == "/" and self.reload_every:
+            script = f"setTimeout(() => location.reload(), {round(self.reload_every * 1000)})"
+            content += f'<script nonce="standin">{script}</script>\n'.encode()
+        return status, kind, content
+
+
+async def _send_front(writer: asyncio.StreamWriter, front: Front) -> None:
+    """A silent or stalling one never ends."""
+    if not front.silent:
+        longer = 100_000 if front.stalls else 0
+        write_head(writer, front.status, "text/html", len(front.body) + longer, front.headers)
+        writer.write(front.body)
+        await writer.drain()
+    if front.silent or front.stalls:
+        await asyncio.Event().wait()
+
+
+async def _send_slowly(writer: asyncio.StreamWriter, content: bytes, pace: float) -> None:
+    """As over a bad line."""
+    step = max(1, int(pace / 4))
+    for start in range(0, len(content), step):
+        writer.write(content[start : start + step])
+        await writer.drain()
+        await asyncio.sleep(0.25)
