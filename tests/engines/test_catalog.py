@@ -66,13 +66,13 @@ def test_the_catalog_imports_no_engine() -> None:
         ("sandbox", {}, "file:///s/a/session/network", ""),
     ],
 )
-def test_each_engine_that_runs_here_says_what_it_must_reach(engine, settings, url, proxy):
+def test_each_local_engine_names_the_address_that_it_needs(engine, settings, url, proxy):
     found = needed_address(engine, settings, Path("/s/a/session"))
     assert found is not None
     assert (found.url, found.proxy) == (url, proxy)
 
 
-def test_what_cannot_be_read_needs_no_address_and_a_backend_is_asked_by_its_worker():
+def test_unreadable_settings_and_backends_need_no_address():
     assert needed_address("web", {"url": "ftp://x"}, Path("/s")) is None
     assert needed_address("evolution", {"backend": "evo"}, Path("/s")) is None
     assert needed_address("unheard_of", {}, Path("/s")) is None

@@ -218,7 +218,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 # --- the round --------------------------------------------------------------------------------
 
 
-async def test_a_round_renews_the_keys_of_who_fails_and_touches_nothing_else(place: Place) -> None:
+async def test_a_round_renews_the_keys_of_failing_sessions_only(place: Place) -> None:
     seven, eight = place.root / "auth" / "7", place.root / "auth" / "8"
     before = tree(place.root / "auth")
     place.errors(5)
@@ -427,7 +427,7 @@ async def test_it_logs_in_and_again_when_its_token_is_too_old(place: Place) -> N
         ("start-session", 500, 1, "cannot start 7: 500 no"),
     ],
 )
-async def test_what_the_server_refuses_ends_as_documented(
+async def test_refusals_of_the_server_have_their_exit_status(
     place: Place, word: str, answer: int, status: int, says: str
 ) -> None:
     place.errors(5)
@@ -439,7 +439,7 @@ async def test_what_the_server_refuses_ends_as_documented(
         assert tree(place.root / "auth") == before, "who still runs would write them back"
 
 
-async def test_what_the_server_still_holds_is_not_touched(place: Place) -> None:
+async def test_keys_of_a_session_that_the_server_still_runs_are_not_touched(place: Place) -> None:
     """It would write its old record back: a disconnect that was answered is none that was done."""
     place.errors(5)
     before = tree(place.root / "auth")
@@ -466,7 +466,7 @@ async def test_keys_that_are_written_again_are_noticed(place: Place) -> None:
     assert place.server.acts == ["disconnect 7", "start-session 7"]
 
 
-async def test_a_refused_disconnect_of_what_is_down_is_none(place: Place) -> None:
+async def test_a_refused_disconnect_of_a_session_that_is_down_is_no_failure(place: Place) -> None:
     place.errors(5)
     place.server.status["7"] = "DISCONNECTED"
     place.server.refuses = {"disconnect": 400}
@@ -474,7 +474,7 @@ async def test_a_refused_disconnect_of_what_is_down_is_none(place: Place) -> Non
     assert (done.status, "recovered" in done.out) == (0, True)
 
 
-async def test_who_does_not_come_back_is_said_to_need_what_it_needs(place: Place) -> None:
+async def test_a_session_that_does_not_come_back_has_its_result(place: Place) -> None:
     place.errors(5)
     place.server.comes_back_as = "qrcode"
     done = await place.run("all", WAIT="2")
@@ -597,7 +597,7 @@ async def test_a_session_that_does_not_connect_in_time_is_not_forgotten(place: P
     assert place.server.status["7"] == "CONNECTED"
 
 
-async def test_a_damaged_memory_is_no_reason_to_forget_who_is_down(place: Place) -> None:
+async def test_a_damaged_memory_stops_the_round(place: Place) -> None:
     memory = place.root / "logs" / "auto-fix-sessions" / "memory.json"
     memory.write_text(memory.read_text()[:-20])
     done = await place.run("all")
@@ -633,7 +633,7 @@ async def test_where_no_peer_is_named_the_damaged_records_are_found_by_reading(
     assert tree(backup / "files") == {name: before[name] for name in gone}
 
 
-async def test_our_own_damaged_group_key_takes_with_it_who_has_it(place: Place) -> None:
+async def test_a_damaged_own_group_key_is_removed_with_its_memory(place: Place) -> None:
     shutil.rmtree(place.root / "auth" / "8")
     folder = place.root / "auth" / "7"
     (folder / "sender-key-120363@g.us--5511000000000--3.json").write_text("{")
@@ -684,7 +684,7 @@ async def test_an_unknown_session_is_not_found(place: Place) -> None:
     assert (await place.run("99", "--dry-run")).status == 3
 
 
-async def test_the_only_session_that_reconnects_owns_what_names_none(place: Place) -> None:
+async def test_the_only_session_that_reconnects_gets_errors_that_name_none(place: Place) -> None:
     place.server.lists = True
     session = place.root / "auth" / "8" / "session-5511777777777.0.json"
     session.write_text("")
@@ -945,7 +945,7 @@ async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Plac
         (["all"], {"REDIS_URL": "redis://127.0.0.1:9?a=b"}, 78, "an unknown option 'a'"),
     ],
 )
-async def test_what_is_wrong_is_said_and_has_its_status(
+async def test_wrong_settings_are_named_and_have_their_status(
     place: Place, argv: list[str], settings: dict[str, str], status: int, says: str
 ) -> None:
     done = await place.run(*argv, **settings)
@@ -1054,7 +1054,7 @@ async def test_its_help_names_every_setting_it_reads(place: Place) -> None:
     shown = (await place.run("--help")).out
     assert shown.startswith("usage: scripts/auto-fix-sessions.sh all|ID")
     package = SCRIPT.parents[1] / "agent" / "engines" / "whaticket"
-    code = (package / "once" / "options.py").read_text().partition('"""\n\n_TEXTS')[2]
+    code = (package / "once" / "options.py").read_text()
     code += (package / "repair_once.py").read_text()
     for name in SETTINGS:
         assert name in shown

@@ -185,10 +185,8 @@ class EvolutionSession:
             async with self._acting:
                 await self._renewal.delete()
             return {}
-        raise InvalidRequest(
-            f"cannot {name!r:.40}: the evolution engine knows pairing_code, settings and delete",
-            field="name",
-        )
+        cause = "the evolution engine knows pairing_code, settings and delete"
+        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def free_memory(self) -> None: ...
 

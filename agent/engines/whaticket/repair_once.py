@@ -32,10 +32,10 @@ from agent.engines.whaticket.once.options import (
     read_options,
     read_orders,
     read_state_dir,
-    say_usage,
 )
 from agent.engines.whaticket.once.repair import Repairer, Task, is_down_still, status_of
 from agent.engines.whaticket.once.say import Voice, complain, show_stats
+from agent.engines.whaticket.once.usage import USAGE
 from agent.engines.whaticket.server import WhaticketServer
 from agent.errors import ConfigError, EngineError, NotFound, WaError
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(orders: Orders, env: Environment) -> int:
     if orders.help:
-        say_usage()
+        sys.stdout.write(USAGE)
         return 0
     place = Path(env.text("WA_AGENT_SOCKET", _SOCKET))
     if agent_answers(place):

@@ -152,7 +152,7 @@ async def test_messages_and_acks_are_counted_once_and_without_their_text(
     assert "s3cret" not in repr(happenings)
 
 
-async def test_a_webhook_of_somebody_else_is_left_alone(
+async def test_a_webhook_of_another_program_is_left_alone(
     hooked: Bench, eventually: Eventually
 ) -> None:
     theirs = {"enabled": True, "url": "http://crm.example/in", "events": ["MESSAGES_UPSERT"]}
@@ -242,13 +242,13 @@ async def test_our_own_deletion_is_not_taken_for_a_loss(
         {"event": "status.instance", "instance": "sales", "data": {"status": "created"}},
     ],
 )
-async def test_what_says_nothing_is_ignored(bench: Bench, told: dict[str, Any]) -> None:
+async def test_empty_events_are_ignored(bench: Bench, told: dict[str, Any]) -> None:
     bench.hold("sales")
     await bench.backend.hook(told)
     assert bench.by_id["sales"].claims == []
 
 
-async def test_a_repetition_of_what_is_over_is_ignored(bench: Bench) -> None:
+async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:
     bench.hold("sales")
     for state, at in (("open", "10:00:05.000Z"), ("close", "10:00:01.000Z")):
         data = {"instance": "sales", "state": state, "statusReason": 401}
@@ -281,7 +281,7 @@ BODIES = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6)
     content=JSON | BODIES | st.lists(BODIES, max_size=3),
     stamp=JSON | st.just("2026-01-15T10:00:00.000Z"),
 )
-def test_no_body_breaks_what_is_known(event: str, content: Any, stamp: Any) -> None:
+def test_no_body_breaks_the_view(event: str, content: Any, stamp: Any) -> None:
     raw = {"event": event, "instance": "sales", "data": content, "date_time": stamp}
     read = read_event(raw)
     view = SessionView(Pace())

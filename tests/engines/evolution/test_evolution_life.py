@@ -140,7 +140,7 @@ async def test_the_old_version_is_not_asked_for_a_restart_that_does_nothing_or_h
     bench.standin.add("sales", state)
     session = bench.hold("sales")
     assert "restart" in (await session.probe()).claim.useless
-    with pytest.raises(EngineError, match="without an end") as caught:
+    with pytest.raises(EngineError) as caught:
         await session.restart()
     assert caught.value.code == "remote_refused"
     assert bench.standin.asked["PUT /instance/restart"] == 0
@@ -158,7 +158,7 @@ async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventua
     assert await session.qr() is not None  # and somebody who asks gets a code
 
 
-async def test_a_dead_one_cannot_be_logged_out_and_can_be_begun_anew(
+async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
     bench = await make_bench(await make_stand_in(), pace=replace(PACE, gone_wait=0.2))
@@ -170,7 +170,7 @@ async def test_a_dead_one_cannot_be_logged_out_and_can_be_begun_anew(
     assert await session.qr() is not None
 
 
-async def test_one_begun_anew_keeps_its_token_settings_proxy_and_webhook(
+async def test_a_renewed_session_keeps_its_token_settings_proxy_and_webhook(
     any_bench: Bench, eventually: Eventually
 ) -> None:
     standin = any_bench.standin
@@ -271,7 +271,7 @@ async def test_texts_are_sent_and_counted_once(any_bench: Bench) -> None:
         ({"to": "99911112222", "text": "x"}, "number_unknown"),
     ],
 )
-async def test_what_cannot_be_sent_says_why(
+async def test_a_refused_message_has_its_code(
     any_bench: Bench, message: dict[str, str], code: str
 ) -> None:
     any_bench.standin.add("sales", "open")

@@ -19,7 +19,7 @@ async def test_open_while_dead_is_a_zombie_until_it_answers(bench: Bench) -> Non
     for kind in ("silent", "closed"):
         instance.dead = kind
         assert (await session.probe()).claim.status is Status.CONNECTED, "nobody asked for proof"
-        with pytest.raises(EngineError, match="does not answer") as caught:
+        with pytest.raises(EngineError) as caught:
             await session.probe(deep=True)
         assert caught.value.code == "zombie"
         # From then on each probe wants proof, so that three in a row can be counted.
@@ -205,7 +205,7 @@ async def test_405_told_by_the_old_versions_webhook_is_believed_at_once(
     assert bench.by_id["sales"].last() == (Status.DISCONNECTED, "client_outdated")
 
 
-async def test_codes_that_nobody_scanned_end_as_idle_and_can_be_asked_for_again(
+async def test_codes_without_a_scan_end_as_idle_and_can_be_requested_again(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     bench = await make_bench(await make_stand_in(codes=2, code_holds=0.05))

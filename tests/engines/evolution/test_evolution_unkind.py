@@ -62,7 +62,7 @@ async def test_settings_can_be_changed_where_the_server_wants_a_field_that_it_hi
     assert instance.wavoip == "voice-token"
 
 
-async def test_what_the_server_would_not_take_back_is_found_before_anything_is_deleted(
+async def test_settings_that_the_server_refuses_are_found_before_a_deletion(
     both: Bench,
 ) -> None:
     await both.backend.check()
@@ -77,7 +77,7 @@ async def test_what_the_server_would_not_take_back_is_found_before_anything_is_d
     assert instance.state == "open"
 
 
-async def test_what_is_refused_after_a_deletion_keeps_nobody_from_a_code(both: Bench) -> None:
+async def test_settings_refused_after_a_deletion_do_not_prevent_a_code(both: Bench) -> None:
     """A session that its process lost cannot be set anything, so nothing can be tried."""
     await both.backend.check()
     both.standin.add("sales", "close").unload()
@@ -273,7 +273,7 @@ async def test_the_sessions_are_shown_as_they_are_and_not_as_the_database_has_th
     ]
 
 
-async def test_what_is_created_late_is_awaited_and_not_called_missing(
+async def test_a_session_that_is_created_late_is_not_called_missing(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     """1.8 asks WhatsApp through each open session before it creates one, and that may take it
@@ -338,7 +338,7 @@ async def test_the_moment_between_two_tries_is_no_closed_session(
         assert standin.instances["sales"].state == "connecting"
 
 
-async def test_1_8_is_not_asked_to_delete_what_would_go_on_beside_the_next_one(
+async def test_1_8_deletes_no_session_whose_connection_would_go_on(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     bench = await make_bench(await make_stand_in("1.8.6"), pace=replace(PACE, gone_wait=0.3))
@@ -348,7 +348,7 @@ async def test_1_8_is_not_asked_to_delete_what_would_go_on_beside_the_next_one(
     instance.drop(408)
     await eventually(lambda: instance.state, "connecting")
     for ask in (session.renew, lambda: session.command("delete", {})):
-        with pytest.raises(EngineError, match="comes back by itself") as caught:
+        with pytest.raises(EngineError) as caught:
             await ask()
         assert caught.value.code == "no_effect"
     assert bench.standin.asked["DELETE /instance/delete"] == 0

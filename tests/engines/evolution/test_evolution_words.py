@@ -214,7 +214,7 @@ def test_rows_of_1_8_are_nested() -> None:
 
 
 @pytest.mark.parametrize("body", [None, 7, "x", {}, {"error": True}])
-def test_what_is_no_list_is_none(body: Any) -> None:
+def test_a_body_that_is_no_list_has_no_rows(body: Any) -> None:
     assert read_rows(body) is None
 
 
@@ -273,7 +273,7 @@ def test_which_answers_speak_of_the_whole_server(
     assert (found.reason if found is not None else None) == reason
 
 
-def test_refusals_are_shown_without_what_may_be_secret() -> None:
+def test_refusals_are_shown_without_secrets() -> None:
     message = [["Invalid token B6D711FCDE4D4FD5936544120E713976 of +55 11 98888-7777"]]
     error = refusal("create a", Answer(400, {"response": {"message": message}}, 0.1))
     assert str(error) == "cannot create a: Invalid token … of …"

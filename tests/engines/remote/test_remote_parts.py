@@ -31,7 +31,7 @@ class Source:
         return self.asked
 
 
-async def test_many_who_ask_at_once_get_one_answer() -> None:
+async def test_callers_at_the_same_time_share_one_answer() -> None:
     source = Source()
     recent = Recent(source.ask, holds=60)
     assert await asyncio.gather(*(recent.get() for _ in range(50))) == [1] * 50
@@ -42,7 +42,7 @@ async def test_many_who_ask_at_once_get_one_answer() -> None:
     await recent.close()
 
 
-async def test_who_goes_away_takes_the_answer_from_nobody() -> None:
+async def test_a_cancelled_caller_does_not_end_the_request() -> None:
     source = Source()
     source.go.clear()
     recent = Recent(source.ask, holds=60)
@@ -55,7 +55,7 @@ async def test_who_goes_away_takes_the_answer_from_nobody() -> None:
     await recent.close()
 
 
-async def test_an_error_is_everybodys_and_is_not_kept() -> None:
+async def test_an_error_reaches_all_callers_and_is_not_stored() -> None:
     source = Source()
     source.fails = True
     recent = Recent(source.ask, holds=60)
@@ -141,7 +141,7 @@ async def test_a_thousand_doubts_are_one_check_and_none_is_lost(eventually: Even
     assert server.checks == 3
 
 
-async def test_what_a_check_does_not_foresee_ends_the_worker(eventually: Eventually) -> None:
+async def test_an_unforeseen_error_of_a_check_ends_the_worker(eventually: Eventually) -> None:
     server = Server()
     server.error = RuntimeError("unforeseen")
     watch = server.watch()
@@ -164,7 +164,7 @@ def test_names_that_would_lead_elsewhere_are_refused(name: str) -> None:
         segment(name)
 
 
-async def test_f58_a_name_that_nobody_knows_is_a_server_that_is_away(
+async def test_f58_an_unknown_host_name_is_a_server_that_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []

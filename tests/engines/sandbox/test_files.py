@@ -121,13 +121,13 @@ def test_f41_a_kill_at_any_moment_of_a_write_leaves_a_whole_file(tmp_path: Path)
     assert last >= 0
 
 
-def test_a_folder_that_is_gone_is_never_made_anew(tmp_path: Path) -> None:
+def test_a_missing_folder_is_never_made_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_session(tmp_path / "gone", PAIRED)
     assert not (tmp_path / "gone").exists()
 
 
-def test_what_is_kept_of_faults_is_what_a_restart_does_not_cure(tmp_path: Path) -> None:
+def test_faults_that_a_restart_does_not_cure_are_stored(tmp_path: Path) -> None:
     faults = Faults(tmp_path)
     for name in FAULTS:
         faults.begin(name, None, {})

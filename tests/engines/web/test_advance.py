@@ -93,7 +93,7 @@ def test_bytes_and_modules_are_progress_and_the_same_document_once_more_is_none(
         ),
     ],
 )
-def test_a_document_is_called_what_it_is(told: dict[str, object], idle: float, reason: str) -> None:
+def test_a_document_has_its_reason(told: dict[str, object], idle: float, reason: str) -> None:
     document = parse_document({"status": 200, "origin": HERE, "address": "x/y", **told})
     assert document is not None
     strange = judge_document(document, WANTED, idle)
@@ -101,7 +101,7 @@ def test_a_document_is_called_what_it_is(told: dict[str, object], idle: float, r
 
 
 @pytest.mark.parametrize("told", [None, [], "x", {"status": True}, {"status": 10**9, "title": 1}])
-def test_what_a_page_says_of_itself_is_checked(told: object) -> None:
+def test_a_description_of_a_document_is_checked(told: object) -> None:
     assert parse_document(told) in (None, Document())
 
 

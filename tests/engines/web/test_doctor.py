@@ -16,7 +16,7 @@ def found_by(cache: Path, **env: str) -> dict[str, Finding]:
     return {each.code: each for each in examine(cache, env)}
 
 
-def test_the_doctor_names_what_is_missing_and_the_cure(tmp_path: Path) -> None:
+def test_the_doctor_names_each_missing_thing_and_its_cure(tmp_path: Path) -> None:
     found = {each.code: each for each in examine(tmp_path, {"WA_BROWSER": "/nonexistent"})}
     assert {"browser_missing", "bundle_missing"} <= set(found)
     cure = found["bundle_missing"].cure

@@ -63,7 +63,7 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     await bench.claimed(Status.CONNECTED)
 
 
-async def test_f03_a_killed_browser_is_started_anew_by_the_same_worker(
+async def test_f03_a_killed_browser_is_started_again_by_the_same_worker(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)

@@ -122,7 +122,7 @@ def test_a_part_of_a_file_needs_its_place(told: dict[str, Any], field: str) -> N
         (None, "unknown"),
     ],
 )
-def test_an_answer_says_what_is_known(told: object, expected: str) -> None:
+def test_outcomes_of_answers(told: object, expected: str) -> None:
     assert outcome("X", told)["outcome"] == expected
 
 

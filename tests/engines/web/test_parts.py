@@ -94,7 +94,7 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
         fetch.keep_bundle(tmp_path, b"alert(1)")
 
 
-def test_without_a_network_it_says_what_to_do(
+def test_without_a_network_the_error_says_how_to_bring_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "_registry", lambda: "http://127.0.0.1:9/")
@@ -104,7 +104,7 @@ def test_without_a_network_it_says_what_to_do(
     assert not bundle.bundle_path(tmp_path).exists()
 
 
-def test_what_the_registry_sends_is_checked(
+def test_the_package_of_the_registry_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "_download", lambda _cache: b"not it")
@@ -186,7 +186,7 @@ def test_a_killed_browser_leaves_no_folder_for_its_socket(tmp_path: Path, whose:
     assert folder.exists() is (whose == "another profile's")
 
 
-def test_a_lock_of_a_number_that_is_somebody_elses_now_is_dead(tmp_path: Path) -> None:
+def test_a_lock_whose_process_number_was_given_again_is_dead(tmp_path: Path) -> None:
     profile = locked(tmp_path, f"{socket.gethostname()}-{os.getpid()}")
     assert read_lock(profile) is Lock.DEAD
 

@@ -155,7 +155,7 @@ async def test_a_reaction_to_a_message_that_is_not_there_is_refused(
     assert sends(stand_in) == []
 
 
-async def test_what_is_wrong_in_a_message_is_named(bench: Bench, stand_in: StandIn) -> None:
+async def test_a_wrong_field_of_a_message_is_named(bench: Bench, stand_in: StandIn) -> None:
     await bench.pair(stand_in)
     with pytest.raises(EngineError) as caught:
         await send(bench, type="contact", name="Ann", phone="nobody")

@@ -47,7 +47,7 @@ async def given_up(bench: Bench, reason: str, within: float = 60) -> str:
         pytest.param(fronts.STALLS, "page_silent", ("sent nothing for",), id="half a page"),
     ],
 )
-async def test_a_page_that_is_not_whatsapp_is_called_what_it_is(
+async def test_a_page_that_is_not_whatsapp_has_its_reason(
     bench: Bench, stand_in: StandIn, front: fronts.Front, reason: str, shown: tuple[str, ...]
 ) -> None:
     stand_in.front = front

@@ -254,7 +254,7 @@ def test_a_ban_s_end_is_seconds_or_milliseconds(told: object, wall: float | None
         max_leaves=20,
     )
 )
-def test_a_page_can_say_what_it_likes(told: object) -> None:
+def test_any_answer_of_a_page_is_read(told: object) -> None:
     facts = parse_facts(told)
     if facts is not None:
         claim = claim_of(facts, NEW)

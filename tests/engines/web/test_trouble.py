@@ -23,7 +23,7 @@ from tests.standin.web.stand_in import StandIn
 Status = ConnectionStatus
 
 
-async def test_a_code_is_replaced_and_at_last_idle_until_somebody_asks_again(
+async def test_codes_are_replaced_and_the_last_one_is_idle_until_a_new_request(
     bench: Bench, stand_in: StandIn
 ) -> None:
     stand_in.qr_every, stand_in.qr_codes = 3.0, 2
@@ -87,7 +87,7 @@ async def test_f06_a_stopped_browser_is_replaced_by_a_connect(
     assert await bench.browser() != first
 
 
-async def test_f04_a_crashed_page_is_loaded_anew_in_the_same_browser(
+async def test_f04_a_crashed_page_is_loaded_again_in_the_same_browser(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
@@ -171,7 +171,7 @@ async def test_f42_a_profile_without_its_login_shows_no_code(
     assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims]
 
 
-async def test_f42_a_lost_profile_is_never_made_anew(bench: Bench, stand_in: StandIn) -> None:
+async def test_f42_a_lost_profile_is_never_made_again(bench: Bench, stand_in: StandIn) -> None:
     await bench.pair(stand_in)
     await bench.stop()
     shutil.rmtree(bench.session / "profile")
@@ -183,7 +183,7 @@ async def test_f42_a_lost_profile_is_never_made_anew(bench: Bench, stand_in: Sta
     assert not (bench.session / "profile").exists()
 
 
-async def test_f42_a_profile_lost_under_a_browser_that_dies_is_not_made_anew(
+async def test_f42_a_profile_lost_under_a_dying_browser_is_not_made_again(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
@@ -414,7 +414,7 @@ async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: Stan
     assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
 
 
-async def test_what_a_start_leaves_behind_is_collected_by_itself(
+async def test_the_garbage_of_a_start_is_collected(
     bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:
     await bench.pair(stand_in, first="import agent.engines.web.engine as web; web.SETTLED = 1.0")

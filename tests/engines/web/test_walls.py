@@ -41,7 +41,7 @@ async def outside() -> AsyncIterator[tuple[str, list[str]]]:
     server.close()
 
 
-async def test_nobody_outside_hears_of_a_session(
+async def test_a_session_contacts_no_other_host(
     bench: Bench, stand_in: StandIn, outside: tuple[str, list[str]]
 ) -> None:
     proxy, asked = outside
@@ -160,7 +160,7 @@ async def test_the_page_that_connected_is_kept_and_can_be_pinned(
         pytest.param({"PATH": "/nonexistent"}, "misconfigured", "setpriv", id="no setpriv"),
     ],
 )
-async def test_what_the_machine_lacks_is_claimed_by_its_name(
+async def test_a_missing_program_has_its_own_reason(
     bench: Bench, env: dict[str, str], reason: str, words: str
 ) -> None:
     await bench.start(env=env)

@@ -213,7 +213,7 @@ async def test_a_connected_session_without_stored_creds_is_left_connected(open_b
     await bench.open(auth_folder=f"{bench.root}/auth/{{id}}")
     session = bench.hold("shop", "7")
     (bench.auth("7") / "creds.json").unlink()
-    with pytest.raises(EngineError, match="it is connected, and where its creds") as caught:
+    with pytest.raises(EngineError) as caught:
         await session.regenerate_keys([PEER])
     assert caught.value.code == "session_missing"
     assert theirs.status == "CONNECTED"
@@ -291,7 +291,7 @@ async def test_a_link_in_the_place_of_a_file_or_folder_is_refused(open_bench, ev
     assert len(contents(tmp_path / "elsewhere")) > 10
 
 
-async def test_who_asked_may_go_and_the_session_comes_up_again(open_bench, eventually):
+async def test_a_repair_whose_caller_left_brings_the_session_up(open_bench, eventually):
     bench = await open_bench()
     theirs = await bench.paired("7")
     await bench.open()
@@ -323,7 +323,7 @@ async def test_a_closing_worker_ends_the_round_that_has_begun(open_bench, eventu
 # --- beginning anew --------------------------------------------------------------------------
 
 
-async def test_beginning_anew_retires_the_whole_folder_and_shows_a_code(open_bench, eventually):
+async def test_a_renewal_retires_the_whole_folder_and_shows_a_code(open_bench, eventually):
     bench = await open_bench()
     theirs = await bench.paired("7")
     await bench.paired("70")
@@ -347,9 +347,7 @@ async def test_beginning_anew_retires_the_whole_folder_and_shows_a_code(open_ben
     assert creds["me"]["id"].startswith("551100000007")
 
 
-async def test_beginning_anew_puts_the_pairing_back_where_the_start_is_refused(
-    open_bench, eventually
-):
+async def test_a_renewal_puts_the_pairing_back_if_the_start_is_refused(open_bench, eventually):
     bench = await open_bench()
     theirs = await bench.paired("7")
     await bench.open()
@@ -366,9 +364,7 @@ async def test_beginning_anew_puts_the_pairing_back_where_the_start_is_refused(
 
 
 @pytest.mark.parametrize("preset", ["saas", "ticketz", "community"])
-async def test_public_servers_begin_anew_by_their_own_route_after_a_copy(
-    open_bench, eventually, preset
-):
+async def test_public_servers_renew_by_their_own_route_after_a_copy(open_bench, eventually, preset):
     bench = await open_bench(preset=preset)
     theirs = await bench.paired("7")
     await bench.open()
@@ -386,7 +382,7 @@ async def test_public_servers_begin_anew_by_their_own_route_after_a_copy(
 
 
 @pytest.mark.parametrize("preset", ["saas", "ticketz", "community"])
-async def test_what_logs_out_is_never_used_for_a_repair(open_bench, eventually, preset):
+async def test_a_route_that_logs_out_is_never_used_for_a_repair(open_bench, eventually, preset):
     bench = await open_bench(preset=preset)
     theirs = await bench.paired("7")
     await bench.open()

@@ -96,7 +96,7 @@ def test_addresses_of_jids(jid, address):
     assert address_of_jid(jid) == address
 
 
-def test_mappings_that_are_no_users_add_nobody():
+def test_mappings_without_a_user_add_no_peer():
     assert with_mapped({"5511"}, ["*", "", None, 3, "998877665544"]).users == {
         "5511",
         "998877665544",
@@ -142,7 +142,7 @@ def test_settings_that_cannot_be(settings, words):
     assert words in str(caught.value)
 
 
-def test_a_password_is_in_no_words_of_ours():
+def test_no_output_holds_a_password():
     settings = read_settings(
         {
             **BASE,
@@ -301,7 +301,7 @@ def test_of_two_lines_about_one_end_the_one_with_a_reason_counts():
         assert look(known, "DISCONNECTED", "absent", 2.0).reason == "logout"
 
 
-def test_what_we_disconnected_needs_no_reason():
+def test_a_session_that_the_agent_disconnected_has_no_reason():
     known = SessionView()
     look(known, "CONNECTED")
     known.hung_up = True
@@ -351,7 +351,7 @@ def test_a_server_of_one_session_needs_no_names():
     assert names_of({OURS: ("Shop", "")}, ROWS[:1]).whose("7", "") == OURS
 
 
-def test_a_name_that_two_have_names_nobody():
+def test_a_name_of_two_sessions_names_neither():
     names = names_of({OURS: ("9", "9")}, ROWS)
     assert names.whose("9", "") == OURS
     assert names.whose("Twin", "") is not OURS

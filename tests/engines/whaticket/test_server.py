@@ -327,7 +327,7 @@ async def test_stuck_opening_is_restarted(open_bench, eventually):
     assert theirs.sockets == 1
 
 
-async def test_what_it_does_not_know_it_refuses(open_bench):
+async def test_unknown_commands_are_refused(open_bench):
     bench = await open_bench()
     bench.stand_in.add("7")
     backend = await bench.open()
@@ -360,7 +360,7 @@ async def test_a_phones_logout_in_the_log_is_told_at_once(open_bench, eventually
     assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
 
 
-async def test_what_the_server_does_not_run_has_nothing_to_log_out(open_bench, eventually):
+async def test_a_session_that_the_server_does_not_run_needs_no_logout(open_bench, eventually):
     bench = await open_bench(preset="community")
     theirs = await up(bench, eventually=eventually)
     await bench.open()

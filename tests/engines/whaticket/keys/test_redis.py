@@ -75,7 +75,7 @@ async def test_a_round_removes_one_peers_keys_and_nothing_else(
     assert {key: value[0] for key, value in again.items()} == {k: v[0] for k, v in before.items()}
 
 
-async def test_beginning_anew_takes_all_keys_of_the_session(redis_bench, redis_client):
+async def test_a_renewal_takes_all_keys_of_the_session(redis_bench, redis_client):
     bench, theirs, session = await redis_bench()
     await bench.stand_in.keys.write("77", "creds", "another session's")
     before = await everything(redis_client)

@@ -37,7 +37,7 @@ def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
     assert shelf.find("7", two.name) == two
 
 
-def test_only_what_is_old_and_ours_is_swept(tmp_path, auth):
+def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
     clock = [NOW]
     shelf = Shelf(tmp_path, lambda: clock[0])
     remove(shelf, auth, "session-5511.0")
@@ -116,3 +116,10 @@ def test_creds_that_are_being_written_are_not_called_damaged(auth):
     assert auth.look("7") == "absent"
     creds.mkdir()
     assert auth.look("7") == "unreadable"
+
+
+def test_room_is_looked_for_where_the_backup_goes(tmp_path):
+    shelf = Shelf(tmp_path, folder="elsewhere")
+    shelf.must_have_room("7", 4096)
+    assert shelf.device("7") == tmp_path.stat().st_dev
+    assert [entry.name for entry in tmp_path.iterdir()] == ["elsewhere"]

@@ -141,7 +141,7 @@ def told(*texts: str, **how: object) -> list[tuple[str, str, str]]:
         pytest.param(['{"level":50,"msg":'], [], id="half a record"),
     ],
 )
-def test_what_lines_say(texts, expected):
+def test_errors_in_lines(texts, expected):
     assert told(*texts) == expected
 
 

@@ -55,7 +55,7 @@ def error(peer: str) -> str:
 # --- files -----------------------------------------------------------------------------------
 
 
-def test_what_was_there_before_is_no_news(tmp_path):
+def test_lines_before_the_first_start_are_not_read(tmp_path):
     log = tmp_path / "app.log"
     log.write_text(error(PEER))
     follower = follow("file", log)
@@ -122,7 +122,7 @@ def test_a_file_cut_short_is_read_from_its_beginning(tmp_path):
     assert read(follower) == [PEER]
 
 
-def test_a_file_written_anew_and_longer_is_read_from_its_beginning(tmp_path):
+def test_a_replaced_file_that_is_longer_is_read_from_its_beginning(tmp_path):
     log = tmp_path / "app.log"
     log.touch()
     follower = follow("file", log)
@@ -166,7 +166,7 @@ def test_a_rotation_while_we_were_away_loses_nothing(tmp_path):
     assert read(Follower("file", str(log), earlier=kept)) == [PEER, OTHER]
 
 
-def test_no_key_of_a_dump_is_in_what_is_kept(tmp_path):
+def test_the_stored_positions_hold_no_key_of_a_dump(tmp_path):
     log = tmp_path / "app.log"
     log.touch()
     follower = follow("file", log)
@@ -204,7 +204,7 @@ def test_pm2_has_one_log_per_stream_and_app(tmp_path):
     assert read(one) == [PEER] * 3
 
 
-def test_what_cannot_be_followed_is_said(tmp_path):
+def test_a_source_that_cannot_be_followed_is_reported(tmp_path):
     assert "it is no file" in follow("file", tmp_path).trouble
     assert "no such file" in follow("folder", tmp_path / "nowhere").trouble
     for number in range(210):
@@ -328,7 +328,7 @@ async def test_without_a_name_the_peers_keys_tell_whose_it_is(open_bench, eventu
     assert "1 crypto errors in its logs of the last hour" in (await backend.check()).sentence
 
 
-async def test_a_servers_only_session_gets_what_names_none(open_bench, eventually):
+async def test_the_only_session_gets_errors_that_name_none(open_bench, eventually):
     bench = await open_bench(auth_folder="")
     bench.stand_in.add("7")
     backend = await bench.open(logs=[f"file:{bench.stand_in.log.path}"])
@@ -357,7 +357,7 @@ async def test_positions_are_kept_and_private(open_bench, eventually):
     await eventually(bench.of["shop"].errors, [("no_session", PEER)])
 
 
-async def test_what_was_written_during_a_long_absence_is_no_news(tmp_path, eventually):
+async def test_lines_of_a_long_absence_are_not_read(tmp_path, eventually):
     log = tmp_path / "app.log"
     log.touch()
     told = read_settings({**BASE, "logs": [f"file:{log}"]})
@@ -530,7 +530,7 @@ def came_back(log: Path, kept: dict) -> list[str]:
 NUMBERS = [f"551133333000{number}" for number in range(9)]
 
 
-def test_two_rotations_while_nobody_read_lose_nothing(tmp_path):
+def test_two_rotations_between_two_readings_lose_nothing(tmp_path):
     log = tmp_path / "app.log"
     kept = away(log, NUMBERS[0])
     for at, name in ((1, "app.log.2"), (2, "app.log.1")):
@@ -543,7 +543,7 @@ def test_two_rotations_while_nobody_read_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["copied and cut", "compressed", "renamed, its number is reused"])
-def test_an_old_part_is_known_again_by_what_is_in_it(tmp_path, how):
+def test_a_rotated_part_is_recognised_by_its_content(tmp_path, how):
     log, old = tmp_path / "app.log", tmp_path / "app.log.1"
     (tmp_path / "app.log.9").write_text("the server starts\n" * 20 + error("5599"))  # an older one
     os.utime(tmp_path / "app.log.9", (1e9, 1e9))
