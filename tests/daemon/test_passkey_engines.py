@@ -9,7 +9,6 @@ from urllib.error import HTTPError
 
 import pytest
 
-from agent.engines.web.standin.server import StandIn as Page
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent, remote_settings
 from tests.daemon.test_baileys import SLOWER
@@ -20,6 +19,7 @@ from tests.daemon.test_whaticket import StandIn as Desk
 from tests.daemon.test_whaticket import desk, id_of, table_of
 from tests.engines.baileys.conftest import ACCOUNT, cache, whatsapp
 from tests.standin.baileys.run import WhatsApp
+from tests.standin.web.stand_in import StandIn as Page
 
 __all__ = ["cache", "desk", "stand_in", "web_cache", "whatsapp"]
 
