@@ -1,6 +1,7 @@
 """Each trap of the server on a real socket: what it says, and what is made of it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -208,7 +209,9 @@ async def test_405_told_by_the_old_versions_webhook_is_believed_at_once(
 async def test_codes_without_a_scan_end_as_idle_and_can_be_requested_again(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
-    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.05))
+    # However slow this machine: no code is a hang only after half a minute.
+    patient = replace(PACE, blank_limit=30.0)
+    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.05), pace=patient)
     session = bench.hold("sales")
     await session.connect()
     instance = bench.standin.instances["sales"]
