@@ -85,6 +85,8 @@ def look_at(
 def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
     if not account_of(creds):
         return "its credentials name no account: it was never paired", "not_paired"
+    if creds.get("pairingCode") and not creds.get("account"):
+        return "a pairing code was asked for, and no phone took it", "not_paired"
     if missing := [name for name in _NEEDED if not creds.get(name)]:
         return f"its credentials lack {', '.join(missing)}", "incomplete"
     if lacking := lacks_pre_keys(keys):

@@ -88,6 +88,11 @@ def test_what_it_holds_is_shown_before_anything_is_touched(tmp_path: Path) -> No
     [
         pytest.param(keys_of(pre_keys=0), "no_pre_keys", id="credentials alone"),
         pytest.param(keys_of(creds(me=None)), "not_paired", id="never paired"),
+        pytest.param(
+            keys_of(creds(pairingCode="ABCD1234", account=None)),
+            "not_paired",
+            id="only a pairing code was asked for",
+        ),
         pytest.param(keys_of(creds(noiseKey=None)), "incomplete", id="half of the credentials"),
         pytest.param({**keys_of(), "creds": b'{"me": {'}, "damaged", id="cut off"),
         pytest.param({**keys_of(), "creds": b"[]"}, "damaged", id="not credentials"),
