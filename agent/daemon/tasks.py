@@ -103,8 +103,6 @@ class Tasks:
         reach = Reload(
             supervision.settings,
             supervision.registry,
-            self.parts.ground.store,
-            self.config.session_root,
             self.parts.ground.wakes,
             supervision.backends,
         )

@@ -203,8 +203,6 @@ def _supervisor(
     checking = Checking(registry, passes, base.wake, at_once=CHECKS_AT_ONCE)
     creation = Creation(
         registry=registry,
-        store=store,
-        session_root=base.session_root,
         backends=base.backends,
         room=base.turns.room,
         wake=base.wake,

@@ -23,6 +23,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import Identity, replace_identity
+from agent.vault.identity import create as create_folder
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,17 @@ class Registry:
         facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
         self.touch(facts)
+        return facts
+
+    async def create(self, instance: Instance, sentence: str) -> Facts:
+        """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
+        await asyncio.to_thread(create_folder, self._session_root, instance)
+        now_wall = time.time()
+        record = SessionRecord(status_since_wall=now_wall)
+        said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
+        await self._store.add(instance, record, said)
+        facts = self.add(instance, record)
+        facts.saved.identity = identity_of(facts)
         return facts
 
     def drop(self, facts: Facts) -> None:

@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.clock import boot_now
 from agent.config import Config, Declaration, changes_that_need_restart
 from agent.errors import WaError
 from agent.log import about
-from agent.store.database import Store
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
@@ -26,9 +24,6 @@ class Reload:
 
     settings: Settings
     registry: Registry
-    store: Store
-    session_root: Path
-    """As it was at the start: where sessions are is not changed while they run."""
     wakes: Wakes
     backends: Backends
 
@@ -71,7 +66,7 @@ async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
 
 async def _create(declared: Sequence[Declaration], reach: Reload) -> None:
     try:
-        await create_declared(reach.registry, reach.store, reach.session_root, declared)
+        await create_declared(reach.registry, declared)
     except WaError as error:
         log.error("cannot create the instances that [[instance]] declares: %s", error)
 

@@ -18,7 +18,6 @@ from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
-    SessionRecord,
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
@@ -51,7 +50,7 @@ async def load_instances(
         forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
         registry.add(instance, forgotten if older else record)
     await _take_in_folders(registry, store, session_root)
-    await create_declared(registry, store, session_root, declared)
+    await create_declared(registry, declared)
     await _lay_out_missing(registry, store, session_root)
 
 
@@ -135,27 +134,14 @@ def _final(reason: str) -> bool:
     return bool(reason) and reason_of(reason).final
 
 
-async def create_declared(
-    registry: Registry, store: Store, root: Path, declared: Iterable[Declaration]
-) -> None:
+async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
     for wanted in declared:
         if wanted.id in registry.facts:
             continue
         find_engine(wanted.engine)  # a ConfigError that names it, before anything is made
-        instance = Instance(
-            wanted.id, wanted.engine, wanted.enabled, dict(wanted.settings), time.time()
-        )
-        await asyncio.to_thread(create, root, instance)
-        record = SessionRecord(status_since_wall=time.time())
-        said = JournalEntry(
-            "created",
-            "created because agent.toml declares it",
-            instance=wanted.id,
-            wall=time.time(),
-        )
-        await store.add(instance, record, said)
-        facts = registry.add(instance, record)
-        facts.saved.identity = identity_of(facts)
+        settings = dict(wanted.settings)
+        instance = Instance(wanted.id, wanted.engine, wanted.enabled, settings, time.time())
+        await registry.create(instance, "created because agent.toml declares it")
 
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
