@@ -311,7 +311,7 @@ def insert_before(path: Path, place: str, text: str) -> None:
 
 
 def wants_a_missing_module(tree: Path) -> None:
-    insert_before(program(tree) / "daemon.py", "import asyncio", "import not_there\n")
+    insert_before(program(tree) / "daemon/main.py", "import asyncio", "import not_there\n")
 
 
 def refuses_the_settings(tree: Path) -> None:
