@@ -170,7 +170,7 @@ class LoginBudget:
         self.bucket = self.bucket.give_back(self._policy(), now)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class StartQueue:
     """Sessions that wait for a turn to log in, and those under way.
 

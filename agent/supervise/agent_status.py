@@ -45,7 +45,7 @@ class CheckTimes:
         return dict(self._times)
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class OwnFigures:
     """Measured as it runs; `status` is the picture of the moment."""
 

@@ -42,7 +42,7 @@ class Wakes:
         self.rung.set()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Loop:
     """Runs passes side by side, bounded, each instance by itself.
 

@@ -112,7 +112,7 @@ async def test_a_route_change_is_a_reason_to_look_now(reaching, network, eventua
     await seen_and_lost(reaching, network, every, eventually)
     told = []
     reaching.on_route.append(lambda: told.append(1))
-    monkeypatch.setattr(reaching, "_policy", lambda: replace(QUICK, look_first=60, look_every=60))
+    monkeypatch.setattr(reaching, "policy", lambda: replace(QUICK, look_first=60, look_every=60))
     before = network.looks
     await eventually(lambda: network.looks > before and not network.at_once)
     before = network.looks

@@ -17,7 +17,7 @@ from agent.log import about
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Launcher:
     """`program`: what Python runs; `forkable`: engines whose workers may be forked."""
 

@@ -52,7 +52,7 @@ class Greeting:
     """destination, path, interface, member"""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SystemBus:
     """`on_up` and `on_down` are called in the loop at each connect and each loss."""
 

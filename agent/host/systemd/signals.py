@@ -11,7 +11,7 @@ from agent.host.systemd.jobs import Jobs
 from agent.host.systemd.unit_cache import UnitCache
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Signals:
     kind: units.Kind
     cache: UnitCache

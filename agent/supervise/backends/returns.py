@@ -20,7 +20,7 @@ from agent.supervise.backends.notes import Say
 from agent.supervise.facts import Facts
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Returns:
     members: Callable[[BackendFacts], list[Facts]]
     wake: Callable[[InstanceId], None]

@@ -34,7 +34,7 @@ class WorkerListener:
     """The worker releases sessions without an instance."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class BackendWorkers:
     """Acts on one backend's worker at a time; what it finds is written into its facts."""
 

@@ -69,7 +69,7 @@ class Wanted:
     """The seal of a desk's session, which goes into an instance that exists and is not paired."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Moving:
     keeping: Keeping
     registry: Registry

@@ -53,7 +53,7 @@ class _Kept:
     used_wall: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Invites:
     """`find` raises NotFound for an unknown id."""
 

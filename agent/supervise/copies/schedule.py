@@ -24,7 +24,7 @@ SWEEP_EVERY = 3600.0
 AFTER_FAILURE = 600.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SnapshotClock:
     keeping: Keeping
     registry: Registry

@@ -76,7 +76,7 @@ def finish_cut_short(root: Path) -> None:
         log.error("%s", error)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Keeping:
     """Everything that is done with copies of sessions. What repairs need of it is `Keeper`."""
 

@@ -6,12 +6,10 @@ Only looks; what follows from it is decided elsewhere, from the picture of these
 import asyncio
 import contextlib
 import logging
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
@@ -34,6 +32,7 @@ from agent.link.sockets import only_process
 from agent.log import about
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts, RunFacts
+from agent.supervise.passes.due import ask_soon, next_look, probe_interval, share_of
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.settings import Settings
@@ -145,8 +144,8 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
 
 def _first_probe(facts: Facts, observer: Observer) -> float:
     """Not all at the same moment: hundreds of answers at once, and again in every interval."""
-    share = crc32(facts.id.encode()) / 2**32
-    return max(facts.next_probe, observer.first_probe + share * observer.health.interval / 3)
+    spread = share_of(facts.id) * observer.health.interval / 3
+    return max(facts.next_probe, observer.first_probe + spread)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
@@ -184,7 +183,7 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
             facts.counters.late_facts += 1
             return
         if facts.heard(claim, boot_now()):
-            _ask_soon(facts)
+            ask_soon(facts)
             observer.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
@@ -211,37 +210,6 @@ async def _probe_if_due(facts: Facts, observer: Observer) -> None:
     await probe(facts, observer, deep=now >= facts.next_deep)
 
 
-ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
-SOONEST = 1.0
-"""Seconds to the first probe of a session that its server connects."""
-HELD_UP = 2.0
-"""So late a look was held up, and with it those of many others."""
-
-
-def next_look(id: InstanceId, due: float, now: float, interval: float) -> float:
-    """The usual time later; after a hold-up sooner, each session at a moment of its own.
-
-    Else all that were held up together would be asked in the same second from then on.
-    """
-    if due <= 0 or now - due < HELD_UP:
-        return now + interval
-    share = zlib.crc32(id.encode()) / 2**32
-    return now + interval * (0.5 + share / 2)
-
-
-def _interval(facts: Facts, now: float, usual: float) -> float:
-    """A server need not tell what becomes of a session on its way: it is asked, ever less often."""
-    fact = facts.run.claim
-    if not facts.instance.backend or fact is None or fact.claim.status not in ON_ITS_WAY:
-        return usual
-    return min(max((now - fact.since) / 2, SOONEST), usual)
-
-
-def _ask_soon(facts: Facts) -> None:
-    now = boot_now()
-    facts.next_probe = min(facts.next_probe, now + _interval(facts, now, float("inf")))
-
-
 async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
     """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
     link = facts.link
@@ -250,7 +218,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     begun, rules = boot_now(), observer.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
-    interval = _interval(facts, begun, rules.interval)
+    interval = probe_interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     # Both questions go out together: the answer finds the look done.
@@ -287,7 +255,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     facts.counters.probe_seconds += now - begun
     facts.counters.recent_times = facts.counters.recent_times.note(now - begun, now)
     if link is facts.link and facts.heard(claim, now):
-        _ask_soon(facts)
+        ask_soon(facts)
 
 
 def _names(told: object) -> tuple[str, ...]:

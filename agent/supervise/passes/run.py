@@ -9,7 +9,6 @@ from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ActionKind,
     Category,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     JournalEntry,
@@ -26,6 +25,7 @@ from agent.core.recovery.stored import with_repair
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
+from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
 from agent.supervise.passes.observe import Observer, observe
@@ -154,8 +154,7 @@ class Passes:
         behind = facts.saved.identity_behind or facts.saved.identity is None
         if entries or facts.record != before or behind:
             await self.registry.save(facts, entries)
-        on_its_way = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
-        if verdict.state not in on_its_way or verdict.health is Health.STUCK:
+        if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
             self.turns.settled(facts)  # its start came to something; being stuck is something too
 
     # decide

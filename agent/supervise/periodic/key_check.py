@@ -17,7 +17,7 @@ from agent.supervise.passes.findings import judge_keys
 from agent.supervise.registry import Registry
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Rounds:
     registry: Registry
     every: Callable[[], float]

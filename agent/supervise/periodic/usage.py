@@ -44,7 +44,7 @@ MOST = 1 << 50
 """A larger number is no figure of a process."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Sampler:
     """Measures all workers every so often; frees and restarts, one at a time.
 

@@ -66,7 +66,7 @@ class ReachNews:
     """What the history says of it; None: it is not worth a line (the sandbox's own)."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Reaching:
     """Asked before whatever logs in; told of each failure and success.
 

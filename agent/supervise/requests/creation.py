@@ -14,7 +14,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.turns.memory import Room
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Creation:
     registry: Registry
     backends: Backends

@@ -37,7 +37,7 @@ class SetUp:
     """None: it is connected."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class SettingUp:
     repairs: Repairs
     registry: Registry

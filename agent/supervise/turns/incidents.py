@@ -34,7 +34,7 @@ from agent.supervise.facts import Facts
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Incidents:
     """Fed by every failure and success; asked before every try.
 

@@ -17,7 +17,7 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 """The holds of here, which have a sentence of their own."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Room:
     """Keeps what is promised to the workers that run or begin, and which sessions wait for room.
 
