@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.core.breaker import Breaker
+from agent.core.incidents.outage import Outage, Turn, judge_outage
 from agent.core.model import InstanceId
-from agent.core.outage import Outage, Turn, judge_outage
 from agent.core.reconnect import ReconnectPolicy
 from scripts.simulation.known import Known
 from scripts.simulation.places import Place

@@ -7,8 +7,8 @@ import pytest
 
 from agent.config import BackendDeclaration, BackendsSection
 from agent.core.breaker import BreakerPolicy
+from agent.core.incidents.outage import Outage
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
-from agent.core.outage import Outage
 from agent.link.client import LinkStats
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import FRESH, Backends

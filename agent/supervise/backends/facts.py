@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
+from agent.core.incidents.outage import Outage
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -16,7 +17,6 @@ from agent.core.model import (
     ServerClaim,
     UnitStatus,
 )
-from agent.core.outage import Outage
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.breaker import BreakerPolicy
+from agent.core.incidents.outage import Outage
 from agent.core.model import (
     Claim,
     Happening,
@@ -18,7 +19,6 @@ from agent.core.model import (
     UnitState,
     parse_instance_id,
 )
-from agent.core.outage import Outage
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats

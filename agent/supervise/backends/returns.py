@@ -13,8 +13,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendsSection
+from agent.core.incidents.outage import Turn, judge_outage
 from agent.core.model import InstanceId
-from agent.core.outage import Turn, judge_outage
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.notes import Say
 from agent.supervise.facts import Facts
