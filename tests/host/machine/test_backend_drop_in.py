@@ -140,7 +140,7 @@ def test_systemd_takes_the_unit_with_its_drop_in(settings: dict[str, Any], tmp_p
         lacks("this machine has no systemd-analyze")
     unit = (SYSTEMD / units.BACKENDS.template).read_text()
     (tmp_path / units.BACKENDS.template).write_text(
-        unit.replace("@PREFIX@/venv/bin/python", "/bin/true")
+        unit.replace("@PREFIX@/venv/bin/python", "/bin/true").replace("@PREFIX@/venv", "/usr")
     )
     shutil.copy(SYSTEMD / units.INSTANCES_SLICE, tmp_path)
     drop_in = tmp_path / f"{units.BACKENDS.unit('shop')}.d" / "reach.conf"
