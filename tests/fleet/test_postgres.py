@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -222,9 +223,11 @@ async def test_a_frozen_database_costs_a_call_its_deadline_and_no_more(fleet: Fl
     coordinator = fleet.coordinator(timeout=1.0)
     a = await coordinator.join(machine("a"))
     fleet.server.signal(signal.SIGSTOP)
+    begun = time.monotonic()
     try:
         with pytest.raises(TryLater) as refused:
             await coordinator.renew(a, frozenset(), 0)
+        assert time.monotonic() - begun < 4, "psycopg alone waits five seconds to cancel a call"
         assert refused.value.code == "fleet_database"
     finally:
         fleet.server.signal(signal.SIGCONT)

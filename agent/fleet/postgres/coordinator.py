@@ -180,15 +180,15 @@ class PostgresCoordinator:
         return bool((await self._call(statement, *values))[0][0])
 
     async def _call(self, statement: str, *values: Any) -> list[TupleRow]:
-        """Run one statement; after a timeout the connection is closed: its answer may be late."""
         async with self._turn:
+            task = asyncio.create_task(self._ask(statement, values))
             try:
-                async with asyncio.timeout(self._timeout):
-                    connection = await self._open()
-                    found = await connection.execute(statement, values)
-                    return await found.fetchall()
+                await asyncio.wait({task}, timeout=self._timeout)
+                if not task.done():
+                    raise TimeoutError(f"no answer within {self._timeout:g} s")
+                return task.result()
             except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
-                await self._drop()
+                self._drop()
                 raise TryLater(
                     f"cannot reach the fleet's database: {_first_line(error)}",
                     code="fleet_database",
@@ -203,6 +203,16 @@ class PostgresCoordinator:
                 raise Refused(
                     f"the fleet's database refused: {_first_line(error)}", code="fleet_database"
                 ) from error
+            finally:
+                if not task.done():
+                    # Closed first: a cancelled call would ask the frozen server to cancel it.
+                    self._drop()
+                    task.cancel()
+
+    async def _ask(self, statement: str, values: Sequence[Any]) -> list[TupleRow]:
+        connection = await self._open()
+        found = await connection.execute(statement, values)
+        return await found.fetchall()
 
     async def _open(self) -> psycopg.AsyncConnection[TupleRow]:
         if self._connection is None or self._connection.closed:
@@ -220,8 +230,8 @@ class PostgresCoordinator:
             self._connection = connection
         return self._connection
 
-    async def _drop(self) -> None:
-        """Close without waiting: the server may be frozen."""
+    def _drop(self) -> None:
+        """Close without waiting: the server may be frozen, and its answer may come late."""
         if self._connection is not None:
             self._connection.pgconn.finish()
             self._connection = None

@@ -1,0 +1,251 @@
+"""Keeps this machine's lease: renews it, asks its rivals while the database is away, takes over.
+
+One loop of one machine. What it decides with is `agent/core/fleet/`; `scripts/simulate fleet`
+plays the same steps against every fault that we know.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agent.clock import boot_id, boot_now
+from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
+from agent.core.fleet.placement import Place, Placing, place
+from agent.core.fleet.promises import Takeover, after_boot, begin_takeover, give, settle
+from agent.core.fleet.sightings import Sightings, look
+from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
+from agent.errors import WaError
+from agent.fleet.coordinator import (
+    Coordinator,
+    Machine,
+    MachineRow,
+    Member,
+    NewSession,
+    Owned,
+    Renewal,
+)
+from agent.fleet.memory import FleetMemory, load, save
+
+log = logging.getLogger(__name__)
+
+AskRival = Callable[[MachineRow, int, int], Awaitable[bool]]
+"""Ask a machine, over its own address, for a promise to our id in our epoch."""
+Changed = Callable[[Sequence[Owned], Lease], None]
+"""What this machine may run, and until when; called at each renewal and each promise."""
+
+
+class Keeper:
+    """Made by `join`; `run` keeps the lease until it is cancelled."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        machine: Machine,
+        policy: LeasePolicy,
+        *,
+        path: Path,
+        ask_rival: AskRival,
+        changed: Changed,
+    ) -> None:
+        self._coordinator = coordinator
+        self._machine = machine
+        self._policy = policy
+        self._path = path
+        self._ask_rival = ask_rival
+        self._changed = changed
+        self._memory: FleetMemory
+        self._member: Member
+        self._lease = Lease(0.0)
+        self._sightings = Sightings()
+        self._rows: Mapping[int, MachineRow] = {}
+        self._rivals = frozenset[int]()
+        self._owned: Sequence[Owned] = ()
+        self._changes = -1
+        self._settled = False
+        self._turn = asyncio.Lock()
+
+    async def join(self) -> None:
+        memory = await asyncio.to_thread(load, self._path, boot_id())
+        promises = after_boot(memory.promises, boot_id(), boot_now(), self._policy)
+        self._rivals = memory.rivals
+        self._memory = replace(memory, promises=promises)
+        await asyncio.to_thread(save, self._path, self._memory)
+        machine = replace(self._machine, installation=memory.installation)
+        member = await self._coordinator.join(machine)
+        # A database that lost records says so at the first renewal: it compares the numbers.
+        self._member = replace(member, renewals=max(member.renewals, memory.renewals))
+
+    async def run(self) -> None:
+        while True:
+            begun = boot_now()
+            try:
+                await self.step()
+            except WaError as error:
+                log.error("the lease of this machine was not renewed: %s", error)
+            spent = boot_now() - begun
+            await asyncio.sleep(max(self._policy.renew_every - spent, 0.05))
+
+    async def step(self) -> None:
+        """Renew, or ask the rivals; then take over what may be taken over."""
+        begun = boot_now()
+        await self._remember(lambda it: replace(it, named=(*it.named, self._rivals)))
+        try:
+            renewal = await self._coordinator.renew(
+                self._member, self._rivals, self._memory.generation
+            )
+        except WaError as error:
+            log.warning("%s; asking %s machines", error, len(self._memory.rivals))
+            await self._ask_rivals()
+            return
+        await self._hear(renewal, begun)
+        await self._take_over(renewal)
+
+    async def promise(self, machine: int, epoch: int) -> bool:
+        """Another machine asks that we do not take it over for a ttl."""
+        given = False
+
+        def promised(memory: FleetMemory) -> FleetMemory:
+            nonlocal given
+            promises = give(memory.promises, machine, epoch, boot_now(), self._policy)
+            given = promises is not None
+            return memory if promises is None else replace(memory, promises=promises)
+
+        await self._remember(promised)
+        return given
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
+
+    async def _hear(self, renewal: Renewal, begun: float) -> None:
+        answered, id = boot_now(), self._member.id
+        if renewal.epoch != self._member.epoch and not renewal.halted:
+            # Others took this machine's sessions over: what it runs is not its own any more.
+            log.error("this machine was taken over in epoch %s", self._member.epoch)
+            self._owned, self._lease, self._changes = (), Lease(0.0), -1
+            self._changed(self._owned, self._lease)
+        number = renewal.renewals[id]
+        self._member = replace(
+            self._member,
+            epoch=max(renewal.epoch, self._member.epoch),
+            renewals=max(number, self._member.renewals),
+        )
+        await self._remember(
+            lambda it: replace(
+                it,
+                epoch=self._member.epoch,
+                generation=max(it.generation, renewal.generation),
+                renewals=self._member.renewals,
+                named=it.named[-1:] if renewal.accepted else it.named,
+            )
+        )
+        if not renewal.accepted:
+            return
+        if renewal.halted:
+            log.error("no session changes its machine: %s", renewal.halted)
+        self._rivals, self._settled = renewal.alive, renewal.settled and not renewal.halted
+        self._lease = renewed(self._lease, begun, self._policy)
+        self._sightings = look(self._sightings, renewal.renewals, answered, self._policy)
+        if renewal.alive - self._rows.keys() or self._lapsed():
+            self._rows = {row.id: row for row in await self._coordinator.machines()}
+            await self._settle_takeovers(renewal)
+        if renewal.changes != self._changes and self._settled:
+            self._owned = await self._coordinator.owned(self._member)
+            self._changes = renewal.changes
+        self._changed(self._owned, self._lease)
+
+    async def _settle_takeovers(self, renewal: Renewal) -> None:
+        epochs = {row.id: row.epoch for row in self._rows.values()}
+        await self._remember(
+            lambda it: replace(it, promises=settle(it.promises, epochs, renewal.renewals))
+        )
+
+    async def _ask_rivals(self) -> None:
+        begun, rivals = boot_now(), self._memory.rivals
+        known = [self._rows[id] for id in rivals if id in self._rows]
+
+        async def ask(row: MachineRow) -> int | None:
+            with_limit = self._ask_rival(row, self._member.id, self._member.epoch)
+            try:
+                async with asyncio.timeout(self._policy.renew_every):
+                    return row.id if await with_limit else None
+            except (WaError, OSError, TimeoutError):
+                return None
+
+        promised = {id for id in await asyncio.gather(*map(ask, known)) if id is not None}
+        self._lease = extended(self._lease, begun, rivals, promised, self._policy)
+        self._changed(self._owned, self._lease)
+
+    def _lapsed(self) -> list[int]:
+        """Machines whose number stands still for so long that they may be taken over."""
+        now, ttl = boot_now(), self._policy.ttl
+        return [
+            id
+            for id, seen in self._sightings.machines.items()
+            if id != self._member.id and now >= seen.at + ttl
+        ]
+
+    async def _take_over(self, renewal: Renewal) -> None:
+        for id in self._lapsed():
+            row = self._rows.get(id)
+            same = row is not None and row.renewals == renewal.renewals[id]
+            if row is not None and same and self._settled and self._refusal(row) is None:
+                await self._move_sessions_of(row)
+
+    def _refusal(self, row: MachineRow) -> Refusal | None:
+        me = Standing(self._member.id, self._lease, self._memory.promises, self._sightings)
+        peer = Peer(row.id, row.epoch, row.rivals, row.sessions)
+        return refuse_takeover(me, peer, boot_now(), self._policy)
+
+    async def _move_sessions_of(self, row: MachineRow) -> None:
+        to = _machines_for(await self._coordinator.movable(row.id), row, self._rows.values())
+        if not to:
+            return
+        takeover, allowed = Takeover(row.epoch, row.renewals), False
+
+        def begun(memory: FleetMemory) -> FleetMemory:
+            # A promise may have been given while the database was asked.
+            nonlocal allowed
+            allowed = self._refusal(row) is None
+            if not allowed:
+                return memory
+            return replace(memory, promises=begin_takeover(memory.promises, row.id, takeover))
+
+        await self._remember(begun)
+        if not allowed:
+            return
+        moved = await self._coordinator.take_over(self._member, row.id, row.epoch, row.renewals, to)
+        words = "moved to other machines" if moved else "not moved: another machine was faster"
+        log.warning("machine %s is lost; %s sessions %s", row.name, len(to), words)
+
+    async def _remember(self, change: Callable[[FleetMemory], FleetMemory]) -> None:
+        """One change at a time: a promise may be asked for at any moment."""
+        async with self._turn:
+            memory = change(self._memory)
+            if memory != self._memory:
+                await asyncio.to_thread(save, self._path, memory)
+                self._memory = memory
+
+
+def _machines_for(
+    sessions: Iterable[NewSession], lost: MachineRow, rows: Iterable[MachineRow]
+) -> dict[str, int]:
+    alive = [row for row in rows if row.alive and row.id != lost.id]
+    chosen = place(
+        [Placing(it.id, it.engine, it.labels, it.only_on) for it in sessions],
+        [
+            Place(
+                row.name,
+                row.capacity,
+                row.sessions,
+                row.labels,
+                frozenset(row.engines),
+                row.drained,
+            )
+            for row in alive
+        ],
+    )
+    ids = {row.name: row.id for row in alive}
+    return {session: ids[name] for session, name in chosen.on.items()}

@@ -1,0 +1,73 @@
+"""What a machine of a fleet must know after its agent was killed and after a boot: one small file.
+
+It is on the disk before anything that follows from it is said to another machine.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.core.fleet.promises import Promises, Takeover
+from agent.errors import VaultError
+from agent.files import write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMemory:
+    installation: str
+    promises: Promises
+    epoch: int = 0
+    generation: int = 0
+    """The highest that the database answered: a smaller one later means that it lost records."""
+    renewals: int = 0
+    named: tuple[frozenset[int], ...] = field(default_factory=tuple)
+    """The rivals of each renewal that may have been recorded, from the last answered one on."""
+
+    @property
+    def rivals(self) -> frozenset[int]:
+        return frozenset[int]().union(*self.named)
+
+
+def load(path: Path, boot: str) -> FleetMemory:
+    """What the file holds; a new installation where there is none."""
+    try:
+        raw = json.loads(path.read_bytes())
+        return _memory_of(raw)
+    except FileNotFoundError:
+        return FleetMemory(str(uuid.uuid4()), Promises(boot))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise VaultError(
+            f"cannot read {path}: {error}; this machine may have promised others to wait, so it"
+            " takes part in the fleet again only as a new machine: move the file away",
+            code="fleet_memory",
+        ) from error
+
+
+def save(path: Path, memory: FleetMemory) -> None:
+    raw = asdict(memory) | {"named": [sorted(rivals) for rivals in memory.named]}
+    try:
+        write_whole(path, json.dumps(raw).encode())
+    except OSError as error:
+        raise VaultError(f"cannot write {path}: {error}", code="fleet_memory") from error
+
+
+def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
+    promises = raw["promises"]
+    return FleetMemory(
+        installation=str(uuid.UUID(raw["installation"])),
+        promises=Promises(
+            str(promises["boot"]),
+            {int(id): float(until) for id, until in promises["until"].items()},
+            {
+                int(id): Takeover(int(sent["epoch"]), int(sent["renewals"]))
+                for id, sent in promises["takeovers"].items()
+            },
+        ),
+        epoch=int(raw["epoch"]),
+        generation=int(raw["generation"]),
+        renewals=int(raw["renewals"]),
+        named=tuple(frozenset(map(int, rivals)) for rivals in raw["named"]),
+    )

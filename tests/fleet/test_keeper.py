@@ -1,0 +1,153 @@
+"""Keepers of several machines on a real PostgreSQL: leases, promises and takeovers in real time."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.clock import boot_now
+from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.errors import VaultError
+from agent.fleet.coordinator import Machine, MachineRow, NewSession, Owned
+from agent.fleet.keeper import Keeper
+from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from tests.conftest import Eventually
+from tests.fleet.test_postgres import Fleet, fleet, server
+
+__all__ = ["fleet", "server"]
+
+POLICY = LeasePolicy(ttl=6, margin=1.5)
+
+
+class Node:
+    """A machine of the fleet: its keeper, and what it may run."""
+
+    def __init__(self, name: str, fleet: Fleet, folder: Path, nodes: dict[int, "Node"]) -> None:
+        self.name, self._nodes, self.cut = name, nodes, False
+        self.path = folder / f"{name}.json"
+        self.coordinator: PostgresCoordinator = open_coordinator(fleet.address, POLICY.ttl, 1.0)
+        fleet.opened.append(self.coordinator)
+        self._machine = Machine(name, "", engines=frozenset({"sandbox"}))
+        self.runs: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> "Node":
+        self.keeper = Keeper(
+            self.coordinator,
+            self._machine,
+            POLICY,
+            path=self.path,
+            ask_rival=self._ask,
+            changed=self._changed,
+        )
+        await self.keeper.join()
+        self._nodes[self.id] = self
+        self._task = asyncio.create_task(self.keeper.run())
+        return self
+
+    async def kill(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @property
+    def id(self) -> int:
+        return self.keeper._member.id
+
+    @property
+    def running(self) -> set[str]:
+        return {id for id, until in self.runs.items() if boot_now() < until}
+
+    def _changed(self, owned: Sequence[Owned], lease: Lease) -> None:
+        self.runs = {session.id: lease.until for session in owned}
+
+    async def _ask(self, rival: MachineRow, id: int, epoch: int) -> bool:
+        other = self._nodes[rival.id]
+        if self.cut or other.cut or other._task is None:
+            raise OSError("no answer")
+        return await other.keeper.promise(id, epoch)
+
+
+Three = Callable[[], Awaitable[list[Node]]]
+
+
+@pytest.fixture
+async def three(fleet: Fleet, tmp_path: Path) -> AsyncIterator[Three]:
+    nodes: dict[int, Node] = {}
+
+    async def begin() -> list[Node]:
+        begun = [await Node(name, fleet, tmp_path, nodes).begin() for name in ("a", "b", "c")]
+        for number, node in enumerate(begun):
+            coordinator, member = node.coordinator, node.keeper._member
+            assert await coordinator.create(member, NewSession(f"s{number}", "sandbox"), node.id)
+            assert await coordinator.store_copy(member, f"s{number}", 0, b"files")
+        return begun
+
+    yield begin
+    for node in nodes.values():
+        await node.kill()
+
+
+def nowhere_twice(nodes: Sequence[Node]) -> bool:
+    every = [id for node in nodes for id in node.running]
+    return len(every) == len(set(every))
+
+
+def all_run(nodes: Sequence[Node]) -> bool:
+    assert nowhere_twice(nodes)
+    return {id for node in nodes for id in node.running} == {"s0", "s1", "s2"}
+
+
+async def test_the_sessions_of_a_dead_machine_run_on_another_one_within_a_ttl(
+    three: Three, eventually: Eventually
+):
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and len(a.keeper._rivals) == 2, within=30)
+    await c.kill()
+    killed = time.monotonic()
+    await eventually(lambda: all_run([a, b]), within=30)
+    assert time.monotonic() - killed > POLICY.usable - POLICY.renew_every, (
+        "its own lease had to end first"
+    )
+    assert nowhere_twice(nodes)
+    # It comes back with what its disk says, and leaves them where they are.
+    await c.begin()
+    await eventually(lambda: c.keeper.lease.holds(boot_now()), within=10)
+    assert c.running == set()
+    assert all_run(nodes)
+
+
+async def test_without_the_database_all_go_on_while_each_promises_the_others(
+    three: Three, fleet: Fleet, eventually: Eventually
+):
+    nodes = await three()
+    await eventually(
+        lambda: all_run(nodes) and all(len(it.keeper._rivals) == 2 for it in nodes), within=30
+    )
+    fleet.server.signal(signal.SIGSTOP)
+    try:
+        end = time.monotonic() + 2 * POLICY.ttl
+        while time.monotonic() < end:
+            assert all_run(nodes)
+            await asyncio.sleep(0.1)
+        nodes[2].cut = True  # now it can promise nobody, and nobody can promise it
+        await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
+    finally:
+        fleet.server.signal(signal.SIGCONT)
+    nodes[2].cut = False
+    await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
+
+
+async def test_a_machine_that_cannot_keep_its_promises_takes_no_part(three: Three, tmp_path: Path):
+    nodes = await three()
+    await nodes[0].kill()
+    memory = json.loads(nodes[0].path.read_text())
+    nodes[0].path.write_text(json.dumps({**memory, "epoch": "many"}))
+    with pytest.raises(VaultError, match="only as a new machine") as refused:
+        await nodes[0].begin()
+    assert refused.value.code == "fleet_memory"
