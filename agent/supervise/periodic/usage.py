@@ -71,8 +71,9 @@ class Sampler:
             await self.sample()
             await self.care()
             self.checked("memory", boot_now() - begun)
-            next_look = boot_now() + self.config().memory.interval
-            while (left := next_look - boot_now()) > 0:
+            looked = boot_now()
+            # Read again each time: a reload may have changed it.
+            while (left := looked + self.config().memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self.sample_new()
                 await self.sample_watched()
