@@ -140,10 +140,12 @@ class FailingDisk:
         while (done := self._unmount()).returncode and time.monotonic() < deadline:
             time.sleep(0.05)
         assert done.returncode == 0, done.stderr
-        # The kernel lets go of the image later than umount ends, and could still write to it.
-        deadline = time.monotonic() + 20
+        # The kernel lets go of the image later than umount ends, and could still write to it:
+        # a namespace that another test made meanwhile has a copy of the mount until it ends.
+        deadline = time.monotonic() + 120
         while _loops(self.image) and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.05)
+        assert not _loops(self.image), "another process still has the disk mounted"
         subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
         self.mount()
 

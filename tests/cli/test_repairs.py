@@ -154,7 +154,9 @@ def repair(**more: Any) -> Repair:
             r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
             id="the circuit",
         ),
-        pytest.param({"hold": "incident"}, "waits for others: many instances", id="an incident"),
+        pytest.param(
+            {"wait_reason": "incident"}, "waits for others: many instances", id="an incident"
+        ),
         pytest.param({"status": S.QR_REQUIRED}, "a person must scan its code", id="a scan"),
         pytest.param(
             {"status": S.AUTH_FAILURE, "reason": "banned"},

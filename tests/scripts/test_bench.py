@@ -235,14 +235,17 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
     short = baileys.Times(1, 0.1, 0.5)
     monkeypatch.setattr(baileys, "Times", lambda *_: short)
     monkeypatch.setattr(baileys, "KINDS", (OURS, baileys.BOT))
+    monkeypatch.setattr(baileys, "PACKS", (2,))
     monkeypatch.setattr(baileys, "DISK", str(tmp_path))
     try:
         found = baileys.measure(1, quick=True)
     except EngineError as error:
         lacks(str(error))
     assert list(tmp_path.iterdir()) == []
-    memory, processes, _, start = found.rows
+    memory, processes, _, start, *packed = found.rows
     assert all(row.median(name) > 0 for row in (memory, start) for name in found.names)
+    assert len(packed) == 4
+    assert all(row.median(OURS) > 0 for row in packed)
     assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)
     bot = memory.median(baileys.BOT)
     assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.2, "one alone shares nothing"

@@ -27,8 +27,8 @@ QUIET = """\
     e2scrub_reap.service fstrim.timer getty@.service console-getty.service ipmievd.service
     man-db.timer nvmefc-boot-connections.service nvmf-autoconnect.service openipmi.service
     mariadb.service postgresql.service postgresql@.service prometheus.service
-    prometheus-alertmanager.service prometheus-node-exporter.service prometheus-node-exporter-apt.timer
-    prometheus-node-exporter-ipmitool-sensor.timer
+    prometheus-alertmanager.service prometheus-node-exporter.service
+    prometheus-node-exporter-apt.timer prometheus-node-exporter-ipmitool-sensor.timer
     prometheus-node-exporter-mellanox-hca-temp.timer prometheus-node-exporter-nvme.timer
     prometheus-node-exporter-smartmon.timer redis-server.service remote-fs.target
     smartmontools.service ssh.service sysstat.service systemd-networkd.service
