@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,12 +65,22 @@ def _refuse_foreign(program: Path) -> None:
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
             raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
     for path in (python, *python.parents, *program.resolve().parents, *_tree(program)):
-        found = path.lstat()
-        writable = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
-        if found.st_uid != 0 or writable:
+        if not _is_roots_alone(path):
             raise Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
             )
+
+
+def _is_roots_alone(path: Path) -> bool:
+    """A link's target counts too, and every folder on the way to it."""
+    if path.is_symlink():
+        target = path.resolve()
+        return path.lstat().st_uid == 0 and all(map(_is_roots_alone, (target, *target.parents)))
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return True  # where a link leads to nothing, its folders say who may put something there
+    return found.st_uid == 0 and not found.st_mode & 0o022
 
 
 def _tree(top: Path) -> Iterator[Path]:

@@ -71,11 +71,17 @@ def test_a_program_of_pip_becomes_a_service_and_ceases_to_be_one(bare: Bed, tmp_
     bare.run(*pip, f"/opt/{wheel.name}", within=120)
     program = "/opt/by-pip/bin/wa-agent"
 
-    bare.run("chown", "nobody", "/opt/by-pip/share/wa-agent/scripts/install-units")
-    refused = bare.try_run(program, "install-units")
-    assert (refused.returncode, "not only root may change" in refused.stderr) == (4, True)
-    assert bare.show(AGENT, "LoadState") == "not-found"
-    bare.run("chown", "root", "/opt/by-pip/share/wa-agent/scripts/install-units")
+    own, link = "/opt/by-pip/share/wa-agent/scripts/install-units", "/opt/by-pip/lib/foreign.py"
+    bare.run("install", "-D", "-o", "nobody", "/dev/null", "/opt/foreign/code.py")
+    for spoil, cure in (
+        (("chown", "nobody", own), ("chown", "root", own)),
+        (("ln", "-s", "/opt/foreign/code.py", link), ("rm", link)),
+    ):
+        bare.run(*spoil)
+        refused = bare.try_run(program, "install-units")
+        assert (refused.returncode, "not only root may change" in refused.stderr) == (4, True)
+        assert bare.show(AGENT, "LoadState") == "not-found"
+        bare.run(*cure)
 
     bare.run(program, "install-units", within=200)
     assert "/usr/local/lib/wa-agent/venv/bin/wa-agent run" in bare.show(AGENT, "ExecStart")

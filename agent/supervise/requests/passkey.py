@@ -8,14 +8,14 @@ CODE = "confirm_passkey"
 """The refusal's code, and the field that answers it."""
 
 
-def must_confirm_passkey(facts: Facts, doing: str, told: str) -> None:
-    """`told`: the instance's id where the caller confirms that the pairing may be lost for good."""
+def must_confirm_passkey(facts: Facts, doing: str, confirmation: str) -> None:
+    """`confirmation`: the id again, where the caller confirms that the pairing may be lost."""
     record, id = facts.record, facts.id
     paired = may_be_paired(record, facts.run.claim, facts.folder.files)
-    if record.needs_passkey and paired and told != id:
+    if record.needs_passkey and paired and confirmation != id:
         raise Refused(
             f"cannot {doing} {id}: its account needs a passkey to link again, so its pairing can be"
-            f' lost for good; confirm with {CODE} = "{id}"',
+            f' lost for good; confirm with --confirm-passkey {id} (in a request: {CODE} = "{id}")',
             field=CODE,
             code=CODE,
         )
