@@ -65,7 +65,7 @@ def bound(
 
 
 def about(instance: str, category: Category = Category.SESSION) -> dict[str, str]:
-    """The `extra` of a line about one instance, so that whoever asks for its lines finds it."""
+    """The `extra` of a line about one instance, by which its lines are found."""
     return {"wa_category": str(category), "wa_instance": instance}
 
 

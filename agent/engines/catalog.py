@@ -84,7 +84,7 @@ CATALOG = {
 
 
 PLACE = ("backend", "remote")
-"""What a session on a backend is told: which one, and its name there."""
+"""The settings of a session on a backend: which backend, and its name there."""
 
 
 def engine_names() -> list[str]:

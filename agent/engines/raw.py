@@ -13,7 +13,7 @@ def inside(raw: Any, *keys: str) -> Any:
 
 
 def text(raw: Any, most: int = 200) -> str:
-    """ "" for what is no text."""
+    """The text; "" for any other value."""
     return raw[:most] if isinstance(raw, str) else ""
 
 
@@ -22,7 +22,7 @@ def whole(raw: Any) -> int | None:
 
 
 def moment(raw: Any) -> float:
-    """Unix seconds of an ISO time; 0.0 for what is none."""
+    """Unix seconds of an ISO time; 0.0 for any other value."""
     try:
         return datetime.fromisoformat(raw).timestamp() if isinstance(raw, str) else 0.0
     except (ValueError, OverflowError, OSError):

@@ -14,7 +14,7 @@ from agent.errors import LinkError
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end, as the kernel says."""
+    """The process at the other end, as the kernel names it."""
 
     pid: int
     uid: int

@@ -62,7 +62,7 @@ def why_no_start(session_root: Path, least: int) -> str:
     try:
         room = look_for_room(session_root)
     except FileNotFoundError:
-        return ""  # what is not there is judged by its files
+        return ""  # a missing folder is judged by its files
     except OSError as error:
         return f"cannot check the disk of {session_root}: {error.strerror or error}"
     if room.read_only:

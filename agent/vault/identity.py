@@ -119,7 +119,7 @@ def write_identity(
     lineage: str | None = None,
     ended: str = "",
 ) -> None:
-    """As `replace_identity`; what is not named is begun afresh."""
+    """As `replace_identity`; fields that are not named begin afresh."""
     replace_identity(root, Identity(instance, paired, account, ended=ended), lineage=lineage)
 
 

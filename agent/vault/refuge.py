@@ -22,7 +22,7 @@ from agent.vault.tree import Open, copy_tree, read_back
 
 
 def inodes_of(folder: Path) -> dict[str, int]:
-    """Of what lies at an instance's path now; what is not there is left out."""
+    """Of the things at an instance's path now; missing ones are left out."""
     found = {}
     for name, path in (("folder", f"{folder}"), ("session", f"{folder}/{SESSION}")):
         try:

@@ -93,7 +93,7 @@ class Life:
     ) -> int:
         """Run the works until a request to end, then `stop`; return the exit status.
 
-        `status` is what the manager is told with READY; `stop` says whether all was saved.
+        `status` is the manager's status text at READY; `stop` says whether all was saved.
         """
         crash = await self._until_wanted({"ready": self._say_ready(status), **works})
         if crash is not None:

@@ -79,7 +79,7 @@ class Reports:
         return self._claim
 
     def answered(self, claim: Claim) -> Claim:
-        """As `renew`, and the agent hears of it: it asked, or is told. The claim to tell it."""
+        """As `renew`, and the agent hears of it, asked or not. The claim to send."""
         claim = self.renew(claim)
         self.told_at = self._at
         return claim

@@ -54,7 +54,7 @@ async def watch_engine(
 async def tell_status(
     changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier, apart: float = 0.0
 ) -> None:
-    """Keep STATUS= up to date. Only a change is told: each telling wakes the manager.
+    """Keep STATUS= up to date. Only a change is sent: each one wakes the manager.
 
     `apart`: seconds from one to the next at least.
     """

@@ -215,7 +215,7 @@ def _shapes(instances: int) -> list[Shape]:
 
 def _notes(times: Times) -> list[str]:
     return [
-        "Worker: `python -m agent.worker`, engine sandbox, no messages; everybody runs the same.",
+        "Worker: `python -m agent.worker`, engine sandbox, no messages; the same for all systems.",
         "supervisord and pm2 watch for ended processes only; the agent and systemd also take a "
         "watchdog ping of each worker every 8 s, the agent probes every session each 30 s.",
         f"Idle over {times.idle:g} s after {times.settle:g} s of rest, one window; then memory.",

@@ -1,4 +1,4 @@
-"""The table as a picture: for each measure that somebody shares with us, a bar for each."""
+"""The table as a picture: a bar for each system, for the measures that more than ours have."""
 
 from collections.abc import Iterator
 from html import escape

@@ -56,7 +56,7 @@ class Report:
 
     @property
     def names(self) -> list[str]:
-        """Who was measured, ours first, the rest in the order of `versions`."""
+        """The systems that were measured, ours first, the rest in the order of `versions`."""
         seen = {name for row in self.rows for name in row.figures}
         return [name for name in dict.fromkeys((OURS, *self.versions)) if name in seen]
 

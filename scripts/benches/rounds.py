@@ -1,4 +1,4 @@
-"""The measurements that everybody gets alike: starts, stops, memory, idle time, kills."""
+"""The measurements that are the same for all systems: starts, stops, memory, idle time, kills."""
 
 import asyncio
 import os

@@ -35,7 +35,7 @@ THEIRS, FULL = "whatsapp-web.js", "wa-agent, full chromium"
 SHARE = 0.4
 """Of their memory: what ours may use at most, the worker included; their Node.js is left out."""
 SPARE = 65534
-"""Whom we become where root measures: a browser of root's has no sandbox, and nobody runs it so."""
+"""The user that measures in root's place: a browser of root has no sandbox."""
 _AS_SPARE = (f"--reuid={SPARE}", f"--regid={SPARE}", "--clear-groups", "--no-new-privs", "--")
 
 
@@ -47,7 +47,7 @@ class Times:
 
 
 class Session(Protocol):
-    """One instance, whoever runs it."""
+    """One instance of any system."""
 
     async def start(self) -> None: ...
     async def until_code(self) -> None: ...
@@ -212,7 +212,7 @@ def give_away(folder: Path) -> None:
 
 
 def _must_be_walled(pids: Sequence[int]) -> None:
-    """A browser without its sandbox needs less memory, and nobody should run it."""
+    """A browser without its sandbox needs less memory, and is not safe to run."""
     for pid in pids:
         with suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes()

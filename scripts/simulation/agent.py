@@ -69,7 +69,7 @@ LOGS_IN = frozenset(
     }
 )
 
-# The slow tick looks again at what has not changed; here every change is told.
+# The slow tick looks again at unchanged sessions; here every change wakes a pass.
 HEALTH = HealthPolicy(interval=1e9)
 RECOVERY = RecoveryPolicy()
 CRYPTO = CryptoPolicy()

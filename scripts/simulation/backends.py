@@ -36,11 +36,11 @@ class Sight:
     outage: Outage = field(default_factory=Outage)
     breaker: Breaker = field(default_factory=Breaker)
     away: set[InstanceId] = field(default_factory=set)
-    """Who has not been looked at since it came back."""
+    """Sessions that were not looked at since it came back."""
     well_at: float = float("-inf")
     """When a look was good."""
     asking: dict[InstanceId, Known] = field(default_factory=dict)
-    """Who wants to try, and waits for a look; empty while there is none under way."""
+    """Sessions that want to try, and wait for a look; empty while there is none under way."""
 
 
 class Backends:

@@ -48,7 +48,7 @@ SERVES_ON = 0.3
 LONG_FAILURE = 0.1
 """Share of backends that are away for hours, once."""
 RECONNECTS_ITSELF = 0.85
-"""Share of drops after which a backend connects the session anew by itself."""
+"""Share of drops after which a backend connects the session again by itself."""
 REBOOTS = 0.1
 """Share of machines that reboot in the same minute at six."""
 

@@ -41,13 +41,13 @@ class Place:
 
     name: str
     cut: Times
-    """When nobody in it reaches WhatsApp: the network, or the whole server, is away."""
+    """When none of its sessions reaches WhatsApp: the network, or the whole server, is away."""
     unseen: Times
     """When it cannot be asked from here. A backend's sessions may serve on meanwhile."""
     starting: int = 0
     recent_logins: deque[float] = field(default_factory=deque)
     away: dict[str, Times] = field(default_factory=dict)
-    """By engine: when nobody at all could bring a session back."""
+    """By engine: when no agent could bring a session back."""
     silent: Times = field(init=False)
     """When no login from it can come to anything: `cut`, or WhatsApp itself."""
     unlooked: Times = field(init=False)

@@ -81,7 +81,7 @@ class Tally:
     passes: int = 0
 
     def book(self, condition: str, begin: float, end: float, away: Iterable[Span]) -> None:
-        """Time in one condition; `away` are the parts in which nobody could have ended it."""
+        """Time in one condition; `away` are the parts in which no agent could have ended it."""
         for span in away:
             self._book(condition, begin, span.begin)
             self._book("out of reach", span.begin, span.end)

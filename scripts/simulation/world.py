@@ -1,7 +1,7 @@
 """One machine with its sessions: what really happens, whatever anybody believes.
 
-A way of supervising is told what could be seen (`changed`, `fell_silent`) and calls `start`,
-`connect` and the cures; it never reads a session's fate. Of a session on a backend it is told
+A way of supervising hears what could be seen (`changed`, `fell_silent`) and calls `start`,
+`connect` and the cures; it never reads a session's fate. Of a session on a backend it hears
 nothing while that cannot be asked, and whatever it calls comes to nothing.
 """
 
@@ -21,7 +21,7 @@ SETTLING_IN = 600.0
 
 WAITING = frozenset({"down", "starting", "stuck"})
 BY_ITSELF = frozenset({"connection_lost", "restart_required", "service_unavailable"})
-"""After these a backend mostly connects anew before anybody asks."""
+"""After these a backend mostly connects again before an agent asks."""
 PERSON = frozenset({"logout", "banned", "foreign_owner", "damaged_for_good", "unpaired"})
 
 
@@ -95,7 +95,7 @@ class Machine:
         return True
 
     def connect(self, session: Session, at: float) -> bool:
-        """The same worker connects anew; a page that hangs mostly hangs on."""
+        """The same worker connects again; a page that hangs mostly hangs on."""
         if not self._asked(session, at):
             return False
         if session.state == "starting" and session.phase:
@@ -242,7 +242,7 @@ class Machine:
             self.supervising.backend_back(place, at)
 
     def _server_starts(self, place: Place, at: float) -> None:
-        """A backend begins what it had; nobody here has a part in that."""
+        """A backend begins the sessions that it had, by itself."""
         for session in self.sessions:
             if session.place is place and not session.fate and session.state != "connected":
                 self._by_itself(session, at + self.dice.uniform(1, 30))
@@ -305,7 +305,7 @@ class Machine:
             session.down_since = at
 
     def _away(self, session: Session, begin: float, end: float) -> list[Span]:
-        """The times in which nobody at all could have brought this session back."""
+        """The times in which no agent could have brought this session back."""
         return session.place.away[session.engine].within(begin, end)
 
     def _condition(self, session: Session, at: float) -> str:

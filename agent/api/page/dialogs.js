@@ -21,7 +21,7 @@ export function note(text, bad) {
   setTimeout(() => one.remove(), bad ? 15000 : 6000);
 }
 
-// One action at a time per button; the answer is told in words.
+// One action at a time per button; the answer is shown in words.
 export async function act(button, saying, work) {
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");

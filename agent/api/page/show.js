@@ -141,7 +141,7 @@ export function tick() {
   for (const element of document.querySelectorAll("[data-since], [data-until]")) drawClock(element);
 }
 
-// A line without axes: its figure stands beside it, and its range is told in words.
+// A line without axes: its figure stands beside it, and its range is written out.
 export const makeSpark = () =>
   /** @type {HTMLTemplateElement} */ (document.getElementById("spark")).content.firstElementChild.cloneNode(
     true,

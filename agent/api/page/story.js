@@ -12,7 +12,7 @@ const TONES = {
   restarted: "warn",
   repaired: "good",
 };
-const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // each is told by a status as well
+const BY_THE_WAY = new Set(["verdict", "action", "outcome"]); // a status says the same of each
 const PASSING = new Set(["INITIALIZING", "LOADING", "RECONNECTING"]);
 const ONE_STORY = 3000; // ms; what one instance goes through within is one entry among the main ones
 
@@ -65,7 +65,7 @@ function causeOf(event) {
   return ON_ITS_WAY.has(reason) && !after ? "" : whyOf(event);
 }
 
-// It is a step on the way to what came right after it; where it rested, that is told.
+// It is a step on the way to what came right after it; a state that lasted is shown.
 function passesInto(event, last) {
   if (event.kind !== "status" || last.event.kind !== "status" || !PASSING.has(event.detail.status))
     return false;

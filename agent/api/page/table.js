@@ -85,7 +85,7 @@ export function makeTable(changed) {
         ),
       );
       const shown = new Set(sorted.map((one) => one.id));
-      for (const id of state.chosen) if (!shown.has(id)) state.chosen.delete(id); // what is not seen is not acted on
+      for (const id of state.chosen) if (!shown.has(id)) state.chosen.delete(id); // no action for a row out of sight
       arrange(
         body,
         sorted.map((one) => {

@@ -243,7 +243,7 @@ class LogReader:
         return replace(self, stack=self.stack + 1), ()
 
     def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
-        """No more of its stack or its block: what waits is told as it is."""
+        """No more of its stack or its block: a waiting record is reported as it is."""
         done = (self.waiting,) if self.waiting is not None else ()
         return replace(self, waiting=None, stack=0, block=Block.NONE), done
 

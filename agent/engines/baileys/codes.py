@@ -27,7 +27,7 @@ CRYPTO_WORDS = {
     "duplicate": "MessageCounterError: Key used already or never filled",
     "undecryptable": "failed to decrypt message",
 }
-"""What a decryption failure is called in the table of patterns; what is not here is no fault."""
+"""What a decryption failure is called in the table of patterns; any other failure is no fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Conversation:
         line = json.dumps({"id": number, "do": do, **more}).encode() + b"\n"
         try:
             async with asyncio.timeout(within):
-                # One buffer for all callers: lines never mix, whoever gives up meanwhile.
+                # One buffer for all callers: lines never mix, even when a caller gives up.
                 self._commands.write(line)
                 await self._commands.drain()
                 return await answer

@@ -82,7 +82,7 @@ def _candidates(env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def version_of(path: Path) -> int | None:
-    """The major version; None for what is no Node."""
+    """The major version; None for another program."""
     try:
         status = path.stat()
     except OSError:

@@ -66,7 +66,7 @@ class Member:
 
     def send(self, line: Mapping[str, Any]) -> None:
         if self.writer.transport.get_write_buffer_size() > UNREAD:
-            log.error("a worker reads nothing of what its session sends: it is hung up")
+            log.error("a worker reads nothing of its session's lines: its connection is closed")
             self.writer.transport.abort()
         else:
             self.writer.write(json.dumps(line).encode() + b"\n")
@@ -194,7 +194,7 @@ class Pack:
                 member.orders.add(task)
                 task.add_done_callback(member.orders.discard)
             return
-        log.error("a worker sent what is no order: it is hung up")
+        log.error("a worker sent a line that is no order: its connection is closed")
 
     async def _carry_out(self, member: Member, order: dict[str, Any]) -> None:
         number, do = order.pop("id"), order.pop("do")

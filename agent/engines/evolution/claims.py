@@ -111,7 +111,7 @@ def disagreement(live: Live, row: Row | None) -> str:
         return f"the session is {live} and the server's list does not show it"
     if row.live or row.status == live:
         return ""
-    # Reconnects by itself leave "open" in the row; the last code nobody scanned "connecting".
+    # The server's own reconnects leave "open" in the row; a last code without a scan "connecting".
     if live is Live.OPEN or (live is Live.CLOSE and row.status == Live.OPEN):
         return f"the server's list says {row.status:.20} and the session is {live}"
     return ""

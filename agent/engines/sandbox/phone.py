@@ -1,4 +1,4 @@
-"""The phone that scans the sandbox's codes, by itself or when it is told to."""
+"""The phone that scans the sandbox's codes, by itself or on command."""
 
 import asyncio
 import binascii

@@ -73,7 +73,7 @@ class Round:
         try:
             await self.again(lambda: self.server.do(what, route, self.id))
         except EngineError as error:
-            # Some refuse to disconnect what is not connected.
+            # Some servers refuse to disconnect a session that is not connected.
             if error.code != "remote_refused" or not await self._down_twice():
                 raise
             return

@@ -1,4 +1,4 @@
-"""From what the logs hold to happenings of sessions: whose it is, and how much of it is told."""
+"""From log lines to happenings of sessions: which session's they are, and how many are reported."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.session import WhaticketSession
 
 PER_PEER, PER_SESSION, STRETCH = 10, 60, 10.0
-"""So many errors are told in so many seconds; the agent counts to five in five minutes."""
+"""Errors that are reported, in so many seconds; the agent counts to five in five minutes."""
 _MOST_LIMITS = 5000
 _MOST_WAITING = 1000
 _ANSWER_HOLDS, _UNKNOWN_HOLDS = 60.0, 2.0

@@ -30,7 +30,7 @@ class SessionView:
     _blocked: bool = False
     """The log says that the session's old browser still runs: no start gets past it."""
     _closed_at: float | None = None
-    """When the log told of an end after which no beginning was told."""
+    """When the log had an end of the session and no beginning after it."""
     _disagreed: int = 0
     _code: str = ""
     _code_at: float = 0.0

@@ -43,7 +43,7 @@ class Deadline:
 
     def _arm(self, at: float) -> None:
         # The first look is early, at a whole second: hundreds that were renewed meanwhile, as
-        # nearly all are, share that wake-up. Who was not is looked at again, in time.
+        # nearly all are, share that wake-up. A worker that was not is looked at again, in time.
         early = float(math.floor(at))
         when = early if early > self._loop.time() else at
         self._timer = self._loop.call_at(when, self._look)

@@ -11,7 +11,7 @@ class Pulse:
     """Looks at the clock each second; the first thing that runs when the loop goes on."""
 
     def __init__(self, held_up: Callable[[float], None], limit: float) -> None:
-        """`held_up` is told the seconds by which the loop came late, when more than `limit`."""
+        """`held_up` gets the seconds by which the loop came late, when more than `limit`."""
         self._held_up = held_up
         self._limit = limit
         self._loop = asyncio.get_running_loop()

@@ -62,7 +62,7 @@ class ProcessHost:
         self._workers: dict[InstanceId, ProcessWorker] = {}
         self._by_pid: dict[int, ProcessWorker] = {}
         self._limits: dict[InstanceId, Limits] = {}
-        # A forked worker may speak before we are told its pid.
+        # A forked worker may speak before its pid arrives.
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)

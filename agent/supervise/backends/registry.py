@@ -136,7 +136,7 @@ class Backends:
         roster = await asyncio.to_thread(read_roster, self._root, name)
         self.all[name] = backend = BackendFacts(declared, name, roster, self._circuit(name))
         if changed:
-            await workers.read_anew(backend)
+            await workers.read_again(backend)
 
     # what passes ask
 
@@ -174,7 +174,7 @@ class Backends:
         return backend is not None and backend.up and facts.id not in backend.away
 
     def attach(self, facts: Facts, listener: Listener) -> SeatLink:
-        """The session's share of its worker's link; what was claimed already is told at once."""
+        """The session's share of its worker's link; earlier claims come at once."""
         backend = self.all.get(facts.instance.backend)
         if backend is None or backend.link is None:
             raise LinkError(f"cannot reach the worker of {facts.id}'s backend", code="gone")

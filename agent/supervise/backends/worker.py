@@ -66,7 +66,7 @@ class BackendWorkers:
         except WaError as error:
             log.warning("cannot read the state of the worker of backend %s: %s", one.name, error)
 
-    async def read_anew(self, one: BackendFacts) -> None:
+    async def read_again(self, one: BackendFacts) -> None:
         """Its settings changed: a worker that runs has the old ones."""
         try:
             if (await self.host.status(one.name)).runs:
@@ -157,7 +157,7 @@ class BackendWorkers:
         )
 
     async def _call_the_roll(self, one: BackendFacts, link: Link) -> None:
-        """Its file told it already; what changed while it had no agent is told again."""
+        """Its file has its seats; the agent sends what changed while the worker had no agent."""
         await self.listener.drop_strangers(one)
         places = asyncio.Semaphore(CALLS_AT_ONCE)
 

@@ -226,7 +226,7 @@ async def _ask_worker(facts: Facts) -> Usage:
 
 
 def parse_usage(raw: Mapping[str, Any]) -> Usage:
-    """A worker may say anything: what is no figure counts as not said."""
+    """A worker may say anything: anything but a figure is ignored."""
     return Usage(
         memory_bytes=_count(raw.get("memory_bytes")),
         cpu_seconds=_seconds(raw.get("cpu_seconds")),

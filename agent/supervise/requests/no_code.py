@@ -21,7 +21,7 @@ def refuse_silent(facts: Facts) -> None:
 
 
 def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:
-    """Its server shows no code, although since `asked_at` it was told to make this session again,
+    """Its server shows no code, although it had to make this session again since `asked_at`,
     or one of `fellows`, the members of its incident."""
     made_again = (one for one in (facts, *fellows) if one.begun_at >= asked_at)
     return shows_no_code(facts) and any(_made_again_in_vain(one) for one in made_again)

@@ -206,7 +206,7 @@ class Repairs:
         return event.is_set()
 
     async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
-        """Who is on its way in time is let come: its own deadlines say when that is over."""
+        """A session that starts or stops may finish: its own deadlines say when it is late."""
         verdict = await self.check_instance_health(facts.id)
         while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
             await self.wait(asyncio.Event(), POLL)

@@ -56,7 +56,7 @@ class SettingUp:
         def in_vain(facts: Facts) -> bool:
             return waits_in_vain(facts, self.incidents.fellows(facts), asked_at)
 
-        # Who asks for the same new one meanwhile joins: it is created once.
+        # A second request for the same new instance joins the first: it is created once.
         lock = self._creating.setdefault(wanted.id, asyncio.Lock())
         async with lock:
             facts = self.registry.facts.get(wanted.id)

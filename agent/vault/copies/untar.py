@@ -1,7 +1,7 @@
 """Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only.
 
 The library of Python 3.11.2 has no filter for members, and reads extended heads of any size
-into memory; so heads are read here, and what is not needed is refused.
+into memory; so heads are read here, and any head that is not needed is refused.
 """
 
 import tarfile

@@ -83,5 +83,5 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
 
 def _seconds(raw: Any, otherwise: float = 10.0) -> float:
-    """The engine refused what is no number; this only keeps the watch in step with it."""
+    """The engine refused anything but a number; this only keeps the watch in step with it."""
     return float(raw) if isinstance(raw, int | float) else otherwise

@@ -207,7 +207,7 @@ class Machine:
         return self.true_time(self.lease.until) + CLOSING
 
     def _extend_workers(self) -> None:
-        """And start what is not running: a worker may crash while the database is away."""
+        """And start sessions that do not run: a worker may crash while the database is away."""
         for worker in self.workers.values():
             worker.extend(self._deadline())
         if self.last is not None and self.last.may_start:

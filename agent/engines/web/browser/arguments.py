@@ -34,7 +34,7 @@ _OFF = (
     "OptimizationHints",
     "DialMediaRouteProvider",
     "CertificateTransparencyComponentUpdater",
-    # Or the pieces of a script are told only when all of it is there: no progress to be seen.
+    # Else the browser reports a script's pieces only when all are there, and no progress shows.
     "BackgroundResourceFetch",
 )
 

@@ -68,7 +68,7 @@ const __waAgent = (() => {
 
   const changed = (e, d) => tell(e, { d: d === undefined ? null : d, s: read() });
 
-  // A passkey is its owner's: that the page asks for one is told; the question goes to the person
+  // A passkey is its owner's: the observer reports the page's call; the question goes to the person
   // at the window, and nowhere where there is none.
   const credentials = globalThis.CredentialsContainer && CredentialsContainer.prototype;
   for (const name of credentials ? ['get', 'create'] : []) {
@@ -137,7 +137,7 @@ const __waAgent = (() => {
     });
     W.on('chat.new_message', (m) => {
       const id = text(or(() => m.id)), type = text(or(() => m.type)).slice(0, 32);
-      // One that could not be read at first comes once more when it can: it was told already.
+      // A message that could not be read at first comes once more when it can: it is reported already.
       const known = unread.delete(id);
       if (type === 'ciphertext') remember(id);
       if (known && type !== 'ciphertext') tell('read_later', { id: short(id) });

@@ -61,7 +61,7 @@ class Page:
         return page
 
     def close(self) -> None:
-        """No word is told after this."""
+        """Report nothing after this."""
         self._closed = True
         if self._ear is not None:
             self._ear.cancel()
@@ -117,7 +117,7 @@ class Page:
     async def ask(self, function: str, *arguments: Any, within: float) -> Any:
         """Call one of observer.js's functions."""
         raw = ", ".join(map(json.dumps, arguments))
-        # A page that has none of ours is told apart from one that fails.
+        # A page without our script is another case than a page whose script fails.
         return await self.evaluate(
             f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null", within=within
         )

@@ -1,6 +1,6 @@
 """Whether a page's answer comes from an authenticator that verified its person.
 
-The signature is not checked: the stand-in knows nobody's public key.
+The signature is not checked: the stand-in has no public keys.
 """
 
 import base64

@@ -58,7 +58,7 @@ class StandIn:
         self.devices: dict[str, str] = {}
         """Linked devices and their accounts."""
         self.syncs = True
-        """False: a login stays in its sync until `synced` is told."""
+        """False: a login stays in its sync until `synced` arrives."""
         self.passkey = ""
         """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
         "silent" = nothing more happens."""

@@ -27,7 +27,7 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 @dataclass(frozen=True, slots=True)
 class KeyDump:
     key: str
-    """As it is named, `surrogateescape` for what is no UTF-8."""
+    """The key's name; bytes that are not UTF-8 as `surrogateescape` writes them."""
     kind: str
     ttl: int
     """Milliseconds left; -1 = for ever."""

@@ -217,7 +217,7 @@ class LineReader:
             self._add(raw, block.address or address, session or block.session, now)
 
     def _summed_up(self, raw: list[str], now: float) -> _Block | None:
-        """The block that this record is about; it is told once, with what both say."""
+        """The block that this record is about; it is reported once, with the words of both."""
         near = [block for block in self._blocks if now - block.at < _SUMS_UP_WITHIN]
         if not near:
             return None

@@ -135,7 +135,7 @@ class Program:
 
 
 def _message(raw: Mapping[str, Any]) -> bytes:
-    """journalctl writes what is no UTF-8 as an array of its bytes."""
+    """journalctl writes text that is not UTF-8 as an array of its bytes."""
     message = raw.get("MESSAGE")
     if isinstance(message, str):
         return message.encode("utf-8", "replace")

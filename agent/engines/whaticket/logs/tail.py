@@ -92,7 +92,7 @@ class Follower:
         return batch
 
     def finish(self, now: float) -> Batch:
-        """What still waits for more lines is told as it is."""
+        """Report a record that still waits for more lines as it is."""
         batch = Batch()
         for tail in self._tails.values():
             tail.stream.idle(now, batch, ends=True)
