@@ -26,7 +26,8 @@ class Run:
         self.said = said
 
     def text(self) -> str:
-        return self.said.read_text()
+        # A code's last character may be written by half.
+        return self.said.read_text(errors="replace")
 
     async def ended(self) -> int:
         async with asyncio.timeout(30):

@@ -111,7 +111,7 @@ async def test_the_first_minute_without_a_checkout(
     listen, state = f"127.0.0.1:{unused_tcp_port}", tmp_path / "wa-agent" / "demo"
 
     def said() -> str:
-        return (tmp_path / "said").read_text()
+        return (tmp_path / "said").read_text(errors="replace")
 
     async def cli(*words: str) -> str:
         process = await asyncio.create_subprocess_exec(
