@@ -14,6 +14,7 @@ from agent.daemon.parts import open_parts
 from agent.daemon.signals import Signals
 from agent.daemon.stop import stop_in_order
 from agent.daemon.tasks import Tasks
+from agent.daemon.threads import start_threads
 from agent.deliver.bus import EventBus
 from agent.errors import TryLater, WaError
 from agent.host import units
@@ -94,6 +95,7 @@ class Daemon:
 
     async def run(self) -> int:
         self._signals.listen()
+        await start_threads()
         root = self._config.session_root
         state = self._config.agent.state_path
         if await asyncio.to_thread(state_is_missing, self._state):
