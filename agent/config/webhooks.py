@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from agent.config.backends import shown_url
 from agent.config.problem import Problem
 from agent.config.secret_file import read_secret
-from agent.core.addresses import refuse_address
 from agent.core.model import parse_instance_id
+from agent.core.network.addresses import refuse_address
 from agent.core.setting import HIDDEN, setting
 from agent.errors import InvalidRequest
 

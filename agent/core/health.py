@@ -21,9 +21,9 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import gave_up
 from agent.core.phases import IN_WORDS, PhaseDeadlines, overdue_phase
-from agent.core.reach import UNREACHABLE
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.setting import setting

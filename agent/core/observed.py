@@ -7,7 +7,7 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.reach import NETWORK_CODES
+from agent.core.network.reach import NETWORK_CODES
 from agent.core.reasons import Permanence, reason_of
 from agent.core.reconnect import ReconnectPolicy
 

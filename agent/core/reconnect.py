@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, with_breaker
 from agent.core.model import Claim, ConnectionStatus, SessionRecord
-from agent.core.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
+from agent.core.network.reach import NETWORK_CODES, UNREACHABLE, ReachPolicy
 from agent.core.reasons import Permanence, Reason, reason_of
 from agent.core.reasons.delays import ReasonDelay, read_reasons
 from agent.core.setting import setting

@@ -26,7 +26,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reach import UNREACHABLE
+from agent.core.network.reach import UNREACHABLE
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import (
     after_connected,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.core.model import InstanceId
-from agent.core.reach import (
+from agent.core.network.reach import (
     NETWORK_CODES,
     UNREACHABLE,
     May,

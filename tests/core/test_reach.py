@@ -7,7 +7,7 @@ import pytest
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState, breaker_of
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ActionKind, ConnectionStatus, Health, SessionRecord
-from agent.core.reach import (
+from agent.core.network.reach import (
     NETWORK_CODES,
     REACHED_CODES,
     May,

@@ -7,7 +7,7 @@ import pytest
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
-from agent.core.reach import ReachPolicy
+from agent.core.network.reach import ReachPolicy
 from agent.supervise.facts import Facts
 from agent.supervise.reach import watch as module
 from agent.supervise.reach.watch import Reaching

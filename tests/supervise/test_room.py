@@ -16,7 +16,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reach import ReachPolicy
+from agent.core.network.reach import ReachPolicy
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts

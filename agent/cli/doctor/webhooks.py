@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from agent.cli.client import Client
 from agent.config import Config, WebhookDeclaration, secret_of
-from agent.core.addresses import refuse_address
+from agent.core.network.addresses import refuse_address
 from agent.errors import ConfigError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from agent.core.addresses import refuse_address
+from agent.core.network.addresses import refuse_address
 
 KEPT_OPEN = 3.0
 """Seconds without use after which a connection is closed: many servers close one after five, and

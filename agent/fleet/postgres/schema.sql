@@ -198,7 +198,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- The machine's own rows are what an operator's word replaces: nobody else saw it alive.
+-- An operator says that the machine is dead: from now on this machine counts as one of its rivals.
 CREATE FUNCTION wa_agent.forget(me integer, machine_id integer) RETURNS void
 LANGUAGE sql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -17,8 +17,8 @@ from agent.core.model import (
     Plan,
     SessionRecord,
 )
+from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import waits_for_network
-from agent.core.reach import UNREACHABLE
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
 from agent.core.recovery.stored import with_repair

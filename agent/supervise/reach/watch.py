@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.clock import boot_now
 from agent.core.model import Address, Category, InstanceId, JournalEntry
-from agent.core.reach import (
+from agent.core.network.reach import (
     NETWORK_CODES,
     UNREACHABLE,
     May,
