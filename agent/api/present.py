@@ -12,7 +12,7 @@ from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.core.waiting import HOLDS
+from agent.core.waiting import WAIT_SENTENCES
 from agent.store.keys import KeyRow
 from agent.vault.trash import Retired
 
@@ -48,7 +48,8 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
         "hold": view.wait_reason,
-        "hold_sentence": view.wait_sentence or HOLDS.get(view.wait_reason, view.wait_reason),
+        "hold_sentence": view.wait_sentence
+        or WAIT_SENTENCES.get(view.wait_reason, view.wait_reason),
         "turns_before": view.turns_before,
         "proved": _proved(view),
         "health": show_verdict(view.verdict),

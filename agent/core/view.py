@@ -148,10 +148,10 @@ class CheckTime:
     seconds: float = 0.0
 
 
-def is_held(verdict: HealthVerdict, hold: str) -> bool:
-    """In an outage all of a group are held; those for which nothing would be done wait for none."""
-    if verdict.reason in (hold, "disabled", "stopped"):
-        return True  # or it was asked for just now, and not looked at since
+def is_waiting(verdict: HealthVerdict, wait_reason: str) -> bool:
+    """Whether a session that has a wait reason would be tried without it."""
+    if verdict.reason in (wait_reason, "disabled", "stopped"):
+        return True  # disabled, stopped: a start was ordered, and no pass has run since
     idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
     return not (idle or reason_of(verdict.reason).hopeless)
 

@@ -11,7 +11,7 @@ Status = ConnectionStatus
 AWAY = frozenset({"backend_down", "backend_missing"})
 """Holds that leave nothing to be known of the session itself."""
 
-HOLDS = {
+WAIT_SENTENCES = {
     "backend_down": "its backend is down",
     "backend_circuit": "its backend failed several times in a row; one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
@@ -53,7 +53,9 @@ def is_the_networks(observation: Observation, verdict: HealthVerdict) -> bool:
 
 
 def waiting(observation: Observation) -> HealthVerdict:
-    known = observation.wait_sentence or HOLDS.get(observation.wait_reason, observation.wait_reason)
+    known = observation.wait_sentence or WAIT_SENTENCES.get(
+        observation.wait_reason, observation.wait_reason
+    )
     sentence = f"waiting: {known}"
     state = Status.RECONNECTING
     return conclude(observation, Health.DISCONNECTED, state, observation.wait_reason, sentence)

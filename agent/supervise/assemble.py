@@ -132,7 +132,9 @@ def _ladder(base: Shared) -> Ladder:
         settings,
         Executor(base.host, base.session_root, base.keeping, registry.save, settings),
         base.incidents,
-        hold=lambda facts: base.backends.hold(facts) or base.turns.reaching.hold(facts),
+        wait_reason=lambda facts: (
+            base.backends.wait_reason(facts) or base.turns.reaching.wait_reason(facts)
+        ),
     )
 
 

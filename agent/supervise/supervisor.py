@@ -280,11 +280,11 @@ class Supervisor:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self._registry.save_order(facts, said)
         self._wakes.wake(facts.id)
-        return self._view_with_hold(facts)
+        return self._view_with_wait(facts)
 
-    def _view_with_hold(self, facts: Facts) -> InstanceView:
+    def _view_with_wait(self, facts: Facts) -> InstanceView:
         """A start that has to wait for memory says so in its answer."""
-        facts.wait_reason = facts.wait_reason or self._turns.room.hold(facts)
+        facts.wait_reason = facts.wait_reason or self._turns.room.wait_reason(facts)
         return self.view(facts.id)
 
     def _interrupt_start(self, facts: Facts) -> None:

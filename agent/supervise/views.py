@@ -14,7 +14,7 @@ from agent.core.reasons import reason_of
 from agent.core.view import (
     MESSAGE_DIRECTIONS,
     InstanceView,
-    is_held,
+    is_waiting,
 )
 from agent.engines.catalog import entry_of
 from agent.host.base import Host
@@ -98,7 +98,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
         wait_reason=facts.wait_reason
-        if desired.should_run and is_held(verdict, facts.wait_reason)
+        if desired.should_run and is_waiting(verdict, facts.wait_reason)
         else "",
         in_incident=sources.in_incident(facts),
         wait_sentence=sources.turns.says(facts),

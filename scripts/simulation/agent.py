@@ -196,9 +196,9 @@ class Agent:
     def _observe(self, known: Known, at: float) -> Observation:
         session, record = known.session, known.record
         runs = session.state != "off"
-        hold = self._backends.hold(known, at) or self._reaches.hold(known, at)
-        hold = hold or self._crowd.hold(known)
-        if hold == UNREACHABLE:
+        wait_reason = self._backends.wait_reason(known, at) or self._reaches.wait_reason(known, at)
+        wait_reason = wait_reason or self._crowd.wait_reason(known)
+        if wait_reason == UNREACHABLE:
             record = spare_unreached(record, HEALTH.reconnect, WALL + at)
             known.record = record
         return Observation(
@@ -215,7 +215,7 @@ class Agent:
             at if known.at_once else not_before(record, HEALTH.reconnect, at, WALL + at),
             WALL + at,
             self._signals(known, at),
-            hold,
+            wait_reason,
             back_at=self._reaches.back_at(known),
         )
 

@@ -128,7 +128,7 @@ class Backends:
         sight = self._all.get(known.instance.backend)
         return sight is not None and sight.outage.since is not None and not sight.outage.down
 
-    def hold(self, known: Known, at: float) -> str:
+    def wait_reason(self, known: Known, at: float) -> str:
         sight = self._all.get(known.instance.backend)
         if sight is None:
             return ""

@@ -10,7 +10,7 @@ from agent.core.incidents.incident import (
     Failure,
     Incident,
     IncidentPolicy,
-    hold_of,
+    incident_wait_reason,
     next_turn,
     odd_one_out,
 )
@@ -59,10 +59,10 @@ class Crowd:
         failing = self._book.failing.now(known.group, at)
         return odd_one_out(known.instance.id, failing, population, POLICY)
 
-    def hold(self, known: Known) -> str:
+    def wait_reason(self, known: Known) -> str:
         fresh = known.session.state in ("off", "starting")
         incident = self._book.active.get(known.group)
-        return hold_of(incident, known.instance.id, known.group, fresh=fresh)
+        return incident_wait_reason(incident, known.instance.id, known.group, fresh=fresh)
 
     def failed(self, known: Known, code: str, at: float) -> None:
         failure = Failure(known.instance.id, known.group, code, at)

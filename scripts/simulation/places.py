@@ -20,7 +20,7 @@ class Times:
         self.spans = merged(spans)
         self._begins = [span.begin for span in self.spans]
 
-    def hold(self, at: float) -> bool:
+    def covers(self, at: float) -> bool:
         last = bisect_right(self._begins, at) - 1
         return last >= 0 and at < self.spans[last].end
 
@@ -63,14 +63,14 @@ class Place:
             self.away[WEB] = Times((*spans, CHANGE))
 
     def can_be_asked(self, at: float) -> bool:
-        return not self.unseen.hold(at)
+        return not self.unseen.covers(at)
 
     def shows_itself(self, at: float) -> bool:
         """What a look at WhatsApp's address finds: it answers while it only refuses logins."""
-        return not self.unlooked.hold(at)
+        return not self.unlooked.covers(at)
 
     def reaches_whatsapp(self, at: float) -> bool:
-        return not self.silent.hold(at)
+        return not self.silent.covers(at)
 
     def count_login(self, at: float) -> int:
         """Logins from its address within the last minute, this one included."""

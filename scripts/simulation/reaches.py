@@ -59,7 +59,7 @@ class Reaches:
         sight = self._of(known)
         return sight is not None and sight.reach.away
 
-    def hold(self, known: Known, at: float) -> str:
+    def wait_reason(self, known: Known, at: float) -> str:
         sight = self._of(known)
         if sight is None or not sight.reach.away:
             return ""

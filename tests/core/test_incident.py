@@ -11,7 +11,7 @@ from agent.core.incidents.incident import (
     canary_failed,
     choose_canary,
     find_incident,
-    hold_of,
+    incident_wait_reason,
     join_incident,
     next_turn,
     odd_one_out,
@@ -93,13 +93,13 @@ def incident():
     ],
 )
 def test_who_is_held_in_a_change(instance, group, fresh, hold):
-    assert hold_of(incident(), InstanceId(instance), group, fresh=fresh) == hold
-    assert hold_of(None, InstanceId(instance), group, fresh=fresh) == ""
+    assert incident_wait_reason(incident(), InstanceId(instance), group, fresh=fresh) == hold
+    assert incident_wait_reason(None, InstanceId(instance), group, fresh=fresh) == ""
 
 
 def test_an_outage_holds_everyone():
     outage = find_incident(failing(30, "connection_lost"), {"web": 90}, {}, POLICY, NOW)
-    assert hold_of(outage, InstanceId("i999"), "web", fresh=False) == "network_down"
+    assert incident_wait_reason(outage, InstanceId("i999"), "web", fresh=False) == "network_down"
 
 
 def test_canaries_take_turns_and_wait_longer_each_time():

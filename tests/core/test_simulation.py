@@ -103,7 +103,7 @@ class Hasty(Agent):
     def __init__(self, machine):
         super().__init__(machine)
         self._backends.say_nothing = lambda _known: False
-        self._backends.hold = lambda _known, _at: ""
+        self._backends.wait_reason = lambda _known, _at: ""
         self._backends.ask = lambda _known, _at: None
         self._backends.gone = lambda _place, _at: None
 
@@ -188,7 +188,7 @@ def test_one_that_was_begun_afresh_waits_for_its_person_and_is_not_begun_again(m
 
 def test_times_answer_as_their_spans_do():
     times = Times([Span(1, 3), Span(2, 4), Span(6, 7)])
-    assert [at for at in range(9) if times.hold(at)] == [1, 2, 3, 6]
+    assert [at for at in range(9) if times.covers(at)] == [1, 2, 3, 6]
     assert times.within(0, 1) == []
     assert times.within(3, 6.5) == [Span(3, 4), Span(6, 6.5)]
     assert times.within(4, 6) == []

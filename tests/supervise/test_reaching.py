@@ -74,7 +74,7 @@ async def seen_and_lost(reaching, network, every, eventually):
         reaching.failed(facts, "connection_lost")
     for facts in every:
         reaching.ask(facts, boot_now())
-    await eventually(lambda: all(reaching.hold(facts) for facts in every))
+    await eventually(lambda: all(reaching.wait_reason(facts) for facts in every))
 
 
 async def test_all_share_one_look_at_a_time_and_all_are_woken(reaching, network, eventually):
@@ -91,7 +91,7 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(reaching, network,
     await eventually(lambda: set(network.woken) == {facts.id for facts in every})
     assert [one.back for one in news] == [False, True]
     assert [one.entry.kind for one in news] == ["address_away", "address_back"]
-    assert not any(reaching.hold(facts) for facts in every)
+    assert not any(reaching.wait_reason(facts) for facts in every)
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 
 
@@ -118,7 +118,7 @@ async def test_a_route_change_is_a_reason_to_look_now(reaching, network, eventua
     before = network.looks
     network.cause = ""
     reaching.route_changed()
-    await eventually(lambda: not reaching.hold(every[0]))
+    await eventually(lambda: not reaching.wait_reason(every[0]))
     assert (network.looks, told) == (before + 1, [1])
 
 
@@ -131,10 +131,10 @@ async def test_where_no_look_was_ever_good_one_session_tries_all_the_same(
     await eventually(lambda: reaching.away(first))
     assert reaching.ask(first, boot_now()) is None
     assert all(reaching.ask(one, boot_now()) is not None for one in others)
-    assert all(reaching.hold(one) == "unreachable" for one in others)
+    assert all(reaching.wait_reason(one) == "unreachable" for one in others)
     network.woken.clear()
     reaching.succeeded(first)
-    assert not any(reaching.hold(one) for one in others)
+    assert not any(reaching.wait_reason(one) for one in others)
     assert {one.id for one in others} <= set(network.woken)
     assert all(reaching.ask(one, boot_now()) is None for one in others)
 
@@ -143,7 +143,7 @@ async def test_an_operator_who_asks_for_a_try_now_gets_it(reaching, network, eve
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)
     every[0].asked.past_looks = True
-    assert (reaching.hold(every[0]), reaching.ask(every[0], boot_now())) == ("", None)
+    assert (reaching.wait_reason(every[0]), reaching.ask(every[0], boot_now())) == ("", None)
 
 
 async def test_other_settings_are_another_address(reaching, network, eventually):
@@ -151,7 +151,7 @@ async def test_other_settings_are_another_address(reaching, network, eventually)
     await seen_and_lost(reaching, network, every, eventually)
     moved = replace(every[0].instance, settings={"url": "https://other.example/"})
     every[0].instance = moved
-    assert reaching.hold(every[0]) == ""
+    assert reaching.wait_reason(every[0]) == ""
     reaching.forget(every[0].id)
     backend = Facts(Instance(InstanceId("b"), "evolution", True, {"backend": "evo"}), LOST)
-    assert (reaching.hold(backend), reaching.ask(backend, boot_now())) == ("", None)
+    assert (reaching.wait_reason(backend), reaching.ask(backend, boot_now())) == ("", None)

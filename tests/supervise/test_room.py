@@ -74,7 +74,7 @@ def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(hou
     a, b, c = facts("a"), facts("b"), facts("c")
     assert house.turns.ask(a, START) is None
     assert house.turns.ask(b, START) is None, "neither of them runs yet"
-    assert house.room.hold(c) == "memory_full"
+    assert house.room.wait_reason(c) == "memory_full"
     assert house.turns.ask(c, START) is not None
     assert house.room.lacks(c) == (
         "too little memory for one more worker: 2 may use 1000 MiB, this one 500 MiB,"
@@ -82,9 +82,9 @@ def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(hou
         " ([memory] total, machine_share)"
     )
     small = facts("small", "sandbox")
-    assert house.room.hold(small) == "", "a small one still fits"
+    assert house.room.wait_reason(small) == "", "a small one still fits"
     house.budget = 0
-    assert house.room.hold(c) == "", "no budget, no limit"
+    assert house.room.wait_reason(c) == "", "no budget, no limit"
 
 
 def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
@@ -93,15 +93,15 @@ def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
         house.turns.ask(one, START)
         one.unit = RUNS
         house.room.note(one)
-    assert house.room.hold(c) == "memory_full"
+    assert house.room.wait_reason(c) == "memory_full"
     house.room.note(a)
     assert house.woken == [], "it still runs"
     a.unit = UnitStatus(UnitState.INACTIVE)
     house.room.note(a)
     assert house.woken == [c.id]
-    assert house.room.hold(c) == ""
+    assert house.room.wait_reason(c) == ""
     assert house.turns.ask(c, START) is None
-    assert house.room.hold(a) == "memory_full"
+    assert house.room.wait_reason(a) == "memory_full"
     house.turns.forget(c.id)
     assert house.woken[-1] == a.id, "one that is deleted makes room too"
 
@@ -111,18 +111,18 @@ def test_what_runs_is_never_refused_to_start_anew(house):
     for one in (a, b, c):  # they ran before us: adopted, too many or not
         one.unit = RUNS
         house.room.note(one)
-    assert [house.room.hold(one) for one in (a, b, c)] == ["", "", ""]
+    assert [house.room.wait_reason(one) for one in (a, b, c)] == ["", "", ""]
     assert house.turns.ask(c, START) is None
 
 
 def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
     house.budget = 1
     off = facts("off")
-    assert house.room.hold(off) == "memory_full"
+    assert house.room.wait_reason(off) == "memory_full"
     off.instance = Instance(off.id, "web", False)
-    assert house.room.hold(off) == ""
+    assert house.room.wait_reason(off) == ""
     there = facts("there", "evolution", backend="evo")
-    assert house.room.hold(there) == ""
+    assert house.room.wait_reason(there) == ""
     assert house.turns.ask(there, START) is None
 
 

@@ -22,12 +22,12 @@ from agent.core.incidents.incident import (
 )
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
 from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
-from agent.core.waiting import HOLDS
+from agent.core.waiting import WAIT_SENTENCES
 
 STALE = 900.0
 """Seconds after which a failure that was not seen again says nothing about others."""
 
-_ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *HOLDS})
+_ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *WAIT_SENTENCES})
 """Between two tries: what it failed with before still counts for a while."""
 
 

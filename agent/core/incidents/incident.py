@@ -90,7 +90,7 @@ class Incident:
     """Canaries so far."""
 
     @property
-    def hold(self) -> str:
+    def wait_reason(self) -> str:
         """The word for Observation.wait_reason."""
         return "incident" if self.kind is IncidentKind.CHANGE else "network_down"
 
@@ -196,7 +196,9 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
     return replace(incident, members=(*incident.members, failure.instance))
 
 
-def hold_of(incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool) -> str:
+def incident_wait_reason(
+    incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool
+) -> str:
     """The word for Observation.wait_reason: "" when this instance may try by itself.
 
     `fresh`: it would need a new worker. An incident holds those and its members; in an outage
@@ -205,7 +207,7 @@ def hold_of(incident: Incident | None, instance: InstanceId, group: str, *, fres
     if incident is None or incident.group != group or instance == incident.canary:
         return ""
     concerned = fresh or instance in incident.members
-    return incident.hold if concerned or incident.kind is IncidentKind.OUTAGE else ""
+    return incident.wait_reason if concerned or incident.kind is IncidentKind.OUTAGE else ""
 
 
 def choose_canary(

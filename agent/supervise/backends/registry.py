@@ -140,7 +140,7 @@ class Backends:
 
     # what passes ask
 
-    def hold(self, facts: Facts) -> str:
+    def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
         if not (name := facts.instance.backend):
             return ""

@@ -61,7 +61,7 @@ class Step:
     plan: Plan | None = None
     begun: Repair | None = None
     """The repair once the plan is begun."""
-    held: Repair | None = None
+    waiting: Repair | None = None
     """The repair while the plan waits for its turn."""
     again: float | None = None
 
@@ -73,7 +73,7 @@ class Ladder:
     settings: Settings
     executor: Executor
     incidents: Incidents
-    hold: Callable[[Facts], str]
+    wait_reason: Callable[[Facts], str]
     """Why it must wait for its backend or its address; "" when it need not."""
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
@@ -169,12 +169,12 @@ class Ladder:
         good_snapshot = await keeper.has_good_snapshot(facts.id)
         # All else is asked after that wait: an incident may have been declared meanwhile.
         # What was judged while its backend was away says nothing of it, though it may be back.
-        held = bool(self.hold(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.wait_reason(facts)) or observation.wait_reason in AWAY
         around = Circumstances(
-            well=self.incidents.well(facts) and not held,
+            well=self.incidents.well(facts) and not waits,
             odd_one_out=self.incidents.odd_one_out(facts),
             can_log_out=bool(facts.instance.backend),
-            canary=not (held or self.incidents.hold(facts)),
+            canary=not (waits or self.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,
             may_roll_back=keeper.may_roll_back(facts.instance.engine),
             peers=failing_peers(facts, self.settings.config.crypto),

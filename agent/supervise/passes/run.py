@@ -113,14 +113,14 @@ class Passes:
         entries += self.recorder.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.wait_reason != self._hold(facts):
+        if facts.record is not judged or facts.wait_reason != self._wait_reason(facts):
             observation, verdict = self._judge_now(facts)
         facts.sentence = verdict.sentence
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self._policy()
-        facts.wait_reason = self._hold(facts)
+        facts.wait_reason = self._wait_reason(facts)
         if facts.wait_reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
         observation = picture(
@@ -136,9 +136,9 @@ class Passes:
             self.turns.reaching.doubt(facts)
         return observation, judge_health(observation, policy, boot_now())
 
-    def _hold(self, facts: Facts) -> str:
-        away = self.observer.backends.hold(facts) or self.turns.reaching.hold(facts)
-        return away or self.incidents.hold(facts) or self.turns.room.hold(facts)
+    def _wait_reason(self, facts: Facts) -> str:
+        away = self.observer.backends.wait_reason(facts) or self.turns.reaching.wait_reason(facts)
+        return away or self.incidents.wait_reason(facts) or self.turns.room.wait_reason(facts)
 
     # record
 
@@ -169,7 +169,7 @@ class Passes:
             if step.plan is not None:
                 if (wait := self._must_wait(facts, step.plan)) is None:
                     return step
-                facts.repair.last, step = step.held, Step(again=wait)
+                facts.repair.last, step = step.waiting, Step(again=wait)
             again = min((one for one in (again, step.again) if one is not None), default=None)
         if plan is None:
             last = facts.repair.last

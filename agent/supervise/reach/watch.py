@@ -90,7 +90,7 @@ class Reaching:
 
     # what passes ask
 
-    def hold(self, facts: Facts) -> str:
+    def wait_reason(self, facts: Facts) -> str:
         """The word while its address is away; "" while it is there, or unknown."""
         watched = self._watched(facts)
         if watched is None or facts.asked.past_looks or not watched.reach.away:

@@ -32,7 +32,7 @@ class Creation:
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
         self.wake(facts.id)
         # A start that has to wait for memory says so in its answer.
-        facts.wait_reason = facts.wait_reason or self.room.hold(facts)
+        facts.wait_reason = facts.wait_reason or self.room.wait_reason(facts)
         return self.registry.view(facts.id)
 
     def _check_engine(self, instance: Instance) -> None:

@@ -15,7 +15,7 @@ from agent.core.incidents.incident import (
     Failure,
     Incident,
     IncidentPolicy,
-    hold_of,
+    incident_wait_reason,
     next_turn,
     odd_one_out,
 )
@@ -118,7 +118,7 @@ class Incidents:
 
     # what passes ask
 
-    def hold(self, facts: Facts) -> str:
+    def wait_reason(self, facts: Facts) -> str:
         """Why this instance must wait for others; "" when it may try."""
         starting = facts.run.claim is None or facts.run.claim.claim.status in (
             ConnectionStatus.INITIALIZING,
@@ -126,7 +126,7 @@ class Incidents:
         )
         fresh = facts.unit.state is not UnitState.ACTIVE or starting
         group = group_of(facts)
-        return hold_of(self.active.get(group), facts.id, group, fresh=fresh)
+        return incident_wait_reason(self.active.get(group), facts.id, group, fresh=fresh)
 
     def has(self, facts: Facts) -> bool:
         """Whether it is a member of one that goes on."""

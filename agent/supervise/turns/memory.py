@@ -51,7 +51,7 @@ class Room:
         self._waiting.pop(id, None)
         self._take_back(id)
 
-    def hold(self, facts: Facts) -> str:
+    def wait_reason(self, facts: Facts) -> str:
         """Why it may not start now; "" when it may, when it runs, or when it should not run."""
         if facts.unit.runs or not self.wanted(facts) or not self.lacks(facts):
             return ""
