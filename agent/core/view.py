@@ -11,6 +11,7 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.session_figures import NO_COUNTS
 from agent.core.figures.time_in_status import StatusTime
+from agent.core.fleet.figures import FleetFigures
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -199,6 +200,8 @@ class AgentStatus:
     """When the settings in force were read."""
     config_refused: bool = False
     """They were to be read again since, and could not be."""
+    fleet: FleetFigures | None = None
+    """None without [fleet]."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""
 

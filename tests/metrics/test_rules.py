@@ -22,6 +22,7 @@ from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
+from agent.metrics.fleet import fleet_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
 from agent.metrics.repairs import repair_samples
@@ -144,6 +145,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
         for name, up in own.backends.items()
     ]
     yield from backend_samples(views)
+    yield from fleet_samples(own.fleet)
     yield from webhook_samples(WebhookFigures(oldest_wall=own.webhook_oldest_wall))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
     yield from repair_samples(
@@ -248,6 +250,11 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaFileDescriptorsHigh": {},
     "WaWebhookBacklog": {},
     "WaAgentRestarting": {},
+    "WaFleetMachineLost": {"state": "lost"},
+    "WaFleetDatabaseUnreachable": {},
+    "WaFleetSessionsWait": {"state": "waiting"},
+    "WaFleetCopiesBehind": {},
+    "WaFleetHalted": {},
 }
 """Alerts whose values are not extrapolated, and the labels that only Prometheus adds."""
 

@@ -129,6 +129,13 @@ ALERTS = """
     WaFileDescriptorsHigh 300 warning
     WaBackendDown 120 critical
     WaWebhookBacklog 300 warning
+    WaFleetMachineLost 60 critical
+    WaFleetDatabaseUnreachable 60 critical
+    WaFleetSessionsWait 120 critical
+    WaFleetCopiesBehind 300 warning
+    WaFleetHalted 0 critical
+    WaFleetCertificateEnds 0 warning
+    WaSessionSeenTwice 0 critical
     WaAgentDown 120 critical
     WaAgentAbsent 300 critical
     WaAgentRestarting 0 warning

@@ -169,8 +169,31 @@ class UnlessBackend:
         yield from self.condition.windows()
 
 
+@dataclass(frozen=True, slots=True)
+class While:
+    """The same result, as long as `condition` holds for the machine."""
+
+    inner: Expression
+    condition: Expression
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return self.inner.labels
+
+    def promql(self) -> str:
+        on = "on (instance, job, machine)"
+        return f"{bracketed(self.inner)} and {on} {bracketed(self.condition)}"
+
+    def vector(self, sight: Sight) -> Vector:
+        return self.inner.vector(sight) if self.condition.vector(sight) else {}
+
+    def windows(self) -> Iterator[tuple[Series, float]]:
+        yield from self.inner.windows()
+        yield from self.condition.windows()
+
+
 def bracketed(expression: Expression) -> str:
-    simple = not isinstance(expression, Binary | OfSession | UnlessBackend)
+    simple = not isinstance(expression, Binary | OfSession | UnlessBackend | While)
     return expression.promql() if simple else f"({expression.promql()})"
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from agent.core.alerts.history import Steps
+from agent.core.fleet.figures import FleetFigures
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
 
@@ -48,6 +49,8 @@ class Figures:
     """By name: the short code of why its server is not up."""
     incident_reasons: Mapping[str, str] = field(default_factory=dict)
     """By group: the short code of what its members fail with."""
+    fleet: FleetFigures | None = None
+    """None without [fleet]."""
 
 
 @dataclass(frozen=True, slots=True)

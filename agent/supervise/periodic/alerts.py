@@ -194,6 +194,7 @@ class Alerting:
                 one.name: one.reason for one in self.exporter.backends() if not one.up
             },
             incident_reasons=status.incident_reasons,
+            fleet=status.fleet,
             webhook_oldest_wall=self.exporter.webhooks().oldest_wall,
         )
 

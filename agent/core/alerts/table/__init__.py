@@ -6,6 +6,7 @@ One table yields the Prometheus rules and what the agent raises itself.
 from agent.core.alerts.alert import Alert, AlertPolicy
 from agent.core.alerts.table.application import application
 from agent.core.alerts.table.connectivity import availability, connectivity
+from agent.core.alerts.table.fleet import fleet
 from agent.core.alerts.table.performance import performance
 from agent.core.alerts.table.system import system
 from agent.core.findings.memory import MemoryPolicy
@@ -19,6 +20,7 @@ def alert_table(alerts: AlertPolicy = _ALERTS, memory: MemoryPolicy = _MEMORY) -
         *application(alerts),
         *connectivity(alerts),
         *availability(alerts),
+        *fleet(),
         *performance(alerts, memory),
         *system(alerts),
     )
