@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,15 @@ class RunningAgent:
         self.log = state.parent / "agent.log"
         self.listen = ""
         """HOST:PORT besides the Unix socket."""
+        self.inside: Sequence[str] = ()
+        """A command that runs it somewhere else, in a network of its own for one."""
         self.process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
 
     async def start(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self.inside,
                 sys.executable,
                 "-m",
                 "agent",

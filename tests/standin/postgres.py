@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from tests.lacking import lacks
 
 
 class Postgres:
-    """A cluster of its own, reached through a Unix socket."""
+    """A cluster of its own, reached through a Unix socket, and at `listen` (HOST:PORT)."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(
+        self, folder: Path, *options: str, listen: str = "", inside: Sequence[str] = ()
+    ) -> None:
+        """`inside`: a command that runs the server somewhere else, in a network of its own."""
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
         if not found:
             lacks("PostgreSQL is not installed")
@@ -31,30 +35,44 @@ class Postgres:
         if self._as:
             shutil.chown(folder, "postgres")
         self._run("initdb", "--pgdata", folder / "data", "--no-sync", "--username", "owner")
-        command = [*self._as, self._bin / "postgres", "-D", folder / "data", "-k", folder]
+        if listen:
+            with (folder / "data/pg_hba.conf").open("a") as rules:
+                rules.write("host all all 0.0.0.0/0 trust\n")
+        host, _, port = listen.rpartition(":")
+        server = [*inside, *self._as, self._bin / "postgres", "-D", folder / "data", "-k", folder]
+        options = options or ("-c", "fsync=off")
+        if port:
+            options += ("-c", f"port={port}")
+            self.url += f"&port={port}"
+        self._port = port or "5432"
+        self._server = [*server, "-c", f"listen_addresses={host}", *options]
+        self.begin()
+        self.sql("CREATE DATABASE whatsapp", database="postgres")
+
+    def begin(self) -> None:
+        """Start it, and wait until it answers."""
         self._process = subprocess.Popen(
-            [*command, "-c", "listen_addresses=", *(options or ("-c", "fsync=off"))],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            self._server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 90
         while subprocess.run(
-            [self._bin / "pg_isready", "-h", folder, "-q"], check=False
+            [self._bin / "pg_isready", "-h", self.folder, "-p", self._port, "-q"], check=False
         ).returncode:
             assert time.monotonic() < deadline, "PostgreSQL did not start"
             time.sleep(0.05)
-        self.sql("CREATE DATABASE whatsapp", database="postgres")
 
     def _run(self, program: str, *arguments: Any) -> None:
         command = [*self._as, self._bin / program, *arguments]
         subprocess.run(command, check=True, capture_output=True)
 
     def sql(self, text: str, database: str = "whatsapp") -> None:
-        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-U", "owner"]
-        subprocess.run([*command, database], input=text, text=True, check=True, capture_output=True)
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
+        command += ["-p", self._port, "-U", "owner", database]
+        subprocess.run(command, input=text, text=True, check=True, capture_output=True)
 
     def dump(self, target: Path) -> Path:
-        command = [self._bin / "pg_dump", "-h", self.folder, "-U", "owner", "whatsapp"]
+        command = [self._bin / "pg_dump", "-h", self.folder, "-p", self._port]
+        command += ["-U", "owner", "whatsapp"]
         target.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
         return target
 
@@ -64,8 +82,36 @@ class Postgres:
             process.send_signal(number)
         self._process.send_signal(number)
 
+    def back_up(self, target: Path) -> None:
+        """A copy of the whole cluster as it is now, for `replace_by`."""
+        target.mkdir()
+        if self._as:
+            shutil.chown(target, "postgres")
+        of = f"host={self.folder} port={self._port} user=owner"
+        how = ("--checkpoint=fast", "--no-sync")
+        self._run("pg_basebackup", "-D", target / "data", "-d", of, *how)
+
+    def replace_by(self, backup: Path) -> None:
+        """Go on as that copy: what was written since is lost."""
+        self.kill()
+        shutil.rmtree(self.folder / "data")
+        (backup / "data").rename(self.folder / "data")
+        self.begin()
+
+    def kill(self) -> None:
+        """All its processes at once, as when its machine loses power."""
+        processes = psutil.Process(self._process.pid).children(recursive=True)
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        psutil.wait_procs(processes, timeout=20)
+        (self.folder / "data/postmaster.pid").unlink(missing_ok=True)
+
     def end(self) -> None:
-        self._process.terminate()
+        if self._process.poll() is not None:
+            return
+        with suppress(OSError):
+            postmaster = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, signal.SIGINT)  # a SIGTERM would wait for its clients
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -74,11 +120,13 @@ class Postgres:
 
 
 @contextmanager
-def temporary_postgres(*options: str) -> Iterator[Postgres]:
+def temporary_postgres(
+    *options: str, listen: str = "", inside: Sequence[str] = ()
+) -> Iterator[Postgres]:
     # Not below tmp_path: pytest shuts everybody else, Debian's user too, out of its folder.
     with tempfile.TemporaryDirectory(prefix="wa-pg-", dir="/tmp") as place:
         Path(place).chmod(0o711)
-        server = Postgres(Path(place) / "pg", *options)
+        server = Postgres(Path(place) / "pg", *options, listen=listen, inside=inside)
         try:
             yield server
         finally:

@@ -33,6 +33,10 @@ class SavedSession:
         return self._session is not None and self._session.paired
 
     @property
+    def device(self) -> str:
+        return self._session.device if self._session is not None else ""
+
+    @property
     def account(self) -> str:
         return self._session.account if self._session is not None else ""
 

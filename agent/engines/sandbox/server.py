@@ -10,6 +10,7 @@ from collections.abc import Callable
 from agent.clock import boot_now
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.settings import SandboxSettings
+from agent.engines.sandbox.witness import Witness
 from agent.errors import EngineError
 
 PONG_LIMIT = 0.5
@@ -32,19 +33,25 @@ class Server:
         self._settings = settings
         self._faults = faults
         self._last_frame = 0.0
+        self._witness = Witness(settings.witness)
         self.connected = False
         self.frames = 0
 
-    async def connect(self) -> None:
+    async def connect(self, session: str, device: str) -> None:
         await asyncio.sleep(self._settings.login_seconds)
         refusal = self.refusal()
         if refusal is not None:
             raise refusal
+        try:
+            await self._witness.login(session, device)
+        except OSError:
+            raise RefusedError("connection_lost") from None
         self.connected = True
         self.frame()
 
     def close(self) -> None:
         self.connected = False
+        self._witness.close()
 
     def refusal(self) -> RefusedError | None:
         """Why no connection is possible at this moment."""
@@ -63,6 +70,7 @@ class Server:
         if not self.connected or self._faults.active("zombie"):
             return False
         self.frames += 1
+        self._witness.frame()
         self._last_frame = boot_now()
         return True
 

@@ -1,0 +1,229 @@
+"""A fleet of real agents on one real PostgreSQL, with a witness of every session's connections."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from agent.fleet.postgres.coordinator import prepare
+from tests.daemon.conftest import RunningAgent
+from tests.fleet.wires import Wires, wires
+from tests.standin.postgres import Postgres, temporary_postgres
+from tests.standin.witness import Witness, witness
+from tests.system.bed import free_port
+
+TTL, MARGIN = 6.0, 1.5
+SETTINGS = f"""\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+first_check = 0.2
+logins = 60
+
+[health]
+interval = 5
+timeout = 2
+
+[memory]
+total = 0
+
+[worker]
+watchdog = 10
+burst = 5
+burst_interval = 30
+stop_timeout = 5
+
+[stop]
+save = 3
+
+[reconnect]
+base = 0.2
+jitter = 0
+
+[fleet]
+ttl = {TTL}
+margin = {MARGIN}
+"""
+FRAMES = 0.5
+"""Seconds between two frames of a connected session: by them the witness knows that it sends."""
+DATABASE = "database"
+PORT = 5433
+
+
+class FleetAgent(RunningAgent):
+    """One machine of the fleet: an agent with its own folders, and all its processes."""
+
+    def __init__(self, name: str, place: Path, config: Path, inside: Sequence[str]) -> None:
+        super().__init__(place / "state", config)
+        self.name, self.inside = name, inside
+        self.env: dict[str, str] = {}
+        self._stopped: list[psutil.Process] = []
+
+    def processes(self) -> list[psutil.Process]:
+        """The agent's first, then all that it started, its workers also where it is gone."""
+        assert self.process is not None
+        first = [self.process.pid] if self.process.returncode is None else []
+        found: dict[int, psutil.Process] = {}
+        for pid in [*first, *self.worker_pids()]:
+            try:
+                one = psutil.Process(pid)
+                if pid in first or "agent" in " ".join(one.cmdline()):
+                    found.update({it.pid: it for it in (one, *one.children(recursive=True))})
+            except psutil.Error:
+                continue
+        return list(found.values())
+
+    async def lose_power(self) -> None:
+        """All processes of this machine are gone at once."""
+        processes = self.processes()
+        for one in processes:
+            _signal(one, signal.SIGKILL)
+        assert self.process is not None
+        await self.process.wait()
+        await asyncio.to_thread(psutil.wait_procs, processes, timeout=20)
+
+    def freeze(self, pids: Sequence[int] | None = None) -> list[int]:
+        """Stop these, or all that the machine runs, as a hypervisor that pauses it; their pids."""
+        self._stopped = [it for it in self.processes() if pids is None or it.pid in pids]
+        for one in self._stopped:
+            _signal(one, signal.SIGSTOP)
+        return [it.pid for it in self._stopped]
+
+    def thaw(self) -> None:
+        for one in self._stopped:
+            _signal(one, signal.SIGCONT)
+        self._stopped = []
+
+    async def boot(self) -> None:
+        await self.start(self.env)
+
+    async def fleet(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = await self.do("GET", "/api/fleet")
+        return found
+
+    async def close(self) -> None:
+        self.thaw()
+        await super().close()
+
+
+class FleetOfAgents:
+    """Made by `fleet_of_agents`."""
+
+    def __init__(
+        self, database: Postgres, agents: Sequence[FleetAgent], seen: Witness, net: Wires | None
+    ) -> None:
+        self.database, self.witness, self.wires = database, seen, net
+        self.agents = {it.name: it for it in agents}
+        self.frozen: set[int] = set()
+        """Pids that were stopped at some time: they may close a connection late."""
+
+    def __getitem__(self, name: str) -> FleetAgent:
+        return self.agents[name]
+
+    async def create(self, *ids: str, on: str, **settings: Any) -> None:
+        told = {
+            "scan": "auto",
+            "scan_after": 0.05,
+            "messages_per_minute": 0,
+            "frame_every": FRAMES,
+            "witness": self.witness.address,
+            **settings,
+        }
+        await asyncio.gather(*(self._create(id, on, told) for id in ids))
+
+    async def _create(self, id: str, on: str, settings: Mapping[str, Any]) -> None:
+        body = {"id": id, "engine": "sandbox", "settings": settings}
+        await self[on].do("POST", "/api/instance", body)
+
+    def connected(self, ids: Sequence[str]) -> bool:
+        """Each of them has one connection; what the agents say of it does not count."""
+        self.check()
+        return set(ids) <= self.witness.connected().keys()
+
+    def check(self) -> None:
+        """No two workers could send for one session, and none lost its pairing."""
+        assert self.witness.overlaps(self.frozen) == []
+        twice = {id: names for id, names in self.witness.devices().items() if len(names) > 1}
+        assert twice == {}, "a session was paired again: its copy was lost"
+
+    async def owners(self) -> dict[str, str]:
+        """Session → machine, as the database has it."""
+        rows = await self.rows(
+            "SELECT s.id, m.name FROM wa_agent.session s JOIN wa_agent.machine m ON m.id = machine"
+        )
+        return dict(rows)
+
+    async def copied(self, ids: Sequence[str]) -> bool:
+        """Each has a copy in the database."""
+        rows = await self.rows("SELECT session FROM wa_agent.copy")
+        return set(ids) <= {id for (id,) in rows}
+
+    async def rows(self, statement: str) -> list[Any]:
+        async with await psycopg.AsyncConnection.connect(self.database.url) as connection:
+            return await (await connection.execute(statement.encode())).fetchall()
+
+    async def know_each_other(self) -> bool:
+        """Every machine has named all others as its rivals, and its records are settled."""
+        rows = await self.rows("SELECT cardinality(rivals) FROM wa_agent.machine")
+        settled = [(await it.fleet())["settled"] for it in self.agents.values()]
+        return all(settled) and [n for (n,) in rows] == [len(self.agents) - 1] * len(self.agents)
+
+    def freeze(self, name: str, pids: Sequence[int] | None = None) -> None:
+        self.frozen.update(self[name].freeze(pids))
+
+
+@asynccontextmanager
+async def fleet_of_agents(
+    names: Sequence[str], place: Path, *, more: str = "", cut: bool = False
+) -> AsyncIterator[FleetOfAgents]:
+    """`more`: lines of agent.toml; `cut`: each machine has a network of its own (as root)."""
+    async with AsyncExitStack() as stack:
+        net = stack.enter_context(wires([*names, DATABASE])) if cut else None
+        host = net.address(DATABASE) if net else "127.0.0.1"
+        port = PORT if net else free_port()
+        inside = net.inside(DATABASE) if net else ()
+        options = ("-c", "max_connections=100", "-c", "fsync=off")
+        database = stack.enter_context(
+            temporary_postgres(*options, listen=f"{host}:{port}", inside=inside)
+        )
+        await prepare(database.url)
+        database.sql("CREATE ROLE agent LOGIN; GRANT wa_agent_machine TO agent")
+        seen = stack.enter_context(witness(net.test if net else "127.0.0.1"))
+        key = place / "fleet.key"
+        key.touch(0o600)
+        key.write_bytes(secrets.token_bytes(32))
+        address = f"postgresql://agent@{host}:{port}/whatsapp"
+        agents = [_machine(name, place / name, address, key, net=net, more=more) for name in names]
+        fleet = FleetOfAgents(database, agents, seen, net)
+        for agent in agents:
+            stack.push_async_callback(agent.close)
+        await asyncio.gather(*(agent.boot() for agent in agents))
+        yield fleet
+
+
+def _machine(
+    name: str, place: Path, database: str, key: Path, *, net: Wires | None, more: str
+) -> FleetAgent:
+    place.mkdir()
+    listen = f"{net.address(name)}:8471" if net else f"127.0.0.1:{free_port()}"
+    told = {"database": database, "name": name, "listen": listen, "key_file": str(key)}
+    lines = "".join(f'{option} = "{value}"\n' for option, value in told.items())
+    config = place / "agent.toml"
+    config.write_text(SETTINGS + lines + more)
+    return FleetAgent(name, place, config, net.inside(name) if net else ())
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,60 @@
+"""The witness of the fleet's tests: it must see what it is there for."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.words import ConnectionStatus
+from agent.engines.sandbox.engine import SandboxEngine, open_engine
+from tests.conftest import Eventually
+from tests.engines.sandbox.test_engine import QUICK, Heard
+from tests.standin.witness import Witness, witness
+
+
+@pytest.fixture
+def seen() -> Iterator[Witness]:
+    with witness() as made:
+        yield made
+
+
+def session(machine: Path, seen: Witness) -> tuple[SandboxEngine, Heard]:
+    files, heard = machine / "shop" / "session", Heard()
+    files.mkdir(parents=True, exist_ok=True)
+    return open_engine(files, {**QUICK, "witness": seen.address}, heard), heard
+
+
+async def connect(engine: SandboxEngine, heard: Heard, eventually: Eventually) -> None:
+    await engine.connect()
+    await eventually(lambda: heard.claims and heard.claims[-1].status is ConnectionStatus.CONNECTED)
+
+
+async def test_a_session_that_two_machines_run_at_once_is_seen(
+    tmp_path: Path, seen: Witness, eventually: Eventually
+) -> None:
+    here, heard_here = session(tmp_path / "a", seen)
+    await connect(here, heard_here, eventually)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    there, heard_there = session(tmp_path / "b", seen)
+    assert seen.overlaps() == []
+    await connect(there, heard_there, eventually)
+    (sentence,) = await eventually(seen.overlaps)
+    assert sentence.startswith("shop: worker")
+    assert len(seen.devices()["shop"]) == 1
+    for engine in (here, there):
+        await engine.close()
+    await eventually(lambda: seen.connected() == {})
+
+
+async def test_one_machine_after_the_other_is_no_overlap_and_a_new_pairing_is_seen(
+    tmp_path: Path, seen: Witness, eventually: Eventually
+) -> None:
+    for name in ("a", "b"):
+        engine, heard = session(tmp_path / name, seen)
+        await connect(engine, heard, eventually)
+        await engine.disconnect()
+        await engine.close()
+    await eventually(lambda: len(seen.connections("shop")) == 2 and seen.connected() == {})
+    assert seen.overlaps() == []
+    assert len(seen.devices()["shop"]) == 2, "its folder did not come along"

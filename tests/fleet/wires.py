@@ -1,0 +1,86 @@
+"""A network for each machine of a fleet, and wires between them that a test cuts, one-way too."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from tests.lacking import not_lent
+
+NOWHERE = "02:00:00:00:00:99"
+"""No card has it: a frame to it is lost without a word, as on a wire that is cut."""
+
+
+class Wires:
+    """Made by `wires`: each host in a namespace of its own, and the test itself, on one bridge."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        mark = os.getpid() % 0xFFFF
+        self._bridge = f"waf{mark:x}"
+        self._net = f"10.{200 + mark % 50}.{mark // 50 % 250}"
+        self._numbers = {name: number for number, name in enumerate(hosts, 11)}
+        self._spaces = {name: f"waf{mark:x}-{name}" for name in hosts}
+        self._cut: set[tuple[str, str]] = set()
+
+    @property
+    def test(self) -> str:
+        """The test's own address."""
+        return f"{self._net}.1"
+
+    def address(self, host: str) -> str:
+        return f"{self._net}.{self._numbers[host]}"
+
+    def inside(self, host: str) -> list[str]:
+        """A command that runs another one on that host; the process keeps its pid."""
+        return ["nsenter", f"--net=/run/netns/{self._spaces[host]}", "--"]
+
+    def cut(self, sender: str, *receivers: str) -> None:
+        """What `sender` sends to them is lost; what they send arrives."""
+        for receiver in receivers:
+            self._cut.add((sender, receiver))
+            self._ip(
+                *("-n", self._spaces[sender], "neigh", "replace", self.address(receiver)),
+                *("lladdr", NOWHERE, "nud", "permanent", "dev", "eth0"),
+            )
+
+    def mend(self) -> None:
+        while self._cut:
+            sender, receiver = self._cut.pop()
+            told = ("neigh", "del", self.address(receiver), "dev", "eth0")
+            self._ip("-n", self._spaces[sender], *told)
+
+    def lay(self) -> None:
+        self._ip("link", "add", self._bridge, "type", "bridge")
+        self._ip("addr", "add", f"{self.test}/24", "dev", self._bridge)
+        self._ip("link", "set", self._bridge, "up")
+        for name, number in self._numbers.items():
+            space, end = self._spaces[name], f"{self._bridge}-{number}"
+            self._ip("netns", "add", space)
+            peer = ("peer", "name", "eth0", "netns", space)
+            self._ip("link", "add", end, "type", "veth", *peer)
+            self._ip("link", "set", end, "master", self._bridge, "up")
+            self._ip("-n", space, "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                self._ip("-n", space, "link", "set", device, "up")
+
+    def take_away(self) -> None:
+        for space in self._spaces.values():
+            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "del", self._bridge], check=False, capture_output=True)
+
+    def _ip(self, *words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@contextmanager
+def wires(hosts: Sequence[str]) -> Iterator[Wires]:
+    made = Wires(hosts)
+    try:
+        try:
+            made.lay()
+        except (OSError, subprocess.CalledProcessError) as error:
+            told = getattr(error, "stderr", "") or error
+            not_lent(f"this machine lends no networks: {told}")
+        yield made
+    finally:
+        made.take_away()

@@ -1,0 +1,119 @@
+"""Hears of every connection of the sandbox sessions of all machines: two of one may not overlap.
+
+What the sandbox's setting `witness` names. Times are those that the workers say, of one clock.
+"""
+
+import socketserver
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    session: str
+    device: str
+    pid: int
+    begun: float
+    last: float
+    """When its worker sent last."""
+    ended: float | None = None
+    """When its worker closed it; None: it is open, or its worker was killed."""
+    open: bool = True
+
+
+class Witness:
+    """Made by `witness`; `address` is the sessions' setting."""
+
+    def __init__(self, host: str) -> None:
+        self._connections: dict[int, Connection] = {}
+        self._turn = threading.Lock()
+        self._number = 0
+        heard = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                heard._hear(self.rfile)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self.server = Server((host, 0), Handler)
+        self.address = f"{host}:{self.server.server_address[1]}"
+
+    def connections(self, session: str = "") -> list[Connection]:
+        """In the order of their logins."""
+        with self._turn:
+            every = sorted(self._connections.values(), key=lambda it: it.begun)
+        return [it for it in every if session in ("", it.session)]
+
+    def connected(self) -> dict[str, int]:
+        """Sessions with an open connection → the pid of the newest one's worker."""
+        return {it.session: it.pid for it in self.connections() if it.open}
+
+    def devices(self) -> dict[str, set[str]]:
+        """More than one of a session: its pairing was lost."""
+        found = defaultdict[str, set[str]](set)
+        for it in self.connections():
+            found[it.session].add(it.device)
+        return dict(found)
+
+    def overlaps(self, frozen: Iterable[int] = ()) -> list[str]:
+        """A sentence for each pair of connections of one session of which both could send.
+
+        A worker that was frozen may close its connection late: it must not have sent, however.
+        """
+        by_session = defaultdict[str, list[Connection]](list)
+        for it in self.connections():
+            by_session[it.session].append(it)
+        held = frozenset(frozen)
+        return [
+            f"{old.session}: worker {new.pid} logged in {_end(old, held) - new.begun:.3f} s before"
+            f" worker {old.pid} was silent"
+            for every in by_session.values()
+            for old, new in combinations(every, 2)
+            if _end(old, held) > new.begun
+        ]
+
+    def _hear(self, lines: Iterable[bytes]) -> None:
+        first = next(iter(lines), b"").decode().split()
+        if len(first) != 5:
+            return  # its worker was killed before it had said who it is
+        _, session, device, pid, at = first
+        with self._turn:
+            self._number += 1
+            number = self._number
+            self._connections[number] = Connection(session, device, int(pid), float(at), float(at))
+        try:
+            for line in lines:
+                word, at = line.decode().split()
+                with self._turn:
+                    it = self._connections[number]
+                    told = {"last": float(at)} if word == "frame" else {"ended": float(at)}
+                    self._connections[number] = replace(it, **told)
+        except OSError:
+            pass  # its worker was killed, or its machine cut off
+        finally:
+            with self._turn:
+                self._connections[number] = replace(self._connections[number], open=False)
+
+
+def _end(it: Connection, frozen: frozenset[int]) -> float:
+    return it.last if it.ended is None or it.pid in frozen else max(it.last, it.ended)
+
+
+@contextmanager
+def witness(host: str = "127.0.0.1") -> Iterator[Witness]:
+    made = Witness(host)
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()
